@@ -1,0 +1,1 @@
+"""The loop that draws cases, runs them and keeps what fails."""

@@ -1,0 +1,1 @@
+"""A CPU executor for Triton kernels that runs all programs of a launch at once."""

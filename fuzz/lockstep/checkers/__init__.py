@@ -1,0 +1,1 @@
+"""What a launch may not do: one checker a file."""

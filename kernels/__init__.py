@@ -1,0 +1,1 @@
+"""Triton kernels of the sparse-attention indexer: the code under test, and an example to others."""
