@@ -1,0 +1,104 @@
+"""Guarded, poisoned buffers: where the tensors of a sample live.
+
+Every buffer is a storage of its own, [guard | payload | guard]. What no kernel may touch (guards, gaps between rows,
+unowned bytes) holds a poison that is a NaN in every format involved, so a read beyond the end shows in the results and
+a write beyond the end shows in the guards.
+"""
+
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+GUARD = 256
+"""Bytes of guard on either side of a payload; also keeps payloads aligned."""
+
+MAX_DENSE = 1 << 24
+"""Bytes up to which the whole storage of a cache is filled and watched."""
+
+POISON = {torch.float8_e4m3fn: 0x7F, torch.float8_e4m3fnuz: 0x80, torch.uint8: 0x7F}
+"""The byte that fills a buffer of a dtype before anything is written; other dtypes take POISON_BYTE in each byte."""
+
+POISON_BYTE = 0xFF
+"""0xFFFF is a NaN in bf16, 0xFFFFFFFF a NaN in fp32 and -1 in integers."""
+
+
+@dataclass
+class Buffer:
+    """One tensor inside its guarded storage.
+
+    `view` is the tensor that kernels get. `snapshot` holds the bytes as they were at the last `seal`.
+    `rows` is what is watched of the storage: all of it, or the surroundings of each page of a far-flung cache.
+    """
+
+    name: str
+    view: Tensor
+    storage: Tensor
+    rows: Tensor
+    snapshot: Tensor = field(default_factory=lambda: torch.empty(0, dtype=torch.uint8))
+
+    def seal(self) -> None:
+        """Remember the bytes as they are now."""
+        self.snapshot = self.rows.clone()
+
+    def first_change(self) -> int | None:
+        """Offset in bytes, from the first payload byte, of the first byte changed since `seal`; None if intact."""
+        if torch.equal(self.rows, self.snapshot):
+            return None
+        row, column = (self.rows != self.snapshot).nonzero()[0].tolist()
+        return int(row * self.rows.stride(0) + column) - self.lead
+
+    @property
+    def lead(self) -> int:
+        """Bytes between the start of what is watched and the payload."""
+        return self.view.storage_offset() * self.view.element_size() - self.rows.storage_offset()
+
+
+def poison_byte(dtype: torch.dtype) -> int:
+    """The byte that unwritten memory of a dtype holds."""
+    return POISON.get(dtype, POISON_BYTE)
+
+
+def allocate(name: str, shape: tuple[int, ...], dtype: torch.dtype, device: str, *, row_pad: int = 0) -> Buffer:
+    """A poisoned buffer; `row_pad` elements of gap follow each row of the last dimension's parent.
+
+    A tensor [..., C] with row_pad p has strides as a column slice of a fused [..., C + p] projection.
+    """
+    item = dtype.itemsize
+    columns = (shape[-1] if shape else 1) + row_pad
+    rows = 1
+    for size in shape[:-1]:
+        rows *= size
+    payload = rows * columns * item
+    storage = torch.full((payload + 2 * GUARD,), poison_byte(dtype), dtype=torch.uint8, device=device)
+    typed = storage[GUARD : GUARD + payload].view(dtype)
+    view = typed.view(*shape[:-1], columns)[..., : shape[-1]] if shape else typed.view(())
+    return Buffer(name, view, storage, storage.unsqueeze(0))
+
+
+def allocate_tokens(name: str, shape: tuple[int, int, int], dtype: torch.dtype, device: str, *, pad: int) -> Buffer:
+    """A poisoned [T, H, D] buffer whose tokens lie H * D + pad elements apart."""
+    tokens, heads, dim = shape
+    buffer = allocate(name, (tokens, heads * dim), dtype, device, row_pad=pad)
+    buffer.view = buffer.view.unflatten(1, (heads, dim))
+    return buffer
+
+
+def allocate_pages(name: str, shape: tuple[int, int, int], page_stride: int, device: str, poison: Tensor) -> Buffer:
+    """A poisoned paged cache uint8 [num_blocks, block_size, bytes per token], pages `page_stride` bytes apart.
+
+    `poison` is the uint8 content of one page. Beyond MAX_DENSE bytes only the pages and the guard around each are
+    ever touched, so that a stride of gigabytes costs no memory.
+    """
+    blocks, block_size, token_bytes = shape
+    page = block_size * token_bytes
+    size = GUARD + max(blocks, 1) * page_stride + GUARD
+    storage = torch.empty(size, dtype=torch.uint8, device=device)
+    if size <= MAX_DENSE:
+        rows = storage.unsqueeze(0)
+    else:
+        rows = storage.as_strided((blocks, page + 2 * GUARD), (page_stride, 1))
+    rows.fill_(POISON_BYTE)
+    view = storage.as_strided(shape, (page_stride, token_bytes, 1), GUARD)
+    view.copy_(poison.view(block_size, token_bytes))
+    return Buffer(name, view, storage, rows)

@@ -1,0 +1,65 @@
+"""Finding: one violation, its signature, and one exception type per signature.
+
+Two findings with the same signature are the same bug. Hypothesis tells failures apart by exception type and place, so
+each signature raises a type of its own; with a single type it would report one bug of several.
+"""
+
+from dataclasses import asdict, dataclass, field
+from functools import cache
+from typing import Any
+
+KINDS = frozenset({
+    "crash", "hang", "rejected", "not-rejected", "guard-write", "out-of-bounds", "misaligned", "race", "overflow",
+    "promise", "uninitialised", "input-mutated", "unwritten", "shape", "code-mismatch", "layout-mismatch",
+    "bound-exceeded", "mask-mismatch", "illegal-topk", "nondeterministic",
+})  # fmt: skip
+"""Every way to be wrong, besides metamorphic/<relation>."""
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One violation: where, what, and the first wrong element."""
+
+    stage: str
+    kind: str
+    output: str
+    detail: str
+    feature: str = ""
+    index: tuple[int, ...] = ()
+    got: str = ""
+    want: str = ""
+    tier: str = ""
+    location: str = field(default="", compare=False)
+
+    def __post_init__(self) -> None:
+        if self.kind not in KINDS and not self.kind.startswith("metamorphic/"):
+            raise ValueError(f"{self.kind!r} is no kind of finding")
+
+    @property
+    def signature(self) -> str:
+        """stage/kind/output, and a discriminating feature where there is one."""
+        return "/".join(part for part in (self.stage, self.kind, self.output, self.feature) if part)
+
+    def as_json(self) -> dict[str, Any]:
+        """The finding as plain JSON data, empty fields left out."""
+        data = {name: value for name, value in asdict(self).items() if value not in ("", ())}
+        return {"signature": self.signature} | data
+
+
+class FindingError(AssertionError):
+    """Raised for a new finding; every signature has a subclass of its own."""
+
+    def __init__(self, finding: Finding) -> None:
+        super().__init__(f"{finding.signature}: {finding.detail}")
+        self.finding = finding
+
+
+@cache
+def _error_type(signature: str) -> type[FindingError]:
+    name = "".join(word.capitalize() for word in signature.replace("_", "-").replace("/", "-").split("-"))
+    return type(name, (FindingError,), {"__doc__": signature, "__module__": __name__})
+
+
+def error_for(finding: Finding) -> FindingError:
+    """The exception to raise for a finding."""
+    return _error_type(finding.signature)(finding)

@@ -1,0 +1,47 @@
+"""What an implementation under test is: functions for some stages, and what its project promises about them."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from indexfuzz.case import Case
+
+StageFunction = Callable[..., Any]
+"""A stage with the signature that kernels/ and reference/ share; see ARCHITECTURE.md for the seven of them."""
+
+
+class ImplementationError(Exception):
+    """An implementation cannot be had: a wrong name or path, a missing file. One sentence that says what to do."""
+
+
+class Contract(Protocol):
+    """What a project promises about its kernels."""
+
+    def outside(self, stage: str, case: Case) -> str | None:
+        """Why a case lies outside the contract of a stage, in one sentence; None when the stage must handle it."""
+
+    def must_reject(self, stage: str, case: Case) -> bool:
+        """Whether a case outside the contract has to raise ValueError rather than be undefined."""
+
+
+class Unlimited:
+    """The contract of code that handles every case."""
+
+    def outside(self, stage: str, case: Case) -> str | None:  # noqa: ARG002
+        """Nothing is outside."""
+        return None
+
+    def must_reject(self, stage: str, case: Case) -> bool:  # noqa: ARG002
+        """Nothing to reject."""
+        return False
+
+
+@dataclass(frozen=True)
+class Implementation:
+    """A set of kernels under test. Stages it does not have are filled in by the reference."""
+
+    name: str
+    stages: Mapping[str, StageFunction]
+    contract: Contract = field(default_factory=Unlimited)
+    triton: bool = True
+    notes: tuple[str, ...] = ()
