@@ -1,0 +1,82 @@
+"""Decode logits of the indexer, straight from the paged cache."""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from indexfuzz.reference import fp8 as codec
+from indexfuzz.reference import layout as page_layout
+from indexfuzz.reference.mqa_logits import weighted_scores
+
+
+class VisibleKeys(NamedTuple):
+    """The keys that a decode batch sees; N is the longest window, shorter ones are filled up with zeros."""
+
+    k_fp8: Tensor
+    """[B, N, D], the format of q_fp8."""
+    k_scale: Tensor
+    """[B, N] fp32."""
+    windows: Tensor
+    """[B, next_n] int64: query row (b, j) sees positions below windows[b, j]."""
+
+
+def paged_mqa_logits(
+    q_fp8: Tensor,
+    cache: Tensor,
+    weights: Tensor,
+    context_lens: Tensor,
+    block_table: Tensor,
+    logits: Tensor,
+    *,
+    layout: str,
+) -> None:
+    """Fill logits [B * next_n, max_model_len] fp32; -inf outside each row's window. fp64, rounded once.
+
+    q_fp8 [B, next_n, H, D], weights [B * next_n, H] fp32, context_lens [B] or [B, next_n] int32, block_table [B,
+    max_blocks] int32.
+    """
+    batch, next_n, heads, _ = q_fp8.shape
+    keys = visible_keys(q_fp8, cache, context_lens, block_table, logits.shape[1], layout=layout)
+    exact = weighted_scores(q_fp8, keys.k_fp8, keys.k_scale, weights.reshape(batch, next_n, heads))
+    longest = exact.shape[2]
+    visible = torch.arange(longest, device=logits.device) < keys.windows.unsqueeze(2)
+    logits.fill_(float("-inf"))
+    logits[:, :longest] = torch.where(visible, exact, float("-inf")).reshape(batch * next_n, longest).float()
+
+
+def row_windows(context_lens: Tensor, next_n: int, max_model_len: int) -> Tensor:
+    """How many leading positions row (b, j) sees, int64 [B, next_n], in [0, max_model_len].
+
+    1-D lens: context_lens[b] - next_n + j + 1; 2-D lens: context_lens[b, j].
+    """
+    lens = context_lens.long()
+    if lens.dim() == 1:
+        lens = lens.unsqueeze(1) - next_n + 1 + torch.arange(next_n, device=lens.device)
+    return lens.clamp(0, max_model_len)
+
+
+def visible_keys(
+    q_fp8: Tensor, cache: Tensor, context_lens: Tensor, block_table: Tensor, max_model_len: int, *, layout: str
+) -> VisibleKeys:
+    """Read every position that some row of its sequence sees; ValueError if the block table has no page for one."""
+    num_blocks, block_size, token_bytes = cache.shape
+    windows = row_windows(context_lens, q_fp8.shape[1], max_model_len)
+    longest = int(windows.max()) if windows.numel() else 0
+    shape = (windows.shape[0], longest)
+    values = torch.zeros((*shape, token_bytes - page_layout.SCALE_BYTES), dtype=torch.uint8, device=cache.device)
+    scales = torch.zeros(shape, dtype=torch.float32, device=cache.device)
+    if longest:
+        position = torch.arange(longest, device=cache.device)
+        seen = position < windows.amax(1, keepdim=True)
+        column = position // block_size
+        if int(column[-1]) >= block_table.shape[1]:
+            raise ValueError(
+                f"position {longest - 1} is visible, but the block table has only {block_table.shape[1]} columns"
+            )
+        block = block_table[:, column].long()
+        if bool((seen & ((block < 0) | (block >= num_blocks))).any()):
+            raise ValueError(f"a visible position has a block id outside [0, {num_blocks})")
+        slots = (block * block_size + position % block_size)[seen]
+        values[seen], scales[seen] = page_layout.read_tokens(cache, slots, page_layout.resolve(layout, block_size))
+    return VisibleKeys(codec.as_fp8(values, codec.format_of(q_fp8)), scales, windows)
