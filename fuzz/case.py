@@ -14,6 +14,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 MAX_TOKENS = 1 << 16
 MAX_ELEMENTS = 1 << 28
+MAX_CACHE_SPAN = 1 << 34
+"""Bytes from the first to the last page of a cache; only its pages take memory."""
 
 Regime = Literal["normal", "exact", "ties", "saturation", "subnormal", "clamp", "outlier", "tied", "zeros", "nonfinite"]
 """How the values of one tensor are drawn; fuzz/regimes.py defines each."""
@@ -197,10 +199,25 @@ class Case(Part):
             "prefill logits": batch.prefill_rows * batch.keys,
             "paged logits": batch.decode_rows * batch.max_model_len,
         }
+        page = self.cache.block_size * (dim + 4)
+        if self.num_blocks * (page + self.cache.page_pad) > MAX_CACHE_SPAN:
+            raise ValueError(f"{self.num_blocks} pages of {page} + {self.cache.page_pad} bytes span more than "
+                             f"{MAX_CACHE_SPAN} bytes; lower cache.page_pad")  # fmt: skip
         for what, elements in sizes.items():
             if elements > MAX_ELEMENTS:
                 raise ValueError(f"{what} would take {elements} elements; at most {MAX_ELEMENTS} are allowed")
         return self
+
+    @property
+    def lengths(self) -> tuple[int, ...]:
+        """Context length of every request, decode requests first."""
+        return (*self.batch.decode, *(p.length for p in self.batch.prefill))
+
+    @property
+    def num_blocks(self) -> int:
+        """Pages in the pool: what the requests need, and the spare ones; at least one."""
+        needed = sum(-(-length // self.cache.block_size) for length in self.lengths)
+        return max(needed + self.cache.spare_blocks, 1)
 
     def canonical_json(self) -> str:
         """The one spelling that is hashed: sorted keys, no spaces, every field present."""
