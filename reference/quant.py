@@ -1,5 +1,7 @@
 """Quantisation of q to FP8, its scale folded into the head weights."""
 
+from math import sqrt
+
 import torch
 from torch import Tensor
 
@@ -45,4 +47,4 @@ def quantise(x: Tensor, scale: Tensor, *, fp8: str) -> Tensor:
 
 def fold(weights: Tensor, scale: Tensor, *, num_heads: int, head_dim: int) -> Tensor:
     """The product weights * scale * head_dim^-0.5 * num_heads^-0.5 in fp64."""
-    return weights.double() * scale.double() * float(head_dim * num_heads) ** -0.5
+    return weights.double() * scale.double() / sqrt(head_dim * num_heads)

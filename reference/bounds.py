@@ -1,0 +1,228 @@
+"""How far a logit may lie from its exact value.
+
+A logit is k_scale * sum_h w_h relu(q_h . k). With d_h the exact dot (or the bits that a simulated matrix unit gives),
+eps_h a bound on the dot's error, r_h = relu(d_h) and u = 2**-24:
+
+    |logit - reference| <= k_scale * ( sum_h |w_h| eps_h + g * sum_h |w_h| (r_h + eps_h) ) + eta g = (1 + u)**(H + 2 +
+    extra) - 1        products, any tree of additions, the key scale, one to spare for a scaled weight eta = (H + 2)
+    2**-126 (1 + k_scale + max|w| + max r)        underflow of any intermediate
+
+relu is 1-Lipschitz, and a dot below -eps_h is zero on every machine, so that eps_h counts only as far as d_h + eps_h
+is positive.
+
+Tiers, each a proof under its assumption: T0, data on which every order of evaluation is exact, bound 0; T1, a simulated
+dot, eps 0; T2, eps from the unit's model with its groups in order; T3, eps from the unit's model in any order.
+"""
+
+from collections.abc import Callable
+from math import ceil
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from indexfuzz.reference import fp8 as codec
+from indexfuzz.reference.arithmetic import PORTABLE, Arithmetic, DotUnit, U
+from indexfuzz.reference.exact_regime import exact_logits
+from indexfuzz.reference.mqa_logits import chunks, dot, visible_range
+from indexfuzz.reference.paged_mqa_logits import visible_keys
+
+Dot = Callable[[Tensor, Tensor], Tensor]
+"""A simulated matrix unit: FP8 q [S, R, H, D], FP8 k [S, N, D] -> scores [S, R, H, N], fp32 or wider, bit-exact."""
+
+FP32_MAX = torch.finfo(torch.float32).max
+
+
+class LogitBounds(NamedTuple):
+    """What the logits of one launch may be; every tensor is [rows, columns]."""
+
+    reference: Tensor
+    """fp64; -inf where not visible."""
+    bound: Tensor
+    """fp64 >= 0: the largest legal |logit - reference|; inf where some order of evaluation overflows fp32."""
+    visible: Tensor
+    """bool: the columns that the row may see. All others must be -inf."""
+    tier: str
+    """The weakest tier that a visible element was bounded by: "T0" to "T3"."""
+
+    @property
+    def low(self) -> Tensor:
+        """Smallest legal value; -inf where not visible."""
+        return self.reference - self.bound
+
+    @property
+    def high(self) -> Tensor:
+        """Largest legal value; -inf where not visible."""
+        return torch.where(self.visible, self.reference + self.bound, float("-inf"))
+
+
+def prefill_bounds(
+    q_fp8: Tensor,
+    k_fp8: Tensor,
+    k_scale: Tensor,
+    weights: Tensor,
+    ks: Tensor,
+    ke: Tensor,
+    *,
+    arithmetic: Arithmetic = PORTABLE,
+    simulated_dot: Dot | None = None,
+) -> LogitBounds:
+    """Bounds of ``mqa_logits`` for its inputs; [M, N]."""
+    value, bound, exact = group_bounds(
+        q_fp8[None], k_fp8[None], k_scale[None], weights[None], arithmetic, simulated_dot
+    )
+    visible = visible_range(ks, ke, k_fp8.shape[0])
+    return _masked(value[0], bound[0], exact[0], visible, tier(arithmetic, simulated_dot))
+
+
+def paged_bounds(
+    q_fp8: Tensor,
+    cache: Tensor,
+    weights: Tensor,
+    context_lens: Tensor,
+    block_table: Tensor,
+    max_model_len: int,
+    *,
+    layout: str,
+    arithmetic: Arithmetic = PORTABLE,
+    simulated_dot: Dot | None = None,
+) -> LogitBounds:
+    """Bounds of ``paged_mqa_logits`` for its inputs and ``max_model_len`` columns; [B * next_n, max_model_len]."""
+    batch, next_n, heads, _ = q_fp8.shape
+    keys = visible_keys(q_fp8, cache, context_lens, block_table, max_model_len, layout=layout)
+    grouped = weights.reshape(batch, next_n, heads)
+    found = group_bounds(q_fp8, keys.k_fp8, keys.k_scale, grouped, arithmetic, simulated_dot)
+    missing = max_model_len - keys.k_scale.shape[1]
+    value, bound, exact = (torch.nn.functional.pad(x.flatten(0, 1), (0, missing)) for x in found)
+    column = torch.arange(max_model_len, device=q_fp8.device)
+    return _masked(value, bound, exact, column < keys.windows.reshape(-1, 1), tier(arithmetic, simulated_dot))
+
+
+def tier(arithmetic: Arithmetic, simulated_dot: Dot | None) -> str:
+    """The tier of elements outside the exact regime."""
+    if simulated_dot is not None:
+        return "T1"
+    return "T2" if arithmetic.dot.in_order else "T3"
+
+
+def _masked(value: Tensor, bound: Tensor, exact: Tensor, visible: Tensor, otherwise: str) -> LogitBounds:
+    reference = torch.where(visible, value, float("-inf"))
+    every_one = bool((exact | ~visible).all())
+    return LogitBounds(reference, torch.where(visible, bound, 0.0), visible, "T0" if every_one else otherwise)
+
+
+def group_bounds(
+    q_fp8: Tensor, k_fp8: Tensor, k_scale: Tensor, weights: Tensor, arithmetic: Arithmetic, simulated_dot: Dot | None
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Reference, bound (fp64) and exactness (bool) of every logit, all [S, R, N].
+
+    q_fp8 [S, R, H, D], k_fp8 [S, N, D], k_scale [S, N], weights [S, R, H]; no mask.
+    """
+    groups, rows, heads, _ = q_fp8.shape
+    shape = (groups, rows, k_fp8.shape[1])
+    value, bound = (torch.empty(shape, dtype=torch.float64, device=q_fp8.device) for _ in range(2))
+    exact = torch.empty(shape, dtype=torch.bool, device=q_fp8.device)
+    for s, r in chunks(groups, rows, heads * shape[2]):
+        value[s, r], bound[s, r], exact[s, r] = _bound_chunk(
+            q_fp8[s, r], k_fp8[s], k_scale[s], weights[s, r], arithmetic, simulated_dot
+        )
+    return value, bound, exact
+
+
+def _bound_chunk(
+    q_fp8: Tensor, k_fp8: Tensor, k_scale: Tensor, weights: Tensor, arithmetic: Arithmetic, simulated_dot: Dot | None
+) -> tuple[Tensor, Tensor, Tensor]:
+    fmt = codec.format_of(q_fp8)
+    q, k = (codec.decode(codec.codes(x), fmt, torch.float64) for x in (q_fp8, k_fp8))
+    scale, w = k_scale.double().unsqueeze(1), weights.double()
+    magnitude = dot(_aligned(q, fmt), _aligned(k, fmt))
+    scores = dot(q, k) if simulated_dot is None else simulated_dot(q_fp8, k_fp8).double()
+    positive = scores.relu()
+    value = scale * _over_heads(w, positive)
+    size = _over_heads(w.abs(), positive)
+    exact = exact_logits(q, k, k_scale, weights, magnitude, size, arithmetic)
+    if bool(exact.all()):
+        return value, torch.zeros_like(value), exact
+    error = torch.zeros_like(scores)
+    if simulated_dot is None:
+        error = dot_error(q, k, magnitude, fmt, arithmetic.dot)
+        error = torch.minimum(error, (scores + error).clamp_min(0))
+    from_dots = _over_heads(w.abs(), error)
+    heads = q_fp8.shape[2]
+    g = (1 + U) ** (heads + 2 + arithmetic.extra_roundings) - 1
+    g += arithmetic.weight_rounding * (1 + g) + (heads + 2) * 2.0**-51
+    largest_w, largest_r = w.abs().amax(-1, keepdim=True), (positive + error).amax(2)
+    bound = scale * (from_dots + g * (size + from_dots))
+    bound += (heads + 2) * 2.0**-126 * (1 + scale + largest_w + largest_r)
+    peak = torch.maximum(size + from_dots, torch.maximum(largest_w, largest_r)) * scale.clamp_min(1) * (1 + 2.0**-8)
+    bound = torch.where(peak < FP32_MAX, bound, float("inf"))
+    return value, torch.where(exact, 0.0, bound), exact
+
+
+def _over_heads(weights: Tensor, per_head: Tensor) -> Tensor:
+    """Sum over heads of weights [S, R, H] times per_head [S, R, H, N]."""
+    return torch.matmul(weights.unsqueeze(2), per_head).squeeze(2)
+
+
+def _aligned(x: Tensor, fmt: str) -> Tensor:
+    """Magnitudes, those of subnormals raised to the smallest normal value: units align by clamped exponents."""
+    smallest = 2.0 ** codec.FORMATS[fmt].min_exponent
+    return torch.where(x == 0, 0.0, x.abs().clamp_min(smallest))
+
+
+def dot_error(q: Tensor, k: Tensor, magnitude: Tensor, fmt: str, unit: DotUnit) -> Tensor:
+    """Largest error of each dot, [S, R, H, N]; q [S, R, H, D], k [S, N, D] fp64, ``magnitude`` sums |products|."""
+    free = unit.relative_error(q.shape[-1]) * magnitude
+    if not unit.in_order or magnitude.numel() == 0:
+        return free
+    return torch.minimum(free, _ordered_error(q, k, fmt, unit))
+
+
+def _ordered_error(q: Tensor, k: Tensor, fmt: str, unit: DotUnit) -> Tensor:
+    """Error of a truncating unit that takes its groups in order.
+
+    Group g has products of largest exponent Q_g and ends at the exact prefix C_g. Its n products and the accumulator
+    are each cut below U_g = max(Q_g, |C_{g-1}| + eps_{g-1}), the sum below itself:
+
+        eps_g = eps' + 2**-O (|C_g| + eps'),   eps' = eps_{g-1} + (n + 1) U_g 2**-F
+    """
+    cut, narrow = 2.0**-unit.fraction_bits, 2.0**-unit.output_bits
+    floors_q, floors_k = _floor_powers(q, fmt), _floor_powers(k, fmt)
+    shape = (*q.shape[:3], k.shape[1])
+    prefix, error = (torch.zeros(shape, dtype=torch.float64, device=q.device) for _ in range(2))
+    for g in range(ceil(q.shape[-1] / unit.group)):
+        part = slice(g * unit.group, (g + 1) * unit.group)
+        largest = _largest_product(floors_q[..., part], floors_k[..., part])
+        group = dot(q[..., part], k[..., part])
+        if unit.promoted:
+            own = (unit.group + 1) * cut * largest
+            own = own + narrow * (group.abs() + own)
+            prefix += group
+            error += own
+            error += U * (prefix.abs() + error)
+        else:
+            error += (unit.group + 1) * cut * torch.maximum(largest, prefix.abs() + error)
+            prefix += group
+            error += narrow * (prefix.abs() + error)
+    return error
+
+
+_SHARP = 16
+"""Exponent p of the power mean in _largest_product; exact for groups of fewer than 2**p products."""
+
+
+def _floor_powers(x: Tensor, fmt: str) -> Tensor:
+    """2**(p * e) with e the (clamped) exponent of each value; 0 for zeros."""
+    exponent = torch.frexp(x).exponent.long() - 1
+    exponent = exponent.clamp_min(codec.FORMATS[fmt].min_exponent)
+    return torch.where((x == 0) | ~torch.isfinite(x), 0.0, codec.power_of_two(exponent.clamp_max(15) * _SHARP))
+
+
+def _largest_product(floors_q: Tensor, floors_k: Tensor) -> Tensor:
+    """max_i 2**(e_i + f_i), exactly, as one matrix product.
+
+    With m the largest exponent, sum_i 2**(p (e_i + f_i)) lies in [2**(p m), group * 2**(p m)].
+    """
+    total = dot(floors_q, floors_k)
+    exponent = (torch.frexp(total).exponent.long() - 1).div(_SHARP, rounding_mode="floor")
+    return torch.where(total == 0, 0.0, codec.power_of_two(exponent.clamp(-1022, 1023)))
