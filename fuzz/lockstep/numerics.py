@@ -7,9 +7,10 @@ fp32 containers. A NaN result is 0x7fffffff, which NVIDIA hardware produces.
 from typing import Final, TypeVar
 
 import numpy as np
+from numpy.typing import DTypeLike, NDArray
+
 from indexfuzz.lockstep.fp8_codec import FORMATS, Fp8Format, decode_fp8, encode_fp8, truncate_to_e5m2
 from indexfuzz.lockstep.transcendental import canonical_nan, exp2_f32, exp_f32, log2_f32, log_f32, rsqrt_f32, sqrt_f32
-from numpy.typing import DTypeLike, NDArray
 
 __all__ = [
     "FORMATS",

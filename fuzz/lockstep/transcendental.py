@@ -10,8 +10,9 @@ from collections.abc import Callable
 from typing import Final
 
 import numpy as np
-from indexfuzz.lockstep.fp8_codec import NAN_BITS
 from numpy.typing import NDArray
+
+from indexfuzz.lockstep.fp8_codec import NAN_BITS
 
 F32 = NDArray[np.float32]
 
