@@ -41,17 +41,36 @@ class Buffer:
         """Remember the bytes as they are now."""
         self.snapshot = self.rows.clone()
 
-    def first_change(self) -> int | None:
+    def restore(self) -> None:
+        """Put back what lies around the payload, and the payload's bytes of the last `seal`."""
+        self.rows.copy_(self.snapshot)
+
+    def first_change(self, *, payload_may_change: bool) -> int | None:
         """Offset in bytes, from the first payload byte, of the first byte changed since `seal`; None if intact."""
-        if torch.equal(self.rows, self.snapshot):
+        expected = self.snapshot
+        if payload_may_change:
+            expected = expected.clone()
+            self._payload(expected).copy_(self.view)
+        if torch.equal(self.rows, expected):
             return None
-        row, column = (self.rows != self.snapshot).nonzero()[0].tolist()
-        return int(row * self.rows.stride(0) + column) - self.lead
+        row, column = (self.rows != expected).nonzero()[0].tolist()
+        lead = self.view.storage_offset() * self.view.element_size()
+        return int(row * self.rows.stride(0) + column) - lead
+
+    def _payload(self, watched: Tensor) -> Tensor:
+        """The payload inside a dense copy of the watched bytes, as a view of it."""
+        if len(watched) == 1:
+            typed = watched[0].view(self.view.dtype)
+            return typed.as_strided(self.view.shape, self.view.stride(), self.view.storage_offset())
+        return watched[:, GUARD:-GUARD].unflatten(1, self.view.shape[1:])
 
     @property
-    def lead(self) -> int:
-        """Bytes between the start of what is watched and the payload."""
-        return self.view.storage_offset() * self.view.element_size() - self.rows.storage_offset()
+    def nbytes(self) -> int:
+        """Bytes from the first to the last of the payload."""
+        if not self.view.numel():
+            return 0
+        last = sum((size - 1) * stride for size, stride in zip(self.view.shape, self.view.stride(), strict=True))
+        return (last + 1) * self.view.element_size()
 
 
 def poison_byte(dtype: torch.dtype) -> int:

@@ -19,6 +19,9 @@ from indexfuzz.rng import below, bits, bits_at, derive, permutation
 TABLE_TAIL = {"minus-one": -1, "huge": 1 << 30}
 
 
+_ALL_BYTES_SET = torch.tensor([0x01010101], dtype=torch.int32).view(torch.float32)
+
+
 @dataclass
 class Step:
     """The inputs of a case, each in a guarded buffer, and what the stages have produced so far.
@@ -33,6 +36,8 @@ class Step:
     device: str
     buffers: dict[str, Buffer] = field(default_factory=dict)
     tensors: dict[str, Tensor] = field(default_factory=dict)
+    defined: Tensor = field(default_factory=lambda: torch.empty(0, dtype=torch.uint8))
+    """Non-zero where a byte of the cache has been written: uint8 like the cache, but dense."""
 
     def place(self, name: str, value: Tensor, *, row_pad: int = 0) -> None:
         """Put a value into a guarded buffer of its own."""
@@ -50,6 +55,14 @@ class Step:
         """A poisoned buffer for a stage to fill."""
         self.add(arena.allocate(name, shape, dtype, self.device))
         return self.tensors[name]
+
+    def define_slots(self, slots: Tensor) -> None:
+        """Note that slots int64 [n] >= 0 of the cache hold tokens now, where their layout exists at all."""
+        concrete = layout.resolve(self.case.cache.layout, self.case.cache.block_size)
+        if is_defined(concrete, self.case):
+            codes = torch.ones((len(slots), self.case.model.head_dim), dtype=torch.uint8, device=slots.device)
+            scales = _ALL_BYTES_SET.to(slots.device).expand(len(slots))
+            layout.write_tokens(self.defined, slots, codes, scales, concrete)
 
     @property
     def decode_rows(self) -> slice:
@@ -182,6 +195,8 @@ def _place_cache(step: Step, tables: list[Tensor], positions: Tensor, requests: 
         places = (tensor.to(step.device) for tensor in (slots, codes, scales))
         layout.write_tokens(buffer.view, *places, concrete)
     step.add(buffer)
+    step.defined = torch.zeros(shape, dtype=torch.uint8, device=step.device)
+    step.define_slots(slots.to(step.device))
 
     slot_mapping = torch.full_like(positions, -1)
     for request, table in enumerate(tables):

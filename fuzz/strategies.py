@@ -44,7 +44,9 @@ LAPTOP = Budget()
 
 
 @st.composite
-def cases(draw: st.DrawFn, preset: Preset | None = None, values: tuple[Regime, ...] = (), budget: Budget = LAPTOP) -> Case:
+def cases(
+    draw: st.DrawFn, preset: Preset | None = None, values: tuple[Regime, ...] = (), budget: Budget = LAPTOP
+) -> Case:
     """One whole indexer step.
 
     `preset` pins the model's shape, RoPE style and block sizes; `values` restricts the regimes, of every tensor that
@@ -60,7 +62,8 @@ def cases(draw: st.DrawFn, preset: Preset | None = None, values: tuple[Regime, .
         mode=draw(st.sampled_from(("functional", "inplace"))),
         table=draw(st.sampled_from(("fp32", "bf16"))),
     )
-    return Case(model=model, cache=cache, batch=batch, rope=rope, memory=draw(_memories()), values=draw(_values(values)))
+    memory, regimes = draw(_memories()), draw(_values(values))
+    return Case(model=model, cache=cache, batch=batch, rope=rope, memory=memory, values=regimes)
 
 
 def _rarely(draw: st.DrawFn, once_in: int) -> bool:
@@ -96,7 +99,8 @@ def _block_sizes(preset: Preset | None) -> st.SearchStrategy[int]:
 @memoise
 def _lengths(longest: int, next_n: int, block_size: int) -> st.SearchStrategy[int]:
     """Context lengths: boundaries of every kind three times out of four."""
-    edges = {*LENGTHS, next_n - 1, next_n, next_n + 1, *(block_size * n + d for n in (1, 2, 3) for d in (-1, 0, 1)), longest}
+    page_edges = (block_size * pages + d for pages in (1, 2, 3) for d in (-1, 0, 1))
+    edges = {*LENGTHS, next_n - 1, next_n, next_n + 1, *page_edges, longest}
     bounded = sorted(edge for edge in edges if 0 <= edge <= longest)
     return st.one_of(*[st.sampled_from(bounded)] * 3, st.integers(0, longest))
 

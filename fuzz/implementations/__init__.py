@@ -1,1 +1,36 @@
-"""Everything that can be put under test."""
+"""Everything that can be put under test, by name: `load("builtin")`, `load("vllm:PATH")`, `load("module:NAME")`."""
+
+import importlib
+
+from indexfuzz.implementations.base import Implementation, ImplementationError
+
+AVAILABLE = {
+    "builtin": ("indexfuzz.implementations.builtin", "builtin", "the kernels of this package"),
+    "vllm": ("indexfuzz.implementations.vllm", "load", "vllm:PATH, a wheel, an unpacked wheel or a checkout of vLLM"),
+    "module": ("indexfuzz.implementations.module", "load", "module:NAME, your own Python module"),
+}
+"""Scheme -> module, function, and what it is. A function takes what stands behind the colon, if anything may."""
+
+
+def available() -> list[tuple[str, str]]:
+    """(scheme, description) of everything that `load` knows."""
+    return [(scheme, description) for scheme, (_, _, description) in AVAILABLE.items()]
+
+
+def load(spec: str) -> Implementation:
+    """The implementation that a specification names; imported only now.
+
+    Raises ImplementationError in one sentence when there is none, or its files are not what they should be.
+    """
+    scheme, colon, rest = spec.partition(":")
+    if scheme not in AVAILABLE:
+        raise ImplementationError(f"no implementation {scheme!r}; choose one of {', '.join(AVAILABLE)}")
+    module, function, description = AVAILABLE[scheme]
+    if scheme == "builtin":
+        if colon:
+            raise ImplementationError(f"builtin takes no path, but {spec!r} has one")
+    elif not rest:
+        raise ImplementationError(f"{scheme} needs more: {description}")
+    make = getattr(importlib.import_module(module), function)
+    implementation: Implementation = make(rest) if rest else make()
+    return implementation

@@ -1,0 +1,152 @@
+"""The loop: let Hypothesis draw cases, run them, and make what fails small.
+
+Hypothesis runs in chunks with seeds of their own, derived from the campaign's seed and shard. A new signature raises,
+so Hypothesis shrinks it through the very function that found it; the minimiser goes on from there. Known signatures
+are counted and do not raise: an open shallow bug must not hide a deep one.
+"""
+
+import time
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from hypothesis import HealthCheck, Phase, Verbosity, given, seed, settings
+
+from indexfuzz.campaign.events import CaseRun, Event, Found, Known, Shrinking, Unsupported
+from indexfuzz.campaign.settings import Settings
+from indexfuzz.case import Case
+from indexfuzz.devices.base import UnsupportedKernelError
+from indexfuzz.differential import Outcome
+from indexfuzz.differential import run as run_case
+from indexfuzz.finding import Finding, FindingError, error_for
+from indexfuzz.minimize import minimise
+from indexfuzz.rng import derive
+from indexfuzz.strategies import cases
+
+CHUNK = 500
+SHRINK_SECONDS = 5.0
+"""How long Hypothesis may shrink before the minimiser takes over."""
+
+
+@dataclass
+class Summary:
+    """What a campaign did: counters by stage and signature, the largest error per stage as a share of its bound."""
+
+    cases: int = 0
+    seconds: float = 0.0
+    stages: Counter[str] = field(default_factory=Counter)
+    findings: list[Found] = field(default_factory=list)
+    known: Counter[str] = field(default_factory=Counter)
+    outside: Counter[str] = field(default_factory=Counter)
+    unsupported: Counter[str] = field(default_factory=Counter)
+    ratios: dict[str, dict[str, float]] = field(default_factory=dict)
+    interrupted: bool = False
+
+
+class _EndOfChunk(BaseException):
+    """Leaves Hypothesis at once; no Exception, so that it is not taken for a failure."""
+
+
+class Campaign:
+    """One worker's loop over chunks."""
+
+    def __init__(self, wanted: Settings, listen: Callable[[Event], None]) -> None:
+        self._wanted = wanted
+        self._listen = listen
+        self._seen = set(wanted.known)
+        self._smallest: dict[str, tuple[Finding, Case]] = {}
+        self._shrink_until = 0.0
+        self._started = time.monotonic()
+        self.summary = Summary()
+
+    def run(self) -> Summary:
+        """Draw chunks until time or cases are used up, or somebody interrupts."""
+        chunk = 0
+        try:
+            while not self._is_over():
+                self._run_chunk(chunk)
+                self._conclude()
+                chunk += 1
+        except KeyboardInterrupt:
+            self.summary.interrupted = True
+        self.summary.seconds = time.monotonic() - self._started
+        return self.summary
+
+    def _is_over(self) -> bool:
+        wanted, elapsed = self._wanted, time.monotonic() - self._started
+        enough_time = wanted.seconds is not None and elapsed >= wanted.seconds
+        return enough_time or (wanted.cases is not None and self.summary.cases >= wanted.cases)
+
+    def _run_chunk(self, chunk: int) -> None:
+        index, of = self._wanted.shard
+        chunk_seed = derive(self._wanted.seed, f"shard {index}/{of} chunk {chunk}")
+        quiet = settings(
+            max_examples=CHUNK, database=None, deadline=None, derandomize=False, verbosity=Verbosity.quiet,
+            phases=(Phase.generate, Phase.shrink), suppress_health_check=tuple(HealthCheck), print_blob=False,
+        )  # fmt: skip
+        strategy = cases(preset=self._wanted.preset, values=self._wanted.values)
+        test = seed(chunk_seed)(quiet(given(strategy)(self._try)))
+        try:
+            test()
+        except (FindingError, BaseExceptionGroup) as error:
+            if isinstance(error, BaseExceptionGroup) and error.split(FindingError)[1]:
+                raise
+        except _EndOfChunk:
+            pass
+
+    def _try(self, case: Case) -> None:
+        """Run one case; raise for a new signature."""
+        if self._smallest and time.monotonic() > self._shrink_until:
+            raise _EndOfChunk
+        if not self._smallest and self._is_over():
+            raise _EndOfChunk
+        wanted = self._wanted
+        try:
+            outcome = run_case(case, wanted.implementation, wanted.device, wanted.only)
+        except UnsupportedKernelError as error:
+            self.summary.unsupported[str(error)] += 1
+            self._listen(Unsupported(str(error)))
+            return
+        if not self._smallest:
+            self._count(outcome)
+        self._listen(CaseRun(outcome))
+        new = None
+        for finding in outcome.findings:
+            if finding.signature in self._seen:
+                self.summary.known[finding.signature] += 1
+                self._listen(Known(finding, case))
+            elif new is None:
+                new = finding
+        if new:
+            if new.signature not in self._smallest:
+                self._shrink_until = time.monotonic() + SHRINK_SECONDS
+                self._listen(Shrinking(new, case))
+            self._smallest[new.signature] = (new, case)
+            raise error_for(new)
+
+    def _count(self, outcome: Outcome) -> None:
+        self.summary.cases += 1
+        self.summary.stages.update(outcome.stages)
+        self.summary.outside.update(outcome.outside.keys())
+        for stage, ratio in outcome.ratios.items():
+            tiers = self.summary.ratios.setdefault(stage, {})
+            tier = outcome.tiers[stage]
+            tiers[tier] = max(tiers.get(tier, 0.0), ratio)
+
+    def _conclude(self) -> None:
+        """Minimise and report what the chunk found."""
+        for signature, (_, case) in self._smallest.items():
+            small, last = minimise(
+                case, self._wanted.implementation, self._wanted.device, signature,
+                seconds=self._wanted.minimise_seconds,
+            )  # fmt: skip
+            found = Found(last, small)
+            self._seen.add(signature)
+            self.summary.findings.append(found)
+            self._listen(found)
+        self._smallest.clear()
+
+
+def run(wanted: Settings, listen: Callable[[Event], None] = lambda _event: None) -> Summary:
+    """Run a campaign in this process, telling `listen` about every case."""
+    return Campaign(wanted, listen).run()

@@ -1,0 +1,47 @@
+"""What a device is: a place where kernels run, and what it notices while they do."""
+
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import Protocol
+
+from torch import Tensor
+
+
+class DeviceError(Exception):
+    """A device cannot be used here. One sentence that says what to do."""
+
+
+class UnsupportedKernelError(Exception):
+    """The device cannot run this kernel; names the language feature and the source line."""
+
+
+@dataclass(frozen=True)
+class Trespass:
+    """Something a kernel did that no value shows: an access out of bounds, a race, an overflow, a use of garbage."""
+
+    kind: str
+    argument: str
+    location: str
+    message: str
+
+
+class Session(Protocol):
+    """The execution of one case."""
+
+    def declare(self, name: str, tensor: Tensor, initialised: Tensor | bool) -> None:  # noqa: FBT001
+        """Tell the device about a buffer, and which of its bytes are defined: all, none, or a bool for each."""
+
+    def trespasses(self) -> list[Trespass]:
+        """What was noticed since the last call."""
+
+
+class Device(Protocol):
+    """Where kernels run."""
+
+    name: str
+    torch_device: str
+    unsupported: tuple[type[Exception], ...]
+    """What the device raises when it cannot execute a kernel at all."""
+
+    def session(self) -> AbstractContextManager[Session]:
+        """Open the device for one case; kernels launched inside run on it."""

@@ -1,0 +1,44 @@
+"""The CPU: Triton kernels run in lockstep, all programs of a launch at once, under the memory checkers."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from indexfuzz.devices.base import Session, Trespass
+from indexfuzz.lockstep import Coverage, Lockstep, UnsupportedFeature
+
+
+@dataclass
+class LockstepSession:
+    """One case inside a Lockstep machine."""
+
+    machine: Lockstep
+
+    def declare(self, name: str, tensor: Tensor, initialised: Tensor | bool) -> None:  # noqa: FBT001
+        """Bound accesses to the tensor and track which of its bytes are defined."""
+        self.machine.declare(name, tensor, initialised=initialised)
+
+    def trespasses(self) -> list[Trespass]:
+        """The machine's violations, drained."""
+        return [
+            Trespass(v.kind, v.argument, f"{v.file}:{v.line}", v.message) for v in self.machine.drain()
+        ]
+
+
+@dataclass(frozen=True)
+class LockstepDevice:
+    """`dot` chooses the arithmetic of tl.dot: ieee, sm90 or cdna3."""
+
+    dot: str = "ieee"
+    coverage: Coverage | None = None
+    name: str = "lockstep"
+    torch_device: str = "cpu"
+    unsupported: tuple[type[Exception], ...] = (UnsupportedFeature,)
+
+    @contextmanager
+    def session(self) -> Iterator[Session]:
+        """Route kernel launches to the CPU executor."""
+        with Lockstep(dot=self.dot, coverage=self.coverage) as machine:
+            yield LockstepSession(machine)

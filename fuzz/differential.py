@@ -1,0 +1,155 @@
+"""Run one case on one implementation and compare it with the reference, stage by stage.
+
+Every stage is judged on the inputs that the implementation itself gave it, so one wrong stage is blamed once. A stage
+that the implementation lacks, refuses or gets wrong is filled in by the reference, and the later ones are still judged.
+"""
+
+from dataclasses import dataclass, field
+
+from torch import Tensor
+
+from indexfuzz.blame import location_of
+from indexfuzz.case import Case
+from indexfuzz.devices.base import Device, Session, UnsupportedKernelError
+from indexfuzz.finding import Finding
+from indexfuzz.implementations.base import Implementation, StageFunction
+from indexfuzz.stages import STAGES, Call, MalformedResultError, Stage
+from indexfuzz.step import Step, materialise
+
+
+@dataclass
+class Outcome:
+    """What one case showed.
+
+    `stages` ran; `outside` maps those that did not to why the contract excludes them; `ratios` holds, for each stage
+    with a bound, the largest error as a share of what was allowed, and `tiers` the oracle that set the bound.
+    """
+
+    case: Case
+    findings: list[Finding] = field(default_factory=list)
+    stages: list[str] = field(default_factory=list)
+    outside: dict[str, str] = field(default_factory=dict)
+    ratios: dict[str, float] = field(default_factory=dict)
+    tiers: dict[str, str] = field(default_factory=dict)
+
+
+def run(case: Case, implementation: Implementation, device: Device, only: frozenset[str] = frozenset()) -> Outcome:
+    """Run a case; `only` names the stages to take from the implementation, all of them when empty.
+
+    Raises UnsupportedKernelError when the device cannot execute a kernel; that says nothing about the kernel.
+    """
+    step = materialise(case, device.torch_device)
+    outcome = Outcome(case)
+    for stage in STAGES:
+        if not stage.applies(case):
+            continue
+        call = stage.prepare(step)
+        function = implementation.stages.get(stage.name) if not only or stage.name in only else None
+        if function and _within(stage, case, implementation, outcome):
+            trusted = _put_under_test(stage, step, call, function, implementation, device, outcome)
+        else:
+            trusted = _fill_in(stage, call)
+        _accept(stage, step, call, trusted)
+    return outcome
+
+
+def _within(stage: Stage, case: Case, implementation: Implementation, outcome: Outcome) -> bool:
+    """Whether a stage promises anything about a case: to handle it, or to reject it."""
+    outside = implementation.contract.outside(stage.name, case)
+    if outside and not implementation.contract.must_reject(stage.name, case):
+        outcome.outside[stage.name] = outside
+        return False
+    return True
+
+
+def _put_under_test(stage: Stage, step: Step, call: Call, function: StageFunction, implementation: Implementation,
+                    device: Device, outcome: Outcome) -> dict[str, Tensor]:  # fmt: skip
+    """Run one stage of the implementation and judge it; what the next stage shall read."""
+    given = call.copy()
+    outcome.stages.append(stage.name)
+    outside = implementation.contract.outside(stage.name, step.case)
+    got: dict[str, Tensor] = {}
+    findings: list[Finding] = []
+    with device.session() as session:
+        for name, tensor in call.tensors.items():
+            session.declare(name, tensor, _defined(step, call, name))
+        try:
+            got = call.run(function)
+        except device.unsupported as error:
+            raise UnsupportedKernelError(f"{stage.name} on {device.name}: {error}") from error
+        except Exception as error:  # noqa: BLE001 - whatever a kernel raises is a finding about it
+            if not (outside and isinstance(error, ValueError)):
+                findings.append(_raised(stage, error))
+        findings += _noticed(stage, step, call, session)
+    if got and outside:
+        findings.append(Finding(stage.name, "not-rejected", "", f"accepted a case that it must reject: {outside}"))
+    elif got and not any(finding.kind in FATAL for finding in findings):
+        verdict = stage.judge(step.case, given, got)
+        findings += verdict.findings(stage.name)
+        if verdict.tier:
+            outcome.ratios[stage.name] = max(outcome.ratios.get(stage.name, 0.0), verdict.ratio)
+            outcome.tiers[stage.name] = verdict.tier
+    outcome.findings += findings
+    if findings or not got:
+        for name in call.fills:
+            call.tensors[name].copy_(given.tensors[name])
+        return _fill_in(stage, call)
+    return got
+
+
+FATAL = frozenset({"guard-write", "input-mutated"})
+"""Kinds after which the reference can no longer be fed with what the implementation was given."""
+
+
+def _defined(step: Step, call: Call, argument: str) -> Tensor | bool:
+    """Which bytes of an argument hold something, for the device's check of undefined values."""
+    if argument == "cache":
+        return step.defined.bool()
+    return argument not in call.undefined
+
+
+def _raised(stage: Stage, error: Exception) -> Finding:
+    if isinstance(error, MalformedResultError):
+        return Finding(stage.name, "shape", "", str(error))
+    kind = "rejected" if isinstance(error, ValueError) else "crash"
+    message = str(error).splitlines()[0] if str(error) else ""
+    where = location_of(error)
+    return Finding(stage.name, kind, type(error).__name__, f"{type(error).__name__}: {message}", location=where)
+
+
+def _noticed(stage: Stage, step: Step, call: Call, session: Session) -> list[Finding]:
+    """What the device saw, and what the guards and the inputs show."""
+    findings = [Finding(stage.name, t.kind, t.argument, t.message, location=t.location) for t in session.trespasses()]
+    for name, buffer in step.buffers.items():
+        filled = name in call.fills.values()
+        offset = buffer.first_change(payload_may_change=filled)
+        if offset is None:
+            continue
+        inside = not filled and 0 <= offset < buffer.nbytes
+        kind = "input-mutated" if inside else "guard-write"
+        where = f"byte {offset}" if offset >= 0 else f"byte {-offset} before its start"
+        what = "an input" if inside else f"memory outside {name}, which is {buffer.nbytes} bytes long,"
+        findings.append(Finding(stage.name, kind, name, f"wrote to {what} at {where}"))
+        buffer.restore()
+    return findings
+
+
+def _fill_in(stage: Stage, call: Call) -> dict[str, Tensor]:
+    """Let the reference do the stage; zeros where not even the reference defines a result."""
+    try:
+        return call.run(stage.reference)
+    except ValueError:
+        for argument in call.undefined:
+            call.tensors[argument].zero_()
+        return {name: call.tensors[name] for name in call.fills}
+
+
+def _accept(stage: Stage, step: Step, call: Call, outputs: dict[str, Tensor]) -> None:
+    """Hand the outputs of a stage to the later ones."""
+    for name, tensor in outputs.items():
+        step.tensors[call.fills.get(name, name)] = tensor
+    for buffer in call.fills.values():
+        step.buffers[buffer].seal()
+    if stage.name == "k_quant_cache":
+        slots = call.tensors["slot_mapping"].long()
+        step.define_slots(slots[slots >= 0])

@@ -1,0 +1,75 @@
+"""Make a failing case as small as its bug allows: reductions, against one question."""
+
+import time
+from collections.abc import Callable
+
+from indexfuzz.case import Case
+from indexfuzz.devices.base import Device, UnsupportedKernelError
+from indexfuzz.differential import run
+from indexfuzz.finding import Finding
+from indexfuzz.implementations.base import Implementation
+from indexfuzz.reductions import REDUCTIONS
+
+
+class NotFailingError(Exception):
+    """The case to minimise does not show the signature."""
+
+
+def minimise(
+    case: Case,
+    implementation: Implementation,
+    device: Device,
+    signature: str,
+    *,
+    seconds: float = 30.0,
+    on_progress: Callable[[Case], None] = lambda _case: None,
+) -> tuple[Case, Finding]:
+    """The smallest case found that still shows `signature`, and the finding there.
+
+    Every reduction is tried again from the start after each success, until none succeeds or `seconds` are over;
+    the result depends on nothing else. Raises NotFailingError when the case given does not show the signature.
+    """
+    search = Search(implementation, device, signature, time.monotonic() + seconds)
+    finding = search.finding(case)
+    if finding is None:
+        raise NotFailingError(f"case {case.id} does not show {signature} on {implementation.name}")
+    smaller: Case | None = case
+    while smaller is not None:
+        case = smaller
+        on_progress(case)
+        smaller = search.next_smaller(case)
+    return case, search.finding(case) or finding
+
+
+class Search:
+    """Remembers which cases were tried, and when to stop."""
+
+    def __init__(self, implementation: Implementation, device: Device, signature: str, deadline: float) -> None:
+        self._implementation = implementation
+        self._device = device
+        self._signature = signature
+        self._deadline = deadline
+        self._tried: dict[str, Finding | None] = {}
+
+    def finding(self, case: Case) -> Finding | None:
+        """The finding with the wanted signature that a case shows, if any."""
+        if case.id not in self._tried:
+            self._tried[case.id] = self._look(case)
+        return self._tried[case.id]
+
+    def _look(self, case: Case) -> Finding | None:
+        try:
+            findings = run(case, self._implementation, self._device).findings
+        except UnsupportedKernelError:
+            return None
+        return next((f for f in findings if f.signature == self._signature), None)
+
+    def next_smaller(self, case: Case) -> Case | None:
+        """The first untried reduction of a case that still shows the signature."""
+        for reduction in REDUCTIONS:
+            for candidate in reduction(case):
+                if time.monotonic() > self._deadline:
+                    return None
+                if candidate.id not in self._tried and self.finding(candidate):
+                    return candidate
+        return None

@@ -1,0 +1,154 @@
+"""Reductions: ways to make a case smaller, one trick each.
+
+A reduction yields candidates, each simpler than the case it is given; whether a candidate still shows the bug is not
+its concern. Candidates that contradict themselves are left out.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+from indexfuzz.case import Case, CaseError, Regime
+from indexfuzz.step import materialise
+
+Reduction = Callable[[Case], Iterator[Case]]
+
+SIMPLE_REGIMES: tuple[Regime, ...] = ("zeros", "exact", "normal")
+DEFAULT = Case()
+SPARSE = 256
+"""Elements up to which a tensor is spelled out to be thinned, element by element."""
+
+
+def _try(case: Case, **parts: dict[str, object]) -> Iterator[Case]:
+    try:
+        candidate = case.replace(**parts)
+    except CaseError:
+        return
+    if candidate != case:
+        yield candidate
+
+
+def _without_runs(items: Sequence[Any]) -> Iterator[tuple[Any, ...]]:
+    """The sequence without runs of its items: everything, halves, quarters, down to single items."""
+    size = len(items)
+    while size:
+        for start in range(0, len(items), size):
+            yield (*items[:start], *items[start + size :])
+        size //= 2
+
+
+def drop_requests(case: Case) -> Iterator[Case]:
+    """Leave out decode and prefill requests."""
+    for decode in _without_runs(case.batch.decode):
+        yield from _try(case, batch={"decode": decode})
+    for prefill in _without_runs([p.model_dump() for p in case.batch.prefill]):
+        yield from _try(case, batch={"prefill": prefill})
+
+
+def _smaller(value: int, least: int) -> Iterator[int]:
+    """Numbers below a value: the least, then ever closer to it."""
+    step = value - least
+    while step > 0:
+        yield value - step
+        step //= 2
+
+
+def shorten_requests(case: Case) -> Iterator[Case]:
+    """Shorter contexts, fewer new tokens."""
+    batch = case.batch
+    for i, length in enumerate(batch.decode):
+        for shorter in _smaller(length, 0):
+            yield from _try(case, batch={"decode": (*batch.decode[:i], shorter, *batch.decode[i + 1 :])})
+    prefill = [p.model_dump() for p in batch.prefill]
+    for i, request in enumerate(batch.prefill):
+        pairs = [(request.length - cut, request.new - cut) for cut in _smaller(request.new, 0)]
+        pairs += [(length, min(request.new, length)) for length in _smaller(request.length, 0)]
+        pairs += [(request.length, new) for new in _smaller(request.new, 0)]
+        for length, new in pairs:
+            if 0 <= new <= length:
+                changed = [*prefill[:i], {"length": length, "new": new}, *prefill[i + 1 :]]
+                yield from _try(case, batch={"prefill": tuple(changed)})
+
+
+def shrink_model(case: Case) -> Iterator[Case]:
+    """Fewer heads, fewer dims, a smaller top-k."""
+    model = case.model
+    for heads in (1, 2, 4, 8, 16, 32, 64):
+        if heads < model.num_heads:
+            yield from _try(case, model={"num_heads": heads})
+    for dim in (16, 32, 64):
+        if dim < model.head_dim:
+            group = dim if model.quant_group == model.head_dim else min(model.quant_group, dim)
+            rope_dim = min(model.rope_dim, dim)
+            yield from _try(case, model={"head_dim": dim, "quant_group": group, "rope_dim": rope_dim})
+    for rope_dim in (2, 4, 8, 16, 32):
+        if rope_dim < model.rope_dim:
+            yield from _try(case, model={"rope_dim": rope_dim})
+    for topk in _smaller(model.index_topk, 1):
+        yield from _try(case, model={"index_topk": topk})
+
+
+def shrink_numbers(case: Case) -> Iterator[Case]:
+    """Smaller pages, pads and limits."""
+    for block_size in (1, 2, 8, 16, 32, 64):
+        if block_size < case.cache.block_size:
+            yield from _try(case, cache={"block_size": block_size})
+    for part, name, least in (
+        ("batch", "next_n", 1), ("batch", "pad_tokens", 0), ("batch", "gather_pad", 0), ("batch", "max_model_len", 1),
+        ("cache", "spare_blocks", 0), ("memory", "k_pad", 0), ("memory", "q_pad", 0), ("memory", "weights_pad", 0),
+        ("memory", "table_pad", 0), ("memory", "table_extra", 0),
+    ):  # fmt: skip
+        for value in _smaller(getattr(getattr(case, part), name), least):
+            yield from _try(case, **{part: {name: value}})
+    for page_pad in (0, 4, 16, 1 << 30, 1 << 31):
+        if page_pad < case.cache.page_pad:
+            yield from _try(case, cache={"page_pad": page_pad})
+
+
+def use_defaults(case: Case) -> Iterator[Case]:
+    """Every choice back to the plain one."""
+    for part, names in (
+        ("model", ("scale_fmt", "fp8")), ("cache", ("layout", "pages", "shared_prefix")),
+        ("batch", ("lens", "short_slots", "empty_windows")), ("rope", ("style", "placement", "mode", "table")),
+        ("memory", ("table_tail", "slots")), ("values", ("seed",)),
+    ):  # fmt: skip
+        for name in names:
+            yield from _try(case, **{part: {name: getattr(getattr(DEFAULT, part), name)}})
+
+
+def simplify_values(case: Case) -> Iterator[Case]:
+    """Tensors of zeros, then of small integers."""
+    for name in ("q", "k", "weights", "cache", "rope"):
+        now = getattr(case.values, name)
+        rank = SIMPLE_REGIMES.index(now) if now in SIMPLE_REGIMES else len(SIMPLE_REGIMES)
+        for regime in SIMPLE_REGIMES[:rank]:
+            yield from _try(case, values={name: regime})
+
+
+def spell_out(case: Case) -> Iterator[Case]:
+    """Replace a drawn tensor by zeros and its own values as overrides, so that they can be thinned."""
+    for name in ("q", "k", "weights"):
+        if getattr(case.values, name) == "zeros" or case.batch.tokens == 0:
+            continue
+        tensor = materialise(case).tensors[name].float()
+        if tensor.numel() <= SPARSE:
+            nonzero = tensor.nonzero().tolist()
+            entries = tuple((*index, float(tensor[tuple(index)]).hex()) for index in nonzero)
+            yield from _try(case, values={name: "zeros", "set": dict(case.values.set) | {name: entries}})
+
+
+def thin_overrides(case: Case) -> Iterator[Case]:
+    """Fewer overrides, and rounder ones."""
+    for name, entries in case.values.set.items():
+        rest = {other: kept for other, kept in case.values.set.items() if other != name}
+        for kept in _without_runs(entries):
+            yield from _try(case, values={"set": rest | ({name: kept} if kept else {})})
+        for i, (*index, value) in enumerate(entries):
+            if value != (1.0).hex():
+                rounder = (*entries[:i], (*index, (1.0).hex()), *entries[i + 1 :])
+                yield from _try(case, values={"set": rest | {name: rounder}})
+
+
+REDUCTIONS: tuple[Reduction, ...] = (
+    drop_requests, shrink_model, shorten_requests, shrink_numbers, use_defaults, simplify_values, spell_out,
+    thin_overrides,
+)  # fmt: skip

@@ -1,0 +1,120 @@
+"""Step and arena: pinned bytes, guards that see every stray write, and the shape of a step."""
+
+import hashlib
+
+import pytest
+import torch
+
+from indexfuzz import arena
+from indexfuzz.case import Case
+from indexfuzz.reference import layout
+from indexfuzz.regimes import TENSORS
+from indexfuzz.step import materialise
+
+MIXED = Case().replace(
+    model={"num_heads": 2, "head_dim": 32, "rope_dim": 16, "quant_group": 32},
+    cache={"block_size": 16, "pages": "permuted", "spare_blocks": 3, "shared_prefix": True},
+    batch={"decode": (40, 3, 17), "prefill": ({"length": 40, "new": 7}, {"length": 9, "new": 9}), "next_n": 2,
+           "max_model_len": 300, "pad_tokens": 2, "gather_pad": 2},
+)  # fmt: skip
+
+GOLDEN = {
+    "normal": "0e68b61d13b8932c",
+    "exact": "881667ef10fb8c60",
+    "ties": "f4b530f487060aee",
+    "saturation": "61f47395c851a649",
+    "subnormal": "db8576402185e8d8",
+    "clamp": "200960fccbb4515e",
+    "outlier": "528fe789b10eef0b",
+    "tied": "412f4f5c4fa769b2",
+    "zeros": "4b72c460dd58e7bf",
+    "nonfinite": "4c1fe97ad7977dd6",
+}
+
+
+@pytest.mark.parametrize("regime", GOLDEN)
+def test_the_bytes_of_every_regime_are_pinned(regime):
+    names = [n for n, known in TENSORS.items() if regime in known or (regime == "nonfinite" and n != "rope")]
+    step = materialise(MIXED.replace(values=dict.fromkeys(names, regime)))
+    digest = hashlib.sha256()
+    for _, tensor in sorted(step.tensors.items()):
+        digest.update(tensor.contiguous().view(torch.uint8).numpy().tobytes())
+    assert digest.hexdigest()[:16] == GOLDEN[regime]
+
+
+def test_tokens_of_a_step():
+    step = materialise(MIXED)
+    assert step.tensors["q"].shape == (24, 2, 32)
+    assert step.tensors["positions"].tolist()[:6] == [38, 39, 1, 2, 15, 16]
+    assert step.tensors["ks"].tolist() == [0] * 7 + [40] * 9
+    assert step.tensors["ke"].tolist() == [*range(34, 41), *range(41, 50)]
+    assert step.tensors["slot_mapping"].tolist()[-2:] == [-1, -1]
+    assert step.tensors["token_to_seq"].tolist()[-3:] == [1, -1, -1]
+
+
+def test_context_below_next_n_is_padding():
+    step = materialise(MIXED.replace(batch={"decode": (1,), "next_n": 3}))
+    assert (step.tensors["slot_mapping"][:3] >= 0).tolist() == [False, False, True]
+
+
+def test_short_slot_mapping_leaves_out_the_padding():
+    assert len(materialise(MIXED.replace(batch={"short_slots": True})).tensors["slot_mapping"]) == 22
+
+
+def test_shared_prefix_aliases_whole_context_pages():
+    tables = materialise(MIXED).tensors
+    assert tables["prefill_table"][0, :2].tolist() == tables["decode_table"][0, :2].tolist()
+    assert tables["prefill_table"][0, 2] != tables["decode_table"][0, 2]
+
+
+def test_context_is_in_the_cache_and_the_rest_is_poison():
+    step = materialise(MIXED.replace(cache={"shared_prefix": False}))
+    cache, table = step.tensors["cache"], step.tensors["decode_table"]
+    slots = table[0].long().repeat_interleave(16) * 16 + torch.arange(48) % 16
+    codes, scales = layout.read_tokens(cache, slots, "shuffle")
+    assert torch.isfinite(scales[:38]).all()
+    assert (codes[:38] & 0x7F != 0x7F).all()
+    assert torch.isnan(scales[38:]).all()
+    assert (codes[38:] == 0x7F).all()
+
+
+def test_overrides_reach_their_tensor():
+    step = materialise(MIXED.replace(values={"k": "zeros", "set": {"k": ((1, 2, "0x1.8p+1"), (999, 0, "0x1p0"))}}))
+    assert step.tensors["k"].nonzero().tolist() == [[1, 2]]
+    assert step.tensors["k"][1, 2] == 3.0
+
+
+@pytest.mark.parametrize("stride_pad", [0, 4, 1 << 25])
+@pytest.mark.parametrize("where", [-1, "end", "page_end"])
+def test_guards_of_a_cache_see_every_stray_write(stride_pad, where):
+    buffer = arena.allocate_pages("cache", (3, 2, 36), 72 + stride_pad, "cpu", torch.zeros(72, dtype=torch.uint8))
+    buffer.seal()
+    buffer.view.fill_(1)
+    assert buffer.first_change(payload_may_change=True) is None
+    assert buffer.first_change(payload_may_change=False) == 0
+    offset = {"end": 2 * (72 + stride_pad) + 72, "page_end": 72, -1: -1}[where]
+    if where == "page_end" and not stride_pad:
+        return
+    buffer.storage[arena.GUARD + offset] = 0x55
+    assert buffer.first_change(payload_may_change=True) == offset
+
+
+@pytest.mark.parametrize("offset", [-2, 6, 16, 22])
+def test_guards_see_writes_between_rows_and_around(offset):
+    buffer = arena.allocate("k", (2, 3), torch.bfloat16, "cpu", row_pad=5)
+    buffer.view.fill_(1.0)
+    buffer.seal()
+    buffer.view.fill_(2.0)
+    assert buffer.first_change(payload_may_change=True) is None
+    buffer.storage[arena.GUARD + offset] ^= 0x55
+    change = buffer.first_change(payload_may_change=True)
+    assert change == (None if offset == 16 else offset)
+    buffer.restore()
+    assert buffer.first_change(payload_may_change=False) is None
+    assert buffer.view.tolist() == [[1.0] * 3] * 2
+
+
+def test_a_stride_of_gigabytes_takes_no_memory():
+    step = materialise(MIXED.replace(cache={"page_pad": 1 << 30, "spare_blocks": 0}))
+    assert step.tensors["cache"].stride(0) > 1 << 30
+    assert step.buffers["cache"].snapshot.numel() < 1 << 16
