@@ -11,8 +11,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-NAN_BITS: Final = np.uint32(0x7FFFFFFF)
-"""The fp32 NaN that NVIDIA hardware produces."""
+from indexfuzz.lockstep.nan import NAN_BITS
 
 _DROPPED_BITS: Final = 19
 """fp32 fraction bits that count only as "any of them set"."""

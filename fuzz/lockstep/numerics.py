@@ -9,8 +9,18 @@ from typing import Final, TypeVar
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
+from indexfuzz.lockstep.fma import fma32, fma64
 from indexfuzz.lockstep.fp8_codec import FORMATS, Fp8Format, decode_fp8, encode_fp8, truncate_to_e5m2
-from indexfuzz.lockstep.transcendental import canonical_nan, exp2_f32, exp_f32, log2_f32, log_f32, rsqrt_f32, sqrt_f32
+from indexfuzz.lockstep.nan import canonical_nan
+from indexfuzz.lockstep.transcendental import (
+    exp2_f32,
+    exp_f32,
+    log2_f32,
+    log_f32,
+    rsqrt_f32,
+    sqrt_f32,
+    sqrt_rn_f32,
+)
 
 __all__ = [
     "FORMATS",
@@ -35,6 +45,7 @@ __all__ = [
     "round_to_fp16",
     "rsqrt_f32",
     "sqrt_f32",
+    "sqrt_rn_f32",
     "truncate_to_bf16",
     "truncate_to_e5m2",
     "truncate_to_fp16",
@@ -44,10 +55,6 @@ F32 = NDArray[np.float32]
 Float = TypeVar("Float", bound=np.floating)
 
 _HIGH_HALF: Final = np.uint32(0xFFFF0000)
-_BELOW_FP32: Final = np.int64((1 << 29) - 1)
-"""Fraction bits of a float64 that a normal fp32 lacks."""
-_MIDPOINT: Final = np.int64(1 << 28)
-_SMALLEST_NORMAL: Final = 2.0**-126
 _BF16_NAN: Final = np.uint32(0x7FFF0000)
 _FP16_NAN: Final = np.uint32(0x7FFFE000)
 """The fp16 NaN 0x7fff widened to fp32 by appending zeros."""
@@ -85,33 +92,6 @@ def truncate_to_fp16(x: F32) -> F32:
     value = np.asarray(bits - too_large).view(np.float16).astype(np.float32)
     value = np.where(np.isinf(x), x, value)
     return np.where(np.isnan(x), _FP16_NAN.view(np.float32), value)
-
-
-@np.errstate(all="ignore")
-def fma32(a: F32, b: F32, c: F32) -> F32:
-    """Return `a * b + c` with one rounding, broadcasting.
-
-    The product is exact in float64. Rounding the float64 sum to fp32 is right unless that sum looks like a midpoint of
-    two fp32 values or falls below the normal range; only then is it redone with the float64 sum rounded to odd, which
-    keeps on which side of the midpoint the exact sum lies (Boldo and Melquiond).
-    """
-    product = np.asarray(a).astype(np.float64) * np.asarray(b).astype(np.float64)
-    addend = np.asarray(c).astype(np.float64)
-    total = np.asarray(product + addend)
-    result = total.astype(np.float32)
-    doubtful = (total.view(np.int64) & _BELOW_FP32) == _MIDPOINT
-    doubtful |= np.abs(total) < _SMALLEST_NORMAL
-    if doubtful.any():
-        result[doubtful] = _sum_to_odd(
-            np.broadcast_to(product, total.shape)[doubtful], np.broadcast_to(addend, total.shape)[doubtful]
-        )
-    return canonical_nan(result)
-
-
-@np.errstate(all="ignore")
-def fma64(a: NDArray[np.float64], b: NDArray[np.float64], c: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return `a * b + c` in float64 with two roundings: no kernel of this domain depends on the fused form."""
-    return np.asarray(a * b + c)
 
 
 @np.errstate(all="ignore")
@@ -180,17 +160,6 @@ def float_to_int(x: NDArray[np.floating], dtype: DTypeLike) -> NDArray[np.intege
         sign_bit = np.array(1 << (8 * target.itemsize - 1), dtype=f"u{target.itemsize}").view(target)
         return np.where(nan, sign_bit, value)
     return value
-
-
-def _sum_to_odd(x: NDArray[np.float64], y: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Sum of `x` and `y`; where it is inexact, that neighbour of the exact sum whose last bit is set."""
-    total = x + y
-    virtual = total - x
-    error = (x - (total - virtual)) + (y - virtual)
-    inexact = (error < 0) | (error > 0)
-    bits = total.view(np.int64)
-    step = np.where((error > 0) == (total > 0), np.int64(1), np.int64(-1))
-    return np.where(inexact & ((bits & 1) == 0), bits + step, bits).view(np.float64)
 
 
 def _select(a: NDArray[Float], b: NDArray[Float], first: NDArray[np.bool_], combine_zeros: np.ufunc) -> NDArray[Float]:

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from indexfuzz.lockstep.fp8_codec import FORMATS
 from indexfuzz.lockstep.matrix_units.alignment import k_first_a, k_first_b, program_chunks, programs
-from indexfuzz.lockstep.transcendental import canonical_nan
+from indexfuzz.lockstep.nan import canonical_nan
 
 _SIGNIFICAND_BITS = 53
 

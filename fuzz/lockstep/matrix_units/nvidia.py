@@ -27,7 +27,7 @@ from indexfuzz.lockstep.matrix_units.alignment import (
     truncated_sum,
 )
 from indexfuzz.lockstep.matrix_units.ieee import ieee
-from indexfuzz.lockstep.transcendental import canonical_nan
+from indexfuzz.lockstep.nan import canonical_nan
 
 _FP8: Final = ("e4m3fn", "e5m2")
 _HALF: Final = ("fp16", "bf16")
