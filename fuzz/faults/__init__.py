@@ -1,1 +1,84 @@
-"""Planted bugs, as data."""
+"""Planted bugs: known faults of real indexers, put into the built-in kernels to see whether they are found.
+
+A fault is data, one TOML file each: which text of which kernel file becomes which. Planting edits copies of the
+source while they are imported under a package name of their own; no file is changed, and the kernels proper stay.
+"""
+
+import tomllib
+from functools import cache
+from importlib.resources import files
+from typing import Annotated, Literal
+
+from pydantic import Field, ValidationError
+
+from indexfuzz.case import Part, first_error
+from indexfuzz.faults.planting import FaultError, edited_kernels
+from indexfuzz.implementations.base import Implementation
+
+__all__ = ["Edit", "Fault", "FaultError", "load_faults", "plant"]
+
+
+class Edit(Part):
+    """`old`, which occurs exactly once in `file` (such as kernels/cache.py), becomes `new`."""
+
+    file: Annotated[str, Field(pattern=r"^kernels/[a-z_]+\.py$")]
+    old: Annotated[str, Field(min_length=1)]
+    new: str
+
+
+class Fault(Part):
+    """One planted bug.
+
+    `kind` is its class, such as layout or aliasing; `trigger` says which samples show it; `source` where it comes
+    from; `stage` which stage must be blamed.
+    """
+
+    id: Annotated[str, Field(pattern=r"^[a-z0-9]+(-[a-z0-9]+)*$")]
+    title: str
+    kind: str = Field(alias="class")
+    trigger: str
+    source: str
+    stage: Literal["rope", "q_quant", "k_quant_cache", "gather", "prefill_logits", "paged_logits", "topk"]
+    edits: tuple[Edit, ...] = Field(min_length=1)
+
+
+@cache
+def load_faults() -> dict[str, Fault]:
+    """Every fault by id, in order of id.
+
+    Raises FaultError that names the file and the field when one is malformed.
+    """
+    found = {}
+    for file in sorted(files(__name__).iterdir(), key=lambda file: file.name):
+        if not file.name.endswith(".toml"):
+            continue
+        try:
+            data = tomllib.loads(file.read_text(encoding="utf-8"))
+            fault = Fault.model_validate(data, strict=False)
+        except ValidationError as error:
+            raise FaultError(f"fuzz/faults/{file.name}: {first_error(error)}") from None
+        except ValueError as error:
+            raise FaultError(f"fuzz/faults/{file.name}: {error}") from None
+        if file.name != f"{fault.id}.toml":
+            raise FaultError(f"fuzz/faults/{file.name}: the id {fault.id} belongs into {fault.id}.toml")
+        found[fault.id] = fault
+    return found
+
+
+def plant(ids: tuple[str, ...]) -> Implementation:
+    """The built-in kernels with faults in them, as an implementation named builtin+ID+ID.
+
+    Raises FaultError when there is no such fault or the kernels no longer have the text that it replaces.
+    """
+    from indexfuzz.implementations.builtin import builtin  # noqa: PLC0415 - imports triton
+
+    faults = load_faults()
+    for name in ids:
+        if name not in faults:
+            raise FaultError(f"no fault {name!r}; choose one of {', '.join(faults)}")
+    chosen = tuple(sorted(set(ids)))
+    edits = [(name, edit.file, edit.old, edit.new) for name in chosen for edit in faults[name].edits]
+    kernels = edited_kernels("+".join(chosen), edits)
+    whole = builtin()
+    stages = {stage: kernels.counterpart(function) for stage, function in whole.stages.items()}
+    return Implementation("+".join(("builtin", *chosen)), stages, whole.contract)

@@ -1,0 +1,101 @@
+"""Import the built-in kernels a second time, with edits in their source."""
+
+import importlib
+import importlib.abc
+import importlib.machinery
+import importlib.util
+import linecache
+import sys
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+ORIGINAL = "indexfuzz.kernels"
+
+
+class FaultError(Exception):
+    """A fault that does not exist, is malformed, or no longer fits the kernels. One sentence."""
+
+
+@dataclass(frozen=True)
+class Kernels:
+    """An edited copy of the kernels package, importable under `package`."""
+
+    package: str
+
+    def counterpart(self, function: Any) -> Any:
+        """The copy's own version of one of the original functions."""
+        module = function.__module__.replace(ORIGINAL, self.package, 1)
+        return getattr(importlib.import_module(module), function.__name__)
+
+
+def edited_kernels(label: str, edits: Iterable[tuple[str, str, str, str]]) -> Kernels:
+    """A copy of the kernels with edits (fault, file, old, new) applied; `label` names it in source locations.
+
+    Raises FaultError unless each `old` occurs exactly once in its file.
+    """
+    package = f"indexfuzz_kernels_with_{label.replace('-', '_').replace('+', '_and_')}"
+    if package not in sys.modules:
+        sources = _original_sources()
+        for fault, file, old, new in edits:
+            sources[file] = _replaced(fault, file, sources.get(file, ""), old, new)
+        copies = {
+            _module_name(file, package): (text.replace(ORIGINAL, package), file.replace("kernels", f"kernels+{label}", 1))
+            for file, text in sources.items()
+        }
+        sys.meta_path.append(_CopyFinder(copies))
+        importlib.import_module(package)
+    return Kernels(package)
+
+
+def _original_sources() -> dict[str, str]:
+    """Text of every file of the kernels package, by the path that faults use: kernels/cache.py."""
+    spec = importlib.util.find_spec(ORIGINAL)
+    if spec is None or spec.origin is None:
+        raise FaultError("faults are planted in the built-in kernels, and this installation has none")
+    return {f"kernels/{file.name}": file.read_text(encoding="utf-8") for file in Path(spec.origin).parent.glob("*.py")}
+
+
+def _module_name(file: str, package: str) -> str:
+    stem = Path(file).stem
+    return package if stem == "__init__" else f"{package}.{stem}"
+
+
+def _replaced(fault: str, file: str, source: str, old: str, new: str) -> str:
+    count = source.count(old)
+    if count != 1:
+        raise FaultError(f"fault {fault}: {file} must have this text exactly once, but has it {count} times: {old.strip()}")
+    return source.replace(old, new)
+
+
+@dataclass(frozen=True)
+class _CopyFinder(importlib.abc.MetaPathFinder):
+    """Finds the modules of one copy: name -> (source, path to show)."""
+
+    copies: dict[str, tuple[str, str]]
+
+    def find_spec(
+        self, fullname: str, path: Sequence[str] | None = None, target: ModuleType | None = None  # noqa: ARG002
+    ) -> importlib.machinery.ModuleSpec | None:
+        """The spec of a copied module, None for all others."""
+        if fullname not in self.copies:
+            return None
+        source, shown = self.copies[fullname]
+        is_package = shown.endswith("__init__.py")
+        return importlib.util.spec_from_loader(fullname, _CopyLoader(source, shown), is_package=is_package)
+
+
+@dataclass(frozen=True)
+class _CopyLoader(importlib.abc.Loader):
+    """Executes edited source under a path that no file has; linecache gets the text, because Triton reads it there."""
+
+    source: str
+    shown: str
+
+    def exec_module(self, module: ModuleType) -> None:
+        """Run the source in the module."""
+        lines = self.source.splitlines(keepends=True)
+        linecache.cache[self.shown] = (len(self.source), None, lines, self.shown)
+        exec(compile(self.source, self.shown, "exec"), module.__dict__)  # noqa: S102 - our own kernels
