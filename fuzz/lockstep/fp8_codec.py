@@ -89,7 +89,7 @@ def truncate_to_e5m2(x: NDArray[np.float32]) -> NDArray[np.uint8]:
     A finite value never becomes infinite; ±inf stays itself (0x7c, 0xfc); NaN becomes 0x7f.
     """
     magnitude = np.abs(x).astype(np.float64)
-    exponent = np.maximum(np.frexp(magnitude)[1] - 1, FORMATS["e5m2"].min_exponent)
+    exponent = _exponent(magnitude, FORMATS["e5m2"])
     steps = np.floor(np.ldexp(magnitude, 2 - exponent))
     code = np.minimum(steps + 4.0 * (exponent - FORMATS["e5m2"].min_exponent), 0x7B)
     code = np.where(np.isinf(magnitude), 0x7C, np.where(np.isnan(magnitude), 0, code)).astype(np.uint8)
@@ -105,9 +105,9 @@ def _encode_table(fmt: str) -> NDArray[np.uint8]:
     x = (((index >> 1) << _DROPPED_BITS) | (index & 1)).view(np.float32)
     finite = np.isfinite(x)
     magnitude = np.where(finite, np.abs(x), np.float32(0)).astype(np.float64)
-    exponent = np.maximum(np.frexp(magnitude)[1] - 1, f.min_exponent)
+    exponent = _exponent(magnitude, f)
     steps = np.rint(np.ldexp(magnitude, f.fraction_bits - exponent)).astype(np.int64)
-    code = steps + ((exponent.astype(np.int64) - f.min_exponent) << f.fraction_bits)
+    code = steps + ((exponent - f.min_exponent) << f.fraction_bits)
     code = np.where(finite, np.minimum(code, f.max_code), f.infinity_code)
     negative = np.signbit(x) & ~(f.unsigned_zero & (code == 0))
     code = np.where(np.isnan(x), f.nan_code, code | np.where(negative, 0x80, 0)).astype(np.uint8)
@@ -133,6 +133,12 @@ def _decode_table(fmt: str) -> NDArray[np.float32]:
     values.view(np.uint32)[nan] = NAN_BITS
     values.flags.writeable = False
     return values
+
+
+def _exponent(magnitude: NDArray[np.float64], f: Fp8Format) -> NDArray[np.int64]:
+    """Exponent of each magnitude in the format, that of the subnormals for zero (for which frexp says 0)."""
+    exponent = np.frexp(magnitude)[1].astype(np.int64) - 1
+    return np.where(magnitude > 0, np.maximum(exponent, f.min_exponent), f.min_exponent)
 
 
 def _finite_value(f: Fp8Format, magnitude: NDArray[np.int64] | int) -> NDArray[np.float64]:
