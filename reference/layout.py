@@ -30,17 +30,29 @@ def resolve(layout: str, block_size: int) -> str:
 def value_offsets(layout: str, block_size: int, head_dim: int, device: torch.device) -> Tensor:
     """Byte offset in its page of every value, int64 [block_size, head_dim].
 
-    ``layout`` is "normal" (t*D + d) or "shuffle" (16x16 tiles, block_size and head_dim multiples of 16); ValueError
-    otherwise.
+    ``layout`` is "normal" (t*D + d) or "shuffle" (16x16 tiles). ValueError where it is neither, or where SHUFFLE is not
+    defined: block_size and head_dim must be multiples of 16.
     """
-    t = torch.arange(block_size, device=device)[:, None]
-    d = torch.arange(head_dim, device=device)[None, :]
     if layout == "normal":
-        return t * head_dim + d
+        return _normal(block_size, head_dim, device)
     if layout != "shuffle":
         raise ValueError(f'offsets exist for "normal" and "shuffle", not for "{layout}"')
     if block_size % TILE or head_dim % TILE:
         raise ValueError(f"SHUFFLE needs multiples of {TILE}, got block_size {block_size} and head_dim {head_dim}")
+    return _shuffle(block_size, head_dim, device)
+
+
+def _grid(block_size: int, head_dim: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    return torch.arange(block_size, device=device)[:, None], torch.arange(head_dim, device=device)[None, :]
+
+
+def _normal(block_size: int, head_dim: int, device: torch.device) -> Tensor:
+    t, d = _grid(block_size, head_dim, device)
+    return t * head_dim + d
+
+
+def _shuffle(block_size: int, head_dim: int, device: torch.device) -> Tensor:
+    t, d = _grid(block_size, head_dim, device)
     return (t // TILE) * TILE * head_dim + (d // TILE) * TILE * TILE + (t % TILE) * TILE + d % TILE
 
 
@@ -54,17 +66,33 @@ def scale_offsets(block_size: int, head_dim: int, device: torch.device) -> Tenso
 def arrangements(block_size: int, head_dim: int, device: torch.device) -> dict[str, tuple[Tensor, Tensor]]:
     """Every arrangement that a kernel might take a page to have: name -> (value offsets, scale offsets).
 
-    "normal" and, where it is defined, "shuffle"; and "interleaved", each token's values followed by its own scale,
-    which is no layout of this cache but a mistake that kernels make.
+    For telling mistakes apart, so that it holds more than the cache may have: "shuffle" even where its tiles reach
+    beyond the page, and "interleaved", each token's values followed by its own scale.
     """
     scales = scale_offsets(block_size, head_dim, device)
-    found = {"normal": (value_offsets("normal", block_size, head_dim, device), scales)}
-    if block_size % TILE == 0 and head_dim % TILE == 0:
-        found["shuffle"] = (value_offsets("shuffle", block_size, head_dim, device), scales)
     token = (head_dim + SCALE_BYTES) * torch.arange(block_size, device=device)[:, None]
     within = torch.arange(head_dim + SCALE_BYTES, device=device)
-    found["interleaved"] = (token + within[:head_dim], token + within[head_dim:])
-    return found
+    return {
+        "normal": (_normal(block_size, head_dim, device), scales),
+        "shuffle": (_shuffle(block_size, head_dim, device), scales),
+        "interleaved": (token + within[:head_dim], token + within[head_dim:]),
+    }
+
+
+def read_arranged(cache: Tensor, slots: Tensor, values: Tensor, scales: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Take tokens out of a cache at slots [n] by the offsets of an arrangement that may reach beyond the pages.
+
+    Returns values uint8 [n, D], scales fp32 [n], and which values lie inside the cache at all, bool [n, D] (0
+    elsewhere).
+    """
+    flat, block_size = flat_bytes(cache), cache.shape[1]
+    slots = slots.long()
+    page = (slots // block_size * cache.stride(0)).unsqueeze(-1)
+    value_index, scale_index = page + values[slots % block_size], page + scales[slots % block_size]
+    inside = value_index < flat.shape[0]
+    codes = torch.where(inside, flat[torch.where(inside, value_index, 0)], 0)
+    scale_bytes = flat[scale_index.clamp_max(max(flat.shape[0] - 1, 0))]
+    return codes, scale_bytes.view(torch.float32).squeeze(-1), inside
 
 
 def flat_bytes(cache: Tensor) -> Tensor:

@@ -1,0 +1,64 @@
+"""Which arrangement the bytes of a cache show, when it is not the one that was promised."""
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from indexfuzz.checks import quant
+
+Arrangement = tuple[Tensor, Tensor]
+"""Byte offsets in a page: of the values, int64 [block_size, D], and of the scales' bytes, int64 [block_size, 4]."""
+
+VALUES, SCALES = "cache_values", "cache_scales"
+
+
+def layout_seen(
+    pages: Tensor,
+    block: Tensor,
+    offset: Tensor,
+    allowed: Tensor,
+    codes_under: quant.CodesUnder,
+    layout: str,
+    arrangements: Mapping[str, Arrangement],
+) -> tuple[str, str] | None:
+    """The output that lies elsewhere, and where, if another arrangement than ``layout`` explains every byte.
+
+    pages uint8 [num_blocks, page bytes] is a view of the cache's memory; block and offset [n] say where each token
+    belongs, allowed [n, m] are its legal scales and ``codes_under`` gives its codes under one.
+    """
+    right_values, right_scales = arrangements[layout]
+    written = _may_be_written(allowed, codes_under)
+    for name, (values, _) in arrangements.items():
+        for where, (_, scales) in arrangements.items():
+            moved_values, moved_scales = not torch.equal(values, right_values), not torch.equal(scales, right_scales)
+            if not (moved_values or moved_scales) or not _explains(pages, block, offset, written, values, scales):
+                continue
+            if not moved_values:
+                return SCALES, f"the scales lie as in the {where.upper()} layout"
+            also = f", the scales as in {where.upper()}" if moved_scales else ""
+            return VALUES, f"the values lie as in the {name.upper()} layout{also}"
+    return None
+
+
+def _may_be_written(allowed: Tensor, codes_under: quant.CodesUnder) -> Tensor:
+    """Bytes that each token may have written, uint8 [n, D + 4, choices], under any of its scales."""
+    codes = torch.stack([code for scale in allowed.unbind(-1) for code in codes_under(scale)], -1)
+    scales = allowed.contiguous().view(torch.uint8).view(len(allowed), -1, 4).transpose(1, 2)
+    return torch.cat([codes, scales.repeat_interleave(2, -1)], 1)
+
+
+def _explains(pages: Tensor, block: Tensor, offset: Tensor, written: Tensor, values: Tensor, scales: Tensor) -> bool:
+    """Whether every byte at the addresses of an arrangement is one that some token may have written there.
+
+    An arrangement that leaves its page makes tokens overwrite each other, and the cache's end cuts it off: any of the
+    writers of a byte may have come last, and addresses outside the cache say nothing.
+    """
+    span = (len(pages) - 1) * pages.stride(0) + pages.shape[1]
+    flat = pages.as_strided((span,), (1,), pages.storage_offset())
+    address = (block * pages.stride(0)).unsqueeze(1) + torch.cat([values[offset], scales[offset]], 1)
+    inside = address < span
+    unique, writer = torch.unique(address[inside], return_inverse=True)
+    legal = torch.zeros((len(unique), 256), dtype=torch.bool, device=pages.device)
+    legal[writer.unsqueeze(1), written[inside].long()] = True
+    return len(unique) > 0 and bool(legal.gather(1, flat[unique].long().unsqueeze(1)).all())

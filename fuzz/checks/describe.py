@@ -1,0 +1,182 @@
+"""Words for wrong tensors: values with their bits, which part of an output is wrong, how wrong and right values relate.
+
+Only failures come here, so that clarity goes before speed.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+
+import torch
+from torch import Tensor
+
+_INTEGERS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
+
+
+def bits(tensor: Tensor) -> Tensor:
+    """The tensor's bits as integers of the same width and shape."""
+    return tensor.contiguous().view(_INTEGERS[tensor.element_size()])
+
+
+def text(value: Tensor) -> str:
+    """One element with its bits, such as ``1.5 (0x3fc00000)``; integers as they are."""
+    if not value.is_floating_point():
+        return str(int(value))
+    width = value.element_size()
+    pattern = int(bits(value.reshape(1))[0]) & ((1 << 8 * width) - 1)
+    return f"{float(value.float() if width < 4 else value):.9g} (0x{pattern:0{2 * width}x})"
+
+
+def place(index: Sequence[int], axes: Sequence[str]) -> str:
+    """An element by the names of its axes, such as ``token 3, dim 17``."""
+    return ", ".join(f"{axis} {i}" for axis, i in zip(axes, index, strict=True))
+
+
+def first(wrong: Tensor) -> tuple[int, ...]:
+    """Index of the first True."""
+    return tuple(wrong.nonzero()[0].tolist())
+
+
+def share(wrong: Tensor) -> str:
+    """How many of how many."""
+    return f"{int(wrong.sum())} of {wrong.numel()} wrong"
+
+
+def extent(wrong: Tensor, axes: Sequence[str], judged: Tensor | None = None) -> str:
+    """Which part of what was judged (all by default) is wrong, such as ``only dims >= 64``; "" without a pattern."""
+    judged = torch.ones_like(wrong) if judged is None else judged | wrong
+    found = []
+    for axis, name in enumerate(axes):
+        others = [i for i in range(wrong.dim()) if i != axis]
+        bad = wrong.any(dim=others) if others else wrong
+        possible = judged.any(dim=others) if others else judged
+        words = _interval(bad.tolist(), possible.tolist(), name)
+        if words:
+            found.append(words)
+    return "only " + " and ".join(found) if found else ""
+
+
+def _interval(bad: list[bool], possible: list[bool], name: str) -> str:
+    candidates = [i for i, p in enumerate(possible) if p]
+    hit = [i for i in candidates if bad[i]]
+    if len(hit) == len(candidates):
+        return ""
+    low, high = hit[0], hit[-1]
+    if len(hit) == 1:
+        return f"{name} {low}"
+    if hit == [i for i in candidates if low <= i <= high]:
+        if high == candidates[-1]:
+            return f"{name}s >= {low}"
+        return f"{name}s < {high + 1}" if low == candidates[0] else f"{name}s {low} to {high}"
+    for step in (2, 4, 8, 16, 32, 64):
+        if len({i % step for i in hit}) == 1 and hit == [i for i in candidates if i % step == low % step]:
+            return f"{name}s {low % step} modulo {step}"
+    return f"{len(hit)} of {len(candidates)} {name}s"
+
+
+def relation(got: Tensor, want: Tensor, wrong: Tensor, axes: Sequence[str]) -> str:
+    """How wrong values relate to right ones, such as ``every wrong value is 2 times the right one``; "" if unclear.
+
+    ``got`` and ``want`` are numbers of one shape whose axes are ``axes``; ``wrong`` says which elements count.
+    """
+    g, w = got.double(), want.double()
+    for recognise in (_constant, _factor, _shifted, _moved):
+        words = recognise(g, w, wrong, axes)
+        if words:
+            return words
+    return ""
+
+
+def summary(got: Tensor, want: Tensor, wrong: Tensor, axes: Sequence[str], judged: Tensor | None = None) -> str:
+    """Share, extent and relation in one phrase."""
+    parts = (
+        share(wrong if judged is None else wrong[judged]),
+        extent(wrong, axes, judged),
+        relation(got, want, wrong, axes),
+    )
+    return "; ".join(part for part in parts if part)
+
+
+def _constant(got: Tensor, want: Tensor, wrong: Tensor, axes: Sequence[str]) -> str:
+    del want, axes
+    values = got[wrong]
+    if len(values) == 1:
+        return ""
+    names: tuple[tuple[str, Callable[[Tensor], Tensor]], ...] = (
+        ("zero", lambda x: x == 0),
+        ("NaN", torch.isnan),
+        ("-inf", lambda x: x == float("-inf")),
+        ("inf", lambda x: x == float("inf")),
+    )
+    for name, test in names:
+        if bool(test(values).all()):
+            return f"the wrong ones are all {name}"
+    if len(values) > 2 and bool((values == values[0]).all()):
+        return f"the wrong ones are all {float(values[0]):.9g}"
+    return ""
+
+
+def _factor(got: Tensor, want: Tensor, wrong: Tensor, axes: Sequence[str]) -> str:
+    del axes
+    g, w = got[wrong], want[wrong]
+    nonzero = w != 0
+    if not bool(nonzero.any()) or bool((g[~nonzero] != 0).any()):
+        return ""
+    ratio = g[nonzero] / w[nonzero]
+    middle = float(ratio.median())
+    if not bool(torch.isfinite(ratio).all()) or float((ratio - middle).abs().max()) > 1e-5 * abs(middle):
+        return ""
+    if abs(middle + 1) < 1e-5:
+        return "every wrong value has the wrong sign"
+    if abs(middle - 1) < 1e-3:
+        return ""
+    if len(ratio) == 1 and abs(middle) not in (0.25, 0.5, 2.0, 4.0):
+        return ""
+    return f"every wrong value is {middle:.6g} times the right one"
+
+
+def _shifted(got: Tensor, want: Tensor, wrong: Tensor, axes: Sequence[str]) -> str:
+    """Each wrong element is what belongs one further along one axis."""
+    for axis, name in enumerate(axes):
+        size = got.shape[axis]
+        for step in (1, -1):
+            if size < 2:
+                continue
+            moved = want.roll(step, axis)
+            inside = torch.ones(size, dtype=torch.bool, device=got.device)
+            inside[0 if step == 1 else size - 1] = False
+            counted = wrong & inside.view([-1 if i == axis else 1 for i in range(got.dim())])
+            if int(counted.sum()) > 1 and _same(got[counted], moved[counted]):
+                return f"each holds what belongs to the {name} {'before' if step == 1 else 'after'} it"
+    return ""
+
+
+def _moved(got: Tensor, want: Tensor, wrong: Tensor, axes: Sequence[str]) -> str:
+    """Whole lines that belong elsewhere, or were shuffled within themselves."""
+    for axis, name in enumerate(axes):
+        lines = [i for i in range(got.shape[axis]) if bool(wrong.select(axis, i).any())]
+        if len(axes) < 2 or wrong.select(axis, 0).numel() < 2:
+            continue
+        found = list(_sources(got, want, lines[:4], axis))
+        if len(found) == len(lines[:4]) and any(found):
+            pairs = ", ".join(f"{name} {i} is {name} {j} of the reference" for i, j in zip(lines, found, strict=False))
+            return pairs + (" and so on" if len(lines) > 4 else "")
+    g, w = got[wrong], want[wrong]
+    if len(g) > 2 and bool(torch.isfinite(g).all()) and _same(g.sort().values, w.sort().values):
+        return "the right values in wrong places"
+    return ""
+
+
+def _sources(got: Tensor, want: Tensor, lines: Sequence[int], axis: int) -> Iterator[int]:
+    for i in lines:
+        line = got.select(axis, i)
+        if not bool((line != line.flatten()[0]).any()):
+            continue
+        for j in range(want.shape[axis]):
+            if j != i and _same(line, want.select(axis, j)):
+                yield j
+                break
+
+
+def _same(a: Tensor, b: Tensor) -> bool:
+    """Equal up to what a different order of summation changes."""
+    both_nan = torch.isnan(a) & torch.isnan(b)
+    return bool(((a == b) | both_nan | ((a - b).abs() <= 1e-4 * b.abs())).all())

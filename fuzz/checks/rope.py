@@ -1,0 +1,42 @@
+"""Rotated q and k: each element must be one of the values that some legal fp32 evaluation rounds to."""
+
+from collections.abc import Callable, Mapping, Sequence
+
+from torch import Tensor
+
+from indexfuzz.checks import describe
+from indexfuzz.checks.mismatch import Mismatch
+
+
+def rotated(
+    output: str,
+    got: Tensor,
+    legal: Tensor,
+    *,
+    axes: Sequence[str],
+    explanations: Mapping[str, Callable[[], Tensor]] | None = None,
+) -> Mismatch | None:
+    """``got`` bf16 must equal one of ``legal`` [n, *got.shape] in every element; zeros are equal whatever their sign.
+
+    ``explanations`` maps a phrase ("was not rotated") to a callable with the tensor that ``got`` then equals.
+    """
+    values = got.float()
+    wrong = ~member(values, legal.float())
+    if not bool(wrong.any()):
+        return None
+    index = describe.first(wrong)
+    want = " or ".join(sorted({describe.text(candidate[index]) for candidate in legal}))
+    words = describe.summary(values, legal[0].float(), wrong, axes)
+    detail = f"{describe.place(index, axes)} is {describe.text(got[index])}, must be {want}; {words}"
+    for phrase, make in (explanations or {}).items():
+        if bool(member(values, make().float().unsqueeze(0)).all()):
+            detail = f"{output} {phrase}: {detail}"
+            break
+    return Mismatch(
+        "bound-exceeded", output, index, describe.text(got[index]), want, int(wrong.sum()), wrong.numel(), detail
+    )
+
+
+def member(got: Tensor, legal: Tensor) -> Tensor:
+    """Which elements of ``got`` equal one of ``legal`` [n, *got.shape]; NaN equals NaN."""
+    return ((got == legal) | (got.isnan() & legal.isnan())).any(0)
