@@ -1,0 +1,67 @@
+"""Argument checks shared by the launchers: one clear sentence per broken contract."""
+
+import torch
+from torch import Tensor
+
+HEAD_DIMS = (32, 64, 128)
+"""Head dims that are a power of two and at least as deep as one FP8 matrix instruction."""
+
+SCALE_BYTES = 4
+
+
+def require(condition: bool, sentence: str) -> None:
+    """Raise ValueError with the sentence unless the condition holds."""
+    if not condition:
+        raise ValueError(sentence)
+
+
+def require_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
+    """Raise ValueError unless the value is one of the choices."""
+    require(value in choices, f'{name} must be one of {", ".join(choices)}, got "{value}"')
+
+
+def require_tensor(name: str, tensor: Tensor, shape: tuple[int | None, ...], *dtypes: torch.dtype) -> None:
+    """Raise ValueError unless the tensor has one of the dtypes, the shape (None: any size) and a dense last dim."""
+    expected = " or ".join(str(dtype).removeprefix("torch.") for dtype in dtypes)
+    require(tensor.dtype in dtypes, f"{name} must be {expected}, got {str(tensor.dtype).removeprefix('torch.')}")
+    fits = tensor.dim() == len(shape) and all(
+        wanted is None or size == wanted for size, wanted in zip(tensor.shape, shape, strict=True)
+    )
+    wanted_shape = ", ".join("any" if size is None else str(size) for size in shape)
+    require(fits, f"{name} must have shape [{wanted_shape}], got {list(tensor.shape)}")
+    dense = not shape or tensor.shape[-1] <= 1 or tensor.stride(-1) == 1
+    require(dense, f"{name} must be dense in its last dim, got strides {tensor.stride()}")
+
+
+def require_head_dim(head_dim: int) -> None:
+    """Raise ValueError unless there is a tile for the head dim."""
+    require(head_dim in HEAD_DIMS, f"head_dim must be 32, 64 or 128, got {head_dim}")
+
+
+def require_quant_group(quant_group: int, head_dim: int) -> None:
+    """Raise ValueError unless a token has exactly one scale."""
+    require(
+        quant_group == head_dim,
+        f"one scale per token is supported: quant_group must equal head_dim {head_dim}, got {quant_group}",
+    )
+
+
+def require_cache(cache: Tensor, head_dim: int) -> None:
+    """Raise ValueError unless the cache is uint8 [num_blocks, block_size, head_dim + 4] with dense, aligned pages."""
+    require_tensor("cache", cache, (None, None, head_dim + SCALE_BYTES), torch.uint8)
+    _, block_size, token_bytes = cache.shape
+    page_stride = cache.stride(0)
+    require(block_size > 0, "block_size must be at least 1")
+    require(
+        block_size == 1 or cache.stride(1) == token_bytes,
+        f"the pages of the cache must be dense, got strides {cache.stride()}",
+    )
+    require(
+        page_stride >= block_size * token_bytes,
+        f"a page has {block_size * token_bytes} bytes, so the page stride cannot be {page_stride}",
+    )
+    require(
+        page_stride % SCALE_BYTES == 0 and cache.storage_offset() % SCALE_BYTES == 0,
+        f"pages must start at multiples of 4 bytes, the size of a scale, got page stride {page_stride} "
+        f"and storage offset {cache.storage_offset()}",
+    )
