@@ -1,0 +1,58 @@
+"""Where the bytes of a token lie in a page of the cache.
+
+A page is block_size * head_dim value bytes, then block_size fp32 scales. The scales are in token order in either
+layout; the values are in token order (NORMAL) or in 16x16 tiles that the matrix units load without a shuffle
+(SHUFFLE, also called preshuffle).
+"""
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from indexfuzz.kernels.checks import require, require_choice
+
+TILE = tl.constexpr(16)
+"""Tokens, and dims, of one SHUFFLE tile."""
+
+
+@triton.jit
+def value_offset(token, dim, HEAD_DIM: tl.constexpr, SHUFFLE: tl.constexpr):
+    """Byte offset within a page of value ``dim`` of its ``token``-th token; tensors broadcast."""
+    if SHUFFLE:
+        band = token // TILE * (TILE * HEAD_DIM)
+        tile = dim // TILE * (TILE * TILE)
+        return band + tile + token % TILE * TILE + dim % TILE
+    return token * HEAD_DIM + dim
+
+
+def resolve_layout(layout: str, block_size: int, head_dim: int) -> str:
+    """The layout, "normal" or "shuffle", that ``layout`` stands for: "auto" is NORMAL iff block_size is 1.
+
+    Raises ValueError for an unknown layout, and for SHUFFLE unless block_size and head_dim are multiples of 16: tiles
+    cut at a page's end would reach into the next page.
+    """
+    require_choice("layout", layout, ("auto", "normal", "shuffle"))
+    if layout == "auto":
+        layout = "normal" if block_size == 1 else "shuffle"
+    if layout == "shuffle":
+        require(
+            block_size % TILE.value == 0 and head_dim % TILE.value == 0,
+            f"the SHUFFLE layout needs block_size and head_dim to be multiples of {TILE.value}, "
+            f"got block_size {block_size} and head_dim {head_dim}",
+        )
+    return layout
+
+
+def split_pages(cache: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    """The two parts of every page, as views that share the cache's memory.
+
+    Returns values [num_blocks, block_size * head_dim] of the one-byte ``dtype`` and scales [num_blocks, block_size]
+    fp32, for a cache uint8 [num_blocks, block_size, head_dim + 4]. Neighbouring rows lie the cache's page stride apart.
+    """
+    num_blocks, block_size, token_bytes = cache.shape
+    value_bytes = block_size * (token_bytes - 4)
+    page_stride, start = cache.stride(0), cache.storage_offset()
+    values = cache.as_strided((num_blocks, value_bytes), (page_stride, 1), start)
+    scales = cache.as_strided((num_blocks, 4 * block_size), (page_stride, 1), start + value_bytes)
+    return values.view(dtype), scales.view(torch.float32)
