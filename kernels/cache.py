@@ -1,0 +1,104 @@
+"""Quantisation of k and its insertion into the paged cache."""
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from indexfuzz.kernels.checks import (
+    require,
+    require_cache,
+    require_choice,
+    require_head_dim,
+    require_quant_group,
+    require_tensor,
+)
+from indexfuzz.kernels.layout import resolve_layout, split_pages, value_offset
+from indexfuzz.kernels.quant import FP8_DTYPES, QUANT_MAX, SCALE_FORMATS, quantise_rows
+
+TOKENS = 16
+"""Tokens of one program."""
+
+
+@triton.jit
+def _k_quant_cache_kernel(
+    k_ptr,  # [T, HEAD_DIM] bf16
+    k_token_stride,
+    values_ptr,  # [num_blocks, BLOCK_SIZE * HEAD_DIM] fp8
+    values_page_stride,
+    scales_ptr,  # [num_blocks, BLOCK_SIZE] fp32
+    scales_page_stride,
+    slot_mapping_ptr,  # [num_slots] int32 or int64
+    num_slots,  # <= T
+    BLOCK_SIZE: tl.constexpr,
+    HEAD_DIM: tl.constexpr,
+    SHUFFLE: tl.constexpr,
+    QUANT_MAX: tl.constexpr,
+    UE8M0: tl.constexpr,
+    TOKENS: tl.constexpr,
+):
+    token = tl.program_id(0).to(tl.int64) * TOKENS + tl.arange(0, TOKENS)
+    dim = tl.arange(0, HEAD_DIM)
+    slot = tl.load(slot_mapping_ptr + token, mask=token < num_slots, other=-1).to(tl.int64)
+    has_slot = slot >= 0
+
+    k = tl.load(k_ptr + token[:, None] * k_token_stride + dim[None, :], mask=has_slot[:, None], other=0.0)
+    values, scale = quantise_rows(k.to(tl.float32), QUANT_MAX, UE8M0)
+
+    # int64 from the slot on: a page far into a packed pool starts beyond 2^31 bytes.
+    block, offset = slot // BLOCK_SIZE, slot % BLOCK_SIZE
+    value_at = (block * values_page_stride)[:, None] + value_offset(offset[:, None], dim[None, :], HEAD_DIM, SHUFFLE)
+    tl.store(values_ptr + value_at, values.to(values_ptr.dtype.element_ty), mask=has_slot[:, None])
+    tl.store(scales_ptr + block * scales_page_stride + offset, scale, mask=has_slot)
+
+
+def k_quant_cache(
+    k: Tensor,
+    cache: Tensor,
+    slot_mapping: Tensor,
+    *,
+    scale_fmt: str,
+    fp8: str,
+    quant_group: int,
+    layout: str,
+) -> None:
+    """Quantise k [T, D] bf16 per token and write values and scale into cache at slot_mapping [<= T] int32 or int64.
+
+    s = max(amax, 1e-4) / C as in q_quant; the values are k / s. Slot = block * block_size + offset; tokens with a
+    negative slot, and tokens beyond the slot mapping, are not stored. Slots must be distinct and inside the cache.
+
+    cache uint8 [num_blocks, block_size, D + 4] with any page stride that is a multiple of 4; k may be a column slice.
+    Raises ValueError outside this contract; kernels/layout.py says which layouts exist.
+    """
+    require_choice("scale_fmt", scale_fmt, SCALE_FORMATS)
+    require_choice("fp8", fp8, tuple(FP8_DTYPES))
+    require_tensor("k", k, (None, None), torch.bfloat16)
+    num_tokens, head_dim = k.shape
+    require_head_dim(head_dim)
+    require_quant_group(quant_group, head_dim)
+    require_cache(cache, head_dim)
+    block_size = cache.shape[1]
+    layout = resolve_layout(layout, block_size, head_dim)
+    require_tensor("slot_mapping", slot_mapping, (None,), torch.int64, torch.int32)
+    num_slots = slot_mapping.shape[0]
+    require(num_slots <= num_tokens, f"slot_mapping has {num_slots} slots for {num_tokens} tokens")
+
+    if num_slots == 0:
+        return
+    values, scales = split_pages(cache, FP8_DTYPES[fp8])
+    _k_quant_cache_kernel[(triton.cdiv(num_slots, TOKENS),)](
+        k,
+        k.stride(0),
+        values,
+        values.stride(0),
+        scales,
+        scales.stride(0),
+        slot_mapping,
+        num_slots,
+        BLOCK_SIZE=block_size,
+        HEAD_DIM=head_dim,
+        SHUFFLE=layout == "shuffle",
+        QUANT_MAX=QUANT_MAX[fp8],
+        UE8M0=scale_fmt == "ue8m0",
+        TOKENS=TOKENS,
+    )
