@@ -1,0 +1,118 @@
+"""Gathering the keys of a prefill batch out of the paged cache."""
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from indexfuzz.kernels.checks import require_cache, require_head_dim, require_quant_group, require_tensor
+from indexfuzz.kernels.layout import resolve_layout, split_pages, value_offset
+from indexfuzz.kernels.quant import FP8_DTYPES
+
+TOKENS = 16
+"""Gathered tokens of one program."""
+
+
+@triton.jit
+def _gather_kernel(
+    values_ptr,  # [num_blocks, BLOCK_SIZE * HEAD_DIM] bytes
+    values_page_stride,
+    scales_ptr,  # [num_blocks, BLOCK_SIZE] fp32
+    scales_page_stride,
+    num_blocks,
+    block_table_ptr,  # [B, max_blocks] int32
+    block_table_row_stride,
+    max_blocks,
+    cu_seqlens_ptr,  # [B + 1] int32
+    num_seqs,  # B
+    token_to_seq_ptr,  # [N] int32
+    k_fp8_ptr,  # [N, HEAD_DIM] bytes
+    k_fp8_row_stride,
+    k_scale_ptr,  # [N] fp32
+    num_tokens,  # N
+    BLOCK_SIZE: tl.constexpr,
+    HEAD_DIM: tl.constexpr,
+    SHUFFLE: tl.constexpr,
+    TOKENS: tl.constexpr,
+):
+    token = tl.program_id(0) * TOKENS + tl.arange(0, TOKENS)
+    dim = tl.arange(0, HEAD_DIM)
+    is_valid_token = token < num_tokens
+
+    seq = tl.load(token_to_seq_ptr + token, mask=is_valid_token, other=-1)
+    is_in_seq = (seq >= 0) & (seq < num_seqs) & (token < tl.load(cu_seqlens_ptr + num_seqs))
+    position = token - tl.load(cu_seqlens_ptr + seq, mask=is_in_seq, other=0)
+    column = position // BLOCK_SIZE
+    is_in_table = is_in_seq & (position >= 0) & (column < max_blocks)
+    table_at = seq.to(tl.int64) * block_table_row_stride + column
+    block = tl.load(block_table_ptr + table_at, mask=is_in_table, other=-1).to(tl.int64)
+    is_cached = (block >= 0) & (block < num_blocks)
+
+    offset = position % BLOCK_SIZE
+    value_at = (block * values_page_stride)[:, None] + value_offset(offset[:, None], dim[None, :], HEAD_DIM, SHUFFLE)
+    values = tl.load(values_ptr + value_at, mask=is_cached[:, None], other=0)
+    scale = tl.load(scales_ptr + block * scales_page_stride + offset, mask=is_cached, other=0.0)
+
+    k_row = token.to(tl.int64) * k_fp8_row_stride
+    tl.store(k_fp8_ptr + k_row[:, None] + dim[None, :], values, mask=is_valid_token[:, None])
+    tl.store(k_scale_ptr + token, scale, mask=is_valid_token)
+
+
+def gather(
+    cache: Tensor,
+    block_table: Tensor,
+    cu_seqlens: Tensor,
+    token_to_seq: Tensor,
+    k_fp8: Tensor,
+    k_scale: Tensor,
+    *,
+    quant_group: int,
+    layout: str,
+) -> None:
+    """Fill k_fp8 [N, D] fp8 and k_scale [N] fp32 with the cached tokens of all sequences, one after the other.
+
+    Token n is position p = n - cu_seqlens[b] of sequence b = token_to_seq[n]: slot p % block_size of page
+    block_table[b, p // block_size]. Padding becomes zero bytes and scale 0: a token at or beyond cu_seqlens[-1], a
+    sequence outside [0, B), a block id outside [0, num_blocks).
+
+    cache uint8 [num_blocks, block_size, D + 4], block_table [B, max_blocks], cu_seqlens [B + 1], token_to_seq [N], all
+    int32; rows may be strided. Raises ValueError outside this contract.
+    """
+    require_tensor("k_fp8", k_fp8, (None, None), *FP8_DTYPES.values())
+    num_tokens, head_dim = k_fp8.shape
+    require_head_dim(head_dim)
+    require_quant_group(quant_group, head_dim)
+    require_cache(cache, head_dim)
+    num_blocks, block_size, _ = cache.shape
+    layout = resolve_layout(layout, block_size, head_dim)
+    require_tensor("block_table", block_table, (None, None), torch.int32)
+    num_seqs, max_blocks = block_table.shape
+    require_tensor("cu_seqlens", cu_seqlens, (num_seqs + 1,), torch.int32)
+    require_tensor("token_to_seq", token_to_seq, (num_tokens,), torch.int32)
+    require_tensor("k_scale", k_scale, (num_tokens,), torch.float32)
+
+    if num_tokens == 0:
+        return
+    # Bytes are moved as bytes: no FP8 code, NaN included, is a number here.
+    values, scales = split_pages(cache, torch.uint8)
+    _gather_kernel[(triton.cdiv(num_tokens, TOKENS),)](
+        values,
+        values.stride(0),
+        scales,
+        scales.stride(0),
+        num_blocks,
+        block_table,
+        block_table.stride(0),
+        max_blocks,
+        cu_seqlens,
+        num_seqs,
+        token_to_seq,
+        k_fp8.view(torch.uint8),
+        k_fp8.stride(0),
+        k_scale,
+        num_tokens,
+        BLOCK_SIZE=block_size,
+        HEAD_DIM=head_dim,
+        SHUFFLE=layout == "shuffle",
+        TOKENS=TOKENS,
+    )
