@@ -1,0 +1,129 @@
+"""Prefill logits: every query row scores the gathered keys of its own window."""
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from indexfuzz.kernels.checks import require, require_head_dim, require_tensor
+from indexfuzz.kernels.quant import FP8_DTYPES
+
+KEYS = 64
+"""Keys of one program: the M of the matrix instruction."""
+
+LANES = 128
+"""(row, head) pairs of one program: the N of the matrix instruction."""
+
+
+@triton.jit
+def _mqa_logits_kernel(
+    q_ptr,  # [M, NUM_HEADS, HEAD_DIM] fp8
+    q_row_stride,
+    q_head_stride,
+    k_ptr,  # [N, HEAD_DIM] fp8
+    k_row_stride,
+    k_scale_ptr,  # [N] fp32
+    weights_ptr,  # [M, NUM_HEADS] fp32
+    weights_row_stride,
+    ks_ptr,  # [M] int32
+    ke_ptr,  # [M] int32
+    logits_ptr,  # [M, N] fp32
+    logits_row_stride,
+    num_rows,  # M
+    num_keys,  # N
+    NUM_HEADS: tl.constexpr,
+    HEAD_DIM: tl.constexpr,
+    ROWS: tl.constexpr,
+    HEADS: tl.constexpr,  # NUM_HEADS, padded to a power of two
+    KEYS: tl.constexpr,
+):
+    first_row = tl.program_id(0) * ROWS
+    row = first_row + tl.arange(0, ROWS)
+    key = tl.program_id(1) * KEYS + tl.arange(0, KEYS)
+    is_valid_row = row < num_rows
+    is_valid_key = key < num_keys
+
+    window_start = tl.load(ks_ptr + row, mask=is_valid_row, other=0)
+    window_end = tl.load(ke_ptr + row, mask=is_valid_row, other=0)
+    is_in_window = (key[:, None] >= window_start[None, :]) & (key[:, None] < window_end[None, :])
+    is_visible = is_in_window & is_valid_key[:, None]
+    is_visible_to_any = tl.max(is_visible.to(tl.int32), axis=1) > 0
+
+    logits = tl.full([KEYS, ROWS], float("-inf"), tl.float32)
+    if tl.max(is_visible_to_any.to(tl.int32), axis=0) > 0:
+        # The heads of all rows stand side by side, so that even one head fills the matrix unit and all rows share k.
+        lane = tl.arange(0, ROWS * HEADS)
+        lane_row, head = (first_row + lane // HEADS).to(tl.int64), lane % HEADS
+        is_valid_lane = (lane_row < num_rows) & (head < NUM_HEADS)
+        dim = tl.arange(0, HEAD_DIM)
+
+        q_at = (lane_row * q_row_stride + head * q_head_stride)[:, None] + dim[None, :]
+        q = tl.load(q_ptr + q_at, mask=is_valid_lane[:, None], other=0.0)
+        weights_at = lane_row * weights_row_stride + head
+        weights = tl.load(weights_ptr + weights_at, mask=is_valid_lane, other=0.0)
+        k_at = (key.to(tl.int64) * k_row_stride)[:, None] + dim[None, :]
+        k = tl.load(k_ptr + k_at, mask=is_visible_to_any[:, None], other=0.0)
+        k_scale = tl.load(k_scale_ptr + key, mask=is_visible_to_any, other=0.0)
+
+        scores = tl.dot(k, tl.trans(q))
+        weighted = tl.maximum(scores, 0.0) * weights[None, :]
+        summed = tl.sum(tl.reshape(weighted, [KEYS, ROWS, HEADS]), axis=2)
+        logits = tl.where(is_visible, summed * k_scale[:, None], float("-inf"))
+
+    logits_at = (row.to(tl.int64) * logits_row_stride)[None, :] + key[:, None]
+    tl.store(logits_ptr + logits_at, logits, mask=is_valid_row[None, :] & is_valid_key[:, None])
+
+
+def mqa_logits(
+    q_fp8: Tensor,
+    k_fp8: Tensor,
+    k_scale: Tensor,
+    weights: Tensor,
+    ks: Tensor,
+    ke: Tensor,
+    logits: Tensor,
+) -> None:
+    """Fill logits [M, N] fp32: k_scale[n] * sum_h weights[m, h] * relu(q[m, h] . k[n]), -inf outside the row's window.
+
+    Row m sees ks[m] <= n < ke[m]; ke <= ks is an empty window, ke > N ends at N. Only keys inside some window are read.
+
+    q_fp8 [M, H, D] and k_fp8 [N, D] of one FP8 format, k_scale [N] and weights [M, H] fp32, ks and ke [M] int32. H is 1
+    to 128; rows may be strided. Raises ValueError outside this contract.
+    """
+    require_tensor("q_fp8", q_fp8, (None, None, None), *FP8_DTYPES.values())
+    num_rows, num_heads, head_dim = q_fp8.shape
+    require_head_dim(head_dim)
+    require(1 <= num_heads <= LANES, f"num_heads must be 1 to {LANES}, got {num_heads}")
+    require_tensor("k_fp8", k_fp8, (None, head_dim), q_fp8.dtype)
+    num_keys = k_fp8.shape[0]
+    require_tensor("k_scale", k_scale, (num_keys,), torch.float32)
+    require_tensor("weights", weights, (num_rows, num_heads), torch.float32)
+    require_tensor("ks", ks, (num_rows,), torch.int32)
+    require_tensor("ke", ke, (num_rows,), torch.int32)
+    require_tensor("logits", logits, (num_rows, num_keys), torch.float32)
+
+    if logits.numel() == 0:
+        return
+    heads = triton.next_power_of_2(num_heads)
+    rows = LANES // heads
+    _mqa_logits_kernel[(triton.cdiv(num_rows, rows), triton.cdiv(num_keys, KEYS))](
+        q_fp8,
+        q_fp8.stride(0),
+        q_fp8.stride(1),
+        k_fp8,
+        k_fp8.stride(0),
+        k_scale,
+        weights,
+        weights.stride(0),
+        ks,
+        ke,
+        logits,
+        logits.stride(0),
+        num_rows,
+        num_keys,
+        NUM_HEADS=num_heads,
+        HEAD_DIM=head_dim,
+        ROWS=rows,
+        HEADS=heads,
+        KEYS=KEYS,
+    )
