@@ -64,6 +64,16 @@ class Buffer:
             return typed.as_strided(self.view.shape, self.view.stride(), self.view.storage_offset())
         return watched[:, GUARD:-GUARD].unflatten(1, self.view.shape[1:])
 
+    def element(self, offset: int) -> tuple[int, ...] | None:
+        """Index of the element at a byte offset from the first payload byte; None for a byte of no element."""
+        rest, index = offset // self.view.element_size(), []
+        for size, stride in zip(self.view.shape, self.view.stride(), strict=True):
+            index.append(rest // stride if stride else 0)
+            rest -= index[-1] * stride
+            if not 0 <= index[-1] < size:
+                return None
+        return tuple(index) if rest == 0 and self.view.numel() else None
+
     @property
     def nbytes(self) -> int:
         """Bytes from the first to the last of the payload."""

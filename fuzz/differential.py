@@ -84,7 +84,7 @@ def _put_under_test(stage: Stage, step: Step, call: Call, function: StageFunctio
     if got and outside:
         findings.append(Finding(stage.name, "not-rejected", "", f"accepted a case that it must reject: {outside}"))
     elif got and not any(finding.kind in FATAL for finding in findings):
-        verdict = stage.judge(step.case, given, got)
+        verdict = stage.judge(step.case, given.tensors, got, device.terms(implementation.promises))
         findings += verdict.findings(stage.name)
         if verdict.tier:
             outcome.ratios[stage.name] = max(outcome.ratios.get(stage.name, 0.0), verdict.ratio)
@@ -125,11 +125,14 @@ def _noticed(stage: Stage, step: Step, call: Call, session: Session) -> list[Fin
         offset = buffer.first_change(payload_may_change=filled)
         if offset is None:
             continue
-        inside = not filled and 0 <= offset < buffer.nbytes
-        kind = "input-mutated" if inside else "guard-write"
-        where = f"byte {offset}" if offset >= 0 else f"byte {-offset} before its start"
-        what = "an input" if inside else f"memory outside {name}, which is {buffer.nbytes} bytes long,"
-        findings.append(Finding(stage.name, kind, name, f"wrote to {what} at {where}"))
+        element = None if filled else buffer.element(offset)
+        if element is None:
+            where = f"{offset} bytes after" if offset >= 0 else f"{-offset} bytes before"
+            detail = f"wrote {where} the start of {name}, to memory that is not part of it ({buffer.nbytes} bytes)"
+            findings.append(Finding(stage.name, "guard-write", name, detail))
+        else:
+            detail = f"wrote to its input {name}, first to element {list(element)}"
+            findings.append(Finding(stage.name, "input-mutated", name, detail, index=element))
         buffer.restore()
     return findings
 

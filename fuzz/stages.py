@@ -4,7 +4,7 @@ A sample flows through STAGES from top to bottom. Every stage function, ours or 
 options that `prepare` lists, by keyword.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,6 +17,7 @@ from indexfuzz.judges import Verdict
 from indexfuzz.reference import cache, gather, indexer, mqa_logits, paged_mqa_logits, quant, rope
 from indexfuzz.reference.fp8 import FORMATS
 from indexfuzz.step import Step
+from indexfuzz.terms import Terms
 
 
 class MalformedResultError(Exception):
@@ -62,7 +63,7 @@ class Stage:
     applies: Callable[[Case], bool]
     prepare: Callable[[Step], Call]
     reference: Callable[..., Any]
-    judge: Callable[[Case, Call, dict[str, Tensor]], Verdict]
+    judge: Callable[[Case, Mapping[str, Tensor], Mapping[str, Tensor], Terms], Verdict]
 
 
 def _rope(step: Step) -> Call:

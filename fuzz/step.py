@@ -19,7 +19,7 @@ from indexfuzz.rng import below, bits, bits_at, derive, permutation
 TABLE_TAIL = {"minus-one": -1, "huge": 1 << 30}
 
 
-_ALL_BYTES_SET = torch.tensor([0x01010101], dtype=torch.int32).view(torch.float32)
+_ALL_BYTES_SET = 0x01010101
 
 
 @dataclass
@@ -61,8 +61,8 @@ class Step:
         concrete = layout.resolve(self.case.cache.layout, self.case.cache.block_size)
         if is_defined(concrete, self.case):
             codes = torch.ones((len(slots), self.case.model.head_dim), dtype=torch.uint8, device=slots.device)
-            scales = _ALL_BYTES_SET.to(slots.device).expand(len(slots))
-            layout.write_tokens(self.defined, slots, codes, scales, concrete)
+            scales = torch.full((len(slots),), _ALL_BYTES_SET, dtype=torch.int32, device=slots.device)
+            layout.write_tokens(self.defined, slots, codes, scales.view(torch.float32), concrete)
 
     @property
     def decode_rows(self) -> slice:

@@ -6,6 +6,8 @@ from typing import Protocol
 
 from torch import Tensor
 
+from indexfuzz.terms import Promises, Terms
+
 
 class DeviceError(Exception):
     """A device cannot be used here. One sentence that says what to do."""
@@ -26,7 +28,7 @@ class Trespass:
 
 
 class Session(Protocol):
-    """The execution of one case."""
+    """The execution of one stage of one case."""
 
     def declare(self, name: str, tensor: Tensor, initialised: Tensor | bool) -> None:  # noqa: FBT001
         """Tell the device about a buffer, and which of its bytes are defined: all, none, or a bool for each."""
@@ -44,4 +46,7 @@ class Device(Protocol):
     """What the device raises when it cannot execute a kernel at all."""
 
     def session(self) -> AbstractContextManager[Session]:
-        """Open the device for one case; kernels launched inside run on it."""
+        """Open the device for one stage; kernels launched inside run on it."""
+
+    def terms(self, promises: Promises) -> Terms:
+        """What results may be judged by: this device's arithmetic, and an implementation's promises."""

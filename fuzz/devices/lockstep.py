@@ -8,6 +8,15 @@ from torch import Tensor
 
 from indexfuzz.devices.base import Session, Trespass
 from indexfuzz.lockstep import Coverage, Lockstep, UnsupportedFeature
+from indexfuzz.reference.arithmetic import DOT_UNITS, PRESETS, Arithmetic
+from indexfuzz.terms import Promises, Terms
+
+ARITHMETIC = {
+    "ieee": PRESETS["ieee"],
+    "sm90": Arithmetic(DOT_UNITS["sm90-qgmma"], division="ieee", amax_division="ieee"),
+    "cdna3": Arithmetic(DOT_UNITS["cdna3-fp8"], division="ieee", amax_division="ieee"),
+}
+"""What each model of tl.dot is judged by; scalar operations are IEEE in all of them."""
 
 
 @dataclass
@@ -42,3 +51,7 @@ class LockstepDevice:
         """Route kernel launches to the CPU executor."""
         with Lockstep(dot=self.dot, coverage=self.coverage) as machine:
             yield LockstepSession(machine)
+
+    def terms(self, promises: Promises) -> Terms:
+        """Scalar arithmetic is IEEE; with the model of a matrix unit the bits of every dot are known."""
+        return Terms(promises, ARITHMETIC[self.dot])

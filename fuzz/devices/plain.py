@@ -9,6 +9,8 @@ import triton
 from torch import Tensor
 
 from indexfuzz.devices.base import DeviceError, Session, Trespass
+from indexfuzz.reference.arithmetic import PRESETS
+from indexfuzz.terms import Promises, Terms
 
 
 class PlainSession:
@@ -40,6 +42,10 @@ class CudaDevice:
         yield PlainSession()
         torch.cuda.synchronize()
 
+    def terms(self, promises: Promises) -> Terms:
+        """The envelope of the matrix units that a kernel may have been compiled to."""
+        return Terms(promises, PRESETS["sm90"])
+
 
 @dataclass(frozen=True)
 class InterpreterDevice:
@@ -57,3 +63,7 @@ class InterpreterDevice:
     def session(self) -> Iterator[Session]:
         """Kernels were made for the interpreter when they were imported."""
         yield PlainSession()
+
+    def terms(self, promises: Promises) -> Terms:
+        """numpy's arithmetic."""
+        return Terms(promises, PRESETS["ieee"])

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from indexfuzz.case import Case
+from indexfuzz.terms import Promises
 
 StageFunction = Callable[..., Any]
 """A stage with the signature that kernels/ and reference/ share; see ARCHITECTURE.md for the seven of them."""
@@ -43,5 +44,5 @@ class Implementation:
     name: str
     stages: Mapping[str, StageFunction]
     contract: Contract = field(default_factory=Unlimited)
-    triton: bool = True
+    promises: Promises = field(default_factory=Promises)
     notes: tuple[str, ...] = ()

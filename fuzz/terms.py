@@ -1,0 +1,31 @@
+"""Terms: what a judge may hold an implementation on a device to."""
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from indexfuzz.reference.arithmetic import PORTABLE, Arithmetic
+from indexfuzz.reference.bounds import Dot
+
+Padding = Literal["zeros", "untouched", "undefined"]
+Hidden = Literal["minus-infinity", "untouched"]
+
+
+@dataclass(frozen=True)
+class Promises:
+    """What a project promises where the stages leave a choice.
+
+    `gather_padding`: what gathered rows beyond the last sequence hold. `hidden_logits`: what logits outside a row's
+    window hold.
+    """
+
+    gather_padding: Padding = "zeros"
+    hidden_logits: Hidden = "minus-infinity"
+
+
+@dataclass(frozen=True)
+class Terms:
+    """A device's arithmetic, and a project's promises. With a `simulated_dot` the bits of q . k are known."""
+
+    promises: Promises = field(default_factory=Promises)
+    arithmetic: Arithmetic = PORTABLE
+    simulated_dot: Dot | None = None

@@ -1,0 +1,69 @@
+"""Shared by the tests: the reference as an implementation, and a device that runs plain PyTorch."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
+import torch
+
+from indexfuzz.case import Case
+from indexfuzz.devices.base import Session
+from indexfuzz.devices.plain import PlainSession
+from indexfuzz.implementations.base import Implementation
+from indexfuzz.implementations.builtin import BuiltinContract
+from indexfuzz.reference import rope as rope_reference
+from indexfuzz.reference.arithmetic import PRESETS
+from indexfuzz.stages import STAGES
+from indexfuzz.terms import Promises, Terms
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _one_thread() -> None:
+    torch.set_num_threads(1)
+
+
+class PyTorchDevice:
+    name = "pytorch"
+    torch_device = "cpu"
+    unsupported: tuple[type[Exception], ...] = ()
+
+    @contextmanager
+    def session(self) -> Iterator[Session]:
+        yield PlainSession()
+
+    def terms(self, promises: Promises) -> Terms:
+        return Terms(promises, PRESETS["ieee"])
+
+
+class Undemanding(BuiltinContract):
+    """The built-in contract, but nothing has to be rejected."""
+
+    def must_reject(self, stage: str, case: Case) -> bool:
+        return False
+
+
+def _rope(q, k, positions, cos_sin_cache, *, rope_dim, style, placement, mode):
+    rotated = rope_reference.rope(
+        q, k, positions, cos_sin_cache, rope_dim=rope_dim, style=style, placement=placement
+    )
+    if mode == "inplace":
+        q.copy_(rotated[0])
+        k.copy_(rotated[1])
+        return q, k
+    return rotated
+
+
+@pytest.fixture(scope="session")
+def pytorch_device():
+    return PyTorchDevice()
+
+
+@pytest.fixture(scope="session")
+def reference_with():
+    """The reference as an implementation, some of its stages replaced: `reference_with(gather=broken)`."""
+
+    def make(**replaced):
+        stages = {stage.name: stage.reference for stage in STAGES} | {"rope": _rope} | replaced
+        return Implementation("reference", stages, Undemanding())
+
+    return make
