@@ -106,7 +106,9 @@ def rotate_compiled(x: Tensor, positions: Tensor, cos_sin_cache: Tensor, style: 
     """The rotated x [T, H, R] bf16 as a new tensor, by PyTorch operations under torch.compile."""
     if x.numel() == 0:
         return torch.empty_like(x)
-    return _compiled_rotation(style)(x.contiguous(), cos_sin_cache[positions].float())
+    # A clone has the strides of its shape even where T is 1: a compilation is tied to how strides follow from sizes.
+    dense = x.clone(memory_format=torch.contiguous_format)
+    return _compiled_rotation(style)(dense, cos_sin_cache[positions].float())
 
 
 def _neox_rotation(x: Tensor, cos_sin: Tensor) -> Tensor:
