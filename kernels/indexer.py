@@ -73,7 +73,7 @@ def topk(logits: Tensor, *, index_topk: int) -> Tensor:
     chosen = torch.full((num_rows, index_topk), -1, dtype=torch.int32, device=logits.device)
     count = min(index_topk, num_columns)
     values, columns = torch.topk(logits, count, dim=1)
-    chosen[:, :count] = torch.where(values > float("-inf"), columns, -1)
+    chosen[:, :count] = torch.where(values == float("-inf"), -1, columns)
     return chosen
 
 
