@@ -1,0 +1,101 @@
+"""What a kernel's arguments become: pointers, scalars and constexprs, by the rules of a Triton launch."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from indexfuzz.lockstep import triton_api
+from indexfuzz.lockstep.memory import Allocation, Buffer, storage_bytes
+from indexfuzz.lockstep.triton_api import Constexpr, Tensor, Tuple
+from indexfuzz.lockstep.values import Value
+
+
+@dataclass(frozen=True, slots=True)
+class Parameter:
+    """One parameter of a kernel: whether it is a constexpr, the scalar type that its annotation asks for."""
+
+    name: str
+    constexpr: bool
+    const: bool
+    dtype: Any | None
+
+
+def parameters(kernel: Any) -> tuple[Parameter, ...]:
+    """The parameters of a jit function."""
+    return tuple(
+        Parameter(p.name, p.is_constexpr, p.is_const, triton_api.annotated_dtype(p.annotation_type))
+        for p in kernel.params
+    )
+
+
+class Arguments:
+    """The arguments of one launch, and the storages behind them."""
+
+    def __init__(self, builder: Any, buffers: Mapping[int, Sequence[Buffer]]) -> None:
+        self._builder = builder
+        self._buffers = buffers
+        self.allocations: dict[int, Allocation] = {}
+        self.names: dict[int, str] = {}
+
+    def convert(self, parameter: Parameter, argument: Any) -> Any:
+        """One argument as the kernel sees it.
+
+        Raises TypeError for an argument that Triton does not take, ValueError for a tensor outside CPU memory.
+        """
+        if parameter.constexpr:
+            return argument if isinstance(argument, Constexpr) else Constexpr(argument)
+        return self._value(parameter, parameter.name, argument)
+
+    def _value(self, parameter: Parameter, name: str, argument: Any) -> Any:
+        if isinstance(argument, bool) and parameter.dtype is None:
+            return Tensor(self._builder.get_int1(argument), triton_api.core.int1)
+        if isinstance(argument, int | float):
+            return self._scalar(parameter, argument)
+        if argument is None or isinstance(argument, triton_api.Dtype | str) or triton_api.is_jit(argument):
+            return Constexpr(argument)
+        if isinstance(argument, Constexpr):
+            return argument
+        if isinstance(argument, torch.Tensor):
+            return self._pointer(name, argument, argument.dtype, const=parameter.const)
+        base = getattr(argument, "base", None)
+        if isinstance(base, torch.Tensor):
+            return self._pointer(name, base, argument.dtype, const=parameter.const)
+        if isinstance(argument, tuple | list):
+            return Tuple([self._value(parameter, f"{name}[{i}]", a) for i, a in enumerate(argument)])
+        raise TypeError(f"a kernel takes no {type(argument).__name__} as argument {name}")
+
+    def _scalar(self, parameter: Parameter, argument: float) -> Any:
+        dtype = parameter.dtype
+        if dtype is None:
+            if isinstance(argument, float):
+                dtype = triton_api.core.float32
+            elif -(2**31) <= argument < 2**31:
+                dtype = triton_api.core.int32
+            elif -(2**63) <= argument < 2**63:
+                dtype = triton_api.core.int64
+            elif argument < 2**64:
+                dtype = triton_api.core.uint64
+            else:
+                raise TypeError(f"argument {parameter.name} does not fit 64 bits: {argument}")
+        make = getattr(self._builder, f"get_{dtype.name}")
+        return Tensor(make(argument if dtype.is_floating() else int(argument)), dtype)
+
+    def _pointer(self, name: str, tensor: torch.Tensor, dtype: Any, *, const: bool) -> Any:
+        if isinstance(tensor, torch.Tensor) and tensor.device.type != "cpu":
+            raise ValueError(
+                f"lockstep runs on the CPU, but argument {name} is on {tensor.device}; move it with .cpu()"
+            )
+        key = tensor.untyped_storage().data_ptr()
+        allocation = self.allocations.get(key)
+        if allocation is None:
+            allocation = Allocation(storage_bytes(tensor), key, list(self._buffers.get(key, ())))
+            self.allocations[key] = allocation
+            self.names[key] = name
+        base = tensor.storage_offset() * tensor.element_size()
+        ty = triton_api.pointer_dtype(triton_api.dtype_of(dtype), const=const)
+        value = Value(np.full(1, base, np.int64), ty.to_ir(self._builder))
+        value.allocation, value.argument, value.base = allocation, name, base
+        return Tensor(value, ty)

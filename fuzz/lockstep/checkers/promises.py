@@ -1,0 +1,67 @@
+"""Hints to the compiler that are not true: it may use them to vectorise, and then reads other addresses."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from indexfuzz.lockstep.values import Array, Mask, Value
+
+if TYPE_CHECKING:
+    from indexfuzz.lockstep.run import Run
+
+
+def check(run: "Run", name: str, value: Value, factors: Sequence[int]) -> None:
+    """Check tl.multiple_of, tl.max_contiguous or tl.max_constancy, one factor for each axis of the block."""
+    full = value.full().astype(np.int64)
+    step = 1
+    element = value.ty.element
+    if value.allocation is not None and element is not None:
+        full = full + value.allocation.address
+        step = getattr(element, "itemsize", 1)
+    for axis, factor in enumerate(factors):
+        if factor <= 1:
+            continue
+        bad = _CHECKS[name](full, axis + 1 if value.shape else None, factor, step)
+        if value.undefined is not None:
+            bad = bad & ~value.undefined
+        if bad.any():
+            run.report("promise", value, bad, f"tl.{name}({factor}) on axis {axis} is not true of this value")
+            return
+
+
+def check_assumption(run: "Run", condition: Value) -> None:
+    """Check tl.assume."""
+    bad: Mask = ~condition.data
+    if condition.undefined is not None:
+        bad = bad & ~condition.undefined
+    if bad.any():
+        run.report("promise", condition, bad, "tl.assume of something that is not true")
+
+
+def _multiple(data: Array, axis: int | None, factor: int, step: int) -> Mask:
+    """A multiple is promised of the first element of every run of consecutive ones."""
+    wrong: Mask = data % factor != 0
+    if axis is not None:
+        follows = np.diff(data, axis=axis, prepend=np.take(data, [0], axis=axis) - 2 * step) == step
+        wrong &= ~follows
+    return wrong
+
+
+def _contiguous(data: Array, axis: int | None, factor: int, step: int) -> Mask:
+    return _groups(data, axis, factor, step)
+
+
+def _constant(data: Array, axis: int | None, factor: int, _step: int) -> Mask:
+    return _groups(data, axis, factor, 0)
+
+
+def _groups(data: Array, axis: int | None, factor: int, step: int) -> Mask:
+    if axis is None or data.shape[axis] == 1:
+        return np.zeros(data.shape, np.bool_)
+    differences = np.diff(data, axis=axis, prepend=np.take(data, [0], axis=axis))
+    place = np.arange(data.shape[axis]).reshape(-1, *([1] * (data.ndim - axis - 1)))
+    return (differences != step) & (place % factor != 0)
+
+
+_CHECKS = {"multiple_of": _multiple, "max_contiguous": _contiguous, "max_constancy": _constant}

@@ -1,0 +1,172 @@
+"""One launch: a grid of programs, run in as few groups as their control flow and the memory allow."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import cache
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+
+from indexfuzz.lockstep.access import Access
+from indexfuzz.lockstep.arguments import Arguments, Parameter, parameters
+from indexfuzz.lockstep.checkers import Checks, races
+from indexfuzz.lockstep.divergence import Divergence
+from indexfuzz.lockstep.memory import Allocation
+from indexfuzz.lockstep.run import Run
+from indexfuzz.lockstep.runtime import RUNTIME
+from indexfuzz.lockstep.source import MARKER
+from indexfuzz.lockstep.values import Array, Value
+from indexfuzz.lockstep.violations import KernelError, UnsupportedFeature, Violation
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+    from indexfuzz.lockstep.coverage import Coverage
+
+MOST_PROGRAMS: Final = 4096
+"""Programs that run at once, at most."""
+
+
+@dataclass(slots=True)
+class Launch:
+    """What all runs of one launch share."""
+
+    name: str
+    grid: tuple[int, int, int]
+    arguments: Arguments
+    coverage: "Coverage | None"
+    violations: list[Violation] = field(default_factory=list)
+    reported: set[tuple[str, str, int, str | None]] = field(default_factory=set)
+    accesses: list[Access] = field(default_factory=list)
+
+    @property
+    def total(self) -> int:
+        """Programs in the grid."""
+        return self.grid[0] * self.grid[1] * self.grid[2]
+
+    def coordinates(self, program: int) -> tuple[int, int, int]:
+        """The program id (x, y, z) of a program; x varies fastest."""
+        x, y, _ = self.grid
+        return program % x, program // x % y, program // (x * y)
+
+    def program_id(self, run: Run, axis: int) -> Value:
+        """The id along one axis, in every program of a run."""
+        length = self.grid[axis]
+        data: Array
+        if length == 1:
+            data = np.zeros(1, np.int32)
+        else:
+            divisor = (1, self.grid[0], self.grid[0] * self.grid[1])[axis]
+            data = (run.programs // divisor % length).astype(np.int32)
+        from_zero = Value(data, RUNTIME.builder.get_int32_ty())
+        from_zero.low, from_zero.high = int(data.min()), int(data.max())
+        return from_zero
+
+    def record(self, violation: Violation) -> None:
+        """Keep a violation, once for each kind, line and argument."""
+        key = (violation.kind, violation.file, violation.line, violation.argument)
+        if key not in self.reported:
+            self.reported.add(key)
+            self.violations.append(violation)
+
+    def report_race(self, access: Access, program: int | None, offset: int, message: str) -> None:
+        """Keep a race, found when the launch is over."""
+        site = access.site or access.run.site()
+        who = None if program is None else self.coordinates(program)
+        pointer = access.pointer
+        self.record(
+            Violation(
+                "race", self.name, site.file, site.line, pointer.argument, who, None, offset - pointer.base, message
+            )
+        )
+
+    def find(self, address: int) -> tuple[Allocation | None, str | None]:
+        """The storage at an address, and the argument that brought it."""
+        for key, allocation in self.arguments.allocations.items():
+            if allocation.address <= address < allocation.address + max(allocation.size, 1):
+                return allocation, self.arguments.names[key]
+        return None, None
+
+
+@cache
+def _parameters(kernel: Any) -> tuple[tuple[Parameter, ...], frozenset[str]]:
+    found = parameters(kernel)
+    return found, frozenset(p.name for p in found)
+
+
+def execute(
+    kernel: Any,
+    grid: Any,
+    args: Sequence[Any],
+    kwargs: dict[str, Any],
+    *,
+    arguments: Arguments,
+    checks: Checks,
+    coverage: "Coverage | None",
+) -> list[Violation]:
+    """Run a kernel over a grid; what it did wrong.
+
+    Raises UnsupportedFeature for a feature that is missing, KernelError where the kernel's own code raises.
+    """
+    known, names = _parameters(kernel)
+    given = kernel.signature.bind(*args, **{k: v for k, v in kwargs.items() if k in names})
+    given.apply_defaults()
+    bound = given.arguments
+    dims = _dimensions(grid, {**bound, **{k: v for k, v in kwargs.items() if k not in names}})
+    launch = Launch(kernel.fn.__name__, dims, arguments, coverage)
+    if launch.total == 0:
+        return []
+    values = [arguments.convert(p, bound[p.name]) for p in known]
+    RUNTIME.launch += 1
+    waiting = [
+        np.arange(start, min(start + MOST_PROGRAMS, launch.total)) for start in range(0, launch.total, MOST_PROGRAMS)
+    ]
+    waiting.reverse()
+    while waiting:
+        programs = waiting.pop()
+        parts = _run(kernel, values, Run(launch, programs, checks))
+        waiting.extend(programs[part] for part in reversed(parts))
+    if checks.races:
+        races.check_launch(launch)
+    return launch.violations
+
+
+def _run(kernel: Any, values: list[Any], run: Run) -> list[Array]:
+    builder = RUNTIME.builder
+    builder.run = run
+    finished = False
+    try:
+        with np.errstate(all="ignore"):
+            RUNTIME.call_jit(kernel, list(values), {})
+        finished = True
+    except Divergence as divergence:
+        return divergence.parts
+    except (UnsupportedFeature, KernelError):
+        raise
+    except Exception as error:
+        raise KernelError(f"{_place(error)}: in {run.launch.name}: {type(error).__name__}: {error}") from error
+    finally:
+        if not finished:
+            run.roll_back()
+    run.complete()
+    return []
+
+
+def _place(error: BaseException) -> str:
+    place = "<unknown>"
+    trace: TracebackType | None = error.__traceback__
+    while trace is not None:
+        if MARKER in trace.tb_frame.f_globals:
+            place = f"{trace.tb_frame.f_code.co_filename}:{trace.tb_lineno}"
+        trace = trace.tb_next
+    return place
+
+
+def _dimensions(grid: Any, bound: dict[str, Any]) -> tuple[int, int, int]:
+    if isinstance(grid, Callable):  # type: ignore[arg-type]
+        grid = grid(bound)
+    sizes = [int(g) for g in (grid if isinstance(grid, Sequence) else (grid,))]
+    if not 1 <= len(sizes) <= 3 or min(sizes) < 0:
+        raise ValueError(f"a grid has one to three sizes of at least 0, got {tuple(sizes)}")
+    x, y, z = (*sizes, 1, 1)[:3]
+    return x, y, z

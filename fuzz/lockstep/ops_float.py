@@ -1,0 +1,173 @@
+"""Floating-point operations: each correctly rounded once, in the element's own format."""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from indexfuzz.lockstep import numerics
+from indexfuzz.lockstep.context import Context
+from indexfuzz.lockstep.dtypes import BF16, FP16, FP32, FP64
+from indexfuzz.lockstep.values import Array, Value
+
+
+class FloatOps(Context):
+    """create_fadd and everything else that takes floats."""
+
+    def _float(self, ufunc: Callable[..., Array], a: Value, b: Value) -> Value:
+        if a.ty.kind == "fp8":
+            raise self.unsupported(f"arithmetic on {a.ty.name}")
+        data = ufunc(a.data, b.data)
+        return self._joined(a, b, numerics.round_to_bf16(data) if a.ty is BF16 else data)
+
+    def create_fadd(self, a: Value, b: Value) -> Value:
+        """a + b."""
+        return self._float(np.add, a, b)
+
+    def create_fsub(self, a: Value, b: Value) -> Value:
+        """a - b."""
+        return self._float(np.subtract, a, b)
+
+    def create_fmul(self, a: Value, b: Value) -> Value:
+        """a * b."""
+        return self._float(np.multiply, a, b)
+
+    def create_fdiv(self, a: Value, b: Value) -> Value:
+        """a / b, correctly rounded."""
+        return self._float(np.divide, a, b)
+
+    create_precise_divf = create_fdiv
+    create_approx_divf = create_fdiv
+
+    def create_frem(self, a: Value, b: Value) -> Value:
+        """The remainder of a division toward zero."""
+        return self._float(np.fmod, a, b)
+
+    def create_fneg(self, a: Value) -> Value:
+        """-a."""
+        if a.ty.kind == "fp8":
+            raise self.unsupported(f"arithmetic on {a.ty.name}")
+        return a.like(np.negative(a.data))
+
+    def create_fma(self, a: Value, b: Value, c: Value) -> Value:
+        """a * b + c, rounded once."""
+        if a.ty is FP64:
+            data: Array = numerics.fma64(*np.broadcast_arrays(a.data, b.data, c.data))
+        else:
+            wide = np.broadcast_arrays(*(x.data.astype(np.float32, copy=False) for x in (a, b, c)))
+            if a.ty is FP32:
+                data = numerics.fma32(*wide)
+            else:
+                x, y, z = (w.astype(np.float64) for w in wide)
+                data = self._rounded(a, x * y + z)
+        return self._joined(self._joined(a, b, data), c, data)
+
+    def _rounded(self, like: Value, exact: Array) -> Array:
+        if like.ty is BF16:
+            return numerics.round_to_bf16(exact.astype(np.float32))
+        return exact.astype(like.ty.container)
+
+    # order
+    def create_maxnumf(self, a: Value, b: Value) -> Value:
+        """The larger; a NaN gives way to a number."""
+        return self._joined(a, b, numerics.maxnum(a.data, b.data))
+
+    def create_minnumf(self, a: Value, b: Value) -> Value:
+        """The smaller; a NaN gives way to a number."""
+        return self._joined(a, b, numerics.minnum(a.data, b.data))
+
+    def create_maximumf(self, a: Value, b: Value) -> Value:
+        """The larger; NaN where either is."""
+        return self._joined(a, b, numerics.maximum_nan(a.data, b.data))
+
+    def create_minimumf(self, a: Value, b: Value) -> Value:
+        """The smaller; NaN where either is."""
+        return self._joined(a, b, numerics.minimum_nan(a.data, b.data))
+
+    def create_clampf(self, x: Value, low: Value, high: Value, propagate_nan: Any) -> Value:
+        """X between low and high; a NaN becomes a bound unless it is to propagate."""
+        if str(getattr(propagate_nan, "name", propagate_nan)) == "ALL":
+            return self.create_minimumf(self.create_maximumf(x, low), high)
+        if x.ty is not FP32:
+            return self.create_minnumf(self.create_maxnumf(x, low), high)
+        data = numerics.clamp(x.data, low.data, high.data)
+        return self._joined(self._joined(x, low, data), high, data)
+
+    def create_fcmpOEQ(self, a: Value, b: Value) -> Value:  # noqa: N802
+        """a == b."""
+        return self._compared(a, b, a.data == b.data)
+
+    def create_fcmpUNE(self, a: Value, b: Value) -> Value:  # noqa: N802
+        """a != b, true for NaN."""
+        return self._compared(a, b, a.data != b.data)
+
+    def create_fcmpOLT(self, a: Value, b: Value) -> Value:  # noqa: N802
+        """a < b."""
+        return self._compared(a, b, a.data < b.data)
+
+    def create_fcmpOLE(self, a: Value, b: Value) -> Value:  # noqa: N802
+        """a <= b."""
+        return self._compared(a, b, a.data <= b.data)
+
+    def create_fcmpOGT(self, a: Value, b: Value) -> Value:  # noqa: N802
+        """a > b."""
+        return self._compared(a, b, a.data > b.data)
+
+    def create_fcmpOGE(self, a: Value, b: Value) -> Value:  # noqa: N802
+        """a >= b."""
+        return self._compared(a, b, a.data >= b.data)
+
+    # functions of one argument
+    def _function(self, a: Value, single: Callable[[Array], Array], double: Callable[[Array], Array]) -> Value:
+        if a.ty is FP64:
+            return a.like(double(np.ascontiguousarray(a.data)))
+        data = single(np.ascontiguousarray(a.data, np.float32))
+        if a.ty is BF16:
+            data = numerics.round_to_bf16(data)
+        return a.like(data.astype(np.float16) if a.ty is FP16 else data)
+
+    def create_fabs(self, a: Value) -> Value:
+        """|a|."""
+        return a.like(np.abs(a.data))
+
+    def create_floor(self, a: Value) -> Value:
+        """The largest integer not above a."""
+        return a.like(np.floor(a.data))
+
+    def create_ceil(self, a: Value) -> Value:
+        """The smallest integer not below a."""
+        return a.like(np.ceil(a.data))
+
+    def create_exp(self, a: Value) -> Value:
+        """e^a."""
+        return self._function(a, numerics.exp_f32, np.exp)
+
+    def create_exp2(self, a: Value) -> Value:
+        """2^a."""
+        return self._function(a, numerics.exp2_f32, np.exp2)
+
+    def create_log(self, a: Value) -> Value:
+        """The natural logarithm."""
+        return self._function(a, numerics.log_f32, np.log)
+
+    def create_log2(self, a: Value) -> Value:
+        """The logarithm to base 2."""
+        return self._function(a, numerics.log2_f32, np.log2)
+
+    def create_sqrt(self, a: Value) -> Value:
+        """The square root, correctly rounded."""
+        return self._function(a, numerics.sqrt_f32, np.sqrt)
+
+    create_precise_sqrt = create_sqrt
+
+    def create_rsqrt(self, a: Value) -> Value:
+        """The reciprocal square root."""
+        return self._function(a, numerics.rsqrt_f32, lambda x: 1.0 / np.sqrt(x))
+
+    def create_sin(self, a: Value) -> Value:
+        """The sine, from the double-precision one."""
+        return self._function(a, lambda x: np.sin(x.astype(np.float64)).astype(np.float32), np.sin)
+
+    def create_cos(self, a: Value) -> Value:
+        """The cosine, from the double-precision one."""
+        return self._function(a, lambda x: np.cos(x.astype(np.float64)).astype(np.float32), np.cos)

@@ -1,0 +1,84 @@
+"""One run of a kernel: some of a launch's programs from the first line to the last, or until they diverge."""
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from indexfuzz.lockstep.access import Access
+from indexfuzz.lockstep.checkers import Checks
+from indexfuzz.lockstep.memory import Undo
+from indexfuzz.lockstep.source import Site, where
+from indexfuzz.lockstep.values import Array, Mask, Value
+from indexfuzz.lockstep.violations import Violation
+
+if TYPE_CHECKING:
+    from indexfuzz.lockstep.launch import Launch
+
+
+@dataclass(slots=True)
+class Run:
+    """The programs of one run, and everything that has to be forgotten if they diverge."""
+
+    launch: "Launch"
+    programs: Array
+    checks: Checks
+    undo: list[Undo] = field(default_factory=list)
+    violations: list[Violation] = field(default_factory=list)
+    accesses: list[Access] = field(default_factory=list)
+    coverage: list[tuple[Site, str, bool, bool]] = field(default_factory=list)
+    atomics: int = 0
+
+    @property
+    def count(self) -> int:
+        """How many programs."""
+        return int(self.programs.shape[0])
+
+    def site(self) -> Site:
+        """The kernel's line that is running."""
+        return where()
+
+    def atomic(self, order: tuple[Any, ...]) -> None:
+        """Count an atomic that orders memory: accesses before it and after it in another program do not race."""
+        if not any(getattr(o, "name", "") == "RELAXED" for o in order):
+            self.atomics += 1
+
+    def seen(self, kind: str, mask: Mask | None) -> None:
+        """Note for the coverage whether a mask was true, false, or both."""
+        if self.launch.coverage is None:
+            return
+        if mask is None:
+            self.coverage.append((where(), kind, True, False))
+        elif mask.size:
+            self.coverage.append((where(), kind, bool(mask.any()), not mask.all()))
+
+    def report(self, kind: str, value: Value, lanes: Mask, message: str, site: Site | None = None) -> None:
+        """Report the first marked lane, unless this line already has this kind for this argument."""
+        site = site or where()
+        key = (kind, site.file, site.line, value.argument)
+        if key in self.launch.reported or any((v.kind, v.file, v.line, v.argument) == key for v in self.violations):
+            return
+        shape = np.broadcast_shapes(lanes.shape, value.data.shape) if value.data.ndim == lanes.ndim else lanes.shape
+        index = np.unravel_index(int(np.argmax(np.broadcast_to(lanes, shape))), shape)
+        offset: int | None = None
+        if value.allocation is not None:
+            offset = int(np.broadcast_to(value.data, shape)[index]) - value.base
+        program = self.launch.coordinates(int(self.programs[int(index[0])]))
+        lane = tuple(int(i) for i in index[1:])
+        self.violations.append(
+            Violation(kind, self.launch.name, site.file, site.line, value.argument, program, lane, offset, message)
+        )
+
+    def roll_back(self) -> None:
+        """Take every store back, the last one first."""
+        for undo in reversed(self.undo):
+            undo.roll_back()
+
+    def complete(self) -> None:
+        """Keep what the run did."""
+        launch = self.launch
+        for violation in self.violations:
+            launch.record(violation)
+        launch.accesses.extend(self.accesses)
+        if launch.coverage is not None:
+            launch.coverage.add(self.coverage)

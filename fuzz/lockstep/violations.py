@@ -1,0 +1,37 @@
+"""What the executor reports: violations of a launch, and features that it does not have."""
+
+from dataclasses import dataclass
+from typing import Final
+
+KINDS: Final = ("out-of-bounds", "misaligned", "race", "overflow", "uninitialised", "promise")
+
+
+@dataclass(frozen=True, slots=True)
+class Violation:
+    """One thing that a kernel must not do, where it did it first.
+
+    program is the program id (x, y, z), lane the index into the accessed block, () for a scalar; byte_offset counts
+    from the first byte of the argument's tensor. Where one of them makes no sense it is None.
+    """
+
+    kind: str
+    kernel: str
+    file: str
+    line: int
+    argument: str | None
+    program: tuple[int, int, int] | None
+    lane: tuple[int, ...] | None
+    byte_offset: int | None
+    message: str
+
+    def __str__(self) -> str:
+        """The violation as one line, file and line first."""
+        return f"{self.file}:{self.line}: {self.kind} in {self.kernel}: {self.message}"
+
+
+class UnsupportedFeature(Exception):  # noqa: N818
+    """A kernel uses something that the executor does not have; the message names it and the kernel's file and line."""
+
+
+class KernelError(Exception):
+    """A kernel is wrong in a way that stops it: a failed assertion, a type error; the message names file and line."""
