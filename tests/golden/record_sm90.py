@@ -12,8 +12,6 @@ if the device and a model that claims its bits disagree anywhere.
 
 import json
 import sys
-from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
@@ -24,16 +22,16 @@ import triton.language as tl
 from numpy.typing import NDArray
 from safetensors.numpy import save_file
 from sm90_cases import (
+    F32,
     KEPT_COLUMNS,
     KEPT_ROWS,
     REGIMES,
     DotCase,
     dot_cases,
     operands,
-    scalar_inputs,
     storage,
-    stratified_floats,
 )
+from sm90_scalars import SCALARS, scalar_inputs, stratified_floats, ulp_distance
 
 from indexfuzz.lockstep import numerics
 from indexfuzz.lockstep.matrix_units import MODELS
@@ -117,53 +115,6 @@ def scalar_kernel(x_ptr, y_ptr, out_ptr, count, SIZE: tl.constexpr):
     tl.store(out + 23 * count, x + y)
 
 
-F32 = NDArray[np.float32]
-
-
-@dataclass(frozen=True)
-class Scalar:
-    """One operation, its model and by how many ulp the device may differ from it (0: same bits)."""
-
-    name: str
-    model: Callable[[F32, F32], F32]
-    ulp: int = 0
-
-
-SCALARS: Final = (
-    Scalar("log2", lambda x, _: numerics.log2_f32(x)),
-    Scalar("log", lambda x, _: numerics.log_f32(x)),
-    Scalar("exp2", lambda x, _: numerics.exp2_f32(x), 2),
-    Scalar("exp", lambda x, _: numerics.exp_f32(x), 2),
-    Scalar("sqrt", lambda x, _: numerics.sqrt_f32(x), 2),
-    Scalar("rsqrt", lambda x, _: numerics.rsqrt_f32(x), 2),
-    Scalar("divide", lambda x, y: numerics.canonical_nan(x / y), 2),
-    Scalar("divide_by_448", lambda x, _: numerics.divide_by_constant(x, 448.0)),
-    Scalar("div_rn", lambda x, y: numerics.canonical_nan(x / y)),
-    Scalar("maximum", numerics.maxnum),
-    Scalar("minimum", numerics.minnum),
-    Scalar("clamp_symmetric", lambda x, _: numerics.clamp(x, np.float32(-448), np.float32(448))),
-    Scalar("clamp", lambda x, _: numerics.clamp(x, np.float32(0), np.float32(448))),
-    Scalar("maximum_nan", numerics.maximum_nan),
-    Scalar("to_bf16", lambda x, _: numerics.round_to_bf16(x)),
-    Scalar("to_fp16", lambda x, _: numerics.round_to_fp16(x)),
-    Scalar("fma", lambda x, y: numerics.fma32(x, y, x)),
-    Scalar("contraction", lambda x, y: numerics.fma32(x, y, -(y * np.float32(0.7)))),
-    Scalar("to_int32", lambda x, _: numerics.float_to_int(x, np.int32).view(np.float32)),
-    Scalar("to_bf16_rtz", lambda x, _: numerics.truncate_to_bf16(x)),
-    Scalar("to_fp16_rtz", lambda x, _: numerics.truncate_to_fp16(x)),
-    Scalar("sqrt_rn", lambda x, _: numerics.sqrt_rn_f32(x)),
-    Scalar("multiply", lambda x, y: numerics.canonical_nan(x * y)),
-    Scalar("add", lambda x, y: numerics.canonical_nan(x + y)),
-)
-
-
-def ulp_distance(x: F32, y: F32) -> NDArray[np.int64]:
-    """Floats between two values; 0 for identical bits, huge where only one is NaN."""
-    keys = [np.where(v < 0, -0x80000000 - v, v) for v in (z.view(np.int32).astype(np.int64) for z in (x, y))]
-    distance = np.abs(keys[0] - keys[1])
-    return np.where((distance == 0) & (x.view(np.uint32) != y.view(np.uint32)), 1, distance)
-
-
 def say(*words: object) -> None:
     """Write one line at once: a run takes minutes."""
     sys.stdout.write(" ".join(str(w) for w in words) + "\n")
@@ -225,7 +176,8 @@ def record_dots(kept: dict[str, dict[str, NDArray[Any]]]) -> int:
         if not case.accumulator:
             del samples["acc"]
         tensors = kept.setdefault(case.opcode.partition(".")[0], {})
-        tensors |= {f"{case.name}/{key}": np.stack(value) for key, value in samples.items()}
+        # safetensors writes the memory of an array as it lies: it must be in C order.
+        tensors |= {f"{case.name}/{key}": np.ascontiguousarray(np.stack(value)) for key, value in samples.items()}
     say(f"dot: {wrong} differences in {compared} outputs of {len(dot_cases())} kernels")
     return wrong
 

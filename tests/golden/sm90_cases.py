@@ -131,35 +131,3 @@ def _operand(rng: np.random.Generator, regime: str, shape: tuple[int, ...], fmt:
         return to_format(signs * np.where(rng.random(shape) < 0.8, largest, gaussian), fmt)
     row_scaled = to_format(gaussian * (largest / np.abs(gaussian).max(axis=-1, keepdims=True)), fmt)
     return np.where((rng.random(shape) < 0.003) & (regime == "nan"), np.float32(np.nan), row_scaled)
-
-
-def stratified_floats(count: int) -> F32:
-    """fp32 values that matter to an e4m3fn encoder: midpoints of two codes and their neighbours, then random ones."""
-    codes = decode_fp8(np.arange(127, dtype=np.uint8), "e4m3fn").astype(np.float64)
-    centres = np.concatenate([(codes[1:] + codes[:-1]) / 2, codes, [464.0, 480.0]]).astype(np.float32)
-    near = (
-        (centres.view(np.uint32)[:, None].astype(np.int64) + np.arange(-3, 4))
-        .clip(0)
-        .astype(np.uint32)
-        .view(np.float32)
-    )
-    special = np.array([0, np.inf, np.nan, 1e-45, 1e-38, 3.4e38], np.float32)
-    rng = np.random.default_rng(20)
-    spread = np.ldexp(1 + rng.random(count), rng.integers(-14, 11, count)).astype(np.float32)
-    positive = np.concatenate([near.ravel(), special, spread])[: count // 2]
-    return np.concatenate([positive, -positive])
-
-
-def scalar_inputs(count: int) -> tuple[F32, F32]:
-    """Two fp32 vectors for the other scalar operations: powers of two and their neighbours, wide randoms, specials."""
-    rng = np.random.default_rng(21)
-    powers = np.ldexp(1.0, np.arange(-126, 128)).astype(np.float32)
-    near = (powers.view(np.uint32)[:, None] + np.arange(0, 4, dtype=np.uint32)).view(np.float32).ravel()
-    special = np.array([0.0, -0.0, np.inf, -np.inf, np.nan, -np.nan, 1e-40, -1e-40, 448, -448, 500, -500], np.float32)
-    pairs = np.stack(np.meshgrid(special, special)).reshape(2, -1)
-    whole = np.arange(-150, 130).astype(np.float32)
-    rest = count - near.size - pairs.shape[1] - whole.size
-    moderate = (rng.standard_normal(rest) * rng.choice([1.0, 30.0, 1e4, 1e-3], rest)).astype(np.float32)
-    x = np.concatenate([near, pairs[0], whole, moderate])
-    y = np.concatenate([rng.permutation(near), pairs[1], rng.permutation(whole), rng.permutation(moderate)])
-    return x, y

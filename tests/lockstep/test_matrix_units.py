@@ -28,7 +28,7 @@ def draw(rng: np.random.Generator, regime: str, shape: tuple[int, ...], fmt: str
     smallest = 2.0 ** exact.MIN_EXPONENT[fmt]
     return {
         "gaussian": lambda: quantise(gaussian, fmt),
-        "integers": lambda: rng.integers(-15, 16, shape).astype(np.float32),
+        "integers": lambda: quantise(rng.integers(-15, 16, shape), fmt),
         "wide": lambda: quantise(np.ldexp(gaussian, rng.integers(-12, 8, shape)), fmt),
         "subnormal": lambda: quantise(gaussian * smallest / 2, fmt),
         "mixed": lambda: quantise(np.where(rng.random(shape) < 0.3, gaussian * smallest, gaussian * 16), fmt),
