@@ -70,7 +70,6 @@ def _paged_mqa_logits_kernel(
     position = tl.program_id(1) * KEYS + tl.arange(0, KEYS)
     is_valid_position = position < max_model_len
     lens_ptr = context_lens_ptr + seq * context_lens_seq_stride
-    seq_logits_ptr = logits_ptr + seq * NEXT_N * logits_row_stride
 
     longest = 0
     for row in range(NEXT_N):
@@ -106,10 +105,12 @@ def _paged_mqa_logits_kernel(
             scores = tl.dot(k, tl.trans(q))
             summed = tl.sum(tl.maximum(scores, 0.0) * weights[None, :], axis=1)
             logits = tl.where(is_visible, summed * k_scale, float("-inf"))
-            tl.store(seq_logits_ptr + row * logits_row_stride + position, logits, mask=is_valid_position)
+            logits_at = (seq * NEXT_N + row) * logits_row_stride + position
+            tl.store(logits_ptr + logits_at, logits, mask=is_valid_position)
     else:
         for row in range(NEXT_N):
-            tl.store(seq_logits_ptr + row * logits_row_stride + position, float("-inf"), mask=is_valid_position)
+            logits_at = (seq * NEXT_N + row) * logits_row_stride + position
+            tl.store(logits_ptr + logits_at, float("-inf"), mask=is_valid_position)
 
 
 def paged_mqa_logits(
