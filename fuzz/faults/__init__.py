@@ -5,15 +5,18 @@ source while they are imported under a package name of their own; no file is cha
 """
 
 import tomllib
+from dataclasses import replace
 from functools import cache
 from importlib.resources import files
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field, ValidationError
 
 from indexfuzz.case import Part, first_error
 from indexfuzz.faults.planting import FaultError, edited_kernels
-from indexfuzz.implementations.base import Implementation
+
+if TYPE_CHECKING:  # imports torch, and listing faults must not
+    from indexfuzz.implementations.base import Implementation
 
 __all__ = ["Edit", "Fault", "FaultError", "load_faults", "plant"]
 
@@ -65,12 +68,13 @@ def load_faults() -> dict[str, Fault]:
     return found
 
 
-def plant(ids: tuple[str, ...]) -> Implementation:
+def plant(ids: tuple[str, ...]) -> "Implementation":
     """The built-in kernels with faults in them, as an implementation named builtin+ID+ID.
 
     Raises FaultError when there is no such fault or the kernels no longer have the text that it replaces.
     """
-    from indexfuzz.implementations.builtin import builtin  # noqa: PLC0415 - imports triton
+    from indexfuzz.implementations.builtin import builtin  # noqa: PLC0415
+
 
     faults = load_faults()
     for name in ids:
@@ -81,4 +85,4 @@ def plant(ids: tuple[str, ...]) -> Implementation:
     kernels = edited_kernels("+".join(chosen), edits)
     whole = builtin()
     stages = {stage: kernels.counterpart(function) for stage, function in whole.stages.items()}
-    return Implementation("+".join(("builtin", *chosen)), stages, whole.contract)
+    return replace(whole, name="+".join(("builtin", *chosen)), stages=stages)

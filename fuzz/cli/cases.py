@@ -1,0 +1,102 @@
+"""Commands about one case: minimize, repro and show."""
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from indexfuzz.cli.common import (
+    AsJson,
+    CaseFile,
+    Corpus,
+    DeviceName,
+    Faults,
+    Impl,
+    InputError,
+    console,
+    find_one,
+    under_test,
+    with_finding,
+)
+from indexfuzz.corpus import Entry, Record, merge, save, write
+from indexfuzz.under_test import DEFAULT_DEVICE, DEFAULT_IMPLEMENTATION
+
+
+def minimize(
+    file: CaseFile,
+    *,
+    faults: Faults,
+    impl: Impl = DEFAULT_IMPLEMENTATION,
+    device: DeviceName = DEFAULT_DEVICE,
+    out: Annotated[
+        Path | None, typer.Option(metavar="FILE", show_default="beside FILE, by its new id", help="Where to write it.")
+    ] = None,
+    seconds: Annotated[float, typer.Option(min=0.0, metavar="S", help="Stop trying after this time.")] = 60.0,
+    corpus: Corpus = None,
+) -> None:  # fmt: skip
+    """Make a failing case as small as its bug allows, and write the result to a file of its own.
+
+    Example: `indexfuzz minimize corpus/gather/0123456789abcdef.json --out small.json`
+    """
+    path, entry = find_one(file, corpus)
+    signature = with_finding(path, entry)
+    target = under_test(impl, device, faults)
+    from indexfuzz.minimize import NotFailingError, minimise  # noqa: PLC0415 - imports torch
+
+    try:
+        case, finding = minimise(entry.case, target.implementation, target.device, signature, seconds=seconds)
+    except NotFailingError as error:
+        raise InputError(str(error)) from error
+    small = Entry(case=case, finding=Record.of(finding), status=entry.status, note=entry.note, seen=(target.sighting(),))
+    if case == entry.case:
+        small = merge(entry, small)
+    try:
+        if out:
+            write(small, out)
+        else:
+            out = save(small, path.parent.parent) if path.parent.name == small.stage else path.with_name(f"{case.id}.json")
+            if not out.exists():
+                write(small, out)
+    except OSError as error:
+        raise InputError(f"cannot write to {error.filename or out}: {error.strerror}") from error
+    again = "; it was minimal already" if case == entry.case else ""
+    console().print(f"{signature}\n  {finding.detail}\n  saved as {out}{again}\n  again: {target.replay_command(out)}")
+
+
+def repro(
+    file: CaseFile,
+    *,
+    faults: Faults,
+    impl: Impl = DEFAULT_IMPLEMENTATION,
+    device: DeviceName = DEFAULT_DEVICE,
+    corpus: Corpus = None,
+) -> None:
+    """Print a script that shows the bug with torch, triton and the kernel alone, to hand to whoever mends it.
+
+    Example: `indexfuzz repro corpus/gather/0123456789abcdef.json > bug.py && python bug.py`
+    """
+    path, entry = find_one(file, corpus)
+    with_finding(path, entry)
+    target = under_test(impl, device, faults)
+    from indexfuzz.implementations.base import ImplementationError  # noqa: PLC0415 - imports torch
+    from indexfuzz.repro import ReproError, script  # noqa: PLC0415
+
+    try:
+        typer.echo(script(entry, target), nl=False)
+    except (ReproError, ImplementationError) as error:
+        raise InputError(f"{path}: {error}") from error
+
+
+def show(file: CaseFile, *, corpus: Corpus = None, as_json: AsJson = False) -> None:
+    """Show a case and its first wrong element: what is special about it, what came out, what should have.
+
+    Example: `indexfuzz show 0123456789abcdef`
+    """
+    path, entry = find_one(file, corpus)
+    if as_json:
+        typer.echo(json.dumps({"file": str(path), "id": entry.case.id, **entry.model_dump(mode="json")}, indent=1))
+        return
+    from indexfuzz.cli.describe import print_entry  # noqa: PLC0415
+
+    print_entry(path, entry, console())

@@ -1,0 +1,115 @@
+"""What several commands share: options, where the corpus lies, and how findings are printed."""
+
+import os
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from indexfuzz.corpus import CorpusError, Entry, files, is_entry, load
+from indexfuzz.under_test import UnderTest, put_under_test
+
+NOTHING_NEW, FINDINGS, USAGE_ERROR, INTERNAL_ERROR = 0, 1, 2, 3
+
+
+class InputError(Exception):
+    """Something that the user gave cannot be used. One sentence."""
+
+
+Impl = Annotated[
+    str, typer.Option("--impl", metavar="NAME[:PATH]", help="What to test; `indexfuzz impls` lists what there is.")
+]
+DeviceName = Annotated[
+    str,
+    typer.Option(
+        "--device",
+        metavar="lockstep|interpreter|cuda",
+        help="Where kernels run: lockstep, a checking executor on the CPU; cuda, a GPU; or Triton's own interpreter.",
+    ),
+]
+Faults = Annotated[
+    list[str],
+    typer.Option("--fault", metavar="ID", default_factory=list, show_default=False,
+                 help="Plant this bug in the built-in kernels first; repeat for several. `indexfuzz faults` lists them."),
+]  # fmt: skip
+Corpus = Annotated[
+    Path | None,
+    typer.Option("--corpus", metavar="DIR", show_default="corpus/ of the checkout, else of this folder",
+                 help="Where known findings are."),
+]  # fmt: skip
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for scripts instead of text.")]
+CaseFile = Annotated[str, typer.Argument(metavar="FILE", help="A corpus file, or the id of a case in the corpus.")]
+
+
+def default_corpus() -> Path:
+    """`corpus/` of the checkout that this package runs from, or else of the current folder."""
+    checkout = Path(__file__).resolve().parents[2]
+    if (checkout / "pyproject.toml").is_file() and (checkout / "corpus").is_dir():
+        found = checkout / "corpus"
+        return found.relative_to(Path.cwd()) if found.is_relative_to(Path.cwd()) else found
+    return Path("corpus")
+
+
+def under_test(spec: str, device: str, faults: list[str]) -> UnderTest:
+    """What the options name. Triton reads TRITON_INTERPRET when it is imported, so its device needs a new process.
+
+    Raises SetupError.
+    """
+    if device == "interpreter" and os.environ.get("TRITON_INTERPRET") != "1":
+        sys.stdout.flush()
+        environment = os.environ | {"TRITON_INTERPRET": "1"}
+        os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], environment)  # noqa: S606 - ourselves
+    target = put_under_test(spec, device, tuple(faults))
+    import torch  # noqa: PLC0415 - takes a second, and --help needs none of it
+
+    torch.set_num_threads(1)
+    return target
+
+
+def find(name: str, corpus: Path | None) -> list[Path]:
+    """The files that a FILE, ID or DIR stands for.
+
+    Raises InputError when there are none.
+    """
+    path = Path(name)
+    if path.is_dir():
+        found = files(path) or sorted(file for file in path.glob("*.json") if is_entry(file))
+        if not found:
+            raise InputError(f"{name}: no corpus files (<stage>/<id>.json) in this folder")
+        return found
+    if path.exists():
+        return [path]
+    where = corpus or default_corpus()
+    found = [file for file in files(where) if file.stem.startswith(name)] if name else []
+    if not found:
+        raise InputError(f"{name}: no such file or folder, and no case in {where} has an id that starts so")
+    return found
+
+
+def find_one(name: str, corpus: Path | None = None) -> tuple[Path, Entry]:
+    """The one entry that a FILE or ID stands for.
+
+    Raises InputError when there is none or more than one, CorpusError when it cannot be read.
+    """
+    found = find(name, corpus)
+    if len(found) > 1:
+        raise InputError(f"{name} stands for {len(found)} files, this command takes one; the first is {found[0]}")
+    return found[0], load(found[0])
+
+
+def with_finding(path: Path, entry: Entry) -> str:
+    """The signature of an entry.
+
+    Raises CorpusError when it has none.
+    """
+    if entry.finding is None:
+        raise CorpusError(f"{path}: finding: this case never showed one")
+    return entry.finding.signature
+
+
+def console(*, err: bool = False) -> Console:
+    """A console that prints what it is given: no markup, no guessing at colours, no wrapping of piped output."""
+    wide = None if (sys.stderr if err else sys.stdout).isatty() else 200
+    return Console(stderr=err, markup=False, highlight=False, emoji=False, soft_wrap=True, width=wide)

@@ -1,0 +1,85 @@
+"""Commands that list what there is: impls, faults, presets, and the benchmarks."""
+
+import importlib
+import json
+from typing import Annotated, Any
+
+import typer
+from rich.table import Table
+from rich.text import Text
+
+from indexfuzz.bench import BENCHES
+from indexfuzz.cli.common import AsJson, InputError, console
+
+
+def _print(rows: list[dict[str, Any]], columns: dict[str, str], *, as_json: bool) -> None:
+    """Rows as JSON, or the columns `field -> heading` of them as a table."""
+    if as_json:
+        typer.echo(json.dumps(rows, indent=1))
+        return
+    table = Table(box=None, pad_edge=False, padding=(0, 3, 0, 0))
+    for number, heading in enumerate(columns.values()):
+        table.add_column(heading, no_wrap=number == 0)
+    for row in rows:
+        table.add_row(*(Text(str(row[field])) for field in columns))
+    console().print(table)
+
+
+def impls(*, as_json: AsJson = False) -> None:
+    """List what can be put under test with --impl.
+
+    Example: `indexfuzz impls`
+    """
+    from indexfuzz.implementations import available  # noqa: PLC0415
+
+    rows = [{"name": name, "description": description} for name, description in available()]
+    _print(rows, {"name": "--impl", "description": "what it is"}, as_json=as_json)
+
+
+def faults(*, as_json: AsJson = False) -> None:
+    """List the bugs that can be planted in the built-in kernels with --fault.
+
+    Example: `indexfuzz faults`, then `indexfuzz run --fault rope-result-discarded`
+    """
+    from indexfuzz.faults import load_faults  # noqa: PLC0415
+
+    rows = [
+        {"id": f.id, "title": f.title, "class": f.kind, "stage": f.stage, "trigger": f.trigger, "source": f.source}
+        for f in load_faults().values()
+    ]
+    _print(rows, {"id": "--fault", "stage": "stage", "title": "what is wrong", "source": "where it comes from"}, as_json=as_json)
+
+
+def presets(*, as_json: AsJson = False) -> None:
+    """List the published models whose indexer --preset takes the shape of.
+
+    Example: `indexfuzz presets`, then `indexfuzz run --preset glm-5`
+    """
+    from indexfuzz.presets import PRESETS  # noqa: PLC0415
+
+    rows = [
+        {"name": name, "title": p.title, "model": p.model.model_dump(mode="json"), "style": p.style,
+         "placement": p.placement, "block_sizes": p.block_sizes, "source": p.source,
+         "shape": f"{p.model.num_heads} heads of {p.model.head_dim}, rope_dim {p.model.rope_dim} {p.style} {p.placement}, "
+                  f"top {p.model.index_topk}"}
+        for name, p in PRESETS.items()
+    ]  # fmt: skip
+    _print(rows, {"name": "--preset", "title": "model", "shape": "shape", "source": "source"}, as_json=as_json)
+
+
+def bench(
+    name: Annotated[str | None, typer.Argument(metavar="NAME", help="Which benchmark; leave out to list them.")] = None,
+    *,
+    as_json: AsJson = False,
+) -> None:
+    """Measure IndexFuzz itself.
+
+    Example: `indexfuzz bench lockstep --json`
+    """
+    if name is None:
+        rows = [{"name": bench, "description": description} for bench, (_, description) in BENCHES.items()]
+        _print(rows, {"name": "NAME", "description": "what it measures"}, as_json=as_json)
+        return
+    if name not in BENCHES:
+        raise InputError(f"no benchmark {name!r}; choose one of {', '.join(BENCHES)}")
+    raise typer.Exit(importlib.import_module(BENCHES[name][0]).main(as_json=as_json))

@@ -1,0 +1,89 @@
+"""The command `replay`: run kept cases again."""
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from indexfuzz.cli.common import (
+    FINDINGS,
+    INTERNAL_ERROR,
+    USAGE_ERROR,
+    AsJson,
+    Corpus,
+    DeviceName,
+    Faults,
+    Impl,
+    console,
+    default_corpus,
+    find,
+    under_test,
+)
+from indexfuzz.corpus import CorpusError, files, load
+from indexfuzz.replay import FAILING, Replay
+from indexfuzz.replay import replay as replay_entry
+from indexfuzz.under_test import DEFAULT_DEVICE, DEFAULT_IMPLEMENTATION, UnderTest, summary_line
+
+STYLES = {"FIXED": "green", "PASSES": "green", "STILL FAILS": "red", "CHANGED": "yellow", "ERROR": "magenta"}
+
+
+def replay(
+    cases: Annotated[
+        list[str],
+        typer.Argument(metavar="[FILE|ID|DIR]...", default_factory=list, show_default="the whole corpus",
+                       help="Corpus files, ids of cases in the corpus, or folders of them."),
+    ],
+    *,
+    faults: Faults,
+    impl: Impl = DEFAULT_IMPLEMENTATION,
+    device: DeviceName = DEFAULT_DEVICE,
+    corpus: Corpus = None,
+    as_json: AsJson = False,
+) -> None:  # fmt: skip
+    """Run cases of the corpus again and say what became of each, a line each.
+
+    FIXED: the finding is gone. STILL FAILS: it is still there. CHANGED: the case fails in another way. PASSES: a case
+    that is not expected to fail does not. ERROR: it could not be run.
+
+    The exit code is 1 when anything fails, else 2 or 3 when there was an error.
+
+    Example: `indexfuzz replay corpus/gather --impl vllm:vllm-0.22.0.whl`
+    """
+    paths = [path for name in cases for path in find(name, corpus)] or files(corpus or default_corpus())
+    target = under_test(impl, device, faults)
+    out, rows, codes = console(), [], {0}
+    for path in paths:
+        result, code = _replay_file(path, target)
+        codes.add(code)
+        rows.append(_row(path, result))
+        if not as_json:
+            out.print(f"{result.status:<11}", style=STYLES[result.status], end=" ")
+            out.print(f"{path}  {_explanation(result)}".rstrip())
+    if as_json:
+        typer.echo(json.dumps({"implementation": target.implementation.name, "device": device, "cases": rows}, indent=1))
+    elif not paths:
+        out.print(f"no cases in {corpus or default_corpus()}")
+    raise typer.Exit(FINDINGS if FINDINGS in codes else max(codes))
+
+
+def _replay_file(path: Path, target: UnderTest) -> tuple[Replay, int]:
+    """Replay one file; whatever goes wrong concerns this file alone."""
+    try:
+        result = replay_entry(load(path), target)
+    except CorpusError as error:
+        return Replay("ERROR", message=str(error).removeprefix(f"{path}: ")), USAGE_ERROR
+    except Exception as error:  # noqa: BLE001 - the other cases still count
+        return Replay("ERROR", message=f"internal error: {type(error).__name__}: {error}"), INTERNAL_ERROR
+    if result.status == "ERROR":
+        return result, USAGE_ERROR
+    return result, FINDINGS if result.status in FAILING else 0
+
+
+def _explanation(result: Replay) -> str:
+    return result.message or (summary_line(result.findings[0]) if result.findings else "")
+
+
+def _row(path: Path, result: Replay) -> dict[str, Any]:
+    findings = [finding.as_json() for finding in result.findings]
+    return {"file": str(path), "status": result.status, "message": result.message, "findings": findings}

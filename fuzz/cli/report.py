@@ -1,0 +1,63 @@
+"""How a campaign ends: as text for people, as data for scripts."""
+
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from indexfuzz.campaign.loop import Summary
+from indexfuzz.campaign.settings import Settings
+from indexfuzz.under_test import UnderTest
+
+
+def print_summary(summary: Summary, saved: dict[str, Path], target: UnderTest, console: Console) -> None:
+    """Print what was tried and what was found."""
+    rate = summary.cases / summary.seconds if summary.seconds else 0.0
+    end = "interrupted after" if summary.interrupted else "done:"
+    console.print(f"{end} {summary.cases} cases in {summary.seconds:.1f} s, {rate:.1f} cases/s")
+    _print_counts(console, "stages run", summary.stages)
+    _print_counts(console, "outside the contract", summary.outside)
+    _print_counts(console, "not executable here", summary.unsupported)
+    _print_counts(console, "known findings", summary.known)
+    for stage, tiers in summary.ratios.items():
+        largest = ", ".join(f"{ratio:.3f} ({tier})" for tier, ratio in tiers.items())
+        console.print(f"  largest error / bound in {stage}: {largest}")
+    if not summary.findings:
+        console.print("nothing new", style="green")
+    for found in summary.findings:
+        finding = found.finding
+        console.print(f"\n{finding.signature}", style="bold red")
+        console.print(f"  {finding.detail}")
+        if finding.location:
+            console.print(f"  at {finding.location}")
+        if path := saved.get(finding.signature):
+            console.print(f"  saved as {path}")
+            console.print(f"  again: {target.replay_command(path)}")
+
+
+def _print_counts(console: Console, what: str, counts: dict[str, int]) -> None:
+    if counts:
+        console.print(f"  {what}: " + ", ".join(f"{name} {count}" for name, count in counts.items()))
+
+
+def as_data(summary: Summary, saved: dict[str, Path], settings: Settings, target: UnderTest) -> dict[str, Any]:
+    """The summary as plain JSON data."""
+    return {
+        "implementation": target.implementation.name,
+        "device": target.device.name,
+        "seed": settings.seed,
+        "shard": list(settings.shard),
+        "cases": summary.cases,
+        "seconds": round(summary.seconds, 3),
+        "interrupted": summary.interrupted,
+        "findings": [
+            found.finding.as_json()
+            | {"case": found.case.id, "file": str(saved.get(found.finding.signature, ""))}
+            for found in summary.findings
+        ],
+        "known": dict(summary.known),
+        "stages": dict(summary.stages),
+        "outside": dict(summary.outside),
+        "unsupported": dict(summary.unsupported),
+        "largest_error_over_bound": summary.ratios,
+    }

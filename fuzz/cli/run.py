@@ -1,0 +1,145 @@
+"""The command `run`: a campaign with live progress."""
+
+import json
+import secrets
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Annotated, get_args
+
+import typer
+
+from indexfuzz import corpus as corpus_files
+from indexfuzz.case import Regime
+from indexfuzz.cli.common import (
+    FINDINGS,
+    INTERNAL_ERROR,
+    NOTHING_NEW,
+    AsJson,
+    DeviceName,
+    Faults,
+    Impl,
+    InputError,
+    console,
+    default_corpus,
+    under_test,
+)
+from indexfuzz.corpus import STAGES
+from indexfuzz.presets import PRESETS
+from indexfuzz.under_test import DEFAULT_DEVICE, DEFAULT_IMPLEMENTATION
+
+DEFAULT_SECONDS = 60.0
+
+
+def run(
+    *,
+    faults: Faults,
+    stage: Annotated[
+        list[str],
+        typer.Option(metavar="NAME", default_factory=list, show_default="all that the implementation has",
+                     help=f"Test only this stage; repeat for several. One of {', '.join(sorted(STAGES))}."),
+    ],
+    values: Annotated[
+        list[str],
+        typer.Option(metavar="REGIME", default_factory=list, show_default="all but nonfinite",
+                     help=f"Draw values of this kind only; repeat for several. One of {', '.join(get_args(Regime))}."),
+    ],
+    impl: Impl = DEFAULT_IMPLEMENTATION,
+    device: DeviceName = DEFAULT_DEVICE,
+    preset: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help=f"Take the model's shape from this one: {', '.join(PRESETS)}.",
+                     show_default="any shape"),
+    ] = None,
+    seconds: Annotated[
+        float | None,
+        typer.Option(min=0.0, metavar="S", show_default="60, or up to the first finding", help="Stop after this time."),
+    ] = None,
+    cases: Annotated[int | None, typer.Option(min=1, metavar="N", help="Stop after this many cases.")] = None,
+    seed: Annotated[int | None, typer.Option(min=0, metavar="N", show_default="random", help="Makes a run repeatable.")] = None,
+    shard: Annotated[
+        str, typer.Option(metavar="I/N", help="Be worker I of N: each of them tries cases of its own.")
+    ] = "1/1",
+    corpus: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", show_default="corpus/ of the checkout, else of this folder",
+                     help="Findings kept here are known and do not count; new ones are written here."),
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(metavar="DIR", show_default="--corpus", help="Write new findings here instead.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:  # fmt: skip
+    """Draw cases, run them on the kernels, compare with the reference; keep a minimal case of every new finding.
+
+    Without --seconds and --cases it stops at the first new finding, or after 60 seconds. The exit code is 0 when
+    nothing new was found, 1 when something was.
+
+    Examples:
+
+    - `indexfuzz run --seconds 60` fuzzes the built-in kernels for a minute
+
+    - `indexfuzz run --impl vllm:vllm-0.22.0.whl --stage gather` tests vLLM's gather
+
+    - `indexfuzz run --fault rope-result-discarded` shows what a finding looks like
+    """
+    if seconds is not None and cases is not None:
+        raise InputError("--seconds and --cases exclude each other; give one of them")
+    only = _each_known("--stage", stage, STAGES)
+    regimes = _each_known("--values", values, get_args(Regime))
+    worker = _shard(shard)
+    if preset is not None:
+        _each_known("--preset", [preset], PRESETS)
+    target = under_test(impl, device, faults)
+
+    from indexfuzz.campaign.loop import Campaign  # noqa: PLC0415 - imports torch
+    from indexfuzz.campaign.settings import Settings  # noqa: PLC0415
+    from indexfuzz.cli.progress import Progress  # noqa: PLC0415
+    from indexfuzz.cli.report import as_data, print_summary  # noqa: PLC0415
+
+    kept = corpus or default_corpus()
+    settings = Settings(
+        target.implementation,
+        target.device,
+        only=frozenset(only),
+        preset=PRESETS[preset] if preset else None,
+        values=tuple(regimes),  # type: ignore[arg-type]
+        seconds=DEFAULT_SECONDS if seconds is None and cases is None else seconds,
+        cases=cases,
+        seed=secrets.randbelow(1 << 32) if seed is None else seed,
+        shard=worker,
+        known=corpus_files.known_signatures(kept, target.implementation.name),
+    )
+    first_only = seconds is None and cases is None
+    progress = Progress(settings, target, out or kept, console(err=as_json), first_only=first_only)
+    with progress:
+        summary = Campaign(settings, progress.listen).run()
+    if progress.stopped_itself:
+        summary.interrupted = False
+    if as_json:
+        typer.echo(json.dumps(as_data(summary, progress.saved, settings, target), indent=1))
+    else:
+        print_summary(summary, progress.saved, target, console())
+    raise typer.Exit(FINDINGS if summary.findings else INTERNAL_ERROR if summary.cases == 0 and summary.unsupported else NOTHING_NEW)
+
+
+def _each_known(option: str, words: list[str], choices: Iterable[str]) -> list[str]:
+    """The words of a repeated option, which may also be separated by commas.
+
+    Raises InputError for one that is no choice.
+    """
+    given = [word for text in words for word in text.split(",") if word]
+    for word in given:
+        if word not in choices:
+            raise InputError(f"{option}: no {word!r}; choose from {', '.join(sorted(choices))}")
+    return given
+
+
+def _shard(text: str) -> tuple[int, int]:
+    """I/N as two numbers, 1 <= I <= N.
+
+    Raises InputError.
+    """
+    index, slash, of = text.partition("/")
+    if not (slash and index.isdecimal() and of.isdecimal() and 1 <= int(index) <= int(of)):
+        raise InputError(f"--shard: {text!r} must be I/N with 1 <= I <= N, such as 1/4")
+    return int(index), int(of)

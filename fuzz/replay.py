@@ -1,0 +1,58 @@
+"""Run the case of a corpus entry again and say what became of its finding."""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+from indexfuzz.corpus import WHOLE, Entry
+from indexfuzz.finding import Finding
+from indexfuzz.under_test import UnderTest
+
+if TYPE_CHECKING:
+    from indexfuzz.differential import Outcome
+
+Status = Literal["FIXED", "STILL FAILS", "CHANGED", "PASSES", "ERROR"]
+FAILING: frozenset[Status] = frozenset({"STILL FAILS", "CHANGED"})
+
+
+@dataclass(frozen=True)
+class Replay:
+    """What became of an entry.
+
+    FIXED: an open finding is gone. STILL FAILS: its signature is back. CHANGED: it fails in another way. PASSES: a
+    guard or a fixed finding, and nothing is wrong. ERROR: the question could not be asked; `message` says why.
+    """
+
+    status: Status
+    findings: tuple[Finding, ...] = ()
+    message: str = ""
+
+
+def replay(entry: Entry, target: UnderTest) -> Replay:
+    """Run an entry's case on an implementation and compare with what the entry says."""
+    from indexfuzz.devices.base import UnsupportedKernelError  # noqa: PLC0415 - imports torch
+    from indexfuzz.differential import run  # noqa: PLC0415
+
+    try:
+        outcome = run(entry.case, target.implementation, target.device)
+    except UnsupportedKernelError as error:
+        return Replay("ERROR", message=f"the device cannot run it: {error}")
+    findings = tuple(outcome.findings)
+    if entry.finding and any(finding.signature == entry.finding.signature for finding in findings):
+        return Replay("STILL FAILS", findings)
+    if findings:
+        return Replay("CHANGED", findings)
+    if untested := _untested(entry, outcome, target):
+        return Replay("ERROR", message=untested)
+    return Replay("FIXED" if entry.status == "open" else "PASSES")
+
+
+def _untested(entry: Entry, outcome: "Outcome", target: UnderTest) -> str:
+    """Why a run without findings says nothing about the entry; empty when it does say something."""
+    stage, name = entry.stage, target.implementation.name
+    if stage in outcome.stages or stage == WHOLE:
+        return ""
+    if stage in outcome.outside:
+        return f"outside the contract of {name}: {outcome.outside[stage]}"
+    if stage not in target.implementation.stages:
+        return f"{name} has no stage {stage}"
+    return f"the case does not reach the stage {stage}"

@@ -1,0 +1,86 @@
+"""What is put under test and where it runs, from the words that a user types."""
+
+import datetime
+import shlex
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from indexfuzz.corpus import Sighting
+from indexfuzz.finding import Finding
+
+if TYPE_CHECKING:  # these import torch, and `indexfuzz --help` must not
+    from indexfuzz.devices.base import Device
+    from indexfuzz.implementations.base import Implementation
+
+DEFAULT_IMPLEMENTATION = "builtin"
+DEFAULT_DEVICE = "lockstep"
+
+
+class SetupError(Exception):
+    """What the user asked for cannot be put under test. One sentence that says why."""
+
+
+@dataclass(frozen=True)
+class UnderTest:
+    """An implementation on a device, and the words that name both."""
+
+    implementation: "Implementation"
+    device: "Device"
+    spec: str
+    faults: tuple[str, ...] = ()
+
+    def replay_command(self, file: Path) -> str:
+        """The command line that runs the case of a file again in the same way."""
+        words = ["indexfuzz", "replay", str(file)]
+        if self.spec != DEFAULT_IMPLEMENTATION:
+            words += ["--impl", self.spec]
+        for fault in self.faults:
+            words += ["--fault", fault]
+        if self.device.name != DEFAULT_DEVICE:
+            words += ["--device", self.device.name]
+        return shlex.join(words)
+
+    def sighting(self) -> Sighting:
+        """The evidence of a finding made here and now."""
+        return Sighting(
+            implementation=self.implementation.name,
+            device=self.device.name,
+            triton=_version("triton"),
+            torch=_version("torch"),
+            date=datetime.datetime.now(datetime.UTC).date().isoformat(),
+        )
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "unknown"
+
+
+def put_under_test(
+    spec: str = DEFAULT_IMPLEMENTATION, device: str = DEFAULT_DEVICE, faults: tuple[str, ...] = ()
+) -> UnderTest:
+    """Load an implementation, plant faults in it, and open a device.
+
+    Raises SetupError when one of them is not to be had.
+    """
+    from indexfuzz import devices, implementations  # noqa: PLC0415 - imports torch
+    from indexfuzz.faults import FaultError, plant  # noqa: PLC0415
+    from indexfuzz.implementations.base import ImplementationError  # noqa: PLC0415
+
+    if faults and spec != DEFAULT_IMPLEMENTATION:
+        raise SetupError(f"faults are planted in the built-in kernels only, not in {spec}; leave out one of the two")
+    try:
+        opened = devices.open_device(device)
+        implementation = plant(faults) if faults else implementations.load(spec)
+    except (ImplementationError, FaultError, devices.DeviceError) as error:
+        raise SetupError(str(error)) from error
+    return UnderTest(implementation, opened, spec, faults)
+
+
+def summary_line(finding: Finding) -> str:
+    """A finding as one line: signature and detail."""
+    return f"{finding.signature}: {finding.detail}"
