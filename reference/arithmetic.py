@@ -88,7 +88,7 @@ class Arithmetic:
     """Whether log2 is exact at powers of two; where it is not, the scale above an exact power of two is legal, too."""
 
     weight_rounding: float = 0.0
-    """Relative error of the head weights as used: 0 for fp32, 2**-9 where the contract declares bf16."""
+    """Relative error of the head weights as used: 0 for fp32, 2**-8 where the contract declares bf16."""
 
     extra_roundings: int = 0
     """fp32 multiplications per head beyond weight and key scale, such as a softmax scale that is not folded in."""
