@@ -30,6 +30,7 @@ class Loader:
     `provide` maps dotted names to the objects that stand for them ("vllm.platforms.current_platform"). `execute` maps
     the dotted name of a module to the names wanted from it: only the top-level statements those need are executed, so
     unrelated code in the same file can neither fail nor import anything. An empty sequence executes the whole file.
+    A name that is provided replaces the one of an executed module.
     """
 
     def __init__(
@@ -93,6 +94,7 @@ class Loader:
         finally:
             self._names.loading -= 1
             del sys.modules[module.__name__]
+        vars(module).update(self._names.provided_in(name))
         return module
 
     def _import(

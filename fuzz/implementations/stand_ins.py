@@ -41,6 +41,11 @@ class Names:
             return executed
         return self._inert.setdefault(name, StandIn(name, self))
 
+    def provided_in(self, module: str) -> dict[str, object]:
+        """Return the provided names that lie directly in a module."""
+        parts = {name: name.rpartition(".") for name in self._provided}
+        return {last: self._provided[name] for name, (parent, _, last) in parts.items() if parent == module}
+
 
 class StandIn:
     """An inert object in place of one dotted name."""

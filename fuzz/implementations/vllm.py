@@ -13,11 +13,13 @@ import torch
 from torch import Tensor
 
 from indexfuzz.implementations.base import Implementation, StageFunction
+from indexfuzz.implementations.formats import format_of
 from indexfuzz.implementations.loader import Loader
 from indexfuzz.implementations.source import Project, open_project
 from indexfuzz.implementations.vllm_caller import Caller
 from indexfuzz.implementations.vllm_contract import VllmContract
-from indexfuzz.implementations.vllm_platform import FP8_DTYPES, provided
+from indexfuzz.implementations.vllm_platform import provided
+from indexfuzz.terms import Promises
 
 KNOWN_VERSIONS = "0.21 to 0.33"
 _OPS = "vllm.v1.attention.ops.rocm_aiter_mla_sparse"
@@ -43,7 +45,8 @@ def load(path: str | Path) -> Implementation:
         "prefill_logits": kernels.mqa_logits,
         "paged_logits": kernels.paged_mqa_logits,
     }
-    return Implementation(project.label, stages, VllmContract.read(project), notes=(f"read from {path}",))
+    promises = Promises(gather_padding="undefined", hidden_logits="minus-infinity")
+    return Implementation(project.label, stages, VllmContract.read(project), promises, notes=(f"read from {path}",))
 
 
 class Kernels:
@@ -87,7 +90,7 @@ class Kernels:
         layout: str,
     ) -> None:
         """Gather keys into k_fp8 [N,D] and k_scale [N]; the caller's scales are a uint8 [N,4] buffer."""
-        read = self.module(_format(k_fp8)).cp_gather_indexer_k_quant_cache_triton
+        read = self.module(format_of(k_fp8)).cp_gather_indexer_k_quant_cache_triton
         options = {"cache_layout": "NORMAL"} if _is_block_flat(layout, cache.shape[1]) else {}
         read(cache, k_fp8, _bytes(k_scale), block_table, cu_seqlens, token_to_seq, **options)
 
@@ -95,7 +98,7 @@ class Kernels:
         self, q_fp8: Tensor, k_fp8: Tensor, k_scale: Tensor, weights: Tensor, ks: Tensor, ke: Tensor, logits: Tensor
     ) -> None:
         """Fill logits [M,N]; the caller's scales reach this function as fp32 [N,1]."""
-        score = self.module(_format(k_fp8)).rocm_fp8_mqa_logits
+        score = self.module(format_of(k_fp8)).rocm_fp8_mqa_logits
         logits.copy_(score(q_fp8, (k_fp8, k_scale.unsqueeze(1)), weights, ks, ke))
 
     def paged_mqa_logits(
@@ -110,7 +113,7 @@ class Kernels:
         layout: str,
     ) -> None:
         """Fill logits [B*next_n, max_model_len]; vLLM leaves a row untouched behind its length, here that is -inf."""
-        score = self.module(_format(q_fp8)).rocm_fp8_paged_mqa_logits
+        score = self.module(format_of(q_fp8)).rocm_fp8_paged_mqa_logits
         takes_ratio = "compress_ratio" in inspect.signature(score).parameters
         flat = takes_ratio and _is_block_flat(layout, cache.shape[1])
         options = {"compress_ratio": _BLOCK_FLAT_RATIO} if flat else {}
@@ -144,10 +147,6 @@ class _Workspace:
 
 def _is_block_flat(layout: str, block_size: int) -> bool:
     return layout == "normal" and block_size > 1
-
-
-def _format(tensor: Tensor) -> str:
-    return next(name for name, dtype in FP8_DTYPES.items() if dtype == tensor.dtype)
 
 
 def _bytes(k_scale: Tensor) -> Tensor:

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from indexfuzz.case import Case
+from indexfuzz.implementations.contracts import first_reason
 from indexfuzz.implementations.loader import Loader
 from indexfuzz.implementations.source import Project
 from indexfuzz.implementations.vllm_platform import MultipleOf, provided
@@ -75,7 +76,7 @@ class VllmContract:
         )
 
     def _outside_rope(self, case: Case) -> str | None:
-        return _first(
+        return first_reason(
             (case.rope.placement != "first", f"Indexer.forward rotates the first dims ({_INDEXER})"),
             (case.memory.q_pad > 0, f"q is the dense output of a linear layer ({_INDEXER})"),
         )
@@ -83,7 +84,7 @@ class VllmContract:
     def _outside_cache(self, case: Case) -> str | None:
         size, layout, model = case.cache.block_size, case.cache.layout, case.model
         flat = layout == "normal" and size > 1
-        return _first(
+        return first_reason(
             (not self._advertises(size), f"block_size {size} is not advertised ({_BACKEND})"),
             (model.head_dim not in self.head_sizes, f"head_dim {model.head_dim} is not advertised ({_BACKEND})"),
             (model.quant_group != model.head_dim, f"every key has one scale ({_OPS})"),
@@ -95,7 +96,7 @@ class VllmContract:
 
     def _outside_writer(self, case: Case) -> str | None:
         flat = case.cache.layout == "normal" and case.cache.block_size > 1
-        return _first(
+        return first_reason(
             (flat, f"another kernel writes NORMAL pages of several tokens ({_OPS}, skip_k_cache_insert)"),
             (case.memory.k_pad > 0, f"k is the dense output of k_norm ({_INDEXER})"),
             (case.memory.slots != "int64", "slot_mapping is int64 (vllm/v1/worker/block_table.py)"),
@@ -103,21 +104,16 @@ class VllmContract:
         )
 
     def _outside_gather(self, case: Case) -> str | None:
-        return _first((case.batch.gather_pad > 0, f"exactly total_seq_lens keys are gathered ({_OPS})"))
+        return first_reason((case.batch.gather_pad > 0, f"exactly total_seq_lens keys are gathered ({_OPS})"))
 
     def _outside_paged(self, case: Case) -> str | None:
         flat = case.cache.layout == "normal" and case.cache.block_size > 1
         refused = case.model.fp8 == "e4m3fnuz" or not self.runs_without_aiter
-        return _first(
+        return first_reason(
             (not case.batch.decode, f"steps without decode requests skip this stage ({_OPS})"),
             (not flat and refused, f"without AITER the indexer refuses to run ({_DISPATCH})"),
             (flat and case.model.num_heads not in _TILED_HEADS, "no model has this many index heads"),
         )
-
-
-def _first(*clauses: tuple[bool, str]) -> str | None:
-    """The reason of the first clause that holds."""
-    return next((reason for holds, reason in clauses if holds), None)
 
 
 def _backend(project: Project) -> Any:

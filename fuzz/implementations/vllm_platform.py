@@ -8,7 +8,7 @@ import torch
 import triton
 import triton.language as tl
 
-FP8_DTYPES = {"e4m3fn": torch.float8_e4m3fn, "e4m3fnuz": torch.float8_e4m3fnuz}
+from indexfuzz.implementations.formats import FP8_DTYPES
 
 
 @dataclass(frozen=True)

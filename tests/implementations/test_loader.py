@@ -119,6 +119,15 @@ class TestExecution:
         assert (loader.load("toy.ops").helper, loader.load("toy.ops").near.helper) == (5, 5)
         assert loader.replaced == ()
 
+    def test_a_provided_name_replaces_that_of_an_executed_file(self, tmp_path):
+        files = {
+            "toy/ops.py": "from toy.near import a, b\n",
+            "toy/near.py": "def a():\n    return b()\ndef b():\n    1 / 0\n",
+        }
+        loader = make(tmp_path, files, {"toy.near.b": lambda: 7}, {"toy.ops": (), "toy.near": ("a",)})
+        ops = loader.load("toy.ops")
+        assert (ops.a(), ops.b()) == (7, 7)
+
     def test_only_what_is_wanted_runs(self, tmp_path):
         text = "import absent\nBAD = 1 / 0\ndef good():\n    return 7\n"
         loader = make(tmp_path, {"toy/ops.py": text}, execute={"toy.ops": ("good",)})

@@ -1,0 +1,161 @@
+"""AITER's Triton kernels for the indexer's logits, from a wheel, an unpacked wheel or a checkout.
+
+`fp8_mqa_logits` and `deepgemm_fp8_paged_mqa_logits` of aiter/ops/triton/attention, with their wrappers' defaults, run
+as on a GPU for which AITER has no Gluon kernels: gfx942 for e4m3fnuz prefill, an RDNA GPU otherwise. Gluon, HIP and
+FlyDSL kernels cannot run outside their GPUs and are left out.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from types import ModuleType, SimpleNamespace
+from typing import Any
+
+from torch import Tensor
+
+from indexfuzz.case import Case
+from indexfuzz.implementations.base import Implementation, StageFunction
+from indexfuzz.implementations.contracts import first_reason
+from indexfuzz.implementations.formats import FP8_DTYPES, format_of
+from indexfuzz.implementations.loader import Loader
+from indexfuzz.implementations.source import Project, open_project
+from indexfuzz.reference.layout import resolve
+
+KNOWN_VERSIONS = "of August 2026"
+_PREFILL = "aiter.ops.triton.attention.fp8_mqa_logits"
+_PAGED = "aiter.ops.triton.attention.pa_mqa_logits"
+_PREFILL_KERNEL = "aiter.ops.triton._triton_kernels.attention.fp8_mqa_logits"
+_PAGED_KERNEL = "aiter.ops.triton._triton_kernels.attention.pa_mqa_logits"
+_PREFILL_FILE, _PAGED_FILE = f"{_PREFILL.replace('.', '/')}.py", f"{_PAGED.replace('.', '/')}.py"
+_PLAIN_TRITON_GPU = "gfx1201"
+_COMPUTE_UNITS = 16
+"""Of the stand-in GPU: the paged kernel splits every row over so many programs that they fill it."""
+_CHUNK_K = 256
+"""Default of the paged wrapper: keys that a program scores at a time."""
+_HEADS = frozenset({16, 32, 64, 128})
+
+
+def load(path: str | Path) -> Implementation:
+    """Find AITER at a path. Raises SourceError where it is absent or its kernels have moved."""
+    project = open_project(path, "aiter", known_versions=KNOWN_VERSIONS, distributions=("amd-aiter",))
+    kernels = Kernels(project)
+    kernels.prefill("e4m3fn")
+    kernels.paged("e4m3fn")
+    stages: dict[str, StageFunction] = {
+        "prefill_logits": kernels.mqa_logits,
+        "paged_logits": kernels.paged_mqa_logits,
+    }
+    notes = (f"read from {path}", "only Triton kernels; Gluon, HIP and FlyDSL kernels cannot run outside their GPUs")
+    return Implementation(project.label, stages, AiterContract(), notes=notes)
+
+
+class Kernels:
+    """The wrappers of one AITER release, with the signatures of the stages."""
+
+    def __init__(self, project: Project) -> None:
+        self._project = project
+        self.prefill = cache(self._load_prefill)
+        self.paged = cache(self._load_paged)
+
+    def mqa_logits(
+        self, q_fp8: Tensor, k_fp8: Tensor, k_scale: Tensor, weights: Tensor, ks: Tensor, ke: Tensor, logits: Tensor
+    ) -> None:
+        """Fill logits [M,N]; AITER returns a tensor of its own."""
+        score = self.prefill(format_of(k_fp8)).fp8_mqa_logits
+        logits.copy_(score(q_fp8, k_fp8, k_scale, weights, ks, ke))
+
+    def paged_mqa_logits(
+        self,
+        q_fp8: Tensor,
+        cache: Tensor,
+        weights: Tensor,
+        context_lens: Tensor,
+        block_table: Tensor,
+        logits: Tensor,
+        *,
+        layout: str,
+    ) -> None:
+        """Fill logits [B*next_n, max_model_len]; AITER's callers fill them with -inf beforehand."""
+        score = self.paged(format_of(q_fp8)).deepgemm_fp8_paged_mqa_logits
+        block_size = cache.shape[1]
+        logits.fill_(float("-inf"))
+        score(
+            q_fp8,
+            cache.unsqueeze(-2),
+            weights,
+            logits,
+            context_lens,
+            block_table,
+            logits.shape[1],
+            Preshuffle=resolve(layout, block_size) == "shuffle",
+            KVBlockSize=block_size,
+        )
+
+    def _load_prefill(self, fp8: str) -> ModuleType:
+        gpu = "gfx942" if fp8 == "e4m3fnuz" else _PLAIN_TRITON_GPU
+        provide = {"aiter.ops.triton.utils._triton.arch_info": SimpleNamespace(get_arch=lambda: gpu)}
+        execute = {_PREFILL: ("fp8_mqa_logits",), _PREFILL_KERNEL: ("_fp8_mqa_logits_kernel",)}
+        return Loader(self._project, provide=provide, execute=execute).load(_PREFILL)
+
+    def _load_paged(self, fp8: str) -> ModuleType:
+        provide = {
+            "aiter.dtypes": SimpleNamespace(fp8=FP8_DTYPES[fp8]),
+            "aiter.jit.utils.chip_info.get_gfx": lambda: _PLAIN_TRITON_GPU,
+            "aiter.ops.triton.utils.device_info.get_num_sms": lambda: _COMPUTE_UNITS,
+        }
+        execute = {_PAGED: ("deepgemm_fp8_paged_mqa_logits",), _PAGED_KERNEL: ()}
+        module = Loader(self._project, provide=provide, execute=execute).load(_PAGED)
+        name = "_deepgemm_fp8_paged_mqa_logits"
+        setattr(module, name, _Launcher(getattr(module, name)))
+        return module
+
+
+@dataclass(frozen=True)
+class _Launcher:
+    """A kernel whose launch always returns something with a hash: the wrapper looks the compiled kernel up by it."""
+
+    kernel: Any
+
+    def __getitem__(self, grid: object) -> Callable[..., Any]:
+        launch = self.kernel[grid]
+        return lambda *args, **kwargs: launch(*args, **kwargs) or SimpleNamespace(hash="00")
+
+
+@dataclass(frozen=True)
+class AiterContract:
+    """In contract is what AITER's wrappers assert, document or compute from their arguments."""
+
+    def outside(self, stage: str, case: Case) -> str | None:
+        """Why AITER does not promise to handle this case, with the file that says so."""
+        match stage:
+            case "prefill_logits":
+                return self._outside_model(case, _PREFILL_FILE)
+            case "paged_logits":
+                return self._outside_model(case, _PAGED_FILE) or self._outside_paged(case)
+        return None
+
+    def must_reject(self, stage: str, case: Case) -> bool:  # noqa: ARG002
+        """Never: what is asserted fails with AssertionError, the rest is not checked."""
+        return False
+
+    def _outside_model(self, case: Case, file: str) -> str | None:
+        head_dim = case.model.head_dim
+        return first_reason(
+            (case.model.num_heads not in _HEADS, f"heads must be a power of two that fills a tile ({file})"),
+            (head_dim & (head_dim - 1) != 0, f"head_dim must be a power of two ({file})"),
+        )
+
+    def _outside_paged(self, case: Case) -> str | None:
+        size = case.cache.block_size
+        shuffle = resolve(case.cache.layout, size) == "shuffle"
+        return first_reason(
+            (not case.batch.decode, "callers skip this stage without decode requests"),
+            (shuffle, f"SHUFFLE pages need a Gluon kernel ({_PAGED_FILE})"),
+            (_CHUNK_K % size != 0 and size % _CHUNK_K != 0, f"ChunkK and block_size must divide ({_PAGED_FILE})"),
+            (
+                case.batch.lens != "1d" and case.batch.next_n > 1,
+                f"context_lens is one length per request ({_PAGED_FILE})",
+            ),
+            (case.memory.table_pad > 0, f"the block table must be dense ({_PAGED_FILE})"),
+        )

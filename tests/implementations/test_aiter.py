@@ -1,0 +1,130 @@
+import pytest
+import torch
+
+from indexfuzz.case import Case
+from indexfuzz.implementations.aiter import load
+from indexfuzz.implementations.source import SourceError
+
+PREFILL = "aiter/ops/triton/attention/fp8_mqa_logits.py"
+PAGED = "aiter/ops/triton/attention/pa_mqa_logits.py"
+KERNELS = "aiter/ops/triton/_triton_kernels/attention"
+
+FILES = {
+    PREFILL: """\
+        import torch
+        from aiter.ops.triton._triton_kernels.attention.fp8_mqa_logits import _fp8_mqa_logits_kernel
+        from aiter.ops.triton.utils._triton import arch_info
+
+        arch = arch_info.get_arch()
+        _gluon_kernel = None
+        try:
+            if arch == "gfx950":
+                from aiter.ops.triton._gluon_kernels.gfx950.attention.fp8_mqa_logits import _gluon_kernel
+        except Exception:
+            _gluon_kernel = None
+        SEEN = []
+
+        def fp8_mqa_logits(Q, KV, kv_scales, weights, cu_starts, cu_ends, clean_logits=True):
+            SEEN.append((arch, _fp8_mqa_logits_kernel, _gluon_kernel, clean_logits, tuple(kv_scales.shape)))
+            return torch.full((Q.shape[0], 256), 4.0)[:, : KV.shape[0]]
+        """,
+    f"{KERNELS}/fp8_mqa_logits.py": "_fp8_mqa_logits_kernel = 'prefill kernel'\n",
+    PAGED: """\
+        from aiter import dtypes
+        from aiter.jit.utils.chip_info import get_gfx
+        from aiter.ops.triton._triton_kernels.attention.pa_mqa_logits import _deepgemm_fp8_paged_mqa_logits
+        from aiter.ops.triton.gluon.pa_mqa_logits import _gluon_deepgemm_fp8_paged_mqa_logits
+        from aiter.ops.triton.utils.device_info import get_num_sms
+
+        enable_gluon = get_gfx() in ("gfx942", "gfx950", "gfx1250")
+        SEEN = []
+
+        def deepgemm_fp8_paged_mqa_logits(q_fp8, kv_cache, weights, out_logits, context_lens, kv_indices, max_model_len,
+                                          Preshuffle=False, KVBlockSize=1, ChunkK=256, TotalCuCount=None):
+            assert not enable_gluon
+            SEEN.append((dtypes.fp8, tuple(kv_cache.shape), max_model_len, Preshuffle, KVBlockSize, get_num_sms() > 0))
+            kernel = _deepgemm_fp8_paged_mqa_logits[(1,)](out_logits, ChunkK=ChunkK)
+            return kernel.hash
+        """,
+    f"{KERNELS}/pa_mqa_logits.py": """\
+        class Kernel:
+            def __getitem__(self, grid):
+                return self.launch
+            def launch(self, out_logits, ChunkK):
+                out_logits[:, 0] = ChunkK
+        _deepgemm_fp8_paged_mqa_logits = Kernel()
+        """,
+}
+
+
+@pytest.fixture
+def implementation(tree):
+    return load(tree.folder(FILES))
+
+
+class TestKernels:
+    def test_is_found_under_the_name_it_is_published_as(self, tree):
+        path = tree.wheel("aiter", "0.1", FILES)
+        assert load(path).name == "aiter 0.1"
+
+    @pytest.mark.parametrize(("fp8", "gpu"), [("e4m3fn", "gfx1201"), ("e4m3fnuz", "gfx942")])
+    def test_prefill_with_the_wrappers_defaults(self, implementation, fp8, gpu):
+        score = implementation.stages["prefill_logits"]
+        q, k, logits = torch.zeros(2, 16, 32), torch.zeros(3, 32).to(getattr(torch, f"float8_{fp8}")), torch.zeros(2, 3)
+        score(q, k, torch.ones(3), None, None, None, logits)
+        seen = score.__self__.prefill(fp8).SEEN
+        assert seen == [(gpu, "prefill kernel", None, True, (3,))]
+        assert logits.eq(4.0).all()
+
+    @pytest.mark.parametrize(
+        ("layout", "block_size", "preshuffle"), [("auto", 1, False), ("normal", 16, False), ("auto", 16, True)]
+    )
+    def test_paged_with_the_wrappers_defaults(self, implementation, layout, block_size, preshuffle):
+        score = implementation.stages["paged_logits"]
+        q, logits = torch.zeros(2, 1, 16, 32).to(torch.float8_e4m3fn), torch.zeros(2, 3)
+        pages = torch.zeros(5, block_size, 36, dtype=torch.uint8)
+        score(q, pages, None, None, None, logits, layout=layout)
+        seen = score.__self__.paged("e4m3fn").SEEN
+        assert seen == [(torch.float8_e4m3fn, (5, block_size, 1, 36), 3, preshuffle, block_size, True)]
+        assert logits.tolist() == [[256.0, float("-inf"), float("-inf")]] * 2
+
+    def test_a_checkout_without_the_file(self, tree):
+        with pytest.raises(SourceError, match=rf"has no {PAGED}: the file has moved"):
+            load(tree.folder({name: text for name, text in FILES.items() if name != PAGED}))
+
+
+def case(**parts):
+    model = {"num_heads": 16, "head_dim": 32, "quant_group": 32, **parts.pop("model", {})}
+    batch = {"decode": (3,), "max_model_len": 8, **parts.pop("batch", {})}
+    return Case().replace(model=model, batch=batch, **parts)
+
+
+class TestContract:
+    @pytest.mark.parametrize(
+        ("stage", "parts", "reason"),
+        [
+            ("prefill_logits", {"model": {"num_heads": 24}}, "heads must be a power of two"),
+            ("prefill_logits", {"model": {"head_dim": 96}}, "head_dim must be a power of two"),
+            ("paged_logits", {"model": {"num_heads": 8}}, "heads must be a power of two"),
+            ("paged_logits", {"batch": {"decode": ()}}, "without decode requests"),
+            ("paged_logits", {"cache": {"block_size": 16}}, "need a Gluon kernel"),
+            ("paged_logits", {"cache": {"block_size": 48, "layout": "normal"}}, "must divide"),
+            ("paged_logits", {"batch": {"lens": "2d", "next_n": 2}}, "one length per request"),
+            ("paged_logits", {"memory": {"table_pad": 3}}, "must be dense"),
+        ],
+    )
+    def test_outside(self, implementation, stage, parts, reason):
+        assert reason in implementation.contract.outside(stage, case(**parts))
+        assert not implementation.contract.must_reject(stage, case(**parts))
+
+    @pytest.mark.parametrize(
+        ("stage", "parts"),
+        [
+            ("prefill_logits", {"cache": {"block_size": 48}}),
+            ("paged_logits", {}),
+            ("paged_logits", {"cache": {"block_size": 512, "layout": "normal"}, "batch": {"lens": "2d"}}),
+            ("gather", {}),
+        ],
+    )
+    def test_inside(self, implementation, stage, parts):
+        assert implementation.contract.outside(stage, case(**parts)) is None
