@@ -127,8 +127,8 @@ class Entry(Part):
         data = self.model_dump(mode="json", exclude_defaults=True) | {"case": self.case.model_dump(mode="json")}
         parts = ",\n          ".join(f"{json.dumps(name)}: {json.dumps(part)}" for name, part in data["case"].items())
         lines = [f'"schema": {SCHEMA}', f'"case": {{{parts}}}']
-        for name in ("finding", "status", "note"):
-            lines.append(f'"{name}": {json.dumps(data.get(name, getattr(self, name)))}')
+        texts = ("finding", "status", "note")
+        lines += [f'"{name}": {json.dumps(data.get(name, getattr(self, name)))}' for name in texts]
         seen = ",\n          ".join(json.dumps(sighting) for sighting in data.get("seen", ()))
         lines.append(f'"seen": [{seen}]')
         return "{" + ",\n ".join(lines) + "}\n"
@@ -218,13 +218,11 @@ def save(entry: Entry, corpus: Path) -> Path:
 def merge(present: Entry, new: Entry) -> Entry:
     """The entry present, and what was seen of the same case since."""
     places = {sighting.place for sighting in present.seen}
-    added = []
-    for sighting in new.seen:
-        if present.finding and new.finding and new.finding.signature != present.finding.signature:
-            sighting = sighting.model_copy(update={"signature": sighting.signature or new.finding.signature})
-        if sighting.place not in places:
-            added.append(sighting)
-    return present.model_copy(update={"seen": (*present.seen, *added)})
+    seen = new.seen
+    if present.finding and new.finding and new.finding.signature != present.finding.signature:
+        changed = new.finding.signature
+        seen = tuple(s.model_copy(update={"signature": s.signature or changed}) for s in seen)
+    return present.model_copy(update={"seen": (*present.seen, *(s for s in seen if s.place not in places))})
 
 
 def write(entry: Entry, path: Path) -> None:

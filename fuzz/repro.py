@@ -141,12 +141,11 @@ def _comparison(finding: Record, stage: str, call: str, results: tuple[Tensor, .
             f'print(f"{name}{list(finding.index)} is {{got}}, must be {{want}}")\nraise SystemExit(got != want)\n'
         )
     return (
-        f"{call}\nwant = {_expression(want)}\n"
-        f"wrong = ({name}.contiguous().view(torch.uint8) != want.contiguous().view(torch.uint8)).nonzero().tolist()\n"
-        "if wrong:\n    at = tuple(wrong[0])\n"
-        f"    got, want = ({name}.contiguous().view(torch.uint8)[at].item(), want.contiguous().view(torch.uint8)[at].item())\n"
-        f'    raise SystemExit(f"byte {{list(at)}} of {name} is {{got:#04x}}, must be {{want:#04x}}; {{len(wrong)}} are wrong")\n'
-        f"print('all bytes of {name} are right')\n"
+        f"{call}\ngot, want = {name}.contiguous().view(torch.uint8), {_expression(want.view(torch.uint8))}\n"
+        "wrong = (got != want).nonzero().tolist()\nif wrong:\n    at = tuple(wrong[0])\n"
+        f'    print(f"byte {{list(at)}} of {name} is {{got[at]:#04x}}, must be {{want[at]:#04x}}; "\n'
+        '          f"{len(wrong)} are wrong")\n'
+        "raise SystemExit(bool(wrong))\n"
     )
 
 

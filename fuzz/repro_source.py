@@ -54,7 +54,8 @@ def kernel_source(target: UnderTest, stage: str, case: Case) -> KernelSource:
 
 def _vllm(path: str, stage: str, case: Case) -> KernelSource:
     if stage not in VLLM_CALLS:
-        raise ImplementationError(f"vLLM's stage {stage} needs vLLM around it; a script can have {', '.join(VLLM_CALLS)}")
+        alone = " and ".join(VLLM_CALLS)
+        raise ImplementationError(f"vLLM's stage {stage} needs vLLM around it; only {alone} can be called alone")
     launcher, call = VLLM_CALLS[stage]
     text = _read(Path(path))
     wanted = tuple(sorted(_needed(text, launcher)))

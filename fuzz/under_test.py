@@ -1,6 +1,6 @@
 """What is put under test and where it runs, from the words that a user types."""
 
-import datetime
+import datetime as dt
 import shlex
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
@@ -31,9 +31,10 @@ class UnderTest:
     spec: str
     faults: tuple[str, ...] = ()
 
-    def replay_command(self, file: Path) -> str:
-        """The command line that runs the case of a file again in the same way."""
-        words = ["indexfuzz", "replay", str(file)]
+    def command(self, name: str, file: Path) -> str:
+        """The command line that does something with the case of a file under the same conditions."""
+        here = Path.cwd()
+        words = ["indexfuzz", name, str(file.relative_to(here) if file.is_relative_to(here) else file)]
         if self.spec != DEFAULT_IMPLEMENTATION:
             words += ["--impl", self.spec]
         for fault in self.faults:
@@ -49,7 +50,7 @@ class UnderTest:
             device=self.device.name,
             triton=_version("triton"),
             torch=_version("torch"),
-            date=datetime.datetime.now(datetime.UTC).date().isoformat(),
+            date=dt.datetime.now(dt.UTC).date().isoformat(),
         )
 
 
@@ -67,16 +68,18 @@ def put_under_test(
 
     Raises SetupError when one of them is not to be had.
     """
-    from indexfuzz import devices, implementations  # noqa: PLC0415 - imports torch
+    from indexfuzz import implementations  # noqa: PLC0415 - imports torch
+    from indexfuzz.devices import open_device  # noqa: PLC0415
+    from indexfuzz.devices.base import DeviceError  # noqa: PLC0415
     from indexfuzz.faults import FaultError, plant  # noqa: PLC0415
     from indexfuzz.implementations.base import ImplementationError  # noqa: PLC0415
 
     if faults and spec != DEFAULT_IMPLEMENTATION:
         raise SetupError(f"faults are planted in the built-in kernels only, not in {spec}; leave out one of the two")
     try:
-        opened = devices.open_device(device)
+        opened = open_device(device)
         implementation = plant(faults) if faults else implementations.load(spec)
-    except (ImplementationError, FaultError, devices.DeviceError) as error:
+    except (ImplementationError, FaultError, DeviceError) as error:
         raise SetupError(str(error)) from error
     return UnderTest(implementation, opened, spec, faults)
 

@@ -3,4 +3,4 @@
 BENCHES = {
     "lockstep": ("indexfuzz.bench.lockstep", "how fast the lockstep device runs each built-in kernel"),
 }
-"""Name -> (module, what it measures). A module has `main(*, as_json: bool) -> int`, which prints and returns an exit code."""
+"""Name -> (module, what it measures). A module has `main(*, as_json: bool) -> int`: prints, returns the exit code."""

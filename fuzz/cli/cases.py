@@ -48,20 +48,21 @@ def minimize(
         case, finding = minimise(entry.case, target.implementation, target.device, signature, seconds=seconds)
     except NotFailingError as error:
         raise InputError(str(error)) from error
-    small = Entry(case=case, finding=Record.of(finding), status=entry.status, note=entry.note, seen=(target.sighting(),))
+    record, seen = Record.of(finding), (target.sighting(),)
+    small = Entry(case=case, finding=record, status=entry.status, note=entry.note, seen=seen)
     if case == entry.case:
         small = merge(entry, small)
     try:
-        if out:
-            write(small, out)
+        if out is None and path.parent.name == small.stage:
+            out = save(small, path.parent.parent)
         else:
-            out = save(small, path.parent.parent) if path.parent.name == small.stage else path.with_name(f"{case.id}.json")
-            if not out.exists():
-                write(small, out)
+            out = out or path.with_name(f"{case.id}.json")
+            write(small, out)
     except OSError as error:
         raise InputError(f"cannot write to {error.filename or out}: {error.strerror}") from error
     again = "; it was minimal already" if case == entry.case else ""
-    console().print(f"{signature}\n  {finding.detail}\n  saved as {out}{again}\n  again: {target.replay_command(out)}")
+    command = target.command("replay", out)
+    console().print(f"{signature}\n  {finding.detail}\n  saved as {out}{again}\n  again: {command}")
 
 
 def repro(

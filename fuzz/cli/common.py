@@ -32,7 +32,7 @@ DeviceName = Annotated[
 Faults = Annotated[
     list[str],
     typer.Option("--fault", metavar="ID", default_factory=list, show_default=False,
-                 help="Plant this bug in the built-in kernels first; repeat for several. `indexfuzz faults` lists them."),
+                 help="Plant this bug in the built-in kernels; repeat for several. `indexfuzz faults` lists them."),
 ]  # fmt: skip
 Corpus = Annotated[
     Path | None,

@@ -31,7 +31,8 @@ def print_entry(path: Path, entry: Entry, console: Console) -> None:
         console.print(f"  {finding.detail}")
         if finding.index:
             console.print(f"  first wrong element   {list(finding.index)}")
-        for what, text in (("got", finding.got), ("want", finding.want), ("judged by", finding.tier), ("at", finding.location)):
+        facts = {"got": finding.got, "want": finding.want, "judged by": finding.tier, "at": finding.location}
+        for what, text in facts.items():
             if text:
                 console.print(f"  {what:<21} {text}")
     for sighting in entry.seen:
@@ -60,8 +61,9 @@ def _words(name: str, value: object) -> str:
         return ", ".join(f"{p.length} tokens, {p.new} of them new" for p in value) or "none"
     if name == "set" and isinstance(value, dict):
         entries = [(tensor, *entry) for tensor, rows in value.items() for entry in rows]
-        shown = ", ".join(f"{tensor}{list(index)} = {_number(number)}" for tensor, *index, number in entries[:MAX_OVERRIDES])
-        return shown + (f" and {len(entries) - MAX_OVERRIDES} more" if len(entries) > MAX_OVERRIDES else "")
+        more = f" and {len(entries) - MAX_OVERRIDES} more" if len(entries) > MAX_OVERRIDES else ""
+        shown = (f"{tensor}{index} = {_number(number)}" for tensor, *index, number in entries[:MAX_OVERRIDES])
+        return ", ".join(shown) + more
     return str(value)
 
 

@@ -47,7 +47,8 @@ def faults(*, as_json: AsJson = False) -> None:
         {"id": f.id, "title": f.title, "class": f.kind, "stage": f.stage, "trigger": f.trigger, "source": f.source}
         for f in load_faults().values()
     ]
-    _print(rows, {"id": "--fault", "stage": "stage", "title": "what is wrong", "source": "where it comes from"}, as_json=as_json)
+    columns = {"id": "--fault", "stage": "stage", "title": "what is wrong", "source": "where it comes from"}
+    _print(rows, columns, as_json=as_json)
 
 
 def presets(*, as_json: AsJson = False) -> None:
@@ -60,7 +61,7 @@ def presets(*, as_json: AsJson = False) -> None:
     rows = [
         {"name": name, "title": p.title, "model": p.model.model_dump(mode="json"), "style": p.style,
          "placement": p.placement, "block_sizes": p.block_sizes, "source": p.source,
-         "shape": f"{p.model.num_heads} heads of {p.model.head_dim}, rope_dim {p.model.rope_dim} {p.style} {p.placement}, "
+         "shape": f"{p.model.num_heads} heads of {p.model.head_dim}, rope {p.model.rope_dim} {p.style} {p.placement}, "
                   f"top {p.model.index_topk}"}
         for name, p in PRESETS.items()
     ]  # fmt: skip

@@ -31,7 +31,9 @@ class Progress:
     `stopped_itself` says so.
     """
 
-    def __init__(self, settings: Settings, target: UnderTest, folder: Path, console: Console, *, first_only: bool) -> None:
+    def __init__(
+        self, settings: Settings, target: UnderTest, folder: Path, console: Console, *, first_only: bool
+    ) -> None:
         self._settings = settings
         self._target = target
         self._folder = folder
@@ -46,7 +48,8 @@ class Progress:
         self.stopped_itself = False
 
     def __enter__(self) -> Self:
-        shard = "" if self._settings.shard[1] == 1 else f", shard {self._settings.shard[0]} of {self._settings.shard[1]}"
+        index, of = self._settings.shard
+        shard = f", shard {index} of {of}" if of > 1 else ""
         where = f"{self._target.implementation.name} on {self._target.device.name}"
         self._console.print(f"fuzzing {where}, seed {self._settings.seed}{shard}")
         for note in self._target.implementation.notes:
@@ -57,7 +60,9 @@ class Progress:
             self._live.start()
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
         if self._live:
             self._live.stop()
 

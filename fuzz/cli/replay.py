@@ -61,7 +61,8 @@ def replay(
             out.print(f"{result.status:<11}", style=STYLES[result.status], end=" ")
             out.print(f"{path}  {_explanation(result)}".rstrip())
     if as_json:
-        typer.echo(json.dumps({"implementation": target.implementation.name, "device": device, "cases": rows}, indent=1))
+        where = {"implementation": target.implementation.name, "device": device}
+        typer.echo(json.dumps(where | {"cases": rows}, indent=1))
     elif not paths:
         out.print(f"no cases in {corpus or default_corpus()}")
     raise typer.Exit(FINDINGS if FINDINGS in codes else max(codes))

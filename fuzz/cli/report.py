@@ -32,7 +32,7 @@ def print_summary(summary: Summary, saved: dict[str, Path], target: UnderTest, c
             console.print(f"  at {finding.location}")
         if path := saved.get(finding.signature):
             console.print(f"  saved as {path}")
-            console.print(f"  again: {target.replay_command(path)}")
+            console.print(f"  again: {target.command('replay', path)}")
 
 
 def _print_counts(console: Console, what: str, counts: dict[str, int]) -> None:

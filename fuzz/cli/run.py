@@ -24,6 +24,7 @@ from indexfuzz.cli.common import (
     under_test,
 )
 from indexfuzz.corpus import STAGES
+from indexfuzz.options import parse_shard
 from indexfuzz.presets import PRESETS
 from indexfuzz.under_test import DEFAULT_DEVICE, DEFAULT_IMPLEMENTATION
 
@@ -52,10 +53,12 @@ def run(
     ] = None,
     seconds: Annotated[
         float | None,
-        typer.Option(min=0.0, metavar="S", show_default="60, or up to the first finding", help="Stop after this time."),
+        typer.Option(min=0.0, metavar="S", show_default="60", help="Stop after this time."),
     ] = None,
     cases: Annotated[int | None, typer.Option(min=1, metavar="N", help="Stop after this many cases.")] = None,
-    seed: Annotated[int | None, typer.Option(min=0, metavar="N", show_default="random", help="Makes a run repeatable.")] = None,
+    seed: Annotated[
+        int | None, typer.Option(min=0, metavar="N", show_default="random", help="Makes a run repeatable.")
+    ] = None,
     shard: Annotated[
         str, typer.Option(metavar="I/N", help="Be worker I of N: each of them tries cases of its own.")
     ] = "1/1",
@@ -71,22 +74,21 @@ def run(
 ) -> None:  # fmt: skip
     """Draw cases, run them on the kernels, compare with the reference; keep a minimal case of every new finding.
 
-    Without --seconds and --cases it stops at the first new finding, or after 60 seconds. The exit code is 0 when
-    nothing new was found, 1 when something was.
+    Without --seconds and --cases it takes 60 seconds; with a --fault it ends as soon as that is found. The exit code
+    is 0 when nothing new was found, 1 when something was.
 
-    Examples:
-
-    - `indexfuzz run --seconds 60` fuzzes the built-in kernels for a minute
-
-    - `indexfuzz run --impl vllm:vllm-0.22.0.whl --stage gather` tests vLLM's gather
-
-    - `indexfuzz run --fault rope-result-discarded` shows what a finding looks like
+    Example: `indexfuzz run --seconds 60` fuzzes the built-in kernels for a minute,
+    `indexfuzz run --impl vllm:vllm-0.22.0.whl --stage gather` tests vLLM's gather,
+    `indexfuzz run --fault rope-result-discarded` shows what a finding looks like.
     """
     if seconds is not None and cases is not None:
         raise InputError("--seconds and --cases exclude each other; give one of them")
     only = _each_known("--stage", stage, STAGES)
     regimes = _each_known("--values", values, get_args(Regime))
-    worker = _shard(shard)
+    try:
+        worker = parse_shard(shard)
+    except ValueError as error:
+        raise InputError(f"--shard: {error}") from None
     if preset is not None:
         _each_known("--preset", [preset], PRESETS)
     target = under_test(impl, device, faults)
@@ -109,7 +111,7 @@ def run(
         shard=worker,
         known=corpus_files.known_signatures(kept, target.implementation.name),
     )
-    first_only = seconds is None and cases is None
+    first_only = bool(faults) and seconds is None and cases is None
     progress = Progress(settings, target, out or kept, console(err=as_json), first_only=first_only)
     with progress:
         summary = Campaign(settings, progress.listen).run()
@@ -119,7 +121,9 @@ def run(
         typer.echo(json.dumps(as_data(summary, progress.saved, settings, target), indent=1))
     else:
         print_summary(summary, progress.saved, target, console())
-    raise typer.Exit(FINDINGS if summary.findings else INTERNAL_ERROR if summary.cases == 0 and summary.unsupported else NOTHING_NEW)
+    if summary.findings:
+        raise typer.Exit(FINDINGS)
+    raise typer.Exit(INTERNAL_ERROR if summary.unsupported and not summary.cases else NOTHING_NEW)
 
 
 def _each_known(option: str, words: list[str], choices: Iterable[str]) -> list[str]:
@@ -132,14 +136,3 @@ def _each_known(option: str, words: list[str], choices: Iterable[str]) -> list[s
         if word not in choices:
             raise InputError(f"{option}: no {word!r}; choose from {', '.join(sorted(choices))}")
     return given
-
-
-def _shard(text: str) -> tuple[int, int]:
-    """I/N as two numbers, 1 <= I <= N.
-
-    Raises InputError.
-    """
-    index, slash, of = text.partition("/")
-    if not (slash and index.isdecimal() and of.isdecimal() and 1 <= int(index) <= int(of)):
-        raise InputError(f"--shard: {text!r} must be I/N with 1 <= I <= N, such as 1/4")
-    return int(index), int(of)

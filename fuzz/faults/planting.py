@@ -41,10 +41,10 @@ def edited_kernels(label: str, edits: Iterable[tuple[str, str, str, str]]) -> Ke
         sources = _original_sources()
         for fault, file, old, new in edits:
             sources[file] = _replaced(fault, file, sources.get(file, ""), old, new)
-        copies = {
-            _module_name(file, package): (text.replace(ORIGINAL, package), file.replace("kernels", f"kernels+{label}", 1))
-            for file, text in sources.items()
-        }
+        copies = {}
+        for file, text in sources.items():
+            shown = file.replace("kernels", f"kernels+{label}", 1)
+            copies[_module_name(file, package)] = (text.replace(ORIGINAL, package), shown)
         sys.meta_path.append(_CopyFinder(copies))
         importlib.import_module(package)
     return Kernels(package)
@@ -66,7 +66,7 @@ def _module_name(file: str, package: str) -> str:
 def _replaced(fault: str, file: str, source: str, old: str, new: str) -> str:
     count = source.count(old)
     if count != 1:
-        raise FaultError(f"fault {fault}: {file} must have this text exactly once, but has it {count} times: {old.strip()}")
+        raise FaultError(f"fault {fault}: {file} must have this text once, but has it {count} times: {old.strip()}")
     return source.replace(old, new)
 
 

@@ -1,0 +1,5 @@
+"""Loads the Hypothesis profiles of the fuzz targets; everything else is in the plugin, indexfuzz.plugin."""
+
+from indexfuzz import profiles
+
+profiles.register()

@@ -1,0 +1,97 @@
+"""What the fuzz targets test, and how they do it. The pytest plugin says what; without it, the defaults hold.
+
+Targets take no fixtures, so that other drivers of Hypothesis tests can run them, and nothing here touches a GPU or
+imports a kernel before the first case runs.
+"""
+
+import time
+import zlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache
+
+import torch
+from hypothesis import seed, settings
+
+from indexfuzz.case import Case
+from indexfuzz.corpus import known_signatures
+from indexfuzz.differential import run
+from indexfuzz.finding import error_for
+from indexfuzz.options import Options, present
+from indexfuzz.under_test import UnderTest, put_under_test
+
+CASES_PER_SECOND = 100
+"""More than any device runs, and few enough that drawing the rest after the time is over takes no time."""
+
+
+@dataclass
+class _Clock:
+    """Measures --fuzz-seconds, for each target from its first case on."""
+
+    started: float | None = None
+    has_failed: bool = False
+
+    def is_over(self, seconds: float | None) -> bool:
+        """Whether the time of a target is over; never while Hypothesis shrinks a failure."""
+        if self.started is None:
+            self.started = time.monotonic()
+        return seconds is not None and not self.has_failed and time.monotonic() - self.started > seconds
+
+
+def under_test() -> UnderTest:
+    """What the options name, opened once.
+
+    Raises SetupError when it is not to be had.
+    """
+    return _opened(present())
+
+
+@cache
+def _opened(options: Options) -> UnderTest:
+    torch.set_num_threads(1)
+    return put_under_test(options.implementation, options.device, options.faults)
+
+
+def known() -> frozenset[str]:
+    """The signatures of open findings of what is under test, from the corpus; they do not raise."""
+    return _known(present())
+
+
+@cache
+def _known(options: Options) -> frozenset[str]:
+    return known_signatures(options.corpus, _opened(options).implementation.name)
+
+
+def target(test: Callable[..., None]) -> Callable[..., None]:
+    """Give a Hypothesis test the seed of its shard, and as many cases as its time could allow."""
+    options = present()
+    index, of = options.shard
+    if of > 1:
+        test = seed(zlib.crc32(f"{test.__name__} {index}/{of}".encode()))(test)
+    if options.seconds is not None:
+        test = settings(max_examples=max(1, int(options.seconds * CASES_PER_SECOND)))(test)
+    return test
+
+
+_clocks: dict[frozenset[str], _Clock] = {}
+
+failing: dict[str, Case] = {}
+"""Signature -> the case that raised it last: once Hypothesis is done, the smallest one it found."""
+
+
+def check(case: Case, only: frozenset[str] = frozenset()) -> None:
+    """Run a case on what is under test; `only` names the stages to take from it, all of them when empty.
+
+    Raises the exception of its signature for the first finding that the corpus does not know.
+    """
+    options = present()
+    clock = _clocks.setdefault(only, _Clock())
+    if clock.is_over(options.seconds):
+        return
+    tested = under_test()
+    outcome = run(case, tested.implementation, tested.device, only)
+    for finding in outcome.findings:
+        if finding.signature not in known():
+            clock.has_failed = True
+            failing[finding.signature] = case
+            raise error_for(finding)
