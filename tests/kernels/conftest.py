@@ -1,6 +1,7 @@
 """What every kernel test needs: a machine that must not complain, and inputs whose results are exact."""
 
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 import torch
@@ -53,6 +54,19 @@ def make_cache() -> Callable[..., Tensor]:
         return storage.as_strided((num_blocks, block_size, token_bytes), (stride, token_bytes, 1))
 
     return make
+
+
+FAR_STRIDE = 2**30 + 132
+FAR_BLOCK = 8
+"""Page 8 of this stride lies beyond 2^31 bytes, and its scales beyond 2^31 fp32 elements, though no stride does."""
+
+
+@pytest.fixture
+def far_cache(tmp_path: Path) -> Tensor:
+    """A cache uint8 [9, 16, 36] of more than 8 GiB in a sparse file: only touched pages exist. Use block 8."""
+    size = FAR_BLOCK * FAR_STRIDE + 16 * 36
+    storage = torch.from_file(str(tmp_path / "pages"), shared=True, size=size, dtype=torch.uint8)
+    return storage.as_strided((FAR_BLOCK + 1, 16, 36), (FAR_STRIDE, 36, 1))
 
 
 @pytest.fixture

@@ -63,18 +63,16 @@ def test_column_slice_of_k(machine, rng, make_cache, widen):
     assert_written(make_cache, machine, k, torch.arange(18), num_blocks=18, block_size=1, layout="auto")
 
 
-def test_page_beyond_2_gib(rng):
-    stride = 2**31 + 132
-    pool = torch.empty(stride + 16 * 36, dtype=torch.uint8)
-    cache = pool.as_strided((2, 16, 36), (stride, 36, 1))
+@pytest.mark.parametrize("dtype", [torch.int64, torch.int32])
+def test_offsets_beyond_2_gib(rng, far_cache, dtype):
     k = torch.randn(2, 32, generator=rng).bfloat16()
-    slots = torch.tensor([16, 31])
+    near, far = torch.tensor([0, 15]), torch.tensor([128, 143])
     options = {"scale_fmt": "ue8m0", "fp8": "e4m3fn", "quant_group": 32, "layout": "auto"}
-    k_quant_cache(k, cache, slots, **options)
-    values, scales = page_layout.read_tokens(cache, slots, "shuffle")
-    near = torch.zeros(1, 16, 36, dtype=torch.uint8)
-    reference(k, near, slots - 16, **options)
-    want_values, want_scales = page_layout.read_tokens(near, slots - 16, "shuffle")
+    k_quant_cache(k, far_cache, far.to(dtype), **options)
+    values, scales = page_layout.read_tokens(far_cache, far, "shuffle")
+    near_cache = torch.zeros(1, 16, 36, dtype=torch.uint8)
+    reference(k, near_cache, near, **options)
+    want_values, want_scales = page_layout.read_tokens(near_cache, near, "shuffle")
     assert torch.equal(values, want_values)
     assert torch.equal(scales, want_scales)
 

@@ -128,28 +128,19 @@ def test_strided_rows(machine, draw, widen):
 
 
 def test_only_slots_inside_the_window_are_read(machine, draw):
-    arguments = draw([40, 3, 0], next_n=2)
-    page = page_layout.pages(arguments["cache"])
-    is_owned = torch.zeros(arguments["cache"].shape, dtype=torch.bool)
-    values, scales = (offsets("shuffle", 16, 32) for offsets in (_value_bytes, _scale_bytes))
-    owned = is_owned.view(page.shape)
-    for table, length in zip(arguments["block_table"].tolist(), [40, 3, 0], strict=True):
-        for position in range(length):
-            owned[table[position // 16], values[position % 16]] = True
-            owned[table[position // 16], scales[position % 16]] = True
-    machine.declare("cache", page, initialised=owned)
+    lens = [40, 3, 0, 35]
+    arguments = draw(lens, next_n=2, layout="normal", max_model_len=40)
+    arguments["context_lens"][0] = 45  # beyond max_model_len
+    pages = page_layout.pages(arguments["cache"])
+    for table, length in zip(arguments["block_table"].tolist(), lens, strict=True):
+        for first in range(0, length, 16):
+            block, count = table[first // 16], min(16, length - first)
+            machine.declare(f"values of page {block}", pages[block, : 32 * count])
+            machine.declare(f"scales of page {block}", pages[block, 32 * 16 :][: 4 * count])
     want = torch.empty_like(arguments["logits"])
     reference(**(arguments | {"logits": want}))
     paged_mqa_logits(**arguments)
     assert torch.equal(arguments["logits"], want)
-
-
-def _value_bytes(layout, block_size, head_dim):
-    return page_layout.value_offsets(layout, block_size, head_dim, torch.device("cpu"))
-
-
-def _scale_bytes(_layout, block_size, head_dim):
-    return page_layout.scale_offsets(block_size, head_dim, torch.device("cpu"))
 
 
 @pytest.mark.parametrize("block", [-1, 10**6])
@@ -174,18 +165,15 @@ def test_a_table_too_narrow_is_never_read_past_its_row(machine, draw, widen):
     assert torch.equal(arguments["logits"], whole)
 
 
-def test_page_beyond_2_gib(integers, fp8_integers):
-    stride = 2**31 + 132
-    pool = torch.empty(stride + 16 * 36, dtype=torch.uint8)
-    cache = pool.as_strided((2, 16, 36), (stride, 36, 1))
+def test_offsets_beyond_2_gib(far_cache, integers, fp8_integers):
     keys = codec.codes(fp8_integers(16, 32))
-    page_layout.write_tokens(cache, torch.arange(16, 32), keys, torch.exp2(integers(16)), "shuffle")
+    page_layout.write_tokens(far_cache, torch.arange(128, 144), keys, torch.exp2(integers(16)), "shuffle")
     arguments = {
         "q_fp8": fp8_integers(1, 1, 4, 32),
-        "cache": cache,
+        "cache": far_cache,
         "weights": integers(1, 4),
         "context_lens": torch.tensor([16], dtype=torch.int32),
-        "block_table": torch.tensor([[1]], dtype=torch.int32),
+        "block_table": torch.tensor([[8]], dtype=torch.int32),
         "logits": torch.empty(1, 20),
         "layout": "auto",
     }
