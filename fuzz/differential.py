@@ -36,8 +36,10 @@ class Outcome:
 def run(case: Case, implementation: Implementation, device: Device, only: frozenset[str] = frozenset()) -> Outcome:
     """Run a case; `only` names the stages to take from the implementation, all of them when empty.
 
-    Raises UnsupportedKernelError when the device cannot execute a kernel; that says nothing about the kernel.
+    Raises UnsupportedKernelError when the device cannot execute a kernel or has not the FP8 format; that says nothing about the kernel.
     """
+    if case.model.fp8 not in device.formats:
+        raise UnsupportedKernelError(f"device {device.name} has no {case.model.fp8}, which the case asks for")
     step = materialise(case, device.torch_device)
     outcome = Outcome(case)
     for stage in STAGES:

@@ -7,7 +7,7 @@ cases a minute. Simple values come first in every choice: Hypothesis shrinks tow
 
 from dataclasses import dataclass
 from functools import cache as memoise
-from typing import Any
+from typing import Any, Literal
 
 from hypothesis import strategies as st
 
@@ -15,6 +15,7 @@ from indexfuzz.case import Batch, Cache, Case, Memory, Model, Prefill, Regime, R
 from indexfuzz.presets import Preset
 from indexfuzz.regimes import TENSORS
 
+FORMATS: tuple[Literal["e4m3fn", "e4m3fnuz"], ...] = ("e4m3fn", "e4m3fnuz")
 HEAD_DIMS = (32, 64, 128)
 NUM_HEADS = (1, 2, 6, 8, 12, 16, 24, 32, 64, 128)
 BLOCK_SIZES = (1, 16, 32, 48, 64, 128, 256, 640)
@@ -45,14 +46,19 @@ LAPTOP = Budget()
 
 @st.composite
 def cases(
-    draw: st.DrawFn, preset: Preset | None = None, values: tuple[Regime, ...] = (), budget: Budget = LAPTOP
+    draw: st.DrawFn,
+    *,
+    preset: Preset | None = None,
+    values: tuple[Regime, ...] = (),
+    formats: tuple[str, ...] = FORMATS,
+    budget: Budget = LAPTOP,
 ) -> Case:
     """One whole indexer step.
 
     `preset` pins the model's shape, RoPE style and block sizes; `values` restricts the regimes, of every tensor that
-    has one of them.
+    has one of them; `formats` are the FP8 formats that the device has.
     """
-    model = draw(_models(preset))
+    model = draw(_models(preset, formats))
     block_size = draw(_block_sizes(preset))
     batch = draw(_batches(model, block_size, budget))
     cache = draw(_caches(model, batch, block_size))
@@ -72,7 +78,7 @@ def _rarely(draw: st.DrawFn, once_in: int) -> bool:
 
 
 @st.composite
-def _models(draw: st.DrawFn, preset: Preset | None) -> Model:
+def _models(draw: st.DrawFn, preset: Preset | None, formats: tuple[str, ...]) -> Model:
     if preset:
         return preset.model
     head_dim = draw(st.sampled_from(HEAD_DIMS))
@@ -85,7 +91,7 @@ def _models(draw: st.DrawFn, preset: Preset | None) -> Model:
         rope_dim=rope_dim,
         quant_group=head_dim // 2 if _rarely(draw, 60) else head_dim,
         scale_fmt=draw(st.sampled_from(("ue8m0", "fp32"))),
-        fp8=draw(st.sampled_from(("e4m3fn", "e4m3fn", "e4m3fnuz"))),
+        fp8=draw(st.sampled_from([fp8 for fp8 in ("e4m3fn", *FORMATS) if fp8 in formats])),
         index_topk=draw(st.sampled_from((1, 2, 4, 16, 64, 2048))),
     )
 

@@ -25,6 +25,7 @@ def _one_thread() -> None:
 class PyTorchDevice:
     name = "pytorch"
     torch_device = "cpu"
+    formats = ("e4m3fn", "e4m3fnuz")
     unsupported: tuple[type[Exception], ...] = ()
 
     @contextmanager

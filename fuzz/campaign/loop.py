@@ -84,7 +84,8 @@ class Campaign:
             max_examples=CHUNK, database=None, deadline=None, derandomize=False, verbosity=Verbosity.quiet,
             phases=(Phase.generate, Phase.shrink), suppress_health_check=tuple(HealthCheck), print_blob=False,
         )  # fmt: skip
-        strategy = cases(preset=self._wanted.preset, values=self._wanted.values)
+        wanted = self._wanted
+        strategy = cases(preset=wanted.preset, values=wanted.values, formats=wanted.device.formats)
         test = seed(chunk_seed)(quiet(given(strategy)(self._try)))
         try:
             test()

@@ -42,6 +42,8 @@ class Device(Protocol):
 
     name: str
     torch_device: str
+    formats: tuple[str, ...]
+    """FP8 formats that its kernels can handle: e4m3fn, e4m3fnuz."""
     unsupported: tuple[type[Exception], ...]
     """What the device raises when it cannot execute a kernel at all."""
 

@@ -44,6 +44,7 @@ class LockstepDevice:
     coverage: Coverage | None = None
     name: str = "lockstep"
     torch_device: str = "cpu"
+    formats: tuple[str, ...] = ("e4m3fn", "e4m3fnuz")
     unsupported: tuple[type[Exception], ...] = (UnsupportedFeature,)
 
     @contextmanager

@@ -30,6 +30,7 @@ class CudaDevice:
 
     name: str = "cuda"
     torch_device: str = "cuda"
+    formats: tuple[str, ...] = ("e4m3fn",)
     unsupported: tuple[type[Exception], ...] = ()
 
     def __post_init__(self) -> None:
@@ -53,6 +54,7 @@ class InterpreterDevice:
 
     name: str = "interpreter"
     torch_device: str = "cpu"
+    formats: tuple[str, ...] = ("e4m3fn",)
     unsupported: tuple[type[Exception], ...] = (NotImplementedError,)
 
     def __post_init__(self) -> None:
