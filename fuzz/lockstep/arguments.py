@@ -51,7 +51,7 @@ class Arguments:
 
     def _value(self, parameter: Parameter, name: str, argument: Any) -> Any:
         if isinstance(argument, bool) and parameter.dtype is None:
-            return Tensor(self._builder.get_int1(argument), triton_api.core.int1)
+            return Tensor(self._builder.get_int1(argument), triton_api.interned_type(triton_api.core.int1))
         if isinstance(argument, int | float):
             return self._scalar(parameter, argument)
         if argument is None or isinstance(argument, triton_api.Dtype | str) or triton_api.is_jit(argument):
@@ -81,7 +81,7 @@ class Arguments:
             else:
                 raise TypeError(f"argument {parameter.name} does not fit 64 bits: {argument}")
         make = getattr(self._builder, f"get_{dtype.name}")
-        return Tensor(make(argument if dtype.is_floating() else int(argument)), dtype)
+        return Tensor(make(argument if dtype.is_floating() else int(argument)), triton_api.interned_type(dtype))
 
     def _pointer(self, name: str, tensor: torch.Tensor, dtype: Any, *, const: bool) -> Any:
         if isinstance(tensor, torch.Tensor) and tensor.device.type != "cpu":
@@ -98,4 +98,4 @@ class Arguments:
         ty = triton_api.pointer_dtype(triton_api.dtype_of(dtype), const=const)
         value = Value(np.full(1, base, np.int64), ty.to_ir(self._builder))
         value.allocation, value.argument, value.base = allocation, name, base
-        return Tensor(value, ty)
+        return triton_api.fast_tensor(value, triton_api.interned_type(ty))

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 
 from indexfuzz.lockstep.divergence import Divergence
+from indexfuzz.lockstep.triton_api import Tensor
 from indexfuzz.lockstep.values import Array, Value
 
 Scalars = list[Value]
@@ -96,4 +97,4 @@ def _block(v: Value, programs: int, shape: tuple[int, ...]) -> Value:
 
 def handles(result: Any) -> Scalars:
     """The values of what a combine function returns: one tensor or a tuple of them."""
-    return [result.handle] if hasattr(result, "handle") else [r.handle for r in result]
+    return [result.handle] if isinstance(result, Tensor) else [r.handle for r in result]

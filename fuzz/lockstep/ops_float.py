@@ -155,10 +155,12 @@ class FloatOps(Context):
         return self._function(a, numerics.log2_f32, np.log2)
 
     def create_sqrt(self, a: Value) -> Value:
-        """The square root, correctly rounded."""
+        """The square root; subnormals count as zero."""
         return self._function(a, numerics.sqrt_f32, np.sqrt)
 
-    create_precise_sqrt = create_sqrt
+    def create_precise_sqrt(self, a: Value) -> Value:
+        """The square root, correctly rounded."""
+        return self._function(a, np.sqrt, np.sqrt)
 
     def create_rsqrt(self, a: Value) -> Value:
         """The reciprocal square root."""

@@ -15,6 +15,10 @@ class IntegerOps(Context):
     reads_unsigned: bool = False
     """Whether the running addition, subtraction or multiplication reads its operands as unsigned."""
 
+    def read_unsigned(self, value: bool) -> None:  # noqa: FBT001
+        """Say how the coming operations read their operands."""
+        self.reads_unsigned = value
+
     def create_add(self, a: Value, b: Value) -> Value:
         """a + b."""
         if a.ty.bits == 1:

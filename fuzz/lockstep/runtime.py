@@ -1,7 +1,7 @@
 """What a translated kernel calls: operators, calls, branches and loops with the meaning of Triton's code generator."""
 
 import inspect
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from types import MethodType
 from typing import Any, Final
@@ -13,7 +13,19 @@ from indexfuzz.lockstep.builder import Builder
 from indexfuzz.lockstep.divergence import Divergence, split_by
 from indexfuzz.lockstep.dtypes import I1
 from indexfuzz.lockstep.translate import Translated, translate
-from indexfuzz.lockstep.triton_api import BaseValue, Constexpr, Dtype, LockstepSemantic, Tensor, Tuple, unwrap
+from indexfuzz.lockstep.lanewise import each_lane
+from indexfuzz.lockstep.recording import Recordings, key_of
+from indexfuzz.lockstep.triton_api import (
+    BaseValue,
+    Constexpr,
+    Dtype,
+    LockstepSemantic,
+    Tensor,
+    Tuple,
+    fast_tensor,
+    interned_type,
+    unwrap,
+)
 from indexfuzz.lockstep.values import Array, Value
 
 _CONDITIONS: Final = {bool, int, type(None)}
@@ -54,9 +66,11 @@ class Runtime:
     launch: int = 0
     translated: dict[Any, Translated] = field(default_factory=dict)
     builtins: dict[Any, _Builtin] = field(default_factory=dict)
+    recordings: Recordings = field(init=False)
 
     def __post_init__(self) -> None:
         self.semantic = LockstepSemantic(self.builder)
+        self.recordings = Recordings(self.semantic)
         self.builder.call = self.call_jit
         self.builder.semantic = self.semantic
 
@@ -73,13 +87,13 @@ class Runtime:
         if isinstance(fn, MethodType):
             owner = fn.__self__
             if isinstance(owner, BaseValue) and not isinstance(owner, Constexpr):
-                return self.call_builtin(fn, fn.__func__, args, kwargs)
+                return self.call_builtin(fn.__func__, [owner, *args], kwargs)
             return self.plain(fn, args, kwargs, unwrapped=True)
         static = _STATIC.get(fn) if getattr(fn, "__hash__", None) else None
         if static is not None:
             return static(self, args, kwargs)
         if triton_api.is_builtin(fn):
-            return self.call_builtin(fn, fn, args, kwargs)
+            return self.call_builtin(fn, args, kwargs)
         if triton_api.is_constexpr_function(fn):
             result = fn(*args, **kwargs, _semantic=self.semantic)
             return result if isinstance(result, BaseValue) else Constexpr(result)
@@ -89,18 +103,32 @@ class Runtime:
         inner = getattr(fn, "__self__", None)
         return self.plain(fn, args, kwargs, unwrapped=fn in _PYTHON or (inner is not None and not _is_value(inner)))
 
-    def call_builtin(self, fn: Any, key: Any, args: list[Any], kwargs: dict[str, Any]) -> Any:
-        """A function of the language, or a method of a tensor."""
-        known = self.builtins.get(key)
+    def call_builtin(self, fn: Any, args: list[Any], kwargs: dict[str, Any]) -> Any:
+        """A function of the language, or a method of a tensor (unbound, args then has the tensor first)."""
+        parts = [key_of(a) for a in args]
+        parts += [key_of(a) for a in kwargs.values()]
+        if None in parts:
+            return self.perform(fn, args, kwargs)
+        names = tuple(kwargs)
+        count = len(args)
+
+        def perform(arguments: Sequence[Any]) -> Any:
+            return self.perform(fn, arguments[:count], dict(zip(names, arguments[count:], strict=True)))
+
+        return self.recordings.call((fn, names, *parts), perform, [*args, *kwargs.values()])
+
+    def perform(self, fn: Any, args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
+        """Call a function of the language with what it wants besides its arguments."""
+        known = self.builtins.get(fn)
         if known is None:
-            parameters = inspect.signature(key).parameters
-            known = self.builtins[key] = _Builtin("_semantic" in parameters, "_generator" in parameters)
+            parameters = inspect.signature(fn).parameters
+            known = self.builtins[fn] = _Builtin("_semantic" in parameters, "_generator" in parameters)
         if known.semantic:
             kwargs["_semantic"] = self.semantic
         if known.generator:
             kwargs["_generator"] = self
         result = fn(*args, **kwargs)
-        return Tuple(result) if isinstance(result, tuple) else result
+        return canonical(Tuple(result) if isinstance(result, tuple) else result)
 
     def plain(self, fn: Any, args: list[Any], kwargs: dict[str, Any], *, unwrapped: bool) -> Any:
         """Python's own functions, on what is known while compiling."""
@@ -134,18 +162,29 @@ class Runtime:
     # operators
     def binary(self, name: str, left: Any, right: Any) -> Any:
         """A binary operator or comparison."""
-        if type(left) is Tensor:
-            return getattr(left, FORWARD[name])(right, _semantic=self.semantic)
-        if type(right) is Tensor:
-            return getattr(right, REFLECTED[name])(left, _semantic=self.semantic)
+        if type(left) is Tensor or type(right) is Tensor:
+            a, b = key_of(left), key_of(right)
+            if a is None or b is None:
+                return self.apply(name, left, right)
+            return self.recordings.call((name, a, b), lambda args: self.apply(name, *args), (left, right))
         if not isinstance(left, Constexpr | Tuple) and isinstance(right, Constexpr):
             left = Constexpr(left)
         return self.call(getattr(left, FORWARD[name]), [right], {})
 
+    def apply(self, name: str, left: Any, right: Any) -> Any:
+        """A binary operator of which an operand is a tensor, through the language."""
+        if type(left) is Tensor:
+            return canonical(getattr(left, FORWARD[name])(right, _semantic=self.semantic))
+        return canonical(getattr(right, REFLECTED[name])(left, _semantic=self.semantic))
+
     def unary(self, name: str, operand: Any) -> Any:
         """A unary operator."""
         if type(operand) is Tensor:
-            return getattr(operand, name)(_semantic=self.semantic)
+            return self.recordings.call(
+                (name, key_of(operand)),
+                lambda args: canonical(getattr(args[0], name)(_semantic=self.semantic)),
+                (operand,),
+            )
         method = getattr(operand, name, None)
         if method is None:
             if name != "__not__":
@@ -167,7 +206,7 @@ class Runtime:
             return value
         while len(dynamic) > 1:
             right, left = dynamic.pop(), dynamic.pop()
-            dynamic.append(getattr(left, name)(right, _semantic=self.semantic))
+            dynamic.append(self.binary(name, left, right))
         return dynamic[0]
 
     def chain(self, links: tuple[tuple[str, Callable[..., tuple[Any, Any]]], ...]) -> Any:
@@ -199,8 +238,7 @@ class Runtime:
     def subscript(self, owner: Any, index: Any) -> Any:
         """`owner[index]`."""
         if _is_value(owner):
-            method = owner.__getitem__
-            return self.call_builtin(method, type(owner).__getitem__, [index], {})
+            return self.call_builtin(type(owner).__getitem__, [owner, index], {})
         return owner[index]
 
     # statements
@@ -213,7 +251,7 @@ class Runtime:
         value = unwrap(value)
         if value is None or isinstance(value, BaseValue | Dtype | Tuple):
             return value
-        return self.semantic.to_tensor(value)
+        return canonical(self.semantic.to_tensor(value))
 
     def returned(self, value: Any) -> Any:
         """What a call gives back."""
@@ -222,7 +260,7 @@ class Runtime:
         if isinstance(value, Tuple):
             return Tuple([self.returned(v) for v in value], None)
         if isinstance(value, Constexpr | int | float):
-            return None if unwrap(value) is None else self.semantic.to_tensor(value)
+            return None if unwrap(value) is None else canonical(self.semantic.to_tensor(value))
         return value
 
     def branch(self, test: Any) -> bool:
@@ -244,7 +282,7 @@ class Runtime:
         """`a if test else b`."""
         chosen = then if self.branch(test) else otherwise
         value = chosen()
-        return self.semantic.to_tensor(value) if isinstance(test, Tensor) else value
+        return canonical(self.semantic.to_tensor(value)) if isinstance(test, Tensor) else value
 
     def iterate(self, iterator: Any, args: list[Any], kwargs: dict[str, Any]) -> Iterator[Any]:
         """The values of a loop variable; raises Divergence where programs run different numbers of times."""
@@ -280,9 +318,10 @@ class Runtime:
         if trips.size > 1 and (trips != trips[0]).any():
             raise Divergence(split_by(trips))
         container = ty.to_ir(builder)
+        ty = interned_type(ty)
         a_value, s_value = a.astype(container.container), s.astype(container.container)
         for i in range(int(trips[0])):
-            yield Tensor(Value(a_value + s_value * container.container.type(i), container), ty)
+            yield fast_tensor(Value(a_value + s_value * container.container.type(i), container), ty)
 
     def static_assert(self, args: list[Any], kwargs: dict[str, Any]) -> None:
         """tl.static_assert."""
@@ -292,9 +331,41 @@ class Runtime:
         if not passed:
             raise AssertionError(unwrap(args[1]) if len(args) > 1 else unwrap(kwargs.get("msg", "")))
 
+    def map_elementwise(self, args: list[Any], kwargs: dict[str, Any]) -> Any:
+        """tl.map_elementwise: a scalar function, each lane taking its own branches."""
+        if unwrap(kwargs.get("pack", 1)) != 1:
+            raise self.builder.unsupported("tl.map_elementwise with pack above 1")
+        function = unwrap(args[0])
+        blocks = self.semantic.broadcast_tensors(*args[1:])
+        types = [t.type.scalar for t in blocks]
+        found: list[Any] = []
+
+        def scalars(lanes: list[Value]) -> list[Value]:
+            result = self.call_jit(function, [Tensor(v, t) for v, t in zip(lanes, types, strict=True)], {})
+            single = isinstance(result, Tensor)
+            parts = [result] if single else list(result)
+            found[:] = [single, *(p.type for p in parts)]
+            return [p.handle for p in parts]
+
+        values = each_lane(scalars, [t.handle for t in blocks])
+        single, *made = found
+        shaped = [blocks[0].type.with_element_ty(t) for t in made]
+        tensors = [fast_tensor(v, interned_type(t)) for v, t in zip(values, shaped, strict=True)]
+        return tensors[0] if single else Tuple(tensors)
+
     def device_assert(self, test: Any, message: Any) -> None:
         """`assert`, and tl.device_assert through the language."""
         self.call(triton_api.DEVICE_ASSERT, [test, message], {})
+
+
+def canonical(result: Any) -> Any:
+    """A result whose tensors have interned types."""
+    if type(result) is Tensor:
+        result.type = interned_type(result.type)
+    elif isinstance(result, Tuple):
+        for value in result:
+            canonical(value)
+    return result
 
 
 def _integers(x: Any, ty: Any) -> Array:
@@ -342,6 +413,7 @@ RUNTIME: Final = Runtime()
 _PYTHON: Final = tuple(triton_api.BUILTIN_NAMES.values())
 _STATIC: Final[dict[Any, Callable[[Runtime, list[Any], dict[str, Any]], Any]]] = {
     triton_api.STATIC_ASSERT: Runtime.static_assert,
+    triton_api.MAP_ELEMENTWISE: Runtime.map_elementwise,
     triton_api.STATIC_PRINT: lambda _, args, __: print(*(unwrap(a) for a in args)),  # noqa: T201
     int: lambda _, args, __: Constexpr(int(*(unwrap(a) for a in args))),
     len: lambda _, args, __: Constexpr(len(args[0] if isinstance(args[0], Tuple) else unwrap(args[0]))),

@@ -35,7 +35,7 @@ RETURNS_CONSTEXPR: Final = hasattr(CodeGenerator, "decide_return_type")
 BUILTIN_NAMES: Final[MappingProxyType[str, Any]] = MappingProxyType(CodeGenerator.builtin_namespace)
 STATIC_ASSERT: Final = core.static_assert
 STATIC_PRINT: Final = core.static_print
-MAP_ELEMENTWISE: Final = (core.map_elementwise,)
+MAP_ELEMENTWISE: Final = core.map_elementwise
 DEVICE_ASSERT: Final = core.device_assert
 STATIC_RANGE: Final = language.static_range
 RANGE: Final = language.range
@@ -81,7 +81,33 @@ _ANNOTATED: Final = MappingProxyType(
     | {name: name for name in ("fp16", "bf16", "fp32", "fp64")}
 )
 
-_BLOCK_TYPES: Final[dict[tuple[Any, ...], Any]] = {}
+_TYPES: Final[dict[str, Any]] = {}
+_INTERNED: Final[dict[int, Any]] = {}
+_FACTS: Final[dict[int, tuple[Any, Any, Any]]] = {}
+
+
+def interned_type(ty: Any) -> Any:
+    """One object for each type, which lives as long as the process, so that its identity stands for it."""
+    if _INTERNED.get(id(ty)) is ty:
+        return ty
+    space = getattr(ty.scalar, "address_space", "")
+    found = _TYPES.setdefault(f"{ty.name}@{space}", ty)
+    _INTERNED[id(found)] = found
+    return found
+
+
+def fast_tensor(handle: Any, ty: Any) -> Any:
+    """A tensor of an interned type, with the facts about its shape looked up instead of made."""
+    facts = _FACTS.get(id(ty))
+    made = Tensor.__new__(Tensor)
+    if facts is None:
+        made.__init__(handle, ty)
+        _FACTS[id(ty)] = made.shape, made.numel, made.dtype
+        return made
+    made.handle = handle
+    made.type = ty
+    made.shape, made.numel, made.dtype = facts
+    return made
 
 
 class LockstepSemantic(TritonSemantic):  # type: ignore[misc]
@@ -89,25 +115,29 @@ class LockstepSemantic(TritonSemantic):  # type: ignore[misc]
 
     def add(self, input: Any, other: Any, sanitize_overflow: bool) -> Any:  # noqa: A002, FBT001
         """Addition that tells the builder how the operands read."""
-        return self._signed("create_add", super().add, input, other, sanitize_overflow)
+        with self._signs(input, other):
+            return super().add(input, other, sanitize_overflow)
 
     def sub(self, input: Any, other: Any, sanitize_overflow: bool) -> Any:  # noqa: A002, FBT001
         """Subtraction that tells the builder how the operands read."""
-        return self._signed("create_sub", super().sub, input, other, sanitize_overflow)
+        with self._signs(input, other):
+            return super().sub(input, other, sanitize_overflow)
 
     def mul(self, input: Any, other: Any, sanitize_overflow: bool) -> Any:  # noqa: A002, FBT001
         """Multiplication that tells the builder how the operands read."""
-        return self._signed("create_mul", super().mul, input, other, sanitize_overflow)
+        with self._signs(input, other):
+            return super().mul(input, other, sanitize_overflow)
 
-    def _signed(self, name: str, method: Callable[..., Any], a: Any, b: Any, sanitize: Any) -> Any:
-        unsigned = _is_unsigned(a) or _is_unsigned(b)
-        if not unsigned:
-            return method(a, b, sanitize)
-        self.builder.reads_unsigned = True
+    @contextmanager
+    def _signs(self, a: Any, b: Any) -> Iterator[None]:
+        if not _is_unsigned(a) and not _is_unsigned(b):
+            yield
+            return
+        self.builder.read_unsigned(True)  # noqa: FBT003
         try:
-            return method(a, b, sanitize)
+            yield
         finally:
-            self.builder.reads_unsigned = False
+            self.builder.read_unsigned(False)  # noqa: FBT003
 
     def reduction(
         self, inputs: Sequence[Any], axis: int | None, region_builder_fn: Callable[..., Any]
