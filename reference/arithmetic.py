@@ -78,8 +78,12 @@ class Arithmetic:
     amax_division: Literal["ieee", "reciprocal", "portable", "unknown"] = "portable"
     """amax / C: correctly rounded, amax * fl(1/C) (as ptxas does it), either of the two, within 3u."""
 
+    largest: float | None = None
+    """C, the magnitude that a row's largest element is scaled to, where it is not 448 (e4m3fn) or 224 (e4m3fnuz)."""
+
     conversion: Literal["rne", "f16-then-rne"] = "rne"
-    """fp32 to FP8: rounded once, or cut to fp16 first (sm_89)."""
+    """fp32 to FP8: rounded once, or cut to fp16 first (sm_89). What an overflow gives need not be said: no legal scale
+    takes a finite element beyond C (1 + 4u), which rounds to C."""
 
     log2_ulps: int = 0
     """Error of log2 in ulps, over correct rounding, in the computation of a UE8M0 scale."""

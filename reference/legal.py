@@ -22,29 +22,30 @@ FOLD_ROUNDINGS = 6
 def legal_scales(x: Tensor, *, scale_fmt: str, fp8: str, arithmetic: Arithmetic = PORTABLE) -> Tensor:
     """Every legal scale of each row of x [..., D]: fp32 [..., n], with repetitions where there are fewer than n."""
     amax = row_amax(x)
+    largest = arithmetic.largest or codec.C[fp8]
     if scale_fmt == "ue8m0":
-        return _powers_of_two(amax, fp8, arithmetic)
-    c = torch.full_like(amax, codec.C[fp8])
+        return _powers_of_two(amax, largest, arithmetic)
+    c = torch.full_like(amax, largest)
     ieee, reciprocal = amax / c, amax * (1 / c)
     choice = arithmetic.amax_division
     if choice == "unknown":
         # 3u is at most 3 ulps: all the floats within them.
         steps = torch.arange(-3, 4, device=x.device, dtype=torch.int32)
         near = (ieee.unsqueeze(-1).view(torch.int32) + steps).view(torch.float32)
-        exact = amax.double().unsqueeze(-1) / codec.C[fp8]
+        exact = amax.double().unsqueeze(-1) / largest
         within = (near.double() - exact).abs() <= 3 * U * (1 + U) * exact * (1 + 2.0**-50) + 2.0**-149
         return torch.where(within, near, ieee.unsqueeze(-1))
     return torch.stack({"ieee": [ieee], "reciprocal": [reciprocal]}.get(choice, [ieee, reciprocal]), -1)
 
 
-def _powers_of_two(amax: Tensor, fp8: str, arithmetic: Arithmetic) -> Tensor:
+def _powers_of_two(amax: Tensor, largest: float, arithmetic: Arithmetic) -> Tensor:
     """Smallest 2**k >= amax/C, and its neighbour where log2 and division may err across a power of two.
 
     ceil(log2(amax/C)) comes out one too small when amax/C lies above 2**(k-1) by less than log2 and the division
     resolve: w = (2L + 1) ln2 2**(floor(log2 |k-1|) - 24) relative, 4u for the division. That takes an fp32 amax: one
     from bf16 is 2**-8 away from every C * 2**k that it does not equal.
     """
-    ratio = amax.double() / codec.C[fp8]
+    ratio = amax.double() / largest
     finite = torch.isfinite(ratio)
     ratio = torch.where(finite, ratio, 1.0)
     k = codec.ceil_log2(ratio)

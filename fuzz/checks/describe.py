@@ -25,6 +25,11 @@ def text(value: Tensor) -> str:
     return f"{float(value.float() if width < 4 else value):.9g} (0x{pattern:0{2 * width}x})"
 
 
+def default_axes(tensor: Tensor) -> tuple[str, ...]:
+    """Names for the axes of a tensor of which nothing is known but its rank."""
+    return {1: ("element",), 2: ("row", "column")}.get(tensor.dim(), tuple(f"axis {i} at" for i in range(tensor.dim())))
+
+
 def place(index: Sequence[int], axes: Sequence[str]) -> str:
     """An element by the names of its axes, such as ``token 3, dim 17``."""
     return ", ".join(f"{axis} {i}" for axis, i in zip(axes, index, strict=True))
@@ -78,7 +83,7 @@ def relation(got: Tensor, want: Tensor, wrong: Tensor, axes: Sequence[str]) -> s
     ``got`` and ``want`` are numbers of one shape whose axes are ``axes``; ``wrong`` says which elements count.
     """
     g, w = got.double(), want.double()
-    for recognise in (_constant, _factor, _shifted, _moved):
+    for recognise in (_special, _factor, _shifted, _constant, _moved):
         words = recognise(g, w, wrong, axes)
         if words:
             return words
@@ -95,7 +100,7 @@ def summary(got: Tensor, want: Tensor, wrong: Tensor, axes: Sequence[str], judge
     return "; ".join(part for part in parts if part)
 
 
-def _constant(got: Tensor, want: Tensor, wrong: Tensor, axes: Sequence[str]) -> str:
+def _special(got: Tensor, want: Tensor, wrong: Tensor, axes: Sequence[str]) -> str:
     del want, axes
     values = got[wrong]
     if len(values) == 1:
@@ -109,6 +114,12 @@ def _constant(got: Tensor, want: Tensor, wrong: Tensor, axes: Sequence[str]) -> 
     for name, test in names:
         if bool(test(values).all()):
             return f"the wrong ones are all {name}"
+    return ""
+
+
+def _constant(got: Tensor, want: Tensor, wrong: Tensor, axes: Sequence[str]) -> str:
+    del want, axes
+    values = got[wrong]
     if len(values) > 2 and bool((values == values[0]).all()):
         return f"the wrong ones are all {float(values[0]):.9g}"
     return ""

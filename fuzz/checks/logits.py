@@ -128,8 +128,10 @@ def _beyond(
     output: str, got: Tensor, reference: Tensor, bound: Tensor, visible: Tensor, tier: str
 ) -> tuple[Mismatch | None, float]:
     bounded = visible & torch.isfinite(bound)
-    error = torch.where(bounded, (got.double() - reference).abs(), 0.0).nan_to_num(nan=float("inf"))
-    ratio = torch.where(error == 0, 0.0, error / bound).nan_to_num(nan=float("inf"))
+    error = torch.where(bounded, (got.double() - reference).abs(), 0.0).nan_to_num(
+        nan=float("inf"), posinf=float("inf")
+    )
+    ratio = torch.where(error == 0, 0.0, error / bound).nan_to_num(nan=float("inf"), posinf=float("inf"))
     wrong = error > bound
     largest = float(ratio.max()) if ratio.numel() else 0.0
     if not bool(wrong.any()):

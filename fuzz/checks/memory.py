@@ -36,10 +36,10 @@ def written(output: str, poison: Tensor, after: Tensor, must_write: Tensor | Non
     if not bool(wrong.any()):
         return None
     index = describe.first(wrong)
-    axes = [f"axis {i}" for i in range(wrong.dim())]
+    axes = describe.default_axes(wrong)
     words = describe.extent(wrong, axes, must_write)
     total = wrong.numel() if must_write is None else int(must_write.sum())
-    detail = f"{output}{list(index)} was never written; {int(wrong.sum())} of {total} unwritten"
+    detail = f"{output}: {describe.place(index, axes)} was never written; {int(wrong.sum())} of {total} unwritten"
     detail = f"{detail}; {words}" if words else detail
     return Mismatch(
         "unwritten", output, index, describe.text(after[index]), "a result", int(wrong.sum()), total, detail
@@ -62,8 +62,9 @@ def _agree(output: str, first: Tensor, second: Tensor, kind: str, what: str) -> 
         return None
     index = describe.first(wrong)
     one, other = describe.text(first[index]), describe.text(second[index])
-    words = describe.extent(wrong, [f"axis {i}" for i in range(wrong.dim())])
-    detail = f"{output}{list(index)} {what}: {one}, then {other}; {describe.share(wrong)}"
+    axes = describe.default_axes(wrong)
+    words = describe.extent(wrong, axes)
+    detail = f"{output}: {describe.place(index, axes)} {what}: {one}, then {other}; {describe.share(wrong)}"
     detail = f"{detail}; {words}" if words else detail
     return Mismatch(kind, output, index, other, one, int(wrong.sum()), wrong.numel(), detail)
 

@@ -103,6 +103,13 @@ def test_fp32_scales_by_contract(c: int) -> None:
         assert legal_ones == {v for v in near if abs(Fraction(v) - Fraction(a) / c) <= limit}
 
 
+def test_a_contract_may_scale_to_another_magnitude() -> None:
+    x = torch.tensor([[240.0, 1.0], [241.0, 1.0], [480.0, 1.0]]).bfloat16()
+    full = Arithmetic(largest=240.0)
+    assert options(legal.legal_scales(x, scale_fmt="ue8m0", fp8="e4m3fnuz", arithmetic=full)) == [{1.0}, {2.0}, {2.0}]
+    assert options(legal.legal_scales(x, scale_fmt="fp32", fp8="e4m3fnuz", arithmetic=full))[2] == {2.0}
+
+
 def test_zero_rows_take_the_clamp() -> None:
     x = torch.zeros(2, 8).bfloat16()
     assert options(legal.legal_scales(x, scale_fmt="ue8m0", fp8="e4m3fn")) == [{2.0**-22}] * 2

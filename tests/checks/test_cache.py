@@ -1,0 +1,166 @@
+from functools import partial
+
+import pytest
+import torch
+from torch import Tensor
+
+from indexfuzz.checks.cache import inserted
+from indexfuzz.checks.mismatch import Mismatch
+from indexfuzz.reference import fp8, layout, legal
+from indexfuzz.reference.quant import quantise, row_scale
+
+HEAD_DIM, BLOCKS, TOKENS = 32, 24, 9
+
+
+class Insertion:
+    """Random tokens to insert, and ways to insert them."""
+
+    def __init__(self, block_size: int, promised: str, *, seed: int = 0, pad: int = 8, tokens: int = TOKENS) -> None:
+        torch.manual_seed(seed)
+        stride = block_size * (HEAD_DIM + 4) + pad
+        memory = torch.full((BLOCKS * stride,), 0x7F, dtype=torch.uint8)
+        shape = (BLOCKS, block_size, HEAD_DIM + 4)
+        self.cache = memory.as_strided(shape, (stride, HEAD_DIM + 4, 1))
+        self.before = layout.pages(self.cache).clone()
+        self.promised = promised
+        self.k = torch.randn(tokens, HEAD_DIM).bfloat16()
+        self.slots = torch.randperm(BLOCKS * block_size)[:tokens]
+        self.scale = row_scale(self.k, scale_fmt="ue8m0", fp8="e4m3fn")
+        self.codes = fp8.codes(quantise(self.k, self.scale, fp8="e4m3fn")).clone()
+
+    def write(self, values_as: str, scales_as: str) -> None:
+        """Insert, with values and scales where some arrangement has them; what lies beyond the cache is dropped."""
+        block_size = self.cache.shape[1]
+        found = layout.arrangements(block_size, HEAD_DIM, self.k.device)
+        flat = layout.flat_bytes(self.cache)
+        for i, slot in enumerate(self.slots.tolist()):
+            page, t = slot // block_size * self.cache.stride(0), slot % block_size
+            value_at, scale_at = page + found[values_as][0][t], page + found[scales_as][1][t]
+            inside = value_at < len(flat)
+            flat[value_at[inside]] = self.codes[i][inside]
+            if int(scale_at[-1]) < len(flat):
+                flat[scale_at] = self.scale[i : i + 1].view(torch.uint8)
+
+    def judge(self, tokens: list[int] | None = None) -> Mismatch | None:
+        block_size = self.cache.shape[1]
+        return inserted(
+            self.before,
+            layout.pages(self.cache),
+            self.slots // block_size,
+            self.slots % block_size,
+            legal.legal_scales(self.k, scale_fmt="ue8m0", fp8="e4m3fn"),
+            partial(legal.legal_codes, self.k, fp8="e4m3fn"),
+            layout=self.promised,
+            arrangements=layout.arrangements(block_size, HEAD_DIM, self.k.device),
+            fp8=torch.float8_e4m3fn,
+            tokens=tokens,
+        )
+
+
+CORRECT = [(1, "normal"), (8, "normal"), (16, "normal"), (16, "shuffle"), (48, "shuffle")]
+
+
+@pytest.mark.parametrize(("block_size", "promised"), CORRECT)
+def test_a_correct_insertion_passes(block_size: int, promised: str) -> None:
+    for seed in range(5):
+        case = Insertion(block_size, promised, seed=seed, pad=8 * seed)
+        case.write(promised, promised)
+        assert case.judge() is None
+
+
+@pytest.mark.parametrize(
+    ("block_size", "promised", "values_as", "scales_as", "words"),
+    [
+        (1, "normal", "shuffle", "normal", "the values lie as in the SHUFFLE layout, but NORMAL is promised"),
+        (16, "normal", "shuffle", "normal", "the values lie as in the SHUFFLE layout, but NORMAL is promised"),
+        (16, "shuffle", "normal", "normal", "the values lie as in the NORMAL layout, but SHUFFLE is promised"),
+        (16, "normal", "interleaved", "interleaved", "the values lie as in the INTERLEAVED layout, the scales as in"),
+        (
+            32,
+            "shuffle",
+            "shuffle",
+            "interleaved",
+            "the scales lie as in the INTERLEAVED layout, but SHUFFLE is promised",
+        ),
+    ],
+)
+@pytest.mark.parametrize("tokens", [1, 9])
+def test_another_arrangement_is_named(
+    block_size: int, promised: str, values_as: str, scales_as: str, words: str, tokens: int
+) -> None:
+    case = Insertion(block_size, promised, tokens=tokens)
+    case.slots[0] = block_size * 3 + 5 % block_size
+    case.write(values_as, scales_as)
+    found = case.judge()
+    assert found is not None
+    assert (found.kind, found.output) == (
+        "layout-mismatch",
+        "cache_values" if values_as != promised else "cache_scales",
+    )
+    assert found.detail.startswith(words)
+
+
+def test_a_single_wrong_code_is_located() -> None:
+    case = Insertion(16, "shuffle")
+    case.codes[4, 17] ^= 0x80
+    case.write("shuffle", "shuffle")
+    found = case.judge(tokens=[0, 1, 2, 3, 40, 5, 6, 7, 8])
+    assert found is not None
+    assert (found.kind, found.output, found.index, found.count) == ("code-mismatch", "cache_values", (40, 17), 1)
+    block, offset = divmod(int(case.slots[4]), 16)
+    assert found.detail.endswith(f"(block {block}, offset {offset}, SHUFFLE layout)")
+
+
+def test_the_neighbour_s_scale_is_recognised() -> None:
+    case = Insertion(16, "shuffle", seed=3)
+    case.k *= torch.exp2(torch.arange(TOKENS)).unsqueeze(1)
+    case.scale = row_scale(case.k, scale_fmt="ue8m0", fp8="e4m3fn")
+    case.codes = fp8.codes(quantise(case.k, case.scale, fp8="e4m3fn")).clone()
+    case.scale = case.scale.roll(1)
+    case.write("shuffle", "shuffle")
+    found = case.judge()
+    assert found is not None
+    assert found.output == "cache_scales"
+    assert "each holds what belongs to the token before it" in found.detail
+
+
+def test_a_token_that_was_not_written() -> None:
+    case = Insertion(16, "normal")
+    everything = case.slots
+    case.slots = everything[:-1]
+    case.write("normal", "normal")
+    case.slots = everything
+    found = case.judge()
+    assert found is not None
+    assert (found.kind, found.output, found.index) == ("unwritten", "cache_scales", (TOKENS - 1,))
+
+
+def test_a_byte_that_belongs_to_nobody() -> None:
+    case = Insertion(16, "shuffle")
+    case.write("shuffle", "shuffle")
+    free = next(s for s in range(BLOCKS * 16) if s not in case.slots.tolist())
+    layout.write_tokens(
+        case.cache, torch.tensor([free]), torch.zeros((1, HEAD_DIM), dtype=torch.uint8), torch.ones(1), "shuffle"
+    )
+    found = case.judge()
+    assert found is not None
+    assert (found.kind, found.output, found.count) == ("guard-write", "cache", HEAD_DIM + 4)
+    assert f"block {free // 16}" in found.detail
+    assert f"the value at offset {free % 16}, dim 0 in the SHUFFLE layout" in found.detail
+
+
+def test_nothing_to_insert() -> None:
+    case = Insertion(16, "shuffle", tokens=0)
+    assert case.judge() is None
+    layout.pages(case.cache)[2, 16 * HEAD_DIM + 5] = 3
+    found = case.judge()
+    assert found is not None
+    assert "the scale at offset 1" in found.detail
+
+
+def test_the_tensor_may_be_a_dense_copy() -> None:
+    case = Insertion(16, "shuffle", pad=0)
+    case.write("shuffle", "shuffle")
+    copy: Tensor = case.cache.clone()
+    case.cache = copy
+    assert case.judge() is None

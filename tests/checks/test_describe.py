@@ -1,0 +1,92 @@
+import math
+
+import pytest
+import torch
+
+from indexfuzz.checks import describe
+
+AXES = ("token", "dim")
+
+
+@pytest.mark.parametrize(
+    ("value", "words"),
+    [
+        (torch.tensor(1.5), "1.5 (0x3fc00000)"),
+        (torch.tensor(-0.0), "-0 (0x80000000)"),
+        (torch.tensor(1.5).bfloat16(), "1.5 (0x3fc0)"),
+        (torch.tensor(math.nan), "nan (0x7fc00000)"),
+        (torch.tensor(7, dtype=torch.uint8), "7"),
+        (torch.tensor(0x7E, dtype=torch.uint8).view(torch.float8_e4m3fn), "448 (0x7e)"),
+    ],
+)
+def test_text(value: torch.Tensor, words: str) -> None:
+    assert describe.text(value) == words
+
+
+def mask(rows: object, columns: object, shape: tuple[int, int] = (6, 96)) -> torch.Tensor:
+    found = torch.zeros(shape, dtype=torch.bool)
+    found[rows, columns] = True  # type: ignore[index]
+    return found
+
+
+EVERY = slice(None)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "words"),
+    [
+        (mask(EVERY, EVERY), ""),
+        (mask(3, EVERY), "only token 3"),
+        (mask(EVERY, slice(64, None)), "only dims >= 64"),
+        (mask(EVERY, slice(0, 16)), "only dims < 16"),
+        (mask(slice(1, 3), slice(32, 48)), "only tokens 1 to 2 and dims 32 to 47"),
+        (mask(EVERY, slice(1, None, 2)), "only dims 1 modulo 2"),
+        (mask(EVERY, slice(3, None, 16)), "only dims 3 modulo 16"),
+        (mask(5, [1, 2, 50]), "only token 5 and 3 of 96 dims"),
+    ],
+)
+def test_extent(wrong: torch.Tensor, words: str) -> None:
+    assert describe.extent(wrong, AXES) == words
+
+
+def test_extent_among_what_was_judged() -> None:
+    judged = mask(EVERY, slice(0, 40))
+    assert describe.extent(mask(EVERY, slice(16, 40)), AXES, judged) == "only dims >= 16"
+    assert describe.extent(judged, AXES, judged) == ""
+
+
+def distinct() -> torch.Tensor:
+    return torch.arange(1.0, 25.0).view(4, 6).double() ** 1.5
+
+
+def relate(got: torch.Tensor, want: torch.Tensor) -> str:
+    return describe.relation(got, want, got != want, AXES)
+
+
+def test_relations() -> None:
+    want = distinct()
+    assert relate(want * 2, want) == "every wrong value is 2 times the right one"
+    assert relate(-want, want) == "every wrong value has the wrong sign"
+    assert relate(torch.zeros_like(want), want) == "the wrong ones are all zero"
+    assert relate(want * math.nan, want) == "the wrong ones are all NaN"
+    assert relate(want * 0 + 7, want) == "the wrong ones are all 7"
+    assert relate(want.roll(1, 0), want) == "each holds what belongs to the token before it"
+    assert relate(want.roll(-1, 1), want) == "each holds what belongs to the dim after it"
+    swapped = want[[0, 3, 2, 1]]
+    assert relate(swapped, want) == "token 1 is token 3 of the reference, token 3 is token 1 of the reference"
+    shuffled = want.flatten()[torch.randperm(24, generator=torch.Generator().manual_seed(1))].view(4, 6)
+    assert relate(shuffled, want) == "the right values in wrong places"
+    torch.manual_seed(0)
+    assert relate(torch.randn(4, 6).double(), want) == ""
+    single = want.clone()
+    single[1, 1] += 0.125
+    assert relate(single, want) == ""
+
+
+def test_summary() -> None:
+    want = distinct()
+    got = want.clone()
+    got[2] *= 0.5
+    assert describe.summary(got, want, got != want, AXES) == (
+        "6 of 24 wrong; only token 2; every wrong value is 0.5 times the right one"
+    )
