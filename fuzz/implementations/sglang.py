@@ -16,6 +16,7 @@ from indexfuzz.case import Case
 from indexfuzz.implementations.base import Implementation, StageFunction
 from indexfuzz.implementations.contracts import first_reason
 from indexfuzz.implementations.loader import Loader
+from indexfuzz.implementations.poison import poisoned_empty
 from indexfuzz.implementations.source import Project, open_project
 from indexfuzz.reference.layout import resolve
 from indexfuzz.terms import Promises
@@ -108,7 +109,8 @@ class Kernels:
         read = self.cache_module(layout, block_size).GetKAndS.execute
         pages = cache.view(num_blocks, block_size * bytes_per_token)
         longest = int(lens.max()) if len(lens) else 0
-        keys, scales = read(_pool(block_size), pages, block_table, lens, k_fp8.shape[0], longest)
+        with poisoned_empty():
+            keys, scales = read(_pool(block_size), pages, block_table, lens, k_fp8.shape[0], longest)
         k_fp8.copy_(keys.view(k_fp8.dtype))
         k_scale.copy_(scales.view(k_scale.dtype).squeeze(-1))
 

@@ -4,6 +4,7 @@ import torch
 from indexfuzz.case import Case
 from indexfuzz.implementations.aiter import load
 from indexfuzz.implementations.source import SourceError
+from indexfuzz.lockstep import Lockstep
 
 PREFILL = "aiter/ops/triton/attention/fp8_mqa_logits.py"
 PAGED = "aiter/ops/triton/attention/pa_mqa_logits.py"
@@ -128,3 +129,18 @@ class TestContract:
     )
     def test_inside(self, implementation, stage, parts):
         assert implementation.contract.outside(stage, case(**parts)) is None
+
+
+@pytest.mark.wheel
+@pytest.mark.parametrize("third_party", ["INDEXFUZZ_AITER"], indirect=True)
+@pytest.mark.parametrize("fp8", [torch.float8_e4m3fn, torch.float8_e4m3fnuz])
+def test_the_real_prefill_kernel(third_party, fp8):
+    q, k = torch.ones(2, 16, 32).to(fp8), torch.full((5, 32), -2.0)
+    weights, scale, logits = torch.ones(2, 16), torch.tensor([1.0, 2.0, 4.0, 8.0, 16.0]), torch.zeros(2, 5)
+    k[3] = 2.0
+    window = torch.tensor([0, 2], dtype=torch.int32), torch.tensor([1, 4], dtype=torch.int32)
+    with Lockstep() as machine:
+        load(third_party).stages["prefill_logits"](q, k.to(fp8), scale, weights, *window, logits)
+    hidden = float("-inf")
+    assert machine.violations == []
+    assert logits.tolist() == [[0.0, *[hidden] * 4], [hidden, hidden, 0.0, 16 * 32 * 2 * 8.0, hidden]]

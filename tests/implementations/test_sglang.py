@@ -4,6 +4,8 @@ import torch
 from indexfuzz.case import Case
 from indexfuzz.implementations import sglang
 from indexfuzz.implementations.source import SourceError
+from indexfuzz.lockstep import Lockstep
+from indexfuzz.reference import cache as reference
 
 CACHE = "sglang/kernels/ops/kvcache/dsa_index_k_cache.py"
 QUANT = "sglang/kernels/ops/quantization/act_quant_triton.py"
@@ -163,3 +165,18 @@ class TestContract:
     )
     def test_inside(self, implementation, stage, parts):
         assert implementation.contract.outside(stage, case(**parts)) is None
+
+
+@pytest.mark.wheel
+@pytest.mark.parametrize("third_party", ["INDEXFUZZ_SGLANG"], indirect=True)
+@pytest.mark.parametrize(("layout", "block_size"), [("normal", 64), ("auto", 1), ("shuffle", 32)])
+def test_the_real_writer(third_party, layout, block_size):
+    k = torch.arange(-128, 128).view(2, 128).bfloat16()
+    slots = torch.tensor([2 * block_size, block_size + block_size // 2])
+    options = {"scale_fmt": "ue8m0", "fp8": "e4m3fn", "quant_group": 128, "layout": layout}
+    got, want = pages(block_size), pages(block_size)
+    with Lockstep() as machine:
+        sglang.load(third_party).stages["k_quant_cache"](k, got, slots, **options)
+    reference.k_quant_cache(k, want, slots, **options)
+    assert machine.violations == []
+    assert torch.equal(got, want)

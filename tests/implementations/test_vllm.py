@@ -8,6 +8,8 @@ from indexfuzz.implementations import load
 from indexfuzz.implementations.source import SourceError
 from indexfuzz.implementations.vllm_contract import VllmContract
 from indexfuzz.implementations.vllm_platform import MultipleOf
+from indexfuzz.lockstep import Lockstep
+from indexfuzz.reference import cache as reference
 
 OPS = "vllm/v1/attention/ops/rocm_aiter_mla_sparse.py"
 
@@ -381,6 +383,30 @@ class TestRealWheels:
     def test_0_33_uses_the_result(self, third_party):
         assert self.rotated(third_party, "inplace")
         assert self.rotated(third_party, "functional")
+
+    def inserted(self, path, block_size):
+        """The kinds of violations, and whether the cache holds what the reference writes."""
+        k = torch.arange(-48, 48).view(3, 32).bfloat16()
+        slots = torch.tensor([2 * block_size, -1, block_size + block_size // 2])
+        options = {"scale_fmt": "ue8m0", "fp8": "e4m3fn", "quant_group": 32, "layout": "auto"}
+        got = torch.zeros(4, block_size, 36, dtype=torch.uint8)
+        want = got.clone()
+        with Lockstep() as machine:
+            load(f"vllm:{path}").stages["k_quant_cache"](k, got, slots, **options)
+        reference.k_quant_cache(k, want, slots, **options)
+        return {violation.kind for violation in machine.violations}, torch.equal(got, want)
+
+    @pytest.mark.parametrize("third_party", ["INDEXFUZZ_VLLM_WHEEL_0_22"], indirect=True)
+    def test_0_22_writes_outside_pages_of_one_token(self, third_party):
+        kinds, equal = self.inserted(third_party, 1)
+        assert "out-of-bounds" in kinds
+        assert not equal
+        assert self.inserted(third_party, 64) == (set(), True)
+
+    @pytest.mark.parametrize("third_party", ["INDEXFUZZ_VLLM_WHEEL_0_33"], indirect=True)
+    def test_0_33_writes_every_page_right(self, third_party):
+        assert self.inserted(third_party, 1) == (set(), True)
+        assert self.inserted(third_party, 16) == (set(), True)
 
     @pytest.mark.parametrize("third_party", ["INDEXFUZZ_VLLM_WHEEL_0_22"], indirect=True)
     def test_contract_of_0_22(self, third_party):
