@@ -56,8 +56,7 @@ Float = TypeVar("Float", bound=np.floating)
 
 _HIGH_HALF: Final = np.uint32(0xFFFF0000)
 _BF16_NAN: Final = np.uint32(0x7FFF0000)
-_FP16_NAN: Final = np.uint32(0x7FFFE000)
-"""The fp16 NaN 0x7fff widened to fp32 by appending zeros."""
+"""The bf16 NaN 0x7fff: widening bf16 appends zeros."""
 
 
 @np.errstate(all="ignore")
@@ -78,20 +77,18 @@ def truncate_to_bf16(x: F32) -> F32:
 
 @np.errstate(all="ignore")
 def round_to_fp16(x: F32) -> F32:
-    """fp32 to fp16 in an fp32 container: nearest even, overflow to infinity, NaN to fp16 0x7fff."""
-    value = np.asarray(x).astype(np.float16).astype(np.float32)
-    return np.where(np.isnan(x), _FP16_NAN.view(np.float32), value)
+    """fp32 to fp16 and back: nearest even, overflow to infinity; NaN to fp16 0x7fff, which widens to 0x7fffffff."""
+    return canonical_nan(np.asarray(x).astype(np.float16).astype(np.float32))
 
 
 @np.errstate(all="ignore")
 def truncate_to_fp16(x: F32) -> F32:
-    """fp32 to fp16 toward zero: a finite value never becomes infinite; NaN to fp16 0x7fff."""
+    """fp32 to fp16 toward zero and back: a finite value never becomes infinite; NaN as in `round_to_fp16`."""
     near = np.clip(round_to_fp16(x), np.float32(-65504), np.float32(65504))
     bits = near.astype(np.float16).view(np.uint16)
     too_large = np.abs(near) > np.abs(x)
     value = np.asarray(bits - too_large).view(np.float16).astype(np.float32)
-    value = np.where(np.isinf(x), x, value)
-    return np.where(np.isnan(x), _FP16_NAN.view(np.float32), value)
+    return canonical_nan(np.where(np.isfinite(x), value, x))
 
 
 @np.errstate(all="ignore")

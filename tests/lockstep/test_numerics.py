@@ -27,6 +27,7 @@ from indexfuzz.lockstep.numerics import (
     rsqrt_f32,
     sqrt_f32,
     sqrt_rn_f32,
+    truncate_to_fp16,
 )
 
 NAN = 0x7FFFFFFF
@@ -207,7 +208,9 @@ def test_nan_of_conversions():
     assert encode_fp8(nan, "e4m3fnuz").tolist() == [0x80] * 4
     assert encode_fp8(nan, "e5m2").tolist() == [0x7F] * 4
     assert bits(round_to_bf16(nan)) == [0x7FFF0000] * 4
-    assert bits(round_to_fp16(nan)) == [0x7FFFE000] * 4
+    assert bits(round_to_fp16(nan)) == [NAN] * 4
+    assert bits(truncate_to_fp16(nan)) == [NAN] * 4
+    assert round_to_fp16(nan).astype(np.float16).view(np.uint16).tolist() == [0x7FFF] * 4
     assert bits(decode_fp8(np.array([0x7F, 0xFF], np.uint8), "e4m3fn")) == [NAN, NAN]
 
 
