@@ -143,6 +143,8 @@ def _run(kernel: Any, values: list[Any], run: Run) -> list[Array]:
         return divergence.parts
     except (UnsupportedFeature, KernelError):
         raise
+    except NotImplementedError as error:
+        raise UnsupportedFeature(f"{_place(error)}: in {run.launch.name}: {error}") from error
     except Exception as error:
         raise KernelError(f"{_place(error)}: in {run.launch.name}: {type(error).__name__}: {error}") from error
     finally:

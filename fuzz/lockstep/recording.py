@@ -41,6 +41,7 @@ class Recorder:
 
     def __init__(self, builder: Any, inputs: Sequence[Value]) -> None:
         self.builder = builder
+        self.inputs = len(inputs)
         self.names: dict[int, str] = {id(v): f"a{i}" for i, v in enumerate(inputs)}
         self.alive: list[Value] = list(inputs)
         self.constants: dict[str, Any] = {"Tensor": fast_tensor, "Tuple": Tuple}
@@ -109,8 +110,7 @@ class Recorder:
         last = self.result(result)
         if self.opaque:
             return None
-        count = sum(1 for n in self.names.values() if n.startswith("a"))
-        parameters = ", ".join(["b", *(f"a{i}" for i in range(count))])
+        parameters = ", ".join(["b", *(f"a{i}" for i in range(self.inputs))])
         body = "\n    ".join([*self.lines, f"return {last}"])
         namespace = dict(self.constants)
         exec(f"def replay({parameters}):\n    {body}", namespace)  # noqa: S102

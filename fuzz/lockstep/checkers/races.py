@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from indexfuzz.lockstep.launch import Launch
 
 _MANY: Final = -1
-_DENSE: Final = 1 << 28
+_DENSE: Final = 1 << 24
 """Spans up to this many elements get one map; its untouched pages cost nothing."""
 
 

@@ -1,0 +1,187 @@
+"""Values that nothing defined: masked-off lanes without `other`, and bytes that were declared uninitialised."""
+
+import numpy as np
+import torch
+import triton
+import triton.language as tl
+
+from indexfuzz.lockstep import Lockstep
+
+
+@triton.jit
+def _sum(x, out, n, N: tl.constexpr, HOW: tl.constexpr):
+    i = tl.arange(0, N)
+    mask = i < n
+    if HOW == "other":
+        values = tl.load(x + i, mask=mask, other=0.0)
+    else:
+        values = tl.load(x + i, mask=mask)
+    if HOW == "where":
+        values = tl.where(mask, values, 0.0)
+    tl.store(out, tl.sum(values, 0))
+
+
+@triton.jit
+def _max_row(x, out, n, N: tl.constexpr):
+    i = tl.arange(0, N)
+    tl.store(out, tl.max(tl.load(x + i, mask=i < n), 0))
+
+
+@triton.jit
+def _store_all(x, out, n, N: tl.constexpr, MASKED: tl.constexpr):
+    i = tl.arange(0, N)
+    values = tl.load(x + i, mask=i < n) * 2 + 1
+    if MASKED:
+        tl.store(out + i, values, mask=i < n)
+    else:
+        tl.store(out + i, values)
+
+
+@triton.jit
+def _address(table, x, out, n, N: tl.constexpr):
+    i = tl.arange(0, N)
+    page = tl.load(table + i, mask=i < n)
+    tl.store(out + i, tl.load(x + page))
+
+
+@triton.jit
+def _mask_from(flags, x, out, n, N: tl.constexpr):
+    i = tl.arange(0, N)
+    keep = tl.load(flags + i, mask=i < n) > 0
+    tl.store(out + i, tl.load(x + i), mask=keep)
+
+
+@triton.jit
+def _branch_on(flag, out, n):
+    if tl.load(flag, mask=n > 0) > 0:
+        tl.store(out, 1.0)
+
+
+@triton.jit
+def _loop_to(count, out, n):
+    total = 0
+    for i in range(tl.load(count, mask=n > 0)):
+        total += i
+    tl.store(out, total)
+
+
+@triton.jit
+def _dot_rows(x, y, out, n):
+    i = tl.arange(0, 16)
+    a = tl.load(x + i[:, None] * 16 + i[None, :], mask=(i < n)[:, None])
+    b = tl.load(y + i[:, None] * 16 + i[None, :])
+    tl.store(out + i[:, None] * 16 + i[None, :], tl.dot(a, b), mask=(i < n)[:, None])
+
+
+@triton.jit
+def _dot_inner(x, y, out, n):
+    i = tl.arange(0, 16)
+    a = tl.load(x + i[:, None] * 16 + i[None, :], mask=(i < n)[None, :])
+    b = tl.load(y + i[:, None] * 16 + i[None, :])
+    tl.store(out + i[:, None] * 16 + i[None, :], tl.dot(a, b))
+
+
+def _found(machine: Lockstep) -> list[str]:
+    return [f"{v.kind}: {v.message}" for v in machine.drain()]
+
+
+def test_a_sum_over_masked_lanes() -> None:
+    x, out = torch.ones(8), torch.zeros(1)
+    with Lockstep() as machine:
+        _sum[(1,)](x, out, 5, 8, "nothing")
+        assert _found(machine) == ["uninitialised: a store writes an undefined value"]
+        for how in ("other", "where"):
+            _sum[(1,)](x, out, 5, 8, how)
+            assert out.item() == 5
+        _sum[(1,)](x, out, 8, 8, "nothing")
+        assert _found(machine) == []
+
+
+def test_a_maximum_over_masked_lanes() -> None:
+    with Lockstep() as machine:
+        _max_row[(1,)](torch.ones(8), torch.zeros(1), 7, 8)
+        assert len(_found(machine)) == 1
+
+
+def test_a_store_of_masked_lanes() -> None:
+    with Lockstep() as machine:
+        _store_all[(1,)](torch.ones(8), torch.zeros(8), 5, 8, False)  # noqa: FBT003
+        (found,) = machine.drain()
+        assert (found.argument, found.lane) == ("out", (5,))
+        _store_all[(1,)](torch.ones(8), torch.zeros(8), 5, 8, True)  # noqa: FBT003
+    assert _found(machine) == []
+
+
+def test_an_address_from_masked_lanes() -> None:
+    table = torch.arange(8, dtype=torch.int32)
+    with Lockstep() as machine:
+        _address[(1,)](table, torch.ones(8), torch.zeros(8), 6, 8)
+        assert "uninitialised: the address of a load is undefined" in _found(machine)
+        _address[(1,)](table, torch.ones(8), torch.zeros(8), 8, 8)
+    assert _found(machine) == []
+
+
+def test_a_mask_from_masked_lanes() -> None:
+    with Lockstep() as machine:
+        _mask_from[(1,)](torch.ones(8), torch.ones(8), torch.zeros(8), 6, 8)
+        assert _found(machine) == ["uninitialised: the mask of a store is undefined"]
+
+
+def test_control_flow_on_an_undefined_value() -> None:
+    one = torch.ones(1, dtype=torch.int32)
+    with Lockstep() as machine:
+        _branch_on[(1,)](one, torch.zeros(1), 0)
+        assert _found(machine) == ["uninitialised: a branch condition is undefined"]
+        _branch_on[(1,)](one, torch.zeros(1), 1)
+        assert _found(machine) == []
+        _loop_to[(1,)](one * 3, torch.zeros(1), 1)
+        assert _found(machine) == []
+
+
+def test_dot_spoils_rows_or_everything() -> None:
+    x = y = torch.ones(16, 16).half()
+    with Lockstep() as machine:
+        _dot_rows[(1,)](x, y, torch.zeros(16, 16), 9)
+        assert _found(machine) == []
+        _dot_inner[(1,)](x, y, torch.zeros(16, 16), 9)
+        assert _found(machine) == ["uninitialised: a store writes an undefined value"]
+
+
+@triton.jit
+def _copy(x, out, N: tl.constexpr):
+    i = tl.arange(0, N)
+    tl.store(out + i, tl.load(x + i))
+
+
+def test_bytes_declared_uninitialised() -> None:
+    x, out = torch.zeros(8), torch.zeros(8)
+    with Lockstep() as machine:
+        machine.declare("x", x, initialised=False)
+        _copy[(1,)](x, out, 8)
+        assert len(_found(machine)) == 1
+        _copy[(1,)](torch.ones(8), x, 8)
+        _copy[(1,)](x, out, 8)
+    assert _found(machine) == []
+    assert out.all()
+
+
+def test_some_bytes_declared_uninitialised() -> None:
+    whole = torch.zeros(4, 8)
+    rows, out = whole[:, 2:6], torch.zeros(4)
+    known = np.ones((4, 4, 4), np.bool_)
+    known[2, 3, 1] = False
+    with Lockstep() as machine:
+        machine.declare("rows", rows, initialised=known.reshape(-1))
+        for row in (0, 1, 3):
+            _copy[(1,)](whole[row, 2:6], out, 4)
+        assert _found(machine) == []
+        _copy[(1,)](whole[2, 2:6], out, 4)
+        (found,) = machine.drain()
+    assert (found.kind, found.lane) == ("uninitialised", (3,))
+
+
+def test_switched_off() -> None:
+    with Lockstep(checkers=["bounds"]) as machine:
+        _sum[(1,)](torch.ones(8), torch.zeros(1), 5, 8, "nothing")
+        _branch_on[(1,)](torch.ones(1), torch.zeros(1), 0)
+    assert _found(machine) == []
