@@ -50,8 +50,8 @@ def run(case: Case, implementation: Implementation, device: Device, only: frozen
         if function and _within(stage, case, implementation, outcome):
             trusted = _put_under_test(stage, step, call, function, implementation, device, outcome)
         else:
-            trusted = _fill_in(stage, call)
-        _accept(stage, step, call, trusted)
+            trusted = fill_in(stage, call)
+        accept(stage, step, call, trusted)
     return outcome
 
 
@@ -95,7 +95,7 @@ def _put_under_test(stage: Stage, step: Step, call: Call, function: StageFunctio
     if findings or not got:
         for name in call.fills:
             call.tensors[name].copy_(given.tensors[name])
-        return _fill_in(stage, call)
+        return fill_in(stage, call)
     return got
 
 
@@ -139,7 +139,7 @@ def _noticed(stage: Stage, step: Step, call: Call, session: Session) -> list[Fin
     return findings
 
 
-def _fill_in(stage: Stage, call: Call) -> dict[str, Tensor]:
+def fill_in(stage: Stage, call: Call) -> dict[str, Tensor]:
     """Let the reference do the stage; zeros where not even the reference defines a result."""
     try:
         return call.run(stage.reference)
@@ -149,7 +149,7 @@ def _fill_in(stage: Stage, call: Call) -> dict[str, Tensor]:
         return {name: call.tensors[name] for name in call.fills}
 
 
-def _accept(stage: Stage, step: Step, call: Call, outputs: dict[str, Tensor]) -> None:
+def accept(stage: Stage, step: Step, call: Call, outputs: dict[str, Tensor]) -> None:
     """Hand the outputs of a stage to the later ones."""
     for name, tensor in outputs.items():
         step.tensors[call.fills.get(name, name)] = tensor
