@@ -8,6 +8,7 @@ import pytest
 
 from indexfuzz.lockstep import numerics
 from indexfuzz.lockstep.numerics import (
+    canonical_nan,
     clamp,
     decode_fp8,
     divide_by_constant,
@@ -212,6 +213,18 @@ def test_nan_of_conversions():
     assert bits(truncate_to_fp16(nan)) == [NAN] * 4
     assert round_to_fp16(nan).astype(np.float16).view(np.uint16).tolist() == [0x7FFF] * 4
     assert bits(decode_fp8(np.array([0x7F, 0xFF], np.uint8), "e4m3fn")) == [NAN, NAN]
+
+
+def test_canonical_nan():
+    clean = f32(1, np.inf, -0.0)
+    assert canonical_nan(clean) is clean
+    x = np.array([0xFFC00000, 0x7F800001, 0x80000000, 0xFF800000], np.uint32).view(np.float32)
+    assert bits(canonical_nan(x)) == [NAN, NAN, 0x80000000, 0xFF800000]
+    assert bits(x)[0] == 0xFFC00000
+    half = np.array([0xFE00, 0x7C01, 0x3C00], np.uint16).view(np.float16)
+    assert canonical_nan(half).view(np.uint16).tolist() == [0x7FFF, 0x7FFF, 0x3C00]
+    assert canonical_nan(x[:0]).shape == (0,)
+    assert bits(canonical_nan(np.array(-np.nan, np.float32))) == NAN
 
 
 def test_division_by_a_constant_is_a_product_with_its_reciprocal():
