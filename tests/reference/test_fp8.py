@@ -1,6 +1,7 @@
 import math
 import struct
 from fractions import Fraction
+from functools import cache
 
 import pytest
 import torch
@@ -25,15 +26,22 @@ def decode_by_definition(code: int, fmt: str) -> float:
     return sign * (1 + mantissa / (1 << mantissa_bits)) * 2.0 ** (exponent - bias)
 
 
+@cache
+def finite_values(fmt: str) -> list[Fraction]:
+    """Of the non-negative codes, in order."""
+    values = [decode_by_definition(code, fmt) for code in range(128)]
+    return [Fraction(v) for v in values if math.isfinite(v)]
+
+
 def encode_by_search(x: float, fmt: str) -> int:
     """Nearest code by exact rational distance, ties to the even code, saturating."""
     if math.isnan(x):
         return 0x80 if fmt == "e4m3fnuz" else 0x7F
     if math.isinf(x) and fmt == "e4m3fnuz":
         return 0x80
-    finite = [c for c in range(128) if math.isfinite(decode_by_definition(c, fmt))]
-    target = Fraction(min(abs(x), decode_by_definition(finite[-1], fmt)))
-    best = min(finite, key=lambda c: (abs(Fraction(decode_by_definition(c, fmt)) - target), c % 2))
+    finite = finite_values(fmt)
+    target = Fraction(min(abs(x), float(finite[-1])))
+    best = min(range(len(finite)), key=lambda c: (abs(finite[c] - target), c % 2))
     if fmt == "e4m3fnuz" and best == 0:
         return 0
     return best | (0x80 if math.copysign(1, x) < 0 else 0)
@@ -67,8 +75,8 @@ def test_midpoints_and_their_neighbours_round_to_nearest_even(fmt: str, sign: fl
 @pytest.mark.parametrize("fmt", FORMATS)
 def test_random_values_agree_with_exact_search(fmt: str) -> None:
     generator = torch.Generator().manual_seed(1)
-    exponent = torch.randint(-20, 18, (600,), generator=generator).double()
-    values = torch.randn(600, generator=generator, dtype=torch.float64) * torch.exp2(exponent)
+    exponent = torch.randint(-20, 18, (300,), generator=generator).double()
+    values = torch.randn(300, generator=generator, dtype=torch.float64) * torch.exp2(exponent)
     assert fp8.encode(values, fmt).tolist() == [encode_by_search(v, fmt) for v in values.tolist()]
 
 
