@@ -2,4 +2,6 @@
 
 from indexfuzz import profiles
 
+pytest_plugins = ["pytester"]
+
 profiles.register()

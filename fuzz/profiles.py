@@ -8,16 +8,15 @@ does not, because it is loaded for every project in its environment.
 import os
 from pathlib import Path
 
-from hypothesis import HealthCheck, Phase, settings
+from hypothesis import Phase, settings
 from hypothesis.database import DirectoryBasedExampleDatabase, ExampleDatabase, MultiplexedDatabase, ReadOnlyDatabase
 
 WITHOUT_EXPLAIN = (Phase.explicit, Phase.reuse, Phase.generate, Phase.shrink)
-SLOW_IS_FINE = (HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.filter_too_much)
 
 
 def register() -> None:
     """Define the profiles and load ci where the variable CI is set, else dev; --hypothesis-profile overrides it."""
-    common = settings(deadline=None, print_blob=False, suppress_health_check=SLOW_IS_FINE, phases=WITHOUT_EXPLAIN)
+    common = settings(deadline=None, print_blob=False, phases=WITHOUT_EXPLAIN)
     settings.register_profile("dev", common, max_examples=60, derandomize=False, database=_database("dev"))
     settings.register_profile("ci", common, max_examples=60, derandomize=True, database=None)
     settings.register_profile("nightly", common, max_examples=5000, derandomize=False, phases=tuple(Phase),

@@ -11,14 +11,17 @@ from dataclasses import dataclass
 from functools import cache
 
 import torch
-from hypothesis import seed, settings
+from hypothesis import HealthCheck, seed, settings
 
 from indexfuzz.case import Case
 from indexfuzz.corpus import known_signatures
 from indexfuzz.differential import run
 from indexfuzz.finding import error_for
+from indexfuzz.narrowing import narrowed
 from indexfuzz.options import Options, present
 from indexfuzz.under_test import UnderTest, put_under_test
+
+SLOW_IS_FINE = (HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.filter_too_much)
 
 CASES_PER_SECOND = 100
 """More than any device runs, and few enough that drawing the rest after the time is over takes no time."""
@@ -63,13 +66,13 @@ def _known(options: Options) -> frozenset[str]:
 
 
 def target(test: Callable[..., None]) -> Callable[..., None]:
-    """Give a Hypothesis test the seed of its shard, and as many cases as its time could allow."""
+    """Let a Hypothesis test take its time, and give it the seed of its shard and as many cases as its time allows."""
     options = present()
+    most = settings().max_examples if options.seconds is None else max(1, int(options.seconds * CASES_PER_SECOND))
+    test = settings(max_examples=most, deadline=None, print_blob=False, suppress_health_check=SLOW_IS_FINE)(test)
     index, of = options.shard
     if of > 1:
         test = seed(zlib.crc32(f"{test.__name__} {index}/{of}".encode()))(test)
-    if options.seconds is not None:
-        test = settings(max_examples=max(1, int(options.seconds * CASES_PER_SECOND)))(test)
     return test
 
 
@@ -82,6 +85,8 @@ failing: dict[str, Case] = {}
 def check(case: Case, only: frozenset[str] = frozenset()) -> None:
     """Run a case on what is under test; `only` names the stages to take from it, all of them when empty.
 
+    A case outside the contract is brought inside first; one in a format that the device has not is left out.
+
     Raises the exception of its signature for the first finding that the corpus does not know.
     """
     options = present()
@@ -89,6 +94,9 @@ def check(case: Case, only: frozenset[str] = frozenset()) -> None:
     if clock.is_over(options.seconds):
         return
     tested = under_test()
+    if case.model.fp8 not in tested.device.formats:
+        return
+    case = narrowed(case, tested.implementation)
     outcome = run(case, tested.implementation, tested.device, only)
     for finding in outcome.findings:
         if finding.signature not in known():

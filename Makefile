@@ -1,0 +1,31 @@
+# `make fuzz` and `make test` need Python 3.11 or newer and nothing else; they make .venv by themselves.
+PYTHON ?= python3
+VENV ?= .venv
+CONSTRAINTS ?= constraints.txt
+SECONDS_TO_FUZZ ?= 60
+BIN := $(VENV)/bin
+TYPES := build/types
+
+.PHONY: fuzz test check clean
+
+fuzz: $(VENV)/.ready
+	$(BIN)/indexfuzz run --seconds $(SECONDS_TO_FUZZ)
+
+test: $(VENV)/.ready
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 tests fuzz corpus
+
+# mypy does not follow an editable install, so it gets a package made of links.
+check: $(VENV)/.ready
+	$(BIN)/ruff check .
+	rm -rf $(TYPES) && mkdir -p $(TYPES)/indexfuzz
+	ln -s $(CURDIR)/fuzz/* $(CURDIR)/kernels $(CURDIR)/reference $(TYPES)/indexfuzz/
+	MYPYPATH=$(TYPES) $(BIN)/mypy --cache-dir build/mypy -p indexfuzz
+
+$(VENV)/.ready: pyproject.toml $(CONSTRAINTS)
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=...")'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check -c $(CONSTRAINTS) -e '.[test]'
+	touch $@
+
+clean:
+	rm -rf $(VENV) .venv-oldest build .hypothesis .mypy_cache .pytest_cache .ruff_cache

@@ -1,0 +1,48 @@
+import inspect
+import sys
+
+import pytest
+
+from indexfuzz.faults import FaultError, load_faults, plant
+from indexfuzz.faults.planting import edited_kernels
+from indexfuzz.implementations.builtin import builtin
+
+
+@pytest.mark.parametrize("name", list(load_faults()))
+def test_every_fault_fits_the_kernels_and_blames_a_stage_they_have(name):
+    planted = plant((name,))
+    assert planted.name == f"builtin+{name}"
+    assert load_faults()[name].stage in planted.stages
+
+
+def test_triton_reads_the_edited_source_under_a_name_that_says_what_it_is():
+    write = plant(("layout-hardcoded-shuffle",)).stages["k_quant_cache"]
+    assert "SHUFFLE=True," in inspect.getsource(write)
+    kernel = sys.modules[write.__module__]._k_quant_cache_kernel
+    assert kernel.fn.__code__.co_filename == "kernels+layout-hardcoded-shuffle/cache.py"
+    assert "def _k_quant_cache_kernel(" in kernel.src
+
+
+def test_the_kernels_proper_stay_as_they_are():
+    planted, whole = plant(("rope-result-discarded",)), builtin()
+    assert whole.stages["rope"].__module__ == "indexfuzz.kernels.rope"
+    assert planted.stages["rope"] is not whole.stages["rope"]
+    assert "return q, k\n" not in inspect.getsource(whole.stages["rope"]).splitlines(keepends=True)[-1]
+
+
+def test_faults_combine_in_any_order():
+    names = ("rope-result-discarded", "layout-hardcoded-shuffle")
+    assert plant(names).stages == plant(names[::-1]).stages
+    assert plant(names).name == "builtin+layout-hardcoded-shuffle+rope-result-discarded"
+
+
+def test_unknown_fault():
+    with pytest.raises(FaultError, match="no fault 'nix'; choose one of layout-hardcoded-shuffle"):
+        plant(("nix",))
+
+
+@pytest.mark.parametrize(("old", "count"), [("no such text", 0), ("import", "[2-9]+")])
+def test_text_must_occur_exactly_once(old, count):
+    message = f"fault demo: kernels/cache.py must have this text once, but has it {count} times: {old}"
+    with pytest.raises(FaultError, match=message):
+        edited_kernels(f"demo-{old}", [("demo", "kernels/cache.py", old, "")])

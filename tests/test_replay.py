@@ -1,0 +1,56 @@
+import pytest
+
+from indexfuzz import replay as module
+from indexfuzz.case import Case
+from indexfuzz.corpus import Entry, Record
+from indexfuzz.differential import Outcome
+from indexfuzz.finding import Finding
+from indexfuzz.implementations.base import Implementation
+from indexfuzz.replay import replay
+from indexfuzz.under_test import UnderTest
+
+SCALE = Finding("gather", "code-mismatch", "k_scale", "token 1 is 2, must be 1")
+CRASH = Finding("gather", "crash", "KeyError", "KeyError: 1")
+
+
+@pytest.fixture
+def target(pytorch_device):
+    return UnderTest(Implementation("toy 1.0", {"gather": print}), pytorch_device, "module:toy")
+
+
+@pytest.mark.parametrize(
+    ("status", "findings", "expected"),
+    [
+        ("open", (), "FIXED"),
+        ("fixed", (), "PASSES"),
+        ("guard", (), "PASSES"),
+        ("open", (SCALE,), "STILL FAILS"),
+        ("guard", (CRASH, SCALE), "STILL FAILS"),
+        ("open", (CRASH,), "CHANGED"),
+    ],
+)
+def test_status(target, monkeypatch, status, findings, expected):
+    monkeypatch.setattr("indexfuzz.differential.run", lambda case, *_: Outcome(case, list(findings), ["gather"]))
+    result = replay(Entry(case=Case(), finding=Record.of(SCALE), status=status), target)
+    assert (result.status, result.findings) == (expected, findings)
+
+
+def test_any_finding_changes_a_guard_that_never_had_one(target, monkeypatch):
+    monkeypatch.setattr("indexfuzz.differential.run", lambda case, *_: Outcome(case, [CRASH]))
+    assert replay(Entry(case=Case(), status="guard"), target).status == "CHANGED"
+    monkeypatch.setattr("indexfuzz.differential.run", lambda case, *_: Outcome(case))
+    assert replay(Entry(case=Case(), status="guard"), target).status == "PASSES"
+
+
+@pytest.mark.parametrize(
+    ("outcome", "stage", "message"),
+    [
+        (Outcome(Case(), outside={"gather": "cut tiles"}), "gather", "outside the contract of toy 1.0: cut tiles"),
+        (Outcome(Case()), "gather", "the case does not reach the stage gather"),
+        (Outcome(Case()), "rope", "toy 1.0 has no stage rope"),
+    ],
+)
+def test_silence_is_no_fix(target, monkeypatch, outcome, stage, message):
+    monkeypatch.setattr("indexfuzz.differential.run", lambda *_: outcome)
+    record = Record.of(Finding(stage, "crash", "KeyError", "KeyError: 1"))
+    assert replay(Entry(case=Case(), finding=record), target) == module.Replay("ERROR", message=message)
