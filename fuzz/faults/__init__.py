@@ -21,6 +21,9 @@ if TYPE_CHECKING:  # imports torch, and listing faults must not
 __all__ = ["Edit", "Fault", "FaultError", "load_faults", "plant"]
 
 
+StageName = Literal["rope", "q_quant", "k_quant_cache", "gather", "prefill_logits", "paged_logits", "topk"]
+
+
 class Edit(Part):
     """`old`, which occurs exactly once in `file` (such as kernels/cache.py), becomes `new`."""
 
@@ -33,7 +36,7 @@ class Fault(Part):
     """One planted bug.
 
     `kind` is its class, such as layout or aliasing; `trigger` says which samples show it; `source` where it comes
-    from; `stage` which stage must be blamed.
+    from; `stage` which stage must be blamed, or one of `also` when they have the mistake too.
     """
 
     id: Annotated[str, Field(pattern=r"^[a-z0-9]+(-[a-z0-9]+)*$")]
@@ -41,7 +44,8 @@ class Fault(Part):
     kind: str = Field(alias="class")
     trigger: str
     source: str
-    stage: Literal["rope", "q_quant", "k_quant_cache", "gather", "prefill_logits", "paged_logits", "topk"]
+    stage: StageName
+    also: tuple[StageName, ...] = ()
     edits: tuple[Edit, ...] = Field(min_length=1)
 
 
@@ -74,7 +78,6 @@ def plant(ids: tuple[str, ...]) -> "Implementation":
     Raises FaultError when there is no such fault or the kernels no longer have the text that it replaces.
     """
     from indexfuzz.implementations.builtin import builtin  # noqa: PLC0415
-
 
     faults = load_faults()
     for name in ids:
