@@ -70,14 +70,17 @@ class Access:
         return access
 
     def _narrow(self, lanes: Mask) -> None:
+        self.everywhere = False
+        if not lanes.any():
+            self.lanes, self.offsets = lanes, self.pointer.data.ravel()[:0]
+            return
         shape = np.broadcast_shapes(lanes.shape, self.pointer.data.shape)
         self.lanes = np.broadcast_to(lanes, shape)
         self.offsets = np.broadcast_to(self.pointer.data, shape)[self.lanes]
-        self.everywhere = False
 
     def widen(self, shape: tuple[int, ...]) -> None:
         """Give the lanes at least this shape, where the offsets are listed."""
-        if self.everywhere:
+        if self.everywhere or not self.offsets.size:
             return
         wide = np.broadcast_shapes(self.lanes.shape, shape)
         if wide != self.lanes.shape:

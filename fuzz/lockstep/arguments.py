@@ -50,41 +50,33 @@ class Arguments:
         return self._value(parameter, parameter.name, argument)
 
     def _value(self, parameter: Parameter, name: str, argument: Any) -> Any:
-        if isinstance(argument, bool) and parameter.dtype is None:
-            return Tensor(self._builder.get_int1(argument), triton_api.interned_type(triton_api.core.int1))
-        if isinstance(argument, int | float):
-            return self._scalar(parameter, argument)
-        if argument is None or isinstance(argument, triton_api.Dtype | str) or triton_api.is_jit(argument):
-            return Constexpr(argument)
         if isinstance(argument, Constexpr):
             return argument
-        if isinstance(argument, torch.Tensor):
-            return self._pointer(name, argument, argument.dtype, const=parameter.const)
-        base = getattr(argument, "base", None)
-        if isinstance(base, torch.Tensor):
-            return self._pointer(name, base, argument.dtype, const=parameter.const)
+        if argument is None or isinstance(argument, triton_api.Dtype | str) or triton_api.is_jit(argument):
+            return Constexpr(argument)
         if isinstance(argument, tuple | list):
             return Tuple([self._value(parameter, f"{name}[{i}]", a) for i, a in enumerate(argument)])
+        if isinstance(argument, bool) and parameter.dtype is None:
+            return Tensor(self._builder.get_int1(argument), triton_api.interned_type(triton_api.Dtype("int1")))
+        if isinstance(argument, int | float):
+            return self._scalar(parameter, argument)
+        tensor = argument if isinstance(argument, torch.Tensor) else getattr(argument, "base", None)
+        if isinstance(tensor, torch.Tensor):
+            return self._pointer(name, tensor, argument.dtype, const=parameter.const)
         raise TypeError(f"a kernel takes no {type(argument).__name__} as argument {name}")
 
-    def _scalar(self, parameter: Parameter, argument: float) -> Any:
+    def _scalar(self, parameter: Parameter, argument: float | int) -> Any:  # noqa: PYI041
         dtype = parameter.dtype
         if dtype is None:
             if isinstance(argument, float):
-                dtype = triton_api.core.float32
-            elif -(2**31) <= argument < 2**31:
-                dtype = triton_api.core.int32
-            elif -(2**63) <= argument < 2**63:
-                dtype = triton_api.core.int64
-            elif argument < 2**64:
-                dtype = triton_api.core.uint64
+                dtype = triton_api.Dtype("fp32")
             else:
-                raise TypeError(f"argument {parameter.name} does not fit 64 bits: {argument}")
+                dtype = triton_api.Dtype(_integer_name(parameter.name, argument))
         make = getattr(self._builder, f"get_{dtype.name}")
         return Tensor(make(argument if dtype.is_floating() else int(argument)), triton_api.interned_type(dtype))
 
     def _pointer(self, name: str, tensor: torch.Tensor, dtype: Any, *, const: bool) -> Any:
-        if isinstance(tensor, torch.Tensor) and tensor.device.type != "cpu":
+        if tensor.device.type != "cpu":
             raise ValueError(
                 f"lockstep runs on the CPU, but argument {name} is on {tensor.device}; move it with .cpu()"
             )
@@ -94,8 +86,18 @@ class Arguments:
             allocation = Allocation(storage_bytes(tensor), key, list(self._buffers.get(key, ())))
             self.allocations[key] = allocation
             self.names[key] = name
-        base = tensor.storage_offset() * tensor.element_size()
+        base = int(tensor.storage_offset()) * tensor.element_size()
         ty = triton_api.pointer_dtype(triton_api.dtype_of(dtype), const=const)
         value = Value(np.full(1, base, np.int64), ty.to_ir(self._builder))
         value.allocation, value.argument, value.base = allocation, name, base
         return triton_api.fast_tensor(value, triton_api.interned_type(ty))
+
+
+def _integer_name(name: str, value: int) -> str:
+    if -(2**31) <= value < 2**31:
+        return "int32"
+    if -(2**63) <= value < 2**63:
+        return "int64"
+    if value < 2**64:
+        return "uint64"
+    raise TypeError(f"argument {name} does not fit 64 bits: {value}")

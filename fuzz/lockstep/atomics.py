@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Final
 
 import numpy as np
 
@@ -29,37 +30,35 @@ class CombineRule:
     ty: ScalarType
 
     def apply(self, old: Array, operands: list[Array]) -> Array:
-        """The new elements."""
+        """The new elements; NotImplementedError for an operation that there is not."""
         value = operands[-1]
-        match self.name:
-            case "ADD":
-                return old + value
-            case "FADD":
-                if self.ty is BF16:
-                    total = _wide(old) + _wide(value)
-                    return (numerics.round_to_bf16(total).view(np.uint32) >> np.uint32(16)).astype(np.uint16)
-                return old + value
-            case "AND":
-                return old & value
-            case "OR":
-                return old | value
-            case "XOR":
-                return old ^ value
-            case "XCHG":
-                return value
-            case "MAX":
-                return np.maximum(old, value)
-            case "MIN":
-                return np.minimum(old, value)
-            case "UMAX":
-                return np.maximum(old.view(self.ty.unsigned), value.view(self.ty.unsigned)).view(old.dtype)
-            case "UMIN":
-                return np.minimum(old.view(self.ty.unsigned), value.view(self.ty.unsigned)).view(old.dtype)
-            case "CAS":
-                bits = self.ty.unsigned
-                return np.where(old.view(bits) == operands[0].view(bits), value, old)
-            case _:
-                raise NotImplementedError(f"the atomic {self.name}")
+        unsigned = self.ty.unsigned
+        if self.name == "XCHG":
+            return value
+        if self.name == "CAS":
+            return np.where(old.view(unsigned) == operands[0].view(unsigned), value, old)
+        if self.name == "FADD" and self.ty is BF16:
+            total = _wide(old) + _wide(value)
+            return (numerics.round_to_bf16(total).view(np.uint32) >> np.uint32(16)).astype(np.uint16)
+        if self.name in _SIGNED:
+            made: Array = _SIGNED[self.name](old, value)
+            return made
+        if self.name in _UNSIGNED:
+            made = _UNSIGNED[self.name](old.view(unsigned), value.view(unsigned))
+            return made.view(old.dtype)
+        raise NotImplementedError(f"the atomic {self.name}")
+
+
+_SIGNED: Final = {
+    "ADD": np.add,
+    "FADD": np.add,
+    "AND": np.bitwise_and,
+    "OR": np.bitwise_or,
+    "XOR": np.bitwise_xor,
+    "MAX": np.maximum,
+    "MIN": np.minimum,
+}
+_UNSIGNED: Final = {"UMAX": np.maximum, "UMIN": np.minimum}
 
 
 def _wide(raw: Array) -> Array:

@@ -1,4 +1,4 @@
-"""Mask coverage: for every load, store, where and branch of a kernel, was its mask all true, all false, or mixed?"""
+"""Mask coverage: whether the mask of each load, store, where and branch was all true, all false, or mixed."""
 
 from collections import defaultdict
 from collections.abc import Iterable

@@ -5,7 +5,7 @@ Like LLVM's, an integer type has a width and no sign; the operation says how it 
 
 from dataclasses import dataclass, field
 from functools import cache
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,9 +22,9 @@ class ScalarType:
     name: str
     kind: str
     bits: int
-    container: np.dtype[np.generic]
-    memory: np.dtype[np.generic]
-    unsigned: np.dtype[np.generic] | None = None
+    container: np.dtype[Any]
+    memory: np.dtype[Any]
+    unsigned: np.dtype[Any]
     element: "ScalarType | BlockType | None" = None
 
     @property
@@ -74,7 +74,7 @@ def _float(name: str, container: str, memory: str) -> ScalarType:
     )
 
 
-VOID: Final = ScalarType("void", "void", 0, np.dtype(np.uint8), np.dtype(np.uint8))
+VOID: Final = ScalarType("void", "void", 0, np.dtype(np.uint8), np.dtype(np.uint8), np.dtype(np.uint8))
 I1: Final = ScalarType("i1", "int", 1, np.dtype(np.bool_), np.dtype(np.uint8), np.dtype(np.bool_))
 I8: Final = _integer(8)
 I16: Final = _integer(16)

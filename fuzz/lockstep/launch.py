@@ -58,9 +58,8 @@ class Launch:
         else:
             divisor = (1, self.grid[0], self.grid[0] * self.grid[1])[axis]
             data = (run.programs // divisor % length).astype(np.int32)
-        from_zero = Value(data, RUNTIME.builder.get_int32_ty())
-        from_zero.low, from_zero.high = int(data.min()), int(data.max())
-        return from_zero
+        low, high = int(data.min()), int(data.max())
+        return Value(data[:1] if low == high else data, RUNTIME.builder.get_int32_ty(), low=low, high=high)
 
     def record(self, violation: Violation) -> None:
         """Keep a violation, once for each kind, line and argument."""

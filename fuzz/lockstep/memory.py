@@ -49,7 +49,7 @@ class Allocation:
     @property
     def size(self) -> int:
         """Bytes in the storage."""
-        return self.data.shape[0]
+        return int(self.data.shape[0])
 
     def view(self, dtype: np.dtype[Any]) -> Array:
         """The storage as elements of `dtype`, without a tail that is shorter than one."""
@@ -83,7 +83,8 @@ class Allocation:
         target[index] = values
         return undo
 
-    def _aligned(self, offsets: Array, size: int) -> bool:
+    @staticmethod
+    def _aligned(offsets: Array, size: int) -> bool:
         return offsets.size == 0 or not int(np.bitwise_or.reduce(offsets, axis=None)) & (size - 1)
 
 
@@ -121,9 +122,10 @@ def declared(name: str, tensor: torch.Tensor, initialised: bool | torch.Tensor |
     Raises ValueError for a tensor whose elements overlap.
     """
     size = tensor.element_size()
-    start = tensor.storage_offset() * size
+    start = int(tensor.storage_offset()) * size
     dims = sorted(
-        ((n, s * size) for n, s in zip(tensor.shape, tensor.stride(), strict=True) if n != 1), key=lambda d: -d[1]
+        ((int(n), int(s) * size) for n, s in zip(tensor.shape, tensor.stride(), strict=True) if n != 1),
+        key=lambda d: -d[1],
     )
     run = size
     while dims and dims[-1][1] == run:

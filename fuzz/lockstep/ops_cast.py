@@ -40,14 +40,14 @@ class CastOps(Context):
         if target is FP64:
             return decoded(a).astype(np.float64)
         if a.ty is FP64 and target is FP16:
-            return a.data.astype(np.float16)
+            return numerics.canonical_nan(a.data.astype(np.float16))
         wide = decoded(a).astype(np.float32, copy=False)
         if target is FP32:
-            return wide
+            return numerics.canonical_nan(wide) if a.ty is FP16 else wide
         if target is BF16:
             return numerics.round_to_bf16(wide)
         if target is FP16:
-            return wide.astype(np.float16)
+            return numerics.canonical_nan(wide.astype(np.float16))
         try:
             return numerics.encode_fp8(np.ascontiguousarray(wide), target.name)
         except KeyError:
@@ -97,8 +97,7 @@ class CastOps(Context):
     def create_fp_to_ui(self, a: Value, ty: ScalarType | BlockType) -> Value:
         """Float to unsigned integer, toward zero."""
         target = ty.scalar
-        unsigned = target.unsigned or target.container
-        return a.like(numerics.float_to_int(a.data, unsigned).view(target.container), ty=target)
+        return a.like(numerics.float_to_int(a.data, target.unsigned).view(target.container), ty=target)
 
     def create_bitcast(self, a: Value, ty: ScalarType | BlockType) -> Value:
         """The same bits under another type."""
@@ -129,5 +128,5 @@ def from_memory(raw: Array, ty: ScalarType) -> Array:
     if ty is BF16:
         return (raw.astype(np.uint32) << np.uint32(16)).view(np.float32)
     if ty is I1:
-        return raw != 0
+        return np.asarray(raw != 0)
     return raw.view(ty.container) if raw.dtype != ty.container else raw

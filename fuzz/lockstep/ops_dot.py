@@ -61,6 +61,9 @@ def decoded_matrix(v: Value, matrices: Array) -> Array:
 
 
 def _spoilt(a: Value, b: Value) -> Mask | None:
-    rows = None if a.undefined is None else np.broadcast_to(a.undefined, (a.undefined.shape[0], *a.shape)).any(-1)
-    columns = None if b.undefined is None else np.broadcast_to(b.undefined, (b.undefined.shape[0], *b.shape)).any(-2)
-    return either(None if rows is None else rows[..., None], None if columns is None else columns[..., None, :])
+    rows = columns = None
+    if a.undefined is not None:
+        rows = np.asarray(np.broadcast_to(a.undefined, (a.undefined.shape[0], *a.shape)).any(-1, keepdims=True))
+    if b.undefined is not None:
+        columns = np.asarray(np.broadcast_to(b.undefined, (b.undefined.shape[0], *b.shape)).any(-2, keepdims=True))
+    return either(rows, columns)

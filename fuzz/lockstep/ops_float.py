@@ -18,7 +18,9 @@ class FloatOps(Context):
         if a.ty.kind == "fp8":
             raise self.unsupported(f"arithmetic on {a.ty.name}")
         data = ufunc(a.data, b.data)
-        return self._joined(a, b, numerics.round_to_bf16(data) if a.ty is BF16 else data)
+        if a.ty is not FP64:
+            data = numerics.round_to_bf16(data) if a.ty is BF16 else numerics.canonical_nan(data)
+        return self._joined(a, b, data)
 
     def create_fadd(self, a: Value, b: Value) -> Value:
         """a + b."""
@@ -70,6 +72,8 @@ class FloatOps(Context):
     # order
     def create_maxnumf(self, a: Value, b: Value) -> Value:
         """The larger; a NaN gives way to a number."""
+        if _is_number_above_zero(b):
+            return self._joined(a, b, np.fmax(a.data, b.data) + b.data.dtype.type(0))
         return self._joined(a, b, numerics.maxnum(a.data, b.data))
 
     def create_minnumf(self, a: Value, b: Value) -> Value:
@@ -173,3 +177,8 @@ class FloatOps(Context):
     def create_cos(self, a: Value) -> Value:
         """The cosine, from the double-precision one."""
         return self._function(a, lambda x: np.cos(x.astype(np.float64)).astype(np.float32), np.cos)
+
+
+def _is_number_above_zero(x: Value) -> bool:
+    """Whether x is one number, +0 or more: then a maximum with it is never NaN, and never -0."""
+    return x.data.size == 1 and bool(x.data.flat[0] >= 0) and not np.signbit(x.data.flat[0])

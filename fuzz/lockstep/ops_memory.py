@@ -59,6 +59,8 @@ class MemoryOps(Context):
         if access.everywhere:
             data = from_memory(access.allocation.gather(access.offsets, element.memory), element)
             undefined = access.uninitialised if self.tracks_undefined else None
+            if not pointer.shape and undefined is None and element.kind == "int" and (data == data[0]).all():
+                data = data[:1]
             result = Value(data, element, pointer.shape, undefined)
         else:
             result = self._load_some(access, pointer, other, element)
@@ -131,7 +133,7 @@ class MemoryOps(Context):
         access = Access.of(run, "atomic", pointer, mask, *operands)
         shape = (run.count, *pointer.shape)
         access.widen(shape)
-        lanes = np.broadcast_to(True, shape) if access.everywhere else access.lanes  # noqa: FBT003
+        lanes = np.broadcast_to(access.everywhere or access.lanes, shape)
         offsets = np.broadcast_to(access.offsets, shape).ravel() if access.everywhere else access.offsets
         raw = [to_memory(np.broadcast_to(o.data, shape)[lanes], element) for o in operands]
         old = np.empty(offsets.shape, element.memory)

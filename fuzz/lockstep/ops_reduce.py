@@ -12,7 +12,7 @@ import numpy as np
 from indexfuzz.lockstep.context import Context
 from indexfuzz.lockstep.lanewise import each_lane, handles
 from indexfuzz.lockstep.triton_api import Tensor, is_language_source
-from indexfuzz.lockstep.values import Array, Value
+from indexfuzz.lockstep.values import Array, Mask, Value
 
 _KNOWN: Final = {
     "_sum_combine": ("create_fadd", "create_add", "create_add"),
@@ -101,16 +101,18 @@ class ReduceOps(Context):
                 return None
         else:
             unsigned = tensor.dtype.is_int_unsigned()
-            readable = data.view(value.ty.unsigned) if unsigned and value.ty.unsigned is not None else data
+            readable = data.view(value.ty.unsigned) if unsigned else data
             found = integer.reduce(readable, axis=axis + 1).view(data.dtype)
         shape = value.shape[:axis] + value.shape[axis + 1 :]
-        undefined = None if value.undefined is None else value.undefined.any(axis=axis + 1)
-        wrapped = None if value.wrapped is None else value.wrapped.any(axis=axis + 1)
-        return Value(found, value.ty, shape, undefined, wrapped)
+        return Value(found, value.ty, shape, _any(value.undefined, axis + 1), _any(value.wrapped, axis + 1))
 
 
 def _name(function: Any) -> str:
     return function.fn.__name__ if is_language_source(function.fn.__module__) else ""
+
+
+def _any(mask: Mask | None, axis: int) -> Mask | None:
+    return None if mask is None else np.asarray(mask.any(axis=axis))
 
 
 def _whole(v: Value, axis: int) -> Value:
@@ -152,8 +154,8 @@ def _dropped(v: Value, axis: int) -> Value:
         v.data.take(0, axis=axis + 1),
         v.ty,
         v.shape[:axis] + v.shape[axis + 1 :],
-        None if v.undefined is None else v.undefined.take(0, axis=axis + 1),
-        None if v.wrapped is None else v.wrapped.take(0, axis=axis + 1),
+        _any(v.undefined, axis + 1),
+        _any(v.wrapped, axis + 1),
         v.low,
         v.high,
     )

@@ -128,12 +128,10 @@ class Recordings:
 
     def call(self, key: Key, perform: Callable[[Sequence[Any]], Any], arguments: Sequence[Any]) -> Any:
         """Do `perform` on the arguments, from a recording where there is one."""
-        replay = self.known.get(key, self)
-        if type(replay) is not Recordings:
-            if replay is None:
-                return perform(arguments)
-            return replay(self.semantic.builder, *(a.handle for a in arguments if type(a) is Tensor))  # type: ignore[misc]
-        return self.record(key, perform, arguments)
+        replay = self.known.get(key)
+        if replay is not None:
+            return replay(self.semantic.builder, *(a.handle for a in arguments if type(a) is Tensor))
+        return perform(arguments) if key in self.known else self.record(key, perform, arguments)
 
     def record(self, key: Key, perform: Callable[[Sequence[Any]], Any], arguments: Sequence[Any]) -> Any:
         """Do it and write it down."""

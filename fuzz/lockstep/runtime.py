@@ -12,9 +12,9 @@ from indexfuzz.lockstep import triton_api
 from indexfuzz.lockstep.builder import Builder
 from indexfuzz.lockstep.divergence import Divergence, split_by
 from indexfuzz.lockstep.dtypes import I1
-from indexfuzz.lockstep.translate import Translated, translate
 from indexfuzz.lockstep.lanewise import each_lane
 from indexfuzz.lockstep.recording import Recordings, key_of
+from indexfuzz.lockstep.translate import Translated, translate
 from indexfuzz.lockstep.triton_api import (
     BaseValue,
     Constexpr,
@@ -75,7 +75,7 @@ class Runtime:
         self.builder.semantic = self.semantic
 
     # calls
-    def call(self, fn: Any, args: list[Any], kwargs: dict[str, Any]) -> Any:
+    def call(self, fn: Any, args: list[Any], kwargs: dict[str, Any]) -> Any:  # noqa: PLR0911
         """Call what a kernel calls."""
         if type(fn) is Constexpr:
             fn = fn.value
@@ -275,7 +275,7 @@ class Runtime:
             if condition.numel.value != 1:
                 raise TypeError("the truth of a block with more than one element is ambiguous")
             condition = self.semantic.unsplat(condition)
-        handle: Value = self.semantic.cast(condition, triton_api.core.int1).handle
+        handle: Value = self.semantic.cast(condition, triton_api.INT1).handle
         return self.builder.decide(handle)
 
     def choose(self, test: Any, then: Callable[[], Any], otherwise: Callable[[], Any]) -> Any:
@@ -373,7 +373,7 @@ def _integers(x: Any, ty: Any) -> Array:
     if x.dtype.is_int_unsigned() and x.handle.ty is not I1:
         data = data.view(x.handle.ty.unsigned)
     if ty.is_int_unsigned() and ty.int_bitwidth < 64:
-        return data.astype(np.int64) & ((1 << ty.int_bitwidth) - 1)
+        return np.asarray(data.astype(np.int64) & ((1 << ty.int_bitwidth) - 1))
     return data.astype(np.int64)
 
 
@@ -435,7 +435,7 @@ HELPERS: Final[dict[str, Any]] = {
     "_ls_iterate": RUNTIME.iterate,
     "_ls_assert": RUNTIME.device_assert,
     "_ls_tuple": Tuple,
-    "_ls_slice": triton_api.core.slice,
+    "_ls_slice": triton_api.Slice,
     "_ls_is": lambda a, b: Constexpr(unwrap(a) is unwrap(b)),
     "_ls_is_not": lambda a, b: Constexpr(unwrap(a) is not unwrap(b)),
     "_ls_format": _format,

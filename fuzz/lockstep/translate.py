@@ -123,13 +123,8 @@ class _Rewriter:
             ),
             body=prologue + body,
             decorator_list=[],
-            type_params=[],
         )
         module = ast.Module([ast.copy_location(made, tree)], type_ignores=[])
-        for node in ast.walk(module):
-            if "lineno" in node._attributes and getattr(node, "lineno", None) is None:
-                node.lineno = tree.lineno  # type: ignore[attr-defined]
-                node.col_offset = 0  # type: ignore[attr-defined]
         return ast.fix_missing_locations(module), self.locals, tuple(names)
 
     def block(self, statements: list[ast.stmt]) -> list[ast.stmt]:
@@ -286,11 +281,11 @@ class _Rewriter:
         return self.helper("_ls_format", node, ast.List(parts, ast.Load()))
 
     def on_ListComp(self, node: ast.ListComp) -> ast.expr:  # noqa: N802
-        if len(node.generators) != 1 or not isinstance(node.generators[0].target, ast.Name):
-            raise self.unsupported(node, "a comprehension over more than one name")
         generator = node.generators[0]
-        target = node.generators[0].target
-        parameter = [ast.arg(target.id)]  # type: ignore[attr-defined]
+        target = generator.target
+        if len(node.generators) != 1 or not isinstance(target, ast.Name):
+            raise self.unsupported(node, "a comprehension over more than one name")
+        parameter = [ast.arg(target.id)]
         conditions = ast.Tuple([self.expr(c) for c in generator.ifs], ast.Load())
         return self.helper(
             "_ls_comprehension",

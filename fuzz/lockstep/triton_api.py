@@ -24,6 +24,8 @@ Tensor = core.tensor
 Constexpr = core.constexpr
 Tuple = core.tuple
 Dtype = core.dtype
+Slice = core.slice
+INT1: Final = core.int1
 BaseValue = core.base_value
 
 unwrap: Final[Callable[[Any], Any]] = core._unwrap_if_constexpr  # noqa: SLF001

@@ -6,6 +6,7 @@ import triton
 import triton.language as tl
 
 from indexfuzz.lockstep import Lockstep, launch
+from indexfuzz.lockstep.runtime import RUNTIME
 
 
 @triton.jit
@@ -165,8 +166,6 @@ def _big_blocks(x, out, M: tl.constexpr, N: tl.constexpr):
 
 
 def test_large_blocks_run_in_smaller_groups(monkeypatch: pytest.MonkeyPatch) -> None:
-    from indexfuzz.lockstep.runtime import RUNTIME
-
     monkeypatch.setattr(RUNTIME.builder, "largest", 4096)
     x, out = torch.randn(32, 64), torch.zeros(9, 32, 64)
     with Lockstep() as machine:

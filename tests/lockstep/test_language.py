@@ -93,7 +93,7 @@ def _loops(out, n, step):
     for i in tl.range(2, n, step, num_stages=2):
         total += 100 * i
     for i in range(n, 0, -1):
-        total += 1000
+        total += 1000 + i * 0
     k = 0
     while k * k < n:
         k += 1
@@ -218,10 +218,7 @@ def test_gather_flip_interleave_full_and_cat() -> None:
 
 @triton.jit
 def _scalars(out, flag, real, small, big, nothing, wide: tl.int64):
-    if nothing is None:
-        value = real
-    else:
-        value = real * 2
+    value = real if nothing is None else real * 2
     if flag and small > 2:
         value = value + 1
     if not flag or small == 2:

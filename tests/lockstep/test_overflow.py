@@ -82,13 +82,13 @@ def test_block_id_times_stride(stride: int) -> None:
     x, out = torch.zeros(8, dtype=torch.uint8), torch.zeros(2, dtype=torch.uint8)
     block = torch.tensor([0, (1 << 31) // stride + 1], dtype=torch.int32)
     with Lockstep() as machine:
-        _page[(2,)](x, block, stride, out, False)  # noqa: FBT003
+        _page[(2,)](x, block, stride, out, False)
         found = {v.kind: v for v in machine.drain()}
         assert found["overflow"].program == (1, 0, 0)
         assert found["overflow"].argument == "x"
-        _page[(2,)](x, block, stride, out, True)  # noqa: FBT003
+        _page[(2,)](x, block, stride, out, True)
         assert _kinds(machine) == {"out-of-bounds"}
-        _page[(2,)](x, block * 0, stride, out, False)  # noqa: FBT003
+        _page[(2,)](x, block * 0, stride, out, False)
         assert _kinds(machine) == set()
 
 

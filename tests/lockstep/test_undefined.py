@@ -12,10 +12,7 @@ from indexfuzz.lockstep import Lockstep
 def _sum(x, out, n, N: tl.constexpr, HOW: tl.constexpr):
     i = tl.arange(0, N)
     mask = i < n
-    if HOW == "other":
-        values = tl.load(x + i, mask=mask, other=0.0)
-    else:
-        values = tl.load(x + i, mask=mask)
+    values = tl.load(x + i, mask=mask, other=0.0) if HOW == "other" else tl.load(x + i, mask=mask)
     if HOW == "where":
         values = tl.where(mask, values, 0.0)
     tl.store(out, tl.sum(values, 0))
@@ -105,10 +102,10 @@ def test_a_maximum_over_masked_lanes() -> None:
 
 def test_a_store_of_masked_lanes() -> None:
     with Lockstep() as machine:
-        _store_all[(1,)](torch.ones(8), torch.zeros(8), 5, 8, False)  # noqa: FBT003
+        _store_all[(1,)](torch.ones(8), torch.zeros(8), 5, 8, False)
         (found,) = machine.drain()
         assert (found.argument, found.lane) == ("out", (5,))
-        _store_all[(1,)](torch.ones(8), torch.zeros(8), 5, 8, True)  # noqa: FBT003
+        _store_all[(1,)](torch.ones(8), torch.zeros(8), 5, 8, True)
     assert _found(machine) == []
 
 

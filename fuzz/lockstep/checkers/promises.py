@@ -61,7 +61,7 @@ def _groups(data: Array, axis: int | None, factor: int, step: int) -> Mask:
         return np.zeros(data.shape, np.bool_)
     differences = np.diff(data, axis=axis, prepend=np.take(data, [0], axis=axis))
     place = np.arange(data.shape[axis]).reshape(-1, *([1] * (data.ndim - axis - 1)))
-    return (differences != step) & (place % factor != 0)
+    return np.asarray((differences != step) & (place % factor != 0))
 
 
 _CHECKS = {"multiple_of": _multiple, "max_contiguous": _contiguous, "max_constancy": _constant}

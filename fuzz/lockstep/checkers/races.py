@@ -17,6 +17,10 @@ _DENSE: Final = 1 << 24
 """Spans up to this many elements get one map; its untouched pages cost nothing."""
 
 
+_EXPANDED: Final = 1 << 20
+"""Accesses that all programs make alike are written out for each of them up to this many lanes."""
+
+
 @dataclass(slots=True)
 class _Touch:
     """The elements of one access: index of the element, program + 1 (or _MANY for all of them), value."""
@@ -96,12 +100,17 @@ def _check(launch: "Launch", stores: list["Access"], loads: list["Access"]) -> N
 
 def _touch(access: "Access", unit: int, first: int) -> _Touch:
     offsets = access.offsets.ravel()
+    values = None if access.values is None else access.values.ravel()
     rows = access.offsets.shape[0] if access.everywhere else access.lanes.shape[0]
-    if rows == access.run.count:
+    count = access.run.count
+    if rows == count:
         program = access.run.programs[access.programs()] + 1
+    elif offsets.size * count <= _EXPANDED:
+        program = np.repeat(access.run.programs + 1, offsets.size)
+        offsets = np.tile(offsets, count)
+        values = None if values is None else np.tile(values, count)
     else:
         program = np.full(offsets.shape, _MANY)
-    values = None if access.values is None else access.values.ravel()
     if unit != access.size:
         offsets = (offsets[:, None] + np.arange(access.size)).ravel()
         program = np.repeat(program, access.size)
@@ -129,7 +138,7 @@ def _store(launch: "Launch", write: _Touch, owner: Array, value: Array, shared: 
     if values is None:
         return
     before = owner[index]
-    taken = (before != 0) & (before != program)
+    taken = (before != 0) & ((before != program) | (program == _MANY))
     differ = taken & (value[index] != values)
     owner[index] = program
     value[index] = values
