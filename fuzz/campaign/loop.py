@@ -20,6 +20,7 @@ from indexfuzz.differential import Outcome
 from indexfuzz.differential import run as run_case
 from indexfuzz.finding import Finding, FindingError, error_for
 from indexfuzz.minimize import minimise
+from indexfuzz.narrowing import narrowed
 from indexfuzz.rng import derive
 from indexfuzz.strategies import cases
 
@@ -102,6 +103,7 @@ class Campaign:
         if not self._smallest and self._is_over():
             raise _EndOfChunk
         wanted = self._wanted
+        case = narrowed(case, wanted.implementation)
         try:
             outcome = run_case(case, wanted.implementation, wanted.device, wanted.only)
         except UnsupportedKernelError as error:

@@ -1,0 +1,55 @@
+"""Narrowing: changes only what the contract asks for, and leaves what has to be rejected."""
+
+from dataclasses import dataclass, replace
+
+from indexfuzz.case import Case
+from indexfuzz.implementations.base import Implementation
+from indexfuzz.implementations.builtin import BuiltinContract
+from indexfuzz.narrowing import narrowed
+
+WILD = Case().replace(
+    model={"head_dim": 64, "quant_group": 64, "scale_fmt": "fp32"},
+    cache={"block_size": 24, "spare_blocks": 3},
+    memory={"k_pad": 16, "q_pad": 24, "slots": "int32"},
+)
+
+
+@dataclass
+class Picky:
+    def outside(self, stage, case):
+        if case.memory.k_pad:
+            return "k must be dense"
+        if case.cache.block_size not in (1, 64):
+            return "block_size must be 1 or 64"
+        return None if case.model.head_dim == 128 else "head_dim must be 128"
+
+    def must_reject(self, stage, case):
+        return False
+
+
+class Impossible(Picky):
+    def outside(self, stage, case):
+        return "nothing is promised"
+
+
+def test_only_what_is_outside_changes():
+    case = narrowed(WILD, Implementation("picky", {"k_quant_cache": print}, Picky()))
+    assert case == WILD.replace(
+        memory={"k_pad": 0}, cache={"block_size": 64}, model={"head_dim": 128, "quant_group": 128}
+    )
+
+
+def test_a_case_inside_stays_as_it_is():
+    implementation = Implementation("picky", {"k_quant_cache": print}, Picky())
+    case = narrowed(WILD, implementation)
+    assert narrowed(case, implementation) is case
+
+
+def test_nothing_can_be_done_about_an_impossible_contract():
+    assert narrowed(WILD, Implementation("no", {"gather": print}, Impossible())) is WILD
+
+
+def test_cases_to_reject_stay():
+    builtin = Implementation("builtin", {"gather": print}, BuiltinContract())
+    assert narrowed(WILD, builtin) is WILD
+    assert narrowed(WILD, replace(builtin, contract=Picky())) is not WILD
