@@ -12,6 +12,7 @@ from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from indexfuzz.case import Case
@@ -38,7 +39,7 @@ _HEADS = frozenset({16, 32, 64, 128})
 
 def load(path: str | Path) -> Implementation:
     """Find AITER at a path. Raises SourceError where it is absent or its kernels have moved."""
-    project = open_project(path, "aiter", known_versions=KNOWN_VERSIONS, distributions=("amd-aiter",))
+    project = _open(path)
     kernels = Kernels(project)
     kernels.prefill("e4m3fn")
     kernels.paged("e4m3fn")
@@ -48,6 +49,19 @@ def load(path: str | Path) -> Implementation:
     }
     notes = (f"read from {path}", "only Triton kernels; Gluon, HIP and FlyDSL kernels cannot run outside their GPUs")
     return Implementation(project.label, stages, AiterContract(), notes=notes)
+
+
+def load_stage1(path: str | Path) -> Implementation:
+    """Like load, with the paged logits that leave the sum over the heads to the caller, as vLLM does on RDNA GPUs."""
+    project = _open(path)
+    kernels = Kernels(project)
+    kernels.paged("e4m3fn")
+    stages: dict[str, StageFunction] = {"paged_logits": kernels.paged_mqa_logits_stage1}
+    return Implementation(f"{project.label} stage1", stages, AiterContract(), notes=(f"read from {path}",))
+
+
+def _open(path: str | Path) -> Project:
+    return open_project(path, "aiter", known_versions=KNOWN_VERSIONS, distributions=("amd-aiter",))
 
 
 class Kernels:
@@ -92,6 +106,25 @@ class Kernels:
             KVBlockSize=block_size,
         )
 
+    def paged_mqa_logits_stage1(
+        self,
+        q_fp8: Tensor,
+        cache: Tensor,
+        weights: Tensor,
+        context_lens: Tensor,
+        block_table: Tensor,
+        logits: Tensor,
+        *,
+        layout: str,  # noqa: ARG002 - it knows NORMAL pages only
+    ) -> None:
+        """Fill logits [B*next_n, max_model_len] by way of one logit per head, which the caller prepares and sums."""
+        score = self.paged(format_of(q_fp8)).deepgemm_fp8_paged_mqa_logits_stage1
+        heads = q_fp8.shape[2]
+        per_head = torch.full((heads, *logits.shape), float("-inf"), device=logits.device)
+        pages = cache.unsqueeze(-2)
+        score(q_fp8, pages, weights, per_head, context_lens, block_table, logits.shape[1], ChunkQ=heads)
+        logits.copy_(per_head.sum(dim=0))
+
     def _load_prefill(self, fp8: str) -> ModuleType:
         gpu = "gfx942" if fp8 == "e4m3fnuz" else _PLAIN_TRITON_GPU
         provide = {"aiter.ops.triton.utils._triton.arch_info": SimpleNamespace(get_arch=lambda: gpu)}
@@ -104,7 +137,8 @@ class Kernels:
             "aiter.jit.utils.chip_info.get_gfx": lambda: _PLAIN_TRITON_GPU,
             "aiter.ops.triton.utils.device_info.get_num_sms": lambda: _COMPUTE_UNITS,
         }
-        execute = {_PAGED: ("deepgemm_fp8_paged_mqa_logits",), _PAGED_KERNEL: ()}
+        wanted = ("deepgemm_fp8_paged_mqa_logits", "deepgemm_fp8_paged_mqa_logits_stage1")
+        execute = {_PAGED: wanted, _PAGED_KERNEL: ()}
         module = Loader(self._project, provide=provide, execute=execute).load(_PAGED)
         name = "_deepgemm_fp8_paged_mqa_logits"
         setattr(module, name, _Launcher(getattr(module, name)))

@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from indexfuzz.case import Case
-from indexfuzz.implementations.aiter import load
+from indexfuzz.implementations.aiter import load, load_stage1
 from indexfuzz.implementations.source import SourceError
 from indexfuzz.lockstep import Lockstep
 
@@ -46,6 +46,11 @@ FILES = {
             SEEN.append((dtypes.fp8, tuple(kv_cache.shape), max_model_len, Preshuffle, KVBlockSize, get_num_sms() > 0))
             kernel = _deepgemm_fp8_paged_mqa_logits[(1,)](out_logits, ChunkK=ChunkK)
             return kernel.hash
+
+        def deepgemm_fp8_paged_mqa_logits_stage1(q_fp8, kv_cache_fp8, weights, out_qk, context_lens, kv_indices,
+                                                 max_model_len, ChunkQ=64, ChunkK=256, TotalCuCount=None):
+            SEEN.append((tuple(out_qk.shape), ChunkQ, max_model_len, float(out_qk.max())))
+            out_qk[:, :, 0] = 0.5
         """,
     f"{KERNELS}/pa_mqa_logits.py": """\
         class Kernel:
@@ -88,6 +93,13 @@ class TestKernels:
         seen = score.__self__.paged("e4m3fn").SEEN
         assert seen == [(torch.float8_e4m3fn, (5, block_size, 1, 36), 3, preshuffle, block_size, True)]
         assert logits.tolist() == [[256.0, float("-inf"), float("-inf")]] * 2
+
+    def test_stage1_sums_over_the_heads(self, tree):
+        score = load_stage1(tree.folder(FILES)).stages["paged_logits"]
+        q, logits = torch.zeros(2, 2, 16, 32).to(torch.float8_e4m3fn), torch.zeros(4, 3)
+        score(q, torch.zeros(5, 1, 36, dtype=torch.uint8), None, None, None, logits, layout="auto")
+        assert score.__self__.paged("e4m3fn").SEEN == [((16, 4, 3), 16, 3, float("-inf"))]
+        assert logits.tolist() == [[8.0, float("-inf"), float("-inf")]] * 4
 
     def test_a_checkout_without_the_file(self, tree):
         with pytest.raises(SourceError, match=rf"has no {PAGED}: the file has moved"):
