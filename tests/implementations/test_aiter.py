@@ -98,7 +98,8 @@ class TestKernels:
         score = load_stage1(tree.folder(FILES)).stages["paged_logits"]
         q, logits = torch.zeros(2, 2, 16, 32).to(torch.float8_e4m3fn), torch.zeros(4, 3)
         score(q, torch.zeros(5, 1, 36, dtype=torch.uint8), None, None, None, logits, layout="auto")
-        assert score.__self__.paged("e4m3fn").SEEN == [((16, 4, 3), 16, 3, float("-inf"))]
+        seen = score.__self__.paged("e4m3fn").SEEN
+        assert seen == [((16, 4, 3), 16, 3, float("-inf"))]
         assert logits.tolist() == [[8.0, float("-inf"), float("-inf")]] * 4
 
     def test_a_checkout_without_the_file(self, tree):
