@@ -104,7 +104,8 @@ class Progress:
         goal = f" of {self._settings.cases}" if self._settings.cases is not None else ""
         doing = f", shrinking {self._shrinking}" if self._shrinking else ""
         rate = self._cases / seconds if seconds else 0.0
+        found = "1 finding" if len(self.saved) == 1 else f"{len(self.saved)} findings"
         return [
-            f"{seconds:.0f}{limit} s, {self._cases}{goal} cases, {rate:.1f} cases/s, {len(self.saved)} findings{doing}",
+            f"{seconds:.0f}{limit} s, {self._cases}{goal} cases, {rate:.1f} cases/s, {found}{doing}",
             "stages: " + (", ".join(f"{stage} {count}" for stage, count in self._stages.items()) or "none yet"),
         ]
