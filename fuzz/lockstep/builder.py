@@ -1,7 +1,7 @@
 """The builder that Triton's semantic layer writes to: it computes instead of building IR."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 
@@ -17,6 +17,29 @@ from indexfuzz.lockstep.ops_integer import IntegerOps
 from indexfuzz.lockstep.ops_reduce import ReduceOps
 from indexfuzz.lockstep.ops_shape import ShapeOps
 from indexfuzz.lockstep.values import Mask, Value
+
+DEVICE_FUNCTIONS: Final = {
+    "exp": "create_exp",
+    "exp2": "create_exp2",
+    "log": "create_log",
+    "log2": "create_log2",
+    "sqrt": "create_precise_sqrt",
+    "rsqrt": "create_rsqrt",
+    "floor": "create_floor",
+    "ceil": "create_ceil",
+    "trunc": "create_trunc",
+    "rint": "create_rint",
+    "nearbyint": "create_rint",
+    "round": "create_round",
+    "abs": "create_fabs",
+    "fabs": "create_fabs",
+    "fma": "create_fma",
+    "sin": "create_sin",
+    "cos": "create_cos",
+    "tanh": "create_tanh",
+    "erf": "create_erf",
+}
+"""The device library's names of operations that the builder has."""
 
 
 class Builder(IntegerOps, FloatOps, CastOps, ShapeOps, BlockPointerOps, ReduceOps, DotOps):
@@ -172,21 +195,17 @@ class Builder(IntegerOps, FloatOps, CastOps, ShapeOps, BlockPointerOps, ReduceOp
             print(prefix)  # noqa: T201
 
     def libdevice(self, name: str, args: list[Any], kwargs: dict[str, Any]) -> Any:
-        """The few functions of the device library that the language has under another name."""
-        operation = {
-            "exp": "create_exp",
-            "exp2": "create_exp2",
-            "log": "create_log",
-            "log2": "create_log2",
-            "sqrt": "create_sqrt",
-            "rsqrt": "create_rsqrt",
-            "floor": "create_floor",
-            "ceil": "create_ceil",
-            "abs": "create_fabs",
-            "fma": "create_fma",
-            "sin": "create_sin",
-            "cos": "create_cos",
-        }.get(name)
-        if operation is None or kwargs or not all(a.dtype.is_floating() for a in args):
+        """A function of the device library, called by its name in tl.extra.libdevice."""
+        if name not in DEVICE_FUNCTIONS or kwargs or not all(a.dtype.is_floating() for a in args):
             raise self.unsupported(f"libdevice.{name}")
-        return triton_api.Tensor(getattr(self, operation)(*(a.handle for a in args)), args[0].type)
+        operation = getattr(self, DEVICE_FUNCTIONS[name])
+        return triton_api.Tensor(operation(*(a.handle for a in args)), args[0].type)
+
+    def create_extern_elementwise(self, _lib: str, _path: str, symbol: str, args: Sequence[Value], *_: Any) -> Value:
+        """A function of the device library, called by its symbol."""
+        name = symbol.removeprefix("__nv_").removeprefix("__ocml_").removesuffix("_f32").removesuffix("_f64")
+        operation = DEVICE_FUNCTIONS.get(name) or DEVICE_FUNCTIONS.get(name.removesuffix("f"))
+        if operation is None or any(a.ty.kind != "float" for a in args):
+            raise self.unsupported(f"the device function {symbol}")
+        result: Value = getattr(self, operation)(*args)
+        return result

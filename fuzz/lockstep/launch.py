@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from functools import cache
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
@@ -87,10 +86,16 @@ class Launch:
         return None, None
 
 
-@cache
+_KNOWN: Final[dict[int, tuple[Any, tuple[Parameter, ...], frozenset[str]]]] = {}
+"""Parameters by the identity of the kernel, which is kept: its own hash reads all its source."""
+
+
 def _parameters(kernel: Any) -> tuple[tuple[Parameter, ...], frozenset[str]]:
-    found = parameters(kernel)
-    return found, frozenset(p.name for p in found)
+    known = _KNOWN.get(id(kernel))
+    if known is None:
+        found = parameters(kernel)
+        known = _KNOWN[id(kernel)] = kernel, found, frozenset(p.name for p in found)
+    return known[1], known[2]
 
 
 def execute(
@@ -147,6 +152,7 @@ def _run(kernel: Any, values: list[Any], run: Run) -> list[Array]:
     except Exception as error:
         raise KernelError(f"{_place(error)}: in {run.launch.name}: {type(error).__name__}: {error}") from error
     finally:
+        del builder.run
         if not finished:
             run.roll_back()
     run.complete()

@@ -1,5 +1,6 @@
 """Floating-point operations: each correctly rounded once, in the element's own format."""
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -142,6 +143,27 @@ class FloatOps(Context):
         """The smallest integer not below a."""
         return a.like(np.ceil(a.data))
 
+    def create_trunc(self, a: Value) -> Value:
+        """A without its fraction."""
+        return a.like(np.trunc(a.data))
+
+    def create_rint(self, a: Value) -> Value:
+        """The nearest integer, ties to even."""
+        return a.like(np.rint(a.data))
+
+    def create_round(self, a: Value) -> Value:
+        """The nearest integer, ties away from zero."""
+        whole = np.trunc(a.data)
+        return a.like(np.where(np.abs(a.data - whole) >= 0.5, whole + np.copysign(a.data.dtype.type(1), a.data), whole))
+
+    def create_erf(self, a: Value) -> Value:
+        """The error function, from the double-precision one."""
+        return self._function(a, lambda x: _erf(x).astype(np.float32), _erf)
+
+    def create_tanh(self, a: Value) -> Value:
+        """The hyperbolic tangent, from the double-precision one."""
+        return self._function(a, lambda x: np.tanh(x.astype(np.float64)).astype(np.float32), np.tanh)
+
     def create_exp(self, a: Value) -> Value:
         """e^a."""
         return self._function(a, numerics.exp_f32, np.exp)
@@ -177,6 +199,10 @@ class FloatOps(Context):
     def create_cos(self, a: Value) -> Value:
         """The cosine, from the double-precision one."""
         return self._function(a, lambda x: np.cos(x.astype(np.float64)).astype(np.float32), np.cos)
+
+
+def _erf(x: Array) -> Array:
+    return np.array([math.erf(v) for v in x.ravel().tolist()], np.float64).reshape(x.shape)
 
 
 def _is_number_above_zero(x: Value) -> bool:

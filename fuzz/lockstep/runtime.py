@@ -64,7 +64,7 @@ class Runtime:
     builder: Builder = field(default_factory=Builder)
     semantic: Any = None
     launch: int = 0
-    translated: dict[Any, Translated] = field(default_factory=dict)
+    translated: dict[int, Translated] = field(default_factory=dict)
     builtins: dict[Any, _Builtin] = field(default_factory=dict)
     recordings: Recordings = field(init=False)
 
@@ -89,14 +89,14 @@ class Runtime:
             if isinstance(owner, BaseValue) and not isinstance(owner, Constexpr):
                 return self.call_builtin(fn.__func__, [owner, *args], kwargs)
             return self.plain(fn, args, kwargs, unwrapped=True)
+        if triton_api.is_constexpr_function(fn):
+            result = fn(*args, **kwargs, _semantic=self.semantic)
+            return result if isinstance(result, BaseValue) else Constexpr(result)
         static = _STATIC.get(fn) if getattr(fn, "__hash__", None) else None
         if static is not None:
             return static(self, args, kwargs)
         if triton_api.is_builtin(fn):
             return self.call_builtin(fn, args, kwargs)
-        if triton_api.is_constexpr_function(fn):
-            result = fn(*args, **kwargs, _semantic=self.semantic)
-            return result if isinstance(result, BaseValue) else Constexpr(result)
         module = str(getattr(fn, "__module__", ""))
         if module.endswith(".libdevice"):
             return self.libdevice(fn.__name__, args, kwargs)
@@ -139,9 +139,9 @@ class Runtime:
 
     def call_jit(self, fn: Any, args: list[Any], kwargs: dict[str, Any]) -> Any:
         """Another jit function."""
-        code = self.translated.get(fn)
+        code = self.translated.get(id(fn))
         if code is None:
-            code = self.translated[fn] = translate(fn, HELPERS)
+            code = self.translated[id(fn)] = translate(fn, HELPERS)
         code.refresh(self.launch)
         parameters = code.parameters
         if not kwargs and len(args) == len(parameters) and code.variadic is None:

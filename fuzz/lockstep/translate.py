@@ -58,10 +58,9 @@ class Translated:
         if self.launch == launch:
             return
         self.launch = launch
-        current = triton_api.scope(self.function)
-        for name in self.free:
-            if name in current and triton_api.is_visible(name, current[name]):
-                self.namespace[name] = current[name]
+        for name, value in triton_api.looked_up(self.function, self.free):
+            if triton_api.is_visible(name, value):
+                self.namespace[name] = value
 
 
 def translate(function: Any, runtime: dict[str, Any]) -> Translated:

@@ -219,6 +219,17 @@ def scope(function: Any) -> dict[str, Any]:
     return found
 
 
+def looked_up(function: Any, names: Sequence[str]) -> Iterator[tuple[str, Any]]:
+    """What some free names mean now; one that means nothing any more is left out."""
+    inner = function.fn
+    cells = dict(zip(inner.__code__.co_freevars, inner.__closure__ or (), strict=True))
+    for name in names:
+        if name in cells:
+            yield name, cells[name].cell_contents
+        elif name in inner.__globals__:
+            yield name, inner.__globals__[name]
+
+
 def is_visible(name: str, value: Any) -> bool:
     """Whether a kernel may read this global: Triton's own rule."""
     return (

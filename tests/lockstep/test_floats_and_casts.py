@@ -224,3 +224,24 @@ def test_promotion_is_triton_s() -> None:
     with Lockstep():
         _mixed[(1,)](torch.tensor([3.0], dtype=torch.bfloat16), out)
     assert out.item() == (torch.tensor(3.0) * torch.tensor(0.1).bfloat16().float()).bfloat16().item()
+
+
+@triton.jit
+def _device_library(x, out, N: tl.constexpr):
+    i = tl.arange(0, N)
+    a = tl.load(x + i)
+    tl.store(out + i, tl.extra.cuda.libdevice.rint(a))
+    tl.store(out + N + i, tl.extra.cuda.libdevice.round(a))
+    tl.store(out + 2 * N + i, tl.extra.cuda.libdevice.trunc(a))
+    tl.store(out + 3 * N + i, tl.erf(a))
+
+
+def test_the_device_library_s_roundings() -> None:
+    x = torch.tensor([-2.5, -1.5, -0.5, -0.4, 0.5, 1.5, 2.5, 0.49999997])
+    out = torch.zeros(4, 8)
+    with Lockstep():
+        _device_library[(1,)](x, out, 8)
+    assert out[0].tolist() == [-2.0, -2.0, 0.0, 0.0, 0.0, 2.0, 2.0, 0.0]
+    assert out[1].tolist() == [-3.0, -2.0, -1.0, 0.0, 1.0, 2.0, 3.0, 0.0]
+    assert torch.equal(out[2], x.trunc())
+    torch.testing.assert_close(out[3], torch.erf(x), rtol=0, atol=1e-7)
