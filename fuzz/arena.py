@@ -55,14 +55,14 @@ class Buffer:
             return None
         row, column = (self.rows != expected).nonzero()[0].tolist()
         lead = self.view.storage_offset() * self.view.element_size()
-        return int(row * self.rows.stride(0) + column) - lead
+        return int(row * self.rows.stride(0) + column - lead)
 
     def _payload(self, watched: Tensor) -> Tensor:
         """The payload inside a dense copy of the watched bytes, as a view of it."""
         if len(watched) == 1:
             typed = watched[0].view(self.view.dtype)
             return typed.as_strided(self.view.shape, self.view.stride(), self.view.storage_offset())
-        return watched[:, GUARD:-GUARD].unflatten(1, self.view.shape[1:])
+        return watched[:, GUARD:-GUARD].view(self.view.shape)
 
     def element(self, offset: int) -> tuple[int, ...] | None:
         """Index of the element at a byte offset from the first payload byte; None for a byte of no element."""
@@ -109,7 +109,7 @@ def allocate_tokens(name: str, shape: tuple[int, int, int], dtype: torch.dtype, 
     """A poisoned [T, H, D] buffer whose tokens lie H * D + pad elements apart."""
     tokens, heads, dim = shape
     buffer = allocate(name, (tokens, heads * dim), dtype, device, row_pad=pad)
-    buffer.view = buffer.view.unflatten(1, (heads, dim))
+    buffer.view = buffer.view.as_strided((tokens, heads, dim), (heads * dim + pad, dim, 1))
     return buffer
 
 

@@ -27,6 +27,10 @@ def _try(case: Case, **parts: dict[str, object]) -> Iterator[Case]:
         yield candidate
 
 
+def _field(part: str, name: str, value: object) -> dict[str, dict[str, object]]:
+    return {part: {name: value}}
+
+
 def _without_runs(items: Sequence[Any]) -> Iterator[tuple[Any, ...]]:
     """The sequence without runs of its items: everything, halves, quarters, down to single items."""
     size = len(items)
@@ -98,7 +102,7 @@ def shrink_numbers(case: Case) -> Iterator[Case]:
         ("memory", "table_pad", 0), ("memory", "table_extra", 0),
     ):  # fmt: skip
         for value in _smaller(getattr(getattr(case, part), name), least):
-            yield from _try(case, **{part: {name: value}})
+            yield from _try(case, **_field(part, name, value))
     for page_pad in (0, 4, 16, 1 << 30, 1 << 31):
         if page_pad < case.cache.page_pad:
             yield from _try(case, cache={"page_pad": page_pad})
@@ -112,7 +116,7 @@ def use_defaults(case: Case) -> Iterator[Case]:
         ("memory", ("table_tail", "slots")), ("values", ("seed",)),
     ):  # fmt: skip
         for name in names:
-            yield from _try(case, **{part: {name: getattr(getattr(DEFAULT, part), name)}})
+            yield from _try(case, **_field(part, name, getattr(getattr(DEFAULT, part), name)))
 
 
 def simplify_values(case: Case) -> Iterator[Case]:

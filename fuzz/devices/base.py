@@ -40,12 +40,21 @@ class Session(Protocol):
 class Device(Protocol):
     """Where kernels run."""
 
-    name: str
-    torch_device: str
-    formats: tuple[str, ...]
-    """FP8 formats that its kernels can handle: e4m3fn, e4m3fnuz."""
-    unsupported: tuple[type[Exception], ...]
-    """What the device raises when it cannot execute a kernel at all."""
+    @property
+    def name(self) -> str:
+        """As the command line calls it."""
+
+    @property
+    def torch_device(self) -> str:
+        """Where its tensors live, as PyTorch calls it."""
+
+    @property
+    def formats(self) -> tuple[str, ...]:
+        """FP8 formats that its kernels can handle: e4m3fn, e4m3fnuz."""
+
+    @property
+    def unsupported(self) -> tuple[type[Exception], ...]:
+        """What the device raises when it cannot execute a kernel at all."""
 
     def session(self) -> AbstractContextManager[Session]:
         """Open the device for one stage; kernels launched inside run on it."""

@@ -32,7 +32,7 @@ class LockstepSession:
     def trespasses(self) -> list[Trespass]:
         """The machine's violations, drained."""
         return [
-            Trespass(v.kind, v.argument, f"{v.file}:{v.line}", v.message) for v in self.machine.drain()
+            Trespass(v.kind, v.argument or "", f"{v.file}:{v.line}", v.message) for v in self.machine.drain()
         ]
 
 

@@ -1,6 +1,9 @@
 """The built-in kernels, and what their launchers promise."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
+
+from torch import Tensor
 
 from indexfuzz.case import Case
 from indexfuzz.implementations.base import Implementation
@@ -38,12 +41,12 @@ class BuiltinContract:
 
 def builtin() -> Implementation:
     """The kernels of this package."""
-    from indexfuzz.kernels import cache, gather, indexer, mqa_logits, paged_mqa_logits, quant  # noqa: PLC0415 - heavy
+    from indexfuzz.kernels import cache, gather, indexer, mqa_logits, paged_mqa_logits, quant, rope  # noqa: PLC0415 - heavy
 
     return Implementation(
         "builtin",
         {
-            "rope": indexer.rope,
+            "rope": rope.rope,
             "q_quant": quant.q_quant,
             "k_quant_cache": cache.k_quant_cache,
             "gather": gather.gather,
@@ -53,3 +56,10 @@ def builtin() -> Implementation:
         },
         BuiltinContract(),
     )
+
+
+def builtin_forward() -> Callable[..., Tensor]:
+    """All stages at once, as a model calls them."""
+    from indexfuzz.kernels import indexer  # noqa: PLC0415 - heavy
+
+    return indexer.forward
