@@ -144,7 +144,7 @@ def gather(case: Case, given: Tensors, got: Tensors, terms: Terms) -> Verdict:
     return _verdict(*(
         exact.same_bits(
             name, got[name], want[name], axes=axes[name], poison=given[name],
-            alternatives={other: lambda o=other, n=name: read(o)[n] for other in others},
+            alternatives={other: partial(lambda o, n: read(o)[n], other, name) for other in others},
         )
         for name in ("k_fp8", "k_scale")
     ))  # fmt: skip
@@ -173,7 +173,11 @@ def prefill_logits(_case: Case, given: Tensors, got: Tensors, terms: Terms) -> V
 def paged_logits(case: Case, given: Tensors, got: Tensors, terms: Terms) -> Verdict:
     """Exactly the positions that each row sees are there, each within its bound."""
     limits = bounds.paged_bounds(
-        *(given[name] for name in ("q_fp8", "cache", "weights", "context_lens", "block_table")),
+        given["q_fp8"],
+        given["cache"],
+        given["weights"],
+        given["context_lens"],
+        given["block_table"],
         case.batch.max_model_len,
         layout=case.cache.layout,
         arithmetic=terms.arithmetic,

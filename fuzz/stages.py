@@ -125,7 +125,7 @@ def _prefill_logits(step: Step) -> Call:
 def _paged_logits(step: Step) -> Call:
     batch, t, rows = step.case.batch, step.tensors, step.decode_rows
     logits = step.output("paged_logits", (batch.decode_rows, batch.max_model_len), torch.float32)
-    q_fp8 = t["q_fp8"][rows].unflatten(0, (len(batch.decode), batch.next_n))
+    q_fp8 = t["q_fp8"][rows].view(len(batch.decode), batch.next_n, *t["q_fp8"].shape[1:])
     return Call(
         {"q_fp8": q_fp8, "cache": t["cache"], "weights": t["q_weights"][rows], "context_lens": t["context_lens"],
          "block_table": t["decode_table"], "logits": logits},

@@ -192,8 +192,8 @@ def _place_cache(step: Step, tables: list[Tensor], positions: Tensor, requests: 
     scales = regimes.cached_scales(case.values.cache, bits_at(step.key("scales"), slots), model.scale_fmt)
     concrete = layout.resolve(case.cache.layout, block_size)
     if is_defined(concrete, case):
-        places = (tensor.to(step.device) for tensor in (slots, codes, scales))
-        layout.write_tokens(buffer.view, *places, concrete)
+        there = step.device
+        layout.write_tokens(buffer.view, slots.to(there), codes.to(there), scales.to(there), concrete)
     step.add(buffer)
     step.defined = torch.zeros(shape, dtype=torch.uint8, device=step.device)
     step.define_slots(slots.to(step.device))
