@@ -89,13 +89,72 @@ def _check(launch: "Launch", stores: list["Access"], loads: list["Access"]) -> N
     else:
         for touch in reads:
             _keep(touch, (touch.index >= 0) & (touch.index < span))
-    owner = np.zeros(span, np.int64)
-    value = np.zeros(span, writes[0].values.dtype if writes[0].values is not None else np.uint8)
-    shared: list[tuple[Array, Array]] = []
-    for write in writes:
-        _store(launch, write, owner, value, shared)
-    for read in reads:
-        _load(launch, read, owner, shared, released=any(_released(a) for a in stores))
+    _compare(launch, writes, reads, span)
+
+
+def _compare(launch: "Launch", writes: list[_Touch], reads: list[_Touch], span: int) -> None:
+    index = np.concatenate([w.index for w in writes])
+    program = np.concatenate([w.program for w in writes])
+    writer = _writers(span)
+    number = np.arange(1, index.shape[0] + 1, dtype=np.int32)
+    try:
+        writer[index] = number
+        repeated = writer[index] != number
+        shared = np.zeros(0, np.int64)
+        scale = launch.total + 2
+        if repeated.any():
+            writer[index[repeated]] = _MANY
+            again = np.flatnonzero(writer[index] == _MANY)
+            shared = index[again] * scale + program[again]
+            _stored_twice(launch, writes, again, index[again], program[again])
+        released = any(_released(w.access) for w in writes)
+        for read in reads:
+            if released and read.access.epoch:
+                continue
+            by = writer[read.index]
+            other = program[np.maximum(by, 1) - 1] != read.program
+            bad = (by > 0) & other
+            doubtful = by == _MANY
+            if doubtful.any():
+                bad |= doubtful & ~np.isin(read.index * scale + read.program, shared)
+            if bad.any():
+                _report(launch, read, bad, "a program loads what another program of the launch stores in")
+    finally:
+        writer[index] = 0
+
+
+def _stored_twice(launch: "Launch", writes: list[_Touch], again: Array, index: Array, program: Array) -> None:
+    """Stores at addresses that occur more than once: no race as long as the programs agree about the bytes."""
+    starts = np.cumsum([0, *(w.index.shape[0] for w in writes)])
+    value = np.concatenate([w.values for w in writes if w.values is not None])[again]
+    ordered = np.repeat([_released(w.access) or w.access.epoch > 0 for w in writes], np.diff(starts))[again]
+    order = np.argsort(index, kind="stable")
+    index, program, value, ordered = index[order], program[order], value[order], ordered[order]
+    heads = np.flatnonzero(np.concatenate([[True], index[1:] != index[:-1]]))
+    group = np.cumsum(np.concatenate([[0], index[1:] != index[:-1]]))
+    differs = value != value[heads][group]
+    # The first of a group stands for it; one that disagrees with it but has its program may disagree with a third.
+    mixed = np.minimum.reduceat(program, heads) != np.maximum.reduceat(program, heads)
+    mixed |= np.minimum.reduceat(program, heads) == _MANY
+    racy = differs & mixed[group] & ~np.logical_and.reduceat(ordered, heads)[group]
+    if racy.any():
+        others = racy & (program != program[heads][group])
+        lane = int(again[order[int(np.argmax(others if others.any() else racy))]])
+        which = int(np.searchsorted(starts, lane, side="right")) - 1
+        bad = np.zeros(writes[which].index.shape, np.bool_)
+        bad[lane - int(starts[which])] = True
+        _report(launch, writes[which], bad, "two programs store different values to one address of")
+
+
+_SCRATCH: Final[dict[str, Array]] = {}
+
+
+def _writers(span: int) -> Array:
+    """A map of `span` zeros; whoever writes to it leaves zeros behind, so that it need not be made anew."""
+    found = _SCRATCH.get("writers")
+    if found is None or found.shape[0] < span:
+        found = _SCRATCH["writers"] = np.zeros(max(span, 1 << 16), np.int32)
+    return found
 
 
 def _touch(access: "Access", unit: int, first: int) -> _Touch:
@@ -131,39 +190,6 @@ def _compress(touch: _Touch, known: Array) -> None:
     touch.index = place
     if touch.values is None:
         _keep(touch, found)
-
-
-def _store(launch: "Launch", write: _Touch, owner: Array, value: Array, shared: list[tuple[Array, Array]]) -> None:
-    index, program, values = write.index, write.program, write.values
-    if values is None:
-        return
-    before = owner[index]
-    taken = (before != 0) & ((before != program) | (program == _MANY))
-    differ = taken & (value[index] != values)
-    owner[index] = program
-    value[index] = values
-    lost = (owner[index] != program) | taken
-    differ |= lost & (value[index] != values)
-    if lost.any():
-        shared.append((index[lost], program[lost]))
-        shared.append((index[taken], before[taken]))
-        owner[index[lost]] = _MANY
-    if differ.any() and not (_released(write.access) and write.access.epoch):
-        _report(launch, write, differ, "two programs store different values to one address of")
-
-
-def _load(launch: "Launch", read: _Touch, owner: Array, shared: list[tuple[Array, Array]], *, released: bool) -> None:
-    if released and read.access.epoch:
-        return
-    writer = owner[read.index]
-    bad = (writer != 0) & (writer != read.program)
-    doubtful = bad & (writer == _MANY) & (read.program != _MANY)
-    if doubtful.any() and shared:
-        scale = launch.total + 2
-        own = np.concatenate([i * scale + p for i, p in shared])
-        bad &= ~(doubtful & np.isin(read.index * scale + read.program, own))
-    if bad.any():
-        _report(launch, read, bad, "a program loads what another program of the launch stores in")
 
 
 def _released(access: "Access") -> bool:
