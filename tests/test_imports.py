@@ -24,11 +24,16 @@ RULES = {
 }
 """Module or package -> all that it may import besides the standard library."""
 
+
+def ours(*names: str) -> tuple[str, ...]:
+    return tuple(f"indexfuzz.{name}" for name in names)
+
+
 RESERVED = {
-    "hypothesis": tuple(f"indexfuzz.{name}" for name in ("strategies", "profiles", "target", "campaign", "test_")),
-    "indexfuzz.kernels": ("indexfuzz.kernels", "indexfuzz.implementations"),
-    "indexfuzz.lockstep": ("indexfuzz.lockstep", "indexfuzz.devices.lockstep", "indexfuzz.bench"),
-    "indexfuzz.strategies": ("indexfuzz.campaign", "indexfuzz.test_"),
+    "hypothesis": ours("strategies", "profiles", "target", "campaign", "bench", "test_"),
+    "indexfuzz.kernels": ours("kernels", "implementations"),
+    "indexfuzz.lockstep": ours("lockstep", "devices", "simulated_dot", "bench"),
+    "indexfuzz.strategies": ("indexfuzz.campaign", "indexfuzz.bench", "indexfuzz.test_"),
     "indexfuzz.campaign": ("indexfuzz.campaign", "indexfuzz.cli", "indexfuzz.bench"),
     "indexfuzz.cli": ("indexfuzz.cli",),
     "indexfuzz.plugin": (),
