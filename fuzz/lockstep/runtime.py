@@ -1,24 +1,21 @@
-"""What a translated kernel calls: operators, calls, branches and loops with the meaning of Triton's code generator."""
+"""What a translated kernel calls: the calls themselves, and the table of helpers that its code names."""
 
 import inspect
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from types import MethodType
 from typing import Any, Final
 
-import numpy as np
-
 from indexfuzz.lockstep import triton_api
 from indexfuzz.lockstep.builder import Builder
-from indexfuzz.lockstep.divergence import Divergence, split_by
-from indexfuzz.lockstep.dtypes import I1
+from indexfuzz.lockstep.flow import Flow
 from indexfuzz.lockstep.lanewise import each_lane
+from indexfuzz.lockstep.operators import BoundJit, Operators, canonical, is_value
 from indexfuzz.lockstep.recording import Recordings, key_of
 from indexfuzz.lockstep.translate import Translated, translate
 from indexfuzz.lockstep.triton_api import (
     BaseValue,
     Constexpr,
-    Dtype,
     LockstepSemantic,
     Tensor,
     Tuple,
@@ -26,29 +23,7 @@ from indexfuzz.lockstep.triton_api import (
     interned_type,
     unwrap,
 )
-from indexfuzz.lockstep.values import Array, Value
-
-_CONDITIONS: Final = {bool, int, type(None)}
-
-FORWARD: Final = {
-    name: f"__{name}__"
-    for name in (
-        *("add", "sub", "mul", "truediv", "floordiv", "mod", "pow", "lshift", "rshift"),
-        *("and", "or", "xor", "eq", "ne", "lt", "le", "gt", "ge"),
-    )
-} | {"logical_and": "logical_and", "logical_or": "logical_or"}
-_SWAPPED: Final = {"eq": "__eq__", "ne": "__ne__", "lt": "__gt__", "le": "__ge__", "gt": "__lt__", "ge": "__le__"}
-REFLECTED: Final = {
-    name: _SWAPPED.get(name, f"__r{name}__") if not name.startswith("logical") else name for name in FORWARD
-}
-
-
-@dataclass(frozen=True, slots=True)
-class BoundJit:
-    """A jit function looked up on a value: `x.sum`."""
-
-    owner: Any
-    function: Any
+from indexfuzz.lockstep.values import Value
 
 
 @dataclass(slots=True)
@@ -57,24 +32,19 @@ class _Builtin:
     generator: bool
 
 
-@dataclass(slots=True)
-class Runtime:
+class Runtime(Operators, Flow):
     """The state behind the helpers; one for the process, because translated functions are cached."""
 
-    builder: Builder = field(default_factory=Builder)
-    semantic: Any = None
-    launch: int = 0
-    translated: dict[int, Translated] = field(default_factory=dict)
-    builtins: dict[Any, _Builtin] = field(default_factory=dict)
-    recordings: Recordings = field(init=False)
-
-    def __post_init__(self) -> None:
+    def __init__(self) -> None:
+        self.builder = Builder()
         self.semantic = LockstepSemantic(self.builder)
         self.recordings = Recordings(self.semantic)
         self.builder.call = self.call_jit
         self.builder.semantic = self.semantic
+        self.launch = 0
+        self.translated: dict[int, Translated] = {}
+        self.builtins: dict[Any, _Builtin] = {}
 
-    # calls
     def call(self, fn: Any, args: list[Any], kwargs: dict[str, Any]) -> Any:  # noqa: PLR0911
         """Call what a kernel calls."""
         if type(fn) is Constexpr:
@@ -101,7 +71,7 @@ class Runtime:
         if module.endswith(".libdevice"):
             return self.libdevice(fn.__name__, args, kwargs)
         inner = getattr(fn, "__self__", None)
-        return self.plain(fn, args, kwargs, unwrapped=fn in _PYTHON or (inner is not None and not _is_value(inner)))
+        return self.plain(fn, args, kwargs, unwrapped=fn in _PYTHON or (inner is not None and not is_value(inner)))
 
     def call_builtin(self, fn: Any, args: list[Any], kwargs: dict[str, Any]) -> Any:
         """A function of the language, or a method of a tensor (unbound, args then has the tensor first)."""
@@ -159,170 +129,6 @@ class Runtime:
         """A math function of the device library."""
         return self.builder.libdevice(name, [self.semantic.to_tensor(a) for a in args], kwargs)
 
-    # operators
-    def binary(self, name: str, left: Any, right: Any) -> Any:
-        """A binary operator or comparison."""
-        if type(left) is Tensor or type(right) is Tensor:
-            a, b = key_of(left), key_of(right)
-            if a is None or b is None:
-                return self.apply(name, left, right)
-            return self.recordings.call((name, a, b), lambda args: self.apply(name, *args), (left, right))
-        if not isinstance(left, Constexpr | Tuple) and isinstance(right, Constexpr):
-            left = Constexpr(left)
-        return self.call(getattr(left, FORWARD[name]), [right], {})
-
-    def apply(self, name: str, left: Any, right: Any) -> Any:
-        """A binary operator of which an operand is a tensor, through the language."""
-        if type(left) is Tensor:
-            return canonical(getattr(left, FORWARD[name])(right, _semantic=self.semantic))
-        return canonical(getattr(right, REFLECTED[name])(left, _semantic=self.semantic))
-
-    def unary(self, name: str, operand: Any) -> Any:
-        """A unary operator."""
-        if type(operand) is Tensor:
-            return self.recordings.call(
-                (name, key_of(operand)),
-                lambda args: canonical(getattr(args[0], name)(_semantic=self.semantic)),
-                (operand,),
-            )
-        method = getattr(operand, name, None)
-        if method is None:
-            if name != "__not__":
-                raise TypeError(f"{name} on {type(operand).__name__}")
-            return Constexpr(not operand)
-        return method()
-
-    def boolean(self, name: str, thunks: tuple[Callable[[], Any], ...]) -> Any:
-        """`and` and `or`: short circuits only over what is known while compiling."""
-        dynamic: list[Any] = []
-        value: Any = None
-        for thunk in thunks:
-            value = thunk()
-            if isinstance(value, Tensor):
-                dynamic.append(value)
-            elif bool(value) is (name == "logical_or"):
-                return value
-        if not dynamic:
-            return value
-        while len(dynamic) > 1:
-            right, left = dynamic.pop(), dynamic.pop()
-            dynamic.append(self.binary(name, left, right))
-        return dynamic[0]
-
-    def chain(self, links: tuple[tuple[str, Callable[..., tuple[Any, Any]]], ...]) -> Any:
-        """`a < b < c`, each operand evaluated once."""
-        left: list[Any] = []
-
-        def link(name: str, operands: Callable[..., tuple[Any, Any]]) -> Callable[[], Any]:
-            def evaluate() -> Any:
-                a, b = operands(*left)
-                left[:] = [b]
-                return self.binary(name, a, b)
-
-            return evaluate
-
-        return self.boolean("logical_and", tuple(link(name, operands) for name, operands in links))
-
-    def attribute(self, owner: Any, name: str) -> Any:
-        """`owner.name`."""
-        if type(owner) is Tensor:
-            if name == "T":
-                return self.semantic.permute(owner, (1, 0))
-        elif type(owner) is Constexpr and name not in {"value", "type"}:
-            owner = owner.value
-        found = getattr(owner, name)
-        if triton_api.is_jit(found) and _is_value(owner):
-            return BoundJit(owner, found)
-        return found
-
-    def subscript(self, owner: Any, index: Any) -> Any:
-        """`owner[index]`."""
-        if _is_value(owner):
-            return self.call_builtin(type(owner).__getitem__, [owner, index], {})
-        return owner[index]
-
-    # statements
-    def assign(self, value: Any) -> Any:
-        """What a variable holds after an assignment: a tensor, unless the value is none of the language's."""
-        if type(value) is Tensor:
-            return value
-        if isinstance(value, Tuple):
-            return Tuple([self.assign(v) if v is not None else Constexpr(None) for v in value], value.type)
-        value = unwrap(value)
-        if value is None or isinstance(value, BaseValue | Dtype | Tuple):
-            return value
-        return canonical(self.semantic.to_tensor(value))
-
-    def returned(self, value: Any) -> Any:
-        """What a call gives back."""
-        if triton_api.RETURNS_CONSTEXPR or type(value) is Tensor:
-            return value
-        if isinstance(value, Tuple):
-            return Tuple([self.returned(v) for v in value], None)
-        if isinstance(value, Constexpr | int | float):
-            return None if unwrap(value) is None else canonical(self.semantic.to_tensor(value))
-        return value
-
-    def branch(self, test: Any) -> bool:
-        """Decide an `if` or `while`; raises Divergence where programs disagree."""
-        condition = getattr(test, "condition", test) if not isinstance(test, Tensor) else test
-        if not isinstance(condition, Tensor):
-            known = unwrap(condition)
-            if type(known) not in _CONDITIONS:
-                raise TypeError(f"a condition must be a bool, an int or None, not {type(known).__name__}")
-            return bool(known)
-        if condition.type.is_block():
-            if condition.numel.value != 1:
-                raise TypeError("the truth of a block with more than one element is ambiguous")
-            condition = self.semantic.unsplat(condition)
-        handle: Value = self.semantic.cast(condition, triton_api.INT1).handle
-        return self.builder.decide(handle)
-
-    def choose(self, test: Any, then: Callable[[], Any], otherwise: Callable[[], Any]) -> Any:
-        """`a if test else b`."""
-        chosen = then if self.branch(test) else otherwise
-        value = chosen()
-        return canonical(self.semantic.to_tensor(value)) if isinstance(test, Tensor) else value
-
-    def iterate(self, iterator: Any, args: list[Any], kwargs: dict[str, Any]) -> Iterator[Any]:
-        """The values of a loop variable; raises Divergence where programs run different numbers of times."""
-        iterator = unwrap(iterator)
-        if iterator is triton_api.STATIC_RANGE:
-            static = iterator(*args, **kwargs)
-            return (Constexpr(i) for i in range(static.start.value, static.end.value, static.step.value))
-        if iterator is triton_api.RANGE:
-            dynamic = iterator(*args, **kwargs)
-            bounds = (dynamic.start, dynamic.end, dynamic.step)
-        elif iterator is range:
-            first = args[0] if len(args) > 1 else Constexpr(0)
-            bounds = (first, args[1] if len(args) > 1 else args[0], args[2] if len(args) > 2 else Constexpr(1))
-        else:
-            raise TypeError("a kernel loops over range, tl.range or tl.static_range only")
-        return self._count(*bounds)
-
-    def _count(self, first: Any, last: Any, step: Any) -> Iterator[Any]:
-        semantic = self.semantic
-        lower, upper, stride = (semantic.to_tensor(unwrap(b)) for b in (first, last, step))
-        for bound in (lower, upper, stride):
-            if not bound.dtype.is_int() or bound.type.is_block():
-                raise TypeError(f"a loop's bounds and step are integer scalars, not {bound.type}")
-        ty = semantic.integer_promote_impl(semantic.integer_promote_impl(lower.dtype, upper.dtype), stride.dtype)
-        a, b, s = (_integers(x, ty) for x in (lower, upper, stride))
-        builder = self.builder
-        for bound in (lower, upper, stride):
-            builder.used(bound.handle, "a loop bound")
-        if (s == 0).any():
-            raise ValueError("a loop's step is zero")
-        trips = np.maximum(np.where(s > 0, -((a - b) // s), -((b - a) // -s)), 0)
-        builder.seen("branch", trips > 0)
-        if trips.size > 1 and (trips != trips[0]).any():
-            raise Divergence(split_by(trips))
-        container = ty.to_ir(builder)
-        ty = interned_type(ty)
-        a_value, s_value = a.astype(container.container), s.astype(container.container)
-        for i in range(int(trips[0])):
-            yield fast_tensor(Value(a_value + s_value * container.container.type(i), container), ty)
-
     def static_assert(self, args: list[Any], kwargs: dict[str, Any]) -> None:
         """tl.static_assert."""
         passed = unwrap(args[0] if args else kwargs["cond"])
@@ -356,29 +162,6 @@ class Runtime:
     def device_assert(self, test: Any, message: Any) -> None:
         """`assert`, and tl.device_assert through the language."""
         self.call(triton_api.DEVICE_ASSERT, [test, message], {})
-
-
-def canonical(result: Any) -> Any:
-    """A result whose tensors have interned types."""
-    if type(result) is Tensor:
-        result.type = interned_type(result.type)
-    elif isinstance(result, Tuple):
-        for value in result:
-            canonical(value)
-    return result
-
-
-def _integers(x: Any, ty: Any) -> Array:
-    data: Array = x.handle.data
-    if x.dtype.is_int_unsigned() and x.handle.ty is not I1:
-        data = data.view(x.handle.ty.unsigned)
-    if ty.is_int_unsigned() and ty.int_bitwidth < 64:
-        return np.asarray(data.astype(np.int64) & ((1 << ty.int_bitwidth) - 1))
-    return data.astype(np.int64)
-
-
-def _is_value(x: Any) -> bool:
-    return isinstance(x, BaseValue)
 
 
 def normalised(argument: Any) -> Any:
