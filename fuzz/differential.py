@@ -8,11 +8,12 @@ from dataclasses import dataclass, field
 
 from torch import Tensor
 
+from indexfuzz import nonfinite
 from indexfuzz.blame import location_of
 from indexfuzz.case import Case
 from indexfuzz.devices.base import Device, Session, UnsupportedKernelError
 from indexfuzz.finding import Finding
-from indexfuzz.implementations.base import Implementation, StageFunction
+from indexfuzz.implementations.base import Implementation, ImplementationError, StageFunction
 from indexfuzz.stages import STAGES, Call, MalformedResultError, Stage
 from indexfuzz.step import Step, materialise
 
@@ -36,7 +37,8 @@ class Outcome:
 def run(case: Case, implementation: Implementation, device: Device, only: frozenset[str] = frozenset()) -> Outcome:
     """Run a case; `only` names the stages to take from the implementation, all of them when empty.
 
-    Raises UnsupportedKernelError when the device cannot execute a kernel or has not the FP8 format; that says nothing about the kernel.
+    Raises ImplementationError when the implementation turns out to be incomplete, and UnsupportedKernelError when the
+    device cannot execute a kernel or lacks the FP8 format; that says nothing about the kernel.
     """
     if case.model.fp8 not in device.formats:
         raise UnsupportedKernelError(f"device {device.name} has no {case.model.fp8}, which the case asks for")
@@ -77,6 +79,8 @@ def _put_under_test(stage: Stage, step: Step, call: Call, function: StageFunctio
             session.declare(name, tensor, _defined(step, call, name))
         try:
             got = call.run(function)
+        except ImplementationError:
+            raise
         except device.unsupported as error:
             raise UnsupportedKernelError(f"{stage.name} on {device.name}: {error}") from error
         except Exception as error:  # noqa: BLE001 - whatever a kernel raises is a finding about it
@@ -86,7 +90,11 @@ def _put_under_test(stage: Stage, step: Step, call: Call, function: StageFunctio
     if got and outside:
         findings.append(Finding(stage.name, "not-rejected", "", f"accepted a case that it must reject: {outside}"))
     elif got and not any(finding.kind in FATAL for finding in findings):
-        verdict = stage.judge(step.case, given.tensors, got, device.terms(implementation.promises))
+        terms = device.terms(implementation.promises)
+        if nonfinite.is_drawn(step.case):
+            verdict = nonfinite.judge(stage, step.case, given, got, terms)
+        else:
+            verdict = stage.judge(step.case, given.tensors, got, terms)
         findings += verdict.findings(stage.name)
         if verdict.tier:
             outcome.ratios[stage.name] = max(outcome.ratios.get(stage.name, 0.0), verdict.ratio)

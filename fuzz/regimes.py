@@ -13,7 +13,7 @@ from torch import Tensor
 
 from indexfuzz.case import Regime
 from indexfuzz.reference import fp8 as codec
-from indexfuzz.rng import below, bits, derive
+from indexfuzz.rng import below, bits, derive, lanes_summed
 
 TENSORS: dict[str, tuple[Regime, ...]] = {
     "q": ("normal", "exact", "ties", "saturation", "subnormal", "clamp", "outlier", "tied", "zeros"),
@@ -38,9 +38,8 @@ def dense(regime: Regime, key: int, shape: tuple[int, int], fp8: str) -> Tensor:
 
 def _normal(key: int, shape: tuple[int, int], _fp8: str) -> Tensor:
     """Sum of four 16-bit lanes, nearly Gaussian with deviation 0.58, times a power of two of the row's own."""
-    random = bits(key, shape)
-    lanes = (random & 0xFFFF) + (random >> 16 & 0xFFFF) + (random >> 32 & 0xFFFF) + (random >> 48 & 0xFFFF)
-    return (lanes - 2 * 0xFFFF).float() * 2.0**-16 * _row_scale(key, shape[0], 4)
+    centred = lanes_summed(bits(key, shape)) - 2 * 0xFFFF
+    return centred.float() * (_row_scale(key, shape[0], 4) * 2.0**-16)
 
 
 def power_of_two(exponent: Tensor) -> Tensor:
@@ -68,12 +67,18 @@ def _exact(key: int, shape: tuple[int, int], _fp8: str) -> Tensor:
 def _ties(key: int, shape: tuple[int, int], fp8: str) -> Tensor:
     """Midpoints between FP8 neighbours and the bf16 values right beside them, in a row whose scale is a power of 2."""
     random = bits(key, shape)
-    midpoints = torch.tensor(codec.midpoints(fp8))
-    midpoints = midpoints[(midpoints > 0) & (midpoints < codec.C[fp8])]
-    chosen = midpoints[below(random, len(midpoints))].view(torch.int32)
+    midpoints = _midpoints(fp8)
+    chosen = codec.look_up(midpoints, below(random, len(midpoints))).view(torch.int32)
     beside = chosen + (random % 3).int() * BF16_ULP
     value = torch.where(random & 0x100 == 0, 1.0, -1.0) * beside.view(torch.float32)
     return torch.where(_peak(key, shape), codec.C[fp8], value) * _row_scale(key, shape[0], 2)
+
+
+@cache
+def _midpoints(fp8: str) -> Tensor:
+    """The positive rounding midpoints of an FP8 format below C, float32."""
+    midpoints = torch.tensor(codec.midpoints(fp8))
+    return midpoints[(midpoints > 0) & (midpoints < codec.C[fp8])]
 
 
 def _saturation(key: int, shape: tuple[int, int], fp8: str) -> Tensor:
@@ -116,8 +121,9 @@ def _zeros(_key: int, shape: tuple[int, int], _fp8: str) -> Tensor:
 
 
 def _nonfinite(key: int, shape: tuple[int, int], fp8: str) -> Tensor:
-    """One element in sixteen is NaN or an infinity."""
+    """In one row of four, about one element in sixteen is NaN or an infinity."""
     random = below(bits(derive(key, "nonfinite"), shape), 64)
+    random = torch.where(below(bits(derive(key, "kind"), (shape[0], 1)), 4) == 0, random, 63)
     value = _normal(key, shape, fp8)
     for lane, special in enumerate((float("nan"), float("inf"), float("-inf"))):
         value = torch.where(random == lane, special, value)
@@ -169,7 +175,7 @@ def _codes(regime: Regime, fp8: str) -> Tensor:
 def cached_codes(regime: Regime, random: Tensor, fp8: str) -> Tensor:
     """FP8 codes of cached keys from random bits int64 [slots, head_dim]: uint8 of the same shape."""
     codes = _codes(regime, fp8)
-    chosen = codes[below(random, len(codes))]
+    chosen = codec.look_up(codes, below(random, len(codes)))
     return chosen[:1].expand_as(chosen) if regime == "tied" and len(chosen) else chosen
 
 

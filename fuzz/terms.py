@@ -8,6 +8,7 @@ from indexfuzz.reference.bounds import Dot
 
 Padding = Literal["zeros", "untouched", "undefined"]
 Hidden = Literal["minus-infinity", "untouched"]
+NonFinite = Literal["contained", "triton"]
 
 
 @dataclass(frozen=True)
@@ -15,11 +16,13 @@ class Promises:
     """What a project promises where the stages leave a choice.
 
     `gather_padding`: what gathered rows beyond the last sequence hold. `hidden_logits`: what logits outside a row's
-    window hold.
+    window hold. `nonfinite`: what becomes of NaN and infinities: anything that stays where they are, or what Triton's
+    operators make of them on a GPU (fuzz/nonfinite.py).
     """
 
     gather_padding: Padding = "zeros"
     hidden_logits: Hidden = "minus-infinity"
+    nonfinite: NonFinite = "contained"
 
 
 @dataclass(frozen=True)

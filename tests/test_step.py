@@ -28,7 +28,7 @@ GOLDEN = {
     "outlier": "528fe789b10eef0b",
     "tied": "412f4f5c4fa769b2",
     "zeros": "4b72c460dd58e7bf",
-    "nonfinite": "4c1fe97ad7977dd6",
+    "nonfinite": "ce24d460e104ff02",
 }
 
 

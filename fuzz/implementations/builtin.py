@@ -8,6 +8,7 @@ from torch import Tensor
 from indexfuzz.case import Case
 from indexfuzz.implementations.base import Implementation
 from indexfuzz.reference import layout as page_layout
+from indexfuzz.terms import Promises
 
 HEAD_DIMS = (32, 64, 128)
 MAX_HEADS = 128
@@ -55,6 +56,7 @@ def builtin() -> Implementation:
             "topk": indexer.topk,
         },
         BuiltinContract(),
+        Promises(nonfinite="triton"),
     )
 
 

@@ -7,8 +7,11 @@ legal evaluations are. Bytes and codes agree always.
 
 from functools import partial
 
+from indexfuzz.case import Case
 from indexfuzz.metamorphic import algebra, batching, paging, rotation
+from indexfuzz.metamorphic.containment import CONTAINED
 from indexfuzz.metamorphic.relation import Relation, Twins
+from indexfuzz.nonfinite import is_drawn
 
 
 def _of_cache(reader: Twins, writer: Twins) -> dict[str, Twins]:
@@ -60,3 +63,8 @@ RELATIONS = (
 
 COMPILED = Relation("rope-compiled", "with RoPE under torch.compile", "candidates", {"rope": rotation.rope_compiled})
 """Takes seconds to compile, once per process."""
+
+
+def relations_for(case: Case) -> tuple[Relation, ...]:
+    """The relations that a case must satisfy: with NaN and infinities, whose bits differ freely, containment alone."""
+    return (CONTAINED,) if is_drawn(case) else RELATIONS

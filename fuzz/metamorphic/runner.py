@@ -12,7 +12,7 @@ from indexfuzz.devices.base import Device, UnsupportedKernelError
 from indexfuzz.differential import Outcome
 from indexfuzz.finding import Finding
 from indexfuzz.implementations.base import Implementation, StageFunction
-from indexfuzz.metamorphic.catalogue import RELATIONS
+from indexfuzz.metamorphic.catalogue import relations_for
 from indexfuzz.metamorphic.relation import Agreement, Relation, Tensors, Twin
 from indexfuzz.promised import determined
 from indexfuzz.reference import bounds
@@ -33,14 +33,15 @@ def run(
     implementation: Implementation,
     device: Device,
     only: frozenset[str] = frozenset(),
-    relations: Sequence[Relation] = RELATIONS,
+    relations: Sequence[Relation] = (),
 ) -> Outcome:
-    """Every relation on every stage of an implementation, whose inputs come from the reference.
+    """Relations, all that hold for the case if none are named, on every stage; inputs come from the reference.
 
     A stage that fails by itself is skipped: `differential.run` reports it. Raises UnsupportedKernelError when the
     device cannot execute a kernel or has not the FP8 format.
     """
     outcome = Outcome(case)
+    relations = relations or relations_for(case)
     for stage, step, call in launches(case, device):
         function = function_for(stage.name, case, implementation, only)
         wanted = [relation for relation in relations if stage.name in relation.twins]
