@@ -31,11 +31,14 @@ def replay(entry: Entry, target: UnderTest) -> Replay:
     """Run an entry's case on an implementation and compare with what the entry says."""
     from indexfuzz.devices.base import UnsupportedKernelError  # noqa: PLC0415 - imports torch
     from indexfuzz.differential import run  # noqa: PLC0415
+    from indexfuzz.implementations.base import ImplementationError  # noqa: PLC0415
 
     try:
         outcome = run(entry.case, target.implementation, target.device)
     except UnsupportedKernelError as error:
         return Replay("ERROR", message=f"the device cannot run it: {error}")
+    except ImplementationError as error:
+        return Replay("ERROR", message=str(error))
     findings = tuple(outcome.findings)
     if entry.finding and any(finding.signature == entry.finding.signature for finding in findings):
         return Replay("STILL FAILS", findings)

@@ -48,7 +48,7 @@ def kernel_source(target: UnderTest, stage: str, case: Case) -> KernelSource:
         return _vllm(path, stage, case)
     module, name = getattr(function, "__module__", ""), getattr(function, "__qualname__", "")
     if not module or not name.isidentifier():
-        raise ImplementationError(f"the stage {stage} of {target.implementation.name} is not a function of a module")
+        raise ImplementationError(f"{target.implementation.name} runs the stage {stage} through its adapter only")
     return KernelSource(f"from {module} import {name} as kernel\n", module.partition(".")[0])
 
 

@@ -3,9 +3,10 @@ import pytest
 from indexfuzz import replay as module
 from indexfuzz.case import Case
 from indexfuzz.corpus import Entry, Record
+from indexfuzz.devices.base import UnsupportedKernelError
 from indexfuzz.differential import Outcome
 from indexfuzz.finding import Finding
-from indexfuzz.implementations.base import Implementation
+from indexfuzz.implementations.base import Implementation, ImplementationError
 from indexfuzz.replay import replay
 from indexfuzz.under_test import UnderTest
 
@@ -40,6 +41,16 @@ def test_any_finding_changes_a_guard_that_never_had_one(target, monkeypatch):
     assert replay(Entry(case=Case(), status="guard"), target).status == "CHANGED"
     monkeypatch.setattr("indexfuzz.differential.run", lambda case, *_: Outcome(case))
     assert replay(Entry(case=Case(), status="guard"), target).status == "PASSES"
+
+
+@pytest.mark.parametrize("error", [UnsupportedKernelError("no atomics"), ImplementationError("no such file")])
+def test_what_cannot_run_is_an_error(target, monkeypatch, error):
+    def fail(*_: object) -> None:
+        raise error
+
+    monkeypatch.setattr("indexfuzz.differential.run", fail)
+    result = replay(Entry(case=Case(), status="guard"), target)
+    assert (result.status, result.message.endswith(str(error))) == ("ERROR", True)
 
 
 @pytest.mark.parametrize(

@@ -75,7 +75,7 @@ class TestRefusals:
             script(self.entry("gather"), target)
 
     def test_a_function_without_a_name(self, target):
-        with pytest.raises(ImplementationError, match="the stage rope of toy is not a function of a module"):
+        with pytest.raises(ImplementationError, match="toy runs the stage rope through its adapter only"):
             script(self.entry("rope"), target)
 
 

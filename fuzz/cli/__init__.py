@@ -52,12 +52,21 @@ def main() -> None:
     """Run the command line and exit with its code."""
     try:
         app()
-    except (InputError, SetupError, CorpusError) as error:
-        typer.echo(f"error: {error}", err=True)
-        sys.exit(USAGE_ERROR)
     except Exception as error:  # noqa: BLE001 - the last line of defence
+        if _is_bad_input(error):
+            typer.echo(f"error: {error}", err=True)
+            sys.exit(USAGE_ERROR)
         typer.echo(f"internal error: {type(error).__name__}: {error} (traceback in {_write_traceback()})", err=True)
         sys.exit(INTERNAL_ERROR)
+
+
+def _is_bad_input(error: Exception) -> bool:
+    """Whether an error is about what the user gave: its message is all that they need."""
+    if isinstance(error, InputError | SetupError | CorpusError):
+        return True
+    from indexfuzz.implementations.base import ImplementationError  # noqa: PLC0415 - imports torch
+
+    return isinstance(error, ImplementationError)
 
 
 def _write_traceback() -> Path:
