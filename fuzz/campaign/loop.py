@@ -8,9 +8,10 @@ are counted and do not raise: an open shallow bug must not hide a deep one.
 import time
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from hypothesis import HealthCheck, Phase, Verbosity, given, seed, settings
+from hypothesis.errors import Flaky
 
 from indexfuzz.campaign.events import CaseRun, Event, Found, Known, Shrinking, Unsupported
 from indexfuzz.campaign.settings import Settings
@@ -19,7 +20,7 @@ from indexfuzz.devices.base import UnsupportedKernelError
 from indexfuzz.differential import Outcome
 from indexfuzz.differential import run as run_case
 from indexfuzz.finding import Finding, FindingError, error_for
-from indexfuzz.minimize import minimise
+from indexfuzz.minimize import NotFailingError, minimise
 from indexfuzz.narrowing import narrowed
 from indexfuzz.rng import derive
 from indexfuzz.strategies import cases
@@ -55,6 +56,7 @@ class Campaign:
         self._wanted = wanted
         self._listen = listen
         self._seen = set(wanted.known)
+        self._ran: set[str] = set()
         self._smallest: dict[str, tuple[Finding, Case]] = {}
         self._shrink_until = 0.0
         self._started = time.monotonic()
@@ -90,20 +92,25 @@ class Campaign:
         test = seed(chunk_seed)(quiet(given(strategy)(self._try)))
         try:
             test()
-        except (FindingError, BaseExceptionGroup) as error:
-            if isinstance(error, BaseExceptionGroup) and error.split(FindingError)[1]:
+        except (FindingError, Flaky):
+            pass
+        except BaseExceptionGroup as error:
+            if error.split((FindingError, Flaky))[1]:
                 raise
         except _EndOfChunk:
             pass
 
     def _try(self, case: Case) -> None:
-        """Run one case; raise for a new signature."""
+        """Run one case that has not run yet; raise for a new signature."""
         if self._smallest and time.monotonic() > self._shrink_until:
             raise _EndOfChunk
         if not self._smallest and self._is_over():
             raise _EndOfChunk
         wanted = self._wanted
         case = narrowed(case, wanted.implementation)
+        if not self._smallest and case.id in self._ran:
+            return
+        self._ran.add(case.id)
         try:
             outcome = run_case(case, wanted.implementation, wanted.device, wanted.only)
         except UnsupportedKernelError as error:
@@ -138,16 +145,23 @@ class Campaign:
 
     def _conclude(self) -> None:
         """Minimise and report what the chunk found."""
-        for signature, (_, case) in self._smallest.items():
-            small, last = minimise(
-                case, self._wanted.implementation, self._wanted.device, signature,
-                seconds=self._wanted.minimise_seconds,
-            )  # fmt: skip
-            found = Found(last, small)
-            self._seen.add(signature)
+        for signature, (finding, case) in self._smallest.items():
+            found = self._minimised(finding, case)
+            self._seen.update({signature, found.finding.signature})
             self.summary.findings.append(found)
             self._listen(found)
         self._smallest.clear()
+
+    def _minimised(self, finding: Finding, case: Case) -> Found:
+        wanted = self._wanted
+        try:
+            small, last = minimise(
+                case, wanted.implementation, wanted.device, finding.signature, seconds=wanted.minimise_seconds
+            )
+        except NotFailingError:
+            detail = f"seen once, and not again on the same case: {finding.detail}"
+            return Found(replace(finding, kind="nondeterministic", detail=detail), case)
+        return Found(last, small)
 
 
 def run(wanted: Settings, listen: Callable[[Event], None] = lambda _event: None) -> Summary:

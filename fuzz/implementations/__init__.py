@@ -7,6 +7,9 @@ from indexfuzz.implementations.base import Implementation, ImplementationError
 AVAILABLE = {
     "builtin": ("indexfuzz.implementations.builtin", "builtin", "the kernels of this package"),
     "vllm": ("indexfuzz.implementations.vllm", "load", "vllm:PATH, a wheel, an unpacked wheel or a checkout of vLLM"),
+    "sglang": ("indexfuzz.implementations.sglang", "load", "sglang:PATH, the same of SGLang: its index K cache"),
+    "aiter": ("indexfuzz.implementations.aiter", "load", "aiter:PATH, a checkout of AITER: prefill and paged logits"),
+    "aiter-stage1": ("indexfuzz.implementations.aiter", "load_stage1", "aiter-stage1:PATH, its two-stage paged logits"),
     "module": ("indexfuzz.implementations.module", "load", "module:NAME, your own Python module"),
 }
 """Scheme -> module, function, and what it is. A function takes what stands behind the colon, if anything may."""
