@@ -188,8 +188,7 @@ def main() -> int:
     reports: dict[str, Report] = {}
     with multiprocessing.get_context("spawn").Pool(options.processes, one_thread) as pool:
         for done, chunk in enumerate(pool.imap_unordered(compare_chunk, work), 1):
-            for report in chunk:
-                reports.setdefault(report.case, report)
+            reports |= {report.case: report for report in chunk if report.outputs or report.case not in reports}
             seconds = time.monotonic() - started
             if done % options.processes == 0:
                 say(f"{len(reports)} cases after {seconds:.0f} s")
