@@ -144,14 +144,13 @@ def _findings(error: BaseException) -> list[FindingError]:
 
 def _described(error: FindingError) -> str:
     """Signature, detail, and how to see it again; its case is saved for that."""
-    from indexfuzz.corpus import Entry, Record, save  # noqa: PLC0415
+    from indexfuzz.corpus import save  # noqa: PLC0415
     from indexfuzz.options import present  # noqa: PLC0415
     from indexfuzz.target import failing, under_test  # noqa: PLC0415
 
     case, target = failing.get(error.finding.signature), under_test()
     lines = [error.finding.signature, error.finding.detail]
     if case is not None:
-        entry = Entry(case=case, finding=Record.of(error.finding), seen=(target.sighting(),))
-        path = save(entry, present().findings)
+        path = save(target.entry(case, error.finding), present().findings)
         lines += [f"again: {target.command('replay', path)}", f"smaller: {target.command('minimize', path)}"]
     return "\n  ".join(lines)

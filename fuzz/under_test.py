@@ -7,7 +7,8 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from indexfuzz.corpus import Sighting
+from indexfuzz.case import Case
+from indexfuzz.corpus import Entry, Record, Sighting
 from indexfuzz.finding import Finding
 
 if TYPE_CHECKING:  # these import torch, and `indexfuzz --help` must not
@@ -42,6 +43,17 @@ class UnderTest:
         if self.device.name != DEFAULT_DEVICE:
             words += ["--device", self.device.name]
         return shlex.join(words)
+
+    def entry(self, case: Case, finding: Finding) -> Entry:
+        """A corpus entry for a finding made here and now.
+
+        Where the bug was planted it is a guard: the kernels proper must pass, and planting it again finds it again.
+        """
+        record, seen = Record.of(finding), (self.sighting(),)
+        if self.faults:
+            note = f"Found with {', '.join(self.faults)} planted."
+            return Entry(case=case, finding=record, status="guard", note=note, seen=seen)
+        return Entry(case=case, finding=record, seen=seen)
 
     def sighting(self) -> Sighting:
         """The evidence of a finding made here and now."""

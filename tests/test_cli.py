@@ -203,6 +203,9 @@ class TestPlantedBugs:
         assert entry.stage == {"layout-hardcoded-shuffle": "k_quant_cache", "rope-result-discarded": "rope"}[fault]
         assert entry.case.batch.tokens <= 2
         assert entry.finding.detail in out
+        assert entry.status == "guard"
+        assert indexfuzz("replay", path)[:1] == (0,)
+        assert indexfuzz("replay", path, "--fault", fault)[:1] == (1,)
 
 
 class TestReplay:

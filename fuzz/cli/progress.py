@@ -13,7 +13,7 @@ from rich.text import Text
 from indexfuzz.campaign.events import CaseRun, Event, Found, Shrinking, Unsupported
 from indexfuzz.campaign.settings import Settings
 from indexfuzz.cli.common import InputError
-from indexfuzz.corpus import Entry, Record, save
+from indexfuzz.corpus import save
 from indexfuzz.under_test import UnderTest
 
 LINE_SECONDS = 10.0
@@ -89,7 +89,7 @@ class Progress:
 
     def _keep(self, found: Found) -> None:
         """Save a finding, and end the campaign if that was all it should do."""
-        entry = Entry(case=found.case, finding=Record.of(found.finding), seen=(self._target.sighting(),))
+        entry = self._target.entry(found.case, found.finding)
         try:
             self.saved[found.finding.signature] = save(entry, self._folder)
         except OSError as error:
