@@ -6,20 +6,16 @@ SplitMix64: Steele, Lea, Flood, "Fast splittable pseudorandom number generators"
 """
 
 import hashlib
+from math import prod
 
+import numpy as np
 import torch
 from torch import Tensor
 
 _GAMMA = 0x9E3779B97F4A7C15
-_MIX1 = 0xBF58476D1CE4E5B9
-_MIX2 = 0x94D049BB133111EB
-_WRAP = 1 << 64
-
-
-def _signed(value: int) -> int:
-    """The int64 with the same bits as an unsigned 64-bit value."""
-    value %= _WRAP
-    return value - _WRAP if value >= _WRAP >> 1 else value
+_ROUNDS = ((np.uint64(30), np.uint64(0xBF58476D1CE4E5B9)), (np.uint64(27), np.uint64(0x94D049BB133111EB)))
+_LAST_SHIFT = np.uint64(31)
+_EVEN_LANES = 0x0000FFFF0000FFFF
 
 
 def derive(seed: int, name: str) -> int:
@@ -28,30 +24,38 @@ def derive(seed: int, name: str) -> int:
     return int.from_bytes(digest[:8], "little") >> 1
 
 
-def _shift(x: Tensor, bits: int) -> Tensor:
-    """Logical shift right of int64."""
-    return (x >> bits) & ((1 << (64 - bits)) - 1)
-
-
 def bits_at(key: int, index: Tensor) -> Tensor:
-    """64 random bits for each int64 index, as int64 of the same shape and device."""
-    z = (index + 1) * _signed(_GAMMA) + _signed(key)
-    z = (z ^ _shift(z, 30)) * _signed(_MIX1)
-    z = (z ^ _shift(z, 27)) * _signed(_MIX2)
-    return z ^ _shift(z, 31)
+    """64 random bits for each int64 index on the CPU, as int64 of the same shape."""
+    z = index.numpy().view(np.uint64) * np.uint64(_GAMMA)
+    z += np.uint64((_GAMMA + key) % (1 << 64))
+    for shift, factor in _ROUNDS:
+        z ^= z >> shift
+        z *= factor
+    z ^= z >> _LAST_SHIFT
+    return torch.from_numpy(z.view(np.int64))
 
 
-def bits(key: int, shape: tuple[int, ...], device: str = "cpu") -> Tensor:
+def bits(key: int, shape: tuple[int, ...]) -> Tensor:
     """64 random bits for each element of a shape, as int64."""
-    count = 1
-    for size in shape:
-        count *= size
-    return bits_at(key, torch.arange(count, dtype=torch.int64, device=device)).reshape(shape)
+    return bits_at(key, torch.arange(prod(shape)).view(shape))
 
 
 def below(random: Tensor, bound: int) -> Tensor:
     """Map random bits to [0, bound) from their upper 32 bits; the bias is below bound / 2^32."""
-    return (_shift(random, 32) * bound) >> 32
+    upper = random.numpy().view(np.uint64) >> np.uint64(32)
+    upper *= np.uint64(bound)
+    upper >>= np.uint64(32)
+    return torch.from_numpy(upper.view(np.int64))
+
+
+def lanes_summed(random: Tensor) -> Tensor:
+    """The sum of the four 16-bit lanes of random bits, from 0 to 4 * 65535, as int64."""
+    word = random.numpy().view(np.uint64)
+    two = word & np.uint64(_EVEN_LANES)
+    two += (word >> np.uint64(16)) & np.uint64(_EVEN_LANES)
+    four = two & np.uint64(0xFFFFFFFF)
+    four += two >> np.uint64(32)
+    return torch.from_numpy(four.view(np.int64))
 
 
 def permutation(key: int, n: int) -> Tensor:

@@ -21,7 +21,8 @@ NUM_HEADS = (1, 2, 6, 8, 12, 16, 24, 32, 64, 128)
 BLOCK_SIZES = (1, 16, 32, 48, 64, 128, 256, 640)
 ODD_BLOCK_SIZES = (2, 8, 24)
 LENGTHS = (0, 1, 2, 3, 15, 16, 17, 31, 33, 63, 64, 65, 127, 128, 129, 240, 257)
-LARGE_STRIDES = (1 << 30, 1 << 31, (1 << 32) + 64)
+OFFSETS = (1 << 31, 1 << 32, 1 << 33)
+"""Bytes at which 32 bits end: signed and unsigned byte offsets, and offsets that count scales of four bytes."""
 WEIGHTED: dict[str, tuple[Regime, ...]] = {
     name: ("zeros", "exact", "normal", "normal", *regimes) for name, regimes in TENSORS.items()
 }
@@ -158,10 +159,11 @@ def _batches(draw: st.DrawFn, model: Model, block_size: int, budget: Budget) -> 
 def _caches(draw: st.DrawFn, model: Model, batch: Batch, block_size: int) -> Cache:
     page = block_size * (model.head_dim + 4)
     lengths = (*batch.decode, *(p.length for p in batch.prefill))
-    few_pages = sum(-(-length // block_size) for length in lengths) <= 2
-    if few_pages and _rarely(draw, 4):
-        page_pad = draw(st.sampled_from(LARGE_STRIDES))
-        spare = 1
+    pages = sum(-(-length // block_size) for length in lengths)
+    if pages and _rarely(draw, 6):
+        spare = draw(st.sampled_from((1, 3))) if page < 1 << 17 else 1
+        stride = -(-draw(st.sampled_from(OFFSETS)) // (pages + spare - 1))
+        page_pad = max(stride + -stride % 4 - page, 0)
     else:
         page_pad = draw(st.sampled_from((0, 0, 4, 16, 132, 1024)))
         spare = draw(st.sampled_from((0, 1, 3)))

@@ -15,6 +15,7 @@ dot, eps 0; T2, eps from the unit's model with its groups in order; T3, eps from
 """
 
 from collections.abc import Callable
+from functools import lru_cache
 from math import ceil
 from typing import NamedTuple
 
@@ -135,12 +136,12 @@ def _bound_chunk(
     fmt = codec.format_of(q_fp8)
     q, k = (codec.decode(codec.codes(x), fmt, torch.float64) for x in (q_fp8, k_fp8))
     scale, w = k_scale.double().unsqueeze(1), weights.double()
-    magnitude = dot(_aligned(q, fmt), _aligned(k, fmt))
+    magnitude = dot(_aligned(q_fp8, fmt), _aligned(k_fp8, fmt))
     scores = dot(q, k) if simulated_dot is None else simulated_dot(q_fp8, k_fp8).double()
     positive = scores.relu()
     value = scale * _over_heads(w, positive)
     size = _over_heads(w.abs(), positive)
-    exact = exact_logits(q, k, k_scale, weights, magnitude, size, arithmetic)
+    exact = exact_logits(q_fp8, k_fp8, k_scale, weights, magnitude, size, arithmetic)
     if bool(exact.all()):
         return value, torch.zeros_like(value), exact
     error = torch.zeros_like(scores)
@@ -165,9 +166,16 @@ def _over_heads(weights: Tensor, per_head: Tensor) -> Tensor:
 
 
 def _aligned(x: Tensor, fmt: str) -> Tensor:
-    """Magnitudes, those of subnormals raised to the smallest normal value: units align by clamped exponents."""
-    smallest = 2.0 ** codec.FORMATS[fmt].min_exponent
-    return torch.where(x == 0, 0.0, x.abs().clamp_min(smallest))
+    """Magnitudes of FP8 codes, those of subnormals raised to the smallest normal value: units align by clamped
+    exponents.
+    """
+    return codec.look_up(_aligned_table(fmt, x.device), codec.codes(x))
+
+
+@lru_cache(maxsize=16)
+def _aligned_table(fmt: str, device: torch.device) -> Tensor:
+    x = codec.decode(torch.arange(256, dtype=torch.uint8, device=device), fmt, torch.float64)
+    return torch.where(x == 0, 0.0, x.abs().clamp_min(2.0 ** codec.FORMATS[fmt].min_exponent))
 
 
 def dot_error(q: Tensor, k: Tensor, magnitude: Tensor, fmt: str, unit: DotUnit) -> Tensor:

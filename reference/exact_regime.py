@@ -1,5 +1,7 @@
 """Which logits come out the same, bit for bit, of every legal order of evaluation (tier T0)."""
 
+from functools import lru_cache
+
 import torch
 from torch import Tensor
 
@@ -11,14 +13,20 @@ _NO_BITS = 1 << 12
 
 
 def exact_logits(
-    q: Tensor, k: Tensor, k_scale: Tensor, weights: Tensor, magnitude: Tensor, size: Tensor, arithmetic: Arithmetic
+    q_fp8: Tensor,
+    k_fp8: Tensor,
+    k_scale: Tensor,
+    weights: Tensor,
+    magnitude: Tensor,
+    size: Tensor,
+    arithmetic: Arithmetic,
 ) -> Tensor:
     """Where no legal evaluation of a logit rounds anything, bool [S, R, N].
 
-    q [S, R, H, D] and k [S, N, D] fp64; ``magnitude`` [S, R, H, N] the sum of |products| of each dot, ``size`` [S, R,
-    N] the sum over heads of |w| relu(dot). Per dot, all products are multiples of a grid g = 2**i, and magnitude / g
-    fits the unit's bits; over heads, all terms are multiples of 2**j and their sum fits 24 bits; the key scale is a
-    power of two; nothing underflows.
+    q_fp8 [S, R, H, D] and k_fp8 [S, N, D]; ``magnitude`` fp64 [S, R, H, N] the sum of |products| of each dot, ``size``
+    fp64 [S, R, N] the sum over heads of |w| relu(dot). Per dot, all products are multiples of a grid g = 2**i, and
+    magnitude / g fits the unit's bits; over heads, all terms are multiples of 2**j and their sum fits 24 bits; the key
+    scale is a power of two; nothing underflows.
     """
     everywhere = torch.zeros_like(size, dtype=torch.bool)
     if arithmetic.weight_rounding or arithmetic.extra_roundings or not size.numel():
@@ -31,11 +39,11 @@ def exact_logits(
     rows = w_bits <= 24
     if not (bool(is_power.any()) and bool(rows.any())):
         return everywhere
-    q_grid, k_grid = lowest_bit(q).amin(-1), lowest_bit(k).amin(-1)
-    # A dot on its grid: magnitude < 2**(bits + i), for every head.
-    q_limit = codec.power_of_two((q_grid + arithmetic.dot.exact_bits).clamp_max(400)).unsqueeze(-1)
+    q_grid, k_grid = (_lowest_bit_of_codes(x).amin(-1).long() for x in (q_fp8, k_fp8))
+    # A dot on its grid: magnitude < 2**(bits + i), for every head. Scaling by powers of two is exact.
+    per_q = codec.power_of_two(-(q_grid + arithmetic.dot.exact_bits).clamp_max(400)).unsqueeze(-1)
     k_limit = codec.power_of_two(k_grid.clamp_max(400)).unsqueeze(1)
-    fits = (magnitude < q_limit * k_limit.unsqueeze(1)).all(2)
+    fits = (magnitude * per_q).amax(2) < k_limit
     # The terms over heads: multiples of 2**j.
     unit = (w_grid + q_grid).amin(-1, keepdim=True) + k_grid.unsqueeze(1)
     total_fits = size < codec.power_of_two((unit + 24).clamp(-1022, 1023))
@@ -54,3 +62,14 @@ def lowest_bit(x: Tensor) -> Tensor:
     integer = (mantissa * 2.0**53).nan_to_num().long()
     low = torch.frexp((integer & -integer).double()).exponent.long() - 1
     return torch.where(x == 0, _NO_BITS, exponent.long() - 53 + low)
+
+
+def _lowest_bit_of_codes(x: Tensor) -> Tensor:
+    """`lowest_bit` of the values of FP8 codes, int16."""
+    return codec.look_up(_lowest_bit_table(codec.format_of(x), x.device), codec.codes(x))
+
+
+@lru_cache(maxsize=16)
+def _lowest_bit_table(fmt: str, device: torch.device) -> Tensor:
+    every = torch.arange(256, dtype=torch.uint8, device=device)
+    return lowest_bit(codec.decode(every, fmt, torch.float64)).to(torch.int16)

@@ -84,7 +84,7 @@ def midpoints(fmt: str) -> list[float]:
 
 def decode(code: Tensor, fmt: str, dtype: torch.dtype = torch.float32) -> Tensor:
     """Values of uint8 codes, exact in ``dtype`` (fp32 or wider). NaN codes give NaN."""
-    return _decode_table(fmt, dtype, code.device)[code.long()]
+    return look_up(_decode_table(fmt, dtype, code.device), code)
 
 
 def encode(x: Tensor, fmt: str) -> Tensor:
@@ -93,9 +93,30 @@ def encode(x: Tensor, fmt: str) -> Tensor:
     Infinities saturate as well, save in e4m3fnuz, where they give NaN as the hardware does. NaN gives the format's
     positive NaN code. e4m3fnuz has no negative zero: whatever rounds to zero is 0x00.
     """
+    if x.dtype == torch.float64:
+        return _encode_by_search(x, fmt)
+    # Cut to bf16, any bit lost kept in the last one: neither a rounding midpoint nor a limit lies between the two.
+    bits = x.float().contiguous().view(torch.int32)
+    cut = (bits & 0xFFFF).add_(0xFFFF).bitwise_or_(bits).bitwise_right_shift_(16).bitwise_and_(0xFFFF)
+    return look_up(_encode_table(fmt, x.device), cut)
+
+
+def look_up(table: Tensor, index: Tensor) -> Tensor:
+    """Elements of a 1-D table, for an index tensor of any shape."""
+    return torch.index_select(table, 0, index.reshape(-1).int()).view(index.shape)
+
+
+@lru_cache(maxsize=16)
+def _encode_table(fmt: str, device: torch.device) -> Tensor:
+    """Codes of all bf16 bit patterns."""
+    pattern = torch.arange(1 << 16, dtype=torch.int32, device=device) << 16
+    return _encode_by_search(pattern.view(torch.float32).double(), fmt)
+
+
+def _encode_by_search(value: Tensor, fmt: str) -> Tensor:
+    """`encode` for fp64."""
     form = FORMATS[fmt]
-    value = x.double()
-    code = torch.bucketize(value.abs(), _thresholds(fmt, x.device))
+    code = torch.bucketize(value.abs(), _thresholds(fmt, value.device))
     negative = torch.signbit(value)
     if not form.has_negative_zero:
         negative = negative & (code > 0)

@@ -16,6 +16,8 @@ TILE = 16
 
 SCALE_BYTES = 4
 
+_WORDS = (torch.int64, torch.int32, torch.uint8)
+
 
 def resolve(layout: str, block_size: int) -> str:
     """The concrete layout, "normal" or "shuffle": "auto" is NORMAL iff ``block_size`` is 1."""
@@ -33,13 +35,15 @@ def value_offsets(layout: str, block_size: int, head_dim: int, device: torch.dev
     ``layout`` is "normal" (t*D + d) or "shuffle" (16x16 tiles). ValueError where it is neither, or where SHUFFLE is not
     defined: block_size and head_dim must be multiples of 16.
     """
-    if layout == "normal":
-        return _normal(block_size, head_dim, device)
-    if layout != "shuffle":
+    _check_layout(layout, block_size, head_dim)
+    return (_normal if layout == "normal" else _shuffle)(block_size, head_dim, device)
+
+
+def _check_layout(layout: str, block_size: int, head_dim: int) -> None:
+    if layout not in ("normal", "shuffle"):
         raise ValueError(f'offsets exist for "normal" and "shuffle", not for "{layout}"')
-    if block_size % TILE or head_dim % TILE:
+    if layout == "shuffle" and (block_size % TILE or head_dim % TILE):
         raise ValueError(f"SHUFFLE needs multiples of {TILE}, got block_size {block_size} and head_dim {head_dim}")
-    return _shuffle(block_size, head_dim, device)
 
 
 def _grid(block_size: int, head_dim: int, device: torch.device) -> tuple[Tensor, Tensor]:
@@ -63,6 +67,7 @@ def scale_offsets(block_size: int, head_dim: int, device: torch.device) -> Tenso
     return first[:, None] + torch.arange(SCALE_BYTES, device=device)
 
 
+@lru_cache(maxsize=64)
 def arrangements(block_size: int, head_dim: int, device: torch.device) -> dict[str, tuple[Tensor, Tensor]]:
     """Every arrangement that a kernel might take a page to have: name -> (value offsets, scale offsets).
 
@@ -130,23 +135,42 @@ def split(page: Tensor, block_size: int, layout: str) -> tuple[Tensor, Tensor]:
 
 def write_tokens(cache: Tensor, slots: Tensor, values: Tensor, scales: Tensor, layout: str) -> None:
     """Put tokens into a cache at slots [n] >= 0: values uint8 [n, D], scales fp32 [n]; ``layout`` is concrete."""
-    flat, value_index, scale_index = _addresses(cache, slots, layout)
-    flat[value_index] = values
-    flat[scale_index] = scales.contiguous().view(torch.uint8).view(-1, SCALE_BYTES)
+    value_rows, scale_rows, block, offset = _rows(cache, slots, layout)
+    _, _, tile, chunks, words = value_rows.shape
+    value_rows[block, offset // tile, offset % tile] = (
+        values.contiguous().view(value_rows.dtype).view(len(slots), chunks, words)
+    )
+    scale_rows[block, offset] = scales.contiguous().view(torch.uint8).view(-1, SCALE_BYTES)
 
 
 def read_tokens(cache: Tensor, slots: Tensor, layout: str) -> tuple[Tensor, Tensor]:
     """Take tokens out of a cache at slots [...]: values uint8 [..., D], scales fp32 [...]; ``layout`` is concrete."""
-    flat, value_index, scale_index = _addresses(cache, slots, layout)
-    return flat[value_index], flat[scale_index].view(torch.float32).squeeze(-1)
+    value_rows, scale_rows, block, offset = _rows(cache, slots, layout)
+    tile = value_rows.shape[2]
+    values = value_rows[block, offset // tile, offset % tile].flatten(-2).view(torch.uint8)
+    return values, scale_rows[block, offset].view(torch.float32).squeeze(-1)
 
 
-def _addresses(cache: Tensor, slots: Tensor, layout: str) -> tuple[Tensor, Tensor, Tensor]:
-    _, block_size, token_bytes = cache.shape
+def _rows(cache: Tensor, slots: Tensor, layout: str) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """The bytes of every slot as views of the cache, and the block and offset of each slot, int64 like ``slots``.
+
+    Values are [num_blocks, tiles, tokens of a tile, chunks, words of a chunk]: SHUFFLE cuts a page into tiles and a
+    token into chunks, NORMAL is one tile of whole tokens. Words are as wide as alignment allows, for speed. Scales are
+    [num_blocks, block_size, 4] bytes.
+    """
+    num_blocks, block_size, token_bytes = cache.shape
     head_dim = token_bytes - SCALE_BYTES
+    _check_layout(layout, block_size, head_dim)
+    tile, chunk = (TILE, TILE) if layout == "shuffle" else (block_size, head_dim)
+    stride, start = cache.stride(0), flat_bytes(cache).storage_offset()
+    value_rows = cache.as_strided(
+        (num_blocks, block_size // tile, tile, head_dim // chunk, chunk),
+        (stride, tile * head_dim, chunk, tile * chunk, 1),
+        start,
+    )
+    word = next(word for word in _WORDS if not any(at % word.itemsize for at in (stride, start, chunk)))
+    scale_rows = cache.as_strided(
+        (num_blocks, block_size, SCALE_BYTES), (stride, SCALE_BYTES, 1), start + block_size * head_dim
+    )
     slots = slots.long()
-    offset = slots % block_size
-    page = (slots // block_size * cache.stride(0)).unsqueeze(-1)
-    values = value_offsets(layout, block_size, head_dim, cache.device)[offset]
-    scales = scale_offsets(block_size, head_dim, cache.device)[offset]
-    return flat_bytes(cache), page + values, page + scales
+    return value_rows.view(word), scale_rows, slots // block_size, slots % block_size

@@ -73,12 +73,12 @@ def legal_codes(x: Tensor, scale: Tensor, *, fp8: str, arithmetic: Arithmetic = 
         spread = torch.where(power, 0.0, error)
         first, second = exact * (1 - spread), exact * (1 + spread)
     else:
-        ieee, reciprocal = x / s, x * (1 / s)
-        first = reciprocal if arithmetic.division == "reciprocal" else ieee
-        second = ieee if arithmetic.division == "ieee" else reciprocal
+        first = x * (1 / s) if arithmetic.division == "reciprocal" else x / s
+        second = x * (1 / s) if arithmetic.division == "portable" else first
     if arithmetic.conversion == "f16-then-rne":
         first, second = _cut_to_f16(first), _cut_to_f16(second)
-    return codec.encode(first, fp8), codec.encode(second, fp8)
+    low = codec.encode(first, fp8)
+    return low, low if torch.equal(first, second) else codec.encode(second, fp8)
 
 
 def _cut_to_f16(x: Tensor) -> Tensor:
