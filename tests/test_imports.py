@@ -3,6 +3,7 @@
 import ast
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,7 @@ RULES = {
     "indexfuzz.kernels": {"torch", "triton", "indexfuzz.kernels"},
     "indexfuzz.reference": {"torch", "indexfuzz.reference"},
     "indexfuzz.case": {"pydantic"},
-    "indexfuzz.rng": {"torch"},
+    "indexfuzz.rng": {"torch", "numpy"},
     "indexfuzz.finding": set(),
     "indexfuzz.options": set(),
     "indexfuzz.checks": {"torch", "indexfuzz.checks"},
@@ -100,3 +101,8 @@ def test_top_level_kernels_is_not_ours(tmp_path):
     look = "import importlib.util as u; print([u.find_spec(n) for n in ('kernels', 'reference', 'fuzz')])"
     found = subprocess.run([sys.executable, "-c", look], cwd=tmp_path, capture_output=True, text=True, check=True)
     assert str(ROOT) not in found.stdout
+
+
+def test_every_package_is_in_the_wheel():
+    listed = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["packages"]
+    assert sorted(listed) == sorted(name for name, file in MODULES.items() if file.name == "__init__.py")
