@@ -136,7 +136,7 @@ def _bound_chunk(
     fmt = codec.format_of(q_fp8)
     q, k = (codec.decode(codec.codes(x), fmt, torch.float64) for x in (q_fp8, k_fp8))
     scale, w = k_scale.double().unsqueeze(1), weights.double()
-    magnitude = dot(_aligned(q_fp8, fmt), _aligned(k_fp8, fmt))
+    magnitude = dot(_aligned(q_fp8), _aligned(k_fp8))
     scores = dot(q, k) if simulated_dot is None else simulated_dot(q_fp8, k_fp8).double()
     positive = scores.relu()
     value = scale * _over_heads(w, positive)
@@ -146,13 +146,13 @@ def _bound_chunk(
         return value, torch.zeros_like(value), exact
     error = torch.zeros_like(scores)
     if simulated_dot is None:
-        error = dot_error(q, k, magnitude, fmt, arithmetic.dot)
-        error = torch.minimum(error, (scores + error).clamp_min(0))
+        error = dot_error(q_fp8, k_fp8, magnitude, arithmetic.dot)
+        error = torch.minimum(error, scores.add_(error).clamp_min_(0))
     from_dots = _over_heads(w.abs(), error)
     heads = q_fp8.shape[2]
     g = (1 + U) ** (heads + 2 + arithmetic.extra_roundings) - 1
     g += arithmetic.weight_rounding * (1 + g) + (heads + 2) * 2.0**-51
-    largest_w, largest_r = w.abs().amax(-1, keepdim=True), (positive + error).amax(2)
+    largest_w, largest_r = w.abs().amax(-1, keepdim=True), positive.add_(error).amax(2)
     bound = scale * (from_dots + g * (size + from_dots))
     bound += (heads + 2) * 2.0**-126 * (1 + scale + largest_w + largest_r)
     peak = torch.maximum(size + from_dots, torch.maximum(largest_w, largest_r)) * scale.clamp_min(1) * (1 + 2.0**-8)
@@ -165,28 +165,26 @@ def _over_heads(weights: Tensor, per_head: Tensor) -> Tensor:
     return torch.matmul(weights.unsqueeze(2), per_head).squeeze(2)
 
 
-def _aligned(x: Tensor, fmt: str) -> Tensor:
-    """Magnitudes of FP8 codes, those of subnormals raised to the smallest normal value: units align by clamped
-    exponents.
-    """
-    return codec.look_up(_aligned_table(fmt, x.device), codec.codes(x))
+def _aligned(x: Tensor) -> Tensor:
+    """Magnitudes of an FP8 tensor, subnormals raised to the smallest normal value: units align by clamped exponents."""
+    return codec.look_up(_aligned_table(codec.format_of(x), x.device), codec.codes(x))
 
 
 @lru_cache(maxsize=16)
 def _aligned_table(fmt: str, device: torch.device) -> Tensor:
-    x = codec.decode(torch.arange(256, dtype=torch.uint8, device=device), fmt, torch.float64)
-    return torch.where(x == 0, 0.0, x.abs().clamp_min(2.0 ** codec.FORMATS[fmt].min_exponent))
+    value = codec.decode(torch.arange(256, dtype=torch.uint8, device=device), fmt, torch.float64)
+    return torch.where(value == 0, 0.0, value.abs().clamp_min(2.0 ** codec.FORMATS[fmt].min_exponent))
 
 
-def dot_error(q: Tensor, k: Tensor, magnitude: Tensor, fmt: str, unit: DotUnit) -> Tensor:
-    """Largest error of each dot, [S, R, H, N]; q [S, R, H, D], k [S, N, D] fp64, ``magnitude`` sums |products|."""
-    free = unit.relative_error(q.shape[-1]) * magnitude
+def dot_error(q_fp8: Tensor, k_fp8: Tensor, magnitude: Tensor, unit: DotUnit) -> Tensor:
+    """Largest error of each dot, [S, R, H, N]; q_fp8 [S, R, H, D], k_fp8 [S, N, D], ``magnitude`` sums |products|."""
+    free = unit.relative_error(q_fp8.shape[-1]) * magnitude
     if not unit.in_order or magnitude.numel() == 0:
         return free
-    return torch.minimum(free, _ordered_error(q, k, fmt, unit))
+    return torch.minimum(free, _ordered_error(q_fp8, k_fp8, unit))
 
 
-def _ordered_error(q: Tensor, k: Tensor, fmt: str, unit: DotUnit) -> Tensor:
+def _ordered_error(q_fp8: Tensor, k_fp8: Tensor, unit: DotUnit) -> Tensor:
     """Error of a truncating unit that takes its groups in order.
 
     Group g has products of largest exponent Q_g and ends at the exact prefix C_g. Its n products and the accumulator
@@ -195,7 +193,8 @@ def _ordered_error(q: Tensor, k: Tensor, fmt: str, unit: DotUnit) -> Tensor:
         eps_g = eps' + 2**-O (|C_g| + eps'),   eps' = eps_{g-1} + (n + 1) U_g 2**-F
     """
     cut, narrow = 2.0**-unit.fraction_bits, 2.0**-unit.output_bits
-    floors_q, floors_k = _floor_powers(q, fmt), _floor_powers(k, fmt)
+    q, k = (codec.decode(codec.codes(x), codec.format_of(x), torch.float64) for x in (q_fp8, k_fp8))
+    floors_q, floors_k = _floor_powers(q_fp8), _floor_powers(k_fp8)
     shape = (*q.shape[:3], k.shape[1])
     prefix, error = (torch.zeros(shape, dtype=torch.float64, device=q.device) for _ in range(2))
     for g in range(ceil(q.shape[-1] / unit.group)):
@@ -219,11 +218,17 @@ _SHARP = 16
 """Exponent p of the power mean in _largest_product; exact for groups of fewer than 2**p products."""
 
 
-def _floor_powers(x: Tensor, fmt: str) -> Tensor:
-    """2**(p * e) with e the (clamped) exponent of each value; 0 for zeros."""
-    exponent = torch.frexp(x).exponent.long() - 1
+def _floor_powers(x: Tensor) -> Tensor:
+    """2**(p * e) with e the (clamped) exponent of each value of an FP8 tensor; 0 for zeros and NaN."""
+    return codec.look_up(_floor_power_table(codec.format_of(x), x.device), codec.codes(x))
+
+
+@lru_cache(maxsize=16)
+def _floor_power_table(fmt: str, device: torch.device) -> Tensor:
+    value = codec.decode(torch.arange(256, dtype=torch.uint8, device=device), fmt, torch.float64)
+    exponent = torch.frexp(value).exponent.long() - 1
     exponent = exponent.clamp_min(codec.FORMATS[fmt].min_exponent)
-    return torch.where((x == 0) | ~torch.isfinite(x), 0.0, codec.power_of_two(exponent.clamp_max(15) * _SHARP))
+    return torch.where((value == 0) | ~torch.isfinite(value), 0.0, codec.power_of_two(exponent.clamp_max(15) * _SHARP))
 
 
 def _largest_product(floors_q: Tensor, floors_k: Tensor) -> Tensor:
@@ -232,5 +237,6 @@ def _largest_product(floors_q: Tensor, floors_k: Tensor) -> Tensor:
     With m the largest exponent, sum_i 2**(p (e_i + f_i)) lies in [2**(p m), group * 2**(p m)].
     """
     total = dot(floors_q, floors_k)
-    exponent = (torch.frexp(total).exponent.long() - 1).div(_SHARP, rounding_mode="floor")
-    return torch.where(total == 0, 0.0, codec.power_of_two(exponent.clamp(-1022, 1023)))
+    # The exponent field of a normal number holds its exponent + 1023.
+    exponent = (total.view(torch.int64) >> 52).sub_(1023).div_(_SHARP, rounding_mode="floor")
+    return codec.power_of_two(exponent).masked_fill_(total == 0, 0.0)

@@ -35,10 +35,16 @@ def rows(
     if not bool(scale_ok.all()):
         return _wrong_scale(scales, got_scales, allowed, ~scale_ok, number, row)
     low, high = codes_under(got_scales)
-    wrong = (got_codes != low) & (got_codes != high)
+    wrong = _neither(got_codes, low, high)
     if not bool(wrong.any()):
         return None
     return wrong_codes(values, got_codes, low, high, wrong, fp8=fp8, axes=(row, "dim"), names=(number, None))
+
+
+def _neither(got: Tensor, low: Tensor, high: Tensor) -> Tensor:
+    """Which codes are neither of the two legal ones, which may be one and the same tensor."""
+    wrong = got != low
+    return wrong if high is low else wrong & (got != high)
 
 
 def legal_scale(got: Tensor, allowed: Tensor) -> Tensor:
@@ -106,13 +112,13 @@ def folded(
     trials = []
     for scale in scales.unbind(-1):
         low, high = codes_under(scale)
-        wrong = (got_codes != low) & (got_codes != high)
+        wrong = _neither(got_codes, low, high)
         smallest, largest = weights_under(scale)
         weight_ok = (got_weights >= smallest) & (got_weights <= largest)
         explained |= weight_ok & ~wrong.any(-1)
+        if bool(explained.all()):
+            return None
         trials.append((low, high, wrong, smallest, largest, weight_ok))
-    if bool(explained.all()):
-        return None
     # Blame by the scale that leaves fewest rows unexplained.
     _, chosen = min((int((~ok | wrong.any(-1)).sum()), i) for i, (_, _, wrong, _, _, ok) in enumerate(trials))
     low, high, wrong, smallest, largest, weight_ok = trials[chosen]

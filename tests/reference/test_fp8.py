@@ -72,6 +72,21 @@ def test_midpoints_and_their_neighbours_round_to_nearest_even(fmt: str, sign: fl
     assert got == [encode_by_search(v, fmt) for v in values]
 
 
+@pytest.mark.parametrize("sign", [1.0, -1.0])
+@pytest.mark.parametrize("fmt", FORMATS)
+def test_fp32_and_bf16_round_as_fp64_does(fmt: str, sign: float) -> None:
+    """All bf16 values, and for fp32 the nearest two on either side of each midpoint and of each bf16 value's end."""
+    every = torch.arange(1 << 16).to(torch.int32) << 16
+    every = every[(every < 0) == (sign < 0)]
+    middle = (torch.tensor(fp8.midpoints(fmt)) * sign).view(torch.int32)
+    beside = torch.cat([x + d for x in (every, middle) for d in (-2, -1, 0, 1, 2)]).view(torch.float32)
+    assert torch.equal(fp8.encode(beside, fmt), fp8.encode(beside.double(), fmt))
+    exact = every.view(torch.float32)
+    assert torch.equal(fp8.encode(exact.bfloat16(), fmt), fp8.encode(exact.double(), fmt))
+    strided = exact.view(2, -1)[:, ::3]
+    assert torch.equal(fp8.encode(strided, fmt), fp8.encode(strided.double(), fmt))
+
+
 @pytest.mark.parametrize("fmt", FORMATS)
 def test_random_values_agree_with_exact_search(fmt: str) -> None:
     generator = torch.Generator().manual_seed(1)
