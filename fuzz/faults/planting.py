@@ -38,7 +38,7 @@ def edited_kernels(label: str, edits: Iterable[tuple[str, str, str, str]]) -> Ke
     """
     package = f"indexfuzz_kernels_with_{label.replace('-', '_').replace('+', '_and_')}"
     if package not in sys.modules:
-        sources = _original_sources()
+        sources = original_sources()
         for fault, file, old, new in edits:
             sources[file] = _replaced(fault, file, sources.get(file, ""), old, new)
         copies = {}
@@ -50,7 +50,7 @@ def edited_kernels(label: str, edits: Iterable[tuple[str, str, str, str]]) -> Ke
     return Kernels(package)
 
 
-def _original_sources() -> dict[str, str]:
+def original_sources() -> dict[str, str]:
     """Text of every file of the kernels package, by the path that faults use: kernels/cache.py."""
     spec = importlib.util.find_spec(ORIGINAL)
     if spec is None or spec.origin is None:
