@@ -1,6 +1,10 @@
 """Benchmarks of the fuzzer itself, by name; `indexfuzz bench NAME` runs one."""
 
 BENCHES = {
-    "lockstep": ("indexfuzz.bench.lockstep", "how fast the lockstep device runs each built-in kernel"),
+    "lockstep": (
+        "indexfuzz.bench.lockstep",
+        "lockstep and Triton's interpreter side by side; on vLLM's kernels too where INDEXFUZZ_VLLM_WHEEL_0_33 is set",
+    ),
+    "oracle": ("indexfuzz.bench.oracle", "which seeded mistakes each way of comparing logits sees"),
 }
 """Name -> (module, what it measures). A module has `main(*, as_json: bool) -> int`: prints, returns the exit code."""
