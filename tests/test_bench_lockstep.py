@@ -1,0 +1,181 @@
+import json
+import subprocess
+from collections.abc import Iterator
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+import triton
+import triton.language as tl
+
+from indexfuzz.bench import interpreter, interpreter_child, lockstep
+from indexfuzz.bench.interpreter import InterpreterError
+from indexfuzz.bench.workloads import Workload, prepare
+from indexfuzz.implementations import load
+
+
+class Beside:
+    """An interpreter that takes what it is told to."""
+
+    versions = {"numpy": "1", "triton": "2"}  # noqa: RUF012
+
+    def __init__(self, seconds: float | None = 0.5) -> None:
+        self.taken = seconds
+
+    def seconds(self, implementation, stage, size):
+        if self.taken is None:
+            raise InterpreterError("it is broken")
+        return self.taken
+
+
+def test_sides_take_turns_and_one_that_fails_is_left_out():
+    order: list[str] = []
+
+    def side(name: str, limit: int = 99):
+        def measure() -> float:
+            order.append(name)
+            if order.count(name) > limit:
+                raise InterpreterError("it is tired")
+            return float(order.count(name))
+
+        return measure
+
+    taken, note = lockstep.by_turns({"a": side("a"), "b": side("b", limit=1), "c": side("c")}, 3)
+    assert order == ["a", "b", "c", "a", "b", "c", "a", "c"]
+    assert taken == {"a": [1, 2, 3], "b": [1], "c": [1, 2, 3]}
+    assert note == "the interpreter cannot run it: it is tired"
+
+
+def test_a_row_holds_medians_and_ratios():
+    row = next(lockstep.measured([("builtin", "k_quant_cache", (2,))], Beside(), repeats=3))
+    assert (row.implementation, row.stage, row.size) == ("builtin", "k_quant_cache", (2,))
+    assert row.interpreter_ms == 500
+    assert row.lockstep_ms > 0
+    assert row.unchecked_ms > 0
+    ratios = replace(row, lockstep_ms=10.0, unchecked_ms=8.0).as_data()
+    assert (ratios["speedup"], ratios["cost_of_checkers"]) == (50, 1.25)
+
+
+def test_a_kernel_that_the_interpreter_cannot_run_has_a_note():
+    row = next(lockstep.measured([("builtin", "gather", (2,))], Beside(None), repeats=1))
+    assert (row.interpreter_ms, row.speedup) == (None, None)
+    assert lockstep._line(row).endswith("the interpreter cannot run it: it is broken")
+
+
+@pytest.mark.parametrize("stage", lockstep.BUILTIN)
+def test_workloads_are_clean_and_repeatable(stage):
+    size = (2, 8) if stage == "prefill_logits" else (5,)
+    one, other = prepare(load("builtin"), stage, size), prepare(load("builtin"), stage, size)
+    for workload in (one, other):
+        lockstep.in_lockstep(workload, lockstep.ALL_CHECKERS)()
+    assert all(torch.equal(_bytes(one.arguments[n]), _bytes(other.arguments[n])) for n in one.arguments)
+
+
+def _bytes(tensor):
+    return tensor.contiguous().view(torch.uint8)
+
+
+@triton.jit
+def _beyond(x):
+    tl.store(x + 4, 1.0)
+
+
+def test_a_workload_that_violates_something_is_not_measured():
+    x = torch.zeros(4)
+    workload = Workload(lambda: _beyond[(1,)](x), {"x": x}, {"x": True})
+    with pytest.raises(AssertionError, match="out-of-bounds"):
+        lockstep.in_lockstep(workload, lockstep.ALL_CHECKERS)
+
+
+def test_json_of_everything(monkeypatch, capsys):
+    monkeypatch.setattr(lockstep, "_wanted", lambda: iter([("builtin", "gather", (2,))]))
+    monkeypatch.setattr(lockstep, "REPEATS", 1)
+    assert lockstep.main(as_json=True) == 0
+    data = json.loads(capsys.readouterr().out)
+    (row,) = data["rows"]
+    assert row["interpreter_ms"] > 0, row["note"]
+    assert row["speedup"] == row["interpreter_ms"] / row["lockstep_ms"]
+    assert data["versions"]["interpreter"]["triton"] == triton.__version__
+
+
+def test_a_wheel_in_the_environment_is_measured_too(monkeypatch):
+    monkeypatch.delenv(lockstep.WHEEL, raising=False)
+    assert {spec for spec, *_ in lockstep._wanted()} == {"builtin"}
+    monkeypatch.setenv(lockstep.WHEEL, "vllm.whl")
+    assert ("vllm:vllm.whl", "gather", (256,)) in list(lockstep._wanted())
+
+
+class TestOlderNumpy:
+    @pytest.fixture
+    def started(self, monkeypatch) -> Iterator[list[dict[str, str]]]:
+        """The environments of the processes started; the first cannot run kernels."""
+        environments: list[dict[str, str]] = []
+
+        class Child:
+            def close(self) -> None:
+                pass
+
+        def start(environment):
+            environments.append(environment)
+            if len(environments) == 1:
+                raise InterpreterError("only 0-dimensional arrays can be converted")
+            return Child()
+
+        monkeypatch.setattr(interpreter, "_start", start)
+        return environments
+
+    def test_is_installed_once(self, started, monkeypatch, tmp_path):
+        commands = []
+
+        def run(command, **_):
+            commands.append(command)
+            folder = command[command.index("--target") + 1]
+            subprocess.check_call(["mkdir", "-p", f"{folder}/numpy"])
+            return subprocess.CompletedProcess(command, 0, "", "")
+
+        monkeypatch.setattr(interpreter.subprocess, "run", run)
+        for _ in range(2):
+            started.clear()
+            with interpreter.interpreter(tmp_path):
+                assert started[-1]["PYTHONPATH"].startswith(str(tmp_path))
+        assert [command[-1] for command in commands] == ["numpy<2.4"]
+
+    @pytest.mark.usefixtures("started")
+    def test_that_cannot_be_installed_is_one_clear_sentence(self, monkeypatch, tmp_path):
+        failed = subprocess.CompletedProcess([], 1, "", "trying\nERROR: no network\n")
+        monkeypatch.setattr(interpreter.subprocess, "run", lambda *_, **__: failed)
+        with (
+            pytest.raises(InterpreterError, match=r"0-dimensional.*could not be installed.*ERROR: no network"),
+            interpreter.interpreter(tmp_path),
+        ):
+            pass
+
+    def test_error_of_the_benchmark_is_exit_code_2(self, monkeypatch, capsys):
+        def broken(*_):
+            raise InterpreterError("nothing works")
+
+        monkeypatch.setattr(lockstep, "interpreter", broken)
+        assert lockstep.main(as_json=False) == 2
+        assert capsys.readouterr().err == "error: nothing works\n"
+
+
+def test_a_process_that_dies_is_one_clear_sentence():
+    with interpreter.interpreter() as child:
+        with pytest.raises(InterpreterError, match=r"KeyError: 'rope'"):
+            child.seconds("builtin", "rope", (2,))
+        assert child.seconds("builtin", "gather", (2,)) > 0
+        child._process.kill()
+        child._process.wait()
+        with pytest.raises(InterpreterError, match="ended with code -9"):
+            child.seconds("builtin", "gather", (2,))
+
+
+def test_masks_of_integers_become_boolean():
+    class Handle:
+        data = np.array([1, 0], np.int32)
+
+    seen = []
+    access = interpreter_child._with_boolean(lambda _, *operands: seen.append(operands[1].data.dtype), 1)
+    access(None, "pointers", Handle())
+    assert seen == [np.bool_]
