@@ -49,13 +49,24 @@ class Buffer:
         """Offset in bytes, from the first payload byte, of the first byte changed since `seal`; None if intact."""
         expected = self.snapshot
         if payload_may_change:
+            if self._ends_are_intact():
+                return None
             expected = expected.clone()
             self._payload(expected).copy_(self.view)
-        if torch.equal(self.rows, expected):
+        if torch.equal(_words(self.rows), _words(expected)):
             return None
         row, column = (self.rows != expected).nonzero()[0].tolist()
         lead = self.view.storage_offset() * self.view.element_size()
         return int(row * self.rows.stride(0) + column - lead)
+
+    def _ends_are_intact(self) -> bool:
+        """Whether a payload without gaps has intact guards on both sides; False for any other."""
+        if len(self.rows) != 1 or not self.view.is_contiguous():
+            return False
+        start = self.view.storage_offset() * self.view.element_size()
+        end = start + self.view.numel() * self.view.element_size()
+        rows, snapshot = self.rows[0], self.snapshot[0]
+        return torch.equal(rows[:start], snapshot[:start]) and torch.equal(rows[end:], snapshot[end:])
 
     def _payload(self, watched: Tensor) -> Tensor:
         """The payload inside a dense copy of the watched bytes, as a view of it."""
@@ -83,6 +94,19 @@ class Buffer:
         return (last + 1) * self.view.element_size()
 
 
+def _words(rows: Tensor) -> Tensor:
+    """Bytes as the widest integers that their rows divide into, for comparing them fast."""
+    for dtype in (torch.int64, torch.int32):
+        if not (rows.shape[-1] % dtype.itemsize or rows.stride(0) % dtype.itemsize):
+            return rows.view(dtype)
+    return rows
+
+
+def _whole_words(size: int) -> int:
+    """A number of bytes rounded up to a multiple of 8."""
+    return -(-size // 8) * 8
+
+
 def poison_byte(dtype: torch.dtype) -> int:
     """The byte that unwritten memory of a dtype holds."""
     return POISON.get(dtype, POISON_BYTE)
@@ -99,7 +123,7 @@ def allocate(name: str, shape: tuple[int, ...], dtype: torch.dtype, device: str,
     for size in shape[:-1]:
         rows *= size
     payload = rows * columns * item
-    storage = torch.full((payload + 2 * GUARD,), poison_byte(dtype), dtype=torch.uint8, device=device)
+    storage = torch.full((_whole_words(payload) + 2 * GUARD,), poison_byte(dtype), dtype=torch.uint8, device=device)
     typed = storage[GUARD : GUARD + payload].view(dtype)
     view = typed.view(*shape[:-1], columns)[..., : shape[-1]] if shape else typed.view(())
     return Buffer(name, view, storage, storage.unsqueeze(0))
@@ -121,7 +145,7 @@ def allocate_pages(name: str, shape: tuple[int, int, int], page_stride: int, dev
     """
     blocks, block_size, token_bytes = shape
     page = block_size * token_bytes
-    size = GUARD + max(blocks, 1) * page_stride + GUARD
+    size = _whole_words(max(blocks, 1) * page_stride) + 2 * GUARD
     storage = torch.empty(size, dtype=torch.uint8, device=device)
     if size <= MAX_DENSE:
         rows = storage.unsqueeze(0)
