@@ -1,0 +1,72 @@
+"""All oracles together: what a campaign asks about one case, and which of them to ask again about one signature.
+
+Every case is compared with the reference. Relations and repetitions cost several launches each, so only some cases are
+put to one of them, chosen by the case's own seed: the same case always gets the same questions.
+"""
+
+from collections.abc import Callable
+from functools import partial
+
+from indexfuzz import differential, nonfinite, repeat
+from indexfuzz.case import Case
+from indexfuzz.devices.base import Device
+from indexfuzz.differential import Outcome
+from indexfuzz.implementations.base import Implementation
+from indexfuzz.metamorphic import runner
+from indexfuzz.metamorphic.catalogue import COMPILED, RELATIONS
+from indexfuzz.metamorphic.containment import CONTAINED
+from indexfuzz.metamorphic.relation import Relation
+from indexfuzz.rng import derive
+
+Oracle = Callable[[Case, Implementation, Device, frozenset[str]], Outcome]
+
+RELATED, REPEATED = 3, 1
+"""Of SHARE cases, how many are put to one relation each, and how many are repeated."""
+
+SHARE = 16
+
+BY_NAME: dict[str, Relation] = {relation.name: relation for relation in (*RELATIONS, COMPILED, CONTAINED)}
+
+
+def run(case: Case, implementation: Implementation, device: Device, only: frozenset[str] = frozenset()) -> Outcome:
+    """Compare a case with the reference; where that shows nothing, ask what else its seed says.
+
+    Raises UnsupportedKernelError as `differential.run` does.
+    """
+    outcome = differential.run(case, implementation, device, only)
+    if not outcome.findings:
+        for ask in _others(case):
+            outcome.findings += ask(case, implementation, device, only).findings
+    return outcome
+
+
+def _others(case: Case) -> list[Oracle]:
+    if nonfinite.is_drawn(case):
+        return [_related(CONTAINED)]
+    drawn = derive(case.values.seed, "oracles")
+    kind, which = drawn % SHARE, drawn // SHARE % len(RELATIONS)
+    if kind < RELATED:
+        return [_related(RELATIONS[which])]
+    return [repeat.run] if kind < RELATED + REPEATED else []
+
+
+def _related(relation: Relation) -> Oracle:
+    return partial(runner.run, relations=(relation,))
+
+
+def about(signature: str) -> Oracle:
+    """The cheapest oracle that shows a signature, for making its case smaller and for running it again."""
+    kind, _, rest = signature.partition("/")[2].partition("/")
+    name = rest.partition("/")[0]
+    if kind == "metamorphic" and name in BY_NAME:
+        return _related(BY_NAME[name])
+    if kind == "nondeterministic":
+        return repeat.run
+    return _with_repetition if kind == "uninitialised" else differential.run
+
+
+def _with_repetition(case: Case, implementation: Implementation, device: Device, only: frozenset[str]) -> Outcome:
+    """A device that tracks what is defined sees a use of garbage at once; on others it takes a second launch."""
+    outcome = differential.run(case, implementation, device, only)
+    outcome.findings += repeat.run(case, implementation, device, only).findings
+    return outcome
