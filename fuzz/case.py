@@ -17,6 +17,10 @@ MAX_ELEMENTS = 1 << 28
 MAX_CACHE_SPAN = 1 << 34
 """Bytes from the first to the last page of a cache; only its pages take memory."""
 
+FAR = 1 << 20
+MAX_FAR_PAGES = 64
+"""Pages more than FAR bytes apart cost megabytes each, so a pool has few of them."""
+
 Regime = Literal["normal", "exact", "ties", "saturation", "subnormal", "clamp", "outlier", "tied", "zeros", "nonfinite"]
 """How the values of one tensor are drawn; fuzz/regimes.py defines each."""
 
@@ -203,6 +207,9 @@ class Case(Part):
         if self.num_blocks * (page + self.cache.page_pad) > MAX_CACHE_SPAN:
             raise ValueError(f"{self.num_blocks} pages of {page} + {self.cache.page_pad} bytes span more than "
                              f"{MAX_CACHE_SPAN} bytes; lower cache.page_pad")  # fmt: skip
+        if self.cache.page_pad > FAR and self.num_blocks > MAX_FAR_PAGES:
+            raise ValueError(f"{self.num_blocks} pages lie {self.cache.page_pad} bytes apart; at most {MAX_FAR_PAGES} "
+                             "pages may be so far from each other: lower cache.page_pad")  # fmt: skip
         for what, elements in sizes.items():
             if elements > MAX_ELEMENTS:
                 raise ValueError(f"{what} would take {elements} elements; at most {MAX_ELEMENTS} are allowed")

@@ -77,7 +77,9 @@ def _candidates(case: Case) -> Iterator[Case]:
 
 
 def _changed(case: Case, **parts: dict[str, object]) -> Iterator[Case]:
-    try:
-        yield case.replace(**parts)
-    except CaseError:
+    for more in ({}, {"page_pad": 0}):
+        try:
+            yield case.replace(**parts | {"cache": parts.get("cache", {}) | more})
+        except CaseError:
+            continue
         return

@@ -34,6 +34,7 @@ def test_canonical_json_round_trips():
         ({"values": {"set": {"k": [[0, 1, "one"]]}}}, "values.set: invalid hexadecimal"),
         ({"batch": {"pad_tokens": 4096}, "model": {"num_heads": 256, "head_dim": 512, "rope_dim": 16}}, "q would take"),
         ({"cache": {"spare_blocks": 4096, "page_pad": 1 << 32}}, "lower cache.page_pad"),
+        ({"cache": {"spare_blocks": 65, "page_pad": 1 << 21}}, "65 pages lie 2097152 bytes apart"),
         (["not", "a", "case"], "Input should be an object"),
     ],
 )

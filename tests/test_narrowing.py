@@ -53,3 +53,20 @@ def test_cases_to_reject_stay():
     builtin = Implementation("builtin", {"gather": print}, BuiltinContract())
     assert narrowed(WILD, builtin) is WILD
     assert narrowed(WILD, replace(builtin, contract=Picky())) is not WILD
+
+
+def test_far_pages_come_together_where_smaller_ones_would_be_too_many():
+    far = WILD.replace(
+        batch={"decode": (600,), "max_model_len": 600},
+        cache={"block_size": 256, "page_pad": 1 << 30, "spare_blocks": 0},
+    )
+    case = narrowed(far, Implementation("picky", {"k_quant_cache": print}, Picky()))
+    assert case.cache.block_size == 64
+    assert case.cache.page_pad == 1 << 30
+    one = narrowed(far, Implementation("tokens", {"gather": print}, OneToken()))
+    assert (one.cache.block_size, one.cache.page_pad) == (1, 0)
+
+
+class OneToken(Picky):
+    def outside(self, stage, case):
+        return None if case.cache.block_size == 1 else f"block_size {case.cache.block_size} is not 1"
