@@ -1,5 +1,6 @@
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -9,8 +10,11 @@ import pytest
 from indexfuzz import cli, corpus
 from indexfuzz.campaign import loop
 from indexfuzz.case import Case
+from indexfuzz.cli.common import InputError
+from indexfuzz.cli.coverage import covering
 from indexfuzz.corpus import Entry, Record, Sighting
 from indexfuzz.finding import Finding
+from indexfuzz.under_test import UnderTest
 
 TOY = ("--impl", "module:toy_gather")
 COMMANDS = ("run", "replay", "minimize", "repro", "show", "impls", "faults", "presets", "bench")
@@ -191,6 +195,48 @@ class TestRun:
         code, out, _ = indexfuzz("run", *TOY, "--cases", 100, "--corpus", "kept")
         assert code == 0
         assert "interrupted after 4 cases" in out
+
+
+class TestCoverage:
+    RUN = ("run", "--stage", "gather", "--cases", 4, "--seed", 1, "--coverage")
+
+    def test_lists_what_is_missing_after_the_summary(self, indexfuzz):
+        code, out, _ = indexfuzz(*self.RUN, "--coverage-listing", "listing.txt")
+        assert code == 0
+        summary, table = out.split("nothing new")
+        assert "done: 4 cases" in summary
+        head, *gaps = table.strip().splitlines()
+        seen, total = map(int, re.fullmatch(r"mask coverage: (\d+) of (\d+) operations .*", head).groups())
+        assert 0 < seen < total == seen + len(gaps)
+        assert all(re.search(r"kernels/\w+\.py:\d+ +\w+ +never ", gap) for gap in gaps)
+        listing = Path("listing.txt").read_text().splitlines()
+        assert any(line.endswith("kernels/gather.py") for line in listing)
+        assert sum(line.startswith("! ") for line in listing) >= len({gap.split()[0] for gap in gaps})
+
+    def test_more_cases_leave_less(self, indexfuzz):
+        def seen(cases):
+            words = (*self.RUN[:3], "--cases", cases, *self.RUN[5:], "--json")
+            rows = json.loads(indexfuzz(*words)[1])["coverage"]
+            return {(row["file"], row["line"], row["kind"], state) for row in rows for state in row["seen"]}
+
+        assert seen(2) < seen(20)
+
+    def test_is_only_in_the_json_that_asks_for_it(self, indexfuzz):
+        assert "coverage" not in json.loads(indexfuzz(*self.RUN[:-1], "--json")[1])
+
+    def test_needs_lockstep(self, pytorch_device):
+        target = UnderTest(None, pytorch_device, "builtin")
+        with pytest.raises(InputError, match="--coverage: device pytorch does not see masks"):
+            covering(target)
+
+    def test_a_listing_that_cannot_be_written_is_2(self, indexfuzz):
+        code, _, err = indexfuzz(*self.RUN, "--coverage-listing", "no/such/folder")
+        assert code == 2
+        assert err.startswith("error: --coverage-listing: ")
+
+    def test_a_listing_needs_coverage(self, indexfuzz):
+        code, _, err = indexfuzz("run", "--coverage-listing", "listing.txt")
+        assert (code, err) == (2, "error: --coverage-listing needs --coverage\n")
 
 
 class TestPlantedBugs:

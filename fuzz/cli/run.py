@@ -23,6 +23,7 @@ from indexfuzz.cli.common import (
     default_corpus,
     under_test,
 )
+from indexfuzz.cli.coverage import coverage_data, covering, write_listing
 from indexfuzz.corpus import STAGES
 from indexfuzz.options import parse_shard
 from indexfuzz.presets import PRESETS
@@ -70,6 +71,15 @@ def run(
     out: Annotated[
         Path | None, typer.Option(metavar="DIR", show_default="--corpus", help="Write new findings here instead.")
     ] = None,
+    coverage: Annotated[
+        bool, typer.Option("--coverage", help="After the summary, list the masks and branches of the kernels that "
+                                              "were never true, never false, never mixed or never taken.")
+    ] = False,
+    coverage_listing: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", show_default=False,
+                     help="With --coverage: also write the kernels' source here, every line marked."),
+    ] = None,
     as_json: AsJson = False,
 ) -> None:  # fmt: skip
     """Draw cases, run them on the kernels, compare with the reference; keep a minimal case of every new finding.
@@ -79,7 +89,8 @@ def run(
 
     Example: `indexfuzz run --seconds 60` fuzzes the built-in kernels for a minute,
     `indexfuzz run --impl vllm:vllm-0.22.0.whl --stage gather` tests vLLM's gather,
-    `indexfuzz run --fault rope-result-discarded` shows what a finding looks like.
+    `indexfuzz run --fault rope-result-discarded` shows what a finding looks like,
+    `indexfuzz run --cases 200 --coverage` shows what the cases leave untried in the kernels.
     """
     if seconds is not None and cases is not None:
         raise InputError("--seconds and --cases exclude each other; give one of them")
@@ -91,7 +102,12 @@ def run(
         raise InputError(f"--shard: {error}") from None
     if preset is not None:
         _each_known("--preset", [preset], PRESETS)
+    if coverage_listing is not None and not coverage:
+        raise InputError("--coverage-listing needs --coverage")
     target = under_test(impl, device, faults)
+    covered = None
+    if coverage:
+        target, covered = covering(target)
 
     from indexfuzz.campaign.loop import Campaign  # noqa: PLC0415 - imports torch
     from indexfuzz.campaign.settings import Settings  # noqa: PLC0415
@@ -118,9 +134,14 @@ def run(
     if progress.stopped_itself:
         summary.interrupted = False
     if as_json:
-        typer.echo(json.dumps(as_data(summary, progress.saved, settings, target), indent=1))
+        data = as_data(summary, progress.saved, settings, target)
+        typer.echo(json.dumps(data | (coverage_data(covered) if covered else {}), indent=1))
     else:
         print_summary(summary, progress.saved, target, console())
+        if covered:
+            console().print(f"\n{covered.report()}")
+    if covered and coverage_listing:
+        write_listing(covered, coverage_listing)
     if summary.findings:
         raise typer.Exit(FINDINGS)
     raise typer.Exit(INTERNAL_ERROR if summary.unsupported and not summary.cases else NOTHING_NEW)

@@ -1,6 +1,12 @@
 """Where kernels run: `open_device` by name; lockstep imports no GPU runtime, cuda no executor."""
 
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
 from indexfuzz.devices.base import Device, DeviceError
+
+if TYPE_CHECKING:
+    from indexfuzz.lockstep import Coverage
 
 DEVICES = ("lockstep", "interpreter", "cuda")
 
@@ -19,3 +25,17 @@ def open_device(name: str) -> Device:
 
         return CudaDevice() if name == "cuda" else InterpreterDevice()
     raise DeviceError(f"no device {name!r}; choose one of {', '.join(DEVICES)}")
+
+
+def covering(device: Device) -> "tuple[Device, Coverage]":
+    """The same device, and what accumulates the mask coverage of the kernels that run on it.
+
+    Raises DeviceError for a device that cannot see masks.
+    """
+    from indexfuzz.devices.lockstep import LockstepDevice  # noqa: PLC0415
+    from indexfuzz.lockstep import Coverage  # noqa: PLC0415
+
+    if not isinstance(device, LockstepDevice):
+        raise DeviceError(f"device {device.name} does not see masks; mask coverage needs --device lockstep")
+    coverage = Coverage()
+    return replace(device, coverage=coverage), coverage

@@ -154,8 +154,8 @@ class Builder(IntegerOps, FloatOps, CastOps, ShapeOps, BlockPointerOps, ReduceOp
         if value.undefined is not None and self.run.checks.undefined and value.undefined.any():
             self.run.report("uninitialised", value, value.undefined, f"{what} is undefined")
 
-    def seen(self, kind: str, mask: Mask) -> None:
-        """Note a mask for the coverage."""
+    def seen(self, kind: str, mask: Mask | None) -> None:
+        """Note a mask for the coverage, None for an operation without one."""
         self.run.seen(kind, mask)
 
     # hints and checks

@@ -59,6 +59,8 @@ class Flow:
             known = unwrap(condition)
             if type(known) not in _CONDITIONS:
                 raise TypeError(f"a condition must be a bool, an int or None, not {type(known).__name__}")
+            if self.builder.run.launch.coverage is not None:
+                self.builder.seen("branch", np.full(1, bool(known)))
             return bool(known)
         if condition.type.is_block():
             if condition.numel.value != 1:
@@ -91,6 +93,7 @@ class Flow:
 
     def _count(self, first: Any, last: Any, step: Any) -> Iterator[Any]:
         semantic = self.semantic
+        varies = any(isinstance(b, Tensor) for b in (first, last, step))
         lower, upper, stride = (semantic.to_tensor(unwrap(b)) for b in (first, last, step))
         for bound in (lower, upper, stride):
             if not bound.dtype.is_int() or bound.type.is_block():
@@ -103,7 +106,7 @@ class Flow:
         if (s == 0).any():
             raise ValueError("a loop's step is zero")
         trips = np.maximum(np.where(s > 0, -((a - b) // s), -((b - a) // -s)), 0)
-        builder.seen("branch", trips > 0)
+        builder.seen("loop", trips > 0 if varies else None)
         if trips.size > 1 and (trips != trips[0]).any():
             raise Divergence(split_by(trips))
         container = ty.to_ir(builder)

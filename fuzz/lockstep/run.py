@@ -7,8 +7,9 @@ import numpy as np
 
 from indexfuzz.lockstep.access import Access
 from indexfuzz.lockstep.checkers import Checks
+from indexfuzz.lockstep.coverage import Record
 from indexfuzz.lockstep.memory import Undo
-from indexfuzz.lockstep.source import Site, where
+from indexfuzz.lockstep.source import Site, author_site, where
 from indexfuzz.lockstep.values import Array, Mask, Value
 from indexfuzz.lockstep.violations import Violation
 
@@ -26,7 +27,7 @@ class Run:
     undo: list[Undo] = field(default_factory=list)
     violations: list[Violation] = field(default_factory=list)
     accesses: list[Access] = field(default_factory=list)
-    coverage: list[tuple[Site, str, bool, bool]] = field(default_factory=list)
+    coverage: list[Record] = field(default_factory=list)
     atomics: int = 0
 
     @property
@@ -44,13 +45,12 @@ class Run:
             self.atomics += 1
 
     def seen(self, kind: str, mask: Mask | None) -> None:
-        """Note for the coverage whether a mask was true, false, or both."""
-        if self.launch.coverage is None:
+        """Note for the coverage whether a mask was true, false, or both; not what Triton's library does inside."""
+        if self.launch.coverage is None or (mask is not None and not mask.size):
             return
-        if mask is None:
-            self.coverage.append((where(), kind, True, False))
-        elif mask.size:
-            self.coverage.append((where(), kind, bool(mask.any()), not mask.all()))
+        site = author_site()
+        if site is not None:
+            self.coverage.append(Record.of(site, kind, mask))
 
     def report(self, kind: str, value: Value, lanes: Mask, message: str, site: Site | None = None) -> None:
         """Report the first marked lane, unless this line already has this kind for this argument."""

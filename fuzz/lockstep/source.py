@@ -31,3 +31,16 @@ def where() -> Site:
             library = library or site
         frame = frame.f_back
     return library or Site("<unknown>", 0, "<unknown>")
+
+
+def author_site() -> Site | None:
+    """The running line of a kernel, None inside a function of Triton's own library."""
+    frame: FrameType | None = sys._getframe(1)  # noqa: SLF001
+    while frame is not None:
+        names = frame.f_globals
+        if MARKER in names:
+            if is_language_source(names["__name__"]):
+                return None
+            return Site(frame.f_code.co_filename, frame.f_lineno, frame.f_code.co_name)
+        frame = frame.f_back
+    return None

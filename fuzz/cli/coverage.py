@@ -1,0 +1,53 @@
+"""Mask coverage of a campaign, as data for scripts and as a listing of the kernels' source."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from indexfuzz.cli.common import InputError
+from indexfuzz.under_test import UnderTest
+
+if TYPE_CHECKING:
+    from indexfuzz.lockstep import Coverage
+
+LEGEND = """\
+T, F, M: in some program the mask was all true (the branch taken), all false (skipped), mixed; - : never; U: no mask.
+! : one of them was never seen.
+"""
+
+
+def covering(target: UnderTest) -> "tuple[UnderTest, Coverage]":
+    """The same under test, and what accumulates its coverage.
+
+    Raises InputError where the device cannot see masks.
+    """
+    from indexfuzz import devices  # noqa: PLC0415 - imports torch
+    from indexfuzz.devices.base import DeviceError  # noqa: PLC0415
+
+    try:
+        device, coverage = devices.covering(target.device)
+    except DeviceError as error:
+        raise InputError(f"--coverage: {error}") from None
+    return replace(target, device=device), coverage
+
+
+def coverage_data(coverage: "Coverage") -> dict[str, Any]:
+    """The coverage as plain JSON data."""
+    return {
+        "coverage": [
+            {"file": o.file, "line": o.line, "kind": o.kind, "seen": sorted(o.states), "missing": o.missing}
+            for o in coverage.operations()
+        ]
+    }
+
+
+def write_listing(coverage: "Coverage", path: Path) -> None:
+    """Write the source of every kernel that ran, each line after what was seen on it.
+
+    Raises InputError where the file cannot be written.
+    """
+    parts = [LEGEND, *(f"{file}\n{coverage.listing(file)}\n" for file in coverage.files())]
+    try:
+        path.write_text("\n".join(parts), encoding="utf-8")
+    except OSError as error:
+        raise InputError(f"--coverage-listing: {error}") from None
