@@ -53,7 +53,7 @@ class Buffer:
                 return None
             expected = expected.clone()
             self._payload(expected).copy_(self.view)
-        if torch.equal(_words(self.rows), _words(expected)):
+        if _same_bytes(self.rows, expected):
             return None
         row, column = (self.rows != expected).nonzero()[0].tolist()
         lead = self.view.storage_offset() * self.view.element_size()
@@ -94,12 +94,13 @@ class Buffer:
         return (last + 1) * self.view.element_size()
 
 
-def _words(rows: Tensor) -> Tensor:
-    """Bytes as the widest integers that their rows divide into, for comparing them fast."""
+def _same_bytes(rows: Tensor, others: Tensor) -> bool:
+    """Whether bytes are equal, compared as the widest integers that the rows of both divide into."""
     for dtype in (torch.int64, torch.int32):
-        if not (rows.shape[-1] % dtype.itemsize or rows.stride(0) % dtype.itemsize):
-            return rows.view(dtype)
-    return rows
+        sizes = (rows.shape[-1], rows.stride(0), others.stride(0))
+        if not any(size % dtype.itemsize for size in sizes):
+            return torch.equal(rows.view(dtype), others.view(dtype))
+    return torch.equal(rows, others)
 
 
 def _whole_words(size: int) -> int:
