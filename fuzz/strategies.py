@@ -23,6 +23,8 @@ ODD_BLOCK_SIZES = (2, 8, 24)
 LENGTHS = (0, 1, 2, 3, 15, 16, 17, 31, 33, 63, 64, 65, 127, 128, 129, 240, 257)
 OFFSETS = (1 << 31, 1 << 32, 1 << 33)
 """Bytes at which 32 bits end: signed and unsigned byte offsets, and offsets that count scales of four bytes."""
+FAR_PAGES = 8
+"""Pages of requests in a cache that spans gigabytes: each touches memory of its own."""
 WEIGHTED: dict[str, tuple[Regime, ...]] = {
     name: ("zeros", "exact", "normal", "normal", *regimes) for name, regimes in TENSORS.items()
 }
@@ -159,19 +161,23 @@ def _batches(draw: st.DrawFn, model: Model, block_size: int, budget: Budget) -> 
 def _caches(draw: st.DrawFn, model: Model, batch: Batch, block_size: int) -> Cache:
     page = block_size * (model.head_dim + 4)
     lengths = (*batch.decode, *(p.length for p in batch.prefill))
-    pages = sum(-(-length // block_size) for length in lengths)
-    if pages and _rarely(draw, 6):
-        spare = draw(st.sampled_from((1, 3))) if page < 1 << 17 else 1
-        stride = -(-draw(st.sampled_from(OFFSETS)) // (pages + spare - 1))
+    needed = sum(-(-length // block_size) for length in lengths)
+    pages = draw(st.sampled_from(("ordered", "reversed", "permuted", "highest")))
+    if 0 < needed <= FAR_PAGES and _rarely(draw, 3):
+        # With two spare pages or more, no stride is itself beyond the offset; some request owns the last page.
+        spare = draw(st.sampled_from((2, 5)))
+        stride = -(-draw(st.sampled_from(OFFSETS)) // (needed + spare - 1))
         page_pad = max(stride + -stride % 4 - page, 0)
+        pages = "highest" if pages == "ordered" else pages
     else:
         page_pad = draw(st.sampled_from((0, 0, 4, 16, 132, 1024)))
         spare = draw(st.sampled_from((0, 1, 3)))
+        spare = spare if page < 1 << 17 else min(spare, 1)
     return Cache(
         block_size=block_size,
         layout=draw(st.sampled_from(("auto", "auto", "normal", "shuffle"))),
-        spare_blocks=spare if page < 1 << 17 else min(spare, 1),
-        pages=draw(st.sampled_from(("ordered", "reversed", "permuted", "highest"))),
+        spare_blocks=spare,
+        pages=pages,
         shared_prefix=_rarely(draw, 4),
         page_pad=page_pad,
     )
