@@ -93,7 +93,7 @@ def _difference(case: Case, stepwise: Step, whole: Step, selected: Tensor) -> Fi
         found = topk_check.selected("selected", selected[decode], stepwise.tensors["paged_logits"])
     if "prefill_logits" in stepwise.tensors and not found:
         own = selected[prefill].long()
-        columns = torch.where(own >= 0, own + stepwise.tensors["ks"].unsqueeze(1), -1)
+        columns = torch.where(own >= 0, own + stepwise.tensors["ks"].unsqueeze(1), own)
         found = topk_check.selected("selected", columns, stepwise.tensors["prefill_logits"])
     if found:
         return Finding("topk", KIND, "selected", found.detail, index=found.index, got=found.got, want=found.want)

@@ -1,6 +1,7 @@
 """Benchmarks of the fuzzer itself, by name; `indexfuzz bench NAME` runs one."""
 
 BENCHES = {
+    "detection": ("indexfuzz.bench.detection", "how fast planted bugs are found, beside the tests of today"),
     "lockstep": (
         "indexfuzz.bench.lockstep",
         "lockstep and Triton's interpreter side by side; on vLLM's kernels too where INDEXFUZZ_VLLM_WHEEL_0_33 is set",

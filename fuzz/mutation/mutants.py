@@ -14,16 +14,16 @@ FILES = tuple(
     for stem in ("cache", "gather", "indexer", "layout", "mqa_logits", "paged_mqa_logits", "quant", "rope")
 )
 STAGES = {
-    "kernels/cache.py": ("k_quant_cache",),
+    "kernels/cache.py": ("rope", "k_quant_cache"),
     "kernels/gather.py": ("gather",),
     "kernels/indexer.py": ("topk",),
     "kernels/layout.py": ("k_quant_cache", "gather", "paged_logits"),
     "kernels/mqa_logits.py": ("prefill_logits",),
     "kernels/paged_mqa_logits.py": ("paged_logits",),
-    "kernels/quant.py": ("q_quant", "k_quant_cache"),
+    "kernels/quant.py": ("rope", "q_quant", "k_quant_cache"),
     "kernels/rope.py": ("rope",),
 }
-"""The stages that run the code of a file."""
+"""The stages that run the code of a file, and rope where only RoPE in place hands on rows that are strided."""
 
 PLAIN_PYTORCH = frozenset({"rotate_compiled", "_neox_rotation", "_interleaved_rotation", "_compiled_rotation"})
 """RoPE by PyTorch operations: no kernel, and cases that compile take seconds each, so campaigns draw none."""
