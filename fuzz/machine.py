@@ -103,12 +103,14 @@ class PagedCache:
         if not total:
             return []
         dtype = FORMATS[self.case.model.fp8].dtype
+        cu_seqlens = torch.cat([torch.zeros(1, dtype=torch.int32), lengths.cumsum(0, dtype=torch.int32)])
+        owners = torch.arange(len(present), dtype=torch.int32).repeat_interleave(lengths.long())
         call = Call(
             {
                 "cache": self._cache,
                 "block_table": self._table(present),
-                "cu_seqlens": torch.cat([torch.zeros(1, dtype=torch.int32), lengths.cumsum(0, dtype=torch.int32)]),
-                "token_to_seq": torch.arange(len(present), dtype=torch.int32).repeat_interleave(lengths.long()),
+                "cu_seqlens": self._here(cu_seqlens),
+                "token_to_seq": self._here(owners),
                 "k_fp8": self._output((total, self.case.model.head_dim), dtype),
                 "k_scale": self._output((total,), torch.float32),
             },
