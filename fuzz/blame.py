@@ -6,9 +6,16 @@ from pathlib import Path
 TOOLS = ("triton", "torch", "numpy", "lockstep")
 
 
+def origin_of(error: BaseException) -> BaseException:
+    """What somebody's code raised, where a tool has wrapped it in an exception of its own; else the error itself."""
+    while error.__cause__ is not None and set(type(error).__module__.split(".")).intersection(TOOLS):
+        error = error.__cause__
+    return error
+
+
 def location_of(error: BaseException) -> str:
     """file:line of the innermost frame that belongs to no tool; empty when there is none."""
-    for frame in reversed(traceback.extract_tb(error.__traceback__)):
+    for frame in reversed(traceback.extract_tb(origin_of(error).__traceback__)):
         folders = set(Path(frame.filename).parts[:-1])
         if not folders.intersection(TOOLS):
             return f"{frame.filename}:{frame.lineno}"

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from torch import Tensor
 
 from indexfuzz import nonfinite
-from indexfuzz.blame import location_of
+from indexfuzz.blame import location_of, origin_of
 from indexfuzz.case import Case
 from indexfuzz.devices.base import Device, Session, UnsupportedKernelError
 from indexfuzz.finding import Finding
@@ -122,9 +122,9 @@ def _raised(stage: Stage, error: Exception) -> Finding:
     if isinstance(error, MalformedResultError):
         return Finding(stage.name, "shape", "", str(error))
     kind = "rejected" if isinstance(error, ValueError) else "crash"
-    message = str(error).splitlines()[0] if str(error) else ""
-    where = location_of(error)
-    return Finding(stage.name, kind, type(error).__name__, f"{type(error).__name__}: {message}", location=where)
+    origin = origin_of(error)
+    name, message = type(origin).__name__, (str(origin).splitlines() or [""])[0]
+    return Finding(stage.name, kind, name, f"{name}: {message}", location=location_of(error))
 
 
 def _noticed(stage: Stage, step: Step, call: Call, session: Session) -> list[Finding]:

@@ -2,8 +2,11 @@
 
 import pytest
 import torch
+import triton
+import triton.language as tl
 
 from indexfuzz.case import Case
+from indexfuzz.devices.lockstep import LockstepDevice
 from indexfuzz.differential import run
 from indexfuzz.reference import cache, gather, indexer, mqa_logits, paged_mqa_logits, quant, rope
 
@@ -130,6 +133,34 @@ def test_an_exception_is_a_crash_and_an_unexpected_value_error_a_rejection(refer
     outcome = run(CASE, reference_with(gather=crash, q_quant=reject), pytorch_device)
     assert signatures(outcome) == {"gather/crash/RuntimeError", "q_quant/rejected/ValueError"}
     assert "test_differential.py" in outcome.findings[0].location
+
+
+@triton.jit
+def _asserts(x, LIMIT: tl.constexpr):
+    tl.static_assert(LIMIT > 4, "too small")
+
+
+@triton.jit
+def _mistyped(x, BLOCK: tl.constexpr):
+    tl.store(x + tl.arange(0, 2 * BLOCK), tl.zeros([BLOCK], tl.float32))
+
+
+@pytest.mark.parametrize(
+    ("kernel", "detail"),
+    [(_asserts, "AssertionError: too small"), (_mistyped, "ValueError: Cannot make_shape_compatible")],
+)
+def test_what_a_kernel_raises_is_a_crash_at_its_own_line(kernel, detail, reference_with):
+    def launch(q, **_):
+        kernel[(1,)](q, 4)
+
+    outcome = run(CASE, reference_with(q_quant=launch), LockstepDevice(), only=frozenset({"q_quant"}))
+    (finding,) = outcome.findings
+    assert (finding.kind, finding.output) == ("crash", detail.split(":")[0])
+    assert finding.detail.startswith(detail)
+    first = kernel.starting_line_number
+    file, line = finding.location.rsplit(":", 1)
+    assert file == __file__
+    assert first <= int(line) <= first + 2
 
 
 @pytest.mark.parametrize("result", [None, torch.zeros(3), (torch.zeros(3), 4)])

@@ -11,6 +11,7 @@ from indexfuzz.lockstep import triton_api
 from indexfuzz.lockstep.memory import Allocation, Buffer, storage_bytes
 from indexfuzz.lockstep.triton_api import Constexpr, Tensor, Tuple
 from indexfuzz.lockstep.values import Value
+from indexfuzz.lockstep.violations import UnsupportedFeature
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +44,8 @@ class Arguments:
     def convert(self, parameter: Parameter, argument: Any) -> Any:
         """One argument as the kernel sees it.
 
-        Raises TypeError for an argument that Triton does not take, ValueError for a tensor outside CPU memory.
+        Raises TypeError for an argument that Triton does not take, ValueError for a tensor outside CPU memory,
+        UnsupportedFeature for a tensor descriptor.
         """
         if parameter.constexpr:
             return argument if isinstance(argument, Constexpr) else Constexpr(argument)
@@ -60,6 +62,11 @@ class Arguments:
             return Tensor(self._builder.get_int1(argument), triton_api.interned_type(triton_api.Dtype("int1")))
         if isinstance(argument, int | float):
             return self._scalar(parameter, argument)
+        if triton_api.is_host_descriptor(argument):
+            raise UnsupportedFeature(
+                f"the TensorDescriptor made on the host, argument {name}, is not supported by lockstep; pass the tensor "
+                "and call tl.make_tensor_descriptor in the kernel"
+            )
         tensor = argument if isinstance(argument, torch.Tensor) else getattr(argument, "base", None)
         if isinstance(tensor, torch.Tensor):
             return self._pointer(name, tensor, argument.dtype, const=parameter.const)

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
+from indexfuzz.lockstep import triton_api
 from indexfuzz.lockstep.access import Access
 from indexfuzz.lockstep.arguments import Arguments, Parameter, parameters
 from indexfuzz.lockstep.checkers import Checks, races
@@ -120,7 +121,10 @@ def execute(
     launch = Launch(kernel.fn.__name__, dims, arguments, coverage)
     if launch.total == 0:
         return []
-    values = [arguments.convert(p, bound[p.name]) for p in known]
+    try:
+        values = [arguments.convert(p, bound[p.name]) for p in known]
+    except UnsupportedFeature as error:
+        raise UnsupportedFeature(f"{triton_api.place_of(kernel)}: in {launch.name}: {error}") from None
     RUNTIME.launch += 1
     waiting = [
         np.arange(start, min(start + MOST_PROGRAMS, launch.total)) for start in range(0, launch.total, MOST_PROGRAMS)

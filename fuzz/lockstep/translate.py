@@ -166,6 +166,12 @@ class _Rewriter(ExpressionRewriter):
         )
         return [ast.For(node.target, iterator, self.block(node.body), [])]
 
+    def on_Break(self, node: ast.Break) -> list[ast.stmt]:  # noqa: N802
+        raise self.unsupported(node, "`break` (Triton does not compile it either)")
+
+    def on_Continue(self, node: ast.Continue) -> list[ast.stmt]:  # noqa: N802
+        raise self.unsupported(node, "`continue` (Triton does not compile it either)")
+
     def on_Return(self, node: ast.Return) -> list[ast.stmt]:  # noqa: N802
         if node.value is None:
             return [ast.Return(None)]

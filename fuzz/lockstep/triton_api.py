@@ -19,6 +19,7 @@ from triton.language import core
 from triton.language.semantic import TritonSemantic
 from triton.runtime.autotuner import Autotuner
 from triton.runtime.jit import ConstexprFunction, JITCallable, JITFunction, type_canonicalisation_dict
+from triton.tools.tensor_descriptor import TensorDescriptor
 
 Tensor = core.tensor
 Constexpr = core.constexpr
@@ -219,6 +220,12 @@ def scope(function: Any) -> dict[str, Any]:
     return found
 
 
+def place_of(function: Any) -> str:
+    """file:line of a jit function's definition."""
+    _, file, line = parse(function)
+    return f"{file}:{line}"
+
+
 def looked_up(function: Any, names: Sequence[str]) -> Iterator[tuple[str, Any]]:
     """What some free names mean now; one that means nothing any more is left out."""
     inner = function.fn
@@ -252,6 +259,11 @@ def is_jit(value: Any) -> bool:
 def is_constexpr_function(value: Any) -> bool:
     """Whether a value is a function under @triton.constexpr_function."""
     return isinstance(value, ConstexprFunction)
+
+
+def is_host_descriptor(value: Any) -> bool:
+    """Whether an argument is a tensor descriptor that the launcher made."""
+    return isinstance(value, TensorDescriptor)
 
 
 def is_language_source(module: str) -> bool:

@@ -1,0 +1,75 @@
+"""Features that are missing say so."""
+
+import pytest
+import torch
+import triton
+import triton.language as tl
+from triton.tools.tensor_descriptor import TensorDescriptor
+
+from indexfuzz.lockstep import Lockstep, UnsupportedFeature
+
+
+@triton.jit
+def _inline_assembly(x):
+    tl.inline_asm_elementwise("mov.b32 $0, $1;", "=r,r", [tl.load(x)], dtype=tl.int32, is_pure=True, pack=1)
+
+
+@triton.jit
+def _scaled_dot(x, s, out):
+    i = tl.arange(0, 32)
+    a = tl.load(x + i[:, None] * 32 + i[None, :])
+    scale = tl.load(s + i[:, None] + tl.arange(0, 1)[None, :])
+    tl.store(out + i[:, None] * 32 + i[None, :], tl.dot_scaled(a, scale, "e4m3", a, scale, "e4m3"))
+
+
+@triton.jit
+def _breaks(x):
+    for i in range(4):
+        if i == 2:
+            break
+
+
+@triton.jit
+def _continues(x):
+    while tl.load(x) > 0:
+        continue
+
+
+@triton.jit
+def _described(x):
+    tl.store(x, 1.0)
+
+
+@triton.jit
+def _item_assignment(x):
+    values = (1, 2)
+    values[0] = 3
+
+
+@triton.jit
+def _pointers_of_two_tensors(x, y, out):
+    tl.store(out, tl.load(tl.where(tl.program_id(0) == 0, x, y)))
+
+
+@pytest.mark.parametrize(
+    ("kernel", "arguments", "feature"),
+    [
+        (_inline_assembly, (torch.zeros(1, dtype=torch.int32),), "inline_asm"),
+        (
+            _scaled_dot,
+            (torch.zeros(1024).to(torch.float8_e4m3fn), torch.zeros(32, dtype=torch.uint8), torch.zeros(1024)),
+            "dot_scaled",
+        ),
+        (_breaks, (torch.zeros(1),), r"`break` \(Triton does not compile it either\) in _breaks"),
+        (_continues, (torch.zeros(1),), "`continue`"),
+        (_described, (TensorDescriptor.from_tensor(torch.zeros(16), [16]),), "_described: the TensorDescriptor made on"),
+        (_item_assignment, (torch.zeros(1),), "assignment to something other than a name"),
+        (_pointers_of_two_tensors, (torch.zeros(1), torch.zeros(1), torch.zeros(1)), "different tensors"),
+    ],
+    ids=lambda value: getattr(getattr(value, "fn", None), "__name__", None),
+)
+def test_a_missing_feature_names_itself_and_its_line(
+    kernel: triton.runtime.jit.JITFunction, arguments: tuple[torch.Tensor, ...], feature: str
+) -> None:
+    with Lockstep(), pytest.raises(UnsupportedFeature, match=rf"test_unsupported\.py:\d+: .*{feature}"):
+        kernel[(1,)](*arguments)
