@@ -87,7 +87,7 @@ def _models(draw: st.DrawFn, preset: Preset | None, formats: tuple[str, ...]) ->
     head_dim = draw(st.sampled_from(HEAD_DIMS))
     if _rarely(draw, 40):
         head_dim = draw(st.sampled_from((16, 100)))
-    rope_dim = min(draw(st.sampled_from((16, 32, 64, head_dim - head_dim % 2))), head_dim)
+    rope_dim = min(draw(st.sampled_from((16, 32, 64, head_dim - head_dim % 2, 2, 24, 48))), head_dim)
     return Model(
         num_heads=draw(st.sampled_from(NUM_HEADS)),
         head_dim=head_dim,
