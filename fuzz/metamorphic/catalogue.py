@@ -8,7 +8,7 @@ legal evaluations are. Bytes and codes agree always.
 from functools import partial
 
 from indexfuzz.case import Case
-from indexfuzz.metamorphic import algebra, batching, paging, rotation
+from indexfuzz.metamorphic import algebra, batching, paging, rotation, sequences
 from indexfuzz.metamorphic.containment import CONTAINED
 from indexfuzz.metamorphic.relation import Relation, Twins
 from indexfuzz.nonfinite import is_drawn
@@ -22,16 +22,16 @@ PERMUTED: dict[str, Twins] = {
     stage: partial(batching.rows_permuted, stage) for stage in batching.ROW_INPUTS
 } | {
     "k_quant_cache": batching.tokens_permuted,
-    "gather": batching.gather_permuted,
-    "paged_logits": batching.sequences_permuted,
+    "gather": sequences.gather_permuted,
+    "paged_logits": sequences.sequences_permuted,
 }  # fmt: skip
 
 SPLIT: dict[str, Twins] = {
     stage: partial(batching.rows_split, stage) for stage in batching.ROW_INPUTS
 } | {
     "k_quant_cache": batching.tokens_split,
-    "gather": batching.gather_split,
-    "paged_logits": batching.sequences_split,
+    "gather": sequences.gather_split,
+    "paged_logits": sequences.sequences_split,
 }  # fmt: skip
 
 RELATIONS = (
@@ -45,7 +45,7 @@ RELATIONS = (
              _of_cache(paging.layout_reader, paging.layout_writer)),
     Relation("table-width", "with a wider or narrower block table", "bounds",
              {"gather": paging.table_width, "paged_logits": paging.table_width}),
-    Relation("next-n", "with next_n rows as sequences of one row", "bounds", {"paged_logits": batching.one_row_each}),
+    Relation("next-n", "with next_n rows as sequences of one row", "bounds", {"paged_logits": sequences.one_row_each}),
     Relation("batch-permuted", "with the batch permuted", "bits", PERMUTED),
     Relation("batch-split", "with the batch split in two", "bounds", SPLIT),
     Relation("window-shifted", "with ks, ke and K shifted together", "bounds",

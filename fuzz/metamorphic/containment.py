@@ -5,7 +5,7 @@ from functools import partial
 
 from indexfuzz.case import Case
 from indexfuzz.metamorphic.relation import Pairs, Relation, Tensors, Twin, altered
-from indexfuzz.nonfinite import reached, replaced
+from indexfuzz.nonfinite_reach import reached, replaced
 from indexfuzz.stages import Call
 
 STAGES = ("rope", "q_quant", "k_quant_cache", "prefill_logits", "paged_logits", "topk")
