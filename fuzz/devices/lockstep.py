@@ -18,6 +18,9 @@ ARITHMETIC = {
 }
 """What each model of tl.dot is judged by; scalar operations are IEEE in all of them."""
 
+FORMATS = {"ieee": ("e4m3fn", "e4m3fnuz"), "sm90": ("e4m3fn",), "cdna3": ("e4m3fn", "e4m3fnuz")}
+"""FP8 formats that each model of tl.dot takes."""
+
 
 @dataclass
 class LockstepSession:
@@ -44,8 +47,12 @@ class LockstepDevice:
     coverage: Coverage | None = None
     name: str = "lockstep"
     torch_device: str = "cpu"
-    formats: tuple[str, ...] = ("e4m3fn", "e4m3fnuz")
     unsupported: tuple[type[Exception], ...] = (UnsupportedFeature,)
+
+    @property
+    def formats(self) -> tuple[str, ...]:
+        """FP8 formats that the matrix unit multiplies."""
+        return FORMATS[self.dot]
 
     @contextmanager
     def session(self) -> Iterator[Session]:

@@ -64,8 +64,8 @@ class Arguments:
             return self._scalar(parameter, argument)
         if triton_api.is_host_descriptor(argument):
             raise UnsupportedFeature(
-                f"the TensorDescriptor made on the host, argument {name}, is not supported by lockstep; pass the tensor "
-                "and call tl.make_tensor_descriptor in the kernel"
+                f"the TensorDescriptor made on the host, argument {name}, is not supported by lockstep; "
+                "pass the tensor and call tl.make_tensor_descriptor in the kernel"
             )
         tensor = argument if isinstance(argument, torch.Tensor) else getattr(argument, "base", None)
         if isinstance(tensor, torch.Tensor):

@@ -62,7 +62,7 @@ def _pointers_of_two_tensors(x, y, out):
         ),
         (_breaks, (torch.zeros(1),), r"`break` \(Triton does not compile it either\) in _breaks"),
         (_continues, (torch.zeros(1),), "`continue`"),
-        (_described, (TensorDescriptor.from_tensor(torch.zeros(16), [16]),), "_described: the TensorDescriptor made on"),
+        (_described, (TensorDescriptor.from_tensor(torch.zeros(16), [16]),), "_described: the TensorDescriptor"),
         (_item_assignment, (torch.zeros(1),), "assignment to something other than a name"),
         (_pointers_of_two_tensors, (torch.zeros(1), torch.zeros(1), torch.zeros(1)), "different tensors"),
     ],

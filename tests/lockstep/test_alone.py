@@ -1,0 +1,137 @@
+"""The programs of a launch together, and one after the other, give the same bits; and no launch is remembered.
+
+INDEXFUZZ_LAUNCHES sets how many launches of every kernel are tried; INDEXFUZZ_VLLM_WHEEL_0_33 adds vLLM's kernels.
+"""
+
+import gc
+import os
+import weakref
+from collections import Counter
+from collections.abc import Iterator
+from itertools import count
+
+import pytest
+import torch
+from hypothesis import HealthCheck, Phase, given, seed, settings
+from torch import Tensor
+
+from indexfuzz import differential
+from indexfuzz.case import Case
+from indexfuzz.devices.lockstep import FORMATS, LockstepDevice
+from indexfuzz.implementations import load
+from indexfuzz.lockstep import Lockstep, launch
+from indexfuzz.lockstep.memory import Allocation, Buffer
+from indexfuzz.lockstep.runtime import RUNTIME
+from indexfuzz.strategies import Budget, cases
+from indexfuzz.walk import function_for, launch_in, launches
+
+LAUNCHES = int(os.environ.get("INDEXFUZZ_LAUNCHES", "7"))
+SMALL = Budget(scores=1 << 12, activations=1 << 13, length=140, cached=1 << 15)
+BUILTIN = frozenset(
+    f"_{name}_kernel" for name in ("rotate", "q_quant", "k_quant_cache", "gather", "mqa_logits", "paged_mqa_logits")
+)
+VLLM = frozenset({"_indexer_k_quant_and_cache_kernel", "_cp_gather_indexer_quant_cache_kernel"})
+
+
+def batch(number: int) -> list[Case]:
+    found: list[Case] = []
+
+    @seed(number)
+    @settings(max_examples=50, database=None, deadline=None, phases=[Phase.generate],
+              suppress_health_check=list(HealthCheck))  # fmt: skip
+    @given(cases(budget=SMALL))
+    def draw(case: Case) -> None:
+        found.append(case)
+
+    draw()
+    return found
+
+
+def drawn(number: int) -> Iterator[Case]:
+    """An endless stream of cases, the same for a number."""
+    for n in count(number):
+        yield from batch(n)
+
+
+@pytest.fixture
+def launched(monkeypatch: pytest.MonkeyPatch) -> set[tuple[str, int]]:
+    """(kernel, number) of every launch of more than one program."""
+    found: set[tuple[str, int]] = set()
+    complete = launch._run
+
+    def run(kernel, values, run):
+        if run.launch.total > 1:
+            found.add((run.launch.name, RUNTIME.launch))
+        return complete(kernel, values, run)
+
+    monkeypatch.setattr(launch, "_run", run)
+    return found
+
+
+def bits(tensor: Tensor) -> Tensor:
+    return tensor.contiguous().reshape(-1).view(torch.uint8)
+
+
+@pytest.mark.parametrize(
+    ("variable", "kernels"),
+    [(None, BUILTIN), pytest.param("INDEXFUZZ_VLLM_WHEEL_0_33", VLLM, marks=pytest.mark.wheel)],
+    ids=["builtin", "vllm"],
+)
+def test_together_and_alone_give_the_same_bits(variable, kernels, launched, monkeypatch):
+    path = os.environ.get(variable) if variable else None
+    if variable and not path:
+        pytest.skip(f"{variable} does not name a wheel, unpacked wheel or checkout")
+    implementation = load(f"vllm:{path}" if path else "builtin")
+    together: Counter[str] = Counter()
+    enough: set[str] = set()
+    for number, case in enumerate(drawn(LAUNCHES)):
+        units = [unit for unit, formats in FORMATS.items() if case.model.fp8 in formats]
+        device = LockstepDevice(dot=units[number % len(units)])
+        for stage, step, call in launches(case, device):
+            function = function_for(stage.name, case, implementation)
+            if function is None or stage.name in enough:
+                continue
+            launched.clear()
+            with monkeypatch.context() as patched:
+                first = launch_in(step, call, function, device)
+                counted = Counter(name for name, _ in launched)
+                patched.setattr(launch, "MOST_PROGRAMS", 1)
+                second = launch_in(step, call, function, device)
+            for name, tensor in first.items():
+                assert torch.equal(bits(tensor), bits(second[name])), f"{stage.name}: {name} of {case!r}"
+            together += counted
+            if counted and all(together[kernel] >= LAUNCHES for kernel in counted):
+                enough.add(stage.name)
+        if all(together[kernel] >= LAUNCHES for kernel in kernels):
+            break
+    assert kernels <= together.keys()
+
+
+def test_one_at_a_time_is_one_at_a_time(monkeypatch):
+    """The other side of the comparison really runs alone: a kernel's blocks then have one program."""
+    sizes = []
+    complete = launch._run
+    monkeypatch.setattr(launch, "_run", lambda k, v, run: sizes.append(run.count) or complete(k, v, run))
+    monkeypatch.setattr(launch, "MOST_PROGRAMS", 1)
+    q, weights = torch.ones(20, 2, 32, dtype=torch.bfloat16), torch.ones(20, 2)
+    with Lockstep():
+        load("builtin").stages["q_quant"](q, weights, scale_fmt="ue8m0", fp8="e4m3fn")
+    assert sizes == [1, 1, 1]
+
+
+def test_no_launch_is_kept(monkeypatch):
+    """Neither declared tensors nor views of their memory outlive the session that they were declared in."""
+    tensors: list[weakref.ref[Tensor]] = []
+    declare = Lockstep.declare
+
+    def declaring(self, name, tensor, initialised=True):
+        tensors.append(weakref.ref(tensor))
+        declare(self, name, tensor, initialised)
+
+    monkeypatch.setattr(Lockstep, "declare", declaring)
+    for case in batch(1)[:3]:
+        differential.run(case, load("builtin"), LockstepDevice())
+    gc.collect()
+    assert len(tensors) > 20
+    assert [ref() for ref in tensors if ref() is not None] == []
+    assert [kept for kept in gc.get_objects() if type(kept) in (Allocation, Buffer)] == []
