@@ -107,11 +107,12 @@ def _block_sizes(preset: Preset | None) -> st.SearchStrategy[int]:
 
 @memoise
 def _lengths(longest: int, next_n: int, block_size: int) -> st.SearchStrategy[int]:
-    """Context lengths: boundaries of every kind three times out of four."""
+    """Context lengths: boundaries of every kind two times out of three, and often less than one step's next_n."""
     page_edges = (block_size * pages + d for pages in (1, 2, 3) for d in (-1, 0, 1))
     edges = {*LENGTHS, next_n - 1, next_n, next_n + 1, *page_edges, longest}
     bounded = sorted(edge for edge in edges if 0 <= edge <= longest)
-    return st.one_of(*[st.sampled_from(bounded)] * 3, st.integers(0, longest))
+    padding = st.integers(0, min(next_n, longest))
+    return st.one_of(*[st.sampled_from(bounded)] * 4, st.integers(0, longest), padding)
 
 
 @st.composite
