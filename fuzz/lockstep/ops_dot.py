@@ -33,14 +33,11 @@ class DotOps(Context):
                 if fp8 and max_num_imprecise_acc is not None and max_num_imprecise_acc < 1 << 30
                 else None
             )
-            total = self.model(
-                np.ascontiguousarray(decoded_matrix(a, x)),
-                np.ascontiguousarray(decoded_matrix(b, y)),
-                np.ascontiguousarray(z.astype(np.float32)),
-                a.ty.name,
-                b.ty.name,
-                limit,
-            )
+            operands = (decoded_matrix(a, x), decoded_matrix(b, y), z.astype(np.float32))
+            try:
+                total = self.model(*map(np.ascontiguousarray, operands), a.ty.name, b.ty.name, limit)
+            except ValueError as error:
+                raise self.unsupported(f"this tl.dot ({error})") from error
             ty = acc.ty if acc.ty in (FP16, FP32) else FP32
             data = total.astype(ty.container)
         shape = acc.shape

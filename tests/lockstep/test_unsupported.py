@@ -73,3 +73,27 @@ def test_a_missing_feature_names_itself_and_its_line(
 ) -> None:
     with Lockstep(), pytest.raises(UnsupportedFeature, match=rf"test_unsupported\.py:\d+: .*{feature}"):
         kernel[(1,)](*arguments)
+
+
+@triton.jit
+def _product(x, y, out, D: tl.constexpr):
+    i, d = tl.arange(0, 16), tl.arange(0, D)
+    a = tl.load(x + i[:, None] * D + d[None, :])
+    b = tl.load(y + i[None, :] * D + d[:, None])
+    tl.store(out + i[:, None] * 16 + i[None, :], tl.dot(a, b))
+
+
+@pytest.mark.parametrize(
+    ("unit", "dtype", "depth", "message"),
+    [
+        ("sm90", torch.float8_e4m3fnuz, 32, "sm_90 has no dot of e4m3fnuz"),
+        ("sm90", torch.float8_e4m3fn, 16, "takes K in multiples of 32, not 16"),
+        ("cdna3", torch.float8_e4m3fnuz, 8, "takes K in multiples of 16, not 8"),
+    ],
+)
+def test_a_dot_that_the_matrix_unit_lacks(unit: str, dtype: torch.dtype, depth: int, message: str) -> None:
+    x = torch.zeros(16, depth).to(dtype)
+    with Lockstep(dot=unit), pytest.raises(UnsupportedFeature, match=rf"test_unsupported\.py:\d+: .*{message}"):
+        _product[(1,)](x, x, torch.zeros(16, 16), depth)
+    with Lockstep(dot="ieee"):
+        _product[(1,)](x, x, torch.zeros(16, 16), depth)
