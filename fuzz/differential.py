@@ -158,11 +158,20 @@ def fill_in(stage: Stage, call: Call) -> dict[str, Tensor]:
 
 
 def accept(stage: Stage, step: Step, call: Call, outputs: dict[str, Tensor]) -> None:
-    """Hand the outputs of a stage to the later ones."""
+    """Hand the outputs of a stage to the later ones.
+
+    A result that takes the place of an input goes into that input's buffer, and so keeps its strides and guards.
+    """
     for name, tensor in outputs.items():
-        step.tensors[call.fills.get(name, name)] = tensor
-    for buffer in call.fills.values():
-        step.buffers[buffer].seal()
+        target = call.fills.get(name, name)
+        buffer = step.buffers.get(target)
+        if buffer is None:
+            step.tensors[target] = tensor
+            continue
+        if tensor.data_ptr() != buffer.view.data_ptr():
+            buffer.view.copy_(tensor)
+        step.tensors[target] = buffer.view
+        buffer.seal()
     if stage.name == "k_quant_cache":
         slots = call.tensors["slot_mapping"].long()
         step.define_slots(slots[slots >= 0])

@@ -29,7 +29,7 @@ def test_the_same_seed_gives_the_same_cases(reference_with, pytorch_device):
 
 def test_a_planted_bug_is_found_made_small_and_reported_once(reference_with, pytorch_device):
     events = []
-    wanted = Settings(reference_with(prefill_logits=broken), pytorch_device, cases=60, seed=1, minimise_seconds=5)
+    wanted = Settings(reference_with(prefill_logits=broken), pytorch_device, cases=40, seed=1, minimise_seconds=2)
     summary = run(wanted, events.append)
     signatures = [found.finding.signature for found in summary.findings]
     assert signatures[0] in ("prefill_logits/bound-exceeded/logits", "prefill_logits/mask-mismatch/logits")

@@ -188,3 +188,16 @@ def test_outside_the_contract_nothing_is_judged(reference_with, pytorch_device):
 def test_only_named_stages_are_used(reference_with, pytorch_device):
     outcome = run(CASE, reference_with(), pytorch_device, frozenset({"gather"}))
     assert outcome.stages == ["gather"]
+
+
+@pytest.mark.parametrize("mode", ["inplace", "functional"])
+def test_a_key_that_lies_in_a_wider_projection_reaches_the_cache_with_its_stride(mode, reference_with, pytorch_device):
+    strides = []
+
+    def watching(k, **given):
+        strides.append(k.stride())
+        cache.k_quant_cache(k, **given)
+
+    outcome = run(CASE.replace(rope={"mode": mode}), reference_with(k_quant_cache=watching), pytorch_device)
+    assert outcome.findings == []
+    assert strides == [(48, 1)]
