@@ -26,7 +26,7 @@ from indexfuzz.rng import derive
 from indexfuzz.strategies import cases
 
 CHUNK = 500
-SHRINK_SECONDS = 5.0
+SHRINK_SECONDS = 1.5
 """How long Hypothesis may shrink before the minimiser takes over."""
 
 
@@ -57,6 +57,7 @@ class Campaign:
         self._listen = listen
         self._seen = set(wanted.known)
         self._ran: set[str] = set()
+        self._broken: Exception | None = None
         self._smallest: dict[str, tuple[Finding, Case]] = {}
         self._shrink_until = 0.0
         self._started = time.monotonic()
@@ -98,7 +99,8 @@ class Campaign:
             if error.split((FindingError, Flaky))[1]:
                 raise
         except _EndOfChunk:
-            pass
+            if self._broken:
+                raise self._broken from None
 
     def _try(self, case: Case) -> None:
         """Run one case that has not run yet; raise for a new signature."""
@@ -117,6 +119,10 @@ class Campaign:
             self.summary.unsupported[str(error)] += 1
             self._listen(Unsupported(str(error)))
             return
+        except Exception as error:
+            # Not a failure of the case: Hypothesis must neither shrink it nor call it flaky.
+            self._broken = error
+            raise _EndOfChunk from error
         if not self._smallest:
             self._count(outcome)
         self._listen(CaseRun(outcome))
