@@ -36,10 +36,13 @@ class Buffer:
     storage: Tensor
     rows: Tensor
     snapshot: Tensor = field(default_factory=lambda: torch.empty(0, dtype=torch.uint8))
+    _sealed: tuple[Tensor, Tensor] = field(init=False, repr=False)
+    """Rows and snapshot in words."""
 
     def seal(self) -> None:
         """Remember the bytes as they are now."""
         self.snapshot = self.rows.clone()
+        self._sealed = _words(self.rows, self.snapshot)
 
     def restore(self) -> None:
         """Put back what lies around the payload, and the payload's bytes of the last `seal`."""
@@ -53,7 +56,7 @@ class Buffer:
                 return None
             expected = expected.clone()
             self._payload(expected).copy_(self.view)
-        if _same_bytes(self.rows, expected):
+        if torch.equal(*(_words(self.rows, expected) if payload_may_change else self._sealed)):
             return None
         row, column = (self.rows != expected).nonzero()[0].tolist()
         lead = self.view.storage_offset() * self.view.element_size()
@@ -94,13 +97,13 @@ class Buffer:
         return (last + 1) * self.view.element_size()
 
 
-def _same_bytes(rows: Tensor, others: Tensor) -> bool:
-    """Whether bytes are equal, compared as the widest integers that the rows of both divide into."""
+def _words(rows: Tensor, others: Tensor) -> tuple[Tensor, Tensor]:
+    """Bytes as the widest integers that the rows of both divide into, to be compared fast."""
     for dtype in (torch.int64, torch.int32):
         sizes = (rows.shape[-1], rows.stride(0), others.stride(0))
         if not any(size % dtype.itemsize for size in sizes):
-            return torch.equal(rows.view(dtype), others.view(dtype))
-    return torch.equal(rows, others)
+            return rows.view(dtype), others.view(dtype)
+    return rows, others
 
 
 def _whole_words(size: int) -> int:

@@ -100,8 +100,8 @@ def _request_lengths(case: Case) -> list[tuple[int, int]]:
     return decode + [(p.length, p.length - p.new) for p in batch.prefill]
 
 
-def _page_tables(case: Case, key: int) -> list[Tensor]:
-    """The physical pages of each request, in order: int64 [pages of the request]."""
+def _page_tables(case: Case, key: int) -> list[list[int]]:
+    """The physical pages of each request, in order."""
     total, block_size = case.num_blocks, case.cache.block_size
     pool = torch.arange(total)
     if case.cache.pages == "reversed":
@@ -110,11 +110,11 @@ def _page_tables(case: Case, key: int) -> list[Tensor]:
         pool = permutation(key, total)
     elif case.cache.pages == "highest":
         pool = pool.roll(-case.cache.spare_blocks)
-    tables: list[Tensor] = []
+    free, tables = pool.tolist(), list[list[int]]()
     start, first_context = 0, 0
     for length, context in _request_lengths(case):
         pages = -(-length // block_size)
-        table = pool[start : start + pages].clone()
+        table = free[start : start + pages]
         start += pages
         if tables and case.cache.shared_prefix:
             shared = min(context, first_context) // block_size
@@ -164,18 +164,22 @@ def _override(tensor: Tensor, entries: tuple[tuple[int | str, ...], ...]) -> Non
             tensor[tuple(int(i) for i in index)] = float.fromhex(str(value))
 
 
-def _place_tables(step: Step, tables: list[Tensor]) -> None:
+def _place_tables(step: Step, tables: list[list[int]]) -> None:
     memory, split = step.case.memory, len(step.case.batch.decode)
     tail = TABLE_TAIL.get(memory.table_tail, step.case.num_blocks)
     for name, part in (("decode_table", tables[:split]), ("prefill_table", tables[split:])):
-        width = max((len(table) for table in part), default=0) + memory.table_extra
-        rectangle = torch.full((len(part), max(width, 1)), tail, dtype=torch.int32)
-        for row, table in zip(rectangle, part, strict=True):
-            row[: len(table)] = table
-        step.place(name, rectangle, row_pad=memory.table_pad)
+        rectangle = _rectangle(part, tail, extra=memory.table_extra)
+        step.place(name, rectangle.int(), row_pad=memory.table_pad)
 
 
-def _place_cache(step: Step, tables: list[Tensor], positions: Tensor, requests: Tensor) -> None:
+def _rectangle(tables: list[list[int]], tail: int, *, extra: int = 0) -> Tensor:
+    """Tables as rows, filled up with `tail` to the longest and `extra` columns: int64 [tables, at least 1]."""
+    width = max(max((len(table) for table in tables), default=0) + extra, 1)
+    rows = [table + [tail] * (width - len(table)) for table in tables]
+    return torch.tensor(rows, dtype=torch.int64).view(len(tables), width)
+
+
+def _place_cache(step: Step, tables: list[list[int]], positions: Tensor, requests: Tensor) -> None:
     case, model, block_size = step.case, step.case.model, step.case.cache.block_size
     page = block_size * (model.head_dim + 4)
     stride, blocks = page + case.cache.page_pad, case.num_blocks
@@ -184,9 +188,10 @@ def _place_cache(step: Step, tables: list[Tensor], positions: Tensor, requests: 
     shape = (blocks, block_size, model.head_dim + 4)
     buffer = arena.allocate_pages("cache", shape, stride, step.device, poison)
 
-    owned = [_slots(table, torch.arange(context), block_size)
-             for table, (_, context) in zip(tables, _request_lengths(case), strict=True)]  # fmt: skip
-    slots = torch.cat([*owned, torch.empty(0, dtype=torch.int64)])
+    pages = _rectangle(tables, -1)
+    contexts = torch.tensor([context for _, context in _request_lengths(case)], dtype=torch.int64)
+    owner = torch.repeat_interleave(contexts)
+    slots = _slots(pages, owner, torch.arange(len(owner)) - (contexts.cumsum(0) - contexts)[owner], block_size)
     element = slots.unsqueeze(1) * model.head_dim + torch.arange(model.head_dim)
     codes = regimes.cached_codes(case.values.cache, bits_at(step.key("cache"), element), model.fp8)
     scales = regimes.cached_scales(case.values.cache, bits_at(step.key("scales"), slots), model.scale_fmt)
@@ -199,9 +204,8 @@ def _place_cache(step: Step, tables: list[Tensor], positions: Tensor, requests: 
     step.define_slots(slots.to(step.device))
 
     slot_mapping = torch.full_like(positions, -1)
-    for request, table in enumerate(tables):
-        mine = requests == request
-        slot_mapping[mine] = _slots(table, positions[mine], block_size)
+    owned = requests >= 0
+    slot_mapping[owned] = _slots(pages, requests[owned], positions[owned], block_size)
     if case.batch.short_slots:
         slot_mapping = slot_mapping[: len(slot_mapping) - case.batch.pad_tokens]
     step.place("slot_mapping", slot_mapping.to(torch.int32 if case.memory.slots == "int32" else torch.int64))
@@ -212,9 +216,9 @@ def is_defined(concrete: str, case: Case) -> bool:
     return concrete == "normal" or not (case.cache.block_size % layout.TILE or case.model.head_dim % layout.TILE)
 
 
-def _slots(table: Tensor, positions: Tensor, block_size: int) -> Tensor:
-    """The slot of each position of a request, int64."""
-    return table[positions // block_size] * block_size + positions % block_size
+def _slots(pages: Tensor, requests: Tensor, positions: Tensor, block_size: int) -> Tensor:
+    """The slot of each position of a request, int64 [n]; `pages` has a row for each request."""
+    return pages[requests, positions // block_size] * block_size + positions % block_size
 
 
 def _place_prefill(step: Step) -> None:

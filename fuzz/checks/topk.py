@@ -9,6 +9,9 @@ from indexfuzz.checks.mismatch import Mismatch
 
 def selected(output: str, chosen: Tensor, logits: Tensor) -> Mismatch | None:
     """Judge a selection from known logits fp32 [rows, columns], -inf where not visible; ties are free, -0 equals +0."""
+    columns = logits.shape[1]
+    if chosen.shape[1] > columns and bool((chosen[:, columns:] == -1).all()):
+        chosen = chosen[:, :columns]
     return reachable(output, chosen, logits, logits, logits != float("-inf"))
 
 
