@@ -92,7 +92,7 @@ def _model(heads: int, fp8: str = "e4m3fn") -> Model:
 def _insert(tokens: int) -> Case:
     """One request of new tokens, pages of one token, slots in order."""
     batch = Batch(prefill=(Prefill(length=tokens, new=tokens),), max_model_len=tokens)
-    return Case(model=_model(1, "e4m3fnuz"), cache=Cache(block_size=1), batch=batch)
+    return Case(model=_model(16, "e4m3fnuz"), cache=Cache(block_size=1), batch=batch)
 
 
 GRIDS = (

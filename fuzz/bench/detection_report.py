@@ -12,7 +12,8 @@ HEAD = """# Detection of planted bugs
 
 Made by `indexfuzz bench detection`; do not edit. Every fault is a bug that shipped in some indexer, planted in the
 built-in kernels (`indexfuzz faults` says which). A fault counts as found only where the clean kernels pass the very
-case that shows it.
+case that shows it. The plain generator draws each parameter independently and evenly over its range, nearly Gaussian
+values, and no boundaries; its cases are judged by the same oracles, under the same guards.
 
 """
 

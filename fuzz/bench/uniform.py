@@ -33,7 +33,7 @@ def _case(pick: random.Random, formats: tuple[str, ...]) -> Case:
         model=Model(
             num_heads=pick.randint(1, 32), head_dim=head_dim, rope_dim=2 * pick.randint(1, head_dim // 2),
             quant_group=head_dim, scale_fmt=pick.choice(("ue8m0", "fp32")),
-            fp8=pick.choice([fp8 for fp8 in ("e4m3fn", "e4m3fnuz") if fp8 in formats]),  # type: ignore[arg-type]
+            fp8=pick.choice([fp8 for fp8 in ("e4m3fn", "e4m3fnuz") if fp8 in formats]),
             index_topk=pick.randint(1, 2048),
         ),
         cache=Cache(

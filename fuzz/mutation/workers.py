@@ -15,6 +15,9 @@ GRACE = 30.0
 """Seconds beyond the budget of a mutant, for one slow case and for the import of torch."""
 
 
+Serve = Callable[[Connection, Budget], None]
+
+
 def _serve(connection: Connection, budget: Budget) -> None:
     """The child: answer mutants with results until there are no more."""
     import torch  # noqa: PLC0415
@@ -33,16 +36,20 @@ class ExaminationError(Exception):
 
 
 class Worker:
-    """One child process, replaced when it hangs or dies."""
+    """One child process, replaced when it hangs or dies; `serve` is what it does, `method` how it is started."""
 
-    def __init__(self, budget: Budget) -> None:
+    def __init__(self, budget: Budget, *, serve: Serve = _serve, method: str = "spawn") -> None:
         self._budget = budget
+        self._serve = serve
+        self._context = multiprocessing.get_context(method)
         self._start()
 
     def _start(self) -> None:
-        context = multiprocessing.get_context("spawn")
-        self._connection, theirs = context.Pipe()
-        self._process = context.Process(target=_serve, args=(theirs, self._budget), daemon=True)
+        self._connection, theirs = self._context.Pipe()
+        # Contexts of every method have Process, but the type of all of them does not say so.
+        self._process = self._context.Process(  # type: ignore[attr-defined]
+            target=self._serve, args=(theirs, self._budget), daemon=True
+        )
         self._process.start()
         theirs.close()
 

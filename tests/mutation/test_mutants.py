@@ -1,0 +1,103 @@
+import time
+
+import pytest
+
+from indexfuzz.mutation import workers
+from indexfuzz.mutation.command import Report, chosen, mutate
+from indexfuzz.mutation.examine import Budget, Examiner, Result
+from indexfuzz.mutation.mutants import enumerate_mutants
+from indexfuzz.mutation.survivors import equivalent, gaps
+from indexfuzz.mutation.workers import ExaminationError, Worker
+
+
+def test_there_are_hundreds_and_each_has_an_id_of_its_own():
+    mutants = enumerate_mutants()
+    assert len(mutants) >= 300
+    assert len({mutant.id for mutant in mutants}) == len(mutants)
+    assert {mutant.operator for mutant in mutants} >= {"mask", "cast", "clamp", "loop", "statement", "stride"}
+
+
+def test_the_lists_of_survivors_name_mutants_that_exist_and_do_not_overlap():
+    known = {mutant.id for mutant in enumerate_mutants()}
+    assert set(equivalent()) <= known, "the lines of these mutants have changed: look at them again"
+    assert set(gaps()) <= known, "the lines of these mutants have changed: look at them again"
+    assert not set(equivalent()) & set(gaps())
+
+
+def mutant_with(file, old, new):
+    found, = (m for m in enumerate_mutants() if m.file == f"kernels/{file}.py" and (m.old, m.new) == (old, new))
+    return found
+
+
+@pytest.mark.parametrize(
+    ("file", "old", "new", "signature"),
+    [
+        ("cache", "slot >= 0", "(slot > 0)", "k_quant_cache/unwritten/cache_scales"),
+        ("gather", "token < num_tokens", "(token <= num_tokens)", "gather/out-of-bounds"),
+        ("mqa_logits", "key[:, None] >= window_start[None, :]", "(key[:, None] > window_start[None, :])", "prefill"),
+        ("paged_mqa_logits", "position < length", "(position <= length)", "paged_logits"),
+        ("indexer", "decode_end + prefill.ks.shape[0]", "(decode_end - prefill.ks.shape[0])", "topk/metamorphic"),
+    ],
+)
+def test_a_mutant_is_found(file, old, new, signature):
+    result = Examiner(Budget(cases=100)).examine(mutant_with(file, old, new))
+    assert result.fate == "killed"
+    assert result.signature.startswith(signature)
+
+
+def test_an_equivalent_mutant_survives():
+    mutant = next(m for m in enumerate_mutants() if m.id in equivalent())
+    assert Examiner(Budget(cases=10)).examine(mutant).fate == "survived"
+
+
+class Sleeping:
+    def examine(self, _mutant):
+        time.sleep(1000)
+
+
+class Failing:
+    def examine(self, _mutant):
+        raise RuntimeError("a bug of ours")
+
+
+def serving(examiner):
+    """What a forked worker does, with another examiner."""
+
+    def serve(connection, budget):
+        workers.Examiner = lambda _budget: examiner
+        workers._serve(connection, budget)
+
+    return serve
+
+
+def test_a_mutant_that_hangs_is_stopped(monkeypatch):
+    monkeypatch.setattr(workers, "GRACE", 0.1)
+    worker = Worker(Budget(seconds=0.1), serve=serving(Sleeping()), method="fork")
+    result = worker.examine(enumerate_mutants()[0])
+    worker.stop()
+    assert result.fate == "hang"
+
+
+def test_a_failure_of_the_examination_is_no_kill():
+    worker = Worker(Budget(), serve=serving(Failing()), method="fork")
+    with pytest.raises(ExaminationError, match="a bug of ours"):
+        worker.examine(enumerate_mutants()[0])
+    worker.stop()
+
+
+def test_the_score_leaves_out_equivalent_mutants():
+    same = next(m for m in enumerate_mutants() if m.id in equivalent())
+    gap = next(m for m in enumerate_mutants() if m.id in gaps())
+    plain = next(m for m in enumerate_mutants() if m.id not in equivalent() | gaps())
+    report = Report([Result(same, "survived"), Result(gap, "survived"), Result(plain, "killed")])
+    assert report.score == 0.5
+    assert gap.id in report.as_text()
+    assert same.id not in report.as_text()
+    assert "listed as equivalent" in Report([Result(same, "killed")]).as_text()
+
+
+def test_words_choose_mutants():
+    assert {m.operator for m in chosen(["loop"])} == {"loop"}
+    assert {m.file for m in chosen(["gather"])} == {"kernels/gather.py"}
+    with pytest.raises(ValueError, match="no mutant, operator or kernel file is called 'nix'"):
+        mutate(["nix"])
