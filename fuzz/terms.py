@@ -17,12 +17,14 @@ class Promises:
 
     `gather_padding`: what gathered rows beyond the last sequence hold. `hidden_logits`: what logits outside a row's
     window hold. `nonfinite`: what becomes of NaN and infinities: anything that stays where they are, or what Triton's
-    operators make of them on a GPU (fuzz/nonfinite.py).
+    operators make of them on a GPU (fuzz/nonfinite.py). `dot_rows`: the rows of the tl.dot of every logits kernel,
+    where each scores a whole head_dim by one tl.dot and nothing else: on a known matrix unit its bits are known.
     """
 
     gather_padding: Padding = "zeros"
     hidden_logits: Hidden = "minus-infinity"
     nonfinite: NonFinite = "contained"
+    dot_rows: int | None = None
 
 
 @dataclass(frozen=True)

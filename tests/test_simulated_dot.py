@@ -104,6 +104,18 @@ def test_the_built_in_kernels_stay_well_within_the_bound(dot: str, seed: int) ->
     assert 0 < max(outcome.ratios.values()) < 0.5
 
 
+@pytest.mark.parametrize(
+    ("dot", "tier", "without_shape"), [("ieee", "T3", "T3"), ("sm90", "T1", "T2"), ("cdna3", "T1", "T3")]
+)
+def test_the_device_knows_the_bits_of_dots_whose_shape_is_promised(dot: str, tier: str, without_shape: str) -> None:
+    assert paged_mqa_logits.KEYS == builtin().promises.dot_rows == mqa_logits.KEYS
+    silent = replace(builtin(), promises=replace(builtin().promises, dot_rows=None))
+    for implementation, expected in ((builtin(), tier), (silent, without_shape)):
+        outcome = run(case(0), implementation, LockstepDevice(dot), LOGITS)
+        assert outcome.findings == []
+        assert set(outcome.tiers.values()) == {expected}
+
+
 def test_another_unit_s_bits_are_noticed() -> None:
     """HMMA where QGMMA is expected, as a kernel with a smaller tile would have it."""
     sample = case(0)

@@ -9,6 +9,7 @@ from torch import Tensor
 from indexfuzz.devices.base import Session, Trespass
 from indexfuzz.lockstep import Coverage, Lockstep, UnsupportedFeature
 from indexfuzz.reference.arithmetic import DOT_UNITS, PRESETS, Arithmetic
+from indexfuzz.simulated_dot import simulated_dot
 from indexfuzz.terms import Promises, Terms
 
 ARITHMETIC = {
@@ -61,5 +62,7 @@ class LockstepDevice:
             yield LockstepSession(machine)
 
     def terms(self, promises: Promises) -> Terms:
-        """Scalar arithmetic is IEEE; with the model of a matrix unit the bits of every dot are known."""
-        return Terms(promises, ARITHMETIC[self.dot])
+        """Scalar arithmetic is IEEE; the bits of a dot are known where it is a matrix unit's and of known shape."""
+        if self.dot == "ieee" or promises.dot_rows is None:
+            return Terms(promises, ARITHMETIC[self.dot])
+        return Terms(promises, ARITHMETIC[self.dot], simulated_dot(self.dot, promises.dot_rows))

@@ -56,7 +56,7 @@ def builtin() -> Implementation:
             "topk": indexer.topk,
         },
         BuiltinContract(),
-        Promises(nonfinite="triton"),
+        Promises(nonfinite="triton", dot_rows=mqa_logits.KEYS),
     )
 
 
