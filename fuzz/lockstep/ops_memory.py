@@ -20,7 +20,8 @@ class MemoryOps(Context):
         element = pointer.ty.element
         if element is None or isinstance(element, BlockType):
             raise self.unsupported("arithmetic on a pointer to a block")
-        data = pointer.data + offset.data.astype(np.int64, copy=False) * element.itemsize
+        distance = offset.data.astype(np.int64, copy=False)
+        data = pointer.data + (distance if element.itemsize == 1 else distance * element.itemsize)
         result = self._joined(pointer, offset, data)
         result.allocation, result.argument, result.base = pointer.allocation, pointer.argument, pointer.base
         return result
