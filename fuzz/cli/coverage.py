@@ -1,14 +1,14 @@
-"""Mask coverage of a campaign, as data for scripts and as a listing of the kernels' source."""
+"""Mask coverage of a campaign: switching it on, and a listing of the kernels' source."""
 
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from indexfuzz.cli.common import InputError
 from indexfuzz.under_test import UnderTest
 
 if TYPE_CHECKING:
-    from indexfuzz.lockstep import Coverage
+    from indexfuzz.devices.base import MaskCoverage
 
 LEGEND = """\
 T, F, M: in some program the mask was all true (the branch taken), all false (skipped), mixed; - : never; U: no mask.
@@ -16,7 +16,7 @@ T, F, M: in some program the mask was all true (the branch taken), all false (sk
 """
 
 
-def covering(target: UnderTest) -> "tuple[UnderTest, Coverage]":
+def covering(target: UnderTest) -> "tuple[UnderTest, MaskCoverage]":
     """The same under test, and what accumulates its coverage.
 
     Raises InputError where the device cannot see masks.
@@ -31,17 +31,7 @@ def covering(target: UnderTest) -> "tuple[UnderTest, Coverage]":
     return replace(target, device=device), coverage
 
 
-def coverage_data(coverage: "Coverage") -> dict[str, Any]:
-    """The coverage as plain JSON data."""
-    return {
-        "coverage": [
-            {"file": o.file, "line": o.line, "kind": o.kind, "seen": sorted(o.states), "missing": o.missing}
-            for o in coverage.operations()
-        ]
-    }
-
-
-def write_listing(coverage: "Coverage", path: Path) -> None:
+def write_listing(coverage: "MaskCoverage", path: Path) -> None:
     """Write the source of every kernel that ran, each line after what was seen on it.
 
     Raises InputError where the file cannot be written.

@@ -23,7 +23,7 @@ from indexfuzz.cli.common import (
     default_corpus,
     under_test,
 )
-from indexfuzz.cli.coverage import coverage_data, covering, write_listing
+from indexfuzz.cli.coverage import covering, write_listing
 from indexfuzz.corpus import STAGES
 from indexfuzz.options import parse_shard
 from indexfuzz.presets import PRESETS
@@ -135,7 +135,7 @@ def run(
         summary.interrupted = False
     if as_json:
         data = as_data(summary, progress.saved, settings, target)
-        typer.echo(json.dumps(data | (coverage_data(covered) if covered else {}), indent=1))
+        typer.echo(json.dumps(data | ({"coverage": covered.as_data()} if covered else {}), indent=1))
     else:
         print_summary(summary, progress.saved, target, console())
         if covered:

@@ -1,12 +1,8 @@
 """Where kernels run: `open_device` by name; lockstep imports no GPU runtime, cuda no executor."""
 
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
-from indexfuzz.devices.base import Device, DeviceError
-
-if TYPE_CHECKING:
-    from indexfuzz.lockstep import Coverage
+from indexfuzz.devices.base import Device, DeviceError, MaskCoverage
 
 DEVICES = ("lockstep", "interpreter", "cuda")
 
@@ -27,7 +23,7 @@ def open_device(name: str) -> Device:
     raise DeviceError(f"no device {name!r}; choose one of {', '.join(DEVICES)}")
 
 
-def covering(device: Device) -> "tuple[Device, Coverage]":
+def covering(device: Device) -> tuple[Device, MaskCoverage]:
     """The same device, and what accumulates the mask coverage of the kernels that run on it.
 
     Raises DeviceError for a device that cannot see masks.

@@ -2,7 +2,7 @@
 
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 from torch import Tensor
 
@@ -35,6 +35,22 @@ class Session(Protocol):
 
     def trespasses(self) -> list[Trespass]:
         """What was noticed since the last call."""
+
+
+class MaskCoverage(Protocol):
+    """Which masks and branches of the kernels' source were true, false and mixed, over everything that ran."""
+
+    def as_data(self) -> list[dict[str, Any]]:
+        """File, line, kind, states seen and what is missing of every operation, as plain JSON data."""
+
+    def report(self) -> str:
+        """A count, and a table of what is missing."""
+
+    def files(self) -> list[str]:
+        """The source files of the kernels that ran."""
+
+    def listing(self, file: str) -> str:
+        """The source of a file, each line after what was seen on it."""
 
 
 class Device(Protocol):

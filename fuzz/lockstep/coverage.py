@@ -9,7 +9,7 @@ from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from indexfuzz.lockstep.source import Site
 from indexfuzz.lockstep.values import Mask
@@ -94,6 +94,13 @@ class Coverage:
     def operations(self) -> list[Operation]:
         """Every operation that ran, by file, line and kind."""
         return [Operation(*key, frozenset(states), key in self.wide) for key, states in sorted(self.seen.items())]
+
+    def as_data(self) -> list[dict[str, Any]]:
+        """The operations as plain JSON data."""
+        return [
+            {"file": o.file, "line": o.line, "kind": o.kind, "seen": sorted(o.states), "missing": o.missing}
+            for o in self.operations()
+        ]
 
     def report(self) -> str:
         """A count, and a table of the operations of which something was never seen."""
