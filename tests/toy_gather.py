@@ -17,7 +17,9 @@ class Contract:
     """Whatever the reference can do."""
 
     def outside(self, stage: str, case: Case) -> str | None:
-        """SHUFFLE needs whole tiles."""
+        """One scale per token; SHUFFLE needs whole tiles."""
+        if case.model.quant_group != case.model.head_dim:
+            return "several scales per token"
         shuffled = page_layout.resolve(case.cache.layout, case.cache.block_size) == "shuffle"
         whole = case.cache.block_size % 16 == 0 and case.model.head_dim % 16 == 0
         return "cut tiles" if shuffled and not whole else None
