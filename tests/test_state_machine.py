@@ -110,11 +110,15 @@ def test_freed_pages_are_used_again(reference_with, pytorch_device):
     assert pool.sequences[1].length == 50
 
 
-def machine_on(make, device, monkeypatch):
+MANY = settings(FEW, max_examples=600)
+"""Enough that whether a bug is found does not hang on the seed."""
+
+
+def machine_on(make, device, monkeypatch, examples=FEW):
     """Run the state machine on an implementation that `make` makes anew for every run."""
     monkeypatch.setattr(target, "under_test", lambda: UnderTest(make(), device, "planted"))
     monkeypatch.setattr(target, "known", frozenset)
-    run_state_machine_as_test(target.PagedCacheMachine, settings=FEW)
+    run_state_machine_as_test(target.PagedCacheMachine, settings=examples)
 
 
 def test_the_machine_is_silent_on_the_reference(reference_with, pytorch_device, monkeypatch):
@@ -123,7 +127,7 @@ def test_the_machine_is_silent_on_the_reference(reference_with, pytorch_device, 
 
 def test_the_machine_finds_the_stale_page_and_shrinks_it(reference_with, pytorch_device, monkeypatch):
     with pytest.raises(FindingError) as error:
-        machine_on(lambda: reference_with(gather=Remembers()), pytorch_device, monkeypatch)
+        machine_on(lambda: reference_with(gather=Remembers()), pytorch_device, monkeypatch, MANY)
     assert error.value.finding.signature.startswith("gather/")
     steps = error.value.finding.detail.split("; after ")[1]
     assert steps.count("gather") == 2
