@@ -24,7 +24,7 @@ Fate = Literal["killed", "hang", "survived", "unsupported"]
 
 @dataclass(frozen=True)
 class Budget:
-    """What is spent on a mutant: `cases` drawn from `seed`, of which those that do not reach its stage cost nothing."""
+    """What is spent on a mutant: CPU seconds, and cases drawn from `seed`; those beside its stage cost nothing."""
 
     cases: int = 300
     seconds: float = 60.0
@@ -75,7 +75,7 @@ class Examiner:
 
     def examine(self, mutant: Mutant) -> Result:
         """Run a mutant until it is killed or the budget is spent."""
-        started = time.monotonic()
+        started = time.process_time()
         clean = original(mutant)
         try:
             subject = planted(mutant)
@@ -83,7 +83,7 @@ class Examiner:
             return Result(mutant, "killed", signature="import", detail=f"{type(error).__name__}: {error}")
         tried, unsupported = 0, ""
         for case in self._cases():
-            if time.monotonic() - started > self._budget.seconds:
+            if time.process_time() - started > self._budget.seconds:
                 break
             tried += 1
             if not subject.is_reached_by(case):
@@ -94,10 +94,10 @@ class Examiner:
                 unsupported = str(error)
                 continue
             if finding and clean.first(case, self._device) is None:
-                seconds = time.monotonic() - started
+                seconds = time.process_time() - started
                 return Result(mutant, "killed", tried, seconds, finding.signature, finding.detail, case.id)
         fate: Fate = "unsupported" if unsupported else "survived"
-        return Result(mutant, fate, tried, time.monotonic() - started, detail=unsupported)
+        return Result(mutant, fate, tried, time.process_time() - started, detail=unsupported)
 
     def _cases(self) -> Iterator[Case]:
         for number in range(self._budget.cases):

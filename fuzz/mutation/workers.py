@@ -2,6 +2,7 @@
 
 import multiprocessing
 import queue
+import signal
 import threading
 import traceback
 from collections.abc import Callable, Sequence
@@ -12,7 +13,10 @@ from indexfuzz.mutation.examine import Budget, Examiner, Result
 from indexfuzz.mutation.mutants import Mutant
 
 GRACE = 30.0
-"""Seconds beyond the budget of a mutant, for one slow case and for the import of torch."""
+"""CPU seconds beyond the budget of a mutant, for one slow case and for what is imported late."""
+
+PATIENCE = 20
+"""Wall seconds for each of those: a machine that has other things to do is not taken for a mutant that hangs."""
 
 
 Serve = Callable[[Connection, Budget], None]
@@ -25,10 +29,14 @@ def _serve(connection: Connection, budget: Budget) -> None:
     torch.set_num_threads(1)
     examiner = Examiner(budget)
     while (mutant := connection.recv()) is not None:
+        # A mutant that spins ends the process: the signal has no handler.
+        signal.setitimer(signal.ITIMER_PROF, budget.seconds + GRACE)
         try:
-            connection.send(examiner.examine(mutant))
+            answer: Result | str = examiner.examine(mutant)
         except Exception:  # noqa: BLE001 - an error of ours, to be raised in the parent
-            connection.send(traceback.format_exc())
+            answer = traceback.format_exc()
+        signal.setitimer(signal.ITIMER_PROF, 0)
+        connection.send(answer)
 
 
 class ExaminationError(Exception):
@@ -54,14 +62,14 @@ class Worker:
         theirs.close()
 
     def examine(self, mutant: Mutant) -> Result:
-        """The fate of a mutant; `hang` when no answer comes within the budget and GRACE, or it kills its process.
+        """The fate of a mutant; `hang` when it takes more CPU time than the budget and GRACE, or kills its process.
 
         Raises ExaminationError when it is the examination that fails.
         """
         self._connection.send(mutant)
         why = "no answer in time"
         try:
-            if self._connection.poll(self._budget.seconds + GRACE):
+            if self._connection.poll((self._budget.seconds + GRACE) * PATIENCE):
                 answer = self._connection.recv()
                 if isinstance(answer, Result):
                     return answer

@@ -55,6 +55,12 @@ class Sleeping:
         time.sleep(1000)
 
 
+class Spinning:
+    def examine(self, _mutant):
+        while True:
+            pass
+
+
 class Failing:
     def examine(self, _mutant):
         raise RuntimeError("a bug of ours")
@@ -70,9 +76,11 @@ def serving(examiner):
     return serve
 
 
-def test_a_mutant_that_hangs_is_stopped(monkeypatch):
+@pytest.mark.parametrize(("examiner", "patience"), [(Sleeping(), 1), (Spinning(), 1000)])
+def test_a_mutant_that_hangs_is_stopped(monkeypatch, examiner, patience):
     monkeypatch.setattr(workers, "GRACE", 0.1)
-    worker = Worker(Budget(seconds=0.1), serve=serving(Sleeping()), method="fork")
+    monkeypatch.setattr(workers, "PATIENCE", patience)
+    worker = Worker(Budget(seconds=0.1), serve=serving(examiner), method="fork")
     result = worker.examine(enumerate_mutants()[0])
     worker.stop()
     assert result.fate == "hang"
