@@ -19,5 +19,6 @@ def load(name: str) -> Implementation:
         raise ImplementationError(f"module:{name} cannot be imported: {type(error).__name__}: {error}") from error
     implementation = getattr(module, "implementation", None)
     if not isinstance(implementation, Implementation):
-        raise ImplementationError(f"module:{name} must define `implementation`, an indexfuzz.Implementation")
+        wanted = f"{Implementation.__module__}.{Implementation.__name__}"
+        raise ImplementationError(f"module:{name} must define `implementation`, an instance of {wanted}")
     return implementation
