@@ -4,8 +4,6 @@ Every stage is judged on the inputs that the implementation itself gave it, so o
 that the implementation lacks, refuses or gets wrong is filled in by the reference, and the later ones are still judged.
 """
 
-from dataclasses import dataclass, field
-
 from torch import Tensor
 
 from indexfuzz import nonfinite
@@ -14,24 +12,9 @@ from indexfuzz.case import Case
 from indexfuzz.devices.base import Device, Session, UnsupportedKernelError
 from indexfuzz.finding import Finding
 from indexfuzz.implementations.base import Implementation, ImplementationError, StageFunction
+from indexfuzz.outcome import Outcome
 from indexfuzz.stages import STAGES, Call, MalformedResultError, Stage
 from indexfuzz.step import Step, materialise
-
-
-@dataclass
-class Outcome:
-    """What one case showed.
-
-    `stages` ran; `outside` maps those that did not to why the contract excludes them; `ratios` holds, for each stage
-    with a bound, the largest error as a share of what was allowed, and `tiers` the oracle that set the bound.
-    """
-
-    case: Case
-    findings: list[Finding] = field(default_factory=list)
-    stages: list[str] = field(default_factory=list)
-    outside: dict[str, str] = field(default_factory=dict)
-    ratios: dict[str, float] = field(default_factory=dict)
-    tiers: dict[str, str] = field(default_factory=dict)
 
 
 def run(case: Case, implementation: Implementation, device: Device, only: frozenset[str] = frozenset()) -> Outcome:

@@ -4,11 +4,10 @@ import time
 from collections.abc import Callable
 
 from indexfuzz.case import Case
-from indexfuzz.devices.base import Device, UnsupportedKernelError
-from indexfuzz.differential import run
+from indexfuzz.devices.base import UnsupportedKernelError
 from indexfuzz.finding import Finding
-from indexfuzz.implementations.base import Implementation
 from indexfuzz.reductions import REDUCTIONS
+from indexfuzz.subject import Subject
 
 
 class NotFailingError(Exception):
@@ -17,8 +16,7 @@ class NotFailingError(Exception):
 
 def minimise(
     case: Case,
-    implementation: Implementation,
-    device: Device,
+    subject: Subject,
     signature: str,
     *,
     seconds: float = 30.0,
@@ -29,10 +27,10 @@ def minimise(
     Every reduction is tried again from the start after each success, until none succeeds or `seconds` are over;
     the result depends on nothing else. Raises NotFailingError when the case given does not show the signature.
     """
-    search = Search(implementation, device, signature, time.monotonic() + seconds)
+    search = Search(subject, signature, time.monotonic() + seconds)
     finding = search.finding(case)
     if finding is None:
-        raise NotFailingError(f"case {case.id} does not show {signature} on {implementation.name}")
+        raise NotFailingError(f"case {case.id} does not show {signature} on {subject.facts.name}")
     smaller: Case | None = case
     while smaller is not None:
         case = smaller
@@ -44,9 +42,8 @@ def minimise(
 class Search:
     """Remembers which cases were tried, and when to stop."""
 
-    def __init__(self, implementation: Implementation, device: Device, signature: str, deadline: float) -> None:
-        self._implementation = implementation
-        self._device = device
+    def __init__(self, subject: Subject, signature: str, deadline: float) -> None:
+        self._subject = subject
         self._signature = signature
         self._deadline = deadline
         self._tried: dict[str, Finding | None] = {}
@@ -59,7 +56,7 @@ class Search:
 
     def _look(self, case: Case) -> Finding | None:
         try:
-            findings = run(case, self._implementation, self._device).findings
+            findings = self._subject.ask(case, self._signature).findings
         except UnsupportedKernelError:
             return None
         return next((f for f in findings if f.signature == self._signature), None)

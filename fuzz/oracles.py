@@ -10,12 +10,12 @@ from functools import partial
 from indexfuzz import differential, nonfinite, repeat
 from indexfuzz.case import Case
 from indexfuzz.devices.base import Device
-from indexfuzz.differential import Outcome
 from indexfuzz.implementations.base import Implementation
 from indexfuzz.metamorphic import runner
 from indexfuzz.metamorphic.catalogue import COMPILED, RELATIONS
 from indexfuzz.metamorphic.containment import CONTAINED
 from indexfuzz.metamorphic.relation import Relation
+from indexfuzz.outcome import Outcome
 from indexfuzz.rng import derive
 
 Oracle = Callable[[Case, Implementation, Device, frozenset[str]], Outcome]

@@ -86,20 +86,21 @@ class CorpusCase(pytest.Item):
         from indexfuzz.target import known, under_test  # noqa: PLC0415
 
         entry, target = load(self.path), under_test()
-        result = replay(entry, target)
-        expected = entry.signatures(target.implementation.name) if entry.status == "open" else frozenset()
+        name = target.subject.facts.name
+        result = replay(entry, target.subject)
+        expected = entry.signatures(name) if entry.status == "open" else frozenset()
         command = f"again: {target.command('replay', self.path)}"
         if result.status in FAILING:
             found = {finding.signature for finding in result.findings}
             if found & expected and found <= expected | known():
                 pytest.xfail(f"open: {', '.join(sorted(found))}")
             lines = [f"{finding.signature}: {finding.detail}" for finding in result.findings]
-            raise CorpusFailureError("\n  ".join([f"{result.status} on {target.implementation.name}", *lines, command]))
+            raise CorpusFailureError("\n  ".join([f"{result.status} on {name}", *lines, command]))
         if result.status == "ERROR":
             pytest.skip(result.message)
         if expected:
             raise CorpusFailureError(
-                f"FIXED on {target.implementation.name}: it no longer shows {', '.join(sorted(expected))}; "
+                f"FIXED on {name}: it no longer shows {', '.join(sorted(expected))}; "
                 f'change its status from "open" to "fixed" or "guard"\n  {command}'
             )
 

@@ -16,10 +16,10 @@ from indexfuzz.case import Case
 from indexfuzz.checks import memory
 from indexfuzz.checks.mismatch import Mismatch
 from indexfuzz.devices.base import Device, UnsupportedKernelError
-from indexfuzz.differential import Outcome
 from indexfuzz.finding import Finding
 from indexfuzz.implementations.base import Implementation, StageFunction
 from indexfuzz.judges import Verdict
+from indexfuzz.outcome import Outcome
 from indexfuzz.promised import defined_after, determined
 from indexfuzz.stages import Call, Stage
 from indexfuzz.step import Step

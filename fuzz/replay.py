@@ -5,10 +5,10 @@ from typing import TYPE_CHECKING, Literal
 
 from indexfuzz.corpus import WHOLE, Entry
 from indexfuzz.finding import Finding
-from indexfuzz.under_test import UnderTest
 
-if TYPE_CHECKING:
-    from indexfuzz.differential import Outcome
+if TYPE_CHECKING:  # these import torch
+    from indexfuzz.outcome import Outcome
+    from indexfuzz.subject import Subject
 
 Status = Literal["FIXED", "STILL FAILS", "CHANGED", "PASSES", "ERROR"]
 FAILING: frozenset[Status] = frozenset({"STILL FAILS", "CHANGED"})
@@ -27,14 +27,18 @@ class Replay:
     message: str = ""
 
 
-def replay(entry: Entry, target: UnderTest) -> Replay:
-    """Run an entry's case on an implementation and compare with what the entry says."""
+def replay(entry: Entry, subject: "Subject") -> Replay:
+    """Put an entry's case to a subject again and compare with what the entry says.
+
+    What the entry shows is asked first, and where that is gone, everything: silence is no fix.
+    """
     from indexfuzz.devices.base import UnsupportedKernelError  # noqa: PLC0415 - imports torch
-    from indexfuzz.differential import run  # noqa: PLC0415
     from indexfuzz.implementations.base import ImplementationError  # noqa: PLC0415
 
     try:
-        outcome = run(entry.case, target.implementation, target.device)
+        outcome = subject.ask(entry.case, entry.finding.signature) if entry.finding else subject.run(entry.case)
+        if entry.finding and not outcome.findings:
+            outcome = subject.run(entry.case)
     except UnsupportedKernelError as error:
         return Replay("ERROR", message=f"the device cannot run it: {error}")
     except ImplementationError as error:
@@ -44,18 +48,18 @@ def replay(entry: Entry, target: UnderTest) -> Replay:
         return Replay("STILL FAILS", findings)
     if findings:
         return Replay("CHANGED", findings)
-    if untested := _untested(entry, outcome, target):
+    if untested := _untested(entry, outcome, subject):
         return Replay("ERROR", message=untested)
     return Replay("FIXED" if entry.status == "open" else "PASSES")
 
 
-def _untested(entry: Entry, outcome: "Outcome", target: UnderTest) -> str:
+def _untested(entry: Entry, outcome: "Outcome", subject: "Subject") -> str:
     """Why a run without findings says nothing about the entry; empty when it does say something."""
-    stage, name = entry.stage, target.implementation.name
+    stage, name = entry.stage, subject.facts.name
     if stage in outcome.stages or stage == WHOLE:
         return ""
     if stage in outcome.outside:
         return f"outside the contract of {name}: {outcome.outside[stage]}"
-    if stage not in target.implementation.stages:
+    if stage not in subject.facts.stages:
         return f"{name} has no stage {stage}"
     return f"the case does not reach the stage {stage}"

@@ -19,6 +19,7 @@ from indexfuzz.differential import run
 from indexfuzz.implementations.base import Implementation
 from indexfuzz.repro_source import kernel_source
 from indexfuzz.stages import STAGES
+from indexfuzz.subject import InProcess
 from indexfuzz.under_test import UnderTest
 
 RESULTS = {
@@ -77,7 +78,7 @@ def _copy(value: Any) -> Any:
     return torch.empty_strided(value.shape, value.stride(), dtype=value.dtype).copy_(value)
 
 
-def script(entry: Entry, target: UnderTest) -> str:
+def script(entry: Entry, target: UnderTest[InProcess]) -> str:
     """The text of the script.
 
     Raises ReproError when the entry has no finding, its inputs are too large, or the kernel cannot be had alone.
@@ -88,7 +89,7 @@ def script(entry: Entry, target: UnderTest) -> str:
     source = kernel_source(target, stage, entry.case)
     call = 1 if entry.finding.signature.startswith("topk/") and "paged" in entry.finding.signature else 0
     recorder = _Recorder(next(s.reference for s in STAGES if s.name == stage))
-    run(entry.case, Implementation("recorder", {stage: recorder.recording(stage)}), target.device)
+    run(entry.case, Implementation("recorder", {stage: recorder.recording(stage)}), target.subject.device)
     if not recorder.given:
         raise ReproError(f"the case does not reach the stage {stage}")
     call = min(call, len(recorder.given) - 1)
@@ -101,7 +102,7 @@ def script(entry: Entry, target: UnderTest) -> str:
     helpers = "".join(text for word, text in (("unpack(", UNPACK), ("strided(", STRIDED)) if word in body)
     story = textwrap.fill(f"{entry.finding.signature}: {entry.finding.detail}", 110)
     return (
-        f'"""{target.implementation.name}, stage {stage}.\n\n{_quotable(story)}\n\n'
+        f'"""{target.subject.facts.name}, stage {stage}.\n\n{_quotable(story)}\n\n'
         f"Needs torch, triton and {source.needs}. Runs on a GPU, or else in Triton's interpreter.\n"
         f'"""\n\n{_imports(body + source.code)}\n'
         'DEVICE = "cuda" if torch.cuda.is_available() else "cpu"\n'

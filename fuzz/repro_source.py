@@ -7,6 +7,7 @@ from typing import Any
 
 from indexfuzz.case import Case
 from indexfuzz.implementations.base import ImplementationError
+from indexfuzz.subject import InProcess
 from indexfuzz.under_test import UnderTest
 
 VLLM_FILE = "vllm/v1/attention/ops/rocm_aiter_mla_sparse.py"
@@ -31,25 +32,26 @@ class KernelSource:
     needs: str
 
 
-def kernel_source(target: UnderTest, stage: str, case: Case) -> KernelSource:
+def kernel_source(target: UnderTest[InProcess], stage: str, case: Case) -> KernelSource:
     """Lines of Python that define `kernel`, the stage function of what is under test.
 
     Raises ImplementationError when the stage cannot be called without the fuzzer around it.
     """
-    function = target.implementation.stages.get(stage)
+    name, faults = target.subject.facts.name, target.setup.faults
+    function = target.subject.implementation.stages.get(stage)
     if function is None:
-        raise ImplementationError(f"{target.implementation.name} has no stage {stage}")
-    if target.faults:
+        raise ImplementationError(f"{name} has no stage {stage}")
+    if faults:
         return KernelSource(
-            f"from indexfuzz.faults import plant\n\nkernel = plant({target.faults!r}).stages[{stage!r}]\n", "indexfuzz"
+            f"from indexfuzz.faults import plant\n\nkernel = plant({faults!r}).stages[{stage!r}]\n", "indexfuzz"
         )
-    scheme, _, path = target.spec.partition(":")
+    scheme, _, path = target.setup.spec.partition(":")
     if scheme == "vllm":
         return _vllm(path, stage, case)
-    module, name = getattr(function, "__module__", ""), getattr(function, "__qualname__", "")
-    if not module or not name.isidentifier():
-        raise ImplementationError(f"{target.implementation.name} runs the stage {stage} through its adapter only")
-    return KernelSource(f"from {module} import {name} as kernel\n", module.partition(".")[0])
+    module, word = getattr(function, "__module__", ""), getattr(function, "__qualname__", "")
+    if not module or not word.isidentifier():
+        raise ImplementationError(f"{name} runs the stage {stage} through its adapter only")
+    return KernelSource(f"from {module} import {word} as kernel\n", module.partition(".")[0])
 
 
 def _vllm(path: str, stage: str, case: Case) -> KernelSource:

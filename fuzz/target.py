@@ -15,11 +15,10 @@ from hypothesis import HealthCheck, seed, settings
 
 from indexfuzz.case import Case
 from indexfuzz.corpus import known_signatures
-from indexfuzz.differential import run
 from indexfuzz.finding import error_for
-from indexfuzz.narrowing import narrowed
 from indexfuzz.options import Options, present
-from indexfuzz.under_test import UnderTest, put_under_test
+from indexfuzz.subject import InProcess
+from indexfuzz.under_test import Setup, UnderTest, put_under_test
 
 SLOW_IS_FINE = (HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.filter_too_much)
 
@@ -41,7 +40,7 @@ class _Clock:
         return seconds is not None and not self.has_failed and time.monotonic() - self.started > seconds
 
 
-def under_test() -> UnderTest:
+def under_test() -> UnderTest[InProcess]:
     """What the options name, opened once.
 
     Raises SetupError when it is not to be had.
@@ -50,9 +49,9 @@ def under_test() -> UnderTest:
 
 
 @cache
-def _opened(options: Options) -> UnderTest:
+def _opened(options: Options) -> UnderTest[InProcess]:
     torch.set_num_threads(1)
-    return put_under_test(options.implementation, options.device, options.faults)
+    return put_under_test(Setup(options.implementation, options.device, options.faults))
 
 
 def known() -> frozenset[str]:
@@ -62,7 +61,7 @@ def known() -> frozenset[str]:
 
 @cache
 def _known(options: Options) -> frozenset[str]:
-    return known_signatures(options.corpus, _opened(options).implementation.name)
+    return known_signatures(options.corpus, _opened(options).subject.facts.name)
 
 
 def target(test: Callable[..., None]) -> Callable[..., None]:
@@ -93,11 +92,11 @@ def check(case: Case, only: frozenset[str] = frozenset()) -> None:
     clock = _clocks.setdefault(only, _Clock())
     if clock.is_over(options.seconds):
         return
-    tested = under_test()
-    if case.model.fp8 not in tested.device.formats:
+    subject = under_test().subject
+    if case.model.fp8 not in subject.facts.formats:
         return
-    case = narrowed(case, tested.implementation)
-    outcome = run(case, tested.implementation, tested.device, only)
+    case = subject.narrowed(case)
+    outcome = subject.run(case, only)
     for finding in outcome.findings:
         if finding.signature not in known():
             clock.has_failed = True

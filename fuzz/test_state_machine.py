@@ -40,16 +40,16 @@ class PagedCacheMachine(RuleBasedStateMachine):
     )
     def start(self, block_size: int, **cache_or_model: Any) -> None:
         """An empty pool."""
-        tested = under_test()
+        subject = under_test().subject
         scale_fmt = cache_or_model.pop("scale_fmt")
         case = Case().replace(
             model={"num_heads": 2, "scale_fmt": scale_fmt},
             cache={"block_size": block_size, "spare_blocks": POOLS[block_size], **cache_or_model},
             batch={"max_model_len": 70},
         )
-        promise = tested.implementation.contract
+        promise = subject.implementation.contract
         if all(promise.outside(stage, case) is None for stage in ("k_quant_cache", "gather", "paged_logits")):
-            self.pool = PagedCache(case, tested.implementation, tested.device)
+            self.pool = PagedCache(case, subject.implementation, subject.device)
 
     @rule(sequence=sequences, count=counts, drawn=seeds)
     def append(self, sequence: int, count: int, drawn: int) -> None:

@@ -3,20 +3,20 @@
 import datetime as dt
 import shlex
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Generic, TypeVar
 
 from indexfuzz.case import Case
 from indexfuzz.corpus import Entry, Record, Sighting
 from indexfuzz.finding import Finding
 
 if TYPE_CHECKING:  # these import torch, and `indexfuzz --help` must not
-    from indexfuzz.devices.base import Device
-    from indexfuzz.implementations.base import Implementation
+    from indexfuzz.subject import InProcess, Subject
 
 DEFAULT_IMPLEMENTATION = "builtin"
 DEFAULT_DEVICE = "lockstep"
+
+SubjectT_co = TypeVar("SubjectT_co", bound="Subject", covariant=True)
 
 
 class SetupError(Exception):
@@ -24,12 +24,11 @@ class SetupError(Exception):
 
 
 @dataclass(frozen=True)
-class UnderTest:
-    """An implementation on a device, and the words that name both."""
+class Setup:
+    """What a user wants under test, in the words of the command line."""
 
-    implementation: "Implementation"
-    device: "Device"
-    spec: str
+    spec: str = DEFAULT_IMPLEMENTATION
+    device: str = DEFAULT_DEVICE
     faults: tuple[str, ...] = ()
 
     def command(self, name: str, file: Path) -> str:
@@ -40,9 +39,21 @@ class UnderTest:
             words += ["--impl", self.spec]
         for fault in self.faults:
             words += ["--fault", fault]
-        if self.device.name != DEFAULT_DEVICE:
-            words += ["--device", self.device.name]
+        if self.device != DEFAULT_DEVICE:
+            words += ["--device", self.device]
         return shlex.join(words)
+
+
+@dataclass(frozen=True)
+class UnderTest(Generic[SubjectT_co]):
+    """A subject, and the words that it was made from."""
+
+    subject: SubjectT_co
+    setup: Setup
+
+    def command(self, name: str, file: Path) -> str:
+        """The command line that does something with the case of a file under the same conditions."""
+        return self.setup.command(name, file)
 
     def entry(self, case: Case, finding: Finding) -> Entry:
         """A corpus entry for a finding made here and now.
@@ -50,33 +61,22 @@ class UnderTest:
         Where the bug was planted it is a guard: the kernels proper must pass, and planting it again finds it again.
         """
         record, seen = Record.of(finding), (self.sighting(),)
-        if self.faults:
-            note = f"Found with {', '.join(self.faults)} planted."
+        if self.setup.faults:
+            note = f"Found with {', '.join(self.setup.faults)} planted."
             return Entry(case=case, finding=record, status="guard", note=note, seen=seen)
         return Entry(case=case, finding=record, seen=seen)
 
     def sighting(self) -> Sighting:
         """The evidence of a finding made here and now."""
+        facts = self.subject.facts
+        date = dt.datetime.now(dt.UTC).date().isoformat()
         return Sighting(
-            implementation=self.implementation.name,
-            device=self.device.name,
-            triton=_version("triton"),
-            torch=_version("torch"),
-            date=dt.datetime.now(dt.UTC).date().isoformat(),
+            implementation=facts.name, device=facts.device, triton=facts.triton, torch=facts.torch, date=date
         )
 
 
-def _version(package: str) -> str:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return "unknown"
-
-
-def put_under_test(
-    spec: str = DEFAULT_IMPLEMENTATION, device: str = DEFAULT_DEVICE, faults: tuple[str, ...] = ()
-) -> UnderTest:
-    """Load an implementation, plant faults in it, and open a device.
+def put_under_test(setup: Setup) -> "UnderTest[InProcess]":
+    """Load an implementation, plant faults in it, and open a device, all in this process.
 
     Raises SetupError when one of them is not to be had.
     """
@@ -85,15 +85,17 @@ def put_under_test(
     from indexfuzz.devices.base import DeviceError  # noqa: PLC0415
     from indexfuzz.faults import FaultError, plant  # noqa: PLC0415
     from indexfuzz.implementations.base import ImplementationError  # noqa: PLC0415
+    from indexfuzz.subject import InProcess  # noqa: PLC0415
 
+    spec, faults = setup.spec, setup.faults
     if faults and spec != DEFAULT_IMPLEMENTATION:
         raise SetupError(f"faults are planted in the built-in kernels only, not in {spec}; leave out one of the two")
     try:
-        opened = open_device(device)
+        device = open_device(setup.device)
         implementation = plant(faults) if faults else implementations.load(spec)
     except (ImplementationError, FaultError, DeviceError) as error:
         raise SetupError(str(error)) from error
-    return UnderTest(implementation, opened, spec, faults)
+    return UnderTest(InProcess(implementation, device), setup)
 
 
 def summary_line(finding: Finding) -> str:

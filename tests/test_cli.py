@@ -7,14 +7,15 @@ from pathlib import Path
 
 import pytest
 
-from indexfuzz import cli, corpus
+from indexfuzz import cli, corpus, oracles
 from indexfuzz.campaign import loop
 from indexfuzz.case import Case
 from indexfuzz.cli.common import InputError
 from indexfuzz.cli.coverage import covering
 from indexfuzz.corpus import Entry, Record, Sighting
 from indexfuzz.finding import Finding
-from indexfuzz.under_test import UnderTest
+from indexfuzz.subject import InProcess
+from indexfuzz.under_test import Setup, UnderTest
 
 TOY = ("--impl", "module:toy_gather")
 COMMANDS = ("run", "replay", "minimize", "repro", "show", "impls", "faults", "presets", "bench")
@@ -183,7 +184,7 @@ class TestRun:
 
     def test_interrupt_ends_with_a_summary(self, indexfuzz, monkeypatch):
         monkeypatch.setenv("TOY", "right")
-        runs, run_case = [], loop.run_case
+        runs, run_case = [], oracles.run
 
         def interrupted(*arguments: object) -> object:
             runs.append(1)
@@ -191,7 +192,7 @@ class TestRun:
                 raise KeyboardInterrupt
             return run_case(*arguments)
 
-        monkeypatch.setattr(loop, "run_case", interrupted)
+        monkeypatch.setattr(oracles, "run", interrupted)
         code, out, _ = indexfuzz("run", *TOY, "--cases", 100, "--corpus", "kept")
         assert code == 0
         assert "interrupted after 4 cases" in out
@@ -225,7 +226,7 @@ class TestCoverage:
         assert "coverage" not in json.loads(indexfuzz(*self.RUN[:-1], "--json")[1])
 
     def test_needs_lockstep(self, pytorch_device):
-        target = UnderTest(None, pytorch_device, "builtin")
+        target = UnderTest(InProcess(None, pytorch_device), Setup())
         with pytest.raises(InputError, match="--coverage: device pytorch does not see masks"):
             covering(target)
 

@@ -6,6 +6,7 @@ from indexfuzz.case import Case
 from indexfuzz.minimize import NotFailingError, minimise
 from indexfuzz.reductions import REDUCTIONS
 from indexfuzz.reference import cache, paged_mqa_logits
+from indexfuzz.subject import InProcess
 
 BIG = Case().replace(
     model={"num_heads": 16, "head_dim": 128, "rope_dim": 64, "quant_group": 128, "scale_fmt": "fp32"},
@@ -26,8 +27,8 @@ def test_a_layout_bug_ends_at_one_token(reference_with, pytorch_device):
     def broken(k, cache, slot_mapping, **options):
         always_normal(k, cache, slot_mapping, **options)
 
-    implementation = reference_with(k_quant_cache=broken)
-    small, finding = minimise(BIG, implementation, pytorch_device, "k_quant_cache/layout-mismatch/cache_values")
+    subject = InProcess(reference_with(k_quant_cache=broken), pytorch_device)
+    small, finding = minimise(BIG, subject, "k_quant_cache/layout-mismatch/cache_values")
     assert finding.signature == "k_quant_cache/layout-mismatch/cache_values"
     assert len(small.lengths) == 1
     assert small.batch.tokens <= 2
@@ -41,15 +42,15 @@ def test_a_bug_of_long_contexts_keeps_its_length(reference_with, pytorch_device)
     def forgetful(logits, context_lens, **given):
         paged_mqa_logits.paged_mqa_logits(logits=logits, context_lens=context_lens.clamp_max(64), **given)
 
-    implementation = reference_with(paged_logits=forgetful)
-    small, _ = minimise(BIG, implementation, pytorch_device, "paged_logits/mask-mismatch/logits")
+    subject = InProcess(reference_with(paged_logits=forgetful), pytorch_device)
+    small, _ = minimise(BIG, subject, "paged_logits/mask-mismatch/logits")
     assert small.batch.decode == (65,)
     assert small.batch.prefill == ()
 
 
 def test_nothing_to_minimise(reference_with, pytorch_device):
     with pytest.raises(NotFailingError, match=r"does not show gather/crash"):
-        minimise(Case(), reference_with(), pytorch_device, "gather/crash/RuntimeError")
+        minimise(Case(), InProcess(reference_with(), pytorch_device), "gather/crash/RuntimeError")
 
 
 @pytest.mark.parametrize("reduction", REDUCTIONS, ids=lambda r: r.__name__)

@@ -4,19 +4,19 @@ from indexfuzz import replay as module
 from indexfuzz.case import Case
 from indexfuzz.corpus import Entry, Record
 from indexfuzz.devices.base import UnsupportedKernelError
-from indexfuzz.differential import Outcome
 from indexfuzz.finding import Finding
 from indexfuzz.implementations.base import Implementation, ImplementationError
+from indexfuzz.outcome import Outcome
 from indexfuzz.replay import replay
-from indexfuzz.under_test import UnderTest
+from indexfuzz.subject import InProcess
 
 SCALE = Finding("gather", "code-mismatch", "k_scale", "token 1 is 2, must be 1")
 CRASH = Finding("gather", "crash", "KeyError", "KeyError: 1")
 
 
 @pytest.fixture
-def target(pytorch_device):
-    return UnderTest(Implementation("toy 1.0", {"gather": print}), pytorch_device, "module:toy")
+def subject(pytorch_device):
+    return InProcess(Implementation("toy 1.0", {"gather": print}), pytorch_device)
 
 
 @pytest.mark.parametrize(
@@ -30,26 +30,26 @@ def target(pytorch_device):
         ("open", (CRASH,), "CHANGED"),
     ],
 )
-def test_status(target, monkeypatch, status, findings, expected):
+def test_status(subject, monkeypatch, status, findings, expected):
     monkeypatch.setattr("indexfuzz.differential.run", lambda case, *_: Outcome(case, list(findings), ["gather"]))
-    result = replay(Entry(case=Case(), finding=Record.of(SCALE), status=status), target)
+    result = replay(Entry(case=Case(), finding=Record.of(SCALE), status=status), subject)
     assert (result.status, result.findings) == (expected, findings)
 
 
-def test_any_finding_changes_a_guard_that_never_had_one(target, monkeypatch):
+def test_any_finding_changes_a_guard_that_never_had_one(subject, monkeypatch):
     monkeypatch.setattr("indexfuzz.differential.run", lambda case, *_: Outcome(case, [CRASH]))
-    assert replay(Entry(case=Case(), status="guard"), target).status == "CHANGED"
+    assert replay(Entry(case=Case(), status="guard"), subject).status == "CHANGED"
     monkeypatch.setattr("indexfuzz.differential.run", lambda case, *_: Outcome(case))
-    assert replay(Entry(case=Case(), status="guard"), target).status == "PASSES"
+    assert replay(Entry(case=Case(), status="guard"), subject).status == "PASSES"
 
 
 @pytest.mark.parametrize("error", [UnsupportedKernelError("no atomics"), ImplementationError("no such file")])
-def test_what_cannot_run_is_an_error(target, monkeypatch, error):
+def test_what_cannot_run_is_an_error(subject, monkeypatch, error):
     def fail(*_: object) -> None:
         raise error
 
     monkeypatch.setattr("indexfuzz.differential.run", fail)
-    result = replay(Entry(case=Case(), status="guard"), target)
+    result = replay(Entry(case=Case(), status="guard"), subject)
     assert (result.status, result.message.endswith(str(error))) == ("ERROR", True)
 
 
@@ -61,7 +61,7 @@ def test_what_cannot_run_is_an_error(target, monkeypatch, error):
         (Outcome(Case()), "rope", "toy 1.0 has no stage rope"),
     ],
 )
-def test_silence_is_no_fix(target, monkeypatch, outcome, stage, message):
+def test_silence_is_no_fix(subject, monkeypatch, outcome, stage, message):
     monkeypatch.setattr("indexfuzz.differential.run", lambda *_: outcome)
     record = Record.of(Finding(stage, "crash", "KeyError", "KeyError: 1"))
-    assert replay(Entry(case=Case(), finding=record), target) == module.Replay("ERROR", message=message)
+    assert replay(Entry(case=Case(), finding=record), subject) == module.Replay("ERROR", message=message)

@@ -11,7 +11,8 @@ from indexfuzz.corpus import Entry, Record
 from indexfuzz.finding import Finding
 from indexfuzz.implementations.base import Implementation, ImplementationError
 from indexfuzz.repro import ReproError, script
-from indexfuzz.under_test import UnderTest
+from indexfuzz.subject import InProcess
+from indexfuzz.under_test import Setup, UnderTest
 
 
 def evaluate(text: str) -> torch.Tensor:
@@ -57,7 +58,10 @@ def test_too_large_for_a_script():
 class TestRefusals:
     @pytest.fixture
     def target(self, pytorch_device):
-        return UnderTest(Implementation("toy", {"gather": len, "rope": lambda **_: None}), pytorch_device, "module:toy")
+        return UnderTest(
+            InProcess(Implementation("toy", {"gather": len, "rope": lambda **_: None}), pytorch_device),
+            Setup("module:toy"),
+        )
 
     def entry(self, stage: str) -> Entry:
         return Entry(case=Case(), finding=Record.of(Finding(stage, "crash", "KeyError", "")))

@@ -9,11 +9,12 @@ from torch import Tensor
 
 from indexfuzz.case import Case
 from indexfuzz.devices.lockstep import LockstepDevice
-from indexfuzz.differential import Outcome, run
+from indexfuzz.differential import run
 from indexfuzz.faults.planting import edited_kernels
 from indexfuzz.implementations.base import Implementation
 from indexfuzz.implementations.builtin import builtin
 from indexfuzz.kernels import mqa_logits, paged_mqa_logits
+from indexfuzz.outcome import Outcome
 from indexfuzz.reference import fp8
 from indexfuzz.reference.mqa_logits import exact_scores
 from indexfuzz.simulated_dot import simulated_dot

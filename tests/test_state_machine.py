@@ -13,7 +13,8 @@ from indexfuzz.machine import PagedCache
 from indexfuzz.reference import cache as writer
 from indexfuzz.reference import gather as gatherer
 from indexfuzz.reference import paged_mqa_logits
-from indexfuzz.under_test import UnderTest
+from indexfuzz.subject import InProcess
+from indexfuzz.under_test import Setup, UnderTest
 
 CASE = Case().replace(cache={"block_size": 16, "spare_blocks": 4}, batch={"max_model_len": 50})
 FEW = settings(
@@ -116,7 +117,7 @@ MANY = settings(FEW, max_examples=600)
 
 def machine_on(make, device, monkeypatch, examples=FEW):
     """Run the state machine on an implementation that `make` makes anew for every run."""
-    monkeypatch.setattr(target, "under_test", lambda: UnderTest(make(), device, "planted"))
+    monkeypatch.setattr(target, "under_test", lambda: UnderTest(InProcess(make(), device), Setup("planted")))
     monkeypatch.setattr(target, "known", frozenset)
     run_state_machine_as_test(target.PagedCacheMachine, settings=examples)
 

@@ -29,6 +29,7 @@ from indexfuzz.finding import Finding
 from indexfuzz.implementations.base import Implementation
 from indexfuzz.implementations.builtin import builtin
 from indexfuzz.minimize import minimise
+from indexfuzz.subject import InProcess
 
 SEEDS = (0, 1, 2, 3, 4)
 SECONDS = 60.0
@@ -86,7 +87,7 @@ def campaign_sight(implementation: Implementation, device: Device, seed: int, se
             raise _Seen
 
     with contextlib.suppress(_Seen):
-        Campaign(Settings(implementation, device, seconds=seconds, seed=seed), listen).run()
+        Campaign(Settings(InProcess(implementation, device), seconds=seconds, seed=seed), listen).run()
     return sight
 
 
@@ -109,7 +110,7 @@ def stream_sight(
 
 def is_clean(case: Case, device: Device) -> bool:
     """Whether the kernels without faults pass a case."""
-    return not run(case, builtin(), device).findings
+    return not InProcess(builtin(), device).run(case).findings
 
 
 def detect(fault: Fault, device: Device, *, seeds: tuple[int, ...] = SEEDS, seconds: float = SECONDS) -> Detection:
@@ -131,7 +132,7 @@ def detect(fault: Fault, device: Device, *, seeds: tuple[int, ...] = SEEDS, seco
 
 
 def _minimise(found: Detection, sight: Sight, implementation: Implementation, device: Device) -> None:
-    small, _ = minimise(sight.case, implementation, device, found.signature, seconds=MINIMISE_SECONDS)
+    small, _ = minimise(sight.case, InProcess(implementation, device), found.signature, seconds=MINIMISE_SECONDS)
     found.sequences = len(small.batch.decode) + len(small.batch.prefill)
     found.tokens = small.batch.tokens
 

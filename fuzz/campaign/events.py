@@ -3,8 +3,8 @@
 from dataclasses import dataclass
 
 from indexfuzz.case import Case
-from indexfuzz.differential import Outcome
 from indexfuzz.finding import Finding
+from indexfuzz.outcome import Outcome
 
 
 @dataclass(frozen=True)

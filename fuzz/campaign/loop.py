@@ -17,11 +17,9 @@ from indexfuzz.campaign.events import CaseRun, Event, Found, Known, Shrinking, U
 from indexfuzz.campaign.settings import Settings
 from indexfuzz.case import Case
 from indexfuzz.devices.base import UnsupportedKernelError
-from indexfuzz.differential import Outcome
-from indexfuzz.differential import run as run_case
 from indexfuzz.finding import Finding, FindingError, error_for
 from indexfuzz.minimize import NotFailingError, minimise
-from indexfuzz.narrowing import narrowed
+from indexfuzz.outcome import Outcome
 from indexfuzz.rng import derive
 from indexfuzz.strategies import cases
 
@@ -89,7 +87,7 @@ class Campaign:
             phases=(Phase.generate, Phase.shrink), suppress_health_check=tuple(HealthCheck), print_blob=False,
         )  # fmt: skip
         wanted = self._wanted
-        strategy = cases(preset=wanted.preset, values=wanted.values, formats=wanted.device.formats)
+        strategy = cases(preset=wanted.preset, values=wanted.values, formats=wanted.subject.facts.formats)
         test = seed(chunk_seed)(quiet(given(strategy)(self._try)))
         try:
             test()
@@ -109,12 +107,12 @@ class Campaign:
         if not self._smallest and self._is_over():
             raise _EndOfChunk
         wanted = self._wanted
-        case = narrowed(case, wanted.implementation)
+        case = wanted.subject.narrowed(case)
         if not self._smallest and case.id in self._ran:
             return
         self._ran.add(case.id)
         try:
-            outcome = run_case(case, wanted.implementation, wanted.device, wanted.only)
+            outcome = wanted.subject.run(case, wanted.only)
         except UnsupportedKernelError as error:
             self.summary.unsupported[str(error)] += 1
             self._listen(Unsupported(str(error)))
@@ -161,9 +159,7 @@ class Campaign:
     def _minimised(self, finding: Finding, case: Case) -> Found:
         wanted = self._wanted
         try:
-            small, last = minimise(
-                case, wanted.implementation, wanted.device, finding.signature, seconds=wanted.minimise_seconds
-            )
+            small, last = minimise(case, wanted.subject, finding.signature, seconds=wanted.minimise_seconds)
         except NotFailingError:
             detail = f"seen once, and not again on the same case: {finding.detail}"
             return Found(replace(finding, kind="nondeterministic", detail=detail), case)

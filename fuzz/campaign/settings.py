@@ -3,9 +3,8 @@
 from dataclasses import dataclass, field
 
 from indexfuzz.case import Regime
-from indexfuzz.devices.base import Device
-from indexfuzz.implementations.base import Implementation
 from indexfuzz.presets import Preset
+from indexfuzz.subject import Subject
 
 
 @dataclass(frozen=True)
@@ -16,8 +15,7 @@ class Settings:
     own; together with `seed` it determines every case.
     """
 
-    implementation: Implementation
-    device: Device
+    subject: Subject
     only: frozenset[str] = frozenset()
     preset: Preset | None = None
     values: tuple[Regime, ...] = ()

@@ -45,7 +45,7 @@ def minimize(
     from indexfuzz.minimize import NotFailingError, minimise  # noqa: PLC0415 - imports torch
 
     try:
-        case, finding = minimise(entry.case, target.implementation, target.device, signature, seconds=seconds)
+        case, finding = minimise(entry.case, target.subject, signature, seconds=seconds)
     except NotFailingError as error:
         raise InputError(str(error)) from error
     record, seen = Record.of(finding), (target.sighting(),)

@@ -3,13 +3,16 @@
 import os
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
 
 from indexfuzz.corpus import CorpusError, Entry, files, is_entry, load
-from indexfuzz.under_test import UnderTest, put_under_test
+from indexfuzz.under_test import Setup, UnderTest, put_under_test
+
+if TYPE_CHECKING:
+    from indexfuzz.subject import InProcess
 
 NOTHING_NEW, FINDINGS, USAGE_ERROR, INTERNAL_ERROR = 0, 1, 2, 3
 
@@ -52,7 +55,7 @@ def default_corpus() -> Path:
     return Path("corpus")
 
 
-def under_test(spec: str, device: str, faults: list[str]) -> UnderTest:
+def under_test(spec: str, device: str, faults: list[str]) -> "UnderTest[InProcess]":
     """What the options name. Triton reads TRITON_INTERPRET when it is imported, so its device needs a new process.
 
     Raises SetupError.
@@ -61,7 +64,7 @@ def under_test(spec: str, device: str, faults: list[str]) -> UnderTest:
         sys.stdout.flush()
         environment = os.environ | {"TRITON_INTERPRET": "1"}
         os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], environment)  # noqa: S606 - ourselves
-    target = put_under_test(spec, device, tuple(faults))
+    target = put_under_test(Setup(spec, device, tuple(faults)))
     import torch  # noqa: PLC0415 - takes a second, and --help needs none of it
 
     torch.set_num_threads(1)

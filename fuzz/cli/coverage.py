@@ -9,6 +9,7 @@ from indexfuzz.under_test import UnderTest
 
 if TYPE_CHECKING:
     from indexfuzz.devices.base import MaskCoverage
+    from indexfuzz.subject import InProcess
 
 LEGEND = """\
 T, F, M: in some program the mask was all true (the branch taken), all false (skipped), mixed; - : never; U: no mask.
@@ -16,7 +17,7 @@ T, F, M: in some program the mask was all true (the branch taken), all false (sk
 """
 
 
-def covering(target: UnderTest) -> "tuple[UnderTest, MaskCoverage]":
+def covering(target: "UnderTest[InProcess]") -> "tuple[UnderTest[InProcess], MaskCoverage]":
     """The same under test, and what accumulates its coverage.
 
     Raises InputError where the device cannot see masks.
@@ -25,10 +26,10 @@ def covering(target: UnderTest) -> "tuple[UnderTest, MaskCoverage]":
     from indexfuzz.devices.base import DeviceError  # noqa: PLC0415
 
     try:
-        device, coverage = devices.covering(target.device)
+        device, coverage = devices.covering(target.subject.device)
     except DeviceError as error:
         raise InputError(f"--coverage: {error}") from None
-    return replace(target, device=device), coverage
+    return replace(target, subject=replace(target.subject, device=device)), coverage
 
 
 def write_listing(coverage: "MaskCoverage", path: Path) -> None:

@@ -14,6 +14,7 @@ from indexfuzz.campaign.events import CaseRun, Event, Found, Shrinking, Unsuppor
 from indexfuzz.campaign.settings import Settings
 from indexfuzz.cli.common import InputError
 from indexfuzz.corpus import save
+from indexfuzz.subject import Subject
 from indexfuzz.under_test import UnderTest
 
 LINE_SECONDS = 10.0
@@ -32,7 +33,7 @@ class Progress:
     """
 
     def __init__(
-        self, settings: Settings, target: UnderTest, folder: Path, console: Console, *, first_only: bool
+        self, settings: Settings, target: UnderTest[Subject], folder: Path, console: Console, *, first_only: bool
     ) -> None:
         self._settings = settings
         self._target = target
@@ -50,9 +51,9 @@ class Progress:
     def __enter__(self) -> Self:
         index, of = self._settings.shard
         shard = f", shard {index} of {of}" if of > 1 else ""
-        where = f"{self._target.implementation.name} on {self._target.device.name}"
-        self._console.print(f"fuzzing {where}, seed {self._settings.seed}{shard}")
-        for note in self._target.implementation.notes:
+        facts = self._target.subject.facts
+        self._console.print(f"fuzzing {facts.name} on {facts.device}, seed {self._settings.seed}{shard}")
+        for note in facts.notes:
             self._console.print(f"  {note}")
         self._started = time.monotonic()
         self._next_line = self._started + LINE_SECONDS

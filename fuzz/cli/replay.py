@@ -2,7 +2,7 @@
 
 import json
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -23,7 +23,10 @@ from indexfuzz.cli.common import (
 from indexfuzz.corpus import CorpusError, files, load
 from indexfuzz.replay import FAILING, Replay
 from indexfuzz.replay import replay as replay_entry
-from indexfuzz.under_test import DEFAULT_DEVICE, DEFAULT_IMPLEMENTATION, UnderTest, summary_line
+from indexfuzz.under_test import DEFAULT_DEVICE, DEFAULT_IMPLEMENTATION, summary_line
+
+if TYPE_CHECKING:
+    from indexfuzz.subject import Subject
 
 STYLES = {"FIXED": "green", "PASSES": "green", "STILL FAILS": "red", "CHANGED": "yellow", "ERROR": "magenta"}
 
@@ -54,24 +57,24 @@ def replay(
     target = under_test(impl, device, faults)
     out, rows, codes = console(), [], {0}
     for path in paths:
-        result, code = _replay_file(path, target)
+        result, code = _replay_file(path, target.subject)
         codes.add(code)
         rows.append(_row(path, result))
         if not as_json:
             out.print(f"{result.status:<11}", style=STYLES[result.status], end=" ")
             out.print(f"{path}  {_explanation(result)}".rstrip())
     if as_json:
-        where = {"implementation": target.implementation.name, "device": device}
+        where = {"implementation": target.subject.facts.name, "device": device}
         typer.echo(json.dumps(where | {"cases": rows}, indent=1))
     elif not paths:
         out.print(f"no cases in {corpus or default_corpus()}")
     raise typer.Exit(FINDINGS if FINDINGS in codes else max(codes))
 
 
-def _replay_file(path: Path, target: UnderTest) -> tuple[Replay, int]:
+def _replay_file(path: Path, subject: "Subject") -> tuple[Replay, int]:
     """Replay one file; whatever goes wrong concerns this file alone."""
     try:
-        result = replay_entry(load(path), target)
+        result = replay_entry(load(path), subject)
     except CorpusError as error:
         return Replay("ERROR", message=str(error).removeprefix(f"{path}: ")), USAGE_ERROR
     except Exception as error:  # noqa: BLE001 - the other cases still count

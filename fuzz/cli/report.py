@@ -7,10 +7,11 @@ from rich.console import Console
 
 from indexfuzz.campaign.loop import Summary
 from indexfuzz.campaign.settings import Settings
+from indexfuzz.subject import Subject
 from indexfuzz.under_test import UnderTest
 
 
-def print_summary(summary: Summary, saved: dict[str, Path], target: UnderTest, console: Console) -> None:
+def print_summary(summary: Summary, saved: dict[str, Path], target: UnderTest[Subject], console: Console) -> None:
     """Print what was tried and what was found."""
     rate = summary.cases / summary.seconds if summary.seconds else 0.0
     end = "interrupted after" if summary.interrupted else "done:"
@@ -40,11 +41,11 @@ def _print_counts(console: Console, what: str, counts: dict[str, int]) -> None:
         console.print(f"  {what}: " + ", ".join(f"{name} {count}" for name, count in counts.items()))
 
 
-def as_data(summary: Summary, saved: dict[str, Path], settings: Settings, target: UnderTest) -> dict[str, Any]:
+def as_data(summary: Summary, saved: dict[str, Path], settings: Settings, target: UnderTest[Subject]) -> dict[str, Any]:
     """The summary as plain JSON data."""
     return {
-        "implementation": target.implementation.name,
-        "device": target.device.name,
+        "implementation": target.subject.facts.name,
+        "device": target.subject.facts.device,
         "seed": settings.seed,
         "shard": list(settings.shard),
         "cases": summary.cases,

@@ -116,8 +116,7 @@ def run(
 
     kept = corpus or default_corpus()
     settings = Settings(
-        target.implementation,
-        target.device,
+        target.subject,
         only=frozenset(only),
         preset=PRESETS[preset] if preset else None,
         values=tuple(regimes),  # type: ignore[arg-type]
@@ -125,7 +124,7 @@ def run(
         cases=cases,
         seed=secrets.randbelow(1 << 32) if seed is None else seed,
         shard=worker,
-        known=corpus_files.known_signatures(kept, target.implementation.name),
+        known=corpus_files.known_signatures(kept, target.subject.facts.name),
     )
     first_only = bool(faults) and seconds is None and cases is None
     progress = Progress(settings, target, out or kept, console(err=as_json), first_only=first_only)

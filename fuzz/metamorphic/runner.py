@@ -9,11 +9,11 @@ from indexfuzz.blame import location_of
 from indexfuzz.case import Case
 from indexfuzz.checks import describe
 from indexfuzz.devices.base import Device, UnsupportedKernelError
-from indexfuzz.differential import Outcome
 from indexfuzz.finding import Finding
 from indexfuzz.implementations.base import Implementation, StageFunction
 from indexfuzz.metamorphic.catalogue import relations_for
 from indexfuzz.metamorphic.relation import Agreement, Relation, Tensors, Twin
+from indexfuzz.outcome import Outcome
 from indexfuzz.promised import determined
 from indexfuzz.reference import bounds
 from indexfuzz.reference.legal import legal_rope

@@ -1,0 +1,77 @@
+"""The seam between what asks about cases and what runs them: the same questions as the oracles, whoever asks."""
+
+import pytest
+
+from indexfuzz import oracles
+from indexfuzz.campaign.loop import run
+from indexfuzz.campaign.settings import Settings
+from indexfuzz.case import Case
+from indexfuzz.corpus import Entry, Record
+from indexfuzz.finding import Finding
+from indexfuzz.minimize import minimise
+from indexfuzz.reference import gather
+from indexfuzz.replay import replay
+from indexfuzz.subject import InProcess
+
+CASE = Case().replace(
+    cache={"block_size": 16},
+    batch={"prefill": ({"length": 20, "new": 4}, {"length": 9, "new": 9})},
+)
+SIGNATURE = "gather/metamorphic/table-width/RuntimeError"
+
+
+@pytest.fixture
+def subject(reference_with, pytorch_device):
+    """What only a relation shows: it refuses block tables wider than the case's own."""
+
+    def refuses_wide_tables(*, block_table, **rest):
+        if block_table.shape[1] > 2:
+            raise RuntimeError("too wide")
+        gather.gather(block_table=block_table, **rest)
+
+    return InProcess(reference_with(gather=refuses_wide_tables), pytorch_device)
+
+
+@pytest.fixture(scope="session")
+def related():
+    """The case, with a seed that asks for the relation."""
+    seeds = (s for s in range(400) if "name='table-width'" in repr(oracles._others(CASE.replace(values={"seed": s}))))
+    return CASE.replace(values={"seed": next(seeds)})
+
+
+def signatures(outcome):
+    return [finding.signature for finding in outcome.findings]
+
+
+def test_facts_say_what_is_under_test(subject):
+    facts = subject.facts
+    assert (facts.name, facts.device, facts.formats) == ("reference", "pytorch", ("e4m3fn", "e4m3fnuz"))
+    assert "gather" in facts.stages
+    assert facts.torch[0].isdigit()
+    assert facts.triton[0].isdigit()
+
+
+def test_a_case_is_put_to_all_oracles_and_a_signature_to_its_own(subject, related):
+    assert signatures(subject.run(related)) == [SIGNATURE]
+    assert signatures(subject.ask(CASE, SIGNATURE)) == [SIGNATURE]
+    assert signatures(subject.ask(related, "gather/crash/RuntimeError")) == []
+
+
+def test_a_campaign_puts_its_cases_to_all_oracles(subject, monkeypatch):
+    asked = []
+    monkeypatch.setattr("indexfuzz.oracles._others", lambda case: asked.append(case.id) or [])
+    run(Settings(subject, cases=5, seed=3, known=frozenset({"gather/crash/RuntimeError"})))
+    assert len(asked) >= 3
+
+
+def test_minimiser_and_replay_ask_for_relations(subject, related):
+    small, finding = minimise(related, subject, SIGNATURE, seconds=1)
+    assert small != related
+    assert finding.signature == SIGNATURE
+    assert replay(Entry(case=small, finding=Record.of(finding)), subject).status == "STILL FAILS"
+
+
+def test_replay_asks_everything_once_the_finding_is_gone(subject, related):
+    other = Record.of(Finding("rope", "code-mismatch", "q", "differs"))
+    result = replay(Entry(case=related, finding=other), subject)
+    assert (result.status, result.findings[0].signature) == ("CHANGED", SIGNATURE)
