@@ -73,7 +73,7 @@ def _put_under_test(stage: Stage, step: Step, call: Call, function: StageFunctio
     if got and outside:
         findings.append(Finding(stage.name, "not-rejected", "", f"accepted a case that it must reject: {outside}"))
     elif got and not any(finding.kind in FATAL for finding in findings):
-        terms = device.terms(implementation.promises)
+        terms = session.terms(implementation.promises)
         if nonfinite.is_drawn(step.case):
             verdict = nonfinite.judge(stage, step.case, given, got, terms)
         else:

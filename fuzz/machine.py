@@ -51,7 +51,6 @@ class PagedCache:
         self.history: list[str] = []
         self._implementation = implementation
         self._device = device
-        self._terms = device.terms(implementation.promises)
         self._layout = layout.resolve(case.cache.layout, case.cache.block_size)
         self._cache = self._empty()
 
@@ -226,7 +225,8 @@ class PagedCache:
             noticed = session.trespasses()
         found += [Finding(stage.name, t.kind, t.argument, t.message, location=t.location) for t in noticed]
         if got:
-            found += stage.judge(self.case, given.tensors, got, self._terms).findings(stage.name)
+            terms = session.terms(self._implementation.promises)
+            found += stage.judge(self.case, given.tensors, got, terms).findings(stage.name)
         return [self._told(finding) for finding in found], got
 
     def _told(self, finding: Finding) -> Finding:

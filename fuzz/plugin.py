@@ -14,7 +14,7 @@ from indexfuzz.options import Options, choose, parse_shard
 
 OPTIONS: dict[str, dict[str, Any]] = {
     "--fuzz-impl": {"default": "builtin", "metavar": "NAME[:PATH]", "help": "what to test; see `indexfuzz impls`"},
-    "--fuzz-device": {"default": "lockstep", "help": "where kernels run: lockstep, interpreter or cuda"},
+    "--fuzz-device": {"default": "lockstep", "help": "where kernels run; see `indexfuzz run --help`"},
     "--fuzz-fault": {"action": "append", "default": [], "metavar": "ID",
                      "help": "plant this bug in the built-in kernels; may be repeated; see `indexfuzz faults`"},
     "--fuzz-shard": {"default": "1/1", "metavar": "I/N", "help": "run part I of N of the corpus and of the search"},

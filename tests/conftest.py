@@ -30,7 +30,7 @@ class PyTorchDevice:
 
     @contextmanager
     def session(self) -> Iterator[Session]:
-        yield PlainSession()
+        yield PlainSession(self.terms)
 
     def terms(self, promises: Promises) -> Terms:
         return Terms(promises, PRESETS["ieee"])

@@ -28,8 +28,9 @@ DeviceName = Annotated[
     str,
     typer.Option(
         "--device",
-        metavar="lockstep|interpreter|cuda",
-        help="Where kernels run: lockstep, a checking executor on the CPU; cuda, a GPU; or Triton's own interpreter.",
+        metavar="lockstep[:sm90|:cdna3]|interpreter|cuda",
+        help="Where kernels run: lockstep, a checking executor on the CPU, whose tl.dot may have the bits of a matrix "
+        "unit; cuda, a GPU; or Triton's own interpreter.",
     ),
 ]
 Faults = Annotated[

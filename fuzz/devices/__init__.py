@@ -4,7 +4,8 @@ from dataclasses import replace
 
 from indexfuzz.devices.base import Device, DeviceError, MaskCoverage
 
-DEVICES = ("lockstep", "interpreter", "cuda")
+DEVICES = ("lockstep", "lockstep:sm90", "lockstep:cdna3", "interpreter", "cuda")
+"""What stands behind lockstep's colon is the matrix unit whose bits tl.dot has; IEEE arithmetic without one."""
 
 
 def open_device(name: str) -> Device:
@@ -12,15 +13,19 @@ def open_device(name: str) -> Device:
 
     Raises DeviceError when there is none of that name or it cannot be used here.
     """
-    if name == "lockstep":
-        from indexfuzz.devices.lockstep import LockstepDevice  # noqa: PLC0415
+    if name not in DEVICES:
+        raise DeviceError(f"no device {name!r}; choose one of {', '.join(DEVICES)}")
+    if name == "cuda":
+        from indexfuzz.devices.cuda import CudaDevice  # noqa: PLC0415
 
-        return LockstepDevice()
-    if name in DEVICES:
-        from indexfuzz.devices.plain import CudaDevice, InterpreterDevice  # noqa: PLC0415
+        return CudaDevice()
+    if name == "interpreter":
+        from indexfuzz.devices.interpreter import InterpreterDevice  # noqa: PLC0415
 
-        return CudaDevice() if name == "cuda" else InterpreterDevice()
-    raise DeviceError(f"no device {name!r}; choose one of {', '.join(DEVICES)}")
+        return InterpreterDevice()
+    from indexfuzz.devices.lockstep import LockstepDevice  # noqa: PLC0415
+
+    return LockstepDevice(name.partition(":")[2] or "ieee")
 
 
 def covering(device: Device) -> tuple[Device, MaskCoverage]:

@@ -36,6 +36,9 @@ class Session(Protocol):
     def trespasses(self) -> list[Trespass]:
         """What was noticed since the last call."""
 
+    def terms(self, promises: Promises) -> Terms:
+        """What the results of the kernels that ran in this session may be judged by."""
+
 
 class MaskCoverage(Protocol):
     """Which masks and branches of the kernels' source were true, false and mixed, over everything that ran."""
@@ -76,4 +79,4 @@ class Device(Protocol):
         """Open the device for one stage; kernels launched inside run on it."""
 
     def terms(self, promises: Promises) -> Terms:
-        """What results may be judged by: this device's arithmetic, and an implementation's promises."""
+        """What any results may be judged by, whatever a kernel is compiled to here; a session knows more."""

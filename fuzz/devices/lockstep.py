@@ -25,9 +25,10 @@ FORMATS = {"ieee": ("e4m3fn", "e4m3fnuz"), "sm90": ("e4m3fn",), "cdna3": ("e4m3f
 
 @dataclass
 class LockstepSession:
-    """One case inside a Lockstep machine."""
+    """One stage inside a Lockstep machine."""
 
     machine: Lockstep
+    device: "LockstepDevice"
 
     def declare(self, name: str, tensor: Tensor, initialised: Tensor | bool) -> None:  # noqa: FBT001
         """Bound accesses to the tensor and track which of its bytes are defined."""
@@ -39,6 +40,10 @@ class LockstepSession:
             Trespass(v.kind, v.argument or "", f"{v.file}:{v.line}", v.message) for v in self.machine.drain()
         ]
 
+    def terms(self, promises: Promises) -> Terms:
+        """Those of the device, whose arithmetic is the same for every kernel."""
+        return self.device.terms(promises)
+
 
 @dataclass(frozen=True)
 class LockstepDevice:
@@ -46,9 +51,13 @@ class LockstepDevice:
 
     dot: str = "ieee"
     coverage: Coverage | None = None
-    name: str = "lockstep"
     torch_device: str = "cpu"
     unsupported: tuple[type[Exception], ...] = (UnsupportedFeature,)
+
+    @property
+    def name(self) -> str:
+        """lockstep, and behind a colon the matrix unit that it has the bits of."""
+        return "lockstep" if self.dot == "ieee" else f"lockstep:{self.dot}"
 
     @property
     def formats(self) -> tuple[str, ...]:
@@ -59,7 +68,7 @@ class LockstepDevice:
     def session(self) -> Iterator[Session]:
         """Route kernel launches to the CPU executor."""
         with Lockstep(dot=self.dot, coverage=self.coverage) as machine:
-            yield LockstepSession(machine)
+            yield LockstepSession(machine, self)
 
     def terms(self, promises: Promises) -> Terms:
         """Scalar arithmetic is IEEE; the bits of a dot are known where it is a matrix unit's and of known shape."""

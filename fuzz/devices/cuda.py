@@ -1,0 +1,86 @@
+"""An NVIDIA GPU. What its results may be is read from the PTX of the kernels that made them."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from functools import lru_cache, partial
+from typing import Any
+
+import torch
+from triton.runtime.jit import JITFunction
+
+from indexfuzz.devices import assembly
+from indexfuzz.devices.base import DeviceError, Session
+from indexfuzz.devices.plain import PlainSession
+from indexfuzz.reference.arithmetic import Arithmetic
+from indexfuzz.simulated_dot import simulated_dot
+from indexfuzz.terms import Promises, Terms
+
+SIMULATED = {"sm90-qgmma": 64}
+"""Matrix units whose bits are known, and rows of a tile from which the model sm90 concludes that they are meant."""
+
+
+def terms(kernels: list[assembly.Compiled], promises: Promises) -> Terms:
+    """What the results of some kernels may be judged by: the bits of a dot that is one tl.dot on a known unit."""
+    known = assembly.arithmetic(kernels)
+    if promises.dot_rows is None:
+        return Terms(promises, _in_any_order(known))
+    rows = SIMULATED.get(assembly.unit(kernels))
+    return Terms(promises, known, simulated_dot("sm90", rows) if rows else None)
+
+
+def _in_any_order(known: Arithmetic) -> Arithmetic:
+    """A kernel that scores a head_dim in pieces may take them in any order."""
+    return replace(known, dot=replace(known.dot, in_order=False))
+
+
+@lru_cache(maxsize=4096)
+def _read(_hash: str, ptx: str) -> assembly.Compiled:
+    return assembly.read(ptx)
+
+
+@contextmanager
+def noting_kernels() -> Iterator[list[assembly.Compiled]]:
+    """The kernels that Triton launches on the GPU inside, in order, once for each launch."""
+    launched: list[assembly.Compiled] = []
+    plain = JITFunction.run
+
+    def run(self: Any, *args: Any, **kwargs: Any) -> Any:
+        compiled = plain(self, *args, **kwargs)
+        if compiled is not None:
+            launched.append(_read(compiled.hash, compiled.asm["ptx"]))
+        return compiled
+
+    JITFunction.run = run
+    try:
+        yield launched
+    finally:
+        JITFunction.run = plain
+
+
+@dataclass(frozen=True)
+class CudaDevice:
+    """An NVIDIA GPU; kernels are compiled as they come."""
+
+    name: str = "cuda"
+    torch_device: str = "cuda"
+    formats: tuple[str, ...] = ("e4m3fn",)
+    unsupported: tuple[type[Exception], ...] = ()
+
+    def __post_init__(self) -> None:
+        if not torch.cuda.is_available():
+            raise DeviceError("device cuda: PyTorch sees no CUDA GPU here; use --device lockstep")
+
+    @contextmanager
+    def session(self) -> Iterator[Session]:
+        """Run, then wait, so that a fault is blamed on the case that caused it."""
+        with noting_kernels() as kernels:
+            yield PlainSession(partial(terms, kernels))
+        torch.cuda.synchronize()
+
+    def terms(self, promises: Promises) -> Terms:
+        """What holds whatever a kernel was compiled to on this GPU."""
+        major, _ = torch.cuda.get_device_capability()
+        units = {name for _, name in assembly.UNITS.get(str(major), ())} or {"unknown"}
+        envelope = assembly.Compiled(frozenset(units), frozenset({"full"}), frozenset({"full"}))
+        return Terms(promises, _in_any_order(assembly.arithmetic([envelope])))

@@ -1,0 +1,35 @@
+"""Triton's own interpreter, for comparison."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+
+import triton
+
+from indexfuzz.devices.base import DeviceError, Session
+from indexfuzz.devices.plain import PlainSession
+from indexfuzz.reference.arithmetic import PRESETS
+from indexfuzz.terms import Promises, Terms
+
+
+@dataclass(frozen=True)
+class InterpreterDevice:
+    """Triton's own interpreter: slow, and wrong in FP8; for comparison only."""
+
+    name: str = "interpreter"
+    torch_device: str = "cpu"
+    formats: tuple[str, ...] = ("e4m3fn",)
+    unsupported: tuple[type[Exception], ...] = (NotImplementedError,)
+
+    def __post_init__(self) -> None:
+        if not triton.knobs.runtime.interpret:
+            raise DeviceError("device interpreter: set TRITON_INTERPRET=1 before Python starts")
+
+    @contextmanager
+    def session(self) -> Iterator[Session]:
+        """Kernels were made for the interpreter when they were imported."""
+        yield PlainSession(self.terms)
+
+    def terms(self, promises: Promises) -> Terms:
+        """numpy's arithmetic; its maxima do not ignore NaN as those of a GPU do."""
+        return Terms(replace(promises, nonfinite="contained"), PRESETS["ieee"])
