@@ -11,9 +11,9 @@ from indexfuzz.blame import location_of, origin_of
 from indexfuzz.case import Case
 from indexfuzz.devices.base import Device, Session, UnsupportedKernelError
 from indexfuzz.finding import Finding
-from indexfuzz.implementations.base import Implementation, ImplementationError, StageFunction
+from indexfuzz.implementations.base import Implementation, ImplementationError, MalformedResultError, StageFunction
 from indexfuzz.outcome import Outcome
-from indexfuzz.stages import STAGES, Call, MalformedResultError, Stage
+from indexfuzz.stages import STAGES, Call, Stage
 from indexfuzz.step import Step, materialise
 
 

@@ -16,12 +16,12 @@ from indexfuzz.case import Case
 from indexfuzz.checks.mismatch import Mismatch
 from indexfuzz.devices.base import Device, UnsupportedKernelError
 from indexfuzz.finding import Finding
-from indexfuzz.implementations.base import Implementation
+from indexfuzz.implementations.base import Implementation, MalformedResultError
 from indexfuzz.judges import Verdict
 from indexfuzz.reference import layout
 from indexfuzz.reference.fp8 import FORMATS
 from indexfuzz.rng import bits, derive
-from indexfuzz.stages import STAGES, Call, MalformedResultError, Stage
+from indexfuzz.stages import STAGES, Call, Stage
 
 BY_NAME: dict[str, Stage] = {stage.name: stage for stage in STAGES}
 

@@ -13,15 +13,12 @@ from torch import Tensor
 
 from indexfuzz import judges
 from indexfuzz.case import Case
+from indexfuzz.implementations.base import MalformedResultError
 from indexfuzz.judges import Verdict
 from indexfuzz.reference import cache, gather, indexer, mqa_logits, paged_mqa_logits, quant, rope
 from indexfuzz.reference.fp8 import FORMATS
 from indexfuzz.step import Step
 from indexfuzz.terms import Terms
-
-
-class MalformedResultError(Exception):
-    """A stage returned something else than the tensors it promises."""
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,6 @@
 """Terms: what a judge may hold an implementation on a device to."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from indexfuzz.reference.arithmetic import PORTABLE, Arithmetic
@@ -19,12 +19,14 @@ class Promises:
     window hold. `nonfinite`: what becomes of NaN and infinities: anything that stays where they are, or what Triton's
     operators make of them on a GPU (fuzz/nonfinite.py). `dot_rows`: the rows of the tl.dot of every logits kernel,
     where each scores a whole head_dim by one tl.dot and nothing else: on a known matrix unit its bits are known.
+    `score_rounding`: the relative error of storing q . k before ReLU and weights, 2**-8 where that is in bf16.
     """
 
     gather_padding: Padding = "zeros"
     hidden_logits: Hidden = "minus-infinity"
     nonfinite: NonFinite = "contained"
     dot_rows: int | None = None
+    score_rounding: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -34,3 +36,8 @@ class Terms:
     promises: Promises = field(default_factory=Promises)
     arithmetic: Arithmetic = PORTABLE
     simulated_dot: Dot | None = None
+
+    @property
+    def scoring(self) -> Arithmetic:
+        """The arithmetic of logits: the device's, and what the project does to scores."""
+        return replace(self.arithmetic, score_rounding=self.promises.score_rounding)

@@ -94,6 +94,9 @@ class Arithmetic:
     weight_rounding: float = 0.0
     """Relative error of the head weights as used: 0 for fp32, 2**-8 where the contract declares bf16."""
 
+    score_rounding: float = 0.0
+    """Relative error of storing a dot before ReLU and weights: 0 for fp32, 2**-8 where the contract declares bf16."""
+
     extra_roundings: int = 0
     """fp32 multiplications per head beyond weight and key scale, such as a softmax scale that is not folded in."""
 

@@ -1,7 +1,8 @@
 """How far a logit may lie from its exact value.
 
 A logit is k_scale * sum_h w_h relu(q_h . k). With d_h the exact dot (or the bits that a simulated matrix unit gives),
-eps_h a bound on the dot's error, r_h = relu(d_h) and u = 2**-24:
+eps_h a bound on the dot's error (with rho |d_h| more where dots are stored with a relative error rho), r_h = relu(d_h)
+and u = 2**-24:
 
     |logit - reference| <= k_scale * ( sum_h |w_h| eps_h + g * sum_h |w_h| (r_h + eps_h) ) + eta g = (1 + u)**(H + 2 +
     extra) - 1        products, any tree of additions, the key scale, one to spare for a scaled weight eta = (H + 2)
@@ -147,7 +148,8 @@ def _bound_chunk(
     error = torch.zeros_like(scores)
     if simulated_dot is None:
         error = dot_error(q_fp8, k_fp8, magnitude, arithmetic.dot)
-        error = torch.minimum(error, scores.add_(error).clamp_min_(0))
+    error += arithmetic.score_rounding * (scores.abs() + error)
+    error = torch.minimum(error, scores.add_(error).clamp_min_(0))
     from_dots = _over_heads(w.abs(), error)
     heads = q_fp8.shape[2]
     g = (1 + U) ** (heads + 2 + arithmetic.extra_roundings) - 1

@@ -29,7 +29,8 @@ def exact_logits(
     scale is a power of two; nothing underflows.
     """
     everywhere = torch.zeros_like(size, dtype=torch.bool)
-    if arithmetic.weight_rounding or arithmetic.extra_roundings or not size.numel():
+    roundings = (arithmetic.weight_rounding, arithmetic.score_rounding, arithmetic.extra_roundings)
+    if any(roundings) or not size.numel():
         return everywhere
     w = weights.double()
     w_grid = lowest_bit(w)

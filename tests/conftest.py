@@ -6,11 +6,11 @@ from contextlib import contextmanager
 import pytest
 import torch
 
-from indexfuzz.case import Case
 from indexfuzz.devices.base import Session
 from indexfuzz.devices.plain import PlainSession
 from indexfuzz.implementations.base import Implementation
-from indexfuzz.implementations.builtin import BuiltinContract
+from indexfuzz.implementations.builtin import CONTRACT
+from indexfuzz.implementations.contracts import Clauses
 from indexfuzz.reference import rope as rope_reference
 from indexfuzz.reference.arithmetic import PRESETS
 from indexfuzz.stages import STAGES
@@ -36,13 +36,6 @@ class PyTorchDevice:
         return Terms(promises, PRESETS["ieee"])
 
 
-class Undemanding(BuiltinContract):
-    """The built-in contract, but nothing has to be rejected."""
-
-    def must_reject(self, stage: str, case: Case) -> bool:
-        return False
-
-
 def _rope(q, k, positions, cos_sin_cache, *, rope_dim, style, placement, mode):
     rotated = rope_reference.rope(
         q, k, positions, cos_sin_cache, rope_dim=rope_dim, style=style, placement=placement
@@ -65,6 +58,6 @@ def reference_with():
 
     def make(**replaced):
         stages = {stage.name: stage.reference for stage in STAGES} | {"rope": _rope} | replaced
-        return Implementation("reference", stages, Undemanding())
+        return Implementation("reference", stages, Clauses(CONTRACT.clauses))
 
     return make

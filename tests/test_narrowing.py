@@ -4,7 +4,7 @@ from dataclasses import dataclass, replace
 
 from indexfuzz.case import Case
 from indexfuzz.implementations.base import Implementation
-from indexfuzz.implementations.builtin import BuiltinContract
+from indexfuzz.implementations.builtin import CONTRACT
 from indexfuzz.narrowing import narrowed
 
 WILD = Case().replace(
@@ -50,7 +50,7 @@ def test_nothing_can_be_done_about_an_impossible_contract():
 
 
 def test_cases_to_reject_stay():
-    builtin = Implementation("builtin", {"gather": print}, BuiltinContract())
+    builtin = Implementation("builtin", {"gather": print}, CONTRACT)
     assert narrowed(WILD, builtin) is WILD
     assert narrowed(WILD, replace(builtin, contract=Picky())) is not WILD
 

@@ -6,13 +6,18 @@ from indexfuzz.implementations.base import Implementation, ImplementationError
 
 AVAILABLE = {
     "builtin": ("indexfuzz.implementations.builtin", "builtin", "the kernels of this package"),
-    "vllm": ("indexfuzz.implementations.vllm", "load", "vllm:PATH, a wheel, an unpacked wheel or a checkout of vLLM"),
+    "vllm": ("indexfuzz.implementations.vllm", "load", "vllm:PATH, wheel or checkout of vLLM: Triton, RoPE"),
+    "vllm-torch": ("indexfuzz.implementations.vllm", "load_torch", "vllm-torch:PATH, its fallbacks in PyTorch"),
     "sglang": ("indexfuzz.implementations.sglang", "load", "sglang:PATH, the same of SGLang: its index K cache"),
+    "sglang-kpool": ("indexfuzz.implementations.sglang_kpool", "load", "sglang-kpool:PATH, its gather of pooled keys"),
     "aiter": ("indexfuzz.implementations.aiter", "load", "aiter:PATH, a checkout of AITER: prefill and paged logits"),
     "aiter-stage1": ("indexfuzz.implementations.aiter", "load_stage1", "aiter-stage1:PATH, its two-stage paged logits"),
+    "deep_gemm": ("indexfuzz.implementations.deep_gemm", "load", "DeepGEMM's logits, as installed; needs a GPU"),
     "module": ("indexfuzz.implementations.module", "load", "module:NAME, your own Python module"),
 }
 """Scheme -> module, function, and what it is. A function takes what stands behind the colon, if anything may."""
+
+WITHOUT_PATH = frozenset({"builtin", "deep_gemm"})
 
 
 def available() -> list[tuple[str, str]]:
@@ -29,9 +34,9 @@ def load(spec: str) -> Implementation:
     if scheme not in AVAILABLE:
         raise ImplementationError(f"no implementation {scheme!r}; choose one of {', '.join(AVAILABLE)}")
     module, function, description = AVAILABLE[scheme]
-    if scheme == "builtin":
+    if scheme in WITHOUT_PATH:
         if colon:
-            raise ImplementationError(f"builtin takes no path, but {spec!r} has one")
+            raise ImplementationError(f"{scheme} takes no path, but {spec!r} has one")
     elif not rest:
         raise ImplementationError(f"{scheme} needs more: {description}")
     make = getattr(importlib.import_module(module), function)

@@ -16,8 +16,8 @@ import torch
 from torch import Tensor
 
 from indexfuzz.case import Case
-from indexfuzz.implementations.base import Implementation, StageFunction
-from indexfuzz.implementations.contracts import first_reason
+from indexfuzz.implementations.base import Implementation, StageFunction, fill
+from indexfuzz.implementations.contracts import Clause, Clauses
 from indexfuzz.implementations.formats import FP8_DTYPES, format_of
 from indexfuzz.implementations.loader import Loader
 from indexfuzz.implementations.source import Project, open_project
@@ -29,6 +29,7 @@ _PAGED = "aiter.ops.triton.attention.pa_mqa_logits"
 _PREFILL_KERNEL = "aiter.ops.triton._triton_kernels.attention.fp8_mqa_logits"
 _PAGED_KERNEL = "aiter.ops.triton._triton_kernels.attention.pa_mqa_logits"
 _PREFILL_FILE, _PAGED_FILE = f"{_PREFILL.replace('.', '/')}.py", f"{_PAGED.replace('.', '/')}.py"
+_PAGED_KERNEL_FILE = f"{_PAGED_KERNEL.replace('.', '/')}.py"
 _PLAIN_TRITON_GPU = "gfx1201"
 _COMPUTE_UNITS = 16
 """Of the stand-in GPU: the paged kernel splits every row over so many programs that they fill it."""
@@ -48,7 +49,7 @@ def load(path: str | Path) -> Implementation:
         "paged_logits": kernels.paged_mqa_logits,
     }
     notes = (f"read from {path}", "only Triton kernels; Gluon, HIP and FlyDSL kernels cannot run outside their GPUs")
-    return Implementation(project.label, stages, AiterContract(), notes=notes)
+    return Implementation(project.label, stages, contract(project), notes=notes, replaced=project.replaced)
 
 
 def load_stage1(path: str | Path) -> Implementation:
@@ -57,7 +58,8 @@ def load_stage1(path: str | Path) -> Implementation:
     kernels = Kernels(project)
     kernels.paged("e4m3fn")
     stages: dict[str, StageFunction] = {"paged_logits": kernels.paged_mqa_logits_stage1}
-    return Implementation(f"{project.label} stage1", stages, AiterContract(), notes=(f"read from {path}",))
+    notes = (f"read from {path}",)
+    return Implementation(f"{project.label} stage1", stages, contract(project), notes=notes, replaced=project.replaced)
 
 
 def _open(path: str | Path) -> Project:
@@ -77,7 +79,7 @@ class Kernels:
     ) -> None:
         """Fill logits [M,N]; AITER returns a tensor of its own."""
         score = self.prefill(format_of(k_fp8)).fp8_mqa_logits
-        logits.copy_(score(q_fp8, k_fp8, k_scale, weights, ks, ke))
+        fill(logits, score(q_fp8, k_fp8, k_scale, weights, ks, ke))
 
     def paged_mqa_logits(
         self,
@@ -115,9 +117,14 @@ class Kernels:
         block_table: Tensor,
         logits: Tensor,
         *,
-        layout: str,  # noqa: ARG002 - it knows NORMAL pages only
+        layout: str,
     ) -> None:
-        """Fill logits [B*next_n, max_model_len] by way of one logit per head, which the caller prepares and sums."""
+        """Fill logits [B*next_n, max_model_len] by way of one logit per head, which the caller prepares and sums.
+
+        Raises ValueError for SHUFFLE pages, which no argument can ask for.
+        """
+        if resolve(layout, cache.shape[1]) == "shuffle":
+            raise ValueError("stage 1 reads pages in NORMAL layout only")
         score = self.paged(format_of(q_fp8)).deepgemm_fp8_paged_mqa_logits_stage1
         heads = q_fp8.shape[2]
         per_head = torch.full((heads, *logits.shape), float("-inf"), device=logits.device)
@@ -156,40 +163,33 @@ class _Launcher:
         return lambda *args, **kwargs: launch(*args, **kwargs) or SimpleNamespace(hash="00")
 
 
-@dataclass(frozen=True)
-class AiterContract:
-    """In contract is what AITER's wrappers assert, document or compute from their arguments."""
+def contract(project: Project) -> Clauses:
+    """What AITER's wrappers assert, document or compute from their arguments."""
+    kernel = project.place(_PAGED_KERNEL_FILE, "kv_indices + pid_batch * max_blk_len")
+    return Clauses((
+        Clause(("prefill_logits",), lambda case: case.model.num_heads in _HEADS,
+               "num_heads is a power of two that fills a tile of tl.dot",
+               project.place(_PREFILL_FILE, "assert num_heads")),
+        Clause(("prefill_logits",), _is_power_of_two, "head_dim is a power of two",
+               project.place(_PREFILL_FILE, "assert head_size")),
+        Clause(("paged_logits",), lambda case: case.model.num_heads in _HEADS,
+               "num_heads is a power of two that fills a tile of tl.dot",
+               project.place(_PAGED_KERNEL_FILE, "tl.arange(0, ChunkQ)")),
+        Clause(("paged_logits",), _is_power_of_two, "head_dim is a power of two",
+               project.place(_PAGED_KERNEL_FILE, "tl.arange(0, HiddenDim)")),
+        Clause(("paged_logits",), lambda case: case.model.quant_group == case.model.head_dim, "every key has one scale",
+               project.place(_PAGED_FILE, "assert packed_dim == hidden_dim + 4")),
+        Clause(("paged_logits",), lambda case: resolve(case.cache.layout, case.cache.block_size) == "normal",
+               "pages are NORMAL: SHUFFLE needs a Gluon kernel", project.place(_PAGED_FILE, "assert not Preshuffle")),
+        Clause(("paged_logits",), lambda case: _CHUNK_K % case.cache.block_size == 0
+               or case.cache.block_size % _CHUNK_K == 0, f"of ChunkK ({_CHUNK_K}) and block_size one divides the other",
+               project.place(_PAGED_FILE, "assert ChunkK % KVBlockSize == 0 or")),
+        Clause(("paged_logits",), lambda case: case.batch.lens == "1d" or case.batch.next_n == 1,
+               "context_lens is one length per request",
+               project.place(_PAGED_KERNEL_FILE, "context_len_ptr + pid_batch")),
+        Clause(("paged_logits",), lambda case: not case.memory.table_pad, "the block table is dense", kernel),
+    ))  # fmt: skip
 
-    def outside(self, stage: str, case: Case) -> str | None:
-        """Why AITER does not promise to handle this case, with the file that says so."""
-        match stage:
-            case "prefill_logits":
-                return self._outside_model(case, _PREFILL_FILE)
-            case "paged_logits":
-                return self._outside_model(case, _PAGED_FILE) or self._outside_paged(case)
-        return None
 
-    def must_reject(self, stage: str, case: Case) -> bool:  # noqa: ARG002
-        """Never: what is asserted fails with AssertionError, the rest is not checked."""
-        return False
-
-    def _outside_model(self, case: Case, file: str) -> str | None:
-        head_dim = case.model.head_dim
-        return first_reason(
-            (case.model.num_heads not in _HEADS, f"heads must be a power of two that fills a tile ({file})"),
-            (head_dim & (head_dim - 1) != 0, f"head_dim must be a power of two ({file})"),
-        )
-
-    def _outside_paged(self, case: Case) -> str | None:
-        size = case.cache.block_size
-        shuffle = resolve(case.cache.layout, size) == "shuffle"
-        return first_reason(
-            (not case.batch.decode, "callers skip this stage without decode requests"),
-            (shuffle, f"SHUFFLE pages need a Gluon kernel ({_PAGED_FILE})"),
-            (_CHUNK_K % size != 0 and size % _CHUNK_K != 0, f"ChunkK and block_size must divide ({_PAGED_FILE})"),
-            (
-                case.batch.lens != "1d" and case.batch.next_n > 1,
-                f"context_lens is one length per request ({_PAGED_FILE})",
-            ),
-            (case.memory.table_pad > 0, f"the block table must be dense ({_PAGED_FILE})"),
-        )
+def _is_power_of_two(case: Case) -> bool:
+    return case.model.head_dim & (case.model.head_dim - 1) == 0

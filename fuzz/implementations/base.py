@@ -1,8 +1,10 @@
 """What an implementation under test is: functions for some stages, and what its project promises about them."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
+
+from torch import Tensor
 
 from indexfuzz.case import Case
 from indexfuzz.terms import Promises
@@ -15,8 +17,12 @@ class ImplementationError(Exception):
     """An implementation cannot be had: a wrong name or path, a missing file. One sentence that says what to do."""
 
 
+class MalformedResultError(Exception):
+    """A stage returned something else than the tensors it promises."""
+
+
 class Contract(Protocol):
-    """What a project promises about its kernels."""
+    """What a project promises about its kernels. `contracts.Clauses` makes one from a table."""
 
     def outside(self, stage: str, case: Case) -> str | None:
         """Why a case lies outside the contract of a stage, in one sentence; None when the stage must handle it."""
@@ -39,10 +45,25 @@ class Unlimited:
 
 @dataclass(frozen=True)
 class Implementation:
-    """A set of kernels under test. Stages it does not have are filled in by the reference."""
+    """A set of kernels under test. Stages it does not have are filled in by the reference.
+
+    `replaced` names the imports of executed files that got something else than the real thing; it grows where
+    functions import as they run.
+    """
 
     name: str
     stages: Mapping[str, StageFunction]
     contract: Contract = field(default_factory=Unlimited)
     promises: Promises = field(default_factory=Promises)
     notes: tuple[str, ...] = ()
+    replaced: Collection[str] = ()
+
+
+def fill(output: Tensor, result: Tensor) -> None:
+    """Copy what a project returns into the output of a stage.
+
+    Raises MalformedResultError where it has another shape.
+    """
+    if result.shape != output.shape:
+        raise MalformedResultError(f"returned {list(result.shape)} instead of {list(output.shape)}")
+    output.copy_(result)

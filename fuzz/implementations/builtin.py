@@ -1,43 +1,31 @@
 """The built-in kernels, and what their launchers promise."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
 
 from torch import Tensor
 
-from indexfuzz.case import Case
 from indexfuzz.implementations.base import Implementation
+from indexfuzz.implementations.contracts import Checked, Clause
 from indexfuzz.reference import layout as page_layout
 from indexfuzz.terms import Promises
 
 HEAD_DIMS = (32, 64, 128)
 MAX_HEADS = 128
-TILED = frozenset({"q_quant", "k_quant_cache", "gather", "prefill_logits", "paged_logits"})
-PAGED = frozenset({"k_quant_cache", "gather", "paged_logits"})
-SCALED = frozenset({"k_quant_cache", "gather"})
+_TILED = ("q_quant", "k_quant_cache", "gather", "prefill_logits", "paged_logits")
+_PAGED = ("k_quant_cache", "gather", "paged_logits")
 
-
-@dataclass(frozen=True)
-class BuiltinContract:
-    """Everything outside has to be rejected with ValueError."""
-
-    def outside(self, stage: str, case: Case) -> str | None:
-        """The launchers' own conditions, read from kernels/."""
-        model, block_size = case.model, case.cache.block_size
-        if stage in TILED and model.head_dim not in HEAD_DIMS:
-            return f"head_dim {model.head_dim} is not 32, 64 or 128"
-        if stage in SCALED and model.quant_group != model.head_dim:
-            return f"quant_group {model.quant_group} differs from head_dim {model.head_dim}"
-        shuffled = page_layout.resolve(case.cache.layout, block_size) == "shuffle"
-        if stage in PAGED and shuffled and block_size % page_layout.TILE:
-            return f"SHUFFLE needs a block_size that is a multiple of {page_layout.TILE}, not {block_size}"
-        if stage.endswith("logits") and model.num_heads > MAX_HEADS:
-            return f"num_heads {model.num_heads} exceeds {MAX_HEADS}"
-        return None
-
-    def must_reject(self, stage: str, case: Case) -> bool:
-        """A launcher that accepts what it cannot do is a bug."""
-        return self.outside(stage, case) is not None
+CONTRACT = Checked((
+    Clause(_TILED, lambda case: case.model.head_dim in HEAD_DIMS, "head_dim is 32, 64 or 128",
+           "kernels/checks.py, require_head_dim"),
+    Clause(("k_quant_cache", "gather"), lambda case: case.model.quant_group == case.model.head_dim,
+           "quant_group is head_dim", "kernels/checks.py, require_quant_group"),
+    Clause(_PAGED, lambda case: page_layout.resolve(case.cache.layout, case.cache.block_size) == "normal"
+           or case.cache.block_size % page_layout.TILE == 0,
+           f"SHUFFLE pages hold a multiple of {page_layout.TILE} tokens", "kernels/layout.py, resolve_layout"),
+    Clause(("prefill_logits", "paged_logits"), lambda case: case.model.num_heads <= MAX_HEADS,
+           f"num_heads is at most {MAX_HEADS}", "kernels/mqa_logits.py, mqa_logits"),
+))  # fmt: skip
+"""The launchers' own conditions; everything outside is rejected with ValueError."""
 
 
 def builtin() -> Implementation:
@@ -55,7 +43,7 @@ def builtin() -> Implementation:
             "paged_logits": paged_mqa_logits.paged_mqa_logits,
             "topk": indexer.topk,
         },
-        BuiltinContract(),
+        CONTRACT,
         Promises(nonfinite="triton", dot_rows=mqa_logits.KEYS),
     )
 

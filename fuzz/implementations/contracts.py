@@ -1,6 +1,76 @@
-"""What the contracts of third-party projects share."""
+"""Contracts as data: a table of clauses, each with the place in a project's own code that it was read from."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from indexfuzz.case import Case
+from indexfuzz.implementations.base import Contract
 
 
-def first_reason(*clauses: tuple[bool, str]) -> str | None:
-    """Return the reason of the first clause that holds, None where none does."""
-    return next((reason for holds, reason in clauses if holds), None)
+@dataclass(frozen=True)
+class Clause:
+    """One promise about some stages: they handle the cases for which `holds` is true.
+
+    `sentence` says what is promised ("block_size is 1 or 64"), `place` where a reader finds it: file, and line or
+    function.
+    """
+
+    stages: tuple[str, ...]
+    holds: Callable[[Case], bool]
+    sentence: str
+    place: str
+
+    def __str__(self) -> str:
+        return f"{self.sentence} ({self.place})"
+
+
+@dataclass(frozen=True)
+class Clauses:
+    """The contract of code that checks little: a case outside is undefined, whatever happens to it."""
+
+    clauses: tuple[Clause, ...] = ()
+
+    def outside(self, stage: str, case: Case) -> str | None:
+        """The first clause that a case breaks, with its place."""
+        broken = (str(clause) for clause in self.clauses if stage in clause.stages and not clause.holds(case))
+        return next(broken, None)
+
+    def must_reject(self, stage: str, case: Case) -> bool:  # noqa: ARG002
+        """Never: nobody promises to check."""
+        return False
+
+
+@dataclass(frozen=True)
+class Checked(Clauses):
+    """The contract of code that promises to reject with ValueError whatever it does not handle."""
+
+    def must_reject(self, stage: str, case: Case) -> bool:
+        """A launcher that accepts what it cannot do is a bug."""
+        return self.outside(stage, case) is not None
+
+
+@dataclass(frozen=True)
+class Lifted:
+    """Another contract, lifted: no case is outside, and `broken` remembers why it would have been.
+
+    What has to be rejected still has to be.
+    """
+
+    contract: Contract
+
+    def outside(self, stage: str, case: Case) -> str | None:
+        """Only what has to be rejected."""
+        return self.contract.outside(stage, case) if self.must_reject(stage, case) else None
+
+    def must_reject(self, stage: str, case: Case) -> bool:
+        """As the contract says."""
+        return self.contract.must_reject(stage, case)
+
+    def broken(self, stage: str, case: Case) -> str:
+        """The clause that a case breaks although it runs; empty where it breaks none."""
+        return "" if self.must_reject(stage, case) else self.contract.outside(stage, case) or ""
+
+
+def beyond(contract: Contract, stage: str, case: Case) -> str:
+    """What a case that runs breaks of a contract: something only where the contract is lifted."""
+    return contract.broken(stage, case) if isinstance(contract, Lifted) else ""

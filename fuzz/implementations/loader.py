@@ -2,8 +2,8 @@
 
 The file runs as a module under a private name. Its imports, also those inside functions that run later, go through
 its own `__import__`: names of the project itself, names that an adapter provides and packages that are not installed
-are replaced; everything else is the real thing. `sys.modules` and the import system stay as they were, so an installed
-copy of the same project is neither used nor disturbed.
+are replaced, and Project.replaced lists them; everything else is the real thing. `sys.modules` and the import system
+stay as they were, so an installed copy of the same project is neither used nor disturbed.
 """
 
 import ast
@@ -42,12 +42,11 @@ class Loader:
         self._roots = {project.package, *(name.partition(".")[0] for name in provide)}
         self._modules: dict[str, ModuleType] = {}
         self._guarded: dict[str, frozenset[int]] = {}
-        self._replaced: set[str] = set()
 
     @property
     def replaced(self) -> tuple[str, ...]:
         """Dotted names that got something else than the real thing; grows when functions import as they run."""
-        return tuple(sorted(self._replaced))
+        return tuple(sorted(self._project.replaced))
 
     def load(self, module: str) -> ModuleType:
         """Return a module of the project, executed; `module` is a key of `execute`.
@@ -119,7 +118,7 @@ class Loader:
     def _note(self, module: str, names: Sequence[str]) -> None:
         if module not in self._execute:
             dotted = {f"{module}.{name}" for name in names} or {module}
-            self._replaced |= dotted - self._execute.keys()
+            self._project.replaced.update(dotted - self._execute.keys())
 
     def _is_guarded(self, frame: FrameType | None) -> bool:
         """Tell whether the import statement stands in a `try` that handles its failure itself."""

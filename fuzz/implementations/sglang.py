@@ -5,35 +5,33 @@
 CuTe or AITER kernels, not with Triton kernels of its own, so there are no stages for logits.
 """
 
-from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 
 from torch import Tensor
 
-from indexfuzz.case import Case
 from indexfuzz.implementations.base import Implementation, StageFunction
-from indexfuzz.implementations.contracts import first_reason
 from indexfuzz.implementations.loader import Loader
 from indexfuzz.implementations.poison import poisoned_empty
+from indexfuzz.implementations.sglang_contract import HEAD_DIM, cache_contract, is_shuffle
 from indexfuzz.implementations.source import Project, open_project
-from indexfuzz.reference.layout import resolve
 from indexfuzz.terms import Promises
 
 KNOWN_VERSIONS = "0.5.23"
 _CACHE = "sglang.kernels.ops.kvcache.dsa_index_k_cache"
 _QUANT = "sglang.kernels.ops.quantization.act_quant_triton"
 _UTILS = "sglang.srt.layers.attention.dsa.utils"
-_CACHE_FILE = "sglang/kernels/ops/kvcache/dsa_index_k_cache.py"
-_QUANT_FILE = "sglang/kernels/ops/quantization/act_quant_triton.py"
-_CALLER = "sglang/srt/layers/attention/dsa/dsa_indexer.py"
-_HEAD_DIM = 128
+
+LEFT_OUT = (
+    "its logits come from DeepGEMM, CuTe DSL or AITER, its fused quantisation from CUDA: no Triton there",
+    "FP4 caches, the pooling of keys, and what turns top-k columns into slots, are Triton, but no stage",
+)
 
 
 def load(path: str | Path) -> Implementation:
     """Find SGLang at a path. Raises SourceError where it is absent or its kernels have moved."""
-    project = open_project(path, "sglang", known_versions=KNOWN_VERSIONS, roots=("", "python/"))
+    project = open_sglang(path)
     kernels = Kernels(project)
     kernels.cache_module("normal", 1)
     kernels.quant_module()
@@ -42,8 +40,14 @@ def load(path: str | Path) -> Implementation:
         "k_quant_cache": kernels.k_quant_cache,
         "gather": kernels.gather,
     }
-    notes = (f"read from {path}", "its logits come from DeepGEMM, CuTe or AITER, not from Triton kernels of its own")
-    return Implementation(project.label, stages, SglangContract(), Promises(gather_padding="undefined"), notes=notes)
+    promises = Promises(gather_padding="undefined")
+    notes = (f"read from {path}", *LEFT_OUT)
+    return Implementation(project.label, stages, cache_contract(project), promises, notes, project.replaced)
+
+
+def open_sglang(path: str | Path) -> Project:
+    """A wheel, an unpacked wheel or a checkout. Raises SourceError."""
+    return open_project(path, "sglang", known_versions=KNOWN_VERSIONS, roots=("", "python/"))
 
 
 class Kernels:
@@ -59,7 +63,7 @@ class Kernels:
 
         CUDA: NORMAL pages of 64. ROCm: SHUFFLE pages of several tokens with AITER, NORMAL pages of 1 without.
         """
-        shuffle = _is_shuffle(layout, block_size)
+        shuffle = is_shuffle(layout, block_size)
         return self._load_cache_once(hip=shuffle or block_size == 1, preshuffle=shuffle)
 
     def q_quant(self, q: Tensor, weights: Tensor, *, scale_fmt: str, fp8: str) -> tuple[Tensor, Tensor]:  # noqa: ARG002
@@ -102,7 +106,7 @@ class Kernels:
 
         Raises ValueError for SHUFFLE pages, which SGLang leaves to AITER.
         """
-        if _is_shuffle(layout, cache.shape[1]):
+        if is_shuffle(layout, cache.shape[1]):
             raise ValueError("SGLang gathers SHUFFLE pages with a C++ op of AITER; NORMAL pages have a Triton kernel")
         num_blocks, block_size, bytes_per_token = cache.shape
         lens = cu_seqlens.diff()
@@ -128,73 +132,9 @@ class Kernels:
         return Loader(self._project, provide={}, execute={_QUANT: ("act_quant",)}).load(_QUANT)
 
 
-@dataclass(frozen=True)
-class SglangContract:
-    """In contract is what SGLang's Indexer produces and its launchers assert."""
-
-    def outside(self, stage: str, case: Case) -> str | None:
-        """Why SGLang never produces this case for a stage, with the file that says so."""
-        match stage:
-            case "q_quant":
-                return self._outside_quant(case) or first_reason(
-                    (case.memory.q_pad > 0, f"q must be dense ({_QUANT_FILE})"),
-                )
-            case "k_quant_cache":
-                return self._outside_quant(case) or self._outside_cache(case) or self._outside_writer(case)
-            case "gather":
-                return self._outside_cache(case) or self._outside_gather(case)
-        return None
-
-    def must_reject(self, stage: str, case: Case) -> bool:  # noqa: ARG002
-        """Never: what is asserted fails with AssertionError, the rest is not checked."""
-        return False
-
-    def _outside_quant(self, case: Case) -> str | None:
-        return first_reason(
-            (case.model.fp8 != "e4m3fn", f"the Triton kernel writes e4m3fn ({_QUANT_FILE})"),
-            (case.model.scale_fmt != "ue8m0", "scale_fmt is always ue8m0 (sglang/srt/models/deepseek_v2.py)"),
-            (case.model.head_dim != _HEAD_DIM, f"head_dim must be {_HEAD_DIM} ({_CACHE_FILE})"),
-            (case.model.quant_group != case.model.head_dim, f"every token has one scale ({_CACHE_FILE})"),
-        )
-
-    def _outside_cache(self, case: Case) -> str | None:
-        size = case.cache.block_size
-        normal = not _is_shuffle(case.cache.layout, size)
-        return first_reason(
-            (case.model.head_dim != _HEAD_DIM, f"head_dim must be {_HEAD_DIM} ({_CACHE_FILE})"),
-            (normal and size not in {1, 64}, f"NORMAL pages hold 1 (ROCm) or 64 tokens (CUDA) ({_CALLER})"),
-            (not normal and size % 16 != 0, f"SHUFFLE pages hold a multiple of 16 tokens ({_CACHE_FILE})"),
-            (case.cache.page_pad > 0, f"the cache must be dense ({_CACHE_FILE})"),
-        )
-
-    def _outside_writer(self, case: Case) -> str | None:
-        batch = case.batch
-        padded = (batch.pad_tokens > 0 and not batch.short_slots) or min(
-            batch.decode, default=batch.next_n
-        ) < batch.next_n
-        return first_reason(
-            (padded, "padded tokens have a slot of their own, never a negative one (sglang/srt/mem_cache)"),
-            (case.memory.k_pad > 0, f"k must be dense ({_QUANT_FILE})"),
-        )
-
-    def _outside_gather(self, case: Case) -> str | None:
-        batch, memory = case.batch, case.memory
-        shuffle = _is_shuffle(case.cache.layout, case.cache.block_size)
-        return first_reason(
-            (shuffle, f"SHUFFLE pages are gathered by a C++ op of AITER ({_CACHE_FILE})"),
-            (not batch.prefill, f"a step without prefill requests skips this stage ({_CALLER})"),
-            (batch.gather_pad > 0, f"exactly the sum of the lengths is gathered ({_CALLER})"),
-            (memory.table_pad > 0, f"the page table must be dense ({_CACHE_FILE})"),
-        )
-
-
-def _is_shuffle(layout: str, block_size: int) -> bool:
-    return resolve(layout, block_size) == "shuffle"
-
-
 def _scale_fmt(scale_fmt: str) -> str | None:
     return "ue8m0" if scale_fmt == "ue8m0" else None
 
 
 def _pool(block_size: int) -> SimpleNamespace:
-    return SimpleNamespace(index_page_size=block_size, index_head_dim=_HEAD_DIM, quant_block_size=_HEAD_DIM)
+    return SimpleNamespace(index_page_size=block_size, index_head_dim=HEAD_DIM, quant_block_size=HEAD_DIM)

@@ -6,7 +6,7 @@ Files are read in place. Nothing is installed, imported or extracted, so a hosti
 import importlib.util
 import re
 import zipfile
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from email.parser import HeaderParser
 from pathlib import Path, PurePosixPath
 from typing import Protocol
@@ -85,7 +85,8 @@ class Project:
     """One third-party package at a path.
 
     `package` is its import name, `version` what its metadata or git files say ("unknown" where they say nothing),
-    `path` the wheel or folder as the user named it, `known_versions` the releases an adapter was written against.
+    `path` the wheel or folder as the user named it, `known_versions` the releases an adapter was written against,
+    `replaced` the names that its executed files import and that got something else than the real thing.
     """
 
     package: str
@@ -94,6 +95,7 @@ class Project:
     known_versions: str
     _files: _Files
     _root: str
+    replaced: set[str] = field(default_factory=set, compare=False)
 
     @property
     def label(self) -> str:
@@ -116,6 +118,19 @@ class Project:
             return importlib.util.decode_source(data)
         except (SyntaxError, UnicodeDecodeError) as error:
             raise SourceError(f"{file} of {self.label} at {self.path} is not Python text: {error}") from None
+
+    def place(self, file: str, *texts: str) -> str:
+        """Where a file says something: file:line of the last of some texts, each looked for behind the one before.
+
+        The file alone where this release does not have all of them.
+        """
+        lines = self.read(file).splitlines() if self.has(file) else []
+        line = 0
+        for text in texts:
+            line = next((number for number, found in enumerate(lines[line:], line + 1) if text in found), 0)
+            if not line:
+                return file
+        return f"{file}:{line}"
 
     def _read(self, file: str) -> bytes | None:
         parts = PurePosixPath(file)

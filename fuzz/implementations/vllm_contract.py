@@ -1,119 +1,133 @@
-"""What vLLM promises about its ROCm indexer kernels, read from the release itself where a release says it."""
+"""What vLLM promises about its ROCm indexer, read from the release under test where a release says it.
 
-from dataclasses import dataclass
+In contract is what vLLM's own callers can produce on an AMD GPU: gfx950 where the keys are e4m3fn, gfx942 where they
+are e4m3fnuz.
+"""
+
 from typing import Any
 
 from indexfuzz.case import Case
-from indexfuzz.implementations.contracts import first_reason
+from indexfuzz.implementations.contracts import Clause, Clauses
 from indexfuzz.implementations.loader import Loader
 from indexfuzz.implementations.source import Project
 from indexfuzz.implementations.vllm_platform import MultipleOf, provided
+from indexfuzz.reference.layout import resolve
 
-_OPS = "vllm/v1/attention/ops/rocm_aiter_mla_sparse.py"
+OPS = "vllm/v1/attention/ops/rocm_aiter_mla_sparse.py"
 _INDEXER = "vllm/model_executor/models/deepseek_v2.py"
 _DISPATCH = "vllm/model_executor/layers/sparse_attn_indexer.py"
+_SLOTS = "vllm/v1/worker/block_table.py"
 _BACKEND_MODULE = "vllm.v1.attention.backends.mla.indexer"
 _BACKEND = f"{_BACKEND_MODULE.replace('.', '/')}.py"
 _BLOCK_FLAT_SIZE = 64
 """Rows in a page of a model that keeps 1 of 4 keys: DeepseekV4IndexerBackend advertises 256 uncompressed tokens."""
 
 _TILED_HEADS = frozenset({16, 32, 64, 128})
+_PAGED = ("k_quant_cache", "gather", "paged_logits")
 
 
-@dataclass(frozen=True)
-class VllmContract:
-    """In contract is what vLLM's own callers can produce on an AMD GPU without the AITER package.
+def is_flat(case: Case) -> bool:
+    """Whether pages of several tokens are in NORMAL layout ("block-flat")."""
+    return case.cache.block_size > 1 and resolve(case.cache.layout, case.cache.block_size) == "normal"
 
-    `block_sizes` are those the backend advertises, a MultipleOf for a whole family; `own_kernels_on_gfx942` and
-    `runs_without_aiter` say where the callers use the kernels of this file at all; `reads_block_flat` whether the
-    readers know pages of several tokens in NORMAL layout.
-    """
 
-    block_sizes: tuple[int | MultipleOf, ...]
-    head_sizes: tuple[int, ...]
-    own_kernels_on_gfx942: bool
-    runs_without_aiter: bool
-    reads_block_flat: bool
+def kernels_contract(project: Project) -> Clauses:
+    """Of the Triton kernels and of Indexer.forward."""
+    writer = project.place(OPS, "def indexer_k_quant_and_cache_triton(")
+    forward = project.place(_INDEXER, "class Indexer(", "def forward(")
+    triton_logits = project.place(OPS, "def rocm_fp8_paged_mqa_logits_triton(")
+    return Clauses((
+        Clause(("rope",), lambda case: case.rope.placement == "first", "Indexer.forward rotates the first dims",
+               project.place(_INDEXER, "class Indexer(", "def forward(", "torch.split(")),
+        Clause(("rope",), lambda case: not case.memory.q_pad, "q is the dense output of a linear layer", forward),
+        *_pages(project, _PAGED),
+        *_formats(project),
+        *_flat_pages(project),
+        Clause(("k_quant_cache",), lambda case: not is_flat(case),
+               "pages of several tokens are SHUFFLE: another kernel writes NORMAL ones", writer),
+        Clause(("k_quant_cache",), lambda case: not case.memory.k_pad, "k is the dense output of k_norm", forward),
+        Clause(("k_quant_cache",), lambda case: case.memory.slots == "int64", "slot_mapping is int64",
+               project.place(_SLOTS, "torch.int64")),
+        Clause(("k_quant_cache",), lambda case: case.model.scale_fmt == "ue8m0", "scale_fmt is ue8m0",
+               project.place(_INDEXER, 'self.scale_fmt = "ue8m0"')),
+        Clause(("gather",), lambda case: not case.batch.gather_pad, "exactly total_seq_lens keys are gathered",
+               project.place(OPS, "for chunk in", "chunk.total_seq_lens")),
+        Clause(("paged_logits",), is_flat, "only pages of several tokens in NORMAL layout come here",
+               project.place(OPS, "def _indexer_k_is_c4a_block_flat(")),
+        Clause(("paged_logits",), lambda case: case.model.num_heads in _TILED_HEADS,
+               "num_heads is a power of two that fills a tile of tl.dot", triton_logits),
+    ))  # fmt: skip
 
-    @classmethod
-    def read(cls, project: Project) -> "VllmContract":
-        """Read it from a release. Without the backend's file (a partial copy), the sizes of 0.21 hold."""
-        ops = project.read(_OPS)
-        backend = _backend(project) if project.has(_BACKEND) else None
-        return cls(
-            tuple(backend.get_supported_kernel_block_sizes()) if backend is not None else (1, 64),
-            tuple(backend.get_supported_head_sizes()) if backend is not None else (32, 64, 128),
-            own_kernels_on_gfx942="ops.indexer_k_quant_and_cache(" not in ops,
-            runs_without_aiter=project.has(_DISPATCH) and "on_gfx950()" in project.read(_DISPATCH),
-            reads_block_flat="def rocm_fp8_paged_mqa_logits_triton(" in ops,
-        )
 
-    def outside(self, stage: str, case: Case) -> str | None:
-        """Why vLLM's callers never produce this case for a stage, with the file that says so."""
-        match stage:
-            case "rope":
-                return self._outside_rope(case)
-            case "k_quant_cache":
-                return self._outside_cache(case) or self._outside_writer(case)
-            case "gather":
-                return self._outside_cache(case) or self._outside_gather(case)
-            case "prefill_logits":
-                return (
-                    "without AITER the scores are rounded to bf16 before they are summed over the heads " + f"({_OPS})"
-                )
-            case "paged_logits":
-                return self._outside_cache(case) or self._outside_paged(case)
-        return None
+def torch_contract(project: Project) -> Clauses:
+    """Of the fallbacks in PyTorch, which take over where AITER has no kernel for the GPU."""
+    calls_topk = project.read(OPS).count("_topk_indices_torch(") > 1
+    return Clauses((
+        *_pages(project, ("paged_logits",)),
+        Clause(("paged_logits",), lambda case: is_flat(case) == _writes_flat(project, case),
+               "pages of several tokens are in the layout that this release writes them in: NORMAL where a C++ op does "
+               "so on gfx942 (e4m3fnuz), else SHUFFLE", project.place(OPS, "if not skip_k_cache_insert:")),
+        Clause(("topk",), lambda _: calls_topk, "the release calls its top-k in PyTorch",
+               project.place(OPS, "def _topk_indices_torch(")),
+    ))  # fmt: skip
 
-    def must_reject(self, stage: str, case: Case) -> bool:  # noqa: ARG002
-        """Never: vLLM's launchers check nothing."""
-        return False
 
-    def _advertises(self, block_size: int) -> bool:
-        return any(
-            block_size % size.base == 0 if isinstance(size, MultipleOf) else block_size == size
-            for size in self.block_sizes
-        )
+def _pages(project: Project, stages: tuple[str, ...]) -> tuple[Clause, ...]:
+    """What the backend advertises; without its file (a partial copy), the sizes of 0.21 hold."""
+    backend = _backend(project) if project.has(_BACKEND) else None
+    block_sizes = tuple(backend.get_supported_kernel_block_sizes()) if backend is not None else (1, 64)
+    head_sizes = tuple(backend.get_supported_head_sizes()) if backend is not None else (32, 64, 128)
 
-    def _outside_rope(self, case: Case) -> str | None:
-        return first_reason(
-            (case.rope.placement != "first", f"Indexer.forward rotates the first dims ({_INDEXER})"),
-            (case.memory.q_pad > 0, f"q is the dense output of a linear layer ({_INDEXER})"),
-        )
+    def advertised(case: Case) -> bool:
+        size = case.cache.block_size
+        return any(size % s.base == 0 if isinstance(s, MultipleOf) else size == s for s in block_sizes)
 
-    def _outside_cache(self, case: Case) -> str | None:
-        size, layout, model = case.cache.block_size, case.cache.layout, case.model
-        flat = layout == "normal" and size > 1
-        return first_reason(
-            (not self._advertises(size), f"block_size {size} is not advertised ({_BACKEND})"),
-            (model.head_dim not in self.head_sizes, f"head_dim {model.head_dim} is not advertised ({_BACKEND})"),
-            (model.quant_group != model.head_dim, f"every key has one scale ({_OPS})"),
-            (layout == "shuffle" and size == 1, f"pages of one token are NORMAL ({_OPS})"),
-            (flat and not self.reads_block_flat, f"pages of several tokens are SHUFFLE ({_OPS})"),
-            (flat and size != _BLOCK_FLAT_SIZE, f"NORMAL pages hold {_BLOCK_FLAT_SIZE} tokens ({_BACKEND})"),
-            (model.fp8 == "e4m3fnuz" and not self.own_kernels_on_gfx942, f"gfx942 has C++ ops for this ({_OPS})"),
-        )
+    names = [f"a multiple of {s.base}" if isinstance(s, MultipleOf) else str(s) for s in block_sizes]
+    backend_class = "class DeepseekV32IndexerBackend("
+    return (
+        Clause(stages, advertised, f"block_size is {' or '.join(names)}",
+               project.place(_BACKEND, backend_class, "def get_supported_kernel_block_sizes(")),
+        Clause(stages, lambda case: case.model.head_dim in head_sizes,
+               f"head_dim is one of {', '.join(map(str, head_sizes))}",
+               project.place(_BACKEND, backend_class, "def get_supported_head_sizes(")),
+        Clause(stages, lambda case: case.model.quant_group == case.model.head_dim, "every key has one scale",
+               project.place(OPS, "kv_cache_scale_ptr,")),
+        Clause(stages, lambda case: case.cache.block_size > 1 or resolve(case.cache.layout, 1) == "normal",
+               "pages of one token are NORMAL", project.place(OPS, 'if block_size == 1 else "SHUFFLE"')),
+    )  # fmt: skip
 
-    def _outside_writer(self, case: Case) -> str | None:
-        flat = case.cache.layout == "normal" and case.cache.block_size > 1
-        return first_reason(
-            (flat, f"another kernel writes NORMAL pages of several tokens ({_OPS}, skip_k_cache_insert)"),
-            (case.memory.k_pad > 0, f"k is the dense output of k_norm ({_INDEXER})"),
-            (case.memory.slots != "int64", "slot_mapping is int64 (vllm/v1/worker/block_table.py)"),
-            (case.model.scale_fmt != "ue8m0", f"scale_fmt is always ue8m0 ({_INDEXER})"),
-        )
 
-    def _outside_gather(self, case: Case) -> str | None:
-        return first_reason((case.batch.gather_pad > 0, f"exactly total_seq_lens keys are gathered ({_OPS})"))
+def _formats(project: Project) -> tuple[Clause, ...]:
+    """Where a release leaves the cache on gfx942 to C++ ops."""
+    if not _has_own_ops_on_gfx942(project):
+        return ()
+    return (Clause(("k_quant_cache", "gather"), lambda case: case.model.fp8 == "e4m3fn",
+                   "keys are e4m3fn: on gfx942 (e4m3fnuz) C++ ops run instead",
+                   project.place(OPS, "if _ON_GFX942:")),)  # fmt: skip
 
-    def _outside_paged(self, case: Case) -> str | None:
-        flat = case.cache.layout == "normal" and case.cache.block_size > 1
-        refused = case.model.fp8 == "e4m3fnuz" or not self.runs_without_aiter
-        return first_reason(
-            (not case.batch.decode, f"steps without decode requests skip this stage ({_OPS})"),
-            (not flat and refused, f"without AITER the indexer refuses to run ({_DISPATCH})"),
-            (flat and case.model.num_heads not in _TILED_HEADS, "no model has this many index heads"),
-        )
+
+def _flat_pages(project: Project) -> tuple[Clause, ...]:
+    """Which releases read pages of several tokens in NORMAL layout."""
+    if not reads_flat_pages(project):
+        return (Clause(("gather",), lambda case: not is_flat(case), "pages of several tokens are SHUFFLE",
+                       project.place(OPS, "def cp_gather_indexer_k_quant_cache_triton(")),)  # fmt: skip
+    return (Clause(("gather", "paged_logits"), lambda case: not is_flat(case) or case.cache.block_size
+                   == _BLOCK_FLAT_SIZE, f"NORMAL pages of several tokens hold {_BLOCK_FLAT_SIZE}",
+                   project.place(_BACKEND, "class DeepseekV4IndexerBackend(", "return [256]")),)  # fmt: skip
+
+
+def reads_flat_pages(project: Project) -> bool:
+    """Whether a release has a Triton kernel that scores NORMAL pages of several tokens."""
+    return "def rocm_fp8_paged_mqa_logits_triton(" in project.read(OPS)
+
+
+def _has_own_ops_on_gfx942(project: Project) -> bool:
+    return "ops.indexer_k_quant_and_cache(" in project.read(OPS)
+
+
+def _writes_flat(project: Project, case: Case) -> bool:
+    """Whether the writer that a release uses on the GPU of a format makes NORMAL pages of several tokens."""
+    return case.cache.block_size > 1 and case.model.fp8 == "e4m3fnuz" and _has_own_ops_on_gfx942(project)
 
 
 def _backend(project: Project) -> Any:

@@ -33,7 +33,7 @@ def prefill_logits(_case: Case, given: Tensors, got: Tensors, terms: Terms) -> V
     """Exactly the columns of each row's window are there, each within its bound."""
     limits = bounds.prefill_bounds(
         *(given[name] for name in ("q_fp8", "k_fp8", "k_scale", "weights", "ks", "ke")),
-        arithmetic=terms.arithmetic,
+        arithmetic=terms.scoring,
         simulated_dot=terms.simulated_dot,
     )
 
@@ -51,7 +51,7 @@ def paged_logits(case: Case, given: Tensors, got: Tensors, terms: Terms) -> Verd
     def limits(layout_read: str) -> bounds.LogitBounds:
         return bounds.paged_bounds(
             q, given["cache"], given["weights"], given["context_lens"], given["block_table"], columns,
-            layout=layout_read, arithmetic=terms.arithmetic, simulated_dot=terms.simulated_dot,
+            layout=layout_read, arithmetic=terms.scoring, simulated_dot=terms.simulated_dot,
         )  # fmt: skip
 
     def operands() -> Operands:

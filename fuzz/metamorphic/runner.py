@@ -122,7 +122,7 @@ class Trial:
 
     def _twice_the_bound(self) -> Tensor:
         """How far two legal evaluations of each logit may lie apart; fp64."""
-        t, arithmetic, dot = self._call.tensors, self._terms.arithmetic, self._terms.simulated_dot
+        t, arithmetic, dot = self._call.tensors, self._terms.scoring, self._terms.simulated_dot
         if self._stage == "prefill_logits":
             limits = bounds.prefill_bounds(
                 t["q_fp8"], t["k_fp8"], t["k_scale"], t["weights"], t["ks"], t["ke"],

@@ -102,6 +102,11 @@ class TestKernels:
         assert seen == [((16, 4, 3), 16, 3, float("-inf"))]
         assert logits.tolist() == [[8.0, float("-inf"), float("-inf")]] * 4
 
+    def test_stage1_cannot_be_asked_for_shuffled_pages(self, tree):
+        score = load_stage1(tree.folder(FILES)).stages["paged_logits"]
+        with pytest.raises(ValueError, match="NORMAL layout only"):
+            score(None, torch.zeros(5, 16, 36), None, None, None, None, layout="auto")
+
     def test_a_checkout_without_the_file(self, tree):
         with pytest.raises(SourceError, match=rf"has no {PAGED}: the file has moved"):
             load(tree.folder({name: text for name, text in FILES.items() if name != PAGED}))
@@ -117,14 +122,14 @@ class TestContract:
     @pytest.mark.parametrize(
         ("stage", "parts", "reason"),
         [
-            ("prefill_logits", {"model": {"num_heads": 24}}, "heads must be a power of two"),
-            ("prefill_logits", {"model": {"head_dim": 96}}, "head_dim must be a power of two"),
-            ("paged_logits", {"model": {"num_heads": 8}}, "heads must be a power of two"),
-            ("paged_logits", {"batch": {"decode": ()}}, "without decode requests"),
-            ("paged_logits", {"cache": {"block_size": 16}}, "need a Gluon kernel"),
-            ("paged_logits", {"cache": {"block_size": 48, "layout": "normal"}}, "must divide"),
+            ("prefill_logits", {"model": {"num_heads": 24}}, "num_heads is a power of two"),
+            ("prefill_logits", {"model": {"head_dim": 96}}, "head_dim is a power of two"),
+            ("paged_logits", {"model": {"num_heads": 8}}, "num_heads is a power of two"),
+            ("paged_logits", {"model": {"quant_group": 16}}, "every key has one scale"),
+            ("paged_logits", {"cache": {"block_size": 16}}, "needs a Gluon kernel"),
+            ("paged_logits", {"cache": {"block_size": 48, "layout": "normal"}}, "one divides the other"),
             ("paged_logits", {"batch": {"lens": "2d", "next_n": 2}}, "one length per request"),
-            ("paged_logits", {"memory": {"table_pad": 3}}, "must be dense"),
+            ("paged_logits", {"memory": {"table_pad": 3}}, "block table is dense"),
         ],
     )
     def test_outside(self, implementation, stage, parts, reason):

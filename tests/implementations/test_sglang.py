@@ -112,7 +112,7 @@ class TestKernels:
 
     def test_says_that_logits_are_somebody_elses(self, implementation):
         assert not any(stage.endswith("logits") for stage in implementation.stages)
-        assert any("DeepGEMM, CuTe or AITER" in note for note in implementation.notes)
+        assert any("DeepGEMM, CuTe DSL or AITER" in note for note in implementation.notes)
 
     def test_a_release_without_the_file(self, tree):
         with pytest.raises(SourceError, match=rf"has no {CACHE}: .* versions 0\.5\.23 are known"):
@@ -131,20 +131,20 @@ class TestContract:
         ("stage", "parts", "reason"),
         [
             ("q_quant", {"model": {"fp8": "e4m3fnuz"}}, "writes e4m3fn"),
-            ("q_quant", {"model": {"scale_fmt": "fp32"}}, "always ue8m0"),
-            ("q_quant", {"memory": {"q_pad": 8}}, "q must be dense"),
-            ("k_quant_cache", {"model": {"head_dim": 64, "quant_group": 64}}, "head_dim must be 128"),
+            ("q_quant", {"model": {"scale_fmt": "fp32"}}, "scale_fmt is ue8m0"),
+            ("q_quant", {"memory": {"q_pad": 8}}, "q is dense"),
+            ("k_quant_cache", {"model": {"head_dim": 64, "quant_group": 64}}, "head_dim is 128"),
             ("k_quant_cache", {"model": {"quant_group": 64}}, "one scale"),
-            ("k_quant_cache", {"memory": {"k_pad": 8}}, "k must be dense"),
+            ("k_quant_cache", {"memory": {"k_pad": 8}}, "k is dense"),
             ("k_quant_cache", {"batch": {"pad_tokens": 1}}, "never a negative one"),
             ("k_quant_cache", {"batch": {"next_n": 4}}, "never a negative one"),
-            ("k_quant_cache", {"cache": {"page_pad": 16}}, "the cache must be dense"),
+            ("k_quant_cache", {"cache": {"page_pad": 16}}, "the cache is dense"),
             ("gather", {"cache": {"block_size": 16}}, "NORMAL pages hold 1"),
             ("gather", {"cache": {"block_size": 24, "layout": "auto"}}, "a multiple of 16"),
             ("gather", {"cache": {"layout": "auto"}}, "C++ op of AITER"),
-            ("gather", {"batch": {"prefill": ()}}, "without prefill requests"),
+            ("gather", {"batch": {"prefill": ()}}, "a request in prefill"),
             ("gather", {"batch": {"gather_pad": 1}}, "exactly the sum"),
-            ("gather", {"memory": {"table_pad": 1}}, "page table must be dense"),
+            ("gather", {"memory": {"table_pad": 1}}, "page table is dense"),
         ],
     )
     def test_outside(self, implementation, stage, parts, reason):

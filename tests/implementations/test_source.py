@@ -57,6 +57,19 @@ class TestPlaces:
         assert project(tmp_path).read(OPS) == "# -*- coding: latin-1 -*-\nx = 'é'\n"
 
 
+class TestLines:
+    def test_texts_are_looked_for_one_behind_the_other(self, tmp_path):
+        text = "def f():\n    return 1\n\ndef g():\n    return 1\n"
+        found = project(write(tmp_path, {OPS: text}))
+        assert found.place(OPS, "return") == f"{OPS}:2"
+        assert found.place(OPS, "def g(", "return") == f"{OPS}:5"
+
+    def test_the_file_alone_where_a_release_has_not_all_of_them(self, tmp_path):
+        found = project(write(tmp_path, {OPS: "def g():\n    return 1\n"}))
+        assert found.place(OPS, "return", "def g(") == OPS
+        assert found.place("toy/other.py", "x") == "toy/other.py"
+
+
 class TestVersion:
     def test_version_file(self, tmp_path):
         write(tmp_path, {"toy/_version.py": "version: str\n__version__ = version = '2.0.1'\n"})

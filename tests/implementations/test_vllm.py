@@ -1,13 +1,15 @@
+import re
 import sys
 
 import pytest
 import torch
 
 from indexfuzz.case import Case
+from indexfuzz.devices.lockstep import LockstepDevice
+from indexfuzz.differential import run
 from indexfuzz.implementations import load
+from indexfuzz.implementations.base import MalformedResultError
 from indexfuzz.implementations.source import SourceError
-from indexfuzz.implementations.vllm_contract import VllmContract
-from indexfuzz.implementations.vllm_platform import MultipleOf
 from indexfuzz.lockstep import Lockstep
 from indexfuzz.reference import cache as reference
 
@@ -33,19 +35,18 @@ OLD_OPS = """\
         SEEN.append((k_fp8.dtype, k_fp8_scale.dtype, tuple(k_fp8_scale.shape)))
         k_fp8_scale.view(torch.float32).fill_(0.5)
 
-    def rocm_fp8_mqa_logits(q, kv, weights, cu_seqlen_ks, cu_seqlen_ke):
+    def fp8_mqa_logits_torch(q, kv, weights, cu_seqlen_ks, cu_seqlen_ke):
         SEEN.append(tuple(kv[1].shape))
-        return torch.full((q.shape[0], kv[0].shape[0]), 2.0)
+        return torch.full((q.shape[0], kv[0].shape[0]), 2.0, device="cuda")
 
-    def rocm_fp8_paged_mqa_logits(
-        q_fp8, kv_cache_fp8, weights, context_lens, block_tables, schedule_metadata, max_model_len
-    ):
-        from vllm._aiter_ops import rocm_aiter_ops
+    def fp8_paged_mqa_logits_torch(q, kv_cache, weights, context_lens, block_tables, max_model_len):
         from vllm.utils.math_utils import cdiv
 
-        assert not rocm_aiter_ops.is_enabled()
-        SEEN.append((tuple(kv_cache_fp8.shape), max_model_len, cdiv(max_model_len, 4)))
-        return torch.full((context_lens.shape[0], max_model_len), 3.0)
+        SEEN.append((tuple(kv_cache.shape), max_model_len, cdiv(max_model_len, 4)))
+        return torch.full((context_lens.shape[0], max_model_len), 3.0, device="cuda")
+
+    def _topk_indices_torch(logits, topk_tokens):
+        return torch.topk(logits, topk_tokens).indices.int()
 
     def dispatch(k):
         ops.indexer_k_quant_and_cache(k)
@@ -72,8 +73,11 @@ NEW_OPS = """\
     ):
         SEEN.append(cache_layout)
 
-    def rocm_fp8_mqa_logits(q, kv, weights, cu_seqlen_ks, cu_seqlen_ke):
-        return torch.full((q.shape[0], kv[0].shape[0]), 2.0)
+    def fp8_mqa_logits_torch(q, kv, weights, cu_seqlen_ks, cu_seqlen_ke):
+        return torch.full((q.shape[0], 1), 2.0)
+
+    def fp8_paged_mqa_logits_torch(q, kv_cache, weights, context_lens, block_tables, max_model_len):
+        return torch.full((context_lens.shape[0], max_model_len), 3.0)
 
     def rocm_fp8_paged_mqa_logits_triton(): ...
 
@@ -175,6 +179,16 @@ def new(tree):
     return load(f"vllm:{tree.folder(NEW)}")
 
 
+@pytest.fixture
+def old_torch(tree):
+    return load(f"vllm-torch:{tree.wheel('vllm', '0.22.0', OLD)}")
+
+
+@pytest.fixture
+def new_torch(tree):
+    return load(f"vllm-torch:{tree.folder(NEW)}")
+
+
 def seen(implementation, stage="gather", fp8="e4m3fn"):
     return implementation.stages[stage].__self__.module(fp8).SEEN
 
@@ -218,33 +232,68 @@ class TestKernels:
         new.stages["gather"](page(block_size), None, None, None, k_fp8, torch.zeros(1), quant_group=32, layout=layout)
         assert seen(new) == [passed]
 
-    def test_prefill_scales_are_a_column_as_the_caller_has_them(self, old):
-        q, k, logits = torch.zeros(2, 1, 32), torch.zeros(3, 32).to(torch.float8_e4m3fn), torch.zeros(2, 3)
-        old.stages["prefill_logits"](q, k, torch.ones(3), None, None, None, logits)
-        assert seen(old) == [(3, 1)]
-        assert logits.eq(2.0).all()
-
-    def test_paged_logits_of_a_release_that_returns_its_own(self, old):
-        q, logits = torch.zeros(2, 1, 1, 32).to(torch.float8_e4m3fn), torch.zeros(2, 9)
-        old.stages["paged_logits"](q, page(), None, torch.ones(2), None, logits, layout="normal")
-        assert seen(old) == [((3, 4, 1, 36), 9, 3)]
-        assert logits.eq(3.0).all()
-
-    @pytest.mark.parametrize(("layout", "ratio"), [("normal", 4), ("auto", 1)])
-    def test_paged_logits_of_a_release_that_takes_its_output_from_the_workspace(self, new, layout, ratio):
+    def test_paged_logits_are_taken_from_the_workspace(self, new):
         q, logits = torch.zeros(1, 1, 1, 32).to(torch.float8_e4m3fn), torch.full((1, 3), 5.0)
-        new.stages["paged_logits"](q, page(), None, torch.ones(1), None, logits, layout=layout)
-        assert seen(new) == [ratio]
+        new.stages["paged_logits"](q, page(), None, torch.ones(1), None, logits, layout="normal")
+        assert seen(new) == [4]
         assert logits.tolist() == [[7.0, float("-inf"), float("-inf")]]
+
+    def test_a_layout_that_no_argument_asks_for_is_refused(self, old, new):
+        k = torch.zeros(1, 32, dtype=torch.bfloat16)
+        options = {"scale_fmt": "ue8m0", "fp8": "e4m3fn", "quant_group": 32, "layout": "normal"}
+        with pytest.raises(ValueError, match="several tokens are SHUFFLE"):
+            new.stages["k_quant_cache"](k, page(), torch.zeros(1, dtype=torch.int64), **options)
+        k_fp8 = torch.zeros(1, 32).to(torch.float8_e4m3fn)
+        with pytest.raises(ValueError, match="several tokens are SHUFFLE"):
+            old.stages["gather"](page(), None, None, None, k_fp8, torch.zeros(1), quant_group=32, layout="normal")
+        with pytest.raises(ValueError, match="in NORMAL layout only"):
+            new.stages["paged_logits"](None, page(), None, None, None, None, layout="auto")
+
+    def test_only_newer_releases_score_with_triton(self, old, new):
+        assert "paged_logits" not in old.stages
+        assert "paged_logits" in new.stages
+        assert any("vllm-torch:PATH" in note for note in old.notes)
+
+    def test_says_what_it_replaced(self, new):
+        assert {"vllm.platforms.current_platform", "vllm.logger.init_logger"} <= set(new.replaced)
 
     def test_a_release_without_the_file(self, tree):
         with pytest.raises(SourceError, match=rf"has no {OPS}: .* versions 0\.21 to 0\.33 are known"):
             load(f"vllm:{tree.folder({MODEL: OLD_INDEXER})}")
 
     def test_a_release_that_renamed_a_launcher(self, tree):
-        text = OLD_OPS.replace("rocm_fp8_mqa_logits", "renamed")
-        with pytest.raises(SourceError, match=f"{OPS} of vllm unknown has no rocm_fp8_mqa_logits; versions"):
-            load(f"vllm:{tree.folder({OPS: text})}")
+        text = OLD_OPS.replace("fp8_mqa_logits_torch", "renamed").replace("cp_gather_indexer", "other")
+        path = tree.folder({OPS: text})
+        with pytest.raises(SourceError, match=f"{OPS} of vllm unknown has no cp_gather_indexer_k_quant_cache_triton;"):
+            load(f"vllm:{path}")
+        with pytest.raises(SourceError, match=f"{OPS} of vllm unknown has no fp8_mqa_logits_torch; versions"):
+            load(f"vllm-torch:{path}")
+
+
+class TestFallbacks:
+    def test_prefill_scales_are_a_column_as_the_caller_has_them(self, old_torch):
+        q, k, logits = torch.zeros(2, 1, 32), torch.zeros(3, 32).to(torch.float8_e4m3fn), torch.zeros(2, 3)
+        old_torch.stages["prefill_logits"](q, k, torch.ones(3), None, None, None, logits)
+        assert seen(old_torch, "prefill_logits") == [(3, 1)]
+        assert logits.eq(2.0).all()
+
+    def test_a_result_of_another_shape(self, new_torch):
+        q, k, logits = torch.zeros(2, 1, 32), torch.zeros(3, 32).to(torch.float8_e4m3fn), torch.zeros(2, 3)
+        with pytest.raises(MalformedResultError, match=r"returned \[2, 1\] instead of \[2, 3\]"):
+            new_torch.stages["prefill_logits"](q, k, torch.ones(3), None, None, None, logits)
+
+    def test_paged_logits(self, old_torch):
+        q, logits = torch.zeros(2, 1, 1, 32).to(torch.float8_e4m3fn), torch.zeros(2, 9)
+        old_torch.stages["paged_logits"](q, page(), None, torch.ones(2), None, logits, layout="normal")
+        assert seen(old_torch, "paged_logits") == [((3, 4, 1, 36), 9, 3)]
+        assert logits.eq(3.0).all()
+
+    def test_top_k_where_a_release_has_one(self, old_torch, new_torch):
+        assert old_torch.stages["topk"](torch.tensor([[1.0, 3.0, 2.0]]), index_topk=2).tolist() == [[1, 2]]
+        assert "topk" not in new_torch.stages
+
+    def test_scores_may_be_rounded_to_bf16(self, old_torch):
+        assert old_torch.promises.score_rounding == 2**-8
 
 
 @pytest.fixture
@@ -298,36 +347,37 @@ def case(**parts):
     return Case().replace(model=model, batch=batch, **parts)
 
 
+FLAT = {"block_size": 64, "layout": "normal"}
+
+
 class TestContract:
     def test_is_read_from_the_release(self, new):
-        assert new.contract == VllmContract((1, MultipleOf(16)), (32, 128), *[True] * 3)
+        clauses = [str(clause) for clause in new.contract.clauses]
+        backend = "vllm/v1/attention/backends/mla/indexer.py"
+        assert f"block_size is 1 or a multiple of 16 ({backend}:5)" in clauses
+        assert f"head_dim is one of 32, 128 ({backend}:8)" in clauses
 
     def test_of_a_partial_copy_are_the_sizes_of_0_21(self, old):
-        assert old.contract == VllmContract((1, 64), (32, 64, 128), *[False] * 3)
+        clauses = [clause.sentence for clause in old.contract.clauses]
+        assert {"block_size is 1 or 64", "head_dim is one of 32, 64, 128"} <= set(clauses)
 
     @pytest.mark.parametrize(
         ("stage", "parts", "reason"),
         [
             ("rope", {"rope": {"placement": "last"}}, "rotates the first dims"),
             ("rope", {"memory": {"q_pad": 8}}, "q is the dense output"),
-            ("gather", {"cache": {"block_size": 24}}, "block_size 24 is not advertised"),
-            ("gather", {"head_dim": 64}, "head_dim 64 is not advertised"),
+            ("gather", {"cache": {"block_size": 24}}, "block_size is 1 or a multiple of 16"),
+            ("gather", {"head_dim": 64}, "head_dim is one of 32, 128"),
             ("gather", {"model": {"quant_group": 16}}, "one scale"),
             ("gather", {"cache": {"block_size": 1, "layout": "shuffle"}}, "pages of one token are NORMAL"),
-            ("gather", {"cache": {"block_size": 16, "layout": "normal"}}, "NORMAL pages hold 64 tokens"),
+            ("gather", {"cache": {"block_size": 16, "layout": "normal"}}, "NORMAL pages of several tokens hold 64"),
             ("gather", {"batch": {"gather_pad": 1}}, "exactly total_seq_lens"),
             ("k_quant_cache", {"cache": {"block_size": 64, "layout": "normal"}}, "another kernel writes NORMAL"),
             ("k_quant_cache", {"memory": {"k_pad": 4}}, "k is the dense output"),
             ("k_quant_cache", {"memory": {"slots": "int32"}}, "slot_mapping is int64"),
-            ("k_quant_cache", {"model": {"scale_fmt": "fp32"}}, "always ue8m0"),
-            ("prefill_logits", {}, "rounded to bf16"),
-            ("paged_logits", {"batch": {"decode": ()}}, "without decode requests"),
-            ("paged_logits", {"model": {"fp8": "e4m3fnuz"}}, "refuses to run"),
-            (
-                "paged_logits",
-                {"cache": {"block_size": 64, "layout": "normal"}, "model": {"num_heads": 6}},
-                "no model has this many index heads",
-            ),
+            ("k_quant_cache", {"model": {"scale_fmt": "fp32"}}, "scale_fmt is ue8m0"),
+            ("paged_logits", {"cache": {"block_size": 16}}, "NORMAL layout come here"),
+            ("paged_logits", {"cache": FLAT, "model": {"num_heads": 6}}, "fills a tile"),
         ],
     )
     def test_outside(self, new, stage, parts, reason):
@@ -341,8 +391,7 @@ class TestContract:
             ("k_quant_cache", {"cache": {"block_size": 48}}),
             ("k_quant_cache", {"model": {"fp8": "e4m3fnuz"}}),
             ("gather", {"cache": {"block_size": 64, "layout": "normal"}, "memory": {"k_pad": 4}}),
-            ("paged_logits", {"cache": {"block_size": 16, "layout": "shuffle"}, "model": {"num_heads": 6}}),
-            ("paged_logits", {"cache": {"block_size": 64, "layout": "normal"}, "model": {"fp8": "e4m3fnuz"}}),
+            ("paged_logits", {"cache": FLAT, "model": {"fp8": "e4m3fnuz"}}),
             ("topk", {}),
         ],
     )
@@ -352,14 +401,32 @@ class TestContract:
     @pytest.mark.parametrize(
         ("stage", "parts", "reason"),
         [
-            ("k_quant_cache", {"cache": {"block_size": 16}}, "block_size 16 is not advertised"),
+            ("k_quant_cache", {"cache": {"block_size": 16}}, "block_size is 1 or 64"),
             ("k_quant_cache", {"model": {"fp8": "e4m3fnuz"}}, "C++ ops"),
-            ("gather", {"cache": {"block_size": 64, "layout": "normal"}}, "are SHUFFLE"),
-            ("paged_logits", {}, "refuses to run"),
+            ("gather", {"cache": FLAT}, "are SHUFFLE"),
         ],
     )
     def test_outside_an_old_release(self, old, stage, parts, reason):
         assert reason in old.contract.outside(stage, case(**parts))
+
+    @pytest.mark.parametrize(
+        ("fp8", "layout", "inside"),
+        [
+            ("e4m3fn", "auto", True),
+            ("e4m3fn", "normal", False),
+            ("e4m3fnuz", "auto", False),
+            ("e4m3fnuz", "normal", True),
+        ],
+    )
+    def test_fallbacks_read_what_the_writer_of_the_gpu_wrote(self, old_torch, fp8, layout, inside):
+        step = case(model={"fp8": fp8}, cache={"block_size": 64, "layout": layout})
+        assert (old_torch.contract.outside("paged_logits", step) is None) == inside
+
+    def test_a_top_k_that_nobody_calls_promises_nothing(self, old_torch, tree):
+        assert "calls its top-k" in old_torch.contract.outside("topk", case())
+        called = OLD_OPS + "\n    def caller(logits):\n        return _topk_indices_torch(logits, 2)\n"
+        path = tree.folder({OPS: called})
+        assert load(f"vllm-torch:{path}").contract.outside("topk", case()) is None
 
 
 @pytest.mark.wheel
@@ -378,11 +445,26 @@ class TestRealWheels:
     def test_0_22_discards_the_result_of_functional_rope(self, third_party):
         assert self.rotated(third_party, "inplace")
         assert not self.rotated(third_party, "functional")
+        assert not self.rotated(third_party, "compiled")
 
     @pytest.mark.parametrize("third_party", ["INDEXFUZZ_VLLM_WHEEL_0_33"], indirect=True)
     def test_0_33_uses_the_result(self, third_party):
         assert self.rotated(third_party, "inplace")
         assert self.rotated(third_party, "functional")
+        assert self.rotated(third_party, "compiled")
+
+    @pytest.mark.parametrize("third_party", ["INDEXFUZZ_VLLM_WHEEL_0_22", "INDEXFUZZ_VLLM_WHEEL_0_33"], indirect=True)
+    def test_fallbacks(self, third_party):
+        """0.22 lines the scales of keys up with rows."""
+        step = Case().replace(
+            model={"head_dim": 32, "quant_group": 32}, batch={"decode": (3,), "prefill": ({"length": 4, "new": 1},),
+                                                              "max_model_len": 8}
+        )  # fmt: skip
+        fallbacks = load(f"vllm-torch:{third_party}")
+        outcome = run(step, fallbacks, LockstepDevice())
+        assert (outcome.stages, [f.signature for f in outcome.findings]) == (
+            ["prefill_logits", "paged_logits"], ["prefill_logits/shape"] if "0.22" in fallbacks.name else []
+        )  # fmt: skip
 
     def inserted(self, path, block_size):
         """The kinds of violations, and whether the cache holds what the reference writes."""
@@ -410,8 +492,11 @@ class TestRealWheels:
 
     @pytest.mark.parametrize("third_party", ["INDEXFUZZ_VLLM_WHEEL_0_22"], indirect=True)
     def test_contract_of_0_22(self, third_party):
-        assert load(f"vllm:{third_party}").contract == VllmContract((1, 64), (32, 64, 128), *[False] * 3)
+        assert "block_size is 1 or 64" in {clause.sentence for clause in load(f"vllm:{third_party}").contract.clauses}
 
     @pytest.mark.parametrize("third_party", ["INDEXFUZZ_VLLM_WHEEL_0_33"], indirect=True)
-    def test_contract_of_0_33(self, third_party):
-        assert load(f"vllm:{third_party}").contract == VllmContract((1, MultipleOf(16)), (32, 64, 128), *[True] * 3)
+    def test_every_place_of_the_contract_of_0_33_has_a_line(self, third_party):
+        for scheme in ("vllm", "vllm-torch"):
+            implementation = load(f"{scheme}:{third_party}")
+            here = [c for c in implementation.contract.clauses if set(c.stages) & set(implementation.stages)]
+            assert [c.place for c in here if not re.search(r":\d+$", c.place)] == []

@@ -221,6 +221,20 @@ def test_declared_rounding_of_weights_widens_the_bound() -> None:
     assert bool((error <= declared[1]).all())
 
 
+def test_declared_rounding_of_scores_widens_the_bound() -> None:
+    q8, k8, scale, w = problem(0)
+    exact = bounds.group_bounds(q8, k8, scale, w, PORTABLE, None)
+    declared = bounds.group_bounds(q8, k8, scale, w, Arithmetic(score_rounding=2.0**-8), None)
+    rounded = in_order(simulated("ieee", "e4m3fn")(q8, k8).bfloat16().float(), w, scale).double()
+    error = (rounded - exact[0]).abs()
+    assert bool((error > exact[1]).any())
+    assert bool((error <= declared[1]).all())
+
+
+def test_declared_rounding_of_scores_never_calls_exact_data_exact() -> None:
+    assert not bool(bounds.group_bounds(*exact_problem(0), Arithmetic(score_rounding=2.0**-8), None)[2].any())
+
+
 def test_overflow_leaves_nothing_decided() -> None:
     q8, k8, scale, w = problem(0)
     huge = scale * 0 + 2.0**120
