@@ -1,13 +1,14 @@
 """A subject: what is under test, ready to be asked about cases. Whoever asks need not know in which process it runs."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from typing import Protocol
 
 from indexfuzz import oracles
 from indexfuzz.case import Case
-from indexfuzz.devices.base import Device
+from indexfuzz.devices.base import Device, UnsupportedKernelError
 from indexfuzz.implementations.base import Implementation
 from indexfuzz.narrowing import narrowed
 from indexfuzz.outcome import Outcome
@@ -17,12 +18,13 @@ from indexfuzz.outcome import Outcome
 class Facts:
     """What there is to know about a subject before it is asked anything.
 
-    `formats` are the FP8 formats of its device, `triton` and `torch` the versions that it runs on.
+    `formats` and `values_per_shape` are those of its device, `triton` and `torch` the versions that it runs on.
     """
 
     name: str
     device: str
     formats: tuple[str, ...]
+    values_per_shape: int
     stages: tuple[str, ...]
     notes: tuple[str, ...]
     triton: str
@@ -72,6 +74,7 @@ class InProcess:
             name=self.implementation.name,
             device=self.device.name,
             formats=self.device.formats,
+            values_per_shape=self.device.values_per_shape,
             stages=tuple(self.implementation.stages),
             notes=self.implementation.notes,
             triton=version_of("triton"),
@@ -84,11 +87,22 @@ class InProcess:
 
     def run(self, case: Case, only: frozenset[str] = frozenset()) -> Outcome:
         """Run it here and now."""
-        return oracles.run(case, self.implementation, self.device, only)
+        with self._supported():
+            return oracles.run(case, self.implementation, self.device, only)
 
     def ask(self, case: Case, signature: str) -> Outcome:
         """Run it here and now."""
-        return oracles.about(signature)(case, self.implementation, self.device, frozenset())
+        with self._supported():
+            return oracles.about(signature)(case, self.implementation, self.device, frozenset())
+
+    @contextmanager
+    def _supported(self) -> Iterator[None]:
+        """Tell what the device cannot do, memory for the case's own tensors included, from what a kernel does wrong."""
+        try:
+            yield
+        except self.device.unsupported as error:
+            message = (str(error).splitlines() or [""])[0]
+            raise UnsupportedKernelError(f"{self.device.name}: {type(error).__name__}: {message}") from error
 
 
 def version_of(package: str) -> str:

@@ -75,3 +75,51 @@ def test_another_exception_is_not_swallowed(reference_with, pytorch_device, monk
     monkeypatch.setattr("indexfuzz.oracles.run", lambda *_: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         run(Settings(InProcess(reference_with(), pytorch_device), cases=3))
+
+
+class ManyValues:
+    """A device whose shapes are dear: each is worth three sets of values."""
+
+    values_per_shape = 3
+
+    def __init__(self, device):
+        self._device = device
+
+    def __getattr__(self, name):
+        return getattr(self._device, name)
+
+
+def test_a_shape_that_costs_a_compilation_is_tried_with_several_values(reference_with, pytorch_device):
+    seen = []
+    subject = InProcess(reference_with(), ManyValues(pytorch_device))
+    run(Settings(subject, cases=9, seed=5), lambda event: seen.append(event.outcome.case))
+    assert len({case.id for case in seen}) == 9
+    for first, *others in (seen[:3], seen[3:6], seen[6:]):
+        assert all(case.replace(values={"seed": first.values.seed}) == first for case in others)
+    assert len({case.replace(values={"seed": 0}).id for case in seen}) == 3
+
+
+def test_a_bug_in_other_values_is_found(reference_with, pytorch_device):
+    sums = []
+
+    def right_once(q, weights, **options):
+        sums.append(q.double().sum().item())
+        q_fp8, folded = quant.q_quant(q, weights, **options)
+        return q_fp8, folded + float(sums[-1] != sums[0])
+
+    subject = InProcess(reference_with(q_quant=right_once), ManyValues(pytorch_device))
+    summary = run(Settings(subject, cases=30, seed=5, minimise_seconds=1))
+    assert "q_quant/bound-exceeded/q_weights" in [found.finding.signature for found in summary.findings]
+
+
+def test_a_device_without_the_memory_for_a_case_says_nothing_about_a_kernel(reference_with, pytorch_device):
+    class Full(ManyValues):
+        unsupported = (MemoryError,)
+        values_per_shape = 1
+
+        def session(self):
+            raise MemoryError("tried to allocate 9 GiB\nof 8")
+
+    summary = run(Settings(InProcess(reference_with(), Full(pytorch_device)), seconds=0.5, seed=5))
+    assert not summary.findings
+    assert set(summary.unsupported) == {"pytorch: MemoryError: tried to allocate 9 GiB"}

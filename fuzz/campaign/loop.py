@@ -7,7 +7,7 @@ are counted and do not raise: an open shallow bug must not hide a deep one.
 
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 
 from hypothesis import HealthCheck, Phase, Verbosity, given, seed, settings
@@ -100,14 +100,19 @@ class Campaign:
             if self._broken:
                 raise self._broken from None
 
-    def _try(self, case: Case) -> None:
+    def _try(self, drawn: Case) -> None:
+        """Run a drawn case and its variants; raise for a new signature."""
+        subject = self._wanted.subject
+        for case in _variants(subject.narrowed(drawn), subject.facts.values_per_shape):
+            self._try_one(case)
+
+    def _try_one(self, case: Case) -> None:
         """Run one case that has not run yet; raise for a new signature."""
         if self._smallest and time.monotonic() > self._shrink_until:
             raise _EndOfChunk
         if not self._smallest and self._is_over():
             raise _EndOfChunk
         wanted = self._wanted
-        case = wanted.subject.narrowed(case)
         if not self._smallest and case.id in self._ran:
             return
         self._ran.add(case.id)
@@ -164,6 +169,13 @@ class Campaign:
             detail = f"seen once, and not again on the same case: {finding.detail}"
             return Found(replace(finding, kind="nondeterministic", detail=detail), case)
         return Found(last, small)
+
+
+def _variants(case: Case, count: int) -> Iterator[Case]:
+    """The case, and the same with other values until there are `count`."""
+    yield case
+    for number in range(1, count):
+        yield case.replace(values={"seed": derive(case.values.seed, f"variant {number}")})
 
 
 def run(wanted: Settings, listen: Callable[[Event], None] = lambda _event: None) -> Summary:

@@ -72,6 +72,10 @@ class Device(Protocol):
         """FP8 formats that its kernels can handle: e4m3fn, e4m3fnuz."""
 
     @property
+    def values_per_shape(self) -> int:
+        """How many sets of values a drawn case is worth: more than one where its shape costs a compilation."""
+
+    @property
     def unsupported(self) -> tuple[type[Exception], ...]:
         """What the device raises when it cannot execute a kernel at all."""
 

@@ -65,7 +65,8 @@ class CudaDevice:
     name: str = "cuda"
     torch_device: str = "cuda"
     formats: tuple[str, ...] = ("e4m3fn",)
-    unsupported: tuple[type[Exception], ...] = ()
+    values_per_shape: int = 16
+    unsupported: tuple[type[Exception], ...] = (torch.OutOfMemoryError,)
 
     def __post_init__(self) -> None:
         if not torch.cuda.is_available():

@@ -52,6 +52,7 @@ class LockstepDevice:
     dot: str = "ieee"
     coverage: Coverage | None = None
     torch_device: str = "cpu"
+    values_per_shape: int = 1
     unsupported: tuple[type[Exception], ...] = (UnsupportedFeature,)
 
     @property
