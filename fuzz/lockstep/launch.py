@@ -99,6 +99,17 @@ def _parameters(kernel: Any) -> tuple[tuple[Parameter, ...], frozenset[str]]:
     return known[1], known[2]
 
 
+def _bound(kernel: Any, known: Sequence[Parameter], args: Sequence[Any], kwargs: dict[str, Any]) -> dict[str, Any]:
+    """Arguments by name; TypeError where they do not fit the kernel."""
+    if len(args) + len(kwargs) == len(known):
+        bound = dict(zip([p.name for p in known], args, strict=False)) | kwargs
+        if len(bound) == len(known):
+            return bound
+    given = kernel.signature.bind(*args, **kwargs)
+    given.apply_defaults()
+    return dict(given.arguments)
+
+
 def execute(
     kernel: Any,
     grid: Any,
@@ -114,9 +125,7 @@ def execute(
     Raises UnsupportedFeature for a feature that is missing, KernelError where the kernel's own code raises.
     """
     known, names = _parameters(kernel)
-    given = kernel.signature.bind(*args, **{k: v for k, v in kwargs.items() if k in names})
-    given.apply_defaults()
-    bound = given.arguments
+    bound = _bound(kernel, known, args, {k: v for k, v in kwargs.items() if k in names})
     dims = _dimensions(grid, {**bound, **{k: v for k, v in kwargs.items() if k not in names}})
     launch = Launch(kernel.fn.__name__, dims, arguments, coverage)
     if launch.total == 0:

@@ -61,10 +61,18 @@ class Operators:
     def binary(self, name: str, left: Any, right: Any) -> Any:
         """A binary operator or comparison."""
         if type(left) is Tensor or type(right) is Tensor:
-            a, b = key_of(left), key_of(right)
-            if a is None or b is None:
+            key = name, key_of(left), key_of(right)
+            if None in key:
                 return self.apply(name, left, right)
-            return self.recordings.call((name, a, b), lambda args: self.apply(name, *args), (left, right))
+            replay = self.recordings.known.get(key)
+            if replay is None:
+                return self.recordings.call(key, lambda args: self.apply(name, *args), (left, right))
+            builder = self.semantic.builder
+            if type(right) is not Tensor:
+                return replay(builder, left.handle)
+            if type(left) is not Tensor:
+                return replay(builder, right.handle)
+            return replay(builder, left.handle, right.handle)
         if not isinstance(left, Constexpr | Tuple) and isinstance(right, Constexpr):
             left = Constexpr(left)
         return self.call(getattr(left, FORWARD[name]), [right], {})

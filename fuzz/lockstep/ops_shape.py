@@ -106,7 +106,8 @@ class ShapeOps(Context):
     def create_expand_dims(self, a: Value, axis: int) -> Value:
         """A new axis of length 1."""
         shape = (*a.shape[:axis], 1, *a.shape[axis:])
-        return self._moved(a, np.expand_dims(a.data, axis + 1), shape, lambda m: np.expand_dims(m, axis + 1))
+        index = (slice(None),) * (axis + 1) + (None,)
+        return self._moved(a, a.data[index], shape, lambda m: m[index])
 
     def create_reshape(self, a: Value, shape: Sequence[int], can_reorder: bool = False) -> Value:  # noqa: ARG002, FBT001, FBT002
         """The same lanes in row-major order; never reordered."""

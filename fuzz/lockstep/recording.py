@@ -9,10 +9,13 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 from indexfuzz.lockstep.dtypes import BlockType, ScalarType
-from indexfuzz.lockstep.triton_api import Constexpr, Dtype, Tensor, Tuple, fast_tensor, interned_type
+from indexfuzz.lockstep.triton_api import INTERNED, Constexpr, Dtype, Slice, Tensor, Tuple, fast_tensor, interned_type
 from indexfuzz.lockstep.values import Value
 
 _PLAIN: Final = (int, float, bool, str, type(None), ScalarType, BlockType)
+
+_LITERALS: Final[dict[int, tuple[Any, Any]]] = {}
+"""Tuples and slices of literals in translated code, and their keys, by identity; they live as long as the process."""
 
 Replay = Callable[..., Any]
 Key = tuple[Any, ...]
@@ -22,8 +25,10 @@ def key_of(argument: Any) -> Any:
     """What a recording may depend on of one argument; None where the argument cannot be part of one."""
     kind = type(argument)
     if kind is Tensor:
-        argument.type = interned_type(argument.type)
-        return id(argument.type)
+        ty = argument.type
+        if INTERNED.get(id(ty)) is not ty:
+            argument.type = ty = interned_type(ty)
+        return id(ty)
     if kind is Constexpr:
         argument = argument.value
         kind = type(argument)
@@ -33,7 +38,28 @@ def key_of(argument: Any) -> Any:
         return kind, argument
     if isinstance(argument, Dtype):
         return Dtype, argument.name
+    if kind is Tuple or kind is Slice:
+        known = _LITERALS.get(id(argument))
+        return _constants(argument) if known is None else known[1]
     return None
+
+
+def literal(value: Any) -> Any:
+    """The value, which must never change; the key of a tuple or slice is made once."""
+    if isinstance(value, Tuple | Slice):
+        _LITERALS[id(value)] = value, _constants(value)
+    return value
+
+
+def _constants(value: Any) -> Any:
+    """The key of what a tuple or slice consists of; None where a part is a tensor, whose value a recording must take."""
+    keys: list[Any] = [type(value)]
+    for item in value if type(value) is Tuple else (value.start, value.stop, value.step):
+        key = None if type(item) is Tensor else key_of(item)
+        if key is None:
+            return None
+        keys.append(key)
+    return tuple(keys)
 
 
 class Recorder:
@@ -130,7 +156,7 @@ class Recordings:
         """Do `perform` on the arguments, from a recording where there is one."""
         replay = self.known.get(key)
         if replay is not None:
-            return replay(self.semantic.builder, *(a.handle for a in arguments if type(a) is Tensor))
+            return replay(self.semantic.builder, *[a.handle for a in arguments if type(a) is Tensor])
         return perform(arguments) if key in self.known else self.record(key, perform, arguments)
 
     def record(self, key: Key, perform: Callable[[Sequence[Any]], Any], arguments: Sequence[Any]) -> Any:

@@ -3,7 +3,7 @@
 import inspect
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from types import MethodType
+from types import FunctionType, MethodType
 from typing import Any, Final
 
 from indexfuzz.lockstep import triton_api
@@ -47,9 +47,12 @@ class Runtime(Operators, Flow):
 
     def call(self, fn: Any, args: list[Any], kwargs: dict[str, Any]) -> Any:  # noqa: PLR0911
         """Call what a kernel calls."""
-        if type(fn) is Constexpr:
+        kind = type(fn)
+        if kind is FunctionType and fn in self.builtins:
+            return self.call_builtin(fn, args, kwargs)
+        if kind is Constexpr:
             fn = fn.value
-        if type(fn) is BoundJit:
+        elif kind is BoundJit:
             args.insert(0, fn.owner)
             fn = fn.function
         if triton_api.is_jit(fn):
@@ -75,17 +78,20 @@ class Runtime(Operators, Flow):
 
     def call_builtin(self, fn: Any, args: list[Any], kwargs: dict[str, Any]) -> Any:
         """A function of the language, or a method of a tensor (unbound, args then has the tensor first)."""
-        parts = [key_of(a) for a in args]
-        parts += [key_of(a) for a in kwargs.values()]
-        if None in parts:
-            return self.perform(fn, args, kwargs)
         names = tuple(kwargs)
+        given = [*args, *kwargs.values()] if names else args
+        key = (fn, names, *map(key_of, given))
+        replay = self.recordings.known.get(key)
+        if replay is not None:
+            return replay(self.semantic.builder, *[a.handle for a in given if type(a) is Tensor])
+        if None in key:
+            return self.perform(fn, args, kwargs)
         count = len(args)
 
         def perform(arguments: Sequence[Any]) -> Any:
             return self.perform(fn, arguments[:count], dict(zip(names, arguments[count:], strict=True)))
 
-        return self.recordings.call((fn, names, *parts), perform, [*args, *kwargs.values()])
+        return self.recordings.call(key, perform, given)
 
     def perform(self, fn: Any, args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
         """Call a function of the language with what it wants besides its arguments."""

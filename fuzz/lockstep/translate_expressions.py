@@ -5,6 +5,7 @@ from types import ModuleType
 from typing import Any, Final
 
 from indexfuzz.lockstep import triton_api
+from indexfuzz.lockstep.recording import literal
 from indexfuzz.lockstep.violations import UnsupportedFeature
 
 _BINARY: Final = {
@@ -29,6 +30,18 @@ _BINARY: Final = {
 }
 _UNARY: Final = {ast.USub: "__neg__", ast.UAdd: "__pos__", ast.Not: "__not__", ast.Invert: "__invert__"}
 _BOOLEAN: Final = {ast.And: "logical_and", ast.Or: "logical_or"}
+
+
+def _literal_index(node: ast.expr | None) -> Any:
+    """An index that consists of literals, as the language knows it; LookupError for any other."""
+    if isinstance(node, ast.Constant):
+        return triton_api.Constexpr(node.value)
+    if isinstance(node, ast.Tuple):
+        return triton_api.Tuple([_literal_index(element) for element in node.elts])
+    if isinstance(node, ast.Slice):
+        parts = (node.lower, node.upper, node.step)
+        return triton_api.Slice(*(None if part is None else _literal_index(part) for part in parts))
+    raise LookupError
 
 
 class ExpressionRewriter:
@@ -111,8 +124,12 @@ class ExpressionRewriter:
         return self.helper("_ls_tuple", node, ast.List([self.expr(e) for e in node.elts], ast.Load()))
 
     def on_Subscript(self, node: ast.Subscript) -> ast.expr:  # noqa: N802
-        """`a[b]`."""
-        return self.helper("_ls_subscript", node, self.expr(node.value), self.expr(node.slice))
+        """`a[b]`; an index of literals, such as `[:, None]`, is made once."""
+        try:
+            index = self.constant(literal(_literal_index(node.slice)), raw=True)
+        except LookupError:
+            index = self.expr(node.slice)
+        return self.helper("_ls_subscript", node, self.expr(node.value), index)
 
     def on_Slice(self, node: ast.Slice) -> ast.expr:  # noqa: N802
         """`a:b:c`."""

@@ -85,24 +85,27 @@ _ANNOTATED: Final = MappingProxyType(
 )
 
 _TYPES: Final[dict[str, Any]] = {}
-_INTERNED: Final[dict[int, Any]] = {}
+INTERNED: Final[dict[int, Any]] = {}
+"""The one object of each type that has been seen, by its identity."""
+
 _FACTS: Final[dict[int, tuple[Any, Any, Any]]] = {}
+_new: Final = object.__new__
 
 
 def interned_type(ty: Any) -> Any:
     """One object for each type, which lives as long as the process, so that its identity stands for it."""
-    if _INTERNED.get(id(ty)) is ty:
+    if INTERNED.get(id(ty)) is ty:
         return ty
     space = getattr(ty.scalar, "address_space", "")
     found = _TYPES.setdefault(f"{ty.name}@{space}", ty)
-    _INTERNED[id(found)] = found
+    INTERNED[id(found)] = found
     return found
 
 
 def fast_tensor(handle: Any, ty: Any) -> Any:
     """A tensor of an interned type, with the facts about its shape looked up instead of made."""
     facts = _FACTS.get(id(ty))
-    made = Tensor.__new__(Tensor)
+    made = _new(Tensor)
     if facts is None:
         made.__init__(handle, ty)
         _FACTS[id(ty)] = made.shape, made.numel, made.dtype
