@@ -1,14 +1,14 @@
 """One load, store or atomic of all programs: which lanes it touches where, and what the checkers say to it."""
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from indexfuzz.lockstep.checkers import bounds, overflow, undefined
 from indexfuzz.lockstep.dtypes import ScalarType
 from indexfuzz.lockstep.memory import Allocation
-from indexfuzz.lockstep.values import Array, Mask, Value
+from indexfuzz.lockstep.values import Array, Mask, Value, count_by_program, place, selected
 
 if TYPE_CHECKING:
     from indexfuzz.lockstep.run import Run
@@ -75,8 +75,8 @@ class Access:
             self.lanes, self.offsets = lanes, self.pointer.data.ravel()[:0]
             return
         shape = np.broadcast_shapes(lanes.shape, self.pointer.data.shape)
-        self.lanes = np.broadcast_to(lanes, shape)
-        self.offsets = np.broadcast_to(self.pointer.data, shape)[self.lanes]
+        self.lanes = _spread(lanes, shape)
+        self.offsets = selected(_spread(self.pointer.data, shape), self.lanes)
 
     def widen(self, shape: tuple[int, ...]) -> None:
         """Give the lanes at least this shape, where the offsets are listed."""
@@ -84,34 +84,46 @@ class Access:
             return
         wide = np.broadcast_shapes(self.lanes.shape, shape)
         if wide != self.lanes.shape:
-            self.lanes = np.broadcast_to(self.lanes, wide)
-            self.wanted = np.broadcast_to(self.wanted, wide)
-            self.offsets = np.broadcast_to(self.pointer.data, wide)[self.lanes]
+            self.lanes = _spread(self.lanes, wide)
+            self.wanted = _spread(self.wanted, wide)
+            self.offsets = selected(_spread(self.pointer.data, wide), self.lanes)
             self.uninitialised = undefined.uninitialised(self) if self.uninitialised is not None else None
             if self.failed is not None:
-                self.failed = np.broadcast_to(self.failed, wide)
+                self.failed = _spread(self.failed, wide)
 
     def programs(self) -> Array:
         """Index into the run's programs, one for each offset."""
         if self.everywhere:
-            shape = self.offsets.shape
-            column = np.arange(shape[0]).reshape(-1, *([1] * (len(shape) - 1)))
-            return np.broadcast_to(column, shape).ravel()
-        return np.nonzero(self.lanes)[0]
+            programs = self.offsets.shape[0]
+            return np.repeat(np.arange(programs), self.offsets.size // programs)
+        return np.repeat(np.arange(self.lanes.shape[0]), count_by_program(self.lanes))
 
     def write(self, raw: Array) -> None:
         """Store elements at the offsets, so that the run can still take it back."""
         self.values = raw
-        self.run.undo.append(self.allocation.scatter(self.offsets, raw))
+        self.run.undo.append(self.allocation.scatter(self.offsets, raw, aligned=self.is_aligned))
         self.mark_initialised(self.offsets)
+
+    @property
+    def is_aligned(self) -> bool:
+        """Whether every offset is known to be a multiple of the element's size."""
+        return self.pointer.align >= self.size
+
+    def gather(self, memory: "np.dtype[Any]") -> Array:
+        """The elements at the offsets."""
+        return self.allocation.gather(self.offsets, memory, aligned=self.is_aligned)
 
     def mark_initialised(self, offsets: Array) -> None:
         """What is stored is initialised from now on."""
         if self.allocation.buffers:
-            undefined.mark_initialised(self.run, self.allocation, offsets, self.size)
+            undefined.mark_initialised(self, offsets)
+
+
+def _spread(data: Array, shape: tuple[int, ...]) -> Array:
+    return data if data.shape == shape else np.broadcast_to(data, shape)
 
 
 def _within(lanes: Mask, inside: Mask) -> Mask:
     kept = np.array(lanes)
-    kept[lanes] = inside
+    place(kept, lanes, inside)
     return kept

@@ -2,12 +2,13 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import torch
 
 from indexfuzz.lockstep import triton_api
+from indexfuzz.lockstep.dtypes import ScalarType
 from indexfuzz.lockstep.memory import Allocation, Buffer, storage_bytes
 from indexfuzz.lockstep.triton_api import Constexpr, Tensor, Tuple
 from indexfuzz.lockstep.values import Value
@@ -30,6 +31,11 @@ def parameters(kernel: Any) -> tuple[Parameter, ...]:
         Parameter(p.name, p.is_constexpr, p.is_const, triton_api.annotated_dtype(p.annotation_type))
         for p in kernel.params
     )
+
+
+_MOST_ALIGNED: Final = 16
+_POINTERS: Final[dict[tuple[Any, bool], tuple[Any, ScalarType]]] = {}
+"""The types of pointers to elements of a torch or Triton type."""
 
 
 class Arguments:
@@ -94,10 +100,19 @@ class Arguments:
             self.allocations[key] = allocation
             self.names[key] = name
         base = int(tensor.storage_offset()) * tensor.element_size()
-        ty = triton_api.pointer_dtype(triton_api.dtype_of(dtype), const=const)
-        value = Value(np.full(1, base, np.int64), ty.to_ir(self._builder))
-        value.allocation, value.argument, value.base = allocation, name, base
-        return triton_api.fast_tensor(value, triton_api.interned_type(ty))
+        ty, ir = self._pointer_type(dtype, const=const)
+        align = min(base & -base, _MOST_ALIGNED) or _MOST_ALIGNED
+        value = Value(
+            np.full(1, base, np.int64), ir, (), None, None, base, base, allocation, name, base, align
+        )
+        return triton_api.fast_tensor(value, ty)
+
+    def _pointer_type(self, dtype: Any, *, const: bool) -> tuple[Any, ScalarType]:
+        known = _POINTERS.get((dtype, const))
+        if known is None:
+            ty = triton_api.interned_type(triton_api.pointer_dtype(triton_api.dtype_of(dtype), const=const))
+            known = _POINTERS[dtype, const] = ty, ty.to_ir(self._builder)
+        return known
 
 
 def _integer_name(name: str, value: int) -> str:

@@ -59,20 +59,20 @@ class Allocation:
             found = self.views[dtype] = self.data[:whole].view(dtype)
         return found
 
-    def gather(self, offsets: Array, dtype: np.dtype[Any]) -> Array:
-        """The elements at byte offsets, which must be inside."""
+    def gather(self, offsets: Array, dtype: np.dtype[Any], *, aligned: bool = False) -> Array:
+        """The elements at byte offsets, which must be inside; aligned says that they are multiples of the size."""
         size = dtype.itemsize
         if size == 1:
             return self.view(dtype).take(offsets)
-        if self._aligned(offsets, size):
+        if aligned or self._aligned(offsets, size):
             return self.view(dtype).take(offsets >> (size.bit_length() - 1))
         pieces = self.data[offsets[..., None] + np.arange(size)]
         return np.ascontiguousarray(pieces).view(dtype)[..., 0]
 
-    def scatter(self, offsets: Array, values: Array) -> "Undo":
+    def scatter(self, offsets: Array, values: Array, *, aligned: bool = False) -> "Undo":
         """Write elements at byte offsets, which must be inside; of two at one offset the later stays."""
         size = values.dtype.itemsize
-        if size == 1 or self._aligned(offsets, size):
+        if size == 1 or aligned or self._aligned(offsets, size):
             target = self.view(values.dtype)
             index = offsets if size == 1 else offsets >> (size.bit_length() - 1)
         else:

@@ -103,7 +103,9 @@ class CastOps(Context):
         """The same bits under another type."""
         target = ty.scalar
         if a.ty.kind == "pointer" or target is a.ty:
-            return a.like(a.data, ty=target)
+            result = a.like(a.data, ty=target)
+            result.low, result.high = a.low, a.high
+            return result
         return a.like(from_memory(to_memory(a.data, a.ty).view(target.memory), target), ty=target)
 
 

@@ -1,12 +1,16 @@
 """Integer operations with C's meaning, and the interval and overflow bookkeeping of 32-bit arithmetic."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 
 from indexfuzz.lockstep.context import Context
 from indexfuzz.lockstep.values import Array, Mask, Value, either
+
+
+_UNKNOWN: Final = (-(1 << 64), 1 << 64)
+"""Bounds that say nothing: whatever is computed with them passes those of every type."""
 
 
 class IntegerOps(Context):
@@ -55,21 +59,22 @@ class IntegerOps(Context):
         return result
 
     def _span(self, x: Value) -> tuple[int, int]:
-        if x.ty.bits != 32 or not self.tracks_overflow:
-            return 0, 0
+        bits = x.ty.bits
+        if bits < 32 or not (x.is_bounded() or (bits == 32 and self.tracks_overflow)):
+            return _UNKNOWN
         low, high = x.bounds()
         if low < 0 and self.reads_unsigned:
-            unsigned = x.data.view(np.uint32)
+            unsigned = x.data.view(x.ty.unsigned)
             return int(unsigned.min()), int(unsigned.max())
         return low, high
 
     def _arithmetic(self, ufunc: Callable[[Any, Any], Array], a: Value, b: Value, low: int, high: int) -> Value:
         result = self._joined(a, b, ufunc(a.data, b.data))
         ty = a.ty
-        if ty.bits != 32 or not self.tracks_overflow:
-            return result
         if ty.minimum <= low and high <= ty.maximum and not (self.reads_unsigned and low < 0):
             result.low, result.high = low, high
+        elif ty.bits != 32 or not self.tracks_overflow:
+            pass
         elif self.reads_unsigned:
             if low < 0 or high >= 1 << 32:
                 exact = ufunc(a.data.view(np.uint32).astype(np.int64), b.data.view(np.uint32).astype(np.int64))
@@ -87,13 +92,19 @@ class IntegerOps(Context):
     def create_sdiv(self, a: Value, b: Value) -> Value:
         """a / b toward zero, -1 where b is zero."""
         if self._shifts(a, b):
-            return self._joined(a, b, a.data >> np.int64(int(b.data.flat[0]).bit_length() - 1).astype(a.data.dtype))
+            count = int(b.data.flat[0]).bit_length() - 1
+            result = self._joined(a, b, a.data >> a.data.dtype.type(count))
+            low, high = a.bounds()
+            result.low, result.high = low >> count, high >> count
+            return result
         return self._joined(a, b, _truncated(a.data, b.data))
 
     def create_srem(self, a: Value, b: Value) -> Value:
         """The remainder that goes with create_sdiv."""
         if self._shifts(a, b):
-            return self._joined(a, b, a.data & (b.data - 1))
+            result = self._joined(a, b, a.data & (b.data - 1))
+            result.low, result.high = 0, min(a.bounds()[1], int(b.data.flat[0]) - 1)
+            return result
         quotient = _truncated(a.data, b.data)
         return self._joined(a, b, a.data - quotient * b.data)
 

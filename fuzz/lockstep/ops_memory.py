@@ -1,6 +1,6 @@
 """Loads, stores and atomics on blocks of pointers, and the pointers themselves."""
 
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 
@@ -9,7 +9,10 @@ from indexfuzz.lockstep.atomics import CombineRule, rounds
 from indexfuzz.lockstep.context import Context
 from indexfuzz.lockstep.dtypes import I64, BlockType, ScalarType, poison
 from indexfuzz.lockstep.ops_cast import from_memory, to_memory
-from indexfuzz.lockstep.values import Value
+from indexfuzz.lockstep.values import Value, place, selected
+
+_LARGEST: Final = 1 << 62
+"""Offsets whose bounds are kept; beyond, 64-bit arithmetic may have wrapped."""
 
 
 class MemoryOps(Context):
@@ -20,10 +23,17 @@ class MemoryOps(Context):
         element = pointer.ty.element
         if element is None or isinstance(element, BlockType):
             raise self.unsupported("arithmetic on a pointer to a block")
+        size = element.itemsize
         distance = offset.data.astype(np.int64, copy=False)
-        data = pointer.data + (distance if element.itemsize == 1 else distance * element.itemsize)
+        data = pointer.data + (distance if size == 1 else distance * size)
         result = self._joined(pointer, offset, data)
         result.allocation, result.argument, result.base = pointer.allocation, pointer.argument, pointer.base
+        result.align = min(pointer.align, size)
+        if pointer.low is not None and pointer.high is not None and offset.is_bounded():
+            low, high = offset.bounds()
+            low, high = pointer.low + low * size, pointer.high + high * size
+            if -_LARGEST <= low and high <= _LARGEST:
+                result.low, result.high = low, high
         return result
 
     def create_ptr_to_int(self, pointer: Value, ty: ScalarType | BlockType) -> Value:
@@ -58,7 +68,7 @@ class MemoryOps(Context):
         access = Access.of(self.run, "load", pointer, mask)
         element = _element(pointer)
         if access.everywhere:
-            data = from_memory(access.allocation.gather(access.offsets, element.memory), element)
+            data = from_memory(access.gather(element.memory), element)
             undefined = access.uninitialised if self.tracks_undefined else None
             if not pointer.shape and undefined is None and element.kind == "int" and (data == data[0]).all():
                 data = data[:1]
@@ -85,10 +95,10 @@ class MemoryOps(Context):
             if access.failed is not None:
                 data[access.failed] = poison(element, (1,))[0]
         if access.offsets.size:
-            data[access.lanes] = from_memory(access.allocation.gather(access.offsets, element.memory), element)
+            place(data, access.lanes, from_memory(access.gather(element.memory), element))
             if self.tracks_undefined and access.uninitialised is not None:
                 marks = np.zeros(shape, np.bool_) if undefined is None else np.array(np.broadcast_to(undefined, shape))
-                marks[access.lanes] = access.uninitialised
+                place(marks, access.lanes, access.uninitialised)
                 undefined = marks
         return Value(data, element, pointer.shape, undefined)
 
@@ -114,7 +124,7 @@ class MemoryOps(Context):
             raw = np.broadcast_to(raw, shape)
         else:
             access.widen(raw.shape)
-            raw = np.broadcast_to(raw, access.lanes.shape)[access.lanes]
+            raw = selected(np.broadcast_to(raw, access.lanes.shape), access.lanes)
         access.write(raw)
 
     # atomics

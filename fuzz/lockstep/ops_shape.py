@@ -180,6 +180,7 @@ class ShapeOps(Context):
         result.undefined = either(condition.undefined, _chosen(condition.data, a.undefined, b.undefined))
         result.wrapped = _chosen(condition.data, a.wrapped, b.wrapped)
         result.allocation, result.argument, result.base = a.allocation, a.argument, a.base
+        result.align = min(a.align, b.align)
         if a.low is not None and b.low is not None and a.high is not None and b.high is not None:
             result.low, result.high = min(a.low, b.low), max(a.high, b.high)
         return result

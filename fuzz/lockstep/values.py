@@ -5,7 +5,7 @@ any axis, that one too, may have length 1 where the value does not vary along it
 """
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 Array = NDArray[Any]
 Mask = NDArray[np.bool_]
 
+_FEW: Final = 4096
+"""Lanes of which a pass costs no more than what it takes to call it."""
+
 
 @dataclass(slots=True)
 class Value:
@@ -25,7 +28,8 @@ class Value:
 
     undefined marks lanes that hold nothing the program defined, wrapped marks lanes whose 32-bit arithmetic
     overflowed on the way; both broadcast against data, None stands for no lane. low and high bound every lane's
-    value where known. A pointer knows the storage that it points into and the kernel argument it came from.
+    value where known. A pointer knows the storage that it points into and the kernel argument it came from; align, a
+    power of two, divides its offset in every lane.
     """
 
     data: Array
@@ -38,6 +42,7 @@ class Value:
     allocation: "Allocation | None" = None
     argument: str | None = None
     base: int = 0
+    align: int = 1
 
     def full(self, programs: int = 1) -> Array:
         """The data with every block axis at its full length, and at least `programs` programs (read-only view)."""
@@ -52,9 +57,12 @@ class Value:
             self.shape if shape is None else shape,
             self.undefined,
             self.wrapped,
-            allocation=self.allocation,
-            argument=self.argument,
-            base=self.base,
+            None,
+            None,
+            self.allocation,
+            self.argument,
+            self.base,
+            self.align,
         )
 
     def spread(self, ty: ScalarType | BlockType) -> "Value":
@@ -77,7 +85,12 @@ class Value:
             self.allocation,
             self.argument,
             self.base,
+            self.align,
         )
+
+    def is_bounded(self) -> bool:
+        """Whether bounds are known, or few enough lanes to find them at once."""
+        return self.low is not None or self.data.size <= _FEW
 
     def bounds(self) -> tuple[int, int]:
         """The least and greatest value of any lane, computed once where nothing is known."""
@@ -85,6 +98,39 @@ class Value:
             self.low = int(self.data.min())
             self.high = int(self.data.max())
         return self.low, self.high
+
+
+def selected(data: Array, lanes: Mask) -> Array:
+    """The elements of data where a mask of its shape holds, in order; whole rows at once where it allows."""
+    rows = _rows(lanes)
+    return data.ravel() if rows is None else data[rows].ravel()
+
+
+def place(data: Array, lanes: Mask, values: Array) -> None:
+    """Set the elements of data where a mask of its shape holds."""
+    rows = _rows(lanes)
+    if rows is None:
+        data[...] = values.reshape(data.shape)
+    else:
+        data[rows] = values.reshape(-1, *data.shape[rows.ndim :])
+
+
+def count_by_program(lanes: Mask) -> Array:
+    """How many lanes of each program a mask holds."""
+    rows = _rows(lanes)
+    if rows is None:
+        return np.full(lanes.shape[0], lanes[0].size)
+    inner = lanes[0].size // max(rows[0].size, 1)
+    return np.count_nonzero(rows.reshape(rows.shape[0], -1), axis=1) * inner
+
+
+def _rows(lanes: Mask) -> Mask | None:
+    """The mask without the last axes along which it is only repeated; None where that leaves one True."""
+    axes = lanes.ndim
+    while axes and (lanes.strides[axes - 1] == 0 or lanes.shape[axes - 1] == 1):
+        axes -= 1
+    rows = lanes[(slice(None),) * axes + (0,) * (lanes.ndim - axes)]
+    return rows if axes or not rows else None
 
 
 def either(a: Mask | None, b: Mask | None) -> Mask | None:

@@ -18,10 +18,13 @@ def check_access(run: "Run", access: "Access") -> Mask | None:
     if not offsets.size:
         return None
     allocation, size = access.allocation, access.size
-    if size > 1 and run.checks.bounds:
+    if run.checks.bounds and (not access.is_aligned or allocation.address & (size - 1)):
         _check_alignment(run, access)
+    pointer = access.pointer
+    if pointer.low is not None and pointer.high is not None and _fits(allocation, pointer.low, pointer.high + size):
+        return None
     low, high = int(offsets.min()), int(offsets.max()) + size
-    if low >= 0 and high <= allocation.size and _declared(allocation, low, high):
+    if _fits(allocation, low, high):
         return None
     inside = (offsets >= 0) & (offsets <= allocation.size - size)
     if allocation.buffers:
@@ -33,7 +36,9 @@ def check_access(run: "Run", access: "Access") -> Mask | None:
     return inside
 
 
-def _declared(allocation: "Allocation", low: int, high: int) -> bool:
+def _fits(allocation: "Allocation", low: int, high: int) -> bool:
+    if low < 0 or high > allocation.size:
+        return False
     if not allocation.buffers:
         return True
     return any(not b.dims and b.start <= low and high <= b.end for b in allocation.buffers)

@@ -6,12 +6,13 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from indexfuzz.lockstep.values import Array, Mask
+from indexfuzz.lockstep.values import Array, Mask, count_by_program
 
 if TYPE_CHECKING:
     from indexfuzz.lockstep.access import Access
     from indexfuzz.lockstep.launch import Launch
 
+_FAR: Final = np.int64(1 << 62)
 _MANY: Final = -1
 _DENSE: Final = 1 << 24
 """Spans up to this many elements get one map; its untouched pages cost nothing."""
@@ -45,7 +46,7 @@ def check_launch(launch: "Launch") -> None:
 
 def _apart(launch: "Launch", accesses: list["Access"]) -> bool:
     """Whether every program stays in a range of addresses of its own; cheap, and true for most kernels."""
-    low = np.full(launch.total, np.iinfo(np.int64).max)
+    low = np.full(launch.total, _FAR)
     high = np.full(launch.total, -1, np.int64)
     for access in accesses:
         offsets = access.offsets
@@ -58,9 +59,11 @@ def _apart(launch: "Launch", accesses: list["Access"]) -> bool:
         else:
             if access.lanes.shape[0] != access.run.count:
                 return False
-            owner = access.programs()
-            starts = np.flatnonzero(np.concatenate([[True], owner[1:] != owner[:-1]]))
-            programs = access.run.programs[owner[starts]]
+            counts = count_by_program(access.lanes)
+            programs = access.run.programs
+            if not counts.all():
+                programs, counts = programs[counts > 0], counts[counts > 0]
+            starts = np.cumsum(counts) - counts
             least, most = np.minimum.reduceat(offsets, starts), np.maximum.reduceat(offsets, starts)
         low[programs] = np.minimum(low[programs], least)
         high[programs] = np.maximum(high[programs], most + access.size)

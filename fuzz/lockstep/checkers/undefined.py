@@ -9,7 +9,7 @@ from indexfuzz.lockstep.values import Array, Mask, Value
 
 if TYPE_CHECKING:
     from indexfuzz.lockstep.access import Access
-    from indexfuzz.lockstep.memory import Allocation
+    from indexfuzz.lockstep.memory import Buffer
     from indexfuzz.lockstep.run import Run
 
 
@@ -44,27 +44,51 @@ def uninitialised(access: "Access") -> Mask | None:
         flags = buffer.initialised
         if flags is None:
             continue
-        relative = offsets - buffer.start
-        inside = (relative >= 0) & (relative <= flags.shape[0] - size)
-        index = np.where(inside, relative, 0)
-        known = flags[index]
-        for byte in range(1, size):
-            known = known & flags[index + byte]
-        bad = inside & ~known
+        relative = offsets - buffer.start if buffer.start else offsets
+        inside = None if _is_whole(access, buffer) else (relative >= 0) & (relative <= flags.shape[0] - size)
+        index = relative if inside is None else np.where(inside, relative, 0)
+        if access.is_aligned and not buffer.start & (size - 1):
+            words, every = _words(flags, size)
+            bad = words.take(index // size) != every
+        else:
+            bad = ~np.logical_and.reduce([flags.take(index + byte) for byte in range(size)])
+        if inside is not None:
+            bad &= inside
         if bad.any():
             result = bad if result is None else result | bad
     return result
 
 
-def mark_initialised(run: "Run", allocation: "Allocation", offsets: Array, size: int) -> None:
+def mark_initialised(access: "Access", offsets: Array) -> None:
     """Bytes at these offsets are written."""
-    for buffer in allocation.buffers:
+    size, undo = access.size, access.run.undo
+    for buffer in access.allocation.buffers:
         flags = buffer.initialised
         if flags is None:
             continue
         relative = offsets.ravel() - buffer.start
-        relative = relative[(relative >= 0) & (relative <= flags.shape[0] - size)]
-        for byte in range(size):
-            index = relative + byte
-            run.undo.append(Undo(flags, index, flags[index]))
-            flags[index] = True
+        if not _is_whole(access, buffer):
+            relative = relative[(relative >= 0) & (relative <= flags.shape[0] - size)]
+        if access.is_aligned and not buffer.start & (size - 1):
+            words, every = _words(flags, size)
+            _mark(words, relative // size, every, undo)
+        else:
+            for byte in range(size):
+                _mark(flags, relative + byte, np.True_, undo)
+
+
+def _mark(flags: Array, index: Array, value: np.generic, undo: list[Undo]) -> None:
+    undo.append(Undo(flags, index, flags.take(index)))
+    flags[index] = value
+
+
+def _words(flags: Mask, size: int) -> tuple[Array, np.generic]:
+    """The flags of elements of `size` bytes as one integer each, and the one of an element that is initialised."""
+    words = flags[: flags.shape[0] // size * size].view(f"u{size}")
+    return words, words.dtype.type(sum(1 << 8 * byte for byte in range(size)))
+
+
+def _is_whole(access: "Access", buffer: "Buffer") -> bool:
+    """Whether every lane is known to lie inside a buffer."""
+    low, high = access.pointer.low, access.pointer.high
+    return low is not None and high is not None and buffer.start <= low and high + access.size <= buffer.end
