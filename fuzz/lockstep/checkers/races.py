@@ -18,6 +18,12 @@ _DENSE: Final = 1 << 24
 """Spans up to this many elements get one map; its untouched pages cost nothing."""
 
 
+_WORD: Final = 8
+"""Bytes of the largest element."""
+
+_SPREAD: Final = 64
+"""Stores of n bytes are marked one by one in a map of up to this many times n bytes."""
+
 _EXPANDED: Final = 1 << 20
 """Accesses that all programs make alike are written out for each of them up to this many lanes."""
 
@@ -41,7 +47,9 @@ def check_launch(launch: "Launch") -> None:
     for accesses in grouped.values():
         stores = [a for a in accesses if a.kind == "store"]
         if stores and launch.total > 1 and not _apart(launch, accesses):
-            _check(launch, stores, [a for a in accesses if a.kind == "load"])
+            loads = [a for a in accesses if a.kind == "load"]
+            if not _stored_once(stores, loads):
+                _check(launch, stores, loads)
 
 
 def _apart(launch: "Launch", accesses: list["Access"]) -> bool:
@@ -71,6 +79,30 @@ def _apart(launch: "Launch", accesses: list["Access"]) -> bool:
     low, high = low[used], high[used]
     order = np.argsort(low)
     return bool((low[order][1:] >= high[order][:-1]).all())
+
+
+def _stored_once(stores: list["Access"], loads: list["Access"]) -> bool:
+    """Whether no byte is stored twice, nor loaded as well; cheap where the stores lie close together."""
+    first = min(int(a.offsets.min()) for a in stores) & -_WORD
+    span = max(int(a.offsets.max()) + a.size for a in stores) - first
+    total = sum(a.offsets.size * a.size for a in stores)
+    if span > _SPREAD * total:
+        return False
+    marks = np.zeros(-(-span // _WORD) * _WORD, np.uint8)
+    for store in stores:
+        rows = store.offsets.shape[0] if store.everywhere else store.lanes.shape[0]
+        if rows != store.run.count or not store.is_aligned:
+            return False
+        words = marks.view(f"u{store.size}")
+        words[(store.offsets - first) // store.size] = np.iinfo(words.dtype).max
+    if int(np.count_nonzero(marks)) != total:
+        return False
+    for load in loads:
+        place = load.offsets.ravel() - first
+        place = place[(place >= 0) & (place < span)]
+        if not load.is_aligned or marks.view(f"u{load.size}").take(place // load.size).any():
+            return False
+    return True
 
 
 def _check(launch: "Launch", stores: list["Access"], loads: list["Access"]) -> None:
