@@ -21,13 +21,13 @@ class Beside:
 
     versions = {"numpy": "1", "triton": "2"}  # noqa: RUF012
 
-    def __init__(self, seconds: float | None = 0.5) -> None:
-        self.taken = seconds
+    def __init__(self, *seconds: float) -> None:
+        self.taken = list(seconds)
 
     def seconds(self, implementation, stage, size):
-        if self.taken is None:
+        if not self.taken:
             raise InterpreterError("it is broken")
-        return self.taken
+        return self.taken.pop(0)
 
 
 def test_sides_take_turns_and_one_that_fails_is_left_out():
@@ -48,8 +48,8 @@ def test_sides_take_turns_and_one_that_fails_is_left_out():
     assert note == "the interpreter cannot run it: it is tired"
 
 
-def test_a_row_holds_medians_and_ratios():
-    row = next(lockstep.measured([("builtin", "k_quant_cache", (2,))], Beside(), repeats=3))
+def test_a_row_holds_the_fastest_of_each_side_and_ratios():
+    row = next(lockstep.measured([("builtin", "k_quant_cache", (2,))], Beside(0.7, 0.5, 0.9), repeats=3))
     assert (row.implementation, row.stage, row.size) == ("builtin", "k_quant_cache", (2,))
     assert row.interpreter_ms == 500
     assert row.lockstep_ms > 0
@@ -59,7 +59,7 @@ def test_a_row_holds_medians_and_ratios():
 
 
 def test_a_kernel_that_the_interpreter_cannot_run_has_a_note():
-    row = next(lockstep.measured([("builtin", "gather", (2,))], Beside(None), repeats=1))
+    row = next(lockstep.measured([("builtin", "gather", (2,))], Beside(), repeats=1))
     assert (row.interpreter_ms, row.speedup) == (None, None)
     assert lockstep._line(row).endswith("the interpreter cannot run it: it is broken")
 

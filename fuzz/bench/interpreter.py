@@ -30,7 +30,7 @@ class Interpreter:
         """numpy and triton, as the process sees them."""
 
     def seconds(self, implementation: str, stage: str, size: tuple[int, ...]) -> float:
-        """Launch a workload once.
+        """Launch a workload once; the CPU time of the process.
 
         Raises InterpreterError when the interpreter cannot run it.
         """
