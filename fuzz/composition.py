@@ -71,7 +71,7 @@ def compare(case: Case, implementation: Implementation, whole: Whole, device: De
     with device.session() as session:
         try:
             selected = whole(step)
-        except device.unsupported:
+        except (*device.unsupported, *device.broken):
             raise
         except Exception as error:  # noqa: BLE001 - whatever it raises is a finding about it
             words = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"

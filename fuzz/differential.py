@@ -15,6 +15,7 @@ from indexfuzz.implementations.base import Implementation, ImplementationError, 
 from indexfuzz.outcome import Outcome
 from indexfuzz.stages import STAGES, Call, Stage
 from indexfuzz.step import Step, materialise
+from indexfuzz.terms import Terms
 
 
 def run(case: Case, implementation: Implementation, device: Device, only: frozenset[str] = frozenset()) -> Outcome:
@@ -64,6 +65,8 @@ def _put_under_test(stage: Stage, step: Step, call: Call, function: StageFunctio
             got = call.run(function)
         except ImplementationError:
             raise
+        except device.broken:
+            raise
         except device.unsupported as error:
             raise UnsupportedKernelError(f"{stage.name} on {device.name}: {error}") from error
         except Exception as error:  # noqa: BLE001 - whatever a kernel raises is a finding about it
@@ -73,21 +76,25 @@ def _put_under_test(stage: Stage, step: Step, call: Call, function: StageFunctio
     if got and outside:
         findings.append(Finding(stage.name, "not-rejected", "", f"accepted a case that it must reject: {outside}"))
     elif got and not any(finding.kind in FATAL for finding in findings):
-        terms = session.terms(implementation.promises)
-        if nonfinite.is_drawn(step.case):
-            verdict = nonfinite.judge(stage, step.case, given, got, terms)
-        else:
-            verdict = stage.judge(step.case, given.tensors, got, terms)
-        findings += verdict.findings(stage.name)
-        if verdict.tier:
-            outcome.ratios[stage.name] = max(outcome.ratios.get(stage.name, 0.0), verdict.ratio)
-            outcome.tiers[stage.name] = verdict.tier
+        findings += _judged(stage, given, got, session.terms(implementation.promises), outcome)
     outcome.findings += findings
     if findings or not got:
         for name in call.fills:
             call.tensors[name].copy_(given.tensors[name])
         return fill_in(stage, call)
     return got
+
+
+def _judged(stage: Stage, given: Call, got: dict[str, Tensor], terms: Terms, outcome: Outcome) -> list[Finding]:
+    """What is wrong with the values of a stage; how far they were off goes into the outcome."""
+    if nonfinite.is_drawn(outcome.case):
+        verdict = nonfinite.judge(stage, outcome.case, given, got, terms)
+    else:
+        verdict = stage.judge(outcome.case, given.tensors, got, terms)
+    if verdict.tier:
+        outcome.ratios[stage.name] = max(outcome.ratios.get(stage.name, 0.0), verdict.ratio)
+        outcome.tiers[stage.name] = verdict.tier
+    return verdict.findings(stage.name)
 
 
 FATAL = frozenset({"guard-write", "input-mutated"})

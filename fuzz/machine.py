@@ -215,6 +215,8 @@ class PagedCache:
                 session.declare(name, tensor, self._defined() if name == "cache" else name not in call.undefined)
             try:
                 got = call.run(self._implementation.stages[stage.name])
+            except self._device.broken:
+                raise
             except self._device.unsupported as error:
                 raise UnsupportedKernelError(f"{stage.name} on {self._device.name}: {error}") from error
             except MalformedResultError as error:

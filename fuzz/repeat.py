@@ -50,6 +50,8 @@ def run(case: Case, implementation: Implementation, device: Device, only: frozen
             found = list(_compare(stage, step, call, function, implementation, device))
         except UnsupportedKernelError:
             raise
+        except device.broken:
+            raise
         except Exception:  # noqa: BLE001, S112 - not a matter of repetition
             continue
         outcome.stages.append(stage.name)

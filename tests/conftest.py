@@ -28,6 +28,7 @@ class PyTorchDevice:
     formats = ("e4m3fn", "e4m3fnuz")
     values_per_shape = 1
     unsupported: tuple[type[Exception], ...] = ()
+    broken: tuple[type[Exception], ...] = ()
 
     @contextmanager
     def session(self) -> Iterator[Session]:

@@ -79,6 +79,10 @@ class Device(Protocol):
     def unsupported(self) -> tuple[type[Exception], ...]:
         """What the device raises when it cannot execute a kernel at all."""
 
+    @property
+    def broken(self) -> tuple[type[Exception], ...]:
+        """What the device raises when it is wrong itself; says nothing about a kernel, and is never caught."""
+
     def session(self) -> AbstractContextManager[Session]:
         """Open the device for one stage; kernels launched inside run on it."""
 

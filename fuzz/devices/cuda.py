@@ -67,6 +67,7 @@ class CudaDevice:
     formats: tuple[str, ...] = ("e4m3fn",)
     values_per_shape: int = 16
     unsupported: tuple[type[Exception], ...] = (torch.OutOfMemoryError,)
+    broken: tuple[type[Exception], ...] = ()
 
     def __post_init__(self) -> None:
         if not torch.cuda.is_available():

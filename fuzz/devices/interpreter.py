@@ -21,6 +21,7 @@ class InterpreterDevice:
     formats: tuple[str, ...] = ("e4m3fn",)
     values_per_shape: int = 1
     unsupported: tuple[type[Exception], ...] = (NotImplementedError,)
+    broken: tuple[type[Exception], ...] = ()
 
     def __post_init__(self) -> None:
         if not triton.knobs.runtime.interpret:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from indexfuzz.devices.base import Session, Trespass
-from indexfuzz.lockstep import Coverage, Lockstep, UnsupportedFeature
+from indexfuzz.lockstep import Coverage, Lockstep, LockstepError, UnsupportedFeature
 from indexfuzz.reference.arithmetic import DOT_UNITS, PRESETS, Arithmetic
 from indexfuzz.simulated_dot import simulated_dot
 from indexfuzz.terms import Promises, Terms
@@ -54,6 +54,7 @@ class LockstepDevice:
     torch_device: str = "cpu"
     values_per_shape: int = 1
     unsupported: tuple[type[Exception], ...] = (UnsupportedFeature,)
+    broken: tuple[type[Exception], ...] = (LockstepError,)
 
     @property
     def name(self) -> str:

@@ -3,6 +3,14 @@
 from indexfuzz.lockstep.checkers import ALL_CHECKERS
 from indexfuzz.lockstep.coverage import Coverage
 from indexfuzz.lockstep.machine import Lockstep
-from indexfuzz.lockstep.violations import KernelError, UnsupportedFeature, Violation
+from indexfuzz.lockstep.violations import KernelError, LockstepError, UnsupportedFeature, Violation
 
-__all__ = ["ALL_CHECKERS", "Coverage", "KernelError", "Lockstep", "UnsupportedFeature", "Violation"]
+__all__ = [
+    "ALL_CHECKERS",
+    "Coverage",
+    "KernelError",
+    "Lockstep",
+    "LockstepError",
+    "UnsupportedFeature",
+    "Violation",
+]

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 
 from indexfuzz.lockstep import triton_api
+from indexfuzz.lockstep.blame import fault, faults
 from indexfuzz.lockstep.dtypes import ScalarType
 from indexfuzz.lockstep.memory import Allocation, Buffer, storage_bytes
 from indexfuzz.lockstep.triton_api import Constexpr, Tensor, Tuple
@@ -76,7 +77,7 @@ class Arguments:
         tensor = argument if isinstance(argument, torch.Tensor) else getattr(argument, "base", None)
         if isinstance(tensor, torch.Tensor):
             return self._pointer(name, tensor, argument.dtype, const=parameter.const)
-        raise TypeError(f"a kernel takes no {type(argument).__name__} as argument {name}")
+        raise fault(TypeError(f"a kernel takes no {type(argument).__name__} as argument {name}"))
 
     def _scalar(self, parameter: Parameter, argument: float | int) -> Any:  # noqa: PYI041
         dtype = parameter.dtype
@@ -90,8 +91,8 @@ class Arguments:
 
     def _pointer(self, name: str, tensor: torch.Tensor, dtype: Any, *, const: bool) -> Any:
         if tensor.device.type != "cpu":
-            raise ValueError(
-                f"lockstep runs on the CPU, but argument {name} is on {tensor.device}; move it with .cpu()"
+            raise fault(
+                ValueError(f"lockstep runs on the CPU, but argument {name} is on {tensor.device}; move it with .cpu()")
             )
         key = tensor.untyped_storage().data_ptr()
         allocation = self.allocations.get(key)
@@ -110,7 +111,9 @@ class Arguments:
     def _pointer_type(self, dtype: Any, *, const: bool) -> tuple[Any, ScalarType]:
         known = _POINTERS.get((dtype, const))
         if known is None:
-            ty = triton_api.interned_type(triton_api.pointer_dtype(triton_api.dtype_of(dtype), const=const))
+            with faults():
+                element = triton_api.dtype_of(dtype)
+            ty = triton_api.interned_type(triton_api.pointer_dtype(element, const=const))
             known = _POINTERS[dtype, const] = ty, ty.to_ir(self._builder)
         return known
 
@@ -122,4 +125,4 @@ def _integer_name(name: str, value: int) -> str:
         return "int64"
     if value < 2**64:
         return "uint64"
-    raise TypeError(f"argument {name} does not fit 64 bits: {value}")
+    raise fault(TypeError(f"argument {name} does not fit 64 bits: {value}"))

@@ -6,6 +6,7 @@ from typing import Any, Final
 import numpy as np
 
 from indexfuzz.lockstep import dtypes, triton_api
+from indexfuzz.lockstep.blame import fault
 from indexfuzz.lockstep.checkers import promises
 from indexfuzz.lockstep.divergence import Divergence, split_by
 from indexfuzz.lockstep.dtypes import BlockType, ScalarType
@@ -177,7 +178,7 @@ class Builder(IntegerOps, FloatOps, CastOps, ShapeOps, BlockPointerOps, ReduceOp
         if failed.any():
             index = np.unravel_index(int(np.argmax(failed)), failed.shape)
             program = self.run.launch.coordinates(int(self.run.programs[int(index[0])]))
-            raise AssertionError(f"device_assert failed in program {program}: {message}")
+            raise fault(AssertionError(f"device_assert failed in program {program}: {message}"))
 
     def create_barrier(self) -> None:
         """Lanes are in step already."""

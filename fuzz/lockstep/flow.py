@@ -6,6 +6,7 @@ from typing import Any, Final
 import numpy as np
 
 from indexfuzz.lockstep import triton_api
+from indexfuzz.lockstep.blame import fault
 from indexfuzz.lockstep.builder import Builder
 from indexfuzz.lockstep.divergence import Divergence, split_by
 from indexfuzz.lockstep.dtypes import I1
@@ -58,13 +59,13 @@ class Flow:
         if not isinstance(condition, Tensor):
             known = unwrap(condition)
             if type(known) not in _CONDITIONS:
-                raise TypeError(f"a condition must be a bool, an int or None, not {type(known).__name__}")
+                raise fault(TypeError(f"a condition must be a bool, an int or None, not {type(known).__name__}"))
             if self.builder.run.launch.coverage is not None:
                 self.builder.seen("branch", np.full(1, bool(known)))
             return bool(known)
         if condition.type.is_block():
             if condition.numel.value != 1:
-                raise TypeError("the truth of a block with more than one element is ambiguous")
+                raise fault(TypeError("the truth of a block with more than one element is ambiguous"))
             condition = self.semantic.unsplat(condition)
         handle: Value = self.semantic.cast(condition, triton_api.INT1).handle
         return self.builder.decide(handle)
@@ -88,7 +89,7 @@ class Flow:
             first = args[0] if len(args) > 1 else Constexpr(0)
             bounds = (first, args[1] if len(args) > 1 else args[0], args[2] if len(args) > 2 else Constexpr(1))
         else:
-            raise TypeError("a kernel loops over range, tl.range or tl.static_range only")
+            raise fault(TypeError("a kernel loops over range, tl.range or tl.static_range only"))
         return self._count(*bounds)
 
     def _count(self, first: Any, last: Any, step: Any) -> Iterator[Any]:
@@ -97,14 +98,14 @@ class Flow:
         lower, upper, stride = (semantic.to_tensor(unwrap(b)) for b in (first, last, step))
         for bound in (lower, upper, stride):
             if not bound.dtype.is_int() or bound.type.is_block():
-                raise TypeError(f"a loop's bounds and step are integer scalars, not {bound.type}")
+                raise fault(TypeError(f"a loop's bounds and step are integer scalars, not {bound.type}"))
         ty = semantic.integer_promote_impl(semantic.integer_promote_impl(lower.dtype, upper.dtype), stride.dtype)
         a, b, s = (_integers(x, ty) for x in (lower, upper, stride))
         builder = self.builder
         for bound in (lower, upper, stride):
             builder.used(bound.handle, "a loop bound")
         if (s == 0).any():
-            raise ValueError("a loop's step is zero")
+            raise fault(ValueError("a loop's step is zero"))
         trips = np.maximum(np.where(s > 0, -((a - b) // s), -((b - a) // -s)), 0)
         builder.seen("loop", trips > 0 if varies else None)
         if trips.size > 1 and (trips != trips[0]).any():

@@ -9,18 +9,16 @@ import numpy as np
 from indexfuzz.lockstep import triton_api
 from indexfuzz.lockstep.access import Access
 from indexfuzz.lockstep.arguments import Arguments, Parameter, parameters
+from indexfuzz.lockstep.blame import fault, faults, is_own, place_of
 from indexfuzz.lockstep.checkers import Checks, races
 from indexfuzz.lockstep.divergence import Divergence
 from indexfuzz.lockstep.memory import Allocation
 from indexfuzz.lockstep.run import Run
 from indexfuzz.lockstep.runtime import RUNTIME
-from indexfuzz.lockstep.source import MARKER
 from indexfuzz.lockstep.values import Array, Value
-from indexfuzz.lockstep.violations import KernelError, UnsupportedFeature, Violation
+from indexfuzz.lockstep.violations import KernelError, LockstepError, UnsupportedFeature, Violation
 
 if TYPE_CHECKING:
-    from types import TracebackType
-
     from indexfuzz.lockstep.coverage import Coverage
 
 MOST_PROGRAMS: Final = 4096
@@ -105,7 +103,8 @@ def _bound(kernel: Any, known: Sequence[Parameter], args: Sequence[Any], kwargs:
         bound = dict(zip([p.name for p in known], args, strict=False)) | kwargs
         if len(bound) == len(known):
             return bound
-    given = kernel.signature.bind(*args, **kwargs)
+    with faults():
+        given = kernel.signature.bind(*args, **kwargs)
     given.apply_defaults()
     return dict(given.arguments)
 
@@ -161,9 +160,12 @@ def _run(kernel: Any, values: list[Any], run: Run) -> list[Array]:
     except (UnsupportedFeature, KernelError):
         raise
     except NotImplementedError as error:
-        raise UnsupportedFeature(f"{_place(error)}: in {run.launch.name}: {error}") from error
+        raise UnsupportedFeature(f"{place_of(error)}: in {run.launch.name}: {error}") from error
     except Exception as error:
-        raise KernelError(f"{_place(error)}: in {run.launch.name}: {type(error).__name__}: {error}") from error
+        words = f"{place_of(error)}: in {run.launch.name}: {type(error).__name__}: {error}"
+        if is_own(error):
+            raise LockstepError(f"{words} (an error of lockstep itself)") from error
+        raise KernelError(words) from error
     finally:
         del builder.run
         if not finished:
@@ -172,21 +174,12 @@ def _run(kernel: Any, values: list[Any], run: Run) -> list[Array]:
     return []
 
 
-def _place(error: BaseException) -> str:
-    place = "<unknown>"
-    trace: TracebackType | None = error.__traceback__
-    while trace is not None:
-        if MARKER in trace.tb_frame.f_globals:
-            place = f"{trace.tb_frame.f_code.co_filename}:{trace.tb_lineno}"
-        trace = trace.tb_next
-    return place
-
-
 def _dimensions(grid: Any, bound: dict[str, Any]) -> tuple[int, int, int]:
     if isinstance(grid, Callable):  # type: ignore[arg-type]
         grid = grid(bound)
-    sizes = [int(g) for g in (grid if isinstance(grid, Sequence) else (grid,))]
+    with faults():
+        sizes = [int(g) for g in (grid if isinstance(grid, Sequence) else (grid,))]
     if not 1 <= len(sizes) <= 3 or min(sizes) < 0:
-        raise ValueError(f"a grid has one to three sizes of at least 0, got {tuple(sizes)}")
+        raise fault(ValueError(f"a grid has one to three sizes of at least 0, got {tuple(sizes)}"))
     x, y, z = (*sizes, 1, 1)[:3]
     return x, y, z

@@ -10,13 +10,14 @@ import torch
 
 from indexfuzz.lockstep import matrix_units, triton_api
 from indexfuzz.lockstep.arguments import Arguments
+from indexfuzz.lockstep.blame import is_own
 from indexfuzz.lockstep.checkers import ALL_CHECKERS, Checks
 from indexfuzz.lockstep.coverage import Coverage
 from indexfuzz.lockstep.launch import execute
 from indexfuzz.lockstep.memory import Buffer, declared
 from indexfuzz.lockstep.runtime import RUNTIME
 from indexfuzz.lockstep.values import Array
-from indexfuzz.lockstep.violations import Violation
+from indexfuzz.lockstep.violations import KernelError, LockstepError, UnsupportedFeature, Violation
 
 
 class Lockstep:
@@ -81,6 +82,15 @@ class Lockstep:
         builder.tracks_overflow = self._checks.overflow
         builder.tracks_undefined = self._checks.undefined
         arguments = Arguments(builder, self._buffers)
-        self.violations += execute(
-            kernel, grid, args, kwargs, arguments=arguments, checks=self._checks, coverage=self.coverage
-        )
+        try:
+            self.violations += execute(
+                kernel, grid, args, kwargs, arguments=arguments, checks=self._checks, coverage=self.coverage
+            )
+        except (UnsupportedFeature, KernelError, LockstepError):
+            raise
+        except Exception as error:
+            if not is_own(error):
+                raise
+            where = triton_api.place_of(kernel)
+            message = f"{where}: in {kernel.fn.__name__}: {type(error).__name__}: {error} (an error of lockstep itself)"
+            raise LockstepError(message) from error

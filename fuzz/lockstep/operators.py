@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from indexfuzz.lockstep import triton_api
+from indexfuzz.lockstep.blame import fault, faults
 from indexfuzz.lockstep.recording import Recordings, key_of
 from indexfuzz.lockstep.triton_api import BaseValue, Constexpr, Tensor, Tuple, interned_type
 
@@ -75,7 +76,9 @@ class Operators:
             return replay(builder, left.handle, right.handle)
         if not isinstance(left, Constexpr | Tuple) and isinstance(right, Constexpr):
             left = Constexpr(left)
-        return self.call(getattr(left, FORWARD[name]), [right], {})
+        with faults():
+            method = getattr(left, FORWARD[name])
+        return self.call(method, [right], {})
 
     def apply(self, name: str, left: Any, right: Any) -> Any:
         """A binary operator of which an operand is a tensor, through the language."""
@@ -94,9 +97,10 @@ class Operators:
         method = getattr(operand, name, None)
         if method is None:
             if name != "__not__":
-                raise TypeError(f"{name} on {type(operand).__name__}")
+                raise fault(TypeError(f"{name} on {type(operand).__name__}"))
             return Constexpr(not operand)
-        return method()
+        with faults():
+            return method()
 
     def boolean(self, name: str, thunks: tuple[Callable[[], Any], ...]) -> Any:
         """`and` and `or`: short circuits only over what is known while compiling."""
@@ -136,7 +140,11 @@ class Operators:
                 return self.semantic.permute(owner, (1, 0))
         elif type(owner) is Constexpr and name not in {"value", "type"}:
             owner = owner.value
-        found = getattr(owner, name)
+        try:
+            found = getattr(owner, name)
+        except AttributeError as error:
+            fault(error)
+            raise
         if triton_api.is_jit(found) and is_value(owner):
             return BoundJit(owner, found)
         return found
@@ -145,4 +153,5 @@ class Operators:
         """`owner[index]`."""
         if is_value(owner):
             return self.call_builtin(type(owner).__getitem__, [owner, index], {})
-        return owner[index]
+        with faults():
+            return owner[index]

@@ -8,9 +8,8 @@ import numpy as np
 from indexfuzz.lockstep.context import Context
 from indexfuzz.lockstep.values import Array, Mask, Value, either
 
-
 _UNKNOWN: Final = (-(1 << 64), 1 << 64)
-"""Bounds that say nothing: whatever is computed with them passes those of every type."""
+"""Bounds that say nothing: what is computed with them lies beyond those of every type."""
 
 
 class IntegerOps(Context):

@@ -32,7 +32,7 @@ class MemoryOps(Context):
         if pointer.low is not None and pointer.high is not None and offset.is_bounded():
             low, high = offset.bounds()
             low, high = pointer.low + low * size, pointer.high + high * size
-            if -_LARGEST <= low and high <= _LARGEST:
+            if low >= -_LARGEST and high <= _LARGEST:
                 result.low, result.high = low, high
         return result
 

@@ -52,7 +52,7 @@ def literal(value: Any) -> Any:
 
 
 def _constants(value: Any) -> Any:
-    """The key of what a tuple or slice consists of; None where a part is a tensor, whose value a recording must take."""
+    """The key of what a tuple or slice consists of; None where a part is a tensor: a recording must take its value."""
     keys: list[Any] = [type(value)]
     for item in value if type(value) is Tuple else (value.start, value.stop, value.step):
         key = None if type(item) is Tensor else key_of(item)
@@ -138,7 +138,7 @@ class Recorder:
             return None
         parameters = ", ".join(["b", *(f"a{i}" for i in range(self.inputs))])
         body = "\n    ".join([*self.lines, f"return {last}"])
-        namespace = dict(self.constants)
+        namespace = {"__name__": __name__, **self.constants}
         exec(f"def replay({parameters}):\n    {body}", namespace)  # noqa: S102
         replay: Replay = namespace["replay"]
         return replay

@@ -7,6 +7,7 @@ from types import FunctionType, MethodType
 from typing import Any, Final
 
 from indexfuzz.lockstep import triton_api
+from indexfuzz.lockstep.blame import fault, faults
 from indexfuzz.lockstep.builder import Builder
 from indexfuzz.lockstep.flow import Flow
 from indexfuzz.lockstep.lanewise import each_lane
@@ -108,7 +109,8 @@ class Runtime(Operators, Flow):
 
     def plain(self, fn: Any, args: list[Any], kwargs: dict[str, Any], *, unwrapped: bool) -> Any:
         """Python's own functions, on what is known while compiling."""
-        result = fn(*(unwrap(a) for a in args), **kwargs) if unwrapped else fn(*args, **kwargs)
+        with faults():
+            result = fn(*(unwrap(a) for a in args), **kwargs) if unwrapped else fn(*args, **kwargs)
         if isinstance(result, tuple | Tuple):
             return Tuple([v if isinstance(v, BaseValue) else Constexpr(v) for v in result])
         return result if isinstance(result, BaseValue) else Constexpr(result)
@@ -123,7 +125,8 @@ class Runtime(Operators, Flow):
         if not kwargs and len(args) == len(parameters) and code.variadic is None:
             bound = args
         else:
-            given = fn.signature.bind(*args, **kwargs).arguments
+            with faults():
+                given = fn.signature.bind(*args, **kwargs).arguments
             bound = [given[p] if p in given else code.defaults.get(p, ()) for p in parameters]
         return code.call(*[a if type(a) is Tensor else normalised(a) for a in bound])
 
@@ -141,7 +144,7 @@ class Runtime(Operators, Flow):
         if not isinstance(passed, bool):
             raise NotImplementedError("tl.static_assert needs a condition that is known while compiling")
         if not passed:
-            raise AssertionError(unwrap(args[1]) if len(args) > 1 else unwrap(kwargs.get("msg", "")))
+            raise fault(AssertionError(unwrap(args[1]) if len(args) > 1 else unwrap(kwargs.get("msg", ""))))
 
     def map_elementwise(self, args: list[Any], kwargs: dict[str, Any]) -> Any:
         """tl.map_elementwise: a scalar function, each lane taking its own branches."""
@@ -187,14 +190,14 @@ def _format(parts: list[Any]) -> str:
             continue
         value, conversion = part
         if isinstance(value, Tensor):
-            raise TypeError("an f-string in a kernel shows only what is known while compiling")
+            raise fault(TypeError("an f-string in a kernel shows only what is known while compiling"))
         text.append(("{}" if conversion < 0 else "{!" + chr(conversion) + "}").format(unwrap(value)))
     return "".join(text)
 
 
 def _comprehension(items: Any, element: Callable[[Any], Any], conditions: Callable[[Any], tuple[Any, ...]]) -> Any:
     if not isinstance(items, Tuple):
-        raise TypeError("a comprehension in a kernel goes over a tuple")
+        raise fault(TypeError("a comprehension in a kernel goes over a tuple"))
     return Tuple([element(i) for i in items if all(unwrap(c) for c in conditions(i))])
 
 
@@ -204,7 +207,7 @@ _STATIC: Final[dict[Any, Callable[[Runtime, list[Any], dict[str, Any]], Any]]] =
     triton_api.STATIC_ASSERT: Runtime.static_assert,
     triton_api.MAP_ELEMENTWISE: Runtime.map_elementwise,
     triton_api.STATIC_PRINT: lambda _, args, __: print(*(unwrap(a) for a in args)),  # noqa: T201
-    int: lambda _, args, __: Constexpr(int(*(unwrap(a) for a in args))),
+    int: lambda runtime, args, _: runtime.plain(int, args, {}, unwrapped=True),
     len: lambda _, args, __: Constexpr(len(args[0] if isinstance(args[0], Tuple) else unwrap(args[0]))),
 }
 

@@ -121,7 +121,8 @@ def count_by_program(lanes: Mask) -> Array:
     if rows is None:
         return np.full(lanes.shape[0], lanes[0].size)
     inner = lanes[0].size // max(rows[0].size, 1)
-    return np.count_nonzero(rows.reshape(rows.shape[0], -1), axis=1) * inner
+    counts: Array = np.count_nonzero(rows.reshape(rows.shape[0], -1), axis=1) * inner
+    return counts
 
 
 def _rows(lanes: Mask) -> Mask | None:
@@ -129,7 +130,7 @@ def _rows(lanes: Mask) -> Mask | None:
     axes = lanes.ndim
     while axes and (lanes.strides[axes - 1] == 0 or lanes.shape[axes - 1] == 1):
         axes -= 1
-    rows = lanes[(slice(None),) * axes + (0,) * (lanes.ndim - axes)]
+    rows: Mask = lanes[(slice(None),) * axes + (0,) * (lanes.ndim - axes)]
     return rows if axes or not rows else None
 
 

@@ -35,3 +35,7 @@ class UnsupportedFeature(Exception):  # noqa: N818
 
 class KernelError(Exception):
     """A kernel is wrong in a way that stops it: a failed assertion, a type error; the message names file and line."""
+
+
+class LockstepError(Exception):
+    """The executor itself is wrong, not the kernel; the message names the kernel's file and line that showed it."""

@@ -51,6 +51,8 @@ def run(
             first = launch_in(step, call, function, device)
         except UnsupportedKernelError:
             raise
+        except device.broken:
+            raise
         except Exception:  # noqa: BLE001, S112 - not a matter of relations
             continue
         outcome.stages.append(stage.name)
@@ -88,6 +90,8 @@ class Trial:
         try:
             others = [launch(call, function, self._device) for call in twin.calls]
         except UnsupportedKernelError:
+            raise
+        except self._device.broken:
             raise
         except Exception as error:  # noqa: BLE001 - that the twin alone fails is a finding
             words = f"{relation.change}: {type(error).__name__}: {error}".splitlines()[0]
