@@ -5,6 +5,7 @@ unowned bytes) holds a poison that is a NaN in every format involved, so a read 
 a write beyond the end shows in the guards.
 """
 
+from collections.abc import Container, Iterable
 from dataclasses import dataclass, field
 
 import torch
@@ -62,6 +63,15 @@ class Buffer:
         lead = self.view.storage_offset() * self.view.element_size()
         return int(row * self.rows.stride(0) + column - lead)
 
+    def differs(self, *, payload_may_change: bool) -> Tensor:
+        """Whether `first_change` would find one: a bool on the buffer's device, which nobody has to wait for."""
+        rows, expected = self._sealed
+        if payload_may_change:
+            own = self.snapshot.clone()
+            self._payload(own).copy_(self.view)
+            rows, expected = _words(self.rows, own)
+        return (rows != expected).any()
+
     def _ends_are_intact(self) -> bool:
         """Whether a payload without gaps has intact guards on both sides; False for any other."""
         if len(self.rows) != 1 or not self.view.is_contiguous():
@@ -95,6 +105,18 @@ class Buffer:
             return 0
         last = sum((size - 1) * stride for size, stride in zip(self.view.shape, self.view.stride(), strict=True))
         return (last + 1) * self.view.element_size()
+
+
+def suspects(buffers: Iterable[Buffer], filled: Container[str]) -> list[Buffer]:
+    """The buffers worth asking for their first change; only the payload of those that are `filled` may change.
+
+    All of them on a CPU. On a GPU every answer takes a wait, so there is one for all buffers, and few are left.
+    """
+    asked = list(buffers)
+    if not asked or not asked[0].rows.is_cuda:
+        return asked
+    differ = torch.stack([buffer.differs(payload_may_change=buffer.name in filled) for buffer in asked]).tolist()
+    return [buffer for buffer, differs in zip(asked, differ, strict=True) if differs]
 
 
 def _words(rows: Tensor, others: Tensor) -> tuple[Tensor, Tensor]:

@@ -6,9 +6,10 @@ that the implementation lacks, refuses or gets wrong is filled in by the referen
 
 from torch import Tensor
 
-from indexfuzz import nonfinite
+from indexfuzz import arena, nonfinite
 from indexfuzz.blame import location_of, origin_of
 from indexfuzz.case import Case
+from indexfuzz.causes import SPOILING, roots
 from indexfuzz.devices.base import Device, Session, UnsupportedKernelError
 from indexfuzz.finding import Finding
 from indexfuzz.implementations.base import Implementation, ImplementationError, MalformedResultError, StageFunction
@@ -72,10 +73,10 @@ def _put_under_test(stage: Stage, step: Step, call: Call, function: StageFunctio
         except Exception as error:  # noqa: BLE001 - whatever a kernel raises is a finding about it
             if not (outside and isinstance(error, ValueError)):
                 findings.append(_raised(stage, error))
-        findings += _noticed(stage, step, call, session)
+        findings += roots(_noticed(stage, step, call, session))
     if got and outside:
         findings.append(Finding(stage.name, "not-rejected", "", f"accepted a case that it must reject: {outside}"))
-    elif got and not any(finding.kind in FATAL for finding in findings):
+    elif got and not any(finding.kind in FATAL | SPOILING for finding in findings):
         findings += _judged(stage, given, got, session.terms(implementation.promises), outcome)
     outcome.findings += findings
     if findings or not got:
@@ -86,12 +87,12 @@ def _put_under_test(stage: Stage, step: Step, call: Call, function: StageFunctio
 
 
 def _judged(stage: Stage, given: Call, got: dict[str, Tensor], terms: Terms, outcome: Outcome) -> list[Finding]:
-    """What is wrong with the values of a stage; how far they were off goes into the outcome."""
+    """What is wrong with the values of a stage; how far right ones were off goes into the outcome."""
     if nonfinite.is_drawn(outcome.case):
         verdict = nonfinite.judge(stage, outcome.case, given, got, terms)
     else:
         verdict = stage.judge(outcome.case, given.tensors, got, terms)
-    if verdict.tier:
+    if verdict.tier and not verdict.mismatches:
         outcome.ratios[stage.name] = max(outcome.ratios.get(stage.name, 0.0), verdict.ratio)
         outcome.tiers[stage.name] = verdict.tier
     return verdict.findings(stage.name)
@@ -120,8 +121,9 @@ def _raised(stage: Stage, error: Exception) -> Finding:
 def _noticed(stage: Stage, step: Step, call: Call, session: Session) -> list[Finding]:
     """What the device saw, and what the guards and the inputs show."""
     findings = [Finding(stage.name, t.kind, t.argument, t.message, location=t.location) for t in session.trespasses()]
-    for name, buffer in step.buffers.items():
-        filled = name in call.fills.values()
+    fills = frozenset(call.fills.values())
+    for buffer in arena.suspects(step.buffers.values(), fills):
+        name, filled = buffer.name, buffer.name in fills
         offset = buffer.first_change(payload_may_change=filled)
         if offset is None:
             continue

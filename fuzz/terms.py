@@ -19,13 +19,16 @@ class Promises:
     window hold. `nonfinite`: what becomes of NaN and infinities: anything that stays where they are, or what Triton's
     operators make of them on a GPU (fuzz/nonfinite.py). `dot_rows`: the rows of the tl.dot of every logits kernel,
     where each scores a whole head_dim by one tl.dot and nothing else: on a known matrix unit its bits are known.
-    `score_rounding`: the relative error of storing q . k before ReLU and weights, 2**-8 where that is in bf16.
+    `batch_invariant`: whether a row's bits are the same wherever it stands in the batch, as those of a kernel are; a
+    library's matrix product does not promise it. `score_rounding`: the relative error of storing q . k before ReLU and
+    weights, 2**-8 where that is in bf16.
     """
 
     gather_padding: Padding = "zeros"
     hidden_logits: Hidden = "minus-infinity"
     nonfinite: NonFinite = "contained"
     dot_rows: int | None = None
+    batch_invariant: bool = True
     score_rounding: float = 0.0
 
 

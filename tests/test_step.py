@@ -95,8 +95,11 @@ def test_guards_of_a_cache_see_every_stray_write(stride_pad, where):
     offset = {"end": 2 * (72 + stride_pad) + 72, "page_end": 72, -1: -1}[where]
     if where == "page_end" and not stride_pad:
         return
+    assert not buffer.differs(payload_may_change=True)
+    assert buffer.differs(payload_may_change=False)
     buffer.storage[arena.GUARD + offset] = 0x55
     assert buffer.first_change(payload_may_change=True) == offset
+    assert buffer.differs(payload_may_change=True)
 
 
 @pytest.mark.parametrize("offset", [-2, 6, 16, 22])
@@ -109,6 +112,7 @@ def test_guards_see_writes_between_rows_and_around(offset):
     buffer.storage[arena.GUARD + offset] ^= 0x55
     change = buffer.first_change(payload_may_change=True)
     assert change == (None if offset == 16 else offset)
+    assert bool(buffer.differs(payload_may_change=True)) is (offset != 16)
     buffer.restore()
     assert buffer.first_change(payload_may_change=False) is None
     assert buffer.view.tolist() == [[1.0] * 3] * 2

@@ -65,7 +65,7 @@ class CudaDevice:
     name: str = "cuda"
     torch_device: str = "cuda"
     formats: tuple[str, ...] = ("e4m3fn",)
-    values_per_shape: int = 16
+    values_per_shape: int = 32
     unsupported: tuple[type[Exception], ...] = (torch.OutOfMemoryError,)
     broken: tuple[type[Exception], ...] = ()
 

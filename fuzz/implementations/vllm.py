@@ -73,7 +73,7 @@ def load_torch(path: str | Path) -> Implementation:
         f"{project.label} torch",
         stages,
         torch_contract(project),
-        Promises(score_rounding=_BF16_ROUNDING),
+        Promises(score_rounding=_BF16_ROUNDING, batch_invariant=False),
         notes=(f"read from {path}", "used where AITER is off or has no kernel; prefill multiplies in bf16"),
         replaced=project.replaced,
     )

@@ -1,5 +1,7 @@
 """Every relation fires on a mistake that breaks it, and is silent on the reference and the built-in kernels."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -11,6 +13,7 @@ from indexfuzz.metamorphic.runner import run
 from indexfuzz.reference import cache as writer
 from indexfuzz.reference import gather as gatherer
 from indexfuzz.reference import indexer, mqa_logits, paged_mqa_logits, quant, rope
+from indexfuzz.terms import Promises
 
 CASE = Case().replace(
     model={"num_heads": 2, "head_dim": 32, "rope_dim": 16, "quant_group": 32},
@@ -233,6 +236,23 @@ def test_a_twin_that_fails_is_a_finding(reference_with, pytorch_device):
     (found,) = run(CASE, tested, pytorch_device, frozenset({"gather"}), (RELATION["table-width"],)).findings
     assert found.signature == "gather/metamorphic/table-width/RuntimeError"
     assert "misaligned table" in found.detail
+
+
+def last_bit_depends_on_the_row(*, logits, **rest):
+    mqa_logits.mqa_logits(logits=logits, **rest)
+    bits = logits[0].view(torch.int32)
+    bits += logits[0].isfinite() & (logits[0] != 0)
+
+
+@pytest.mark.parametrize("promised", [True, False])
+def test_who_does_not_promise_batch_invariance_need_not_repeat_its_bits(promised, reference_with, pytorch_device):
+    relation = RELATION["batch-permuted"]
+    promises = Promises(batch_invariant=promised)
+    near = replace(reference_with(prefill_logits=last_bit_depends_on_the_row), promises=promises)
+    found = run(CASE, near, pytorch_device, relations=(relation,)).findings
+    assert [finding.output for finding in found] == ["logits"] * promised
+    wrong = replace(reference_with(prefill_logits=first_row_doubled), promises=promises)
+    assert run(CASE, wrong, pytorch_device, relations=(relation,)).findings
 
 
 def test_a_stage_that_fails_by_itself_is_left_to_others(reference_with, pytorch_device):
