@@ -5,17 +5,15 @@ as on a GPU for which AITER has no Gluon kernels: gfx942 for e4m3fnuz prefill, a
 FlyDSL kernels cannot run outside their GPUs and are left out.
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from indexfuzz.case import Case
+from indexfuzz.implementations.amd_kernel import make_portable
 from indexfuzz.implementations.base import Implementation, StageFunction, fill
 from indexfuzz.implementations.contracts import Clause, Clauses
 from indexfuzz.implementations.formats import FP8_DTYPES, format_of
@@ -136,7 +134,7 @@ class Kernels:
         gpu = "gfx942" if fp8 == "e4m3fnuz" else _PLAIN_TRITON_GPU
         provide = {"aiter.ops.triton.utils._triton.arch_info": SimpleNamespace(get_arch=lambda: gpu)}
         execute = {_PREFILL: ("fp8_mqa_logits",), _PREFILL_KERNEL: ("_fp8_mqa_logits_kernel",)}
-        return Loader(self._project, provide=provide, execute=execute).load(_PREFILL)
+        return make_portable(Loader(self._project, provide=provide, execute=execute).load(_PREFILL))
 
     def _load_paged(self, fp8: str) -> ModuleType:
         provide = {
@@ -146,21 +144,7 @@ class Kernels:
         }
         wanted = ("deepgemm_fp8_paged_mqa_logits", "deepgemm_fp8_paged_mqa_logits_stage1")
         execute = {_PAGED: wanted, _PAGED_KERNEL: ()}
-        module = Loader(self._project, provide=provide, execute=execute).load(_PAGED)
-        name = "_deepgemm_fp8_paged_mqa_logits"
-        setattr(module, name, _Launcher(getattr(module, name)))
-        return module
-
-
-@dataclass(frozen=True)
-class _Launcher:
-    """A kernel whose launch always returns something with a hash: the wrapper looks the compiled kernel up by it."""
-
-    kernel: Any
-
-    def __getitem__(self, grid: object) -> Callable[..., Any]:
-        launch = self.kernel[grid]
-        return lambda *args, **kwargs: launch(*args, **kwargs) or SimpleNamespace(hash="00")
+        return make_portable(Loader(self._project, provide=provide, execute=execute).load(_PAGED))
 
 
 def contract(project: Project) -> Clauses:

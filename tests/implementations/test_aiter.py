@@ -53,10 +53,10 @@ FILES = {
             out_qk[:, :, 0] = 0.5
         """,
     f"{KERNELS}/pa_mqa_logits.py": """\
-        class Kernel:
-            def __getitem__(self, grid):
-                return self.launch
-            def launch(self, out_logits, ChunkK):
+        from triton.runtime.jit import KernelInterface
+
+        class Kernel(KernelInterface):
+            def run(self, out_logits, ChunkK, grid, warmup):
                 out_logits[:, 0] = ChunkK
         _deepgemm_fp8_paged_mqa_logits = Kernel()
         """,
