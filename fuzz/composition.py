@@ -17,6 +17,7 @@ from indexfuzz.checks.mismatch import Mismatch
 from indexfuzz.devices.base import Device
 from indexfuzz.finding import Finding
 from indexfuzz.implementations.base import Implementation
+from indexfuzz.implementations.contracts import covers
 from indexfuzz.stages import STAGES
 from indexfuzz.step import Step, materialise
 
@@ -54,7 +55,7 @@ def applies(case: Case, implementation: Implementation) -> bool:
     """Whether every stage that a case needs is there and promises to handle it."""
     needed = [stage.name for stage in STAGES if stage.applies(case)]
     return bool(needed) and all(
-        name in implementation.stages and implementation.contract.outside(name, case) is None for name in needed
+        name in implementation.stages and covers(implementation.contract, name, case) for name in needed
     )
 
 

@@ -16,7 +16,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, ValidationError, field_validator, model_validator
 
 from indexfuzz.case import Case, Part, first_error
-from indexfuzz.finding import Finding
+from indexfuzz.finding import BEYOND, Finding
 
 SCHEMA = 1
 MAX_BYTES = 4 << 20
@@ -54,6 +54,8 @@ class Record(Part):
     want: Text = ""
     tier: Text = ""
     location: Text = ""
+    beyond: Text = ""
+    """The clause of the contract that the case breaks; empty within the contract."""
 
     @field_validator("signature")
     @classmethod
@@ -62,11 +64,18 @@ class Record(Part):
             raise ValueError(f"{stage_of(signature)!r} is no stage; the stages are {', '.join(sorted(STAGES))}")
         return signature
 
+    @model_validator(mode="after")
+    def _signature_says_so_too(self) -> Self:
+        if self.signature.endswith(f"/{BEYOND}") != bool(self.beyond):
+            raise ValueError(f"beyond must name the broken clause where the signature ends in {BEYOND}, and only there")
+        return self
+
     @classmethod
     def of(cls, finding: Finding) -> Self:
         """Take over a finding; of its location, only the last folder and file."""
         location = "/".join(Path(finding.location).parts[-2:])
-        texts = {"detail": finding.detail, "got": finding.got, "want": finding.want, "location": location}
+        texts = {"detail": finding.detail, "got": finding.got, "want": finding.want, "location": location,
+                 "beyond": finding.beyond}  # fmt: skip
         printable = {name: _printable(text) for name, text in texts.items()}
         return cls(signature=_printable(finding.signature), index=finding.index, tier=finding.tier, **printable)
 

@@ -4,6 +4,8 @@ Every stage is judged on the inputs that the implementation itself gave it, so o
 that the implementation lacks, refuses or gets wrong is filled in by the reference, and the later ones are still judged.
 """
 
+from dataclasses import replace
+
 from torch import Tensor
 
 from indexfuzz import arena, nonfinite
@@ -11,6 +13,7 @@ from indexfuzz.blame import location_of, origin_of
 from indexfuzz.case import Case
 from indexfuzz.causes import SPOILING, roots
 from indexfuzz.devices.base import Device, Session, UnsupportedKernelError
+from indexfuzz.expected import Expected
 from indexfuzz.finding import Finding
 from indexfuzz.implementations.base import Implementation, ImplementationError, MalformedResultError, StageFunction
 from indexfuzz.outcome import Outcome
@@ -56,29 +59,15 @@ def _put_under_test(stage: Stage, step: Step, call: Call, function: StageFunctio
     """Run one stage of the implementation and judge it; what the next stage shall read."""
     given = call.copy()
     outcome.stages.append(stage.name)
-    outside = implementation.contract.outside(stage.name, step.case)
-    got: dict[str, Tensor] = {}
-    findings: list[Finding] = []
+    expected = Expected.of(implementation.contract, stage.name, step.case)
     with device.session() as session:
-        for name, tensor in call.tensors.items():
-            session.declare(name, tensor, _defined(step, call, name))
-        try:
-            got = call.run(function)
-        except ImplementationError:
-            raise
-        except device.broken:
-            raise
-        except device.unsupported as error:
-            raise UnsupportedKernelError(f"{stage.name} on {device.name}: {error}") from error
-        except Exception as error:  # noqa: BLE001 - whatever a kernel raises is a finding about it
-            if not (outside and isinstance(error, ValueError)):
-                findings.append(_raised(stage, error))
-        findings += roots(_noticed(stage, step, call, session))
-    if got and outside:
-        findings.append(Finding(stage.name, "not-rejected", "", f"accepted a case that it must reject: {outside}"))
+        got, findings = _launch(stage, step, call, function, device, session, expected)
+    if got and expected.outside:
+        words = f"accepted a case that it must reject: {expected.outside}"
+        findings.append(Finding(stage.name, "not-rejected", "", words))
     elif got and not any(finding.kind in FATAL | SPOILING for finding in findings):
-        findings += _judged(stage, given, got, session.terms(implementation.promises), outcome)
-    outcome.findings += findings
+        findings += _judged(stage, given, got, session.terms(implementation.promises), outcome, expected)
+    outcome.findings += [replace(finding, beyond=expected.broken) for finding in findings]
     if findings or not got:
         for name in call.fills:
             call.tensors[name].copy_(given.tensors[name])
@@ -86,12 +75,39 @@ def _put_under_test(stage: Stage, step: Step, call: Call, function: StageFunctio
     return got
 
 
-def _judged(stage: Stage, given: Call, got: dict[str, Tensor], terms: Terms, outcome: Outcome) -> list[Finding]:
+def _launch(stage: Stage, step: Step, call: Call, function: StageFunction, device: Device, session: Session,
+            expected: Expected) -> tuple[dict[str, Tensor], list[Finding]]:  # fmt: skip
+    """The outputs, none where it raised, and what was noticed."""
+    got: dict[str, Tensor] = {}
+    findings: list[Finding] = []
+    for name, tensor in call.tensors.items():
+        session.declare(name, tensor, _defined(step, call, name))
+    try:
+        got = call.run(function)
+    except ImplementationError:
+        raise
+    except device.broken:
+        raise
+    except device.unsupported as error:
+        raise UnsupportedKernelError(f"{stage.name} on {device.name}: {error}") from error
+    except Exception as error:  # noqa: BLE001 - whatever a kernel raises is a finding about it
+        if not expected.includes(error):
+            findings.append(_raised(stage, error))
+    return got, findings + roots(_noticed(stage, step, call, session))
+
+
+def _judged(stage: Stage, given: Call, got: dict[str, Tensor], terms: Terms, outcome: Outcome, expected: Expected
+            ) -> list[Finding]:  # fmt: skip
     """What is wrong with the values of a stage; how far right ones were off goes into the outcome."""
-    if nonfinite.is_drawn(outcome.case):
-        verdict = nonfinite.judge(stage, outcome.case, given, got, terms)
-    else:
-        verdict = stage.judge(outcome.case, given.tensors, got, terms)
+    try:
+        if nonfinite.is_drawn(outcome.case):
+            verdict = nonfinite.judge(stage, outcome.case, given, got, terms)
+        else:
+            verdict = stage.judge(outcome.case, given.tensors, got, terms)
+    except ValueError as error:  # the reference defines no result
+        if not expected.broken:
+            raise
+        return [Finding(stage.name, "not-rejected", "", f"accepted what has no right result: {error}")]
     if verdict.tier and not verdict.mismatches:
         outcome.ratios[stage.name] = max(outcome.ratios.get(stage.name, 0.0), verdict.ratio)
         outcome.tiers[stage.name] = verdict.tier

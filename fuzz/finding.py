@@ -15,6 +15,14 @@ KINDS = frozenset({
 })  # fmt: skip
 """Every way to be wrong, besides metamorphic/<relation>."""
 
+BEYOND = "beyond-contract"
+"""Last feature of a signature where the case breaks the contract: such a finding never hides one within it."""
+
+
+def promise(beyond: str) -> str:
+    """In words: within a contract, or beyond it, and then which clause is broken."""
+    return f"beyond the contract: {beyond}" if beyond else "within the contract"
+
 
 @dataclass(frozen=True)
 class Finding:
@@ -30,6 +38,8 @@ class Finding:
     want: str = ""
     tier: str = ""
     location: str = field(default="", compare=False)
+    beyond: str = ""
+    """The clause of the implementation's contract that the case breaks, with its place; empty within the contract."""
 
     def __post_init__(self) -> None:
         if self.kind not in KINDS and not self.kind.startswith("metamorphic/"):
@@ -37,20 +47,26 @@ class Finding:
 
     @property
     def signature(self) -> str:
-        """stage/kind/output, and a discriminating feature where there is one."""
-        return "/".join(part for part in (self.stage, self.kind, self.output, self.feature) if part)
+        """stage/kind/output, a discriminating feature where there is one, and BEYOND where no contract covers it."""
+        features = (self.feature, BEYOND if self.beyond else "")
+        return "/".join(part for part in (self.stage, self.kind, self.output, *features) if part)
+
+    @property
+    def promise(self) -> str:
+        """Whether the implementation promises to handle the case, and if not, what its project says."""
+        return promise(self.beyond)
 
     def as_json(self) -> dict[str, Any]:
         """The finding as plain JSON data, empty fields left out."""
         data = {name: value for name, value in asdict(self).items() if value not in ("", ())}
-        return {"signature": self.signature} | data
+        return {"signature": self.signature, "contract": "beyond" if self.beyond else "within"} | data
 
 
 class FindingError(AssertionError):
     """Raised for a new finding; every signature has a subclass of its own."""
 
     def __init__(self, finding: Finding) -> None:
-        super().__init__(f"{finding.signature}: {finding.detail}")
+        super().__init__(f"{finding.signature}: {finding.detail} ({finding.promise})")
         self.finding = finding
 
 

@@ -11,6 +11,7 @@ class Options:
     implementation: str = "builtin"
     device: str = "lockstep"
     faults: tuple[str, ...] = ()
+    beyond_contract: bool = False
     shard: tuple[int, int] = (1, 1)
     seconds: float | None = None
     corpus: Path = Path("corpus")

@@ -17,6 +17,8 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "--fuzz-device": {"default": "lockstep", "help": "where kernels run; see `indexfuzz run --help`"},
     "--fuzz-fault": {"action": "append", "default": [], "metavar": "ID",
                      "help": "plant this bug in the built-in kernels; may be repeated; see `indexfuzz faults`"},
+    "--fuzz-beyond-contract": {"action": "store_true", "default": False,
+                               "help": "run what the implementation does not promise to handle, too"},
     "--fuzz-shard": {"default": "1/1", "metavar": "I/N", "help": "run part I of N of the corpus and of the search"},
     "--fuzz-seconds": {"type": float, "default": None, "metavar": "S", "help": "search this long with each target"},
 }  # fmt: skip
@@ -40,6 +42,7 @@ def pytest_configure(config: pytest.Config) -> None:
         implementation=config.getoption("--fuzz-impl"),
         device=config.getoption("--fuzz-device"),
         faults=tuple(config.getoption("--fuzz-fault")),
+        beyond_contract=config.getoption("--fuzz-beyond-contract"),
         shard=shard,
         seconds=config.getoption("--fuzz-seconds"),
         corpus=config.rootpath / "corpus",
@@ -84,6 +87,7 @@ class CorpusCase(pytest.Item):
         from indexfuzz.corpus import load  # noqa: PLC0415
         from indexfuzz.replay import FAILING, replay  # noqa: PLC0415
         from indexfuzz.target import known, under_test  # noqa: PLC0415
+        from indexfuzz.under_test import summary_line  # noqa: PLC0415
 
         entry, target = load(self.path), under_test()
         name = target.subject.facts.name
@@ -94,7 +98,7 @@ class CorpusCase(pytest.Item):
             found = {finding.signature for finding in result.findings}
             if found & expected and found <= expected | known():
                 pytest.xfail(f"open: {', '.join(sorted(found))}")
-            lines = [f"{finding.signature}: {finding.detail}" for finding in result.findings]
+            lines = [summary_line(finding) for finding in result.findings]
             raise CorpusFailureError("\n  ".join([f"{result.status} on {name}", *lines, command]))
         if result.status == "ERROR":
             pytest.skip(result.message)
@@ -150,7 +154,7 @@ def _described(error: FindingError) -> str:
     from indexfuzz.target import failing, under_test  # noqa: PLC0415
 
     case, target = failing.get(error.finding.signature), under_test()
-    lines = [error.finding.signature, error.finding.detail]
+    lines = [error.finding.signature, error.finding.detail, error.finding.promise]
     if case is not None:
         path = save(target.entry(case, error.finding), present().findings)
         lines += [f"again: {target.command('replay', path)}", f"smaller: {target.command('minimize', path)}"]

@@ -76,7 +76,7 @@ class InProcess:
             formats=self.device.formats,
             values_per_shape=self.device.values_per_shape,
             stages=tuple(self.implementation.stages),
-            notes=self.implementation.notes,
+            notes=(*self.implementation.notes, *_replaced(self.implementation)),
             triton=version_of("triton"),
             torch=version_of("torch"),
         )
@@ -103,6 +103,11 @@ class InProcess:
         except self.device.unsupported as error:
             message = (str(error).splitlines() or [""])[0]
             raise UnsupportedKernelError(f"{self.device.name}: {type(error).__name__}: {message}") from error
+
+
+def _replaced(implementation: Implementation) -> tuple[str, ...]:
+    count = len(implementation.replaced)
+    return (f"{count} of its imports got something else; `indexfuzz impls NAME:PATH` lists them",) if count else ()
 
 
 def version_of(package: str) -> str:

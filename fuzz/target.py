@@ -51,7 +51,7 @@ def under_test() -> UnderTest[InProcess]:
 @cache
 def _opened(options: Options) -> UnderTest[InProcess]:
     torch.set_num_threads(1)
-    return put_under_test(Setup(options.implementation, options.device, options.faults))
+    return put_under_test(Setup(options.implementation, options.device, options.faults, options.beyond_contract))
 
 
 def known() -> frozenset[str]:

@@ -9,6 +9,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, rule
 
 from indexfuzz.case import Case
 from indexfuzz.finding import Finding, error_for
+from indexfuzz.implementations.contracts import covers
 from indexfuzz.machine import PagedCache
 from indexfuzz.options import present
 from indexfuzz.target import known, under_test
@@ -48,7 +49,7 @@ class PagedCacheMachine(RuleBasedStateMachine):
             batch={"max_model_len": 70},
         )
         promise = subject.implementation.contract
-        if all(promise.outside(stage, case) is None for stage in ("k_quant_cache", "gather", "paged_logits")):
+        if all(covers(promise, stage, case) for stage in ("k_quant_cache", "gather", "paged_logits")):
             self.pool = PagedCache(case, subject.implementation, subject.device)
 
     @rule(sequence=sequences, count=counts, drawn=seeds)

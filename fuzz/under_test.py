@@ -2,7 +2,7 @@
 
 import datetime as dt
 import shlex
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Generic, TypeVar
 
@@ -30,6 +30,7 @@ class Setup:
     spec: str = DEFAULT_IMPLEMENTATION
     device: str = DEFAULT_DEVICE
     faults: tuple[str, ...] = ()
+    beyond_contract: bool = False
 
     def command(self, name: str, file: Path) -> str:
         """The command line that does something with the case of a file under the same conditions."""
@@ -41,6 +42,8 @@ class Setup:
             words += ["--fault", fault]
         if self.device != DEFAULT_DEVICE:
             words += ["--device", self.device]
+        if self.beyond_contract:
+            words += ["--beyond-contract"]
         return shlex.join(words)
 
 
@@ -85,6 +88,7 @@ def put_under_test(setup: Setup) -> "UnderTest[InProcess]":
     from indexfuzz.devices.base import DeviceError  # noqa: PLC0415
     from indexfuzz.faults import FaultError, plant  # noqa: PLC0415
     from indexfuzz.implementations.base import ImplementationError  # noqa: PLC0415
+    from indexfuzz.implementations.contracts import Lifted  # noqa: PLC0415
     from indexfuzz.subject import InProcess  # noqa: PLC0415
 
     spec, faults = setup.spec, setup.faults
@@ -95,9 +99,11 @@ def put_under_test(setup: Setup) -> "UnderTest[InProcess]":
         implementation = plant(faults) if faults else implementations.load(spec)
     except (ImplementationError, FaultError, DeviceError) as error:
         raise SetupError(str(error)) from error
+    if setup.beyond_contract:
+        implementation = replace(implementation, contract=Lifted(implementation.contract))
     return UnderTest(InProcess(implementation, device), setup)
 
 
 def summary_line(finding: Finding) -> str:
-    """A finding as one line: signature and detail."""
-    return f"{finding.signature}: {finding.detail}"
+    """A finding as one line: signature, detail, and whether the contract covers it."""
+    return f"{finding.signature}: {finding.detail} ({finding.promise})"

@@ -12,6 +12,7 @@ from indexfuzz.case import Case
 from indexfuzz.devices.base import Device, UnsupportedKernelError
 from indexfuzz.differential import accept, fill_in
 from indexfuzz.implementations.base import Implementation, StageFunction
+from indexfuzz.implementations.contracts import covers
 from indexfuzz.stages import STAGES, Call, Stage
 from indexfuzz.step import Step, materialise
 
@@ -35,7 +36,7 @@ def function_for(
     stage: str, case: Case, implementation: Implementation, only: frozenset[str] = frozenset()
 ) -> StageFunction | None:
     """The implementation's function for a stage, if it has one, it is wanted, and must handle the case."""
-    if (only and stage not in only) or implementation.contract.outside(stage, case):
+    if (only and stage not in only) or not covers(implementation.contract, stage, case):
         return None
     return implementation.stages.get(stage)
 

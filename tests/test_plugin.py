@@ -49,6 +49,15 @@ def seeded(case: Case, seed: int) -> Case:
     return case.replace(values={"seed": seed})
 
 
+def test_beyond_the_contract(session):
+    guard = Finding("gather", "code-mismatch", "k_scale", "", beyond="block_size is 1 (toy/ops.py:7)")
+    case = TWO_KEYS.replace(cache={"block_size": 16})
+    corpus.save(Entry(case=case, finding=Record.of(guard), status="guard"), Path("corpus"))
+    result = session("corpus", "--fuzz-impl", "module:toy_contract", "--fuzz-beyond-contract")
+    result.assert_outcomes(failed=1)
+    result.stdout.fnmatch_lines(["*beyond the contract: block_size is 1 (toy/ops.py:7)*", "*--beyond-contract"])
+
+
 class TestCorpusFiles:
     def test_outcomes(self, session, pytester):
         keep(seeded(TWO_KEYS, 1))

@@ -8,6 +8,7 @@ import typer
 
 from indexfuzz.cli.common import (
     AsJson,
+    BeyondContract,
     CaseFile,
     Corpus,
     DeviceName,
@@ -29,6 +30,7 @@ def minimize(
     faults: Faults,
     impl: Impl = DEFAULT_IMPLEMENTATION,
     device: DeviceName = DEFAULT_DEVICE,
+    beyond_contract: BeyondContract = False,
     out: Annotated[
         Path | None, typer.Option(metavar="FILE", show_default="beside FILE, by its new id", help="Where to write it.")
     ] = None,
@@ -41,7 +43,7 @@ def minimize(
     """
     path, entry = find_one(file, corpus)
     signature = with_finding(path, entry)
-    target = under_test(impl, device, faults)
+    target = under_test(impl, device, faults, beyond_contract=beyond_contract)
     from indexfuzz.minimize import NotFailingError, minimise  # noqa: PLC0415 - imports torch
 
     try:
@@ -62,7 +64,8 @@ def minimize(
         raise InputError(f"cannot write to {error.filename or out}: {error.strerror}") from error
     again = "; it was minimal already" if case == entry.case else ""
     command = target.command("replay", out)
-    console().print(f"{signature}\n  {finding.detail}\n  saved as {out}{again}\n  again: {command}")
+    lines = (signature, finding.detail, finding.promise, f"saved as {out}{again}", f"again: {command}")
+    console().print("\n  ".join(lines))
 
 
 def repro(

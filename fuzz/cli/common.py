@@ -38,6 +38,12 @@ Faults = Annotated[
     typer.Option("--fault", metavar="ID", default_factory=list, show_default=False,
                  help="Plant this bug in the built-in kernels; repeat for several. `indexfuzz faults` lists them."),
 ]  # fmt: skip
+BeyondContract = Annotated[
+    bool,
+    typer.Option("--beyond-contract", help="Also run what the implementation's project does not promise to handle: "
+                                           "refusing it is fine, anything else is a finding. `indexfuzz impls` with "
+                                           "its NAME:PATH prints what is promised."),
+]  # fmt: skip
 Corpus = Annotated[
     Path | None,
     typer.Option("--corpus", metavar="DIR", show_default="corpus/ of the checkout, else of this folder",
@@ -56,7 +62,7 @@ def default_corpus() -> Path:
     return Path("corpus")
 
 
-def under_test(spec: str, device: str, faults: list[str]) -> "UnderTest[InProcess]":
+def under_test(spec: str, device: str, faults: list[str], *, beyond_contract: bool = False) -> "UnderTest[InProcess]":
     """What the options name. Triton reads TRITON_INTERPRET when it is imported, so its device needs a new process.
 
     Raises SetupError.
@@ -65,7 +71,7 @@ def under_test(spec: str, device: str, faults: list[str]) -> "UnderTest[InProces
         sys.stdout.flush()
         environment = os.environ | {"TRITON_INTERPRET": "1"}
         os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], environment)  # noqa: S606 - ourselves
-    target = put_under_test(Setup(spec, device, tuple(faults)))
+    target = put_under_test(Setup(spec, device, tuple(faults), beyond_contract))
     import torch  # noqa: PLC0415 - takes a second, and --help needs none of it
 
     torch.set_num_threads(1)

@@ -9,6 +9,7 @@ from rich.text import Text
 
 from indexfuzz.case import Case
 from indexfuzz.corpus import Entry
+from indexfuzz.finding import promise
 
 MAX_OVERRIDES = 8
 
@@ -29,6 +30,7 @@ def print_entry(path: Path, entry: Entry, console: Console) -> None:
     if finding := entry.finding:
         console.print(f"\n{finding.signature}", style="bold red")
         console.print(f"  {finding.detail}")
+        console.print(f"  {promise(finding.beyond)}")
         if finding.index:
             console.print(f"  first wrong element   {list(finding.index)}")
         facts = {"got": finding.got, "want": finding.want, "judged by": finding.tier, "at": finding.location}

@@ -25,11 +25,25 @@ def _print(rows: list[dict[str, Any]], columns: dict[str, str], *, as_json: bool
     console().print(table)
 
 
-def impls(*, as_json: AsJson = False) -> None:
-    """List what can be put under test with --impl.
+def impls(
+    spec: Annotated[
+        str | None, typer.Argument(metavar="NAME[:PATH]", help="Which to look into; leave out to list them.")
+    ] = None,
+    *,
+    as_json: AsJson = False,
+) -> None:
+    """List what can be put under test with --impl, or one of them: its stages, its contract, what it runs with.
 
-    Example: `indexfuzz impls`
+    The contract is what its own project promises, each clause with the place where that stands. Cases outside are
+    left alone unless --beyond-contract asks for them.
+
+    Example: `indexfuzz impls`, then `indexfuzz impls vllm:vllm-0.33.0.whl`
     """
+    if spec is not None:
+        from indexfuzz.cli.implementation import describe  # noqa: PLC0415 - imports torch
+
+        describe(spec, as_json=as_json)
+        return
     from indexfuzz.implementations import available  # noqa: PLC0415
 
     rows = [{"name": name, "description": description} for name, description in available()]

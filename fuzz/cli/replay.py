@@ -11,6 +11,7 @@ from indexfuzz.cli.common import (
     INTERNAL_ERROR,
     USAGE_ERROR,
     AsJson,
+    BeyondContract,
     Corpus,
     DeviceName,
     Faults,
@@ -41,6 +42,7 @@ def replay(
     faults: Faults,
     impl: Impl = DEFAULT_IMPLEMENTATION,
     device: DeviceName = DEFAULT_DEVICE,
+    beyond_contract: BeyondContract = False,
     corpus: Corpus = None,
     as_json: AsJson = False,
 ) -> None:  # fmt: skip
@@ -54,7 +56,7 @@ def replay(
     Example: `indexfuzz replay corpus/gather --impl vllm:vllm-0.22.0.whl`
     """
     paths = [path for name in cases for path in find(name, corpus)] or files(corpus or default_corpus())
-    target = under_test(impl, device, faults)
+    target = under_test(impl, device, faults, beyond_contract=beyond_contract)
     out, rows, codes = console(), [], {0}
     for path in paths:
         result, code = _replay_file(path, target.subject)

@@ -29,6 +29,7 @@ def print_summary(summary: Summary, saved: dict[str, Path], target: UnderTest[Su
         finding = found.finding
         console.print(f"\n{finding.signature}", style="bold red")
         console.print(f"  {finding.detail}")
+        console.print(f"  {finding.promise}")
         if finding.location:
             console.print(f"  at {finding.location}")
         if path := saved.get(finding.signature):
@@ -45,6 +46,7 @@ def as_data(summary: Summary, saved: dict[str, Path], settings: Settings, target
     """The summary as plain JSON data."""
     return {
         "implementation": target.subject.facts.name,
+        "notes": list(target.subject.facts.notes),
         "device": target.subject.facts.device,
         "seed": settings.seed,
         "shard": list(settings.shard),

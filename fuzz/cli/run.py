@@ -15,6 +15,7 @@ from indexfuzz.cli.common import (
     INTERNAL_ERROR,
     NOTHING_NEW,
     AsJson,
+    BeyondContract,
     DeviceName,
     Faults,
     Impl,
@@ -47,6 +48,7 @@ def run(
     ],
     impl: Impl = DEFAULT_IMPLEMENTATION,
     device: DeviceName = DEFAULT_DEVICE,
+    beyond_contract: BeyondContract = False,
     preset: Annotated[
         str | None,
         typer.Option(metavar="NAME", help=f"Take the model's shape from this one: {', '.join(PRESETS)}.",
@@ -104,7 +106,7 @@ def run(
         _each_known("--preset", [preset], PRESETS)
     if coverage_listing is not None and not coverage:
         raise InputError("--coverage-listing needs --coverage")
-    target = under_test(impl, device, faults)
+    target = under_test(impl, device, faults, beyond_contract=beyond_contract)
     covered = None
     if coverage:
         target, covered = covering(target)

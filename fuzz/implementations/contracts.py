@@ -71,6 +71,11 @@ class Lifted:
         return "" if self.must_reject(stage, case) else self.contract.outside(stage, case) or ""
 
 
+def covers(contract: Contract, stage: str, case: Case) -> bool:
+    """Whether a contract, lifted or not, says that a stage handles a case."""
+    return contract.outside(stage, case) is None and not beyond(contract, stage, case)
+
+
 def beyond(contract: Contract, stage: str, case: Case) -> str:
     """What a case that runs breaks of a contract: something only where the contract is lifted."""
     return contract.broken(stage, case) if isinstance(contract, Lifted) else ""

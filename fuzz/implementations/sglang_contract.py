@@ -39,7 +39,7 @@ def cache_contract(project: Project) -> Clauses:
                "pages are NORMAL: a C++ op of AITER gathers SHUFFLE ones",
                project.place(CACHE_FILE, "if _use_aiter_preshuffle:", "if _use_aiter_preshuffle:")),
         Clause(("gather",), lambda case: bool(case.batch.prefill), "the step has a request in prefill",
-               project.place(_CALLER, "if batch_size == 0:")),
+               project.place(_CALLER, "batch_size = len(block_tables)", "if batch_size == 0:")),
         Clause(("gather",), lambda case: not case.batch.gather_pad, "exactly the sum of the lengths is gathered",
                project.place(_CALLER, "seq_len_sum = torch.sum(")),
         Clause(("gather",), lambda case: not case.memory.table_pad, "the page table is dense",
@@ -51,7 +51,7 @@ def _pages(project: Project, stages: tuple[str, ...]) -> tuple[Clause, ...]:
     return (
         Clause(stages, lambda case: is_shuffle(case.cache.layout, case.cache.block_size)
                or case.cache.block_size in {1, 64}, "NORMAL pages hold 1 token (ROCm) or 64 (CUDA)",
-               project.place(_CALLER, "if not _use_aiter_preshuffle", "assert page_size == 64")),
+               project.place(_CALLER, "assert page_size == 64")),
         Clause(stages, lambda case: not is_shuffle(case.cache.layout, case.cache.block_size)
                or case.cache.block_size % 16 == 0, "SHUFFLE pages hold a multiple of 16 tokens",
                project.place(CACHE_FILE, "assert page_size % 16 == 0")),

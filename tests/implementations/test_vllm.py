@@ -1,5 +1,6 @@
 import re
 import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -440,6 +441,18 @@ class TestRealWheels:
         options = {"rope_dim": 16, "style": "neox", "placement": "first", "mode": mode}
         got_q, got_k = load(f"vllm:{path}").stages["rope"](q, k, torch.zeros(2), None, **options)
         return torch.equal(got_q, want_q) and torch.equal(got_k, want_k)
+
+    @pytest.mark.parametrize("third_party", ["INDEXFUZZ_VLLM_RELEASES"], indirect=True)
+    def test_every_release_has_its_stages(self, third_party):
+        releases = [path for path in Path(third_party).glob("vllm-*") if path.is_dir() or path.suffix == ".whl"]
+        assert releases
+        for path in releases:
+            kernels, fallbacks = load(f"vllm:{path}"), load(f"vllm-torch:{path}")
+            assert {"rope", "k_quant_cache", "gather"} <= set(kernels.stages)
+            assert {"prefill_logits", "paged_logits"} <= set(fallbacks.stages)
+            version = tuple(int(part) for part in kernels.name.split()[1].split(".")[:2])
+            assert ("paged_logits" in kernels.stages) == (version >= (0, 31))
+            assert ("topk" in fallbacks.stages) == (version < (0, 27))
 
     @pytest.mark.parametrize("third_party", ["INDEXFUZZ_VLLM_WHEEL_0_22"], indirect=True)
     def test_0_22_discards_the_result_of_functional_rope(self, third_party):
