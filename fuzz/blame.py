@@ -14,9 +14,9 @@ def origin_of(error: BaseException) -> BaseException:
 
 
 def location_of(error: BaseException) -> str:
-    """file:line of the innermost frame that belongs to no tool; empty when there is none."""
+    """file:line of the innermost frame that belongs to no tool or torch function mode; empty when there is none."""
     for frame in reversed(traceback.extract_tb(origin_of(error).__traceback__)):
         folders = set(Path(frame.filename).parts[:-1])
-        if not folders.intersection(TOOLS):
+        if not folders.intersection(TOOLS) and frame.name != "__torch_function__":
             return f"{frame.filename}:{frame.lineno}"
     return ""
