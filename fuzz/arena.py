@@ -5,6 +5,7 @@ unowned bytes) holds a poison that is a NaN in every format involved, so a read 
 a write beyond the end shows in the guards.
 """
 
+import math
 from collections.abc import Container, Iterable
 from dataclasses import dataclass, field
 
@@ -15,7 +16,7 @@ GUARD = 256
 """Bytes of guard on either side of a payload; also keeps payloads aligned."""
 
 MAX_DENSE = 1 << 24
-"""Bytes up to which the whole storage of a cache is filled and watched."""
+"""Bytes up to which the whole storage of a tensor with gaps is filled and watched."""
 
 POISON = {torch.float8_e4m3fn: 0x7F, torch.float8_e4m3fnuz: 0x80, torch.uint8: 0x7F}
 """The byte that fills a buffer of a dtype before anything is written; other dtypes take POISON_BYTE in each byte."""
@@ -29,7 +30,7 @@ class Buffer:
     """One tensor inside its guarded storage.
 
     `view` is the tensor that kernels get. `snapshot` holds the bytes as they were at the last `seal`.
-    `rows` is what is watched of the storage: all of it, or the surroundings of each page of a far-flung cache.
+    `rows` is what is watched of the storage: all of it, or the surroundings of each row of a far-flung tensor.
     """
 
     name: str
@@ -86,7 +87,7 @@ class Buffer:
         if len(watched) == 1:
             typed = watched[0].view(self.view.dtype)
             return typed.as_strided(self.view.shape, self.view.stride(), self.view.storage_offset())
-        return watched[:, GUARD:-GUARD].view(self.view.shape)
+        return watched[:, GUARD:-GUARD].view(self.view.dtype).view(self.view.shape)
 
     def element(self, offset: int) -> tuple[int, ...] | None:
         """Index of the element at a byte offset from the first payload byte; None for a byte of no element."""
@@ -149,10 +150,25 @@ def allocate(name: str, shape: tuple[int, ...], dtype: torch.dtype, device: str,
     for size in shape[:-1]:
         rows *= size
     payload = rows * columns * item
+    if payload > MAX_DENSE and row_pad * item > MAX_DENSE // rows:
+        return _allocate_far(name, shape, dtype, device, row_stride=columns)
     storage = torch.full((_whole_words(payload) + 2 * GUARD,), poison_byte(dtype), dtype=torch.uint8, device=device)
     typed = storage[GUARD : GUARD + payload].view(dtype)
     view = typed.view(*shape[:-1], columns)[..., : shape[-1]] if shape else typed.view(())
     return Buffer(name, view, storage, storage.unsqueeze(0))
+
+
+def _allocate_far(name: str, shape: tuple[int, ...], dtype: torch.dtype, device: str, *, row_stride: int) -> Buffer:
+    """A poisoned buffer whose rows lie so far apart that only they, and a guard around each, are ever touched."""
+    item, (*outer, columns) = dtype.itemsize, shape
+    rows = math.prod(outer)
+    span = ((rows - 1) * row_stride + columns) * item
+    storage = torch.empty(_whole_words(span) + 2 * GUARD, dtype=torch.uint8, device=device)
+    watched = storage.as_strided((rows, columns * item + 2 * GUARD), (row_stride * item, 1))
+    watched.fill_(poison_byte(dtype))
+    strides = [row_stride * math.prod(outer[i + 1 :]) for i in range(len(outer))]
+    view = storage[GUARD : GUARD + span].view(dtype).as_strided(shape, (*strides, 1))
+    return Buffer(name, view, storage, watched)
 
 
 def allocate_tokens(name: str, shape: tuple[int, int, int], dtype: torch.dtype, device: str, *, pad: int) -> Buffer:

@@ -8,9 +8,18 @@ find the same case name it alike.
 import hashlib
 import json
 from functools import cached_property
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    ValidationError,
+    field_validator,
+    model_serializer,
+    model_validator,
+)
 
 MAX_TOKENS = 1 << 16
 MAX_ELEMENTS = 1 << 28
@@ -21,11 +30,22 @@ FAR = 1 << 20
 MAX_FAR_PAGES = 64
 """Pages more than FAR bytes apart cost megabytes each, so a pool has few of them."""
 
-Regime = Literal["normal", "exact", "ties", "saturation", "subnormal", "clamp", "outlier", "tied", "zeros", "nonfinite"]
+FAR_ELEMENTS = 1 << 31
+"""Elements at which 32 bits end."""
+
+Regime = Literal[
+    "normal", "exact", "ties", "saturation", "subnormal", "clamp", "outlier", "large", "tied", "zeros", "nonfinite"
+]  # fmt: skip
 """How the values of one tensor are drawn; fuzz/regimes.py defines each."""
 
 TableTail = Literal["minus-one", "num-blocks", "huge"]
 """What the unused columns of a block table hold: -1, num_blocks or 2^30. A correct kernel never looks at them."""
+
+PadSeq = Literal["minus-one", "batch", "huge", "first", "last"]
+"""The sequence that gathered padding claims to belong to: -1, B, 2^30, 0 or B - 1, for B sequences."""
+
+Far = Literal["none", "q", "k", "weights", "table", "k_fp8", "q_fp8", "q_weights", "logits"]
+"""A tensor whose last row starts beyond 2^31 elements."""
 
 
 class CaseError(ValueError):
@@ -36,6 +56,17 @@ class Part(BaseModel):
     """A frozen piece of a case that rejects unknown fields and never converts types."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+    added: ClassVar[frozenset[str]] = frozenset()
+    """Fields that are younger than some cases. Their defaults are not written, so that older cases keep their ids."""
+
+    @model_serializer(mode="wrap")
+    def _without_younger_defaults(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        data: dict[str, Any] = dump(self)
+        for name in self.added:
+            if getattr(self, name) == type(self).model_fields[name].default:
+                del data[name]
+        return data
 
 
 class Model(Part):
@@ -92,7 +123,12 @@ class Batch(Part):
 
     `decode` holds each request's visible context length, this step's tokens included. A length below next_n makes the
     first rows padding. `lens` chooses the shape of context_lens: [B], [B, next_n] consecutive, or [B, next_n] ragged.
+
+    Of eight keys that prefill gathers, `gather_holes` are padding in the middle: their sequence is none of the batch.
+    `empty_windows` and `long_windows` draw rows that see nothing, and rows whose window ends beyond the last key.
     """
+
+    added = frozenset({"pad_seq", "gather_holes", "long_windows"})
 
     decode: tuple[Annotated[int, Field(ge=0, le=MAX_TOKENS)], ...] = ()
     prefill: tuple[Prefill, ...] = ()
@@ -103,6 +139,9 @@ class Batch(Part):
     short_slots: bool = False
     gather_pad: int = Field(default=0, ge=0, le=4096)
     empty_windows: bool = False
+    pad_seq: PadSeq = "minus-one"
+    gather_holes: int = Field(default=0, ge=0, le=8)
+    long_windows: bool = False
 
     @property
     def decode_rows(self) -> int:
@@ -135,7 +174,12 @@ class Rope(Part):
 
 
 class Memory(Part):
-    """How tensors lie in memory. Pads count elements between rows that belong to nobody."""
+    """How tensors lie in memory. Pads count elements between rows that belong to nobody.
+
+    Of eight entries of a block table that name a page, `missing_pages` name none: what `table_tail` says.
+    """
+
+    added = frozenset({"k_fp8_pad", "q_fp8_pad", "q_weights_pad", "logits_pad", "angles_pad", "missing_pages", "far"})
 
     k_pad: int = Field(default=0, ge=0, le=4096)
     q_pad: int = Field(default=0, ge=0, le=4096)
@@ -144,6 +188,13 @@ class Memory(Part):
     table_extra: int = Field(default=0, ge=0, le=4096)
     table_tail: TableTail = "minus-one"
     slots: Literal["int64", "int32"] = "int64"
+    k_fp8_pad: int = Field(default=0, ge=0, le=4096)
+    q_fp8_pad: int = Field(default=0, ge=0, le=4096)
+    q_weights_pad: int = Field(default=0, ge=0, le=4096)
+    logits_pad: int = Field(default=0, ge=0, le=4096)
+    angles_pad: int = Field(default=0, ge=0, le=4096)
+    missing_pages: int = Field(default=0, ge=0, le=8)
+    far: Far = "none"
 
 
 OVERRIDABLE = {"q": 3, "k": 2, "weights": 2}
@@ -194,14 +245,16 @@ class Case(Part):
         longest = max(batch.decode, default=0)
         if longest > batch.max_model_len:
             raise ValueError(f"batch.decode has length {longest} beyond max_model_len {batch.max_model_len}")
-        q_columns, cached = heads * dim + self.memory.q_pad, sum(batch.decode) + batch.keys
+        q_columns = heads * dim + max(self.memory.q_pad, self.memory.q_fp8_pad)
+        cached = sum(batch.decode) + batch.keys
         sizes = {
             "q": batch.tokens * q_columns,
             "k": batch.tokens * (dim + self.memory.k_pad),
+            "gathered keys": batch.keys * (dim + self.memory.k_fp8_pad),
             "keys": (cached + self.cache.block_size * (len(batch.decode) + len(batch.prefill))) * (dim + 4),
             "spare pages": self.cache.spare_blocks * self.cache.block_size * (dim + 4),
-            "prefill logits": batch.prefill_rows * batch.keys,
-            "paged logits": batch.decode_rows * batch.max_model_len,
+            "prefill logits": batch.prefill_rows * (batch.keys + self.memory.logits_pad),
+            "paged logits": batch.decode_rows * (batch.max_model_len + self.memory.logits_pad),
         }
         page = self.cache.block_size * (dim + 4)
         if self.num_blocks * (page + self.cache.page_pad) > MAX_CACHE_SPAN:
@@ -226,8 +279,17 @@ class Case(Part):
         needed = sum(-(-length // self.cache.block_size) for length in self.lengths)
         return max(needed + self.cache.spare_blocks, 1)
 
+    def row_pad(self, name: str, rows: int, columns: int) -> int:
+        """Elements between the rows of a tensor: its pad, or so many that the last row is far away.
+
+        Two rows are never far apart: a stride beyond 2^31 would itself have 64 bits. Nor are many: each takes memory.
+        """
+        if self.memory.far == name and 2 < rows <= MAX_FAR_PAGES:
+            return -(-FAR_ELEMENTS // (rows - 1)) - columns
+        return int(getattr(self.memory, f"{name}_pad"))
+
     def canonical_json(self) -> str:
-        """The one spelling that is hashed: sorted keys, no spaces, every field present."""
+        """The one spelling that is hashed: sorted keys, no spaces, every field but younger ones with their default."""
         return json.dumps(self.model_dump(mode="json"), sort_keys=True, separators=(",", ":"))
 
     @cached_property

@@ -66,7 +66,8 @@ def _put_under_test(stage: Stage, step: Step, call: Call, function: StageFunctio
         words = f"accepted a case that it must reject: {expected.outside}"
         findings.append(Finding(stage.name, "not-rejected", "", words))
     elif got and not any(finding.kind in FATAL | SPOILING for finding in findings):
-        findings += _judged(stage, given, got, session.terms(implementation.promises), outcome, expected)
+        judged = _judged(stage, given, got, session.terms(implementation.promises), outcome, expected)
+        findings += judged or _left_behind(stage, call, got, implementation)
     outcome.findings += [replace(finding, beyond=expected.broken) for finding in findings]
     if findings or not got:
         for name in call.fills:
@@ -112,6 +113,15 @@ def _judged(stage: Stage, given: Call, got: dict[str, Tensor], terms: Terms, out
         outcome.ratios[stage.name] = max(outcome.ratios.get(stage.name, 0.0), verdict.ratio)
         outcome.tiers[stage.name] = verdict.tier
     return verdict.findings(stage.name)
+
+
+def _left_behind(stage: Stage, call: Call, got: dict[str, Tensor], implementation: Implementation) -> list[Finding]:
+    """What should have been changed in place, and was only returned."""
+    names = call.left_behind(got) if implementation.promises.rope_in_place else []
+    return [
+        Finding(stage.name, "not-in-place", name, f"{name} is right as it was returned, but {name} itself, which is to "
+                "be changed in place, holds something else") for name in names
+    ]  # fmt: skip
 
 
 FATAL = frozenset({"guard-write", "input-mutated"})

@@ -11,6 +11,16 @@ from indexfuzz.case import Case, CaseError
 from indexfuzz.implementations.base import Contract, Implementation
 
 CHANGES: tuple[tuple[str, str, tuple[object, ...]], ...] = (
+    ("memory", "far", ("none",)),
+    ("memory", "missing_pages", (0,)),
+    ("memory", "k_fp8_pad", (0,)),
+    ("memory", "q_fp8_pad", (0,)),
+    ("memory", "q_weights_pad", (0,)),
+    ("memory", "logits_pad", (0,)),
+    ("memory", "angles_pad", (0,)),
+    ("batch", "gather_holes", (0,)),
+    ("batch", "pad_seq", ("minus-one",)),
+    ("batch", "long_windows", (False,)),
     ("memory", "k_pad", (0,)),
     ("memory", "q_pad", (0,)),
     ("memory", "weights_pad", (0,)),

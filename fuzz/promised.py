@@ -31,8 +31,12 @@ def visible(stage: str, given: Tensors) -> Tensor:
     columns = given["logits"].shape[1]
     if stage == "prefill_logits":
         return visible_range(given["ks"], given["ke"], columns)
-    windows = row_windows(given["context_lens"], given["q_fp8"].shape[1], columns)
-    return torch.arange(columns, device=windows.device) < windows.reshape(-1, 1)
+    next_n, table, cache = given["q_fp8"].shape[1], given["block_table"], given["cache"]
+    windows = row_windows(given["context_lens"], next_n, columns)
+    position = torch.arange(columns, device=windows.device)
+    block = table[:, (position // cache.shape[1]).clamp_max(table.shape[1] - 1)]
+    has_page = ((block >= 0) & (block < len(cache))).repeat_interleave(next_n, 0)
+    return (position < windows.reshape(-1, 1)) & has_page
 
 
 def defined_after(step: Step, call: Call) -> Tensor:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from indexfuzz.case import Case, CaseError, Regime
+from indexfuzz.regimes import TENSORS
 from indexfuzz.step import materialise
 
 Reduction = Callable[[Case], Iterator[Case]]
@@ -31,6 +32,15 @@ def _field(part: str, name: str, value: object) -> dict[str, dict[str, object]]:
     return {part: {name: value}}
 
 
+def _with_either_pool(case: Case, **parts: dict[str, object]) -> Iterator[Case]:
+    """Fewer tokens in a pool of fewer pages, and in a pool of as many: the pages that are left keep their numbers."""
+    for candidate in _try(case, **parts):
+        yield candidate
+        freed = case.num_blocks - candidate.num_blocks
+        if freed > 0:
+            yield from _try(candidate, cache={"spare_blocks": candidate.cache.spare_blocks + freed})
+
+
 def _without_runs(items: Sequence[Any]) -> Iterator[tuple[Any, ...]]:
     """The sequence without runs of its items: everything, halves, quarters, down to single items."""
     size = len(items)
@@ -43,9 +53,9 @@ def _without_runs(items: Sequence[Any]) -> Iterator[tuple[Any, ...]]:
 def drop_requests(case: Case) -> Iterator[Case]:
     """Leave out decode and prefill requests."""
     for decode in _without_runs(case.batch.decode):
-        yield from _try(case, batch={"decode": decode})
+        yield from _with_either_pool(case, batch={"decode": decode})
     for prefill in _without_runs([p.model_dump() for p in case.batch.prefill]):
-        yield from _try(case, batch={"prefill": prefill})
+        yield from _with_either_pool(case, batch={"prefill": prefill})
 
 
 def _smaller(value: int, least: int) -> Iterator[int]:
@@ -61,7 +71,9 @@ def shorten_requests(case: Case) -> Iterator[Case]:
     batch = case.batch
     for i, length in enumerate(batch.decode):
         for shorter in _smaller(length, 0):
-            yield from _try(case, batch={"decode": (*batch.decode[:i], shorter, *batch.decode[i + 1 :])})
+            yield from _with_either_pool(
+                case, batch={"decode": (*batch.decode[:i], shorter, *batch.decode[i + 1 :])}
+            )
     prefill = [p.model_dump() for p in batch.prefill]
     for i, request in enumerate(batch.prefill):
         pairs = [(request.length - cut, request.new - cut) for cut in _smaller(request.new, 0)]
@@ -70,7 +82,7 @@ def shorten_requests(case: Case) -> Iterator[Case]:
         for length, new in pairs:
             if 0 <= new <= length:
                 changed = [*prefill[:i], {"length": length, "new": new}, *prefill[i + 1 :]]
-                yield from _try(case, batch={"prefill": tuple(changed)})
+                yield from _with_either_pool(case, batch={"prefill": tuple(changed)})
 
 
 def shrink_model(case: Case) -> Iterator[Case]:
@@ -99,7 +111,9 @@ def shrink_numbers(case: Case) -> Iterator[Case]:
     for part, name, least in (
         ("batch", "next_n", 1), ("batch", "pad_tokens", 0), ("batch", "gather_pad", 0), ("batch", "max_model_len", 1),
         ("cache", "spare_blocks", 0), ("memory", "k_pad", 0), ("memory", "q_pad", 0), ("memory", "weights_pad", 0),
-        ("memory", "table_pad", 0), ("memory", "table_extra", 0),
+        ("memory", "table_pad", 0), ("memory", "table_extra", 0), ("memory", "k_fp8_pad", 0),
+        ("memory", "q_fp8_pad", 0), ("memory", "q_weights_pad", 0), ("memory", "logits_pad", 0),
+        ("memory", "angles_pad", 0), ("memory", "missing_pages", 0), ("batch", "gather_holes", 0),
     ):  # fmt: skip
         for value in _smaller(getattr(getattr(case, part), name), least):
             yield from _try(case, **_field(part, name, value))
@@ -112,11 +126,20 @@ def use_defaults(case: Case) -> Iterator[Case]:
     """Every choice back to the plain one."""
     for part, names in (
         ("model", ("scale_fmt", "fp8")), ("cache", ("layout", "pages", "shared_prefix")),
-        ("batch", ("lens", "short_slots", "empty_windows")), ("rope", ("style", "placement", "mode", "table")),
-        ("memory", ("table_tail", "slots")), ("values", ("seed",)),
+        ("batch", ("lens", "short_slots", "empty_windows", "long_windows", "pad_seq")),
+        ("rope", ("style", "placement", "mode", "table")),
+        ("memory", ("table_tail", "slots", "far")), ("values", ("seed",)),
     ):  # fmt: skip
         for name in names:
             yield from _try(case, **_field(part, name, getattr(getattr(DEFAULT, part), name)))
+
+
+def use_default_parts(case: Case) -> Iterator[Case]:
+    """Everything about memory, RoPE or values back to the plain at once, which saves trying field by field."""
+    for part in ("memory", "rope"):
+        yield from _try(case, **{part: dict(getattr(DEFAULT, part))})
+    for regime in SIMPLE_REGIMES[:2]:
+        yield from _try(case, values=dict.fromkeys(TENSORS, regime) | {"set": {}})
 
 
 def simplify_values(case: Case) -> Iterator[Case]:
@@ -153,6 +176,6 @@ def thin_overrides(case: Case) -> Iterator[Case]:
 
 
 REDUCTIONS: tuple[Reduction, ...] = (
-    drop_requests, shrink_model, shorten_requests, shrink_numbers, use_defaults, simplify_values, spell_out,
-    thin_overrides,
+    drop_requests, use_default_parts, shrink_model, shorten_requests, shrink_numbers, use_defaults, simplify_values,
+    spell_out, thin_overrides,
 )  # fmt: skip

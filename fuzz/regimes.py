@@ -16,8 +16,8 @@ from indexfuzz.reference import fp8 as codec
 from indexfuzz.rng import below, bits, derive, lanes_summed
 
 TENSORS: dict[str, tuple[Regime, ...]] = {
-    "q": ("normal", "exact", "ties", "saturation", "subnormal", "clamp", "outlier", "tied", "zeros"),
-    "k": ("normal", "exact", "ties", "saturation", "subnormal", "clamp", "outlier", "tied", "zeros"),
+    "q": ("normal", "exact", "ties", "saturation", "subnormal", "clamp", "outlier", "large", "tied", "zeros"),
+    "k": ("normal", "exact", "ties", "saturation", "subnormal", "clamp", "outlier", "large", "tied", "zeros"),
     "weights": ("normal", "exact", "tied", "zeros"),
     "cache": ("normal", "exact", "saturation", "subnormal", "tied", "zeros"),
     "rope": ("normal", "exact", "zeros"),
@@ -111,6 +111,12 @@ def _outlier(key: int, shape: tuple[int, int], fp8: str) -> Tensor:
     return torch.where(_peak(key, shape), value * 1024.0, value)
 
 
+def _large(key: int, shape: tuple[int, int], fp8: str) -> Tensor:
+    """Rows beyond the range of fp16, by up to 2^14; every product of them still is a normal fp32 number."""
+    exponent = below(bits(derive(key, "large"), (shape[0], 1)), 15) + 17
+    return _normal(key, shape, fp8) * power_of_two(exponent)
+
+
 def _tied(key: int, shape: tuple[int, int], fp8: str) -> Tensor:
     """Every row the same, so that every score ties."""
     return _normal(key, (1, shape[1]), fp8).expand(shape)
@@ -132,7 +138,7 @@ def _nonfinite(key: int, shape: tuple[int, int], fp8: str) -> Tensor:
 
 _DENSE: dict[Regime, Callable[[int, tuple[int, int], str], Tensor]] = {
     "normal": _normal, "exact": _exact, "ties": _ties, "saturation": _saturation, "subnormal": _subnormal,
-    "clamp": _clamp, "outlier": _outlier, "tied": _tied, "zeros": _zeros, "nonfinite": _nonfinite,
+    "clamp": _clamp, "outlier": _outlier, "large": _large, "tied": _tied, "zeros": _zeros, "nonfinite": _nonfinite,
 }  # fmt: skip
 
 

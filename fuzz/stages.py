@@ -13,6 +13,7 @@ from torch import Tensor
 
 from indexfuzz import judges
 from indexfuzz.case import Case
+from indexfuzz.checks import memory
 from indexfuzz.implementations.base import MalformedResultError
 from indexfuzz.judges import Verdict
 from indexfuzz.reference import cache, gather, indexer, mqa_logits, paged_mqa_logits, quant, rope
@@ -45,6 +46,11 @@ class Call:
             kinds = ", ".join(type(r).__name__ for r in results)
             raise MalformedResultError(f"returned ({kinds}) instead of the tensors ({', '.join(self.returns)})")
         return outputs | dict(zip(self.returns, results, strict=True))
+
+    def left_behind(self, outputs: Mapping[str, Tensor]) -> list[str]:
+        """The returned tensors that the arguments of their names, to be changed in place, do not hold."""
+        both = [name for name in self.returns if name in self.fills]
+        return [name for name in both if not memory.same(self.tensors[name], outputs[name])]
 
     def copy(self) -> "Call":
         """The same call on copies of what the stage may write, dense."""
@@ -96,7 +102,8 @@ def _k_quant_cache(step: Step) -> Call:
 
 def _gather(step: Step) -> Call:
     model, keys = step.case.model, step.case.batch.keys
-    k_fp8 = step.output("k_fp8", (keys, model.head_dim), FORMATS[model.fp8].dtype)
+    pad = step.case.row_pad("k_fp8", keys, model.head_dim)
+    k_fp8 = step.output("k_fp8", (keys, model.head_dim), FORMATS[model.fp8].dtype, row_pad=pad)
     k_scale = step.output("k_scale", (keys,), torch.float32)
     return Call(
         {"cache": step.tensors["cache"], "block_table": step.tensors["prefill_table"],
@@ -108,11 +115,16 @@ def _gather(step: Step) -> Call:
     )  # fmt: skip
 
 
+def _logits(step: Step, name: str, rows: int, columns: int) -> Tensor:
+    return step.output(name, (rows, columns), torch.float32, row_pad=step.case.row_pad("logits", rows, columns))
+
+
 def _prefill_logits(step: Step) -> Call:
     batch, t, rows = step.case.batch, step.tensors, step.prefill_rows
-    logits = step.output("prefill_logits", (batch.prefill_rows, batch.keys), torch.float32)
+    logits = _logits(step, "prefill_logits", batch.prefill_rows, batch.keys)
+    q_fp8, q_weights = step.spread("q_fp8"), step.spread("q_weights")
     return Call(
-        {"q_fp8": t["q_fp8"][rows], "k_fp8": t["k_fp8"], "k_scale": t["k_scale"], "weights": t["q_weights"][rows],
+        {"q_fp8": q_fp8[rows], "k_fp8": t["k_fp8"], "k_scale": t["k_scale"], "weights": q_weights[rows],
          "ks": t["ks"], "ke": t["ke"], "logits": logits},
         fills={"logits": "prefill_logits"},
         undefined=frozenset({"logits"}),
@@ -121,10 +133,11 @@ def _prefill_logits(step: Step) -> Call:
 
 def _paged_logits(step: Step) -> Call:
     batch, t, rows = step.case.batch, step.tensors, step.decode_rows
-    logits = step.output("paged_logits", (batch.decode_rows, batch.max_model_len), torch.float32)
-    q_fp8 = t["q_fp8"][rows].view(len(batch.decode), batch.next_n, *t["q_fp8"].shape[1:])
+    logits = _logits(step, "paged_logits", batch.decode_rows, batch.max_model_len)
+    q_fp8, q_weights = step.spread("q_fp8"), step.spread("q_weights")
+    q_fp8 = q_fp8[rows].view(len(batch.decode), batch.next_n, *q_fp8.shape[1:])
     return Call(
-        {"q_fp8": q_fp8, "cache": t["cache"], "weights": t["q_weights"][rows], "context_lens": t["context_lens"],
+        {"q_fp8": q_fp8, "cache": t["cache"], "weights": q_weights[rows], "context_lens": t["context_lens"],
          "block_table": t["decode_table"], "logits": logits},
         {"layout": step.case.cache.layout},
         fills={"logits": "paged_logits"},

@@ -51,9 +51,21 @@ class Step:
         self.buffers[buffer.name] = buffer
         self.tensors[buffer.name] = buffer.view
 
-    def output(self, name: str, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
+    def output(self, name: str, shape: tuple[int, ...], dtype: torch.dtype, *, row_pad: int = 0) -> Tensor:
         """A poisoned buffer for a stage to fill."""
-        self.add(arena.allocate(name, shape, dtype, self.device))
+        self.add(arena.allocate(name, shape, dtype, self.device, row_pad=row_pad))
+        return self.tensors[name]
+
+    def spread(self, name: str) -> Tensor:
+        """What a stage returned, q_fp8 [T,H,D] or q_weights [T,H], with the gaps between tokens that the case wants."""
+        value = self.tensors[name]
+        tokens, columns = len(value), value[:1].numel()
+        pad = self.case.row_pad(name, tokens, columns)
+        if pad and name not in self.buffers:
+            buffer = arena.allocate_tokens(name, (tokens, columns, 1), value.dtype, self.device, pad=pad)
+            buffer.view = buffer.view.squeeze(2).as_strided(value.shape, (columns + pad, *value.stride()[1:]))
+            buffer.view.copy_(value)
+            self.add(buffer)
         return self.tensors[name]
 
     def define_slots(self, slots: Tensor) -> None:
@@ -146,15 +158,17 @@ def _place_activations(step: Step, positions: Tensor) -> None:
     weights = regimes.dense(values.weights, step.key("weights"), (tokens, heads), model.fp8)
     for name, tensor in (("q", q), ("k", k), ("weights", weights)):
         _override(tensor, values.set.get(name, ()))
-    buffer = arena.allocate_tokens("q", (tokens, heads, dim), torch.bfloat16, step.device, pad=case.memory.q_pad)
+    pad = case.row_pad("q", tokens, heads * dim)
+    buffer = arena.allocate_tokens("q", (tokens, heads, dim), torch.bfloat16, step.device, pad=pad)
     buffer.view.copy_(q)
     step.add(buffer)
-    step.place("k", k.bfloat16(), row_pad=case.memory.k_pad)
-    step.place("weights", weights, row_pad=case.memory.weights_pad)
+    step.place("k", k.bfloat16(), row_pad=case.row_pad("k", tokens, dim))
+    step.place("weights", weights, row_pad=case.row_pad("weights", tokens, heads))
     step.place("positions", positions.clamp_min(0))
     longest = int(positions.max()) + 1 if len(positions) else 1
     table = regimes.rope_table(values.rope, step.key("rope"), max(longest, 1), model.rope_dim)
-    step.place("cos_sin_cache", table if case.rope.table == "fp32" else table.bfloat16())
+    table = table if case.rope.table == "fp32" else table.bfloat16()
+    step.place("cos_sin_cache", table, row_pad=case.memory.angles_pad)
 
 
 def _override(tensor: Tensor, entries: tuple[tuple[int | str, ...], ...]) -> None:
@@ -165,11 +179,14 @@ def _override(tensor: Tensor, entries: tuple[tuple[int | str, ...], ...]) -> Non
 
 
 def _place_tables(step: Step, tables: list[list[int]]) -> None:
-    memory, split = step.case.memory, len(step.case.batch.decode)
-    tail = TABLE_TAIL.get(memory.table_tail, step.case.num_blocks)
+    case, memory, split = step.case, step.case.memory, len(step.case.batch.decode)
+    tail = TABLE_TAIL.get(memory.table_tail, case.num_blocks)
     for name, part in (("decode_table", tables[:split]), ("prefill_table", tables[split:])):
         rectangle = _rectangle(part, tail, extra=memory.table_extra)
-        step.place(name, rectangle.int(), row_pad=memory.table_pad)
+        if memory.missing_pages:
+            missing = below(bits(step.key(f"missing {name}"), tuple(rectangle.shape)), 8) < memory.missing_pages
+            rectangle = torch.where(missing, tail, rectangle)
+        step.place(name, rectangle.int(), row_pad=case.row_pad("table", *rectangle.shape))
 
 
 def _rectangle(tables: list[list[int]], tail: int, *, extra: int = 0) -> Tensor:
@@ -226,8 +243,14 @@ def _place_prefill(step: Step) -> None:
     lengths = torch.tensor([p.length for p in batch.prefill], dtype=torch.int32)
     new = torch.tensor([p.new for p in batch.prefill], dtype=torch.int32)
     cu_seqlens = torch.cat([torch.zeros(1, dtype=torch.int32), lengths.cumsum(0, dtype=torch.int32)])
-    pad = torch.full((batch.gather_pad,), -1, dtype=torch.int32)
     requests = torch.arange(len(lengths), dtype=torch.int32)
+    owners = torch.repeat_interleave(requests, lengths)
+    none = torch.tensor((-1, len(lengths), 1 << 30), dtype=torch.int32)
+    if batch.gather_holes:
+        is_hole = below(bits(step.key("holes"), (len(owners),)), 8) < batch.gather_holes
+        owners = torch.where(is_hole, none[below(bits(step.key("hole owners"), (len(owners),)), len(none))], owners)
+    claimed = {"minus-one": -1, "batch": len(lengths), "huge": 1 << 30, "first": 0, "last": len(lengths) - 1}
+    pad = torch.full((batch.gather_pad,), claimed[batch.pad_seq], dtype=torch.int32)
     rows = torch.repeat_interleave(torch.arange(len(lengths)), new)
     rank = torch.arange(len(rows), dtype=torch.int32) - (new.cumsum(0, dtype=torch.int32) - new)[rows]
     ks = cu_seqlens[rows]
@@ -235,8 +258,12 @@ def _place_prefill(step: Step) -> None:
     if batch.empty_windows:
         kind = below(bits(step.key("windows"), (len(rows),)), 6)
         ke = torch.where(kind == 0, ks, torch.where(kind == 1, ks - 1, ke)).clamp_min(0).int()
+    if batch.long_windows:
+        ends = torch.tensor((batch.keys + 1, batch.keys + 64, 1 << 30), dtype=torch.int32)
+        kind = below(bits(step.key("long windows"), (len(rows),)), 2 * len(ends))
+        ke = torch.where(kind < len(ends), ends[kind % len(ends)], ke)
     step.place("cu_seqlens", cu_seqlens)
-    step.place("token_to_seq", torch.cat([torch.repeat_interleave(requests, lengths), pad]))
+    step.place("token_to_seq", torch.cat([owners, pad]))
     step.place("ks", ks)
     step.place("ke", ke)
 

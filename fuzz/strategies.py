@@ -14,7 +14,7 @@ from typing import Any, Literal, TypeVar
 
 from hypothesis import strategies as st
 
-from indexfuzz.case import Batch, Cache, Case, Memory, Model, Prefill, Regime, Rope, Values
+from indexfuzz.case import Batch, Cache, Case, Far, Memory, Model, Prefill, Regime, Rope, Values
 from indexfuzz.presets import Preset
 from indexfuzz.regimes import TENSORS
 
@@ -38,9 +38,15 @@ EXACT_SHAPES = tuple((dim, heads) for dim in HEAD_DIMS for heads in NUM_HEADS if
 """(head_dim, num_heads) whose factor D^-0.5 * H^-0.5 is a power of two: exact values stay exact through the logits."""
 
 PADS = (0, 0, 0, 16, 24, 64)
+RARE_PADS = (0, 0, 0, 0, 0, 1, 16, 24)
+FAR_TENSORS: tuple[Far, ...] = ("q", "k", "weights", "table", "k_fp8", "q_fp8", "q_weights", "logits")
+"""Tensors whose rows may lie so far apart that the last one starts beyond 2^31 elements."""
 MEMORY: dict[str, Sequence[Any]] = {
     "k_pad": PADS, "q_pad": PADS, "weights_pad": (0, 0, 1, 8), "table_pad": (0, 0, 1, 5), "table_extra": (0, 0, 1, 3),
     "table_tail": ("minus-one", "num-blocks", "huge"), "slots": ("int64", "int32"),
+    **dict.fromkeys(("k_fp8_pad", "q_fp8_pad", "q_weights_pad", "logits_pad", "angles_pad"), RARE_PADS),
+    "missing_pages": (0,) * 9 + (1, 3),
+    "far": ("none",) * 20 + FAR_TENSORS,
 }  # fmt: skip
 ROPE: dict[str, Sequence[Any]] = {
     "style": ("neox", "interleaved"), "placement": ("first", "last"), "mode": ("functional", "inplace"),
@@ -56,7 +62,10 @@ BATCH: dict[str, Sequence[Any]] = {
     "pad_tokens": (0, 0, 0, 1, 2, 7),
     "short_slots": (False, True),
     "gather_pad": (0, 0, 1, 5),
+    "pad_seq": ("minus-one", "batch", "huge", "first", "last"),
+    "gather_holes": (0,) * 9 + (1, 3),
     "empty_windows": (False, False, False, True),
+    "long_windows": (False,) * 7 + (True,),
 }
 NEW_TOKENS = (0, 1, 2, 3, 15, 16, 17, 33, 64)
 LENGTHS_PER_BATCH = 5
@@ -117,7 +126,7 @@ def cases(
     return st.binary(min_size=DECISIONS, max_size=DECISIONS).map(build)
 
 
-DECISIONS = 96
+DECISIONS = 112
 """Bytes that decide a case."""
 
 

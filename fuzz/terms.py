@@ -22,6 +22,7 @@ class Promises:
     `batch_invariant`: whether a row's bits are the same wherever it stands in the batch, as those of a kernel are; a
     library's matrix product does not promise it. `score_rounding`: the relative error of storing q . k before ReLU and
     weights, 2**-8 where that is in bf16.
+    `rope_in_place`: whether RoPE in place changes the q and k it is given, or it is what it returns that counts.
     """
 
     gather_padding: Padding = "zeros"
@@ -30,6 +31,7 @@ class Promises:
     dot_rows: int | None = None
     batch_invariant: bool = True
     score_rounding: float = 0.0
+    rope_in_place: bool = False
 
 
 @dataclass(frozen=True)

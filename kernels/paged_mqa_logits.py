@@ -126,7 +126,8 @@ def paged_mqa_logits(
     """Fill logits [B * next_n, max_model_len] fp32: s[p] * sum_h weights[b, j, h] * relu(q[b, j, h] . k[p]), else -inf.
 
     k[p] and its scale s[p] are position p of sequence b: slot p % block_size of page block_table[b, p // block_size].
-    Row (b, j) sees p < context_lens[b] - next_n + j + 1, or p < context_lens[b, j], clamped to [0, max_model_len].
+    Row (b, j) sees p < context_lens[b] - next_n + j + 1, or p < context_lens[b, j], clamped to [0, max_model_len], but
+    no position whose page id is outside [0, num_blocks).
 
     q_fp8 [B, next_n, H, D] fp8 with H 1 to 128, cache uint8 [num_blocks, block_size, D + 4], weights [B * next_n, H]
     fp32, context_lens [B] or [B, next_n] int32, block_table [B, max_blocks] int32; rows may be strided. Of the cache

@@ -97,7 +97,9 @@ def paged_bounds(
     missing = max_model_len - keys.k_scale.shape[1]
     value, bound, exact = (torch.nn.functional.pad(x.flatten(0, 1), (0, missing)) for x in found)
     column = torch.arange(max_model_len, device=q_fp8.device)
-    return _masked(value, bound, exact, column < keys.windows.reshape(-1, 1), tier(arithmetic, simulated_dot))
+    cached = torch.nn.functional.pad(keys.cached, (0, missing)).repeat_interleave(next_n, 0)
+    visible = (column < keys.windows.reshape(-1, 1)) & cached
+    return _masked(value, bound, exact, visible, tier(arithmetic, simulated_dot))
 
 
 def tier(arithmetic: Arithmetic, simulated_dot: Dot | None) -> str:

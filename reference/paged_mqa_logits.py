@@ -19,6 +19,8 @@ class VisibleKeys(NamedTuple):
     """[B, N] fp32."""
     windows: Tensor
     """[B, next_n] int64: query row (b, j) sees positions below windows[b, j]."""
+    cached: Tensor
+    """[B, N] bool: the positions that have a page; the others are visible to no row."""
 
 
 def paged_mqa_logits(
@@ -31,7 +33,9 @@ def paged_mqa_logits(
     *,
     layout: str,
 ) -> None:
-    """Fill logits [B * next_n, max_model_len] fp32; -inf outside each row's window. fp64, rounded once.
+    """Fill logits [B * next_n, max_model_len] fp32; -inf outside each row's window and on missing pages.
+
+    Computed in fp64, rounded once.
 
     q_fp8 [B, next_n, H, D], weights [B * next_n, H] fp32, context_lens [B] or [B, next_n] int32, block_table [B,
     max_blocks] int32.
@@ -40,7 +44,7 @@ def paged_mqa_logits(
     keys = visible_keys(q_fp8, cache, context_lens, block_table, logits.shape[1], layout=layout)
     exact = weighted_scores(q_fp8, keys.k_fp8, keys.k_scale, weights.reshape(batch, next_n, heads))
     longest = exact.shape[2]
-    visible = torch.arange(longest, device=logits.device) < keys.windows.unsqueeze(2)
+    visible = (torch.arange(longest, device=logits.device) < keys.windows.unsqueeze(2)) & keys.cached.unsqueeze(1)
     logits.fill_(float("-inf"))
     logits[:, :longest] = torch.where(visible, exact, float("-inf")).reshape(batch * next_n, longest).float()
 
@@ -59,13 +63,17 @@ def row_windows(context_lens: Tensor, next_n: int, max_model_len: int) -> Tensor
 def visible_keys(
     q_fp8: Tensor, cache: Tensor, context_lens: Tensor, block_table: Tensor, max_model_len: int, *, layout: str
 ) -> VisibleKeys:
-    """Read every position that some row of its sequence sees; ValueError if the block table has no page for one."""
+    """Read every position that some row of its sequence sees.
+
+    An id outside [0, num_blocks) is no page. Raises ValueError where the block table has no column for a position.
+    """
     num_blocks, block_size, token_bytes = cache.shape
     windows = row_windows(context_lens, q_fp8.shape[1], max_model_len)
     longest = int(windows.max()) if windows.numel() else 0
     shape = (windows.shape[0], longest)
     values = torch.zeros((*shape, token_bytes - page_layout.SCALE_BYTES), dtype=torch.uint8, device=cache.device)
     scales = torch.zeros(shape, dtype=torch.float32, device=cache.device)
+    cached = torch.zeros(shape, dtype=torch.bool, device=cache.device)
     if longest:
         position = torch.arange(longest, device=cache.device)
         seen = position < windows.amax(1, keepdim=True)
@@ -75,8 +83,7 @@ def visible_keys(
                 f"position {longest - 1} is visible, but the block table has only {block_table.shape[1]} columns"
             )
         block = block_table[:, column].long()
-        if bool((seen & ((block < 0) | (block >= num_blocks))).any()):
-            raise ValueError(f"a visible position has a block id outside [0, {num_blocks})")
-        slots = (block * block_size + position % block_size)[seen]
-        values[seen], scales[seen] = page_layout.read_tokens(cache, slots, page_layout.resolve(layout, block_size))
-    return VisibleKeys(codec.as_fp8(values, codec.format_of(q_fp8)), scales, windows)
+        cached = seen & (block >= 0) & (block < num_blocks)
+        slots = (block * block_size + position % block_size)[cached]
+        values[cached], scales[cached] = page_layout.read_tokens(cache, slots, page_layout.resolve(layout, block_size))
+    return VisibleKeys(codec.as_fp8(values, codec.format_of(q_fp8)), scales, windows, cached)

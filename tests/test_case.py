@@ -48,3 +48,32 @@ def test_wrong_cases_get_one_sentence(data, message):
 def test_replace_validates():
     with pytest.raises(CaseError, match="max_model_len"):
         Case().replace(batch={"decode": (2,)})
+
+
+YOUNGER = {
+    "batch": {"pad_seq": "batch", "gather_holes": 1, "long_windows": True},
+    "memory": {"k_fp8_pad": 1, "q_fp8_pad": 1, "q_weights_pad": 1, "logits_pad": 1, "angles_pad": 1, "missing_pages": 1,
+               "far": "q"},
+}  # fmt: skip
+
+
+def test_younger_fields_are_written_only_where_they_say_something():
+    plain = json.loads(Case().canonical_json())
+    for part, fields in YOUNGER.items():
+        assert getattr(Case(), part).added == set(fields)
+        for name, value in fields.items():
+            assert name not in plain[part]
+            case = Case().replace(**{part: {name: value}})
+            assert json.loads(case.canonical_json())[part][name] == value
+            assert case.id != Case().id
+            assert Case.parse(json.loads(case.canonical_json())) == case
+            assert case.replace(**{part: {name: getattr(getattr(Case(), part), name)}}) == Case()
+
+
+def test_rows_are_far_apart_only_where_that_needs_more_than_32_bits():
+    case = Case().replace(memory={"far": "k", "q_pad": 5})
+    assert case.row_pad("q", 9, 32) == 5
+    assert [case.row_pad("k", rows, 32) for rows in (1, 2, 65)] == [0, 0, 0]
+    for rows in (3, 64):
+        stride = 32 + case.row_pad("k", rows, 32)
+        assert stride < 1 << 31 <= (rows - 1) * stride

@@ -26,6 +26,7 @@ GOLDEN = {
     "subnormal": "db8576402185e8d8",
     "clamp": "200960fccbb4515e",
     "outlier": "528fe789b10eef0b",
+    "large": "d2fc48749769653e",
     "tied": "412f4f5c4fa769b2",
     "zeros": "4b72c460dd58e7bf",
     "nonfinite": "ce24d460e104ff02",
@@ -122,3 +123,58 @@ def test_a_stride_of_gigabytes_takes_no_memory():
     step = materialise(MIXED.replace(cache={"page_pad": 1 << 30, "spare_blocks": 0}))
     assert step.tensors["cache"].stride(0) > 1 << 30
     assert step.buffers["cache"].snapshot.numel() < 1 << 16
+
+
+def test_gathered_padding_says_what_the_case_asks_for():
+    for pad_seq, claimed in (("batch", 2), ("huge", 1 << 30), ("first", 0), ("last", 1)):
+        owners = materialise(MIXED.replace(batch={"pad_seq": pad_seq})).tensors["token_to_seq"]
+        assert owners.tolist() == [0] * 40 + [1] * 9 + [claimed] * 2
+    holes = materialise(MIXED.replace(batch={"gather_holes": 4})).tensors["token_to_seq"][:49]
+    assert {-1, 2, 1 << 30} == set(holes.tolist()) - {0, 1}
+    assert 10 < int((holes == torch.tensor([0] * 40 + [1] * 9)).sum()) < 40
+
+
+def test_windows_may_end_beyond_the_last_key():
+    step = materialise(MIXED.replace(batch={"long_windows": True}))
+    beyond = step.tensors["ke"][step.tensors["ke"] > MIXED.batch.keys]
+    assert set(beyond.tolist()) == {52, 51 + 64, 1 << 30}
+
+
+@pytest.mark.parametrize(("tail", "missing"), [("minus-one", -1), ("num-blocks", MIXED.num_blocks), ("huge", 1 << 30)])
+def test_pages_are_missing_from_tables_but_not_from_slots(tail, missing):
+    case = MIXED.replace(memory={"missing_pages": 4, "table_tail": tail})
+    step, whole = materialise(case), materialise(MIXED)
+    changed = step.tensors["prefill_table"] != whole.tensors["prefill_table"]
+    assert set(step.tensors["prefill_table"][changed].tolist()) == {missing}
+    assert torch.equal(step.tensors["slot_mapping"], whole.tensors["slot_mapping"])
+
+
+@pytest.mark.parametrize("name", ["q", "k", "weights", "table"])
+def test_far_rows_hold_the_same_and_take_no_memory(name):
+    step, near = materialise(MIXED.replace(memory={"far": name})), materialise(MIXED)
+    tensor = "decode_table" if name == "table" else name
+    view, buffer = step.tensors[tensor], step.buffers[tensor]
+    assert (len(view) - 1) * view.stride(0) >= 1 << 31 > view.stride(0)
+    assert torch.equal(view, near.tensors[tensor])
+    assert buffer.snapshot.numel() < 1 << 16
+    view[-1, ..., -1] += 1
+    assert buffer.first_change(payload_may_change=True) is None
+    assert buffer.element(buffer.first_change(payload_may_change=False))[0] == len(view) - 1
+    buffer.restore()
+    buffer.rows[-1, -1] ^= 0x55
+    assert buffer.first_change(payload_may_change=True) > 0
+
+
+def test_quantised_q_is_spread_as_the_case_asks():
+    step = materialise(MIXED.replace(memory={"q_fp8_pad": 8, "far": "q_weights"}))
+    q, weights = torch.ones((24, 2, 32)).to(torch.float8_e4m3fn), torch.arange(48.0).view(24, 2)
+    step.tensors |= {"q_fp8": q, "q_weights": weights}
+    spread = step.spread("q_fp8"), step.spread("q_weights")
+    assert spread[0].stride() == (72, 32, 1)
+    assert 23 * spread[1].stride(0) >= 1 << 31
+    assert torch.equal(spread[0].float(), q.float())
+    assert torch.equal(spread[1], weights)
+    assert step.spread("q_fp8") is spread[0]
+    dense = materialise(MIXED)
+    dense.tensors["q_fp8"] = q
+    assert dense.spread("q_fp8") is q

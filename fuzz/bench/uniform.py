@@ -44,7 +44,8 @@ def _case(pick: random.Random, formats: tuple[str, ...]) -> Case:
         batch=Batch(
             decode=decode, prefill=tuple(prefill), next_n=next_n, lens=pick.choice(("1d", "2d", "ragged")),
             max_model_len=pick.randint(LENGTH, 2 * LENGTH), pad_tokens=pick.randint(0, 7),
-            gather_pad=pick.randint(0, 5),
+            gather_pad=pick.randint(0, 5), pad_seq=pick.choice(("minus-one", "batch", "huge", "first", "last")),
+            long_windows=pick.choice((False, True)),
         ),
         rope=Rope(
             style=pick.choice(("neox", "interleaved")), placement=pick.choice(("first", "last")),
@@ -54,6 +55,8 @@ def _case(pick: random.Random, formats: tuple[str, ...]) -> Case:
             k_pad=pick.randint(0, 64), q_pad=pick.randint(0, 64), weights_pad=pick.randint(0, 8),
             table_pad=pick.randint(0, 5), table_extra=pick.randint(0, 3),
             table_tail=pick.choice(("minus-one", "num-blocks", "huge")), slots=pick.choice(("int64", "int32")),
+            k_fp8_pad=pick.randint(0, 24), q_fp8_pad=pick.randint(0, 24), q_weights_pad=pick.randint(0, 24),
+            logits_pad=pick.randint(0, 24), angles_pad=pick.randint(0, 24),
         ),
         values=Values(seed=pick.getrandbits(32)),
     )  # fmt: skip

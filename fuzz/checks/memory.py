@@ -69,6 +69,13 @@ def _agree(output: str, first: Tensor, second: Tensor, kind: str, what: str) -> 
     return Mismatch(kind, output, index, other, one, int(wrong.sum()), wrong.numel(), detail)
 
 
+def same(first: Tensor, second: Tensor) -> bool:
+    """Whether two tensors have one form and the same bits."""
+    if first.shape != second.shape or first.dtype != second.dtype:
+        return False
+    return first.data_ptr() == second.data_ptr() or torch.equal(describe.bits(first), describe.bits(second))
+
+
 def digest(tensor: Tensor) -> int:
     """A 64-bit hash of a tensor's elements in order, for noticing that one changed; computed where the tensor lies."""
     data = describe.bits(tensor).flatten().long()

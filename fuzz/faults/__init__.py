@@ -36,7 +36,9 @@ class Fault(Part):
     """One planted bug.
 
     `kind` is its class, such as layout or aliasing; `trigger` says which samples show it; `source` where it comes
-    from; `stage` which stage must be blamed, or one of `also` when they have the mistake too.
+    from; `stage` which stage must be blamed, or one of `also` when they have the mistake too. `first_sight` is what the
+    bench showed when it was first run over a fault that was written down before anybody looked for it; empty for the
+    faults by which the generator was tuned.
     """
 
     id: Annotated[str, Field(pattern=r"^[a-z0-9]+(-[a-z0-9]+)*$")]
@@ -46,6 +48,7 @@ class Fault(Part):
     source: str
     stage: StageName
     also: tuple[StageName, ...] = ()
+    first_sight: str = ""
     edits: tuple[Edit, ...] = Field(min_length=1)
 
 

@@ -15,7 +15,7 @@ from torch import Tensor
 from indexfuzz.case import Case
 from indexfuzz.implementations.amd_kernel import make_portable
 from indexfuzz.implementations.base import Implementation, StageFunction, fill
-from indexfuzz.implementations.contracts import Clause, Clauses
+from indexfuzz.implementations.contracts import Clause, Clauses, as_callers_do
 from indexfuzz.implementations.formats import FP8_DTYPES, format_of
 from indexfuzz.implementations.loader import Loader
 from indexfuzz.implementations.source import Project, open_project
@@ -172,6 +172,7 @@ def contract(project: Project) -> Clauses:
                "context_lens is one length per request",
                project.place(_PAGED_KERNEL_FILE, "context_len_ptr + pid_batch")),
         Clause(("paged_logits",), lambda case: not case.memory.table_pad, "the block table is dense", kernel),
+        *as_callers_do(_PAGED_FILE),
     ))  # fmt: skip
 
 

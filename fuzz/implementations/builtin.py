@@ -44,7 +44,7 @@ def builtin() -> Implementation:
             "topk": indexer.topk,
         },
         CONTRACT,
-        Promises(nonfinite="triton", dot_rows=mqa_logits.KEYS),
+        Promises(nonfinite="triton", dot_rows=mqa_logits.KEYS, rope_in_place=True),
     )
 
 

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from indexfuzz.implementations.base import Implementation, ImplementationError, StageFunction, fill
-from indexfuzz.implementations.contracts import Clause, Clauses
+from indexfuzz.implementations.contracts import Clause, Clauses, as_callers_do
 from indexfuzz.reference.layout import resolve
 from indexfuzz.reference.paged_mqa_logits import row_windows
 
@@ -48,6 +48,7 @@ CONTRACT = Clauses((
            f"{_PAGED_LAUNCH}:233"),
     Clause(("paged_logits",), lambda case: case.batch.lens != "ragged" or case.batch.next_n == 1,
            "the last row of a request sees the most", f"{_SCHEDULER}, get_num_kv"),
+    *as_callers_do(_API),
 ))  # fmt: skip
 
 

@@ -1,7 +1,7 @@
 """What SGLang promises about its index K cache, read from the release under test."""
 
 from indexfuzz.case import Case
-from indexfuzz.implementations.contracts import Clause, Clauses
+from indexfuzz.implementations.contracts import Clause, Clauses, as_callers_do
 from indexfuzz.implementations.source import Project
 from indexfuzz.reference.layout import resolve
 
@@ -44,6 +44,7 @@ def cache_contract(project: Project) -> Clauses:
                project.place(_CALLER, "seq_len_sum = torch.sum(")),
         Clause(("gather",), lambda case: not case.memory.table_pad, "the page table is dense",
                project.place(CACHE_FILE, "page_indices_base = batch_id * page_indice_batch_offset")),
+        *as_callers_do(_CALLER),
     ))  # fmt: skip
 
 
@@ -82,6 +83,7 @@ def kpool_contract(project: Project) -> Clauses:
                project.place(*launcher, "assert buf.is_contiguous()")),
         Clause(stage, lambda case: not case.batch.gather_pad, "exactly seq_len keys are gathered",
                project.place(_KPOOL_CALLER, "seq_len=total_k_rows")),
+        *as_callers_do(_KPOOL_CALLER),
     ))  # fmt: skip
 
 

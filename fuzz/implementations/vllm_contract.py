@@ -7,7 +7,7 @@ are e4m3fnuz.
 from typing import Any
 
 from indexfuzz.case import Case
-from indexfuzz.implementations.contracts import Clause, Clauses
+from indexfuzz.implementations.contracts import Clause, Clauses, as_callers_do
 from indexfuzz.implementations.loader import Loader
 from indexfuzz.implementations.source import Project
 from indexfuzz.implementations.vllm_platform import MultipleOf, provided
@@ -56,6 +56,7 @@ def kernels_contract(project: Project) -> Clauses:
                project.place(OPS, "def _indexer_k_is_c4a_block_flat(")),
         Clause(("paged_logits",), lambda case: case.model.num_heads in _TILED_HEADS,
                "num_heads is a power of two that fills a tile of tl.dot", triton_logits),
+        *as_callers_do(OPS),
     ))  # fmt: skip
 
 
@@ -69,6 +70,7 @@ def torch_contract(project: Project) -> Clauses:
                "so on gfx942 (e4m3fnuz), else SHUFFLE", project.place(OPS, "if not skip_k_cache_insert:")),
         Clause(("topk",), lambda _: calls_topk, "the release calls its top-k in PyTorch",
                project.place(OPS, "def _topk_indices_torch(")),
+        *as_callers_do(OPS),
     ))  # fmt: skip
 
 

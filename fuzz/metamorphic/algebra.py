@@ -44,7 +44,7 @@ def as_prefill(case: Case, call: Call) -> Iterator[Twin]:
     q, logits = t["q_fp8"], t["logits"]
     keys = visible_keys(q, t["cache"], t["context_lens"], t["block_table"], logits.shape[1], layout=case.cache.layout)
     sequences, longest = keys.k_scale.shape
-    if not longest:
+    if not longest or case.memory.missing_pages:
         return
     rows = sequences * q.shape[1]
     ks = (torch.arange(sequences, dtype=torch.int32, device=q.device) * longest).repeat_interleave(q.shape[1])

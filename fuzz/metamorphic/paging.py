@@ -88,7 +88,9 @@ def _other_block_sizes(case: Case) -> Iterator[tuple[int, Case]]:
 
 
 def block_size_reader(case: Case, call: Call) -> Iterator[Twin]:
-    """Every sequence's tokens moved to pages of another size."""
+    """Every sequence's tokens moved to pages of another size; nothing is said where some are missing."""
+    if case.memory.missing_pages:
+        return
     cache, table = call.tensors["cache"], call.tensors["block_table"]
     block_size, sequences = cache.shape[1], len(table)
     position = torch.arange(table.shape[1] * block_size, device=table.device)

@@ -84,7 +84,7 @@ def test_decode(fmt: str, block_size: int, name: str, next_n: int, two_dimension
                 assert float(logits[b * next_n + j, n]) == pytest.approx(want, rel=2.0**-22, abs=1e-30)
 
 
-def test_decode_refuses_visible_positions_without_a_page() -> None:
+def test_decode_hides_missing_pages_and_refuses_missing_columns() -> None:
     cache = torch.zeros((4, 16, 36), dtype=torch.uint8)
     q, weights = random_codes(1, 1, 2, 32), torch.ones(1, 2)
     lens = torch.tensor([20], dtype=torch.int32)
@@ -92,9 +92,10 @@ def test_decode_refuses_visible_positions_without_a_page() -> None:
         paged_mqa_logits(
             q, cache, weights, lens, torch.zeros((1, 1), dtype=torch.int32), torch.empty(1, 40), layout="auto"
         )
-    bad = torch.tensor([[0, 4]], dtype=torch.int32)
-    with pytest.raises(ValueError, match=r"block id outside \[0, 4\)"):
-        paged_mqa_logits(q, cache, weights, lens, bad, torch.empty(1, 40), layout="auto")
+    for missing in (-1, 4, 1 << 30):
+        logits, table = torch.empty(1, 40), torch.tensor([[missing, 3]], dtype=torch.int32)
+        paged_mqa_logits(q, cache, weights, lens, table, logits, layout="auto")
+        assert torch.isfinite(logits[0]).nonzero().flatten().tolist() == [16, 17, 18, 19]
 
 
 def test_empty_problems() -> None:
