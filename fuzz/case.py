@@ -33,6 +33,9 @@ MAX_FAR_PAGES = 64
 FAR_ELEMENTS = 1 << 31
 """Elements at which 32 bits end."""
 
+FEW = 8
+"""Times FAR_ELEMENTS that a tensor may span."""
+
 Regime = Literal[
     "normal", "exact", "ties", "saturation", "subnormal", "clamp", "outlier", "large", "tied", "zeros", "nonfinite"
 ]  # fmt: skip
@@ -65,7 +68,7 @@ class Part(BaseModel):
         data: dict[str, Any] = dump(self)
         for name in self.added:
             if getattr(self, name) == type(self).model_fields[name].default:
-                del data[name]
+                data.pop(name, None)
         return data
 
 
@@ -283,9 +286,12 @@ class Case(Part):
         """Elements between the rows of a tensor: its pad, or so many that the last row is far away.
 
         Two rows are never far apart: a stride beyond 2^31 would itself have 64 bits. Nor are many: each takes memory.
+        Of a few quantised q, the last row of every decode request is far from its first.
         """
         if self.memory.far == name and 2 < rows <= MAX_FAR_PAGES:
-            return -(-FAR_ELEMENTS // (rows - 1)) - columns
+            ahead = self.batch.next_n - 1
+            steps = ahead if name == "q_fp8" and 1 < ahead and rows <= FEW * ahead else rows - 1
+            return -(-FAR_ELEMENTS // steps) - columns
         return int(getattr(self.memory, f"{name}_pad"))
 
     def canonical_json(self) -> str:

@@ -138,16 +138,20 @@ def use_default_parts(case: Case) -> Iterator[Case]:
     """Everything about memory, RoPE or values back to the plain at once, which saves trying field by field."""
     for part in ("memory", "rope"):
         yield from _try(case, **{part: dict(getattr(DEFAULT, part))})
-    for regime in SIMPLE_REGIMES[:2]:
+    simplest = min(_rank(getattr(case.values, name)) for name in TENSORS)
+    for regime in SIMPLE_REGIMES[: simplest + 1]:
         yield from _try(case, values=dict.fromkeys(TENSORS, regime) | {"set": {}})
+
+
+def _rank(regime: Regime) -> int:
+    """How simple the values of a regime are: 0 is the simplest."""
+    return SIMPLE_REGIMES.index(regime) if regime in SIMPLE_REGIMES else len(SIMPLE_REGIMES)
 
 
 def simplify_values(case: Case) -> Iterator[Case]:
     """Tensors of zeros, then of small integers."""
     for name in ("q", "k", "weights", "cache", "rope"):
-        now = getattr(case.values, name)
-        rank = SIMPLE_REGIMES.index(now) if now in SIMPLE_REGIMES else len(SIMPLE_REGIMES)
-        for regime in SIMPLE_REGIMES[:rank]:
+        for regime in SIMPLE_REGIMES[: _rank(getattr(case.values, name))]:
             yield from _try(case, values={name: regime})
 
 

@@ -5,6 +5,7 @@ It is wrong where a request has two or more keys; TOY=right in the environment m
 
 import os
 
+import torch
 from torch import Tensor
 
 from indexfuzz.case import Case
@@ -47,7 +48,7 @@ def gather(
         cache, block_table, cu_seqlens, token_to_seq, k_fp8, k_scale, quant_group=quant_group, layout=layout
     )
     if mode == "wrong":
-        k_scale[1:2] *= 2
+        k_scale[1:2] = torch.where(k_scale[1:2] == 0, 1.0, k_scale[1:2] * 2)
 
 
 implementation = Implementation("toy 1.0", {"gather": gather}, Contract())

@@ -177,6 +177,8 @@ def table_width(case: Case, call: Call) -> Iterator[Twin]:
     garbage = torch.tensor((*GARBAGE, blocks), dtype=table.dtype, device=table.device).expand(len(table), -1)
     wide = case.replace(memory={"table_extra": case.memory.table_extra + garbage.shape[1], "table_pad": 0})
     yield Twin(wide, (altered(call, block_table=torch.cat([table, garbage], 1)),), unchanged)
+    if case.memory.missing_pages:
+        return  # a column without pages is not one that no row uses
     used = ((table >= 0) & (table < blocks)).any(0).nonzero().flatten().tolist()
     width = max(used, default=0) + 1
     if width < table.shape[1]:

@@ -275,3 +275,15 @@ def test_inputs_are_as_before(reference_with, pytorch_device):
 
     tested = reference_with(gather=scribbles)
     assert run(CASE, tested, pytorch_device, frozenset({"gather"}), (RELATION["layout"],)).findings == []
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_relations_hold_where_pages_and_keys_are_missing(reference_with, pytorch_device, seed):
+    case = Case().replace(
+        cache={"block_size": 16},
+        batch={"decode": (40, 3), "prefill": ({"length": 40, "new": 3}, {"length": 9, "new": 2}), "next_n": 2,
+               "max_model_len": 60, "gather_pad": 3, "pad_seq": "last", "gather_holes": 3, "long_windows": True},
+        memory={"missing_pages": 5, "logits_pad": 1, "k_fp8_pad": 1, "q_fp8_pad": 1, "q_weights_pad": 1},
+        values={"seed": seed},
+    )  # fmt: skip
+    assert runner.run(case, reference_with(), pytorch_device).findings == []
