@@ -290,7 +290,7 @@ class Case(Part):
         """
         if self.memory.far == name and 2 < rows <= MAX_FAR_PAGES:
             ahead = self.batch.next_n - 1
-            steps = ahead if name == "q_fp8" and 1 < ahead and rows <= FEW * ahead else rows - 1
+            steps = ahead if name == "q_fp8" and ahead > 1 and rows <= FEW * ahead else rows - 1
             return -(-FAR_ELEMENTS // steps) - columns
         return int(getattr(self.memory, f"{name}_pad"))
 

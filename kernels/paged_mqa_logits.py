@@ -98,7 +98,7 @@ def _paged_mqa_logits_kernel(
         for row in range(NEXT_N):
             length = _window_length(lens_ptr, context_lens_row_stride, row, max_model_len, NEXT_N, IS_LENGTH_PER_ROW)
             is_visible = is_cached & (position < length)
-            q_row = row.to(tl.int64) * q_row_stride
+            q_row = tl.cast(row, tl.int64) * q_row_stride
             q = tl.load(q_ptr + q_at + q_row, mask=is_valid_head[:, None], other=0.0)
             weights_at = (seq * NEXT_N + row) * weights_row_stride + head
             weights = tl.load(weights_ptr + weights_at, mask=is_valid_head, other=0.0)

@@ -286,4 +286,4 @@ def test_relations_hold_where_pages_and_keys_are_missing(reference_with, pytorch
         memory={"missing_pages": 5, "logits_pad": 1, "k_fp8_pad": 1, "q_fp8_pad": 1, "q_weights_pad": 1},
         values={"seed": seed},
     )  # fmt: skip
-    assert runner.run(case, reference_with(), pytorch_device).findings == []
+    assert run(case, reference_with(), pytorch_device).findings == []
