@@ -18,7 +18,7 @@ from indexfuzz.subject import InProcess
 from indexfuzz.under_test import Setup, UnderTest
 
 TOY = ("--impl", "module:toy_gather")
-COMMANDS = ("run", "replay", "minimize", "repro", "show", "impls", "faults", "presets", "bench")
+COMMANDS = ("run", "replay", "minimize", "repro", "show", "severity", "impls", "faults", "presets", "bench")
 SIGNATURE = "gather/code-mismatch/k_scale"
 TWO_KEYS = Case().replace(batch={"prefill": ({"length": 2, "new": 0},)})
 ONE_KEY = Case().replace(batch={"prefill": ({"length": 1, "new": 0},)})

@@ -12,7 +12,7 @@ from typing import Annotated
 import typer
 
 from indexfuzz import __version__
-from indexfuzz.cli import cases, lists, replay, run
+from indexfuzz.cli import cases, lists, replay, run, severity
 from indexfuzz.cli.common import INTERNAL_ERROR, USAGE_ERROR, InputError
 from indexfuzz.corpus import CorpusError
 from indexfuzz.under_test import SetupError
@@ -27,7 +27,7 @@ app = typer.Typer(
     rich_markup_mode="markdown",
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (run.run, replay.replay, cases.minimize, cases.repro, cases.show,
+for command in (run.run, replay.replay, cases.minimize, cases.repro, cases.show, severity.severity,
                 lists.impls, lists.faults, lists.presets, lists.bench):  # fmt: skip
     app.command()(command)
 

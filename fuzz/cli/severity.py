@@ -1,0 +1,64 @@
+"""The command `severity`: what a bug costs the model."""
+
+import json
+from dataclasses import asdict
+
+import typer
+
+from indexfuzz.cli.common import (
+    AsJson,
+    CaseFile,
+    Corpus,
+    DeviceName,
+    Faults,
+    Impl,
+    InputError,
+    console,
+    find_one,
+    under_test,
+    with_finding,
+)
+from indexfuzz.corpus import stage_of
+from indexfuzz.under_test import DEFAULT_DEVICE, DEFAULT_IMPLEMENTATION
+
+
+def severity(
+    file: CaseFile,
+    *,
+    faults: Faults,
+    impl: Impl = DEFAULT_IMPLEMENTATION,
+    device: DeviceName = DEFAULT_DEVICE,
+    corpus: Corpus = None,
+    as_json: AsJson = False,
+) -> None:
+    """Say what the bug of a case costs the model: how many of the true top-k keys the indexer still selects.
+
+    The case is grown to hundreds of keys and the heads of DeepSeek-V3.2; what triggers the bug stays. Then the whole
+    indexer runs, each stage on what the one before it made, and its selection is compared with the reference's.
+
+    Example: `indexfuzz severity corpus/gather/0123456789abcdef.json --impl vllm:vllm-0.22.0.whl`
+    """
+    path, entry = find_one(file, corpus)
+    stage = stage_of(with_finding(path, entry))
+    target = under_test(impl, device, faults)
+    from indexfuzz.severity import SeverityError, grown, recall  # noqa: PLC0415 - imports torch
+
+    try:
+        case = grown(entry.case, stage)
+        found = recall(case, target.subject.implementation, target.subject.device)
+    except SeverityError as error:
+        raise InputError(f"{path}: {error}") from error
+    if as_json:
+        data = asdict(found) | {"case": case.model_dump(mode="json"), "id": case.id}
+        typer.echo(json.dumps(data, indent=1))
+        return
+    out = console()
+    worst, blind = f"{found.worst:.3f} in the worst row", f"blind choice gives {found.blind:.3f}"
+    out.print(f"top-k recall {found.mean:.3f}, {worst}; {blind}")
+    keys = ", ".join(map(str, case.lengths))
+    out.print(
+        f"  {found.rows} rows, the best {case.model.index_topk} of up to {keys} keys, {case.model.num_heads} heads of "
+        f"{case.model.head_dim}, block_size {case.cache.block_size}, on {target.subject.facts.name}"
+    )
+    if found.failed:
+        out.print(f"  nothing is selected: the step raises {found.failed}")
