@@ -67,7 +67,7 @@ def grown(case: Case, stage: str) -> Case:
             batch |= {"decode": tuple(length + more for length in lengths[:2]), "prefill": ()}
         else:
             batch |= {"decode": (), "prefill": tuple({"length": n + more, "new": n + more} for n in lengths[:2])}
-        values: dict[str, object] = {name: "normal" for name in ("q", "k", "weights", "cache", "rope")}
+        values: dict[str, object] = dict.fromkeys(("q", "k", "weights", "cache", "rope"), "normal")
         topk = {"index_topk": (min(lengths[:2]) + more) // SHARE}
         try:
             return case.replace(model=model | topk, batch=batch, values=values | {"set": {}})
