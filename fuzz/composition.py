@@ -14,10 +14,11 @@ from indexfuzz.blame import location_of
 from indexfuzz.case import Case
 from indexfuzz.checks import topk as topk_check
 from indexfuzz.checks.mismatch import Mismatch
-from indexfuzz.devices.base import Device
+from indexfuzz.devices.base import Device, UnsupportedKernelError
 from indexfuzz.finding import Finding
 from indexfuzz.implementations.base import Implementation
 from indexfuzz.implementations.contracts import covers
+from indexfuzz.outcome import Outcome
 from indexfuzz.stages import STAGES
 from indexfuzz.step import Step, materialise
 
@@ -51,6 +52,25 @@ def whole_indexer(forward: Callable[..., Tensor]) -> Whole:
     return run
 
 
+def run(case: Case, implementation: Implementation, device: Device, only: frozenset[str] = frozenset()) -> Outcome:
+    """Hold the whole indexer against its stages, where an implementation has both and promises to handle the case.
+
+    Raises UnsupportedKernelError when the device cannot execute a kernel or has not the FP8 format.
+    """
+    if case.model.fp8 not in device.formats:
+        raise UnsupportedKernelError(f"device {device.name} has no {case.model.fp8}, which the case asks for")
+    outcome = Outcome(case)
+    if only or implementation.forward is None or not applies(case, implementation):
+        return outcome
+    outcome.stages.append("topk")
+    try:
+        found = compare(case, implementation, whole_indexer(implementation.forward), device)
+    except device.unsupported as error:
+        raise UnsupportedKernelError(f"{device.name}: {error}") from error
+    outcome.findings += [found] if found else []
+    return outcome
+
+
 def applies(case: Case, implementation: Implementation) -> bool:
     """Whether every stage that a case needs is there and promises to handle it."""
     needed = [stage.name for stage in STAGES if stage.applies(case)]
@@ -61,13 +81,14 @@ def applies(case: Case, implementation: Implementation) -> bool:
 
 def compare(case: Case, implementation: Implementation, whole: Whole, device: Device) -> Finding | None:
     """Run a case by stages and as a whole; the first difference. The stages are taken to be right."""
+    stepwise = materialise(case, device.torch_device)
     with device.session():
-        stepwise = materialise(case, device.torch_device)
-        for stage in STAGES:
-            if stage.applies(case):
-                call = stage.prepare(stepwise)
-                for name, tensor in call.run(implementation.stages[stage.name]).items():
-                    stepwise.tensors[call.fills.get(name, name)] = tensor
+        try:
+            _run_stages(stepwise, implementation)
+        except (*device.unsupported, *device.broken):
+            raise
+        except Exception:  # noqa: BLE001 - differential.run reports it
+            return None
     step = materialise(case, device.torch_device)
     with device.session() as session:
         try:
@@ -79,15 +100,29 @@ def compare(case: Case, implementation: Implementation, whole: Whole, device: De
             return Finding("topk", KIND, "selected", f"the whole indexer raised {words}", location=location_of(error))
         for trespass in session.trespasses():
             return Finding("topk", KIND, "selected", trespass.message, location=trespass.location)
-    return _difference(case, stepwise, step, selected)
+    in_place = case.rope.mode == "inplace" and implementation.promises.rope_in_place
+    return _difference(case, stepwise, step, selected, ("q", "k") if in_place else ())
 
 
-def _difference(case: Case, stepwise: Step, whole: Step, selected: Tensor) -> Finding | None:
+def _run_stages(step: Step, implementation: Implementation) -> None:
+    for stage in STAGES:
+        if stage.applies(step.case):
+            call = stage.prepare(step)
+            for name, tensor in call.run(implementation.stages[stage.name]).items():
+                step.tensors[call.fills.get(name, name)] = tensor
+
+
+def _difference(
+    case: Case, stepwise: Step, whole: Step, selected: Tensor, rotated: tuple[str, ...]
+) -> Finding | None:
     wanted = (case.batch.tokens, case.model.index_topk)
     if tuple(selected.shape) != wanted or selected.dtype != torch.int32:
         return Finding("topk", KIND, "selected", f"is {selected.dtype} {list(selected.shape)}, not int32 {wanted}")
     if not torch.equal(stepwise.tensors["cache"], whole.tensors["cache"]):
         return Finding("topk", KIND, "cache", "the whole indexer leaves other keys in the cache than its stages")
+    for name in rotated:
+        if not torch.equal(stepwise.tensors[name], whole.tensors[name]):
+            return Finding("topk", KIND, name, f"the whole indexer leaves another {name} behind than RoPE in place")
     decode, prefill = whole.decode_rows, whole.prefill_rows
     found: Mismatch | None = None
     if case.batch.decode:

@@ -1,13 +1,13 @@
 """All oracles together: what a campaign asks about one case, and which of them to ask again about one signature.
 
-Every case is compared with the reference. Relations and repetitions cost several launches each, so only some cases are
-put to one of them, chosen by the case's own seed: the same case always gets the same questions.
+Every case is compared with the reference. Relations, repetitions and the whole indexer cost several launches each, so
+only some cases are put to one of them, chosen by the case's own seed: the same case always gets the same questions.
 """
 
 from collections.abc import Callable
 from functools import partial
 
-from indexfuzz import differential, nonfinite, repeat
+from indexfuzz import composition, differential, nonfinite, repeat
 from indexfuzz.case import Case
 from indexfuzz.devices.base import Device
 from indexfuzz.implementations.base import Implementation
@@ -20,8 +20,8 @@ from indexfuzz.rng import derive
 
 Oracle = Callable[[Case, Implementation, Device, frozenset[str]], Outcome]
 
-RELATED, REPEATED = 3, 1
-"""Of SHARE cases, how many are put to one relation each, and how many are repeated."""
+RELATED, REPEATED, COMPOSED = 3, 1, 1
+"""Of SHARE cases, how many are put to one relation each, how many are repeated, and how many are run as a whole."""
 
 SHARE = 16
 
@@ -47,7 +47,9 @@ def _others(case: Case) -> list[Oracle]:
     kind, which = drawn % SHARE, drawn // SHARE % len(RELATIONS)
     if kind < RELATED:
         return [_related(RELATIONS[which])]
-    return [repeat.run] if kind < RELATED + REPEATED else []
+    if kind < RELATED + REPEATED:
+        return [repeat.run]
+    return [composition.run] if kind < RELATED + REPEATED + COMPOSED else []
 
 
 def _related(relation: Relation) -> Oracle:
@@ -60,6 +62,8 @@ def about(signature: str) -> Oracle:
     name = rest.partition("/")[0]
     if kind == "metamorphic" and name in BY_NAME:
         return _related(BY_NAME[name])
+    if f"{kind}/{name}" == composition.KIND:
+        return composition.run
     if kind == "nondeterministic":
         return repeat.run
     return _with_repetition if kind == "uninitialised" else differential.run

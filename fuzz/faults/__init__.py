@@ -91,4 +91,5 @@ def plant(ids: tuple[str, ...]) -> "Implementation":
     kernels = edited_kernels("+".join(chosen), edits)
     whole = builtin()
     stages = {stage: kernels.counterpart(function) for stage, function in whole.stages.items()}
-    return replace(whole, name="+".join(("builtin", *chosen)), stages=stages)
+    forward = kernels.counterpart(whole.forward)
+    return replace(whole, name="+".join(("builtin", *chosen)), stages=stages, forward=forward)

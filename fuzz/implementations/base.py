@@ -47,6 +47,8 @@ class Unlimited:
 class Implementation:
     """A set of kernels under test. Stages it does not have are filled in by the reference.
 
+    `forward` is all stages at once, with the signature of `forward` in kernels/indexer.py and, in its module, the
+    classes of its arguments: Decode, Prefill and IndexerConfig. It must select what the stages select one by one.
     `replaced` names the imports of executed files that got something else than the real thing; it grows where
     functions import as they run.
     """
@@ -57,6 +59,7 @@ class Implementation:
     promises: Promises = field(default_factory=Promises)
     notes: tuple[str, ...] = ()
     replaced: Collection[str] = ()
+    forward: Callable[..., Tensor] | None = None
 
 
 def fill(output: Tensor, result: Tensor) -> None:

@@ -1,9 +1,5 @@
 """The built-in kernels, and what their launchers promise."""
 
-from collections.abc import Callable
-
-from torch import Tensor
-
 from indexfuzz.implementations.base import Implementation
 from indexfuzz.implementations.contracts import Checked, Clause
 from indexfuzz.reference import layout as page_layout
@@ -45,11 +41,5 @@ def builtin() -> Implementation:
         },
         CONTRACT,
         Promises(nonfinite="triton", dot_rows=mqa_logits.KEYS, rope_in_place=True),
+        forward=indexer.forward,
     )
-
-
-def builtin_forward() -> Callable[..., Tensor]:
-    """All stages at once, as a model calls them."""
-    from indexfuzz.kernels import indexer  # noqa: PLC0415 - heavy
-
-    return indexer.forward

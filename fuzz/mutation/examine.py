@@ -8,14 +8,13 @@ from typing import Literal
 from indexfuzz import composition
 from indexfuzz.bench.drawing import drawn
 from indexfuzz.case import Case
-from indexfuzz.composition import Whole, whole_indexer
 from indexfuzz.devices import open_device
 from indexfuzz.devices.base import Device, UnsupportedKernelError
 from indexfuzz.differential import run
 from indexfuzz.faults.planting import edited_kernels
 from indexfuzz.finding import Finding
 from indexfuzz.implementations.base import Implementation
-from indexfuzz.implementations.builtin import builtin, builtin_forward
+from indexfuzz.implementations.builtin import builtin
 from indexfuzz.mutation.mutants import Mutant
 from indexfuzz.stages import STAGES
 
@@ -46,11 +45,11 @@ class Result:
 
 @dataclass(frozen=True)
 class Subject:
-    """Kernels under test, the stages that matter, and all of them at once where that matters."""
+    """Kernels under test, the stages that matter, and whether all of them at once matter, too."""
 
     implementation: Implementation
     stages: frozenset[str]
-    whole: Whole | None
+    composed: bool
 
     def is_reached_by(self, case: Case) -> bool:
         """Whether a case runs any code in question."""
@@ -59,9 +58,9 @@ class Subject:
     def first(self, case: Case, device: Device) -> Finding | None:
         """What a case shows first."""
         findings = run(case, self.implementation, device, self.stages).findings
-        if findings or self.whole is None or not composition.applies(case, self.implementation):
-            return findings[0] if findings else None
-        return composition.compare(case, self.implementation, self.whole, device)
+        if self.composed and not findings:
+            findings = composition.run(case, self.implementation, device).findings
+        return findings[0] if findings else None
 
 
 class Examiner:
@@ -108,8 +107,7 @@ class Examiner:
 
 def original(mutant: Mutant) -> Subject:
     """The kernels proper, to be looked at where a mutant is."""
-    whole = whole_indexer(builtin_forward()) if mutant.file == "kernels/indexer.py" else None
-    return Subject(builtin(), frozenset(mutant.stages), whole)
+    return Subject(builtin(), frozenset(mutant.stages), composed=mutant.file == "kernels/indexer.py")
 
 
 def planted(mutant: Mutant) -> Subject:
@@ -120,6 +118,6 @@ def planted(mutant: Mutant) -> Subject:
     clean = original(mutant)
     kernels = edited_kernels(mutant.id, [(mutant.id, mutant.file, mutant.before, mutant.after)])
     stages = {name: kernels.counterpart(function) for name, function in clean.implementation.stages.items()}
-    implementation = replace(clean.implementation, name=f"builtin+{mutant.id}", stages=stages)
-    whole = whole_indexer(kernels.counterpart(builtin_forward())) if clean.whole else None
-    return Subject(implementation, clean.stages, whole)
+    forward = kernels.counterpart(clean.implementation.forward)
+    implementation = replace(clean.implementation, name=f"builtin+{mutant.id}", stages=stages, forward=forward)
+    return replace(clean, implementation=implementation)
