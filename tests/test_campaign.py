@@ -2,9 +2,12 @@
 
 import pytest
 
+from indexfuzz import oracles
 from indexfuzz.campaign.events import CaseRun, Found, Shrinking
 from indexfuzz.campaign.loop import run
 from indexfuzz.campaign.settings import Settings
+from indexfuzz.finding import Finding
+from indexfuzz.outcome import Outcome
 from indexfuzz.reference import mqa_logits, quant
 from indexfuzz.subject import InProcess
 
@@ -42,13 +45,28 @@ def test_a_planted_bug_is_found_made_small_and_reported_once(reference_with, pyt
 
 
 def test_known_signatures_are_counted_not_reported(reference_with, pytorch_device):
-    known = frozenset({"prefill_logits/bound-exceeded/logits", "prefill_logits/mask-mismatch/logits",
-                       "paged_logits/metamorphic/prefill-decode/logits"})  # fmt: skip
+    known = frozenset({"prefill_logits/bound-exceeded/logits", "prefill_logits/mask-mismatch/logits"})
     subject = InProcess(reference_with(prefill_logits=broken), pytorch_device)
     summary = run(Settings(subject, cases=25, seed=1, known=known))
     assert summary.findings == []
     assert sum(summary.known.values()) > 0
     assert summary.cases == 25
+
+
+def test_a_broken_relation_says_nothing_new_of_a_stage_that_is_known_to_be_wrong(
+    reference_with, pytorch_device, monkeypatch
+):
+    def broken_relations(case, *_):
+        findings = [Finding(stage, "metamorphic/next-n", "logits", "differs") for stage in ("gather", "paged_logits")]
+        return Outcome(case, findings=findings)
+
+    monkeypatch.setattr(oracles, "run", broken_relations)
+    monkeypatch.setattr(oracles, "about", lambda _: broken_relations)
+    subject = InProcess(reference_with(), pytorch_device)
+    known = frozenset({"paged_logits/bound-exceeded/logits", "gather/metamorphic/layout/k_fp8"})
+    summary = run(Settings(subject, cases=3, seed=1, known=known, minimise_seconds=0.1))
+    assert [found.finding.signature for found in summary.findings] == ["gather/metamorphic/next-n/logits"]
+    assert summary.known["paged_logits/metamorphic/next-n/logits"] >= 3
 
 
 def test_what_happens_once_is_called_nondeterministic(reference_with, pytorch_device):

@@ -131,7 +131,7 @@ class Campaign:
         self._listen(CaseRun(outcome))
         new = None
         for finding in outcome.findings:
-            if finding.signature in self._seen:
+            if self._is_known(finding):
                 self.summary.known[finding.signature] += 1
                 self._listen(Known(finding, case))
             elif new is None:
@@ -142,6 +142,13 @@ class Campaign:
                 self._listen(Shrinking(new, case))
             self._smallest[new.signature] = (new, case)
             raise error_for(new)
+
+    def _is_known(self, finding: Finding) -> bool:
+        """Whether a finding says nothing new: a broken relation does not where the stage is known to be wrong."""
+        is_relation = finding.kind.startswith("metamorphic/")
+        return finding.signature in self._seen or (
+            is_relation and any(_is_caught(finding.stage, signature) for signature in self._seen)
+        )
 
     def _count(self, outcome: Outcome) -> None:
         self.summary.cases += 1
@@ -169,6 +176,11 @@ class Campaign:
             detail = f"seen once, and not again on the same case: {finding.detail}"
             return Found(replace(finding, kind="nondeterministic", detail=detail), case)
         return Found(last, small)
+
+
+def _is_caught(stage: str, signature: str) -> bool:
+    """Whether a signature is about a stage that was compared with the reference."""
+    return signature.startswith(f"{stage}/") and not signature.startswith(f"{stage}/metamorphic/")
 
 
 def _variants(case: Case, count: int) -> Iterator[Case]:

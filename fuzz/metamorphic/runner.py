@@ -17,7 +17,7 @@ from indexfuzz.outcome import Outcome
 from indexfuzz.promised import determined
 from indexfuzz.reference import bounds
 from indexfuzz.reference.legal import legal_rope
-from indexfuzz.stages import Call
+from indexfuzz.stages import STAGES, Call
 from indexfuzz.terms import Terms
 from indexfuzz.walk import function_for, launch, launch_in, launches
 
@@ -87,6 +87,7 @@ class Trial:
 
     def _compare(self, relation: Relation, twin: Twin, function: StageFunction) -> Iterable[Finding]:
         kind = f"metamorphic/{relation.name}"
+        given = [call.copy() for call in twin.calls]
         try:
             others = [launch(call, function, self._device) for call in twin.calls]
         except UnsupportedKernelError:
@@ -94,13 +95,21 @@ class Trial:
         except self._device.broken:
             raise
         except Exception as error:  # noqa: BLE001 - that the twin alone fails is a finding
+            if twin.stage:
+                return  # about another stage, on which it is reported
             words = f"{relation.change}: {type(error).__name__}: {error}".splitlines()[0]
             yield Finding(self._stage, kind, type(error).__name__, words, location=location_of(error))
             return
         for output, (want, got) in twin.pairs(self._first, others).items():
             wrong = self._differs(self._agreement(relation), output, got, want)
-            if bool(wrong.any()):
+            if bool(wrong.any()) and not (twin.stage and self._is_wrong(twin, given, others)):
                 yield self._finding(kind, relation.change, output, got, want, wrong)
+
+    def _is_wrong(self, twin: Twin, given: Sequence[Call], got: Sequence[Tensors]) -> bool:
+        """Whether another stage that is to confirm this one is wrong itself."""
+        judge = next(stage.judge for stage in STAGES if stage.name == twin.stage)
+        verdicts = [judge(twin.case, call.tensors, out, self._terms) for call, out in zip(given, got, strict=True)]
+        return any(verdict.mismatches for verdict in verdicts)
 
     def _finding(self, kind: str, change: str, output: str, got: Tensor, want: Tensor, wrong: Tensor) -> Finding:
         index = describe.first(wrong)

@@ -238,6 +238,15 @@ def test_a_twin_that_fails_is_a_finding(reference_with, pytorch_device):
     assert "misaligned table" in found.detail
 
 
+def test_another_stage_that_is_wrong_or_fails_confirms_nothing(reference_with, pytorch_device):
+    def fails(**_):
+        raise RuntimeError("boom")
+
+    only, relations = frozenset({"paged_logits"}), (RELATION["prefill-decode"],)
+    for other in (first_row_doubled, fails):
+        assert run(CASE, reference_with(prefill_logits=other), pytorch_device, only, relations).findings == []
+
+
 def last_bit_depends_on_the_row(*, logits, **rest):
     mqa_logits.mqa_logits(logits=logits, **rest)
     bits = logits[0].view(torch.int32)
