@@ -1,5 +1,7 @@
 """The arithmetic contract read from PTX: of the built-in kernels, cross-compiled without a GPU, and of lines of PTX."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 import triton
@@ -114,12 +116,18 @@ def test_a_fast_logarithm_may_miss_a_power_of_two():
 
 def test_bits_are_known_where_one_dot_is_one_unit():
     large, small = read(ptx(WGMMA)), read(ptx(HMMA))
-    whole = Promises(dot_rows=64)
-    assert cuda.terms([large, large], whole).simulated_dot is not None
-    assert cuda.terms([small], whole).simulated_dot is None
-    assert cuda.terms([large], Promises()).simulated_dot is None
-    assert not cuda.terms([large], Promises()).arithmetic.dot.in_order
-    assert cuda.terms([], whole).arithmetic == PRESETS["unknown"]
+    whole, envelope = Promises(dot_rows=64), Compiled(frozenset({"sm90-hmma", "sm90-qgmma"}))
+    assert cuda.terms([large, large], whole, envelope).simulated_dot is not None
+    assert cuda.terms([small], whole, envelope).simulated_dot is None
+    assert cuda.terms([large], Promises(), envelope).simulated_dot is None
+    assert not cuda.terms([large], Promises(), envelope).arithmetic.dot.in_order
+
+
+def test_kernels_that_triton_did_not_compile_may_use_any_unit_of_the_gpu():
+    envelope = Compiled(frozenset({"sm90-hmma", "sm90-qgmma"}))
+    free = cuda.terms([], Promises(dot_rows=64), envelope)
+    assert free.simulated_dot is None
+    assert free.arithmetic.dot == replace(DOT_UNITS["sm90-qgmma"], in_order=False)
 
 
 @pytest.mark.gpu

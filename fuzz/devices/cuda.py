@@ -1,6 +1,6 @@
 """An NVIDIA GPU. What its results may be is read from the PTX of the kernels that made them."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import lru_cache, partial
@@ -20,10 +20,13 @@ SIMULATED = {"sm90-qgmma": 64}
 """Matrix units whose bits are known, and rows of a tile from which the model sm90 concludes that they are meant."""
 
 
-def terms(kernels: list[assembly.Compiled], promises: Promises) -> Terms:
-    """What the results of some kernels may be judged by: the bits of a dot that is one tl.dot on a known unit."""
-    known = assembly.arithmetic(kernels)
-    if promises.dot_rows is None:
+def terms(kernels: Sequence[assembly.Compiled], promises: Promises, envelope: assembly.Compiled) -> Terms:
+    """What the results of some kernels may be judged by: the bits of a dot that is one tl.dot on a known unit.
+
+    `envelope` stands for kernels that Triton did not compile, where there are no others.
+    """
+    known = assembly.arithmetic(kernels or [envelope])
+    if promises.dot_rows is None or not kernels:
         return Terms(promises, _in_any_order(known))
     rows = SIMULATED.get(assembly.unit(kernels))
     return Terms(promises, known, simulated_dot("sm90", rows) if rows else None)
@@ -37,6 +40,13 @@ def _in_any_order(known: Arithmetic) -> Arithmetic:
 @lru_cache(maxsize=4096)
 def _read(_hash: str, ptx: str) -> assembly.Compiled:
     return assembly.read(ptx)
+
+
+def _envelope() -> assembly.Compiled:
+    """What a kernel may have been compiled to on this GPU, by whatever compiler."""
+    major, _ = torch.cuda.get_device_capability()
+    units = {name for _, name in assembly.UNITS.get(str(major), ())} or {"unknown"}
+    return assembly.Compiled(frozenset(units), frozenset({"full"}), frozenset({"full"}))
 
 
 @contextmanager
@@ -77,12 +87,9 @@ class CudaDevice:
     def session(self) -> Iterator[Session]:
         """Run, then wait, so that a fault is blamed on the case that caused it."""
         with noting_kernels() as kernels:
-            yield PlainSession(partial(terms, kernels))
+            yield PlainSession(partial(terms, kernels, envelope=_envelope()))
         torch.cuda.synchronize()
 
     def terms(self, promises: Promises) -> Terms:
         """What holds whatever a kernel was compiled to on this GPU."""
-        major, _ = torch.cuda.get_device_capability()
-        units = {name for _, name in assembly.UNITS.get(str(major), ())} or {"unknown"}
-        envelope = assembly.Compiled(frozenset(units), frozenset({"full"}), frozenset({"full"}))
-        return Terms(promises, _in_any_order(assembly.arithmetic([envelope])))
+        return terms((), promises, _envelope())
