@@ -1,7 +1,8 @@
 """Turn a corpus entry into a standalone script that shows the bug without the fuzzer.
 
 The script holds the inputs of the failing stage as the stages before it (the reference's) leave them, calls the kernel
-and compares with what the reference makes of them. It runs on a GPU, or else in Triton's interpreter.
+and compares with what the reference makes of them. It runs on a GPU with nothing but torch, triton and the kernel, or
+else in lockstep.
 """
 
 import base64
@@ -35,12 +36,28 @@ MAX_LITERAL = 160
 MAX_PACKED = 200_000
 
 UNPACK = '''
+
 def unpack(text, dtype, shape):
     """A tensor from its compressed bytes."""
     data = bytearray(zlib.decompress(base64.b85decode(text)))
     return torch.frombuffer(data, dtype=torch.uint8).view(dtype).reshape(shape)
 '''
+RUN = '''
+
+def run(**arguments):
+    """The kernel on a GPU; without one in IndexFuzz's lockstep, which also sees what no value shows."""
+    if DEVICE == "cuda":
+        return kernel(**arguments)
+    from indexfuzz.lockstep import Lockstep
+
+    with Lockstep() as machine:
+        result = kernel(**arguments)
+    if machine.violations:
+        raise SystemExit("\\n".join(map(str, machine.violations)))
+    return result
+'''
 STRIDED = '''
+
 def strided(tensor, stride):
     """The tensor with other strides, as a slice of something larger has them."""
     return torch.empty_strided(tensor.shape, stride, dtype=tensor.dtype, device=DEVICE).copy_(tensor)
@@ -98,16 +115,15 @@ def script(entry: Entry, target: UnderTest[InProcess]) -> str:
     assign = f"{names} = " if stage in RETURNING else ""
     arguments = ", ".join(f"{name}={name}" for name in recorder.given[call])
     results = recorder.results[call] if len(recorder.results) > call else ()
-    body = f"{inputs}\n\n{_comparison(entry.finding, stage, f'{assign}kernel({arguments})', results)}"
-    helpers = "".join(text for word, text in (("unpack(", UNPACK), ("strided(", STRIDED)) if word in body)
+    body = f"{inputs}\n\n{_comparison(entry.finding, stage, f'{assign}run({arguments})', results)}"
+    helpers = RUN + "".join(text for word, text in (("unpack(", UNPACK), ("strided(", STRIDED)) if word in body)
     story = textwrap.fill(f"{entry.finding.signature}: {entry.finding.detail}", 110)
     return (
         f'"""{target.subject.facts.name}, stage {stage}.\n\n{_quotable(story)}\n\n'
-        f"Needs torch, triton and {source.needs}. Runs on a GPU, or else in Triton's interpreter.\n"
+        f"Needs torch, triton and {source.needs}. Without a GPU it runs in indexfuzz's lockstep.\n"
         f'"""\n\n{_imports(body + source.code)}\n'
         'DEVICE = "cuda" if torch.cuda.is_available() else "cpu"\n'
-        'os.environ["TRITON_INTERPRET"] = "0" if DEVICE == "cuda" else "1"  # before triton is imported\n'
-        f"{source.code}\n{helpers}\n{body}"
+        f"{source.code}{helpers}\n\n{body}"
     )
 
 
@@ -117,7 +133,7 @@ def _quotable(text: str) -> str:
 
 def _imports(body: str) -> str:
     standard = [name for name in ("ast", "base64", "linecache", "types", "zipfile", "zlib") if f"{name}." in body]
-    lines = [f"import {name}" for name in sorted(["os", *(["base64", "zlib"] if "unpack(" in body else []), *standard])]
+    lines = [f"import {name}" for name in sorted([*(["base64", "zlib"] if "unpack(" in body else []), *standard])]
     if "inf" in body or "nan" in body:
         lines.append("from math import inf, nan")
     return "\n".join([*dict.fromkeys(lines), "", "import torch", ""])

@@ -35,7 +35,8 @@ class KernelSource:
 def kernel_source(target: UnderTest[InProcess], stage: str, case: Case) -> KernelSource:
     """Lines of Python that define `kernel`, the stage function of what is under test.
 
-    Raises ImplementationError when the stage cannot be called without the fuzzer around it.
+    Where it cannot be called alone, they take it from its adapter. Raises ImplementationError when there is no such
+    stage.
     """
     name, faults = target.subject.facts.name, target.setup.faults
     function = target.subject.implementation.stages.get(stage)
@@ -46,18 +47,17 @@ def kernel_source(target: UnderTest[InProcess], stage: str, case: Case) -> Kerne
             f"from indexfuzz.faults import plant\n\nkernel = plant({faults!r}).stages[{stage!r}]\n", "indexfuzz"
         )
     scheme, _, path = target.setup.spec.partition(":")
-    if scheme == "vllm":
+    if scheme == "vllm" and stage in VLLM_CALLS:
         return _vllm(path, stage, case)
     module, word = getattr(function, "__module__", ""), getattr(function, "__qualname__", "")
     if not module or not word.isidentifier():
-        raise ImplementationError(f"{name} runs the stage {stage} through its adapter only")
+        spec = target.setup.spec
+        code = f"from indexfuzz.implementations import load\n\nkernel = load({spec!r}).stages[{stage!r}]\n"
+        return KernelSource(code, f"indexfuzz, whose adapter calls {name}")
     return KernelSource(f"from {module} import {word} as kernel\n", module.partition(".")[0])
 
 
 def _vllm(path: str, stage: str, case: Case) -> KernelSource:
-    if stage not in VLLM_CALLS:
-        alone = " and ".join(VLLM_CALLS)
-        raise ImplementationError(f"vLLM's stage {stage} needs vLLM around it; only {alone} can be called alone")
     launcher, call = VLLM_CALLS[stage]
     text = _read(Path(path))
     wanted = tuple(sorted(_needed(text, launcher)))

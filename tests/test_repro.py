@@ -78,9 +78,13 @@ class TestRefusals:
         with pytest.raises(ReproError, match="does not reach the stage gather"):
             script(self.entry("gather"), target)
 
-    def test_a_function_without_a_name(self, target):
-        with pytest.raises(ImplementationError, match="toy runs the stage rope through its adapter only"):
-            script(self.entry("rope"), target)
+
+
+def test_a_function_without_a_name_is_taken_from_its_adapter(pytorch_device):
+    subject = InProcess(Implementation("toy", {"gather": lambda **_: None}), pytorch_device)
+    source = repro_source.kernel_source(UnderTest(subject, Setup("sglang:some/path")), "gather", Case())
+    assert source.code.endswith("kernel = load('sglang:some/path').stages['gather']\n")
+    assert "indexfuzz" in source.needs
 
 
 def test_vllm_needs_only_the_launcher_and_what_it_calls():
