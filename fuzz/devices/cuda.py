@@ -37,6 +37,10 @@ def _in_any_order(known: Arithmetic) -> Arithmetic:
     return replace(known, dot=replace(known.dot, in_order=False))
 
 
+OUT_OF_MEMORY = "[CUDA]: out of memory"
+"""In what Triton raises, as a plain RuntimeError, where there is no room for a kernel; no fault of the kernel."""
+
+
 @lru_cache(maxsize=4096)
 def _read(_hash: str, ptx: str) -> assembly.Compiled:
     return assembly.read(ptx)
@@ -51,12 +55,20 @@ def _envelope() -> assembly.Compiled:
 
 @contextmanager
 def noting_kernels() -> Iterator[list[assembly.Compiled]]:
-    """The kernels that Triton launches on the GPU inside, in order, once for each launch."""
+    """The kernels that Triton launches on the GPU inside, in order, once for each launch.
+
+    A launch raises torch.OutOfMemoryError where the GPU has no room for the kernel.
+    """
     launched: list[assembly.Compiled] = []
     plain = JITFunction.run
 
     def run(self: Any, *args: Any, **kwargs: Any) -> Any:
-        compiled = plain(self, *args, **kwargs)
+        try:
+            compiled = plain(self, *args, **kwargs)
+        except RuntimeError as error:
+            if OUT_OF_MEMORY in str(error):
+                raise torch.OutOfMemoryError(str(error)) from error
+            raise
         if compiled is not None:
             launched.append(_read(compiled.hash, compiled.asm["ptx"]))
         return compiled
