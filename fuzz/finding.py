@@ -11,7 +11,7 @@ from typing import Any
 KINDS = frozenset({
     "crash", "hang", "rejected", "not-rejected", "guard-write", "out-of-bounds", "misaligned", "race", "overflow",
     "promise", "uninitialised", "input-mutated", "unwritten", "shape", "code-mismatch", "layout-mismatch",
-    "bound-exceeded", "mask-mismatch", "illegal-topk", "nondeterministic", "not-in-place",
+    "bound-exceeded", "mask-mismatch", "illegal-topk", "nondeterministic", "not-in-place", "stray-output",
 })  # fmt: skip
 """Every way to be wrong, besides metamorphic/<relation>."""
 

@@ -12,6 +12,7 @@ class Options:
     device: str = "lockstep"
     faults: tuple[str, ...] = ()
     beyond_contract: bool = False
+    isolate: bool | None = None
     shard: tuple[int, int] = (1, 1)
     seconds: float | None = None
     corpus: Path = Path("corpus")

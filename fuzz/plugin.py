@@ -3,6 +3,7 @@
 pytest imports it in every project of an environment, so it imports nothing heavy and changes nothing for others.
 """
 
+from argparse import BooleanOptionalAction
 from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,8 @@ OPTIONS: dict[str, dict[str, Any]] = {
                      "help": "plant this bug in the built-in kernels; may be repeated; see `indexfuzz faults`"},
     "--fuzz-beyond-contract": {"action": "store_true", "default": False,
                                "help": "run what the implementation does not promise to handle, too"},
+    "--fuzz-isolate": {"action": BooleanOptionalAction, "default": None,
+                       "help": "run it in a process of its own; the default for code that is not ours"},
     "--fuzz-shard": {"default": "1/1", "metavar": "I/N", "help": "run part I of N of the corpus and of the search"},
     "--fuzz-seconds": {"type": float, "default": None, "metavar": "S", "help": "search this long with each target"},
 }  # fmt: skip
@@ -43,6 +46,7 @@ def pytest_configure(config: pytest.Config) -> None:
         device=config.getoption("--fuzz-device"),
         faults=tuple(config.getoption("--fuzz-fault")),
         beyond_contract=config.getoption("--fuzz-beyond-contract"),
+        isolate=config.getoption("--fuzz-isolate"),
         shard=shard,
         seconds=config.getoption("--fuzz-seconds"),
         corpus=config.rootpath / "corpus",

@@ -17,8 +17,8 @@ from indexfuzz.case import Case
 from indexfuzz.corpus import known_signatures
 from indexfuzz.finding import error_for
 from indexfuzz.options import Options, present
-from indexfuzz.subject import InProcess
-from indexfuzz.under_test import Setup, UnderTest, put_under_test
+from indexfuzz.subject import Subject
+from indexfuzz.under_test import Setup, UnderTest, prepare
 
 SLOW_IS_FINE = (HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.filter_too_much)
 
@@ -40,7 +40,7 @@ class _Clock:
         return seconds is not None and not self.has_failed and time.monotonic() - self.started > seconds
 
 
-def under_test() -> UnderTest[InProcess]:
+def under_test() -> UnderTest[Subject]:
     """What the options name, opened once.
 
     Raises SetupError when it is not to be had.
@@ -49,9 +49,11 @@ def under_test() -> UnderTest[InProcess]:
 
 
 @cache
-def _opened(options: Options) -> UnderTest[InProcess]:
+def _opened(options: Options) -> UnderTest[Subject]:
     torch.set_num_threads(1)
-    return put_under_test(Setup(options.implementation, options.device, options.faults, options.beyond_contract))
+    return prepare(
+        Setup(options.implementation, options.device, options.faults, options.beyond_contract, options.isolate)
+    )
 
 
 def known() -> frozenset[str]:

@@ -3,6 +3,7 @@
 import zlib
 from typing import Any
 
+import pytest
 from hypothesis import seed, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, rule
@@ -12,6 +13,7 @@ from indexfuzz.finding import Finding, error_for
 from indexfuzz.implementations.contracts import covers
 from indexfuzz.machine import PagedCache
 from indexfuzz.options import present
+from indexfuzz.subject import InProcess
 from indexfuzz.target import known, under_test
 
 STEPS = 12
@@ -42,6 +44,8 @@ class PagedCacheMachine(RuleBasedStateMachine):
     def start(self, block_size: int, **cache_or_model: Any) -> None:
         """An empty pool."""
         subject = under_test().subject
+        if not isinstance(subject, InProcess):
+            pytest.skip("the state machine runs in this process only: --no-fuzz-isolate")
         scale_fmt = cache_or_model.pop("scale_fmt")
         case = Case().replace(
             model={"num_heads": 2, "scale_fmt": scale_fmt},

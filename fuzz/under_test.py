@@ -25,12 +25,27 @@ class SetupError(Exception):
 
 @dataclass(frozen=True)
 class Setup:
-    """What a user wants under test, in the words of the command line."""
+    """What a user wants under test, in the words of the command line.
+
+    `isolate` is None where the user left it open, `python` is another interpreter, `timeout` in seconds per case.
+    """
 
     spec: str = DEFAULT_IMPLEMENTATION
     device: str = DEFAULT_DEVICE
     faults: tuple[str, ...] = ()
     beyond_contract: bool = False
+    isolate: bool | None = None
+    python: str | None = None
+    timeout: float | None = None
+
+    @property
+    def isolated(self) -> bool:
+        """Whether the implementation runs in a process of its own: unless told otherwise, code that is not ours."""
+        return self._isolated_anyway if self.isolate is None else self.isolate
+
+    @property
+    def _isolated_anyway(self) -> bool:
+        return self.python is not None or self.spec != DEFAULT_IMPLEMENTATION
 
     def command(self, name: str, file: Path) -> str:
         """The command line that does something with the case of a file under the same conditions."""
@@ -42,6 +57,12 @@ class Setup:
             words += ["--fault", fault]
         if self.device != DEFAULT_DEVICE:
             words += ["--device", self.device]
+        if self.isolated != self._isolated_anyway:
+            words += ["--isolate" if self.isolated else "--no-isolate"]
+        if self.python:
+            words += ["--python", self.python]
+        if self.timeout:
+            words += ["--timeout", f"{self.timeout:g}"]
         if self.beyond_contract:
             words += ["--beyond-contract"]
         return shlex.join(words)
@@ -102,6 +123,21 @@ def put_under_test(setup: Setup) -> "UnderTest[InProcess]":
     if setup.beyond_contract:
         implementation = replace(implementation, contract=Lifted(implementation.contract))
     return UnderTest(InProcess(implementation, device), setup)
+
+
+def prepare(setup: Setup) -> "UnderTest[Subject]":
+    """Put under test what the setup says, in this process or in one of its own.
+
+    Raises SetupError when it is not to be had, or the words contradict each other.
+    """
+    if not setup.isolated:
+        for word, value in (("--python", setup.python), ("--timeout", setup.timeout)):
+            if value is not None:
+                raise SetupError(f"{word} needs a process of its own; use it with --isolate")
+        return put_under_test(setup)
+    from indexfuzz.isolation.isolated import SECONDS, Isolated  # noqa: PLC0415 - imports torch
+
+    return UnderTest(Isolated(setup, python=setup.python, seconds=setup.timeout or SECONDS), setup)
 
 
 def summary_line(finding: Finding) -> str:

@@ -148,7 +148,7 @@ def indexfuzz(capsys, monkeypatch, tmp_path):
     return run
 
 
-TOY = ("--impl", "module:toy_contract")
+TOY = ("--impl", "module:toy_contract", "--no-isolate")
 
 
 class TestCommandLine:

@@ -14,10 +14,9 @@ from indexfuzz.cli.common import InputError
 from indexfuzz.cli.coverage import covering
 from indexfuzz.corpus import Entry, Record, Sighting
 from indexfuzz.finding import Finding
-from indexfuzz.subject import InProcess
-from indexfuzz.under_test import Setup, UnderTest
+from indexfuzz.under_test import Setup
 
-TOY = ("--impl", "module:toy_gather")
+TOY = ("--impl", "module:toy_gather", "--no-isolate")
 COMMANDS = ("run", "replay", "minimize", "repro", "show", "severity", "impls", "faults", "presets", "bench")
 SIGNATURE = "gather/code-mismatch/k_scale"
 TWO_KEYS = Case().replace(batch={"prefill": ({"length": 2, "new": 0},)})
@@ -225,10 +224,16 @@ class TestCoverage:
     def test_is_only_in_the_json_that_asks_for_it(self, indexfuzz):
         assert "coverage" not in json.loads(indexfuzz(*self.RUN[:-1], "--json")[1])
 
-    def test_needs_lockstep(self, pytorch_device):
-        target = UnderTest(InProcess(None, pytorch_device), Setup())
+    def test_needs_lockstep(self, pytorch_device, monkeypatch):
+        monkeypatch.setattr("indexfuzz.devices.open_device", lambda _name: pytorch_device)
         with pytest.raises(InputError, match="--coverage: device pytorch does not see masks"):
-            covering(target)
+            covering(Setup())
+
+    @pytest.mark.parametrize("words", [("--isolate",), ("--python", sys.executable)])
+    def test_needs_this_process(self, indexfuzz, words):
+        code, _, err = indexfuzz(*self.RUN, *words)
+        assert code == 2
+        assert err == "error: --coverage sees the masks of this process only; leave out --isolate and --python\n"
 
     def test_a_listing_that_cannot_be_written_is_2(self, indexfuzz):
         code, _, err = indexfuzz(*self.RUN, "--coverage-listing", "no/such/folder")
@@ -335,7 +340,7 @@ class TestOneCase:
         assert data["finding"]["index"] == [1]
 
     def test_repro_is_a_script_that_shows_the_bug(self, indexfuzz, tmp_path):
-        code, out, _ = indexfuzz("repro", kept(tmp_path / "corpus"), *TOY)
+        code, out, _ = indexfuzz("repro", kept(tmp_path / "corpus"), *TOY[:2])
         assert code == 0
         Path("bug.py").write_text(out)
         environment = os.environ | {"PYTHONPATH": str(Path(__file__).parent), "OMP_NUM_THREADS": "1"}

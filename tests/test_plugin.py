@@ -34,7 +34,8 @@ def session(pytester, monkeypatch):
     monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent))
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     monkeypatch.delenv("PYTEST_XDIST_WORKER", raising=False)
-    options = ("--import-mode=importlib", "-p", "no:cacheprovider", "--fuzz-impl", "module:toy_gather")
+    toy = ("--fuzz-impl", "module:toy_gather", "--no-fuzz-isolate")
+    options = ("--import-mode=importlib", "-p", "no:cacheprovider", *toy)
     return lambda *words: pytester.run(sys.executable, "-m", "pytest", *options, *words)
 
 

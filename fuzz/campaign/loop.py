@@ -8,6 +8,7 @@ are counted and do not raise: an open shallow bug must not hide a deep one.
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 
 from hypothesis import HealthCheck, Phase, Verbosity, given, seed, settings
@@ -25,12 +26,15 @@ from indexfuzz.strategies import cases
 
 CHUNK = 500
 SHRINK_SECONDS = 1.5
-"""How long Hypothesis may shrink before the minimiser takes over."""
+"""How long Hypothesis may shrink before the minimiser takes over; not at all where every step is a hang."""
 
 
 @dataclass
 class Summary:
-    """What a campaign did: counters by stage and signature, the largest error per stage as a share of its bound."""
+    """What a campaign did: counters by stage and signature, the largest error per stage as a share of its bound.
+
+    `unrepeated` tells of deaths of an isolated process that did not happen again with the same case.
+    """
 
     cases: int = 0
     seconds: float = 0.0
@@ -40,6 +44,7 @@ class Summary:
     outside: Counter[str] = field(default_factory=Counter)
     unsupported: Counter[str] = field(default_factory=Counter)
     ratios: dict[str, dict[str, float]] = field(default_factory=dict)
+    unrepeated: list[str] = field(default_factory=list)
     interrupted: bool = False
 
 
@@ -72,6 +77,7 @@ class Campaign:
         except KeyboardInterrupt:
             self.summary.interrupted = True
         self.summary.seconds = time.monotonic() - self._started
+        self.summary.unrepeated = list(self._wanted.subject.unrepeated)
         return self.summary
 
     def _is_over(self) -> bool:
@@ -103,8 +109,21 @@ class Campaign:
     def _try(self, drawn: Case) -> None:
         """Run a drawn case and its variants; raise for a new signature."""
         subject = self._wanted.subject
-        for case in _variants(subject.narrowed(drawn), subject.facts.values_per_shape):
+        with self._unless_broken():
+            narrowed = subject.narrowed(drawn)
+        for case in _variants(narrowed, subject.facts.values_per_shape):
             self._try_one(case)
+
+    @contextmanager
+    def _unless_broken(self) -> Iterator[None]:
+        """Leave Hypothesis for an error that is no failure of the case: it must neither shrink it nor call it flaky."""
+        try:
+            yield
+        except UnsupportedKernelError:
+            raise
+        except Exception as error:
+            self._broken = error
+            raise _EndOfChunk from error
 
     def _try_one(self, case: Case) -> None:
         """Run one case that has not run yet; raise for a new signature."""
@@ -117,15 +136,12 @@ class Campaign:
             return
         self._ran.add(case.id)
         try:
-            outcome = wanted.subject.run(case, wanted.only)
+            with self._unless_broken():
+                outcome = wanted.subject.run(case, wanted.only)
         except UnsupportedKernelError as error:
             self.summary.unsupported[str(error)] += 1
             self._listen(Unsupported(str(error)))
             return
-        except Exception as error:
-            # Not a failure of the case: Hypothesis must neither shrink it nor call it flaky.
-            self._broken = error
-            raise _EndOfChunk from error
         if not self._smallest:
             self._count(outcome)
         self._listen(CaseRun(outcome))
@@ -138,7 +154,7 @@ class Campaign:
                 new = finding
         if new:
             if new.signature not in self._smallest:
-                self._shrink_until = time.monotonic() + SHRINK_SECONDS
+                self._shrink_until = time.monotonic() + (SHRINK_SECONDS if new.kind != "hang" else 0.0)
                 self._listen(Shrinking(new, case))
             self._smallest[new.signature] = (new, case)
             raise error_for(new)

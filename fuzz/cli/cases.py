@@ -15,13 +15,17 @@ from indexfuzz.cli.common import (
     Faults,
     Impl,
     InputError,
+    Isolate,
+    Python,
+    Timeout,
     console,
     find_one,
+    in_this_process,
     under_test,
     with_finding,
 )
 from indexfuzz.corpus import Entry, Record, merge, save, write
-from indexfuzz.under_test import DEFAULT_DEVICE, DEFAULT_IMPLEMENTATION
+from indexfuzz.under_test import DEFAULT_DEVICE, DEFAULT_IMPLEMENTATION, Setup
 
 
 def minimize(
@@ -35,6 +39,9 @@ def minimize(
         Path | None, typer.Option(metavar="FILE", show_default="beside FILE, by its new id", help="Where to write it.")
     ] = None,
     seconds: Annotated[float, typer.Option(min=0.0, metavar="S", help="Stop trying after this time.")] = 60.0,
+    isolate: Isolate = None,
+    python: Python = None,
+    timeout: Timeout = None,
     corpus: Corpus = None,
 ) -> None:  # fmt: skip
     """Make a failing case as small as its bug allows, and write the result to a file of its own.
@@ -43,7 +50,7 @@ def minimize(
     """
     path, entry = find_one(file, corpus)
     signature = with_finding(path, entry)
-    target = under_test(impl, device, faults, beyond_contract=beyond_contract)
+    target = under_test(Setup(impl, device, tuple(faults), beyond_contract, isolate, python, timeout))
     from indexfuzz.minimize import NotFailingError, minimise  # noqa: PLC0415 - imports torch
 
     try:
@@ -82,7 +89,7 @@ def repro(
     """
     path, entry = find_one(file, corpus)
     with_finding(path, entry)
-    target = under_test(impl, device, faults)
+    target = in_this_process(Setup(impl, device, tuple(faults)))
     from indexfuzz.implementations.base import ImplementationError  # noqa: PLC0415 - imports torch
     from indexfuzz.repro import ReproError, script  # noqa: PLC0415
 

@@ -1,7 +1,11 @@
 """What several commands share: options, where the corpus lies, and how findings are printed."""
 
 import os
+import signal
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -9,10 +13,10 @@ import typer
 from rich.console import Console
 
 from indexfuzz.corpus import CorpusError, Entry, files, is_entry, load
-from indexfuzz.under_test import Setup, UnderTest, put_under_test
+from indexfuzz.under_test import Setup, UnderTest, prepare, put_under_test
 
 if TYPE_CHECKING:
-    from indexfuzz.subject import InProcess
+    from indexfuzz.subject import InProcess, Subject
 
 NOTHING_NEW, FINDINGS, USAGE_ERROR, INTERNAL_ERROR = 0, 1, 2, 3
 
@@ -49,6 +53,21 @@ Corpus = Annotated[
     typer.Option("--corpus", metavar="DIR", show_default="corpus/ of the checkout, else of this folder",
                  help="Where known findings are."),
 ]  # fmt: skip
+Isolate = Annotated[
+    bool | None,
+    typer.Option("--isolate/--no-isolate", show_default="on for code that is not ours",
+                 help="Run the implementation in a process of its own: what kills that or never ends is a finding."),
+]  # fmt: skip
+Python = Annotated[
+    str | None,
+    typer.Option("--python", metavar="PATH", show_default="this one",
+                 help="Run the implementation under this interpreter, with its own torch and triton, isolated."),
+]  # fmt: skip
+Timeout = Annotated[
+    float | None,
+    typer.Option("--timeout", min=0.1, metavar="S", show_default="120",
+                 help="How long an isolated case may take before that is a hang."),
+]  # fmt: skip
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for scripts instead of text.")]
 CaseFile = Annotated[str, typer.Argument(metavar="FILE", help="A corpus file, or the id of a case in the corpus.")]
 
@@ -62,20 +81,52 @@ def default_corpus() -> Path:
     return Path("corpus")
 
 
-def under_test(spec: str, device: str, faults: list[str], *, beyond_contract: bool = False) -> "UnderTest[InProcess]":
-    """What the options name. Triton reads TRITON_INTERPRET when it is imported, so its device needs a new process.
+def under_test(setup: Setup) -> "UnderTest[Subject]":
+    """What the options name, in a process of its own where they say so.
 
     Raises SetupError.
     """
-    if device == "interpreter" and os.environ.get("TRITON_INTERPRET") != "1":
+    if not setup.isolated:
+        _with_interpreter(setup)
+    target = prepare(setup)
+    _set_threads()
+    return target
+
+
+def in_this_process(setup: Setup) -> "UnderTest[InProcess]":
+    """What the options name, for commands that look into it.
+
+    Raises SetupError.
+    """
+    setup = replace(setup, isolate=False)
+    _with_interpreter(setup)
+    target = put_under_test(setup)
+    _set_threads()
+    return target
+
+
+def _with_interpreter(setup: Setup) -> None:
+    """Start again where Triton's interpreter is wanted in this process: it has to be so when Triton is imported."""
+    if setup.device == "interpreter" and os.environ.get("TRITON_INTERPRET") != "1":
         sys.stdout.flush()
         environment = os.environ | {"TRITON_INTERPRET": "1"}
         os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], environment)  # noqa: S606 - ourselves
-    target = put_under_test(Setup(spec, device, tuple(faults), beyond_contract))
+
+
+def _set_threads() -> None:
     import torch  # noqa: PLC0415 - takes a second, and --help needs none of it
 
     torch.set_num_threads(1)
-    return target
+
+
+@contextmanager
+def interrupted_by_sigterm() -> Iterator[None]:
+    """Let SIGTERM end what runs as Ctrl-C does: with a summary, and nothing left behind."""
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def find(name: str, corpus: Path | None) -> list[Path]:

@@ -4,8 +4,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from indexfuzz.cli.common import InputError
-from indexfuzz.under_test import UnderTest
+from indexfuzz.cli.common import InputError, in_this_process
+from indexfuzz.under_test import Setup, UnderTest
 
 if TYPE_CHECKING:
     from indexfuzz.devices.base import MaskCoverage
@@ -17,11 +17,14 @@ T, F, M: in some program the mask was all true (the branch taken), all false (sk
 """
 
 
-def covering(target: "UnderTest[InProcess]") -> "tuple[UnderTest[InProcess], MaskCoverage]":
-    """The same under test, and what accumulates its coverage.
+def covering(setup: Setup) -> "tuple[UnderTest[InProcess], MaskCoverage]":
+    """What the options name, in this process, and what accumulates its coverage.
 
-    Raises InputError where the device cannot see masks.
+    Raises SetupError, and InputError where masks cannot be seen.
     """
+    if setup.isolate or setup.python:
+        raise InputError("--coverage sees the masks of this process only; leave out --isolate and --python")
+    target = in_this_process(setup)
     from indexfuzz import devices  # noqa: PLC0415 - imports torch
     from indexfuzz.devices.base import DeviceError  # noqa: PLC0415
 

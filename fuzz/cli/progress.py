@@ -53,6 +53,8 @@ class Progress:
         shard = f", shard {index} of {of}" if of > 1 else ""
         facts = self._target.subject.facts
         self._console.print(f"fuzzing {facts.name} on {facts.device}, seed {self._settings.seed}{shard}")
+        if self._target.setup.python:
+            self._console.print(f"  {self._target.setup.python}: torch {facts.torch}, triton {facts.triton}")
         for note in facts.notes:
             self._console.print(f"  {note}")
         self._started = time.monotonic()
@@ -87,6 +89,10 @@ class Progress:
         if self._live is None and time.monotonic() >= self._next_line:
             self._next_line = time.monotonic() + LINE_SECONDS
             self._console.print("; ".join(self._lines()))
+
+    def tell(self, text: str) -> None:
+        """Print a line."""
+        self._console.print(text, style="yellow")
 
     def _keep(self, found: Found) -> None:
         """Save a finding, and end the campaign if that was all it should do."""

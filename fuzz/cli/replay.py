@@ -16,6 +16,9 @@ from indexfuzz.cli.common import (
     DeviceName,
     Faults,
     Impl,
+    Isolate,
+    Python,
+    Timeout,
     console,
     default_corpus,
     find,
@@ -24,7 +27,7 @@ from indexfuzz.cli.common import (
 from indexfuzz.corpus import CorpusError, files, load
 from indexfuzz.replay import FAILING, Replay
 from indexfuzz.replay import replay as replay_entry
-from indexfuzz.under_test import DEFAULT_DEVICE, DEFAULT_IMPLEMENTATION, summary_line
+from indexfuzz.under_test import DEFAULT_DEVICE, DEFAULT_IMPLEMENTATION, Setup, summary_line
 
 if TYPE_CHECKING:
     from indexfuzz.subject import Subject
@@ -43,6 +46,9 @@ def replay(
     impl: Impl = DEFAULT_IMPLEMENTATION,
     device: DeviceName = DEFAULT_DEVICE,
     beyond_contract: BeyondContract = False,
+    isolate: Isolate = None,
+    python: Python = None,
+    timeout: Timeout = None,
     corpus: Corpus = None,
     as_json: AsJson = False,
 ) -> None:  # fmt: skip
@@ -56,7 +62,7 @@ def replay(
     Example: `indexfuzz replay corpus/gather --impl vllm:vllm-0.22.0.whl`
     """
     paths = [path for name in cases for path in find(name, corpus)] or files(corpus or default_corpus())
-    target = under_test(impl, device, faults, beyond_contract=beyond_contract)
+    target = under_test(Setup(impl, device, tuple(faults), beyond_contract, isolate, python, timeout))
     out, rows, codes = console(), [], {0}
     for path in paths:
         result, code = _replay_file(path, target.subject)

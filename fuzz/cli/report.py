@@ -20,6 +20,8 @@ def print_summary(summary: Summary, saved: dict[str, Path], target: UnderTest[Su
     _print_counts(console, "outside the contract", summary.outside)
     _print_counts(console, "not executable here", summary.unsupported)
     _print_counts(console, "known findings", summary.known)
+    for death in summary.unrepeated:
+        console.print(f"  died once and not again: {death}")
     for stage, tiers in summary.ratios.items():
         largest = ", ".join(f"{ratio:.3f} ({tier})" for tier, ratio in tiers.items())
         console.print(f"  largest error / bound in {stage}: {largest}")
@@ -62,5 +64,6 @@ def as_data(summary: Summary, saved: dict[str, Path], settings: Settings, target
         "stages": dict(summary.stages),
         "outside": dict(summary.outside),
         "unsupported": dict(summary.unsupported),
+        "unrepeated": summary.unrepeated,
         "largest_error_over_bound": summary.ratios,
     }

@@ -2,9 +2,12 @@
 
 import json
 import secrets
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
-from typing import Annotated, get_args
+from typing import TYPE_CHECKING, Annotated, get_args
 
 import typer
 
@@ -20,15 +23,23 @@ from indexfuzz.cli.common import (
     Faults,
     Impl,
     InputError,
+    Isolate,
+    Python,
+    Timeout,
     console,
     default_corpus,
+    interrupted_by_sigterm,
     under_test,
 )
 from indexfuzz.cli.coverage import covering, write_listing
 from indexfuzz.corpus import STAGES
 from indexfuzz.options import parse_shard
 from indexfuzz.presets import PRESETS
-from indexfuzz.under_test import DEFAULT_DEVICE, DEFAULT_IMPLEMENTATION
+from indexfuzz.under_test import DEFAULT_DEVICE, DEFAULT_IMPLEMENTATION, Setup
+
+if TYPE_CHECKING:
+    from indexfuzz.campaign.settings import Settings
+    from indexfuzz.cli.progress import Progress
 
 DEFAULT_SECONDS = 60.0
 
@@ -82,6 +93,9 @@ def run(
         typer.Option(metavar="FILE", show_default=False,
                      help="With --coverage: also write the kernels' source here, every line marked."),
     ] = None,
+    isolate: Isolate = None,
+    python: Python = None,
+    timeout: Timeout = None,
     as_json: AsJson = False,
 ) -> None:  # fmt: skip
     """Draw cases, run them on the kernels, compare with the reference; keep a minimal case of every new finding.
@@ -92,6 +106,7 @@ def run(
     Example: `indexfuzz run --seconds 60` fuzzes the built-in kernels for a minute,
     `indexfuzz run --impl vllm:vllm-0.22.0.whl --stage gather` tests vLLM's gather,
     `indexfuzz run --fault rope-result-discarded` shows what a finding looks like,
+    `indexfuzz run --impl module:my_kernels --python other/bin/python` runs them under another interpreter,
     `indexfuzz run --cases 200 --coverage` shows what the cases leave untried in the kernels.
     """
     if seconds is not None and cases is not None:
@@ -106,10 +121,8 @@ def run(
         _each_known("--preset", [preset], PRESETS)
     if coverage_listing is not None and not coverage:
         raise InputError("--coverage-listing needs --coverage")
-    target = under_test(impl, device, faults, beyond_contract=beyond_contract)
-    covered = None
-    if coverage:
-        target, covered = covering(target)
+    setup = Setup(impl, device, tuple(faults), beyond_contract, isolate, python, timeout)
+    target, covered = covering(setup) if coverage else (under_test(setup), None)
 
     from indexfuzz.campaign.loop import Campaign  # noqa: PLC0415 - imports torch
     from indexfuzz.campaign.settings import Settings  # noqa: PLC0415
@@ -130,7 +143,7 @@ def run(
     )
     first_only = bool(faults) and seconds is None and cases is None
     progress = Progress(settings, target, out or kept, console(err=as_json), first_only=first_only)
-    with progress:
+    with progress, _journaled(settings, setup, progress) as settings, interrupted_by_sigterm():
         summary = Campaign(settings, progress.listen).run()
     if progress.stopped_itself:
         summary.interrupted = False
@@ -146,6 +159,24 @@ def run(
     if summary.findings:
         raise typer.Exit(FINDINGS)
     raise typer.Exit(INTERNAL_ERROR if summary.unsupported and not summary.cases else NOTHING_NEW)
+
+
+@contextmanager
+def _journaled(settings: "Settings", setup: Setup, progress: "Progress") -> "Iterator[Settings]":
+    """Keep the case in flight on disk, and tell of those of runs that died."""
+    from indexfuzz.journal import Journal, Journaled, left_behind  # noqa: PLC0415 - imports torch
+
+    try:
+        for line in left_behind():
+            progress.tell(line)
+        journal = Journal(partial(setup.command, "replay"))
+        journal.open()
+    except OSError as error:
+        progress.tell(f"the case in flight is not kept: cannot write to {error.filename}: {error.strerror}")
+        yield settings
+        return
+    with journal:
+        yield replace(settings, subject=Journaled(settings.subject, journal))
 
 
 def _each_known(option: str, words: list[str], choices: Iterable[str]) -> list[str]:

@@ -15,11 +15,11 @@ from indexfuzz.cli.common import (
     InputError,
     console,
     find_one,
-    under_test,
+    in_this_process,
     with_finding,
 )
 from indexfuzz.corpus import stage_of
-from indexfuzz.under_test import DEFAULT_DEVICE, DEFAULT_IMPLEMENTATION
+from indexfuzz.under_test import DEFAULT_DEVICE, DEFAULT_IMPLEMENTATION, Setup
 
 
 def severity(
@@ -40,7 +40,7 @@ def severity(
     """
     path, entry = find_one(file, corpus)
     stage = stage_of(with_finding(path, entry))
-    target = under_test(impl, device, faults)
+    target = in_this_process(Setup(impl, device, tuple(faults)))
     from indexfuzz.severity import SeverityError, grown, recall  # noqa: PLC0415 - imports torch
 
     try:

@@ -1,0 +1,198 @@
+"""What kills or blocks the process becomes a finding of the right case and stage, and nothing is left behind."""
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from indexfuzz.bench.hostile import SIGNATURES, implementation
+from indexfuzz.campaign.events import CaseRun
+from indexfuzz.campaign.loop import run
+from indexfuzz.campaign.settings import Settings
+from indexfuzz.case import Case
+from indexfuzz.devices import open_device
+from indexfuzz.devices.base import UnsupportedKernelError
+from indexfuzz.isolation.deaths import Death
+from indexfuzz.isolation.errors import ChildError
+from indexfuzz.isolation.isolated import Isolated
+from indexfuzz.minimize import minimise
+from indexfuzz.subject import InProcess
+from indexfuzz.under_test import Setup, SetupError
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
+
+SPEC = "module:indexfuzz.bench.hostile"
+HARMLESS = Case().replace(batch={"prefill": ({"length": 3, "new": 0},)})
+
+
+def keys(number: int) -> Case:
+    return Case().replace(batch={"prefill": ({"length": number, "new": 0},)})
+
+
+def children() -> set[int]:
+    """Every living process that this one has started for isolation: workers have the command line of their parent."""
+    found = set()
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            words = path.read_bytes().split(b"\0")
+        except OSError:
+            continue
+        if any(word.endswith(b"isolation/bootstrap.py") for word in words) and str(os.getpid()).encode() in words:
+            found.add(int(path.parent.name))
+    return found
+
+
+@pytest.fixture(scope="module")
+def hostile():
+    with Isolated(Setup(SPEC), seconds=60, memory=1 << 30) as subject:
+        yield subject
+    assert children() == set()
+
+
+@pytest.fixture
+def impatient(hostile, monkeypatch):
+    monkeypatch.setattr(hostile, "_seconds", 2.0)
+    monkeypatch.setattr(hostile, "_hangs", False)
+    return hostile
+
+
+def worker_of(subject: Isolated) -> int:
+    return subject._child._worker.pid
+
+
+@pytest.mark.parametrize("number", [n for n, signature in SIGNATURES.items() if "hang" not in signature])
+def test_a_death_is_a_finding_of_its_case_and_stage(hostile, number):
+    outcome = hostile.run(keys(number))
+    (finding,) = outcome.findings
+    assert finding.signature == SIGNATURES[number]
+    assert outcome.stages == ["gather"]
+    assert hostile.run(HARMLESS).findings == []
+    assert hostile.unrepeated == []
+
+
+def test_details_say_what_happened_and_where(hostile):
+    (finding,) = hostile.run(keys(2)).findings
+    assert finding.detail == "the process died of SIGSEGV (Segmentation fault) while gather ran"
+    assert "bench/hostile.py:" in finding.location
+    (finding,) = hostile.run(keys(16)).findings
+    assert finding.detail == "printed to standard output: 'from C' and 1 more lines"
+
+
+def test_a_hang_is_a_finding_and_is_believed_in_haste_while_it_shrinks(impatient):
+    (finding,) = impatient.run(keys(8)).findings
+    assert finding.signature == "gather/hang/timeout"
+    assert finding.detail == "no answer within 2 s while gather ran"
+    assert "bench/hostile.py:" in finding.location
+    assert impatient._haste <= impatient._patience <= 2.0
+
+
+def test_other_stages_are_judged_when_one_kills_the_process(monkeypatch):
+    monkeypatch.syspath_prepend(Path(__file__).parent)
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    with Isolated(Setup("module:two_stages"), seconds=60) as subject:
+        case = keys(3).replace(batch={"pad_tokens": 1})
+        outcome = subject.run(case)
+        assert sorted(f.signature for f in outcome.findings) == ["gather/crash/exit-7", "rope/bound-exceeded/q"]
+        assert set(outcome.stages) == {"gather", "rope"}
+        with pytest.raises(ChildError, match="ValueError: nothing is narrow enough") as error:
+            subject.narrowed(case.replace(values={"seed": 1}))
+        assert "two_stages.py" in error.value.__notes__[0]
+
+
+def test_a_crash_is_made_smaller(hostile):
+    big = keys(2).replace(model={"num_heads": 8}, batch={"pad_tokens": 3})
+    small, finding = minimise(big, hostile, SIGNATURES[2], seconds=20)
+    assert finding.signature == SIGNATURES[2]
+    assert small.batch.keys == 2
+    assert small.batch.pad_tokens == 0
+    assert small.model.num_heads == 1
+
+
+def test_innocent_cases_are_not_blamed_for_what_kills_them(hostile):
+    """Somebody kills the worker at random moments: every case is judged all the same, and each death is told."""
+    here = InProcess(implementation, open_device("lockstep"))
+    cases = [HARMLESS.replace(values={"seed": seed}) for seed in range(12)]
+    hits = 0
+    for number, case in enumerate(cases):
+        hostile.run(HARMLESS)
+        moments = random.Random(number)
+        after, by = moments.uniform(0, 0.02), moments.choice((signal.SIGKILL, signal.SIGSEGV, signal.SIGTERM))
+        victim = worker_of(hostile)
+        killer = threading.Timer(after, lambda victim=victim, by=by: os.kill(victim, by))
+        killer.start()
+        outcome = hostile.run(case)
+        killer.join()
+        assert (outcome.findings, outcome.stages) == ([], here.run(case).stages)
+        hits += any(case.id in death for death in hostile.unrepeated)
+    assert hits
+    hostile.unrepeated.clear()
+
+
+def test_a_lost_zygote_is_replaced(hostile):
+    hostile.run(HARMLESS)
+    hostile._child._connection._process.kill()
+    assert hostile.run(HARMLESS).findings == []
+    hostile.unrepeated.clear()
+
+
+def test_isolated_or_not_the_cases_and_findings_are_the_same(hostile):
+    found = []
+    for subject in (hostile, InProcess(implementation, open_device("lockstep"))):
+        outcomes = []
+        wanted = Settings(subject, only=frozenset({"rope"}), cases=15, seed=3)
+        run(wanted, lambda event, into=outcomes: into.append(event.outcome) if isinstance(event, CaseRun) else None)
+        found.append(outcomes)
+    assert found[0] == found[1]
+
+
+def test_too_slow_in_our_own_code_is_no_hang(impatient, monkeypatch):
+    impatient.run(HARMLESS)
+    with pytest.raises(UnsupportedKernelError, match="too much for IndexFuzz itself"):
+        impatient._blame(Death("timeout", "no answer", "gather", running=False), HARMLESS)
+    with pytest.raises(ChildError, match="before any stage had run"):
+        impatient._blame(Death("SIGSEGV", "the process died"), HARMLESS)
+
+
+def test_what_cannot_be_loaded_is_one_sentence():
+    before = children()
+    with pytest.raises(SetupError, match="module:no_such_module cannot be imported"):
+        Isolated(Setup("module:no_such_module"))
+    assert children() == before
+
+
+PARENT = """
+import os, sys
+from indexfuzz.isolation.isolated import Isolated
+from indexfuzz.under_test import Setup
+from indexfuzz.case import Case
+subject = Isolated(Setup({spec!r}))
+print(subject._child._worker.pid, subject._child._connection._process.pid, flush=True)
+subject.run(Case().replace(batch={{"prefill": ({{"length": {keys}, "new": 0}},)}}))
+"""
+
+
+def is_running(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+def test_no_orphans_when_the_parent_ends():
+    command = [sys.executable, "-c", PARENT.format(spec=SPEC, keys=8)]
+    ends = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT)
+    parents = [subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) for _ in ends]
+    pids = [int(word) for parent in parents for word in parent.stdout.readline().split()]
+    assert all(map(is_running, pids))
+    for parent, end in zip(parents, ends, strict=True):
+        parent.send_signal(end)
+        parent.wait()
+        parent.stdout.close()
+    while any(map(is_running, pids)):
+        time.sleep(0.01)
