@@ -8,26 +8,29 @@ from collections.abc import Sequence
 
 from indexfuzz.finding import Finding
 
-SPOILING = frozenset({"overflow", "out-of-bounds", "misaligned", "race", "uninitialised"})
-"""Kinds after which the values of a launch say nothing more about the kernel."""
+VALUES = frozenset({"code-mismatch", "bound-exceeded", "mask-mismatch", "unwritten", "illegal-topk"})
+"""Kinds that say no more than that some value is wrong."""
 
-_STRAY = frozenset({"overflow", "out-of-bounds"})
+STRAY = frozenset({"out-of-bounds", "misaligned", "race", "uninitialised"})
+"""Kinds of access that go wrong where a kernel takes a page for one of another layout."""
 
 
 def roots(findings: Sequence[Finding]) -> list[Finding]:
     """The findings of one launch that no other of them explains, in the same order.
 
-    An overflow explains why an access to the same argument is out of bounds or misaligned; either explains undefined
-    values. Accesses to other arguments, and races, stand for themselves.
+    A wrong layout explains stray accesses. An overflow explains why an access to the same argument is out of bounds or
+    misaligned; either explains undefined values. Each of them explains wrong values; races, and accesses to other
+    arguments, stand for themselves.
     """
     return [finding for finding in findings if not any(_explains(cause, finding) for cause in findings)]
 
 
 def _explains(cause: Finding, symptom: Finding) -> bool:
+    if symptom.kind in VALUES:
+        return cause.kind in STRAY or cause.kind == "overflow"
+    if cause.kind == "layout-mismatch":
+        return symptom.kind in STRAY
     if symptom.kind == "uninitialised":
-        return cause.kind in _STRAY
-    return (
-        cause.kind == "overflow"
-        and symptom.kind in ("out-of-bounds", "misaligned")
-        and cause.output == symptom.output
-    )
+        return cause.kind in ("overflow", "out-of-bounds")
+    is_same = cause.output == symptom.output
+    return cause.kind == "overflow" and symptom.kind in ("out-of-bounds", "misaligned") and is_same

@@ -11,7 +11,7 @@ from torch import Tensor
 from indexfuzz import arena, nonfinite
 from indexfuzz.blame import location_of, origin_of
 from indexfuzz.case import Case
-from indexfuzz.causes import SPOILING, roots
+from indexfuzz.causes import roots
 from indexfuzz.devices.base import Device, Session, UnsupportedKernelError
 from indexfuzz.expected import Expected
 from indexfuzz.finding import Finding
@@ -65,10 +65,10 @@ def _put_under_test(stage: Stage, step: Step, call: Call, function: StageFunctio
     if got and expected.outside:
         words = f"accepted a case that it must reject: {expected.outside}"
         findings.append(Finding(stage.name, "not-rejected", "", words))
-    elif got and not any(finding.kind in FATAL | SPOILING for finding in findings):
+    elif got and not any(finding.kind in FATAL for finding in findings):
         judged = _judged(stage, given, got, session.terms(implementation.promises), outcome, expected)
         findings += judged or _left_behind(stage, call, got, implementation)
-    outcome.findings += [replace(finding, beyond=expected.broken) for finding in findings]
+    outcome.findings += [replace(finding, beyond=expected.broken) for finding in roots(findings)]
     if findings or not got:
         for name in call.fills:
             call.tensors[name].copy_(given.tensors[name])
@@ -94,7 +94,7 @@ def _launch(stage: Stage, step: Step, call: Call, function: StageFunction, devic
     except Exception as error:  # noqa: BLE001 - whatever a kernel raises is a finding about it
         if not expected.includes(error):
             findings.append(_raised(stage, error))
-    return got, findings + roots(_noticed(stage, step, call, session))
+    return got, findings + _noticed(stage, step, call, session)
 
 
 def _judged(stage: Stage, given: Call, got: dict[str, Tensor], terms: Terms, outcome: Outcome, expected: Expected

@@ -22,6 +22,12 @@ def finding(text: str) -> Finding:
         ("race/cache out-of-bounds/cache", "race/cache out-of-bounds/cache"),
         ("uninitialised/cache race/k_fp8", "uninitialised/cache race/k_fp8"),
         ("guard-write/cache overflow/cache", "guard-write/cache overflow/cache"),
+        ("out-of-bounds/cache code-mismatch/k_fp8 unwritten/k_scale", "out-of-bounds/cache"),
+        ("race/cache bound-exceeded/logits", "race/cache"),
+        ("out-of-bounds/cache race/cache layout-mismatch/cache_values", "layout-mismatch/cache_values"),
+        ("overflow/cache out-of-bounds/cache layout-mismatch/k_fp8", "overflow/cache layout-mismatch/k_fp8"),
+        ("layout-mismatch/k_fp8 code-mismatch/k_scale", "layout-mismatch/k_fp8 code-mismatch/k_scale"),
+        ("guard-write/cache crash/KeyError", "guard-write/cache crash/KeyError"),
         ("", ""),
     ],
 )
