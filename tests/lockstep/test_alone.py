@@ -1,6 +1,6 @@
 """The programs of a launch together, and one after the other, give the same bits; and no launch is remembered.
 
-INDEXFUZZ_LAUNCHES sets how many launches of every kernel are tried; INDEXFUZZ_VLLM_WHEEL_0_33 adds vLLM's kernels.
+INDEXFUZZ_LAUNCHES sets how many launches of every kernel are tried; the variables in KERNELS add other projects.
 """
 
 import gc
@@ -22,24 +22,44 @@ from indexfuzz.implementations import load
 from indexfuzz.lockstep import Lockstep, launch
 from indexfuzz.lockstep.memory import Allocation, Buffer
 from indexfuzz.lockstep.runtime import RUNTIME
+from indexfuzz.narrowing import narrowed
 from indexfuzz.strategies import Budget, cases
 from indexfuzz.walk import function_for, launch_in, launches
 
 LAUNCHES = int(os.environ.get("INDEXFUZZ_LAUNCHES", "7"))
 SMALL = Budget(scores=1 << 12, activations=1 << 13, length=140, cached=1 << 15)
-BUILTIN = {
-    "rope": {"_rotate_kernel"},
-    "q_quant": {"_q_quant_kernel"},
-    "k_quant_cache": {"_k_quant_cache_kernel"},
-    "gather": {"_gather_kernel"},
-    "prefill_logits": {"_mqa_logits_kernel"},
-    "paged_logits": {"_paged_mqa_logits_kernel"},
+GATHERS = {"_cp_gather_indexer_quant_cache_kernel", "_cp_gather_indexer_quant_cache_gfx950_kernel"}
+KERNELS = {
+    "builtin": {
+        "rope": {"_rotate_kernel"},
+        "q_quant": {"_q_quant_kernel"},
+        "k_quant_cache": {"_k_quant_cache_kernel"},
+        "gather": {"_gather_kernel"},
+        "prefill_logits": {"_mqa_logits_kernel"},
+        "paged_logits": {"_paged_mqa_logits_kernel"},
+    },
+    "vllm:INDEXFUZZ_VLLM_WHEEL_0_22": {
+        "k_quant_cache": {"_indexer_k_quant_and_cache_kernel"},
+        "gather": {"_cp_gather_indexer_quant_cache_kernel"},
+    },
+    "vllm:INDEXFUZZ_VLLM_WHEEL_0_33": {
+        "k_quant_cache": {"_indexer_k_quant_and_cache_kernel"},
+        "gather": GATHERS,
+        "paged_logits": {"_fp8_paged_mqa_logits_decode_kernel"},
+    },
+    "aiter:INDEXFUZZ_AITER": {
+        "prefill_logits": {"_fp8_mqa_logits_kernel"},
+        "paged_logits": {"_deepgemm_fp8_paged_mqa_logits"},
+    },
+    "aiter-stage1:INDEXFUZZ_AITER": {"paged_logits": {"_deepgemm_fp8_paged_mqa_logits_stage1"}},
+    "sglang:INDEXFUZZ_SGLANG": {
+        "q_quant": {"_act_quant_kernel"},
+        "k_quant_cache": {"_act_quant_kernel", "_set_k_and_s_triton_kernel"},
+        "gather": {"_get_k_and_s_triton_kernel"},
+    },
+    "sglang-kpool:INDEXFUZZ_SGLANG": {"gather": {"_gather_index_k_scale_prefix_into_kernel"}},
 }
-VLLM = {
-    "k_quant_cache": {"_indexer_k_quant_and_cache_kernel"},
-    "gather": {"_cp_gather_indexer_quant_cache_kernel", "_cp_gather_indexer_quant_cache_gfx950_kernel"},
-}
-"""The stages that are Triton kernels on a CPU, and all kernels that each of them launches."""
+"""By implementation, with the variable that names its path: its stages in Triton, and all kernels of each of them."""
 
 
 def batch(number: int) -> list[Case]:
@@ -82,18 +102,17 @@ def bits(tensor: Tensor) -> Tensor:
 
 
 @pytest.mark.parametrize(
-    ("variable", "kernels"),
-    [(None, BUILTIN), pytest.param("INDEXFUZZ_VLLM_WHEEL_0_33", VLLM, marks=pytest.mark.wheel)],
-    ids=["builtin", "vllm"],
+    "spec", [pytest.param(spec, marks=[pytest.mark.wheel] if ":" in spec else []) for spec in KERNELS]
 )
-def test_together_and_alone_give_the_same_bits(variable, kernels, launched, monkeypatch):
-    path = os.environ.get(variable) if variable else None
+def test_together_and_alone_give_the_same_bits(spec, launched, monkeypatch):
+    scheme, _, variable = spec.partition(":")
+    path = os.environ.get(variable)
     if variable and not path:
         pytest.skip(f"{variable} does not name a wheel, unpacked wheel or checkout")
-    implementation = load(f"vllm:{path}" if path else "builtin")
+    implementation, kernels = load(f"{scheme}:{path}" if path else scheme), KERNELS[spec]
     counted: Counter[str] = Counter()
     wanted = set(kernels)
-    for number, case in enumerate(drawn(LAUNCHES)):
+    for number, case in enumerate(narrowed(case, implementation) for case in drawn(LAUNCHES)):
         units = [unit for unit, formats in FORMATS.items() if case.model.fp8 in formats]
         device = LockstepDevice(dot=units[number % len(units)])
         for stage, step, call in launches(case, device):
