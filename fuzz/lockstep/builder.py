@@ -142,9 +142,12 @@ class Builder(IntegerOps, FloatOps, CastOps, ShapeOps, BlockPointerOps, ReduceOp
         return self.get_int32(self.run.launch.grid[axis])
 
     def decide(self, condition: Value) -> bool:
-        """A condition's value where all programs agree on it; raises Divergence where they do not."""
+        """A condition's value where all programs agree on it; raises Divergence where they do not.
+
+        An undefined one is false, so that no loop goes on for its sake.
+        """
         self.used(condition, "a branch condition")
-        data = condition.data
+        data = condition.data if condition.undefined is None else condition.data & ~condition.undefined
         self.run.seen("branch", data)
         if data.shape[0] == 1 or (data == data[0]).all():
             return bool(data[0])

@@ -107,6 +107,9 @@ class Flow:
         if (s == 0).any():
             raise fault(ValueError("a loop's step is zero"))
         trips = np.maximum(np.where(s > 0, -((a - b) // s), -((b - a) // -s)), 0)
+        for bound in (lower, upper, stride):
+            if bound.handle.undefined is not None:
+                trips = np.where(bound.handle.undefined, 0, trips)
         builder.seen("loop", trips > 0 if varies else None)
         if trips.size > 1 and (trips != trips[0]).any():
             raise Divergence(split_by(trips))

@@ -9,7 +9,7 @@ from indexfuzz.lockstep.atomics import CombineRule, rounds
 from indexfuzz.lockstep.context import Context
 from indexfuzz.lockstep.dtypes import I64, BlockType, ScalarType, poison
 from indexfuzz.lockstep.ops_cast import from_memory, to_memory
-from indexfuzz.lockstep.values import Value, place, selected
+from indexfuzz.lockstep.values import Value, either, place, selected
 
 _LARGEST: Final = 1 << 62
 """Offsets whose bounds are kept; beyond, 64-bit arithmetic may have wrapped."""
@@ -158,6 +158,13 @@ class MemoryOps(Context):
         data = np.zeros(shape, element.container)
         data[lanes] = from_memory(old, element)
         undefined = None if access.everywhere or not self.tracks_undefined else ~lanes
+        if self.tracks_undefined and access.uninitialised is not None:
+            marks = access.uninitialised
+            unwritten = np.zeros(shape, np.bool_)
+            unwritten[lanes] = np.broadcast_to(marks, shape).ravel() if access.everywhere else marks
+            if rule.name != "XCHG" and run.checks.undefined:
+                run.report("uninitialised", pointer, unwritten, "an atomic updates bytes that nobody wrote")
+            undefined = either(undefined, unwritten)
         return Value(data, element, pointer.shape, undefined)
 
     def create_atomic_load(self, pointer: Value, mask: Value, *order: Any) -> Value:

@@ -178,6 +178,68 @@ def test_misaligned_stores_and_aligned_ones() -> None:
             assert _only(machine, "misaligned").kernel == "_store_words"
 
 
+@triton.jit
+def _atomic_word(out, shift):
+    tl.atomic_add((out + shift).to(tl.pointer_type(tl.int32)), 1)
+
+
+@triton.jit
+def _masked_words(x, out, step, n, N: tl.constexpr):
+    i = tl.arange(0, N)
+    words = tl.load((x + i * step).to(tl.pointer_type(tl.int16)), mask=i < n, other=0)
+    tl.store(out + i, words)
+
+
+@triton.jit
+def _scales_after_values(page, out, head_dim, N: tl.constexpr):
+    i = tl.arange(0, N)
+    scales = (page + N * head_dim).to(tl.pointer_type(tl.float32))
+    tl.store(out + i, tl.load(scales + i))
+
+
+@triton.jit
+def _doubles(x, out):
+    p = tl.program_id(0)
+    tl.store(out + p, tl.load((x + p).to(tl.pointer_type(tl.float64))))
+
+
+def test_misaligned_atomics() -> None:
+    out = torch.zeros(16, dtype=torch.uint8)
+    with Lockstep() as machine:
+        _atomic_word[(1,)](out, 8)
+        assert machine.drain() == []
+        _atomic_word[(1,)](out, 3)
+        assert _only(machine, "misaligned").byte_offset == 3
+
+
+def test_misaligned_lanes_count_where_the_mask_holds() -> None:
+    x, out = torch.zeros(32, dtype=torch.uint8), torch.zeros(8, dtype=torch.int16)
+    with Lockstep() as machine:
+        _masked_words[(1,)](x, out, 2, 8, 8)
+        _masked_words[(1,)](x, out, 3, 1, 8)
+        assert machine.drain() == []
+        _masked_words[(1,)](x, out, 3, 5, 8)
+        assert _only(machine, "misaligned").lane == (1,)
+
+
+def test_scales_after_values_of_an_odd_size() -> None:
+    page, out = torch.zeros(200, dtype=torch.uint8), torch.zeros(4)
+    with Lockstep() as machine:
+        _scales_after_values[(1,)](page, out, 16, 4)
+        _scales_after_values[(1,)](page[4:], out, 17, 4)
+        assert machine.drain() == []
+        _scales_after_values[(1,)](page[2:], out, 17, 4)
+        assert _only(machine, "misaligned").byte_offset == 68
+
+
+def test_wide_elements_at_every_narrow_one() -> None:
+    x, out = torch.zeros(8), torch.zeros(4, dtype=torch.float64)
+    with Lockstep() as machine:
+        _doubles[(4,)](x, out)
+        found = _only(machine, "misaligned")
+    assert (found.program, found.lane, found.byte_offset) == ((1, 0, 0), (), 4)
+
+
 def test_switched_off_it_still_protects_the_process() -> None:
     x, out = torch.randn(8), torch.zeros(1)
     with Lockstep(checkers=["races"]) as machine:

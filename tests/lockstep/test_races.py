@@ -70,6 +70,34 @@ def _flag(flag, data, out):
         tl.store(out + p, tl.load(data))
 
 
+@triton.jit
+def _columns(out, step, rows, N: tl.constexpr):
+    i = tl.arange(0, N)
+    tl.store(out + tl.program_id(0) * step + i * 4, tl.program_id(0).to(tl.float32), mask=i < rows)
+
+
+@triton.jit
+def _values_and_scales(out, slots, tokens, N: tl.constexpr):
+    slot = tl.load(slots + tl.program_id(0))
+    tl.store(out + slot * N + tl.arange(0, N), (tl.program_id(0) + tl.zeros((N,), tl.int32)).to(tl.int8))
+    scales = (out + tokens * N).to(tl.pointer_type(tl.float32))
+    tl.store(scales + slot, tl.program_id(0).to(tl.float32))
+
+
+@triton.jit
+def _fill_then_write(out, N: tl.constexpr):
+    place = out + tl.program_id(0) + tl.arange(0, N) * 4
+    tl.store(place, 0.0)
+    tl.store(place, 1.0)
+
+
+@triton.jit
+def _read_other_columns(x, shift, N: tl.constexpr):
+    place = tl.program_id(0) + tl.arange(0, N) * 4
+    values = tl.load(x + place + shift)
+    tl.store(x + place, values + 1)
+
+
 def _kinds(machine: Lockstep) -> list[str]:
     return [v.kind for v in machine.drain()]
 
@@ -139,6 +167,32 @@ def test_far_apart_addresses() -> None:
         _slots[(3,)](torch.tensor([0, (1 << 25) - 8, 1 << 24]), out.view(-1), 1)
         assert _kinds(machine) == []
         _slots[(3,)](torch.tensor([5, (1 << 25) - 8, (1 << 25) - 8]), out.view(-1), 1)
+    assert _kinds(machine) == ["race"]
+
+
+def test_interleaved_columns() -> None:
+    with Lockstep() as machine:
+        _columns[(4,)](torch.zeros(32), 1, 8, 8)
+        _fill_then_write[(4,)](torch.zeros(32), 8)
+        assert _kinds(machine) == []
+        _columns[(4,)](torch.zeros(32), 4, 3, 8)
+    assert _kinds(machine) == ["race"]
+
+
+def test_values_of_one_size_and_scales_of_another() -> None:
+    out = torch.zeros(8 * 20, dtype=torch.int8)
+    with Lockstep() as machine:
+        _values_and_scales[(4,)](out, torch.tensor([6, 1, 4, 3]), 8, 16)
+        assert _kinds(machine) == []
+        _values_and_scales[(4,)](out, torch.tensor([6, 1, 4, 3]), 6, 16)  # a scale lies in the values of token 6
+        assert _kinds(machine) == ["race"]
+
+
+def test_reading_columns_that_another_program_writes() -> None:
+    with Lockstep() as machine:
+        _read_other_columns[(4,)](torch.zeros(40), 0, 8)
+        assert _kinds(machine) == []
+        _read_other_columns[(4,)](torch.zeros(40), 1, 8)
     assert _kinds(machine) == ["race"]
 
 

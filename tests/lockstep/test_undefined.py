@@ -133,6 +133,8 @@ def test_control_flow_on_an_undefined_value() -> None:
         assert _found(machine) == []
         _loop_to[(1,)](one * 3, torch.zeros(1), 1)
         assert _found(machine) == []
+        _loop_to[(1,)](one * 0, torch.zeros(1), 0)
+        assert "uninitialised: a loop bound is undefined" in _found(machine)
 
 
 def test_dot_spoils_rows_or_everything() -> None:
@@ -175,6 +177,109 @@ def test_some_bytes_declared_uninitialised() -> None:
         _copy[(1,)](whole[2, 2:6], out, 4)
         (found,) = machine.drain()
     assert (found.kind, found.lane) == ("uninitialised", (3,))
+
+
+@triton.jit
+def _scale_of_page(page, out, tokens, N: tl.constexpr):
+    scales = (page + tokens * N).to(tl.pointer_type(tl.float32))
+    value = tl.load(page + tl.program_id(0) * N + tl.arange(0, N)).to(tl.float32)
+    tl.store(out + tl.program_id(0) * N + tl.arange(0, N), value * tl.load(scales + tl.program_id(0)))
+
+
+@triton.jit
+def _row_sum(x, out, stride, n, N: tl.constexpr):
+    i = tl.arange(0, N)
+    values = tl.load(x + tl.program_id(0) * stride + i, mask=i < n, other=0.0)
+    tl.store(out + tl.program_id(0), tl.sum(values, 0))
+
+
+@triton.jit
+def _matmul(x, y, out):
+    i = tl.arange(0, 16)
+    at = i[:, None] * 16 + i[None, :]
+    tl.store(out + at, tl.dot(tl.load(x + at), tl.load(y + at)))
+
+
+@triton.jit
+def _read_before_writing(x, out, N: tl.constexpr):
+    i = tl.arange(0, N)
+    before = tl.load(x + i)
+    tl.store(x + i, 1.0)
+    tl.store(out + i, before)
+
+
+@triton.jit
+def _write_before_reading(x, out, N: tl.constexpr):
+    i = tl.arange(0, N)
+    tl.store(x + i, 1.0)
+    tl.store(out + i, tl.load(x + i))
+
+
+@triton.jit
+def _count_up(x, out):
+    tl.store(out, tl.atomic_add(x, 1.0))
+
+
+def test_a_scale_that_nobody_wrote() -> None:
+    page, out = torch.zeros(4 * 20, dtype=torch.int8), torch.zeros(4, 16)
+    known = torch.ones(4 * 20, dtype=torch.bool)
+    with Lockstep() as machine:
+        machine.declare("page", page, initialised=known)
+        _scale_of_page[(4,)](page, out, 4, 16)
+        assert _found(machine) == []
+        known[4 * 16 + 2 * 4 + 3] = False
+        machine.declare("page", page, initialised=known)
+        _scale_of_page[(4,)](page, out, 4, 16)
+        (found,) = machine.drain()
+    assert (found.kind, found.program) == ("uninitialised", (2, 0, 0))
+
+
+def test_a_sum_that_goes_into_the_padding_of_rows() -> None:
+    x, out = torch.zeros(3, 20), torch.zeros(3)
+    known = torch.zeros(3, 20, 4, dtype=torch.bool)
+    known[:, :13] = True
+    with Lockstep() as machine:
+        machine.declare("x", x, initialised=known)
+        _row_sum[(3,)](x, out, 20, 13, 16)
+        assert _found(machine) == []
+        _row_sum[(3,)](x, out, 20, 14, 16)
+        assert _found(machine) == ["uninitialised: a store writes an undefined value"]
+
+
+def test_an_index_that_nobody_wrote() -> None:
+    table = torch.zeros(8, dtype=torch.int32)
+    with Lockstep() as machine:
+        machine.declare("table", table, initialised=torch.arange(32) < 28)
+        _address[(1,)](table, torch.ones(8), torch.zeros(8), 8, 8)
+        assert "uninitialised: the address of a load is undefined" in _found(machine)
+
+
+def test_a_product_with_a_row_that_nobody_wrote() -> None:
+    x = y = torch.ones(16, 16).half()
+    with Lockstep() as machine:
+        machine.declare("x", x, initialised=torch.arange(512) < 480)
+        _matmul[(1,)](x, y, torch.zeros(16, 16))
+        (found,) = machine.drain()
+    assert (found.kind, found.argument) == ("uninitialised", "out")
+
+
+def test_reading_before_writing() -> None:
+    with Lockstep() as machine:
+        for kernel, found in ((_read_before_writing, 1), (_write_before_reading, 0)):
+            x = torch.zeros(8)
+            machine.declare("x", x, initialised=False)
+            kernel[(1,)](x, torch.zeros(8), 8)
+            assert len(_found(machine)) == found
+
+
+def test_counting_from_nothing() -> None:
+    x = torch.zeros(1)
+    with Lockstep() as machine:
+        machine.declare("x", x, initialised=False)
+        _count_up[(1,)](x, torch.zeros(1))
+        assert "uninitialised: an atomic updates bytes that nobody wrote" in _found(machine)
+        _count_up[(1,)](x, torch.zeros(1))
+        assert _found(machine) == []
 
 
 def test_switched_off() -> None:
