@@ -17,7 +17,7 @@ from indexfuzz.finding import Finding
 from indexfuzz.under_test import Setup
 
 TOY = ("--impl", "module:toy_gather", "--no-isolate")
-COMMANDS = ("run", "replay", "minimize", "repro", "show", "severity", "impls", "faults", "presets", "bench")
+COMMANDS = ("run", "replay", "minimize", "repro", "show", "severity", "impls", "faults", "presets", "bench", "mutate")
 SIGNATURE = "gather/code-mismatch/k_scale"
 TWO_KEYS = Case().replace(batch={"prefill": ({"length": 2, "new": 0},)})
 ONE_KEY = Case().replace(batch={"prefill": ({"length": 1, "new": 0},)})
@@ -195,6 +195,35 @@ class TestRun:
         code, out, _ = indexfuzz("run", *TOY, "--cases", 100, "--corpus", "kept")
         assert code == 0
         assert "interrupted after 4 cases" in out
+
+
+class TestMutate:
+    def test_lists_what_the_words_choose(self, indexfuzz):
+        code, out, _ = indexfuzz("mutate", "loop", "--list")
+        assert code == 0
+        assert all("  loop: range(" in line for line in out.splitlines())
+        data = json.loads(indexfuzz("mutate", "cast", "--list", "--json")[1])
+        assert {row["operator"] for row in data} == {"cast"}
+        assert "equivalent" in {row["known"] for row in data}
+
+    def test_a_wrong_word_or_folder_is_2(self, indexfuzz):
+        code, _, err = indexfuzz("mutate", "nix")
+        assert code == 2
+        assert "no mutant, operator or kernel file is called 'nix'; `indexfuzz mutate --list`" in err
+        assert indexfuzz("mutate", "loop", "--markdown", "no/where.md")[0] == 2
+
+    def test_found_is_0_and_a_survivor_that_nobody_explains_is_1(self, indexfuzz):
+        mutants = json.loads(indexfuzz("mutate", "gather", "--list", "--json")[1])
+        found = next(row["id"] for row in mutants if row["new"] == "(token <= num_tokens)")
+        code, out, _ = indexfuzz("mutate", found, "--cases", 40, "--markdown", "page.md")
+        assert code == 0
+        assert "score 100.0%: of 1 mutants 1 found" in out
+        assert "score 100.0%" in Path("page.md").read_text()
+        rare = next(row["id"] for row in mutants if row["old"] == "token.to(tl.int64)")
+        code, out, err = indexfuzz("mutate", rare, "--cases", 1, "--json")
+        assert code == 1
+        assert json.loads(out)["survivors"] == [rare]
+        assert f"survived: {rare}" in err
 
 
 class TestCoverage:

@@ -2,7 +2,7 @@
 
 import ast
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 
@@ -61,6 +61,19 @@ def enumerate_mutants(files: tuple[str, ...] = FILES) -> tuple[Mutant, ...]:
     """Every mutant, in source order; the ids stay while their lines stay as they are."""
     sources = original_sources()
     return tuple(mutant for file in files for mutant in mutants_of(file, sources[file]))
+
+
+def chosen(words: Sequence[str]) -> tuple[Mutant, ...]:
+    """Mutants whose id, file (gather) or operator is one of the words; all of them without any.
+
+    Raises ValueError for a word that chooses nothing.
+    """
+    every = enumerate_mutants()
+    labels = {m.id: {m.id, m.operator, m.file.removeprefix("kernels/").removesuffix(".py")} for m in every}
+    for word in words:
+        if not any(word in own for own in labels.values()):
+            raise ValueError(f"no mutant, operator or kernel file is called {word!r}")
+    return tuple(m for m in every if not words or labels[m.id] & set(words))
 
 
 def mutants_of(file: str, text: str) -> tuple[Mutant, ...]:

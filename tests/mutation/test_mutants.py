@@ -2,10 +2,10 @@ import time
 
 import pytest
 
-from indexfuzz.mutation import command, workers
-from indexfuzz.mutation.command import Report, chosen, mutate
+from indexfuzz.mutation import report, workers
 from indexfuzz.mutation.examine import Budget, Examiner, Result
-from indexfuzz.mutation.mutants import enumerate_mutants
+from indexfuzz.mutation.mutants import chosen, enumerate_mutants
+from indexfuzz.mutation.report import Report
 from indexfuzz.mutation.survivors import equivalent, gaps
 from indexfuzz.mutation.workers import ExaminationError, Worker
 
@@ -96,17 +96,35 @@ def test_a_failure_of_the_examination_is_no_kill():
 def test_the_score_leaves_out_equivalent_mutants(monkeypatch):
     same = next(m for m in enumerate_mutants() if m.id in equivalent())
     gap, plain = [m for m in enumerate_mutants() if m.id not in equivalent()][:2]
-    monkeypatch.setattr(command, "gaps", lambda: {gap.id: "a longer search"})
-    report = Report([Result(same, "survived"), Result(gap, "survived"), Result(plain, "killed")])
-    assert report.score == 0.5
-    assert f"{gap.id}  " in report.as_text()
-    assert "(needs: a longer search)" in report.as_text()
-    assert same.id not in report.as_text()
+    monkeypatch.setattr(report, "gaps", lambda: {gap.id: "a longer search"})
+    results = [Result(same, "survived"), Result(gap, "survived"), Result(plain, "killed", cases=7)]
+    found = Report(results)
+    assert found.score == 0.5
+    assert f"{gap.id}  " in found.as_text()
+    assert "(needs: a longer search)" in found.as_text()
+    assert same.id not in found.as_text()
+    assert found.is_as_known
     assert "listed as equivalent" in Report([Result(same, "killed")]).as_text()
+    assert not Report([Result(same, "killed")]).is_as_known
+    assert not Report([Result(plain, "survived")]).is_as_known
+
+
+def test_a_page_counts_by_operator_and_names_what_is_left(monkeypatch):
+    same = next(m for m in enumerate_mutants() if m.id in equivalent())
+    gap, plain = [m for m in enumerate_mutants() if m.id not in equivalent()][:2]
+    monkeypatch.setattr(report, "gaps", lambda: {gap.id: "a longer search"})
+    results = [Result(same, "survived"), Result(gap, "survived"), Result(plain, "killed", cases=7)]
+    page = Report(results).as_markdown("X.")
+    assert "score 50.0%: of 3 mutants 1 found" in page
+    assert f"`{gap.id}  {gap.file}:{gap.line}" in page
+    assert "Needs: a longer search" in page
+    assert "the slowest took 7" in page
+    assert f"| {plain.operator} |" in page
+    assert "None." in Report([Result(plain, "killed")]).as_markdown("X.")
 
 
 def test_words_choose_mutants():
     assert {m.operator for m in chosen(["loop"])} == {"loop"}
     assert {m.file for m in chosen(["gather"])} == {"kernels/gather.py"}
     with pytest.raises(ValueError, match="no mutant, operator or kernel file is called 'nix'"):
-        mutate(["nix"])
+        chosen(["nix"])

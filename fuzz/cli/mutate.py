@@ -1,0 +1,109 @@
+"""The command `mutate`: small mistakes in the built-in kernels, and how many of them the fuzzer finds."""
+
+import json
+import os
+import platform
+import time
+from collections import Counter
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from indexfuzz.cli.common import FINDINGS, NOTHING_NEW, AsJson, InputError, console
+
+if TYPE_CHECKING:  # these import torch
+    from collections.abc import Sequence
+
+    from indexfuzz.mutation.examine import Result
+    from indexfuzz.mutation.mutants import Mutant
+
+LINE_SECONDS = 10.0
+"""How often progress is told."""
+
+
+def mutate(
+    words: Annotated[
+        list[str],
+        typer.Argument(metavar="[WORD]...", default_factory=list, show_default="all mutants",
+                       help="Only mutants of this id, kernel file (gather) or operator (cast)."),
+    ],
+    *,
+    only_list: Annotated[bool, typer.Option("--list", help="Print the mutants and what is known of them; run nothing.")]
+    = False,
+    cases: Annotated[int, typer.Option(min=1, metavar="N", help="Try a mutant on so many cases.")] = 400,
+    seconds: Annotated[float, typer.Option(min=0.0, metavar="S", help="CPU time for a mutant.")] = 40.0,
+    seed: Annotated[int, typer.Option(min=0, metavar="N", help="Cases are drawn from this seed.")] = 0,
+    workers: Annotated[int, typer.Option(min=1, metavar="N", help="Processes.")] = 1,
+    markdown: Annotated[
+        Path | None, typer.Option(metavar="FILE", show_default=False, help="Also write the report as a page.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Count the small mistakes in the built-in kernels that the fuzzer finds: its mutation score.
+
+    Exit code 1 when a mutant survives that fuzz/mutation/gaps.toml does not name, or one is found that
+    fuzz/mutation/equivalent.toml calls equivalent.
+
+    Example: `indexfuzz mutate gather --workers 2`
+    """
+    from indexfuzz.mutation.examine import Budget  # noqa: PLC0415 - imports torch
+    from indexfuzz.mutation.mutants import chosen  # noqa: PLC0415
+    from indexfuzz.mutation.report import Report  # noqa: PLC0415
+    from indexfuzz.mutation.workers import run_mutants  # noqa: PLC0415
+
+    try:
+        mutants = chosen(words)
+    except ValueError as error:
+        raise InputError(f"{error}; `indexfuzz mutate --list` prints what there is") from None
+    if only_list:
+        _print_list(mutants, as_json=as_json)
+        return
+    if markdown and not markdown.parent.is_dir():
+        raise InputError(f"--markdown: {markdown.parent} is no folder")
+    started = time.monotonic()
+    report = Report(run_mutants(mutants, Budget(cases, seconds, seed), workers=workers, on_result=_Told(len(mutants))))
+    minutes = (time.monotonic() - started) / 60
+    if markdown:
+        markdown.write_text(report.as_markdown(
+            f"Each on at most {cases} cases and {seconds:g} s of CPU time, seed {seed}; {minutes:.0f} minutes with "
+            f"{workers} processes of Python {platform.python_version()} on {os.cpu_count()} cores."
+        ), encoding="utf-8")  # fmt: skip
+    typer.echo(json.dumps(report.as_data(), indent=1) if as_json else report.as_text())
+    raise typer.Exit(NOTHING_NEW if report.is_as_known else FINDINGS)
+
+
+def _print_list(mutants: "Sequence[Mutant]", *, as_json: bool) -> None:
+    from indexfuzz.mutation.report import words  # noqa: PLC0415
+    from indexfuzz.mutation.survivors import equivalent, gaps  # noqa: PLC0415
+
+    known = {m.id: "equivalent" if m.id in equivalent() else "gap" if m.id in gaps() else "" for m in mutants}
+    if as_json:
+        fields = ("id", "file", "line", "operator", "old", "new")
+        rows = [{name: getattr(m, name) for name in fields} | {"known": known[m.id]} for m in mutants]
+        typer.echo(json.dumps(rows, indent=1))
+        return
+    for mutant in mutants:
+        typer.echo(words(mutant) + (f"  ({known[mutant.id]})" if known[mutant.id] else ""))
+
+
+class _Told:
+    """Tells on stderr how far it is: of each survivor at once, of everything else now and then."""
+
+    def __init__(self, total: int) -> None:
+        self._total = total
+        self._fates = Counter[str]()
+        self._console = console(err=True)
+        self._last = time.monotonic()
+
+    def __call__(self, result: "Result") -> None:
+        from indexfuzz.mutation.survivors import equivalent  # noqa: PLC0415
+
+        is_same = result.fate == "survived" and result.mutant.id in equivalent()
+        self._fates["equivalent" if is_same else result.fate] += 1
+        if result.fate == "survived" and not is_same:
+            self._console.print(f"survived: {result.mutant.id}")
+        if time.monotonic() - self._last >= LINE_SECONDS:
+            self._last = time.monotonic()
+            counts = ", ".join(f"{count} {fate}" for fate, count in self._fates.items())
+            self._console.print(f"{self._fates.total()} of {self._total} mutants: {counts}")
