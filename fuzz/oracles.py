@@ -20,8 +20,9 @@ from indexfuzz.rng import derive
 
 Oracle = Callable[[Case, Implementation, Device, frozenset[str]], Outcome]
 
-RELATED, REPEATED, COMPOSED = 3, 1, 1
-"""Of SHARE cases, how many are put to one relation each, how many are repeated, and how many are run as a whole."""
+RELATED, REPEATED, COMPOSED = 3, 1, 3
+"""Of SHARE cases, how many are put to one relation each, how many are repeated, and how many are run as a whole where
+they have several requests to mix up."""
 
 SHARE = 16
 
@@ -49,7 +50,9 @@ def _others(case: Case) -> list[Oracle]:
         return [_related(RELATIONS[which])]
     if kind < RELATED + REPEATED:
         return [repeat.run]
-    return [composition.run] if kind < RELATED + REPEATED + COMPOSED else []
+    if kind < RELATED + REPEATED + COMPOSED and sum(request.new > 0 for request in case.batch.prefill) > 1:
+        return [composition.run]
+    return []
 
 
 def _related(relation: Relation) -> Oracle:

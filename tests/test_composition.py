@@ -61,7 +61,7 @@ def test_campaigns_ask_about_the_whole_for_some_cases():
         findings = oracles.run(CASE.replace(values={"seed": seed}), wrong, DEVICE).findings
         assert {finding.signature for finding in findings} <= {f"{SIGNATURE}selected"}
         found += bool(findings)
-    assert 1 <= found <= 10
+    assert 4 <= found <= 24
 
 
 def test_nothing_is_asked_without_a_whole_or_outside_the_contract():

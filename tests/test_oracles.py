@@ -2,7 +2,7 @@
 
 import pytest
 
-from indexfuzz import differential, oracles, repeat
+from indexfuzz import composition, differential, oracles, repeat
 from indexfuzz.case import Case
 from indexfuzz.reference import gather, mqa_logits
 
@@ -24,7 +24,14 @@ def test_every_oracle_is_asked_about_some_cases():
     names = [relation.name for relation in oracles.RELATIONS]
     assert all(seeds_that_ask(f"name='{name}'") for name in names)
     assert len([seed for seed in range(400) if repeat.run in asked(seed)]) in range(10, 45)
-    assert sum(map(bool, map(asked, range(400)))) in range(60, 140)
+    assert len([seed for seed in range(400) if composition.run in asked(seed)]) in range(40, 110)
+    assert sum(map(bool, map(asked, range(400)))) in range(130, 220)
+
+
+def test_the_whole_is_asked_only_where_it_has_requests_to_mix_up():
+    single = CASE.replace(batch={"prefill": ({"length": 20, "new": 4}, {"length": 9, "new": 0})})
+    cases = [single.replace(values={"seed": seed}) for seed in range(200)]
+    assert not any(composition.run in oracles._others(case) for case in cases)
 
 
 def test_cases_with_nan_are_asked_about_containment():
@@ -64,6 +71,7 @@ def test_a_twin_that_fails_is_found_by_the_cases_that_ask_for_it(reference_with,
         ("gather/code-mismatch/k_fp8", differential.run),
         ("gather/not-rejected", differential.run),
         ("gather/nondeterministic/k_fp8", repeat.run),
+        ("topk/metamorphic/composition/selected", composition.run),
         ("gather/uninitialised/k_fp8", oracles._with_repetition),
         ("gather/metamorphic/unheard-of/k_fp8", differential.run),
     ],
