@@ -17,6 +17,7 @@ from torch import Tensor
 
 from indexfuzz import differential
 from indexfuzz.case import Case
+from indexfuzz.devices.base import UnsupportedKernelError
 from indexfuzz.devices.lockstep import FORMATS, LockstepDevice
 from indexfuzz.implementations import load
 from indexfuzz.lockstep import Lockstep, launch
@@ -120,7 +121,11 @@ def test_together_and_alone_give_the_same_bits(spec, launched, monkeypatch):
             if function is None:
                 continue
             launched.clear()
-            together = launch_in(step, call, function, device)
+            try:
+                together = launch_in(step, call, function, device)
+            except UnsupportedKernelError:
+                assert device.dot != "ieee"  # a matrix unit may lack a K; ieee has all of them
+                continue
             counted.update(name for name, _ in launched)
             with monkeypatch.context() as patched:
                 patched.setattr(launch, "MOST_PROGRAMS", 1)

@@ -1,5 +1,6 @@
 """Each feature of the language on its own, against numpy or torch."""
 
+import inspect
 from typing import NamedTuple
 
 import numpy as np
@@ -384,3 +385,47 @@ def test_map_elementwise_branches_lane_by_lane() -> None:
     with Lockstep():
         _map[(1,)](x, y, out)
     assert torch.equal(out, torch.where(x > y, 2 * x, torch.where(x == y, 0.0, y + 1)))
+
+
+@triton.jit
+def _cat(x, y, out, DIM: tl.constexpr):
+    i = tl.arange(0, 4)
+    at = i[:, None] * 4 + i[None, :]
+    both = tl.cat(tl.load(x + at, cache_modifier=".cg"), tl.load(y + at, eviction_policy="evict_last"), dim=DIM)
+    rows, columns = tl.arange(0, both.shape[0]), tl.arange(0, both.shape[1])
+    tl.store(out + rows[:, None] * both.shape[1] + columns[None, :], both)
+
+
+@pytest.mark.parametrize("dim", [0, 1])
+def test_cat_along_an_axis(dim: int) -> None:
+    if "dim" not in inspect.signature(tl.cat).parameters:
+        pytest.skip(f"tl.cat has no dim in Triton {triton.__version__}")
+    x, y = torch.randn(4, 4), torch.randn(4, 4)
+    out = torch.zeros(8, 4) if dim == 0 else torch.zeros(4, 8)
+    with Lockstep():
+        _cat[(1,)](x, y, out, dim)
+    assert torch.equal(out, torch.cat([x, y], dim))
+
+
+@triton.jit
+def _plus(a, b):
+    return a + b
+
+
+@triton.jit
+def _named_arguments(x, sums, running, largest, N: tl.constexpr, LIMIT: tl.constexpr):
+    i = tl.arange(0, min(N, LIMIT))
+    block = tl.load(x + i[:, None] * N + tl.arange(0, N)[None, :])
+    tl.store(sums + i, tl.reduce(input=block, axis=1, combine_fn=_plus))
+    tl.store(running + i[:, None] * N + tl.arange(0, N)[None, :], tl.cumsum(block, axis=1))
+    tl.store(largest + i, tl.max(block.abs(), axis=-1))
+
+
+def test_reductions_by_named_arguments_and_methods() -> None:
+    x = torch.randint(-9, 9, (4, 8)).float()
+    sums, running, largest = torch.zeros(4), torch.zeros(4, 8), torch.zeros(4)
+    with Lockstep():
+        _named_arguments[(1,)](x, sums, running, largest, 8, 4)
+    assert torch.equal(sums, x.sum(1))
+    assert torch.equal(running, x.cumsum(1))
+    assert torch.equal(largest, x.abs().amax(1))
