@@ -32,6 +32,7 @@ def ours(*names: str) -> tuple[str, ...]:
 
 RESERVED = {
     "hypothesis": ours("strategies", "profiles", "target", "campaign", "bench", "test_"),
+    "indexfuzz.isolation": ours("isolation", "under_test", "bench"),
     "indexfuzz.kernels": ours("kernels", "implementations"),
     "indexfuzz.lockstep": ours("lockstep", "devices", "simulated_dot", "bench"),
     "indexfuzz.strategies": ("indexfuzz.campaign", "indexfuzz.bench", "indexfuzz.test_"),

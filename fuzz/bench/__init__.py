@@ -2,6 +2,7 @@
 
 BENCHES = {
     "detection": ("indexfuzz.bench.detection", "how fast planted bugs are found, beside the tests of today"),
+    "isolation": ("indexfuzz.bench.isolation", "what isolation costs, and whether it holds against 200 deaths"),
     "lockstep": (
         "indexfuzz.bench.lockstep",
         "lockstep and Triton's interpreter side by side; on vLLM's kernels too where INDEXFUZZ_VLLM_WHEEL_0_33 is set",

@@ -30,6 +30,12 @@ class Child:
         self._connection: Connection | None = None
         self._worker: HeldWorker | None = None
 
+    @property
+    def worker(self) -> int | None:
+        """The id of the worker's process."""
+        worker = self._worker
+        return (worker.pid or None) if worker is not None and worker.status is None else None
+
     def facts(self) -> frames.Message:
         """What a worker says of itself when it is ready.
 

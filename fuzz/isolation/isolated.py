@@ -21,7 +21,7 @@ SECONDS = 120.0
 """How long a case may take unless the user says otherwise: long enough for a GPU's compilers and for a busy CPU."""
 
 MOST_RUNS = 4
-"""How often a case may kill a worker in ever different ways before that is taken for its doing."""
+"""How often a worker may die of a case in ever different ways, or before any stage, until that is taken seriously."""
 
 HASTY = 20
 """A hang that is known is believed after this share of the time that a case may take, or that many average cases."""
@@ -68,6 +68,11 @@ class Isolated:
             return to_facts(self._child.facts())
         except DiedError as error:
             raise SetupError(f"the implementation cannot be loaded: {error}") from None
+
+    @property
+    def worker(self) -> int | None:
+        """The process that runs cases now, if there is one."""
+        return self._child.worker
 
     def narrowed(self, case: Case) -> Case:
         """As few fields changed as it takes."""
@@ -130,7 +135,7 @@ class Isolated:
                 return answer
             last = deaths[-1]
             same = [death for death in deaths if death.signature == last.signature]
-            if once or len(same) > 1 or len(deaths) == MOST_RUNS:
+            if once or (last.stage and len(same) > 1) or len(deaths) == MOST_RUNS:
                 self._note(case, [death for death in deaths if death.signature != last.signature])
                 return last
 

@@ -1,0 +1,77 @@
+"""The case in flight survives the process that runs it, and nothing is left behind otherwise."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from indexfuzz import corpus
+from indexfuzz.case import Case
+from indexfuzz.journal import FOLDER, Journal, Journaled, left_behind
+from indexfuzz.subject import InProcess
+from indexfuzz.under_test import Setup
+
+CASE = Case().replace(batch={"pad_tokens": 1})
+COMMAND = Setup("module:my_kernels").command
+
+
+@pytest.fixture(autouse=True)
+def _in_a_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+
+def journal():
+    made = Journal(lambda file: COMMAND("replay", file))
+    made.open()
+    return made
+
+
+def test_a_dead_run_is_told_once_with_a_command_that_works(monkeypatch):
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "getpid", lambda: 999_999_999)  # of no process
+        journal().note(CASE)
+    (line,) = left_behind()
+    path = FOLDER / "died" / f"{CASE.id}.json"
+    assert line == (
+        f"case {CASE.id}: In flight when a run died. Again: indexfuzz replay {path} --impl module:my_kernels"
+    )
+    assert corpus.load(path).case == CASE
+    assert left_behind() == []
+    assert (FOLDER / ".gitignore").read_text() == "*\n"
+
+
+def test_every_case_is_noted_before_it_runs(reference_with, pytorch_device):
+    noted = []
+
+    def look(**_):
+        noted.append(corpus.load(FOLDER / "in-flight" / f"{os.getpid()}.json").case)
+
+    with journal() as kept:
+        subject = Journaled(InProcess(reference_with(rope=look), pytorch_device), kept)
+        subject.run(CASE)
+        subject.ask(CASE, "rope/crash/KeyError")
+        assert left_behind() == []
+    assert noted == [CASE, CASE]
+    assert not FOLDER.exists()
+
+
+@pytest.mark.parametrize(("error", "stays"), [(KeyboardInterrupt, False), (ZeroDivisionError, True)])
+def test_an_error_leaves_the_case_and_an_interrupt_does_not(error, stays):
+    def fail():
+        with journal() as kept:
+            kept.note(CASE)
+            raise error
+
+    with pytest.raises(error):
+        fail()
+    assert FOLDER.exists() == stays
+
+
+def test_what_is_damaged_is_dropped():
+    journal()
+    damaged = FOLDER / "in-flight" / "999999999.json"
+    damaged.write_text("{")
+    assert left_behind() == []
+    assert not damaged.exists()
+    Path("elsewhere").mkdir()
+    assert left_behind(Path("elsewhere")) == []
