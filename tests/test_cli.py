@@ -17,7 +17,8 @@ from indexfuzz.finding import Finding
 from indexfuzz.under_test import Setup
 
 TOY = ("--impl", "module:toy_gather", "--no-isolate")
-COMMANDS = ("run", "replay", "minimize", "repro", "show", "severity", "impls", "faults", "presets", "bench", "mutate")
+COMMANDS = ("run", "replay", "minimize", "repro", "show", "severity", "impls", "new-impl", "faults", "presets", "bench",
+            "mutate")  # fmt: skip
 SIGNATURE = "gather/code-mismatch/k_scale"
 TWO_KEYS = Case().replace(batch={"prefill": ({"length": 2, "new": 0},)})
 ONE_KEY = Case().replace(batch={"prefill": ({"length": 1, "new": 0},)})

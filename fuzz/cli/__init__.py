@@ -12,7 +12,7 @@ from typing import Annotated
 import typer
 
 from indexfuzz import __version__
-from indexfuzz.cli import cases, lists, mutate, replay, run, severity
+from indexfuzz.cli import cases, lists, mutate, new_impl, replay, run, severity
 from indexfuzz.cli.common import INTERNAL_ERROR, USAGE_ERROR, InputError
 from indexfuzz.corpus import CorpusError
 from indexfuzz.under_test import SetupError
@@ -28,7 +28,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 for command in (run.run, replay.replay, cases.minimize, cases.repro, cases.show, severity.severity,
-                lists.impls, lists.faults, lists.presets, lists.bench, mutate.mutate):  # fmt: skip
+                lists.impls, new_impl.new_impl, lists.faults, lists.presets, lists.bench, mutate.mutate):  # fmt: skip
     app.command()(command)
 
 

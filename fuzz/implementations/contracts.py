@@ -30,10 +30,13 @@ class Clauses:
 
     clauses: tuple[Clause, ...] = ()
 
+    def broken(self, stage: str, case: Case) -> list[str]:
+        """All clauses that a case breaks, with their places."""
+        return [str(clause) for clause in self.clauses if stage in clause.stages and not clause.holds(case)]
+
     def outside(self, stage: str, case: Case) -> str | None:
         """The first clause that a case breaks, with its place."""
-        broken = (str(clause) for clause in self.clauses if stage in clause.stages and not clause.holds(case))
-        return next(broken, None)
+        return next(iter(self.broken(stage, case)), None)
 
     def must_reject(self, stage: str, case: Case) -> bool:  # noqa: ARG002
         """Never: nobody promises to check."""
@@ -101,8 +104,12 @@ class Lifted:
         return self.contract.must_reject(stage, case)
 
     def broken(self, stage: str, case: Case) -> str:
-        """The clause that a case breaks although it runs; empty where it breaks none."""
-        return "" if self.must_reject(stage, case) else self.contract.outside(stage, case) or ""
+        """The clauses that a case breaks although it runs; empty where it breaks none."""
+        if self.must_reject(stage, case):
+            return ""
+        if isinstance(self.contract, Clauses):
+            return "; ".join(self.contract.broken(stage, case))
+        return self.contract.outside(stage, case) or ""
 
 
 def covers(contract: Contract, stage: str, case: Case) -> bool:
