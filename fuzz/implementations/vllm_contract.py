@@ -96,7 +96,16 @@ def _pages(project: Project, stages: tuple[str, ...]) -> tuple[Clause, ...]:
                project.place(OPS, "kv_cache_scale_ptr,")),
         Clause(stages, lambda case: case.cache.block_size > 1 or resolve(case.cache.layout, 1) == "normal",
                "pages of one token are NORMAL", project.place(OPS, 'if block_size == 1 else "SHUFFLE"')),
+        *_packing(project, stages),
     )  # fmt: skip
+
+
+def _packing(project: Project, stages: tuple[str, ...]) -> tuple[Clause, ...]:
+    """Releases without packed multi-layer pools, for which newer kernels widened their offsets."""
+    if "packed KV layout" in project.read(OPS):
+        return ()
+    return (Clause(stages, lambda case: not case.cache.page_pad, "pages lie behind one another: no pool is packed yet",
+                   project.place(OPS, "view(num_blocks, -1)")),)  # fmt: skip
 
 
 def _formats(project: Project) -> tuple[Clause, ...]:

@@ -405,6 +405,7 @@ class TestContract:
             ("k_quant_cache", {"cache": {"block_size": 16}}, "block_size is 1 or 64"),
             ("k_quant_cache", {"model": {"fp8": "e4m3fnuz"}}, "C++ ops"),
             ("gather", {"cache": FLAT}, "are SHUFFLE"),
+            ("k_quant_cache", {"cache": {"page_pad": 16}}, "no pool is packed yet"),
         ],
     )
     def test_outside_an_old_release(self, old, stage, parts, reason):
@@ -422,6 +423,11 @@ class TestContract:
     def test_fallbacks_read_what_the_writer_of_the_gpu_wrote(self, old_torch, fp8, layout, inside):
         step = case(model={"fp8": fp8}, cache={"block_size": 64, "layout": layout})
         assert (old_torch.contract.outside("paged_logits", step) is None) == inside
+
+    def test_pages_lie_apart_where_pools_are_packed(self, tree):
+        packed = NEW_OPS + "    # a packed KV layout\n"
+        contract = load(f"vllm:{tree.folder(NEW | {OPS: packed})}").contract
+        assert contract.outside("gather", case(cache={"page_pad": 16})) is None
 
     def test_a_top_k_that_nobody_calls_promises_nothing(self, old_torch, tree):
         assert "calls its top-k" in old_torch.contract.outside("topk", case())
