@@ -11,7 +11,6 @@ import random
 import signal
 import threading
 import time
-from collections import Counter
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from itertools import islice
@@ -55,7 +54,7 @@ class Injections:
     """What was done to the workers, and what came of it."""
 
     cases: int = 0
-    misdeeds: Counter[str] = field(default_factory=Counter)
+    misdeeds: dict[str, int] = field(default_factory=dict)
     kills: int = 0
     told_deaths: int = 0
     lost: list[str] = field(default_factory=list)
@@ -67,7 +66,7 @@ class Injections:
     @property
     def total(self) -> int:
         """Misdeeds and kills."""
-        return self.misdeeds.total() + self.kills
+        return sum(self.misdeeds.values()) + self.kills
 
 
 class Killer(threading.Thread):
@@ -122,14 +121,15 @@ def measure_injections(wanted: int = INJECTED) -> Injections:
             result.cases += 1
             outcome = subject.run(case, gather)
             found = _signatures(outcome)
-            result.misdeeds.update([expected] if expected else [])
+            if expected:
+                result.misdeeds[expected] = result.misdeeds.get(expected, 0) + 1
             if "gather" not in outcome.stages or (not expected and outcome != here.run(case, gather)):
                 result.lost.append(case.id)
             if found - {expected}:
                 result.wrongly_blamed.append(f"{case.id}: {', '.join(found - {expected})}")
             if expected and expected not in found:
                 result.not_blamed.append(f"{case.id}: {expected}")
-            if result.misdeeds.total() + killer.kills >= wanted:
+            if sum(result.misdeeds.values()) + killer.kills >= wanted:
                 break
         killer.stop()
         result.kills, result.told_deaths = killer.kills, len(subject.unrepeated)
