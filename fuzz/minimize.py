@@ -37,7 +37,7 @@ def minimise(
         small = smaller
         on_progress(small)
         smaller = search.next_smaller(small)
-    if "/hang/" in signature:  # believed in haste so far; now it gets all the time there is
+    if "/hang/" in signature:  # believed in haste so far; now it gets as long as any other case
         for last in (small, case):
             shown = _shown(subject.run(last), signature)
             if shown:

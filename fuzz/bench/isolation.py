@@ -32,8 +32,8 @@ INJECTED = 200
 SHARE_GUILTY = 3
 """Every so many cases misbehaves."""
 
-PAUSE = 5.0
-"""Seconds between two kills, at most; few beside the cases, as two alike of one case are taken for its doing."""
+PAUSE = 0.4
+"""Seconds between two kills, at most."""
 
 COMPARED = 120
 SIGNALS = (signal.SIGKILL, signal.SIGSEGV, signal.SIGTERM, signal.SIGABRT, signal.SIGBUS)
@@ -70,25 +70,34 @@ class Injections:
 
 
 class Killer(threading.Thread):
-    """Sends signals to whatever worker there is, at random moments."""
+    """Sends signals to whatever worker there is, at random moments.
+
+    At most one for each case: two of a kind would be taken for its doing, as nobody could tell them from that.
+    """
 
     def __init__(self, subject: Isolated, seed: int) -> None:
         super().__init__(daemon=True)
         self._subject = subject
         self._random = random.Random(seed)  # noqa: S311 - decides no case
         self._over = threading.Event()
+        self._armed = False
         self.kills = 0
 
     def run(self) -> None:
         """Kill until told to stop."""
         while not self._over.wait(self._random.uniform(0, PAUSE)):
             victim = self._subject.worker
-            if victim:
+            if victim and self._armed:
+                self._armed = False
                 try:
                     os.kill(victim, self._random.choice(SIGNALS))
                 except ProcessLookupError:
                     continue
                 self.kills += 1
+
+    def next_case(self) -> None:
+        """Another case begins."""
+        self._armed = True
 
     def stop(self) -> None:
         """Wait for the last kill."""
@@ -114,11 +123,12 @@ def measure_injections(wanted: int = INJECTED) -> Injections:
     here = InProcess(implementation, open_device("lockstep"))
     result, started = Injections(), time.monotonic()
     gather = frozenset({"gather"})
-    with Isolated(Setup("module:indexfuzz.bench.hostile"), seconds=6, memory=2 << 30) as subject:
+    with Isolated(Setup("module:indexfuzz.bench.hostile"), seconds=3, memory=2 << 30) as subject:
         killer = Killer(subject, SEED)
         killer.start()
         for case, expected in _cases(here.facts.formats):
             result.cases += 1
+            killer.next_case()
             outcome = subject.run(case, gather)
             found = _signatures(outcome)
             if expected:
