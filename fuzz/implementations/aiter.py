@@ -172,7 +172,7 @@ def contract(project: Project) -> Clauses:
                "context_lens is one length per request",
                project.place(_PAGED_KERNEL_FILE, "context_len_ptr + pid_batch")),
         Clause(("paged_logits",), lambda case: not case.memory.table_pad, "the block table is dense", kernel),
-        *as_callers_do(_PAGED_FILE),
+        *as_callers_do(project.place(_PAGED_FILE, "def deepgemm_fp8_paged_mqa_logits(")),
     ))  # fmt: skip
 
 

@@ -44,7 +44,7 @@ def cache_contract(project: Project) -> Clauses:
                project.place(_CALLER, "seq_len_sum = torch.sum(")),
         Clause(("gather",), lambda case: not case.memory.table_pad, "the page table is dense",
                project.place(CACHE_FILE, "page_indices_base = batch_id * page_indice_batch_offset")),
-        *as_callers_do(_CALLER),
+        *as_callers_do(project.place(_CALLER, "def _get_topk_ragged(")),
     ))  # fmt: skip
 
 
@@ -83,7 +83,7 @@ def kpool_contract(project: Project) -> Clauses:
                project.place(*launcher, "assert buf.is_contiguous()")),
         Clause(stage, lambda case: not case.batch.gather_pad, "exactly seq_len keys are gathered",
                project.place(_KPOOL_CALLER, "seq_len=total_k_rows")),
-        *as_callers_do(_KPOOL_CALLER),
+        *as_callers_do(project.place(_KPOOL_CALLER, "gather_index_k_scale_prefix_into(")),
     ))  # fmt: skip
 
 

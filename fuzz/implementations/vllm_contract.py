@@ -56,7 +56,7 @@ def kernels_contract(project: Project) -> Clauses:
                project.place(OPS, "def _indexer_k_is_c4a_block_flat(")),
         Clause(("paged_logits",), lambda case: case.model.num_heads in _TILED_HEADS,
                "num_heads is a power of two that fills a tile of tl.dot", triton_logits),
-        *as_callers_do(OPS),
+        *as_callers_do(project.place(OPS, "def rocm_aiter_sparse_attn_indexer(")),
     ))  # fmt: skip
 
 
@@ -70,7 +70,7 @@ def torch_contract(project: Project) -> Clauses:
                "so on gfx942 (e4m3fnuz), else SHUFFLE", project.place(OPS, "if not skip_k_cache_insert:")),
         Clause(("topk",), lambda _: calls_topk, "the release calls its top-k in PyTorch",
                project.place(OPS, "def _topk_indices_torch(")),
-        *as_callers_do(OPS),
+        *as_callers_do(project.place(OPS, "def rocm_aiter_sparse_attn_indexer(")),
     ))  # fmt: skip
 
 
