@@ -95,7 +95,9 @@ def compare(case: Case, implementation: Implementation, whole: Whole, device: De
             selected = whole(step)
         except (*device.unsupported, *device.broken):
             raise
-        except Exception as error:  # noqa: BLE001 - whatever it raises is a finding about it
+        except Exception as error:
+            if device.lacks_memory(error):
+                raise
             words = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
             return Finding("topk", KIND, "selected", f"the whole indexer raised {words}", location=location_of(error))
         for trespass in session.trespasses():

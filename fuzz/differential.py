@@ -91,7 +91,9 @@ def _launch(stage: Stage, step: Step, call: Call, function: StageFunction, devic
         raise
     except device.unsupported as error:
         raise UnsupportedKernelError(f"{stage.name} on {device.name}: {error}") from error
-    except Exception as error:  # noqa: BLE001 - whatever a kernel raises is a finding about it
+    except Exception as error:
+        if device.lacks_memory(error):
+            raise
         if not expected.includes(error):
             findings.append(_raised(stage, error))
     return got, findings + _noticed(stage, step, call, session)

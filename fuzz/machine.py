@@ -221,7 +221,9 @@ class PagedCache:
                 raise UnsupportedKernelError(f"{stage.name} on {self._device.name}: {error}") from error
             except MalformedResultError as error:
                 found.append(Finding(stage.name, "shape", "", str(error)))
-            except Exception as error:  # noqa: BLE001 - whatever a kernel raises is a finding about it
+            except Exception as error:
+                if self._device.lacks_memory(error):
+                    raise
                 name = type(error).__name__
                 found.append(Finding(stage.name, "crash", name, f"{name}: {error}", location=location_of(error)))
             noticed = session.trespasses()

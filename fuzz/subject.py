@@ -100,9 +100,10 @@ class InProcess:
         """Tell what the device cannot do, memory for the case's own tensors included, from what a kernel does wrong."""
         try:
             yield
-        except self.device.unsupported as error:
-            message = (str(error).splitlines() or [""])[0]
-            raise UnsupportedKernelError(f"{self.device.name}: {type(error).__name__}: {message}") from error
+        except Exception as error:
+            if not self.device.lacks_memory(error):
+                raise
+            raise UnsupportedKernelError(f"{self.device.name}: not enough memory for the case") from error
 
 
 def _replaced(implementation: Implementation) -> tuple[str, ...]:

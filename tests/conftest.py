@@ -30,6 +30,9 @@ class PyTorchDevice:
     unsupported: tuple[type[Exception], ...] = ()
     broken: tuple[type[Exception], ...] = ()
 
+    def lacks_memory(self, error: Exception) -> bool:
+        return False
+
     @contextmanager
     def session(self) -> Iterator[Session]:
         yield PlainSession(self.terms)

@@ -7,7 +7,6 @@ import torch
 import triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
-from triton.runtime.jit import JITFunction
 
 from indexfuzz.devices import assembly, cuda
 from indexfuzz.devices.assembly import Compiled, arithmetic, read, unit
@@ -131,20 +130,19 @@ def test_kernels_that_triton_did_not_compile_may_use_any_unit_of_the_gpu():
     assert free.arithmetic.dot == replace(DOT_UNITS["sm90-qgmma"], in_order=False)
 
 
-def test_a_gpu_without_room_for_a_kernel_is_out_of_memory(monkeypatch):
-    def run(message):
-        def fail(*_, **__):
-            raise RuntimeError(message)
-
-        monkeypatch.setattr(JITFunction, "run", fail)
-        with cuda.noting_kernels():
-            _q_quant_kernel[(1,)]()
-
-    with pytest.raises(torch.OutOfMemoryError):
-        run("Triton Error [CUDA]: out of memory")
-    with pytest.raises(RuntimeError, match="illegal") as error:
-        run("Triton Error [CUDA]: an illegal memory access was encountered")
-    assert not isinstance(error.value, torch.OutOfMemoryError)
+@pytest.mark.parametrize(
+    ("error", "lacks"),
+    [
+        (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 6.00 GiB."), True),
+        (RuntimeError("Triton Error [CUDA]: out of memory"), True),
+        (RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"), True),
+        (RuntimeError("Triton Error [CUDA]: an illegal memory access was encountered"), False),
+        (MemoryError(), False),
+    ],
+)
+def test_a_gpu_without_room_is_told_from_a_kernel_that_fails(error, lacks, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    assert cuda.CudaDevice().lacks_memory(error) is lacks
 
 
 @pytest.mark.gpu

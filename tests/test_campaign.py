@@ -132,12 +132,16 @@ def test_a_bug_in_other_values_is_found(reference_with, pytorch_device):
 
 def test_a_device_without_the_memory_for_a_case_says_nothing_about_a_kernel(reference_with, pytorch_device):
     class Full(ManyValues):
-        unsupported = (MemoryError,)
         values_per_shape = 1
 
-        def session(self):
-            raise MemoryError("tried to allocate 9 GiB\nof 8")
+        def lacks_memory(self, error):
+            return "out of memory" in str(error)
 
-    summary = run(Settings(InProcess(reference_with(), Full(pytorch_device)), seconds=0.5, seed=5))
-    assert not summary.findings
-    assert set(summary.unsupported) == {"pytorch: MemoryError: tried to allocate 9 GiB"}
+    def full(**_):
+        raise RuntimeError("out of memory: tried to allocate 9 GiB")
+
+    for device, signatures in ((Full(pytorch_device), []), (pytorch_device, ["q_quant/crash/RuntimeError"])):
+        subject = InProcess(reference_with(q_quant=full), device)
+        summary = run(Settings(subject, seconds=0.5, seed=5, minimise_seconds=0.1))
+        assert [found.finding.signature for found in summary.findings] == signatures
+        assert set(summary.unsupported) == (set() if signatures else {"pytorch: not enough memory for the case"})

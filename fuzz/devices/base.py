@@ -83,6 +83,9 @@ class Device(Protocol):
     def broken(self) -> tuple[type[Exception], ...]:
         """What the device raises when it is wrong itself; says nothing about a kernel, and is never caught."""
 
+    def lacks_memory(self, error: Exception) -> bool:
+        """Whether an error says that the device has no room for a case, which is no fault of a kernel."""
+
     def session(self) -> AbstractContextManager[Session]:
         """Open the device for one stage; kernels launched inside run on it."""
 

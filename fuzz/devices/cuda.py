@@ -37,8 +37,8 @@ def _in_any_order(known: Arithmetic) -> Arithmetic:
     return replace(known, dot=replace(known.dot, in_order=False))
 
 
-OUT_OF_MEMORY = "[CUDA]: out of memory"
-"""In what Triton raises, as a plain RuntimeError, where there is no room for a kernel; no fault of the kernel."""
+NO_ROOM = ("CUDA out of memory", "[CUDA]: out of memory", "CUDA error: out of memory", "CUBLAS_STATUS_ALLOC_FAILED")
+"""In what PyTorch, Triton and libraries raise, as various types, where there is no room on the GPU."""
 
 
 @lru_cache(maxsize=4096)
@@ -55,20 +55,12 @@ def _envelope() -> assembly.Compiled:
 
 @contextmanager
 def noting_kernels() -> Iterator[list[assembly.Compiled]]:
-    """The kernels that Triton launches on the GPU inside, in order, once for each launch.
-
-    A launch raises torch.OutOfMemoryError where the GPU has no room for the kernel.
-    """
+    """The kernels that Triton launches on the GPU inside, in order, once for each launch."""
     launched: list[assembly.Compiled] = []
     plain = JITFunction.run
 
     def run(self: Any, *args: Any, **kwargs: Any) -> Any:
-        try:
-            compiled = plain(self, *args, **kwargs)
-        except RuntimeError as error:
-            if OUT_OF_MEMORY in str(error):
-                raise torch.OutOfMemoryError(str(error)) from error
-            raise
+        compiled = plain(self, *args, **kwargs)
         if compiled is not None:
             launched.append(_read(compiled.hash, compiled.asm["ptx"]))
         return compiled
@@ -88,12 +80,16 @@ class CudaDevice:
     torch_device: str = "cuda"
     formats: tuple[str, ...] = ("e4m3fn",)
     values_per_shape: int = 32
-    unsupported: tuple[type[Exception], ...] = (torch.OutOfMemoryError,)
+    unsupported: tuple[type[Exception], ...] = ()
     broken: tuple[type[Exception], ...] = ()
 
     def __post_init__(self) -> None:
         if not torch.cuda.is_available():
             raise DeviceError("device cuda: PyTorch sees no CUDA GPU here; use --device lockstep")
+
+    def lacks_memory(self, error: Exception) -> bool:
+        """By the words that PyTorch, Triton and cuBLAS have for it."""
+        return any(words in str(error) for words in NO_ROOM)
 
     @contextmanager
     def session(self) -> Iterator[Session]:

@@ -27,6 +27,10 @@ class InterpreterDevice:
         if not triton.knobs.runtime.interpret:
             raise DeviceError("device interpreter: set TRITON_INTERPRET=1 before Python starts")
 
+    def lacks_memory(self, error: Exception) -> bool:  # noqa: ARG002
+        """Never: what takes all memory of a CPU is a finding about the kernel."""
+        return False
+
     @contextmanager
     def session(self) -> Iterator[Session]:
         """Kernels were made for the interpreter when they were imported."""

@@ -66,6 +66,10 @@ class LockstepDevice:
         """FP8 formats that the matrix unit multiplies."""
         return FORMATS[self.dot]
 
+    def lacks_memory(self, error: Exception) -> bool:  # noqa: ARG002
+        """Never: what takes all memory of a CPU is a finding about the kernel."""
+        return False
+
     @contextmanager
     def session(self) -> Iterator[Session]:
         """Route kernel launches to the CPU executor."""

@@ -33,6 +33,9 @@ _COMPUTE_UNITS = 16
 """Of the stand-in GPU: the paged kernel splits every row over so many programs that they fill it."""
 _CHUNK_K = 256
 """Default of the paged wrapper: keys that a program scores at a time."""
+_SMALLEST_K = 32
+"""Of a tl.dot of FP8 operands, where a GPU has an instruction for it."""
+
 _HEADS = frozenset({16, 32, 64, 128})
 
 
@@ -154,12 +157,12 @@ def contract(project: Project) -> Clauses:
         Clause(("prefill_logits",), lambda case: case.model.num_heads in _HEADS,
                "num_heads is a power of two that fills a tile of tl.dot",
                project.place(_PREFILL_FILE, "assert num_heads")),
-        Clause(("prefill_logits",), _is_power_of_two, "head_dim is a power of two",
+        Clause(("prefill_logits",), _fills_a_tile, "head_dim is a power of two that fills a tile of tl.dot",
                project.place(_PREFILL_FILE, "assert head_size")),
         Clause(("paged_logits",), lambda case: case.model.num_heads in _HEADS,
                "num_heads is a power of two that fills a tile of tl.dot",
                project.place(_PAGED_KERNEL_FILE, "tl.arange(0, ChunkQ)")),
-        Clause(("paged_logits",), _is_power_of_two, "head_dim is a power of two",
+        Clause(("paged_logits",), _fills_a_tile, "head_dim is a power of two that fills a tile of tl.dot",
                project.place(_PAGED_KERNEL_FILE, "tl.arange(0, HiddenDim)")),
         Clause(("paged_logits",), lambda case: case.model.quant_group == case.model.head_dim, "every key has one scale",
                project.place(_PAGED_FILE, "assert packed_dim == hidden_dim + 4")),
@@ -176,5 +179,5 @@ def contract(project: Project) -> Clauses:
     ))  # fmt: skip
 
 
-def _is_power_of_two(case: Case) -> bool:
-    return case.model.head_dim & (case.model.head_dim - 1) == 0
+def _fills_a_tile(case: Case) -> bool:
+    return case.model.head_dim >= _SMALLEST_K and case.model.head_dim & (case.model.head_dim - 1) == 0

@@ -94,7 +94,9 @@ class Trial:
             raise
         except self._device.broken:
             raise
-        except Exception as error:  # noqa: BLE001 - that the twin alone fails is a finding
+        except Exception as error:
+            if self._device.lacks_memory(error):
+                raise
             if twin.stage:
                 return  # about another stage, on which it is reported
             words = f"{relation.change}: {type(error).__name__}: {error}".splitlines()[0]
