@@ -123,7 +123,7 @@ def measure_injections(wanted: int = INJECTED) -> Injections:
     here = InProcess(implementation, open_device("lockstep"))
     result, started = Injections(), time.monotonic()
     gather = frozenset({"gather"})
-    with Isolated(Setup("module:indexfuzz.bench.hostile"), seconds=3, memory=2 << 30) as subject:
+    with Isolated(Setup("module:indexfuzz.bench.hostile"), seconds=9, memory=1 << 30) as subject:
         killer = Killer(subject, SEED)
         killer.start()
         for case, expected in _cases(here.facts.formats):
