@@ -63,6 +63,11 @@ class Child:
                 raise DiedError(death)
         return checked(message)
 
+    def renew(self) -> None:
+        """Let the next question go to a new worker."""
+        with self._no_half_answers():
+            self._discard()
+
     def close(self) -> None:
         """End the child and its worker."""
         connection, self._connection = self._connection, None

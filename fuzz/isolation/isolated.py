@@ -107,6 +107,11 @@ class Isolated:
         return Outcome(case, [answer.finding()], [answer.stage])
 
     @property
+    def _is_on_gpu(self) -> bool:
+        """Whether kernels run beside the process that launches them, on memory that nobody guards."""
+        return self.facts.device.startswith("cuda")
+
+    @property
     def _patience(self) -> float:
         """Seconds that a case may take: all of them until there has been a hang, less since."""
         return min(self._seconds, max(self._seconds / 6, 10 * max(self._answered, default=0.0))) if self._hangs \
@@ -119,8 +124,13 @@ class Isolated:
         return min(self._patience, max(self._seconds / HASTY, HASTY * average))
 
     def _answer(self, case: Case, question: dict[str, Any], seconds: float, *, once: bool = False) -> Any:
-        """The answer, or the death that the case is to blame for."""
+        """The answer, or the death that the case is to blame for.
+
+        Where a GPU's kernels may have overwritten what IndexFuzz works with, an error of its own counts once it has
+        happened twice.
+        """
         deaths: list[Death] = []
+        own_errors: list[ChildError] = []
         asked = question | {"case": case.model_dump(mode="json")}
         while True:
             started = time.monotonic()
@@ -128,8 +138,15 @@ class Isolated:
                 answer = self._child.answer(asked, seconds)
             except DiedError as error:
                 deaths.append(error.death)
+            except ChildError as error:
+                if own_errors or not self._is_on_gpu:
+                    raise
+                own_errors.append(error)
+                self._child.renew()
+                continue
             else:
                 self._note(case, deaths)
+                self.unrepeated += [f"case {case.id}: IndexFuzz itself failed ({error})" for error in own_errors]
                 if question["do"] != "narrow":
                     self._answered.append(time.monotonic() - started)
                 return answer
@@ -146,7 +163,6 @@ class Isolated:
         """Raise unless the stage is to blame for a death: before it had run, or long after, it was IndexFuzz itself."""
         if not death.stage or death.how == "lost":
             raise ChildError(f"case {case.id}: {death.story}")
-        waits_for_gpu = self.facts.device.startswith("cuda")
-        if death.how in ("timeout", "memory") and not death.running and not waits_for_gpu:
+        if death.how in ("timeout", "memory") and not death.running and not self._is_on_gpu:
             raise UnsupportedKernelError(f"case {case.id} is too much for IndexFuzz itself: {death.story}")
         self._hangs |= death.kind == "hang"

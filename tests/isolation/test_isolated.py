@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -196,3 +197,28 @@ def test_no_orphans_when_the_parent_ends():
         parent.stdout.close()
     while any(map(is_running, pids)):
         time.sleep(0.01)
+
+
+@pytest.mark.parametrize("device", ["cuda", "lockstep"])
+@pytest.mark.parametrize("failures", [1, 2])
+def test_on_a_gpu_an_error_of_indexfuzz_itself_counts_once_it_has_happened_twice(
+    hostile, monkeypatch, failures, device
+):
+    ask, errors = hostile._child.answer, [ChildError("IndexError: overwritten")] * failures
+
+    def answer(question, seconds):
+        if question["do"] == "run" and errors:
+            raise errors.pop()
+        return ask(question, seconds)
+
+    monkeypatch.setattr(hostile._child, "answer", answer)
+    monkeypatch.setattr(hostile, "unrepeated", [])
+    monkeypatch.setitem(vars(hostile), "facts", replace(hostile.facts, device=device))
+    if failures == 1 and device == "cuda":
+        before = hostile.worker
+        assert not hostile.run(HARMLESS).findings
+        assert hostile.worker != before
+        assert hostile.unrepeated == [f"case {HARMLESS.id}: IndexFuzz itself failed (IndexError: overwritten)"]
+    else:
+        with pytest.raises(ChildError, match="overwritten"):
+            hostile.run(HARMLESS)
