@@ -15,6 +15,13 @@ Reduction = Callable[[Case], Iterator[Case]]
 
 SIMPLE_REGIMES: tuple[Regime, ...] = ("zeros", "exact", "normal")
 DEFAULT = Case()
+SIZES = {
+    "memory": (), "rope": (), "cache": ("block_size", "layout"),
+    "batch": ("decode", "prefill", "next_n", "lens", "max_model_len"),
+}  # fmt: skip
+"""Parts of a case, and what of them other reductions make smaller."""
+
+RESEEDS = 6
 SPARSE = 256
 """Elements up to which a tensor is spelled out to be thinned, element by element."""
 
@@ -56,6 +63,14 @@ def drop_requests(case: Case) -> Iterator[Case]:
         yield from _with_either_pool(case, batch={"decode": decode})
     for prefill in _without_runs([p.model_dump() for p in case.batch.prefill]):
         yield from _with_either_pool(case, batch={"prefill": prefill})
+
+
+def fewer_rows(case: Case) -> Iterator[Case]:
+    """Fewer rows for each decode request. Ragged lengths are drawn anew then, so a few seeds are tried."""
+    for next_n in range(1, case.batch.next_n):
+        for lens in dict.fromkeys(("1d", "2d", case.batch.lens)):
+            for seed in (case.values.seed, *(range(RESEEDS) if lens == "ragged" else ())):
+                yield from _try(case, batch={"next_n": next_n, "lens": lens}, values={"seed": seed})
 
 
 def _smaller(value: int, least: int) -> Iterator[int]:
@@ -135,9 +150,11 @@ def use_defaults(case: Case) -> Iterator[Case]:
 
 
 def use_default_parts(case: Case) -> Iterator[Case]:
-    """Everything about memory, RoPE or values back to the plain at once, which saves trying field by field."""
-    for part in ("memory", "rope"):
-        yield from _try(case, **{part: dict(getattr(DEFAULT, part))})
+    """All that a part holds besides sizes back to the plain at once, which saves trying field by field."""
+    for part, sizes in SIZES.items():
+        plain = {name: value for name, value in getattr(DEFAULT, part) if name not in sizes}
+        yield from _try(case, **{part: plain})
+    yield from _try(case, batch={"max_model_len": max(case.batch.decode, default=1)})
     simplest = min(_rank(getattr(case.values, name)) for name in TENSORS)
     for regime in SIMPLE_REGIMES[: simplest + 1]:
         yield from _try(case, values=dict.fromkeys(TENSORS, regime) | {"set": {}})
@@ -180,6 +197,6 @@ def thin_overrides(case: Case) -> Iterator[Case]:
 
 
 REDUCTIONS: tuple[Reduction, ...] = (
-    drop_requests, use_default_parts, shrink_model, shorten_requests, shrink_numbers, use_defaults, simplify_values,
-    spell_out, thin_overrides,
+    drop_requests, fewer_rows, use_default_parts, shrink_model, shorten_requests, shrink_numbers, use_defaults,
+    simplify_values, spell_out, thin_overrides,
 )  # fmt: skip
