@@ -76,14 +76,18 @@ def grown(case: Case, stage: str) -> Case:
     raise SeverityError("its cache is too far-flung to hold enough keys for a choice")
 
 
-def recall(case: Case, implementation: Implementation, device: Device) -> Recall:
+def recall(
+    case: Case, implementation: Implementation, device: Device, only: frozenset[str] = frozenset()
+) -> Recall:
     """Run the whole indexer on a grown case and compare its selections with the reference's.
+
+    `only` names the stages to take from the implementation, all that promise to handle the case when empty.
 
     Raises SeverityError when no row has more keys than it may select.
     """
     right = _select(case, {}, device)
     try:
-        got = _select(case, _within(case, implementation), device)
+        got = _select(case, _within(case, implementation, only), device)
         failed = ""
     except Exception as error:  # noqa: BLE001 - whatever a kernel raises, there is no selection
         got, failed = {}, f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"
@@ -99,12 +103,12 @@ def recall(case: Case, implementation: Implementation, device: Device) -> Recall
     return Recall(case, float(share.mean()), float(share.min()), float(torch.cat(blind).mean()), len(share), failed)
 
 
-def _within(case: Case, implementation: Implementation) -> Mapping[str, Callable[..., Any]]:
-    """The stages that promise to handle the case."""
+def _within(case: Case, implementation: Implementation, only: frozenset[str]) -> Mapping[str, Callable[..., Any]]:
+    """The stages that promise to handle the case, or those of them that are named."""
     return {
         name: function
         for name, function in implementation.stages.items()
-        if implementation.contract.outside(name, case) is None
+        if (not only or name in only) and implementation.contract.outside(name, case) is None
     }
 
 

@@ -54,6 +54,23 @@ def test_a_bug_that_scrambles_keys_costs_recall(reference_with, pytorch_device):
     assert found.worst <= found.mean < 0.6
 
 
+def test_each_of_two_bugs_can_be_asked_about_alone(reference_with, pytorch_device):
+    def unrotated(*, q, k, **_):
+        return q, k
+
+    def other_keys(*, k_fp8, **rest):
+        gather.gather(k_fp8=k_fp8, **rest)
+        k_fp8.copy_(k_fp8.flip(0))
+
+    faulty, case = reference_with(rope=unrotated, gather=other_keys), small(ONE_KEY, "gather")
+    whole, rope, keys = (
+        recall(case, faulty, pytorch_device, only).mean for only in map(frozenset, ((), ("rope",), ("gather",)))
+    )
+    assert len({whole, rope, keys}) == 3
+    assert keys == recall(case, reference_with(gather=other_keys), pytorch_device).mean
+    assert recall(case, faulty, pytorch_device, frozenset({"topk"})).mean == 1.0
+
+
 def test_a_step_that_fails_selects_nothing(reference_with, pytorch_device):
     def fails(**_):
         raise RuntimeError("no such page\nat all")
@@ -75,3 +92,18 @@ def test_the_command(tmp_path, capsys, monkeypatch):
     found = json.loads(capsys.readouterr().out)
     assert found["blind"] < found["mean"] < 0.9
     assert found["rows"] == sum(row >= 64 for row in range(515))
+
+
+def test_the_command_takes_single_stages(tmp_path, capsys, monkeypatch):
+    file = save(Entry(case=DECODE, finding=Record.of(Finding("rope", "bound-exceeded", "q", "not rotated"))), tmp_path)
+    command = ["indexfuzz", "severity", str(file), "--fault", "rope-result-discarded", "--stage"]
+    monkeypatch.setattr(sys, "argv", [*command, "topk"])
+    with pytest.raises(SystemExit, match="0"):
+        cli.main()
+    shown = capsys.readouterr().out
+    assert "top-k recall 1.000" in shown
+    assert "topk alone" in shown
+    monkeypatch.setattr(sys, "argv", [*command, "tokp"])
+    with pytest.raises(SystemExit, match="2"):
+        cli.main()
+    assert "no 'tokp'" in capsys.readouterr().err

@@ -3,7 +3,7 @@
 import os
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -70,6 +70,18 @@ Timeout = Annotated[
 ]  # fmt: skip
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for scripts instead of text.")]
 CaseFile = Annotated[str, typer.Argument(metavar="FILE", help="A corpus file, or the id of a case in the corpus.")]
+
+
+def each_known(option: str, words: list[str], choices: Iterable[str]) -> list[str]:
+    """The words of a repeated option, which may also be separated by commas.
+
+    Raises InputError for one that is no choice.
+    """
+    given = [word for text in words for word in text.split(",") if word]
+    for word in given:
+        if word not in choices:
+            raise InputError(f"{option}: no {word!r}; choose from {', '.join(sorted(choices))}")
+    return given
 
 
 def default_corpus() -> Path:

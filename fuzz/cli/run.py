@@ -2,7 +2,7 @@
 
 import json
 import secrets
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
@@ -28,6 +28,7 @@ from indexfuzz.cli.common import (
     Timeout,
     console,
     default_corpus,
+    each_known,
     interrupted_by_sigterm,
     under_test,
 )
@@ -111,14 +112,14 @@ def run(
     """
     if seconds is not None and cases is not None:
         raise InputError("--seconds and --cases exclude each other; give one of them")
-    only = _each_known("--stage", stage, STAGES)
-    regimes = _each_known("--values", values, get_args(Regime))
+    only = each_known("--stage", stage, STAGES)
+    regimes = each_known("--values", values, get_args(Regime))
     try:
         worker = parse_shard(shard)
     except ValueError as error:
         raise InputError(f"--shard: {error}") from None
     if preset is not None:
-        _each_known("--preset", [preset], PRESETS)
+        each_known("--preset", [preset], PRESETS)
     if coverage_listing is not None and not coverage:
         raise InputError("--coverage-listing needs --coverage")
     setup = Setup(impl, device, tuple(faults), beyond_contract, isolate, python, timeout)
@@ -177,15 +178,3 @@ def _journaled(settings: "Settings", setup: Setup, progress: "Progress") -> "Ite
         return
     with journal:
         yield replace(settings, subject=Journaled(settings.subject, journal))
-
-
-def _each_known(option: str, words: list[str], choices: Iterable[str]) -> list[str]:
-    """The words of a repeated option, which may also be separated by commas.
-
-    Raises InputError for one that is no choice.
-    """
-    given = [word for text in words for word in text.split(",") if word]
-    for word in given:
-        if word not in choices:
-            raise InputError(f"{option}: no {word!r}; choose from {', '.join(sorted(choices))}")
-    return given

@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import asdict
+from typing import Annotated
 
 import typer
 
@@ -14,11 +15,12 @@ from indexfuzz.cli.common import (
     Impl,
     InputError,
     console,
+    each_known,
     find_one,
     in_this_process,
     with_finding,
 )
-from indexfuzz.corpus import stage_of
+from indexfuzz.corpus import STAGES, stage_of
 from indexfuzz.under_test import DEFAULT_DEVICE, DEFAULT_IMPLEMENTATION, Setup
 
 
@@ -26,6 +28,12 @@ def severity(
     file: CaseFile,
     *,
     faults: Faults,
+    stage: Annotated[
+        list[str],
+        typer.Option(metavar="NAME", default_factory=list, show_default="all that the implementation has",
+                     help="Take only this stage from the implementation; repeat for several. With more than one bug in "
+                          "it, this tells what each costs."),
+    ],
     impl: Impl = DEFAULT_IMPLEMENTATION,
     device: DeviceName = DEFAULT_DEVICE,
     corpus: Corpus = None,
@@ -39,13 +47,13 @@ def severity(
     Example: `indexfuzz severity corpus/gather/0123456789abcdef.json --impl vllm:vllm-0.22.0.whl`
     """
     path, entry = find_one(file, corpus)
-    stage = stage_of(with_finding(path, entry))
+    blamed, only = stage_of(with_finding(path, entry)), each_known("--stage", stage, STAGES)
     target = in_this_process(Setup(impl, device, tuple(faults)))
     from indexfuzz.severity import SeverityError, grown, recall  # noqa: PLC0415 - imports torch
 
     try:
-        case = grown(entry.case, stage)
-        found = recall(case, target.subject.implementation, target.subject.device)
+        case = grown(entry.case, blamed)
+        found = recall(case, target.subject.implementation, target.subject.device, frozenset(only))
     except SeverityError as error:
         raise InputError(f"{path}: {error}") from error
     if as_json:
@@ -56,9 +64,10 @@ def severity(
     worst, blind = f"{found.worst:.3f} in the worst row", f"blind choice gives {found.blind:.3f}"
     out.print(f"top-k recall {found.mean:.3f}, {worst}; {blind}")
     keys = ", ".join(map(str, case.lengths))
+    taken = f", {', '.join(only)} alone" if only else ""
     out.print(
         f"  {found.rows} rows, the best {case.model.index_topk} of up to {keys} keys, {case.model.num_heads} heads of "
-        f"{case.model.head_dim}, block_size {case.cache.block_size}, on {target.subject.facts.name}"
+        f"{case.model.head_dim}, block_size {case.cache.block_size}, on {target.subject.facts.name}{taken}"
     )
     if found.failed:
         out.print(f"  nothing is selected: the step raises {found.failed}")
