@@ -100,7 +100,7 @@ def test_reading_slots_that_nobody_owns_is_found(reference_with, pytorch_device)
 def test_nothing_is_left_behind(reference_with, pytorch_device, monkeypatch):
     steps = []
     made = Step.output
-    monkeypatch.setattr(Step, "output", lambda self, *a: (steps.append(self), made(self, *a))[1])
+    monkeypatch.setattr(Step, "output", lambda self, *a, **k: (steps.append(self), made(self, *a, **k))[1])
     run(CASE, reference_with(), pytorch_device)
     assert all(buffer.first_change(payload_may_change=False) is None for s in steps for buffer in s.buffers.values())
 
