@@ -35,11 +35,12 @@ def value_offsets(layout: str, block_size: int, head_dim: int, device: torch.dev
     ``layout`` is "normal" (t*D + d) or "shuffle" (16x16 tiles). ValueError where it is neither, or where SHUFFLE is not
     defined: block_size and head_dim must be multiples of 16.
     """
-    _check_layout(layout, block_size, head_dim)
+    check_defined(layout, block_size, head_dim)
     return (_normal if layout == "normal" else _shuffle)(block_size, head_dim, device)
 
 
-def _check_layout(layout: str, block_size: int, head_dim: int) -> None:
+def check_defined(layout: str, block_size: int, head_dim: int) -> None:
+    """ValueError where ``layout`` is neither "normal" nor "shuffle", or SHUFFLE is not defined for such pages."""
     if layout not in ("normal", "shuffle"):
         raise ValueError(f'offsets exist for "normal" and "shuffle", not for "{layout}"')
     if layout == "shuffle" and (block_size % TILE or head_dim % TILE):
@@ -160,7 +161,7 @@ def _rows(cache: Tensor, slots: Tensor, layout: str) -> tuple[Tensor, Tensor, Te
     """
     num_blocks, block_size, token_bytes = cache.shape
     head_dim = token_bytes - SCALE_BYTES
-    _check_layout(layout, block_size, head_dim)
+    check_defined(layout, block_size, head_dim)
     tile, chunk = (TILE, TILE) if layout == "shuffle" else (block_size, head_dim)
     stride, start = cache.stride(0), flat_bytes(cache).storage_offset()
     value_rows = cache.as_strided(

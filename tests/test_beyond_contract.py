@@ -90,11 +90,12 @@ class TestFindings:
         monkeypatch.setenv("TOY", "right")
         assert differential.run(OUTSIDE, LIFTED, pytorch_device).findings == []
 
-    def test_to_accept_what_has_no_right_result_is_found(self, pytorch_device):
-        silent = Implementation("silent", {"gather": lambda **_: None}, Lifted(Clauses(BUILTIN.clauses)))
-        cut = WITHIN.replace(cache={"block_size": 24, "layout": "shuffle"})
+    @pytest.mark.parametrize("stage", ["k_quant_cache", "gather"])
+    def test_to_accept_what_has_no_right_result_is_found(self, pytorch_device, stage):
+        silent = Implementation("silent", {stage: lambda **_: None}, Lifted(Clauses(BUILTIN.clauses)))
+        cut = WITHIN.replace(cache={"block_size": 8, "layout": "shuffle"}, batch={"prefill": ({"length": 3, "new": 3},)})
         (finding,) = differential.run(cut, silent, pytorch_device).findings
-        assert finding.signature == f"gather/not-rejected/{BEYOND}"
+        assert finding.signature == f"{stage}/not-rejected/{BEYOND}"
         assert "SHUFFLE pages hold a multiple of 16 tokens (kernels/layout.py" in finding.promise
 
     def test_relations_and_repetitions_keep_to_the_contract(self, pytorch_device, monkeypatch):

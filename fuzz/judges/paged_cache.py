@@ -15,7 +15,12 @@ from indexfuzz.terms import Terms
 
 
 def k_quant_cache(case: Case, given: Tensors, got: Tensors, terms: Terms) -> Verdict:
-    """Every token with a slot is at its place under a legal scale, and no other byte of a page has changed."""
+    """Every token with a slot is at its place under a legal scale, and no other byte of a page has changed.
+
+    Raises ValueError where the layout is not defined for such pages.
+    """
+    promised = layout.resolve(case.cache.layout, case.cache.block_size)
+    layout.check_defined(promised, case.cache.block_size, case.model.head_dim)
     model, slots = case.model, given["slot_mapping"].long()
     kept = slots >= 0
     k = given["k"][: len(slots)][kept]
@@ -29,7 +34,7 @@ def k_quant_cache(case: Case, given: Tensors, got: Tensors, terms: Terms) -> Ver
             slots % block_size,
             legal.legal_scales(k, scale_fmt=model.scale_fmt, fp8=model.fp8, arithmetic=terms.arithmetic),
             lambda scale: legal.legal_codes(k, scale, fp8=model.fp8, arithmetic=terms.arithmetic),
-            layout=layout.resolve(case.cache.layout, block_size),
+            layout=promised,
             arrangements=layout.arrangements(block_size, model.head_dim, k.device),
             fp8=fp8.FORMATS[model.fp8].dtype,
             tokens=kept.nonzero().flatten().tolist(),
