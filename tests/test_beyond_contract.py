@@ -93,7 +93,8 @@ class TestFindings:
     @pytest.mark.parametrize("stage", ["k_quant_cache", "gather"])
     def test_to_accept_what_has_no_right_result_is_found(self, pytorch_device, stage):
         silent = Implementation("silent", {stage: lambda **_: None}, Lifted(Clauses(BUILTIN.clauses)))
-        cut = WITHIN.replace(cache={"block_size": 8, "layout": "shuffle"}, batch={"prefill": ({"length": 3, "new": 3},)})
+        batch = {"prefill": ({"length": 3, "new": 3},)}
+        cut = WITHIN.replace(cache={"block_size": 8, "layout": "shuffle"}, batch=batch)
         (finding,) = differential.run(cut, silent, pytorch_device).findings
         assert finding.signature == f"{stage}/not-rejected/{BEYOND}"
         assert "SHUFFLE pages hold a multiple of 16 tokens (kernels/layout.py" in finding.promise
