@@ -88,6 +88,7 @@ class Executed:
 
     def __init__(self, project: Project, wanted: tuple[str, ...]) -> None:
         self._project = project
+        self._reads_flat_pages = reads_flat_pages(project)  # reads the file, which takes as long as ten launches
         self._wanted = wanted
         self._workspace = _Workspace()
         self.module = cache(self._load)
@@ -136,7 +137,7 @@ class Kernels(Executed):
         """Gather keys into k_fp8 [N,D] and k_scale [N]; the caller's scales are a uint8 [N,4] buffer."""
         read = self.module(format_of(k_fp8)).cp_gather_indexer_k_quant_cache_triton
         options = {}
-        if reads_flat_pages(self._project) and _is_flat(layout, cache.shape[1]):
+        if self._reads_flat_pages and _is_flat(layout, cache.shape[1]):
             options["cache_layout"] = "NORMAL"
         else:
             _refuse_unless_shuffle(layout, cache.shape[1])
