@@ -21,7 +21,8 @@ class Access:
 
     everywhere: all lanes, and then offsets has the pointers' shape (axes of length 1 stay). Otherwise lanes is a mask
     over programs and block, and offsets lists its true lanes in order. wanted is the mask as the kernel gave it,
-    failed marks lanes that were wanted and had to be dropped. uninitialised goes with offsets.
+    failed marks lanes that were wanted and had to be dropped. uninitialised goes with offsets, undefined (the lanes of
+    a load's result that nothing defined) with lanes.
     """
 
     run: "Run"
@@ -35,6 +36,7 @@ class Access:
     failed: Mask | None = None
     everywhere: bool = True
     uninitialised: Mask | None = None
+    undefined: Mask | None = None
     site: "Site | None" = None
     values: Array | None = None
     epoch: int = 0

@@ -7,7 +7,7 @@ import numpy as np
 
 from indexfuzz.lockstep import dtypes, triton_api
 from indexfuzz.lockstep.blame import fault
-from indexfuzz.lockstep.checkers import promises
+from indexfuzz.lockstep.checkers import promises, undefined
 from indexfuzz.lockstep.divergence import Divergence, split_by
 from indexfuzz.lockstep.dtypes import BlockType, ScalarType
 from indexfuzz.lockstep.ops_block_pointer import BlockPointerOps
@@ -156,7 +156,7 @@ class Builder(IntegerOps, FloatOps, CastOps, ShapeOps, BlockPointerOps, ReduceOp
     def used(self, value: Value, what: str) -> None:
         """Report a value that decides about control flow and that nothing defined."""
         if value.undefined is not None and self.run.checks.undefined and value.undefined.any():
-            self.run.report("uninitialised", value, value.undefined, f"{what} is undefined")
+            undefined.report(self.run, value, value.undefined, f"{what} is undefined")
 
     def seen(self, kind: str, mask: Mask | None) -> None:
         """Note a mask for the coverage, None for an operation without one."""

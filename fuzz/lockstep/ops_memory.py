@@ -75,6 +75,8 @@ class MemoryOps(Context):
             result = Value(data, element, pointer.shape, undefined)
         else:
             result = self._load_some(access, pointer, other, element)
+        if result.undefined is not None:
+            self.run.left_undefined(access, result.undefined)
         if element.kind == "pointer":
             raise self.unsupported("a tensor of pointers")
         return result

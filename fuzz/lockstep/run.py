@@ -27,6 +27,7 @@ class Run:
     undo: list[Undo] = field(default_factory=list)
     violations: list[Violation] = field(default_factory=list)
     accesses: list[Access] = field(default_factory=list)
+    undefined: list[Access] = field(default_factory=list)
     coverage: list[Record] = field(default_factory=list)
     atomics: int = 0
 
@@ -43,6 +44,11 @@ class Run:
         """Count an atomic that orders memory: accesses before it and after it in another program do not race."""
         if not any(getattr(o, "name", "") == "RELAXED" for o in order):
             self.atomics += 1
+
+    def left_undefined(self, access: Access, lanes: Mask) -> None:
+        """Remember a load that gave nothing defined in these lanes."""
+        access.undefined, access.site = lanes, access.site or where()
+        self.undefined.append(access)
 
     def seen(self, kind: str, mask: Mask | None) -> None:
         """Note for the coverage whether a mask was true, false, or both; not what Triton's library does inside."""

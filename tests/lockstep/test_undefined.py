@@ -1,5 +1,8 @@
 """Values that nothing defined: masked-off lanes without `other`, and bytes that were declared uninitialised."""
 
+import linecache
+import re
+
 import numpy as np
 import torch
 import triton
@@ -79,7 +82,14 @@ def _dot_inner(x, y, out, n):
 
 
 def _found(machine: Lockstep) -> list[str]:
-    return [f"{v.kind}: {v.message}" for v in machine.drain()]
+    return [f"{v.kind}: {v.message.partition(': ')[0]}" for v in machine.drain()]
+
+
+def _reasons(machine: Lockstep) -> list[str]:
+    """What the first violation says about its origin, with the source in place of line numbers."""
+    message = machine.drain()[0].message
+    return [re.sub(r"line (\d+)", lambda found: linecache.getline(__file__, int(found[1])).strip(), reason)
+            for reason in message.partition(": ")[2].split(" or ")]  # fmt: skip
 
 
 def test_a_sum_over_masked_lanes() -> None:
@@ -144,6 +154,61 @@ def test_dot_spoils_rows_or_everything() -> None:
         assert _found(machine) == []
         _dot_inner[(1,)](x, y, torch.zeros(16, 16), 9)
         assert _found(machine) == ["uninitialised: a store writes an undefined value"]
+
+
+@triton.jit
+def _sum_of_two(x, y, out, n, N: tl.constexpr):
+    i, program = tl.arange(0, N), tl.program_id(0)
+    a = tl.load(x + i, mask=i < n + program)
+    b = tl.load(y + i)
+    c = tl.load(x + i, mask=i < n, other=0.0)
+    tl.store(out + program * N + i, a + b + c)
+
+
+def test_the_masked_load_is_named() -> None:
+    with Lockstep() as machine:
+        _sum_of_two[(1,)](torch.ones(8), torch.ones(8), torch.zeros(8), 5, 8)
+        (reason,) = _reasons(machine)
+    assert reason == "a = tl.load(x + i, mask=i < n + program) loads x, lane (5,) masked off without `other`"
+
+
+def test_the_bytes_that_nobody_wrote_are_named() -> None:
+    y = torch.ones(8)
+    with Lockstep() as machine:
+        machine.declare("y", y, initialised=torch.arange(32) < 26)
+        _sum_of_two[(2,)](torch.ones(8), y, torch.zeros(16), 8, 8)
+        (reason,) = _reasons(machine)
+    assert reason == "b = tl.load(y + i) loads y at byte 24, where nobody wrote"
+
+
+def test_only_loads_of_the_program_are_named() -> None:
+    out = torch.zeros(16)
+    with Lockstep() as machine:
+        _sum_of_two[(2,)](torch.ones(8), torch.ones(8), out, 7, 8)
+        (found,) = machine.drain()
+    assert (found.program, found.lane) == ((0, 0, 0), (7,))
+    assert "lane (7,)" in found.message
+
+
+@triton.jit
+def _five_loads(x, out, n):
+    a = tl.load(x, mask=n > 1)
+    b = tl.load(x + 1, mask=n > 1)
+    c = tl.load(x + 2, mask=n > 1)
+    d = tl.load(x + 3, mask=n > 1)
+    e = tl.load(x + 4, mask=n > 0)
+    tl.store(out, a + b + c + d + e)
+
+
+def test_a_few_of_many_loads_are_named() -> None:
+    with Lockstep() as machine:
+        _five_loads[(1,)](torch.ones(8), torch.zeros(1), 1)
+        reasons = _reasons(machine)
+        assert reasons[0] == "a = tl.load(x, mask=n > 1) loads x, masked off without `other`"
+        assert reasons[-1] == "2 other loads"
+        assert len(reasons) == 3
+        _five_loads[(1,)](torch.ones(8), torch.zeros(1), 2)
+        assert machine.drain() == []
 
 
 @triton.jit
