@@ -9,6 +9,7 @@ from functools import partial
 
 from indexfuzz import composition, differential, nonfinite, repeat
 from indexfuzz.case import Case
+from indexfuzz.causes import roots
 from indexfuzz.devices.base import Device
 from indexfuzz.implementations.base import Implementation
 from indexfuzz.metamorphic import runner
@@ -75,5 +76,7 @@ def about(signature: str) -> Oracle:
 def _with_repetition(case: Case, implementation: Implementation, device: Device, only: frozenset[str]) -> Outcome:
     """A device that tracks what is defined sees a use of garbage at once; on others it takes a second launch."""
     outcome = differential.run(case, implementation, device, only)
-    outcome.findings += repeat.run(case, implementation, device, only).findings
+    found = [*outcome.findings, *repeat.run(case, implementation, device, only).findings]
+    stages = dict.fromkeys(finding.stage for finding in found)
+    outcome.findings = [root for stage in stages for root in roots([f for f in found if f.stage == stage])]
     return outcome

@@ -4,6 +4,8 @@ import pytest
 
 from indexfuzz import composition, differential, oracles, repeat
 from indexfuzz.case import Case
+from indexfuzz.finding import Finding
+from indexfuzz.outcome import Outcome
 from indexfuzz.reference import gather, mqa_logits
 
 CASE = Case().replace(
@@ -89,3 +91,12 @@ def test_garbage_is_seen_with_and_without_a_device_that_tracks_it(reference_with
     tested = reference_with(gather=last_scale_left_out)
     found = oracles.about("gather/uninitialised/k_scale")(CASE, tested, pytorch_device, frozenset()).findings
     assert "gather/uninitialised/k_scale" in {finding.signature for finding in found}
+
+
+def test_an_access_out_of_bounds_explains_garbage(reference_with, pytorch_device, monkeypatch):
+    stray = Finding("gather", "out-of-bounds", "cache", "loads at byte 256")
+    garbage = [Finding(stage, "uninitialised", "x", "nobody wrote it") for stage in ("gather", "paged_logits")]
+    for module, findings in ((differential, [stray]), (repeat, garbage)):
+        monkeypatch.setattr(module, "run", lambda *_, found=findings: Outcome(CASE, list(found)))
+    outcome = oracles.about("gather/uninitialised/x")(CASE, reference_with(), pytorch_device, frozenset())
+    assert outcome.findings == [stray, garbage[1]]
