@@ -19,7 +19,8 @@ class Replay:
     """What became of an entry.
 
     FIXED: an open finding is gone. STILL FAILS: its signature is back. CHANGED: it fails in another way. PASSES: a
-    guard or a fixed finding, and nothing is wrong. ERROR: the question could not be asked; `message` says why.
+    guard or a fixed finding, and nothing is wrong. ERROR: the question could not be asked; `message` says why. The
+    entry's own finding is the first.
     """
 
     status: Status
@@ -43,8 +44,9 @@ def replay(entry: Entry, subject: "Subject") -> Replay:
         return Replay("ERROR", message=f"the device cannot run it: {error}")
     except ImplementationError as error:
         return Replay("ERROR", message=str(error))
-    findings = tuple(outcome.findings)
-    if entry.finding and any(finding.signature == entry.finding.signature for finding in findings):
+    wanted = entry.finding.signature if entry.finding else ""
+    findings = tuple(sorted(outcome.findings, key=lambda finding: finding.signature != wanted))
+    if findings and findings[0].signature == wanted:
         return Replay("STILL FAILS", findings)
     if findings:
         return Replay("CHANGED", findings)

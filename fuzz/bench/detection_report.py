@@ -20,10 +20,12 @@ Campaigns draw without feedback from coverage so far, so there is no column for 
 """
 
 
-def as_markdown(results: Sequence[dict[str, Any]], *, seeds: int, seconds: float, plain_seconds: float) -> str:
-    """Results of the detection bench, fields of Detection, as Markdown."""
-    lines = [HEAD.rstrip(), "", *_summary(results, seeds, seconds, plain_seconds), "", *_table(results, seeds), "",
-             *_first_sight(results, seeds), "", *_baselines()]  # fmt: skip
+def as_markdown(
+    results: Sequence[dict[str, Any]], *, seeds: int, seconds: float, plain_seconds: float, processes: int
+) -> str:
+    """Results of the detection bench, fields of Detection, measured by so many processes here, as Markdown."""
+    lines = [HEAD.rstrip(), "", *_summary(results, seeds, seconds, plain_seconds), _machine(processes), "",
+             *_table(results, seeds), "", *_first_sight(results, seeds), "", *_baselines()]  # fmt: skip
     return "\n".join(lines) + "\n"
 
 
@@ -44,11 +46,12 @@ def _summary(results: Sequence[dict[str, Any]], seeds: int, seconds: float, plai
     for grid in GRIDS:
         count = sum(r["grids"].get(grid.project) is not None for r in results)
         lines.append(f"- The grid of {grid.project}: {count} found.")
-    lines.append(
-        f"- Measured with one process of Python {platform.python_version()} on {platform.machine()}, "
-        f"{os.cpu_count()} cores, load {os.getloadavg()[0]:.0f} at the end."
-    )
     return lines
+
+
+def _machine(processes: int) -> str:
+    machine = f"Python {platform.python_version()} on {platform.machine()} with {os.cpu_count()} cores"
+    return f"- Measured with {processes} processes at a time, each with one fault; {machine}."
 
 
 def _table(results: Sequence[dict[str, Any]], seeds: int) -> list[str]:

@@ -37,7 +37,7 @@ class LockstepSession:
     def trespasses(self) -> list[Trespass]:
         """The machine's violations, drained."""
         return [
-            Trespass(v.kind, v.argument or "", f"{v.file}:{v.line}", v.message) for v in self.machine.drain()
+            Trespass(v.kind, v.argument or "", f"{v.file}:{v.line}", v.detail) for v in self.machine.drain()
         ]
 
     def terms(self, promises: Promises) -> Terms:

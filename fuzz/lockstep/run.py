@@ -67,7 +67,8 @@ class Run:
         shape = np.broadcast_shapes(lanes.shape, value.data.shape) if value.data.ndim == lanes.ndim else lanes.shape
         index = np.unravel_index(int(np.argmax(np.broadcast_to(lanes, shape))), shape)
         offset: int | None = None
-        if value.allocation is not None:
+        is_known = value.undefined is None or not np.broadcast_to(value.undefined, shape)[index]
+        if value.allocation is not None and is_known:
             offset = int(np.broadcast_to(value.data, shape)[index]) - value.base
         program = self.launch.coordinates(int(self.programs[int(index[0])]))
         lane = tuple(int(i) for i in index[1:])

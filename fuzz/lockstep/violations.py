@@ -24,9 +24,19 @@ class Violation:
     byte_offset: int | None
     message: str
 
+    @property
+    def detail(self) -> str:
+        """The message, and which program and lane did it to which byte."""
+        places = [f"program {self.program}"] if self.program is not None else []
+        if self.lane:
+            places.append(f"lane {self.lane}")
+        if self.byte_offset is not None and f"byte {self.byte_offset} " not in self.message:
+            places.append(f"byte {self.byte_offset}")
+        return f"{self.message} [{', '.join(places)}]" if places else self.message
+
     def __str__(self) -> str:
         """The violation as one line, file and line first."""
-        return f"{self.file}:{self.line}: {self.kind} in {self.kernel}: {self.message}"
+        return f"{self.file}:{self.line}: {self.kind} in {self.kernel}: {self.detail}"
 
 
 class UnsupportedFeature(Exception):  # noqa: N818

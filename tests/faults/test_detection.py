@@ -68,7 +68,7 @@ def test_a_minimal_case_is_reported(monkeypatch):
     found = detect(load_faults()["relu-after-sum"], DEVICE, seeds=(0,))
     assert (found.sequences, found.tokens) == (1, 1)
     assert found.rightly_blamed
-    table = as_markdown([vars(found)], seeds=1, seconds=60.0, plain_seconds=10.0)
+    table = as_markdown([vars(found)], seeds=1, seconds=60.0, plain_seconds=10.0, processes=1)
     assert "| relu-after-sum | paged_logits | 1/1 |" in table
 
 
@@ -109,5 +109,5 @@ def test_the_page_says_what_the_first_run_over_a_fault_showed():
     assert len(tried) >= 10
     assert not set(tried) & HISTORY
     found = Detection("topk-ties-cut", "topk", "topk", cases=[3], seconds=[0.1], blamed=["topk"])
-    page = as_markdown([vars(found)], seeds=1, seconds=60.0, plain_seconds=10.0)
+    page = as_markdown([vars(found)], seeds=1, seconds=60.0, plain_seconds=10.0, processes=1)
     assert f"| topk-ties-cut | {known['topk-ties-cut'].source} | {known['topk-ties-cut'].first_sight} | 1/1" in page

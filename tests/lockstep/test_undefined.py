@@ -123,7 +123,10 @@ def test_an_address_from_masked_lanes() -> None:
     table = torch.arange(8, dtype=torch.int32)
     with Lockstep() as machine:
         _address[(1,)](table, torch.ones(8), torch.zeros(8), 6, 8)
-        assert "uninitialised: the address of a load is undefined" in _found(machine)
+        found = machine.drain()[0]
+        assert found.message.startswith("the address of a load is undefined")
+        assert found.byte_offset is None
+        assert found.detail.endswith("[program (0, 0, 0), lane (6,)]")
         _address[(1,)](table, torch.ones(8), torch.zeros(8), 8, 8)
     assert _found(machine) == []
 
@@ -188,6 +191,8 @@ def test_only_loads_of_the_program_are_named() -> None:
         (found,) = machine.drain()
     assert (found.program, found.lane) == ((0, 0, 0), (7,))
     assert "lane (7,)" in found.message
+    assert found.detail == f"{found.message} [program (0, 0, 0), lane (7,), byte 28]"
+    assert str(found).endswith(f"uninitialised in _sum_of_two: {found.detail}")
 
 
 @triton.jit
