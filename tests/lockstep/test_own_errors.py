@@ -52,6 +52,7 @@ def test_no_finding_comes_of_it():
 
 @pytest.mark.usefixtures("_defect")
 def test_the_command_line_calls_it_an_internal_error(monkeypatch, capsys, tmp_path):
+    monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("sys.argv", ["indexfuzz", "run", "--cases", "3", "--seed", "1", "--corpus", str(tmp_path)])
     with pytest.raises(SystemExit) as end:
         cli.main()
