@@ -16,7 +16,7 @@ STRAY = frozenset({"out-of-bounds", "misaligned", "race", "uninitialised"})
 
 
 def roots(findings: Sequence[Finding]) -> list[Finding]:
-    """The findings of one launch that no other of them explains, in the same order.
+    """The findings that no other of the same stage explains, in the same order.
 
     A wrong layout explains stray accesses. An overflow explains why an access to the same argument is out of bounds or
     misaligned; either explains undefined values. Each of them explains wrong values; races, and accesses to other
@@ -26,6 +26,8 @@ def roots(findings: Sequence[Finding]) -> list[Finding]:
 
 
 def _explains(cause: Finding, symptom: Finding) -> bool:
+    if cause.stage != symptom.stage:
+        return False
     if symptom.kind in VALUES:
         return cause.kind in STRAY or cause.kind == "overflow"
     if cause.kind == "layout-mismatch":

@@ -76,7 +76,5 @@ def about(signature: str) -> Oracle:
 def _with_repetition(case: Case, implementation: Implementation, device: Device, only: frozenset[str]) -> Outcome:
     """A device that tracks what is defined sees a use of garbage at once; on others it takes a second launch."""
     outcome = differential.run(case, implementation, device, only)
-    found = [*outcome.findings, *repeat.run(case, implementation, device, only).findings]
-    stages = dict.fromkeys(finding.stage for finding in found)
-    outcome.findings = [root for stage in stages for root in roots([f for f in found if f.stage == stage])]
+    outcome.findings = roots([*outcome.findings, *repeat.run(case, implementation, device, only).findings])
     return outcome

@@ -58,11 +58,15 @@ class Run:
         if site is not None:
             self.coverage.append(Record.of(site, kind, mask))
 
+    def has_reported(self, kind: str, value: Value, site: Site) -> bool:
+        """Whether a line already has this kind for this argument."""
+        key = (kind, site.file, site.line, value.argument)
+        return key in self.launch.reported or any((v.kind, v.file, v.line, v.argument) == key for v in self.violations)
+
     def report(self, kind: str, value: Value, lanes: Mask, message: str, site: Site | None = None) -> None:
         """Report the first marked lane, unless this line already has this kind for this argument."""
         site = site or where()
-        key = (kind, site.file, site.line, value.argument)
-        if key in self.launch.reported or any((v.kind, v.file, v.line, v.argument) == key for v in self.violations):
+        if self.has_reported(kind, value, site):
             return
         shape = np.broadcast_shapes(lanes.shape, value.data.shape) if value.data.ndim == lanes.ndim else lanes.shape
         index = np.unravel_index(int(np.argmax(np.broadcast_to(lanes, shape))), shape)

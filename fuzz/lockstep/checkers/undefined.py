@@ -11,12 +11,12 @@ import numpy as np
 from indexfuzz.lockstep.memory import Undo
 from indexfuzz.lockstep.values import Array, Mask, Value
 
-MOST_REASONS = 3
-
 if TYPE_CHECKING:
     from indexfuzz.lockstep.access import Access
     from indexfuzz.lockstep.memory import Buffer
     from indexfuzz.lockstep.run import Run
+
+MOST_REASONS = 3
 
 
 def check_access(
@@ -42,6 +42,8 @@ def check_access(
 
 def report(run: "Run", value: Value, lanes: Mask, message: str) -> None:
     """Report that something undefined is used in these lanes, and which loads of the program may be the reason."""
+    if run.has_reported("uninitialised", value, run.site()):
+        return
     program = int(np.argmax(lanes.reshape(lanes.shape[0], -1).any(1)))
     reasons = list(dict.fromkeys(reason for access in run.undefined if (reason := _reason(access, program))))
     if len(reasons) > MOST_REASONS:
