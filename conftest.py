@@ -1,6 +1,6 @@
-"""Loads the Hypothesis profiles of the fuzz targets; everything else is in the plugin, indexfuzz.plugin."""
+"""Loads the Hypothesis profiles of the fuzz targets; everything else is in the plugin, indexfuzz.testing.plugin."""
 
-from indexfuzz import profiles
+from indexfuzz.testing import profiles
 
 pytest_plugins = ["pytester"]
 

@@ -6,15 +6,15 @@ from contextlib import contextmanager
 import pytest
 import torch
 
+from indexfuzz.core.contract import Clauses
+from indexfuzz.core.terms import Promises, Terms
 from indexfuzz.devices.base import Session
 from indexfuzz.devices.plain import PlainSession
 from indexfuzz.implementations.base import Implementation
 from indexfuzz.implementations.builtin import CONTRACT
-from indexfuzz.implementations.contracts import Clauses
 from indexfuzz.reference import rope as rope_reference
 from indexfuzz.reference.arithmetic import PRESETS
-from indexfuzz.stages import STAGES
-from indexfuzz.terms import Promises, Terms
+from indexfuzz.stages.base import STAGES
 
 
 @pytest.fixture(autouse=True, scope="session")

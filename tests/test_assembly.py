@@ -8,12 +8,12 @@ import triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
+from indexfuzz.core.terms import Promises
 from indexfuzz.devices import assembly, cuda
 from indexfuzz.devices.assembly import Compiled, arithmetic, read, unit
 from indexfuzz.kernels.mqa_logits import KEYS, LANES, _mqa_logits_kernel
 from indexfuzz.kernels.quant import _q_quant_kernel, q_quant
 from indexfuzz.reference.arithmetic import DOT_UNITS, PRESETS
-from indexfuzz.terms import Promises
 
 LOGITS = (
     {"q_ptr": "*fp8e4nv", "k_ptr": "*fp8e4nv", "k_scale_ptr": "*fp32", "weights_ptr": "*fp32", "ks_ptr": "*i32",

@@ -6,8 +6,8 @@ from dataclasses import asdict
 
 import pytest
 
-from indexfuzz.bench import isolation
-from indexfuzz.bench.isolation import Cost, Injections
+from indexfuzz.evaluation.bench import isolation
+from indexfuzz.evaluation.bench.isolation import Cost, Injections
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
 

@@ -10,9 +10,9 @@ import torch
 import triton
 import triton.language as tl
 
-from indexfuzz.bench import interpreter, interpreter_child, lockstep
-from indexfuzz.bench.interpreter import InterpreterError
-from indexfuzz.bench.workloads import Workload, prepare
+from indexfuzz.evaluation.bench import interpreter, interpreter_child, lockstep
+from indexfuzz.evaluation.bench.interpreter import InterpreterError
+from indexfuzz.evaluation.bench.workloads import Workload, prepare
 from indexfuzz.implementations import load
 
 

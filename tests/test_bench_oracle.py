@@ -5,10 +5,10 @@ import json
 import pytest
 import torch
 
-from indexfuzz.bench import oracle
-from indexfuzz.bench.mistakes import MISTAKES, RIGHT
 from indexfuzz.checks import logits
 from indexfuzz.devices.lockstep import LockstepDevice
+from indexfuzz.evaluation.bench import oracle
+from indexfuzz.evaluation.bench.mistakes import MISTAKES, RIGHT
 
 
 @pytest.fixture(scope="module")

@@ -7,18 +7,21 @@ from pathlib import Path
 
 import pytest
 
-from indexfuzz import cli, corpus, differential, oracles
-from indexfuzz.case import Case
-from indexfuzz.corpus import CorpusError, Entry, Record, load, save
-from indexfuzz.finding import BEYOND, Finding, FindingError, error_for
+from indexfuzz import cli
+from indexfuzz.core.case import Case
+from indexfuzz.core.contract import Clauses, Lifted, beyond, covers
+from indexfuzz.core.finding import BEYOND, Finding, FindingError, error_for
+from indexfuzz.core.setup import Setup
+from indexfuzz.corpus import store
+from indexfuzz.corpus.entry import CorpusError, Entry, Record
+from indexfuzz.corpus.store import load, save
+from indexfuzz.generation.narrowing import narrowed
 from indexfuzz.implementations.base import Implementation
 from indexfuzz.implementations.builtin import CONTRACT as BUILTIN
 from indexfuzz.implementations.builtin import builtin
-from indexfuzz.implementations.contracts import Clauses, Lifted, beyond, covers
-from indexfuzz.narrowing import narrowed
-from indexfuzz.replay import replay
-from indexfuzz.subject import InProcess
-from indexfuzz.under_test import Setup
+from indexfuzz.oracles import differential, schedule
+from indexfuzz.subjects.in_process import InProcess
+from indexfuzz.triage.replay import replay
 from tests.toy_contract import CONTRACT, implementation
 
 WITHIN = Case().replace(batch={"prefill": ({"length": 3, "new": 0},)})
@@ -102,8 +105,8 @@ class TestFindings:
     def test_relations_and_repetitions_keep_to_the_contract(self, pytorch_device, monkeypatch):
         monkeypatch.setenv("TOY", "right")
         for signature in ("gather/nondeterministic/k_fp8", "gather/metamorphic/table-width/k_fp8"):
-            assert oracles.about(signature)(WITHIN, LIFTED, pytorch_device, frozenset()).stages == ["gather"]
-            assert oracles.about(signature)(OUTSIDE, LIFTED, pytorch_device, frozenset()).stages == []
+            assert schedule.about(signature)(WITHIN, LIFTED, pytorch_device, frozenset()).stages == ["gather"]
+            assert schedule.about(signature)(OUTSIDE, LIFTED, pytorch_device, frozenset()).stages == []
 
     def test_an_open_finding_beyond_hides_none_within(self):
         beyond_it = Finding("gather", "crash", "KeyError", "", beyond="block_size is 1 (toy/ops.py:7)")
@@ -204,6 +207,6 @@ def test_the_command_says_under_which_conditions():
 def test_known_signatures_are_of_one_side(tmp_path):
     outside = Record.of(Finding("gather", "crash", "KeyError", "x", beyond="block_size is 1 (toy/ops.py:7)"))
     where = {"device": "lockstep", "triton": "3.6.0", "torch": "2.13.0", "date": "2026-01-31"}
-    seen = (corpus.Sighting(implementation="narrow 1.0", **where),)
+    seen = (store.Sighting(implementation="narrow 1.0", **where),)
     save(Entry(case=OUTSIDE, finding=outside, seen=seen), tmp_path)
-    assert corpus.known_signatures(tmp_path, "narrow 1.0") == {f"gather/crash/KeyError/{BEYOND}"}
+    assert store.known_signatures(tmp_path, "narrow 1.0") == {f"gather/crash/KeyError/{BEYOND}"}

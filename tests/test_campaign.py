@@ -2,14 +2,14 @@
 
 import pytest
 
-from indexfuzz import oracles
 from indexfuzz.campaign.events import CaseRun, Found, Shrinking
 from indexfuzz.campaign.loop import run
 from indexfuzz.campaign.settings import Settings
-from indexfuzz.finding import Finding
-from indexfuzz.outcome import Outcome
+from indexfuzz.core.finding import Finding
+from indexfuzz.core.outcome import Outcome
+from indexfuzz.oracles import schedule
 from indexfuzz.reference import mqa_logits, quant
-from indexfuzz.subject import InProcess
+from indexfuzz.subjects.in_process import InProcess
 
 
 def broken(q_fp8, k_fp8, k_scale, weights, ks, ke, logits):
@@ -60,8 +60,8 @@ def test_a_broken_relation_says_nothing_new_of_a_stage_that_is_known_to_be_wrong
         findings = [Finding(stage, "metamorphic/next-n", "logits", "differs") for stage in ("gather", "paged_logits")]
         return Outcome(case, findings=findings)
 
-    monkeypatch.setattr(oracles, "run", broken_relations)
-    monkeypatch.setattr(oracles, "about", lambda _: broken_relations)
+    monkeypatch.setattr(schedule, "run", broken_relations)
+    monkeypatch.setattr(schedule, "about", lambda _: broken_relations)
     subject = InProcess(reference_with(), pytorch_device)
     known = frozenset({"paged_logits/bound-exceeded/logits", "gather/metamorphic/layout/k_fp8"})
     summary = run(Settings(subject, cases=3, seed=1, known=known, minimise_seconds=0.1))
@@ -90,7 +90,7 @@ def test_an_interrupt_ends_the_campaign_with_its_summary(reference_with, pytorch
 
 
 def test_another_exception_is_not_swallowed(reference_with, pytorch_device, monkeypatch):
-    monkeypatch.setattr("indexfuzz.oracles.run", lambda *_: 1 / 0)
+    monkeypatch.setattr("indexfuzz.oracles.schedule.run", lambda *_: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         run(Settings(InProcess(reference_with(), pytorch_device), cases=3))
 

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from indexfuzz.case import Case, CaseError
+from indexfuzz.core.case import Case, CaseError
 
 
 def test_ids_are_pinned():

@@ -2,8 +2,8 @@
 
 import pytest
 
-from indexfuzz.causes import roots
-from indexfuzz.finding import Finding
+from indexfuzz.core.finding import Finding
+from indexfuzz.oracles.causes import roots
 
 
 def finding(text: str) -> Finding:

@@ -7,14 +7,16 @@ from pathlib import Path
 
 import pytest
 
-from indexfuzz import cli, corpus, oracles
+from indexfuzz import cli
 from indexfuzz.campaign import loop
-from indexfuzz.case import Case
 from indexfuzz.cli.common import InputError
 from indexfuzz.cli.coverage import covering
-from indexfuzz.corpus import Entry, Record, Sighting
-from indexfuzz.finding import Finding
-from indexfuzz.under_test import Setup
+from indexfuzz.core.case import Case
+from indexfuzz.core.finding import Finding
+from indexfuzz.core.setup import Setup
+from indexfuzz.corpus import store
+from indexfuzz.corpus.entry import Entry, Record, Sighting
+from indexfuzz.oracles import schedule
 
 TOY = ("--impl", "module:toy_gather", "--no-isolate")
 COMMANDS = ("run", "replay", "minimize", "repro", "show", "severity", "impls", "new-impl", "faults", "presets", "bench",
@@ -45,7 +47,7 @@ def kept(folder: Path, case: Case = TWO_KEYS, signature: str = SIGNATURE, **more
     stage, kind, output = signature.split("/")
     place = Sighting(implementation="toy 1.0", device="lockstep", triton="3.6.0", torch="2.13.0", date="2026-01-31")
     record = Record.of(Finding(stage, kind, output, "token 1 is 2, must be 1", index=(1,), got="2", want="1"))
-    return corpus.save(Entry(case=case, finding=record, **({"seen": (place,)} | more)), folder)
+    return store.save(Entry(case=case, finding=record, **({"seen": (place,)} | more)), folder)
 
 
 class TestHelp:
@@ -144,7 +146,7 @@ class TestRun:
         code, out, _ = indexfuzz("run", *TOY, "--cases", 60, "--seed", 1, "--corpus", "kept")
         assert code == 1
         (path,) = Path("kept").glob("gather/*.json")
-        entry = corpus.load(path)
+        entry = store.load(path)
         assert entry.finding.signature == SIGNATURE
         assert entry.seen[0].implementation == "toy 1.0"
         assert all(text in out for text in (SIGNATURE, entry.finding.detail, str(path), "token 1"))
@@ -184,7 +186,7 @@ class TestRun:
 
     def test_interrupt_ends_with_a_summary(self, indexfuzz, monkeypatch):
         monkeypatch.setenv("TOY", "right")
-        runs, run_case = [], oracles.run
+        runs, run_case = [], schedule.run
 
         def interrupted(*arguments: object) -> object:
             runs.append(1)
@@ -192,7 +194,7 @@ class TestRun:
                 raise KeyboardInterrupt
             return run_case(*arguments)
 
-        monkeypatch.setattr(oracles, "run", interrupted)
+        monkeypatch.setattr(schedule, "run", interrupted)
         code, out, _ = indexfuzz("run", *TOY, "--cases", 100, "--corpus", "kept")
         assert code == 0
         assert "interrupted after 4 cases" in out
@@ -281,7 +283,7 @@ class TestPlantedBugs:
         code, out, _ = indexfuzz("run", "--fault", fault, "--seed", 3, "--corpus", "kept")
         assert code == 1
         (path,) = Path("kept").glob("*/*.json")
-        entry = corpus.load(path)
+        entry = store.load(path)
         assert entry.stage == {"layout-hardcoded-shuffle": "k_quant_cache", "rope-result-discarded": "rope"}[fault]
         assert entry.case.batch.tokens <= 2
         assert entry.finding.detail in out
@@ -346,9 +348,9 @@ class TestOneCase:
         (small,) = set(path.parent.iterdir()) - {path}
         assert code == 0
         assert str(small.relative_to(tmp_path)) in out
-        assert corpus.load(small).case.batch.keys == 2
+        assert store.load(small).case.batch.keys == 2
         assert indexfuzz("minimize", small, *TOY, "--out", "small.json")[:1] == (0,)
-        assert corpus.load(Path("small.json")).case == corpus.load(small).case
+        assert store.load(Path("small.json")).case == store.load(small).case
 
     def test_minimize_what_does_not_fail_is_2(self, indexfuzz, tmp_path):
         code, _, err = indexfuzz("minimize", kept(tmp_path / "corpus", ONE_KEY), *TOY)

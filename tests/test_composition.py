@@ -4,11 +4,11 @@ from dataclasses import replace
 
 import pytest
 
-from indexfuzz import composition, oracles
-from indexfuzz.case import Case
+from indexfuzz.core.case import Case
 from indexfuzz.devices import open_device
-from indexfuzz.faults.planting import edited_kernels
 from indexfuzz.implementations.builtin import builtin
+from indexfuzz.implementations.faults.planting import edited_kernels
+from indexfuzz.oracles import composition, schedule
 
 DEVICE = open_device("lockstep")
 CASE = Case().replace(
@@ -51,14 +51,14 @@ def test_the_built_in_whole_selects_what_its_stages_select(mode, kind):
 def test_a_mistake_of_the_whole_alone_is_found(label, old, new, output):
     (found,) = composition.run(CASE, with_edit(label, old, new), DEVICE).findings
     assert found.signature == f"{SIGNATURE}{output}"
-    (again,) = oracles.about(found.signature)(CASE, with_edit(label, old, new), DEVICE, frozenset()).findings
+    (again,) = schedule.about(found.signature)(CASE, with_edit(label, old, new), DEVICE, frozenset()).findings
     assert again.signature == found.signature
 
 
 def test_campaigns_ask_about_the_whole_for_some_cases():
     wrong, found = with_edit("offset", "columns - prefill.ks.unsqueeze(1)", "columns"), 0
     for seed in range(64):
-        findings = oracles.run(CASE.replace(values={"seed": seed}), wrong, DEVICE).findings
+        findings = schedule.run(CASE.replace(values={"seed": seed}), wrong, DEVICE).findings
         assert {finding.signature for finding in findings} <= {f"{SIGNATURE}selected"}
         found += bool(findings)
     assert 4 <= found <= 24

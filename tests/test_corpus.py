@@ -4,11 +4,12 @@ from pathlib import Path
 
 import pytest
 
-from indexfuzz import corpus
-from indexfuzz.case import Case
-from indexfuzz.corpus import CorpusError, Entry, Record, Sighting, load, save
-from indexfuzz.finding import Finding
-from indexfuzz.stages import STAGES
+from indexfuzz.core.case import Case
+from indexfuzz.core.finding import Finding
+from indexfuzz.corpus import store
+from indexfuzz.corpus.entry import CorpusError, Entry, Record, Sighting
+from indexfuzz.corpus.store import load, save
+from indexfuzz.stages.base import STAGES
 
 FINDING = Finding(
     "gather", "layout-mismatch", "k_fp8", "token 0, dim 16 is 1, must be 2", index=(0, 16), got="1", want="2",
@@ -27,7 +28,7 @@ def entry(seed: int = 0, finding: Finding = FINDING, **more: object) -> Entry:
 
 
 def test_stages_are_those_of_the_registry():
-    assert {stage.name for stage in STAGES} == corpus.STAGES
+    assert {stage.name for stage in STAGES} == store.STAGES
 
 
 class TestFormat:
@@ -105,7 +106,7 @@ class TestStrangersFiles:
 
     def test_too_large(self, tmp_path):
         path = tmp_path / "bug.json"
-        path.write_text(" " * (corpus.MAX_BYTES + 1) + entry().dumps())
+        path.write_text(" " * (store.MAX_BYTES + 1) + entry().dumps())
         with pytest.raises(CorpusError, match="larger than 4 MiB"):
             load(path)
 
@@ -130,7 +131,7 @@ class TestStrangersFiles:
         good = [save(entry(seed), tmp_path) for seed in (1, 2)]
         bad = tmp_path / "gather" / "0123456789abcdef.json"
         bad.write_text("{")
-        found = dict(corpus.entries(tmp_path))
+        found = dict(store.entries(tmp_path))
         assert isinstance(found.pop(bad), CorpusError)
         assert found == {path: load(path) for path in good}
 
@@ -153,7 +154,7 @@ class TestSaving:
         save(entry(), tmp_path)
         other = Finding("gather", "out-of-bounds", "k_fp8", "stores beyond the end")
         save(entry(finding=other), tmp_path)
-        assert corpus.known_signatures(tmp_path, "toy 1.0") == {FINDING.signature, other.signature}
+        assert store.known_signatures(tmp_path, "toy 1.0") == {FINDING.signature, other.signature}
 
     def test_a_damaged_file_is_set_aside(self, tmp_path):
         path = save(entry(), tmp_path)
@@ -168,7 +169,7 @@ class TestSaving:
         def fail(_descriptor: int) -> None:
             raise OSError("disk full")
 
-        monkeypatch.setattr(corpus.os, "fsync", fail)
+        monkeypatch.setattr(store.os, "fsync", fail)
         with pytest.raises(OSError, match="disk full"):
             save(entry(note="x", seen=(sighting("other 2.0"),)), tmp_path)
         assert load(path) == entry()
@@ -181,9 +182,9 @@ class TestKnown:
         save(entry(1), tmp_path)
         save(entry(2, crash, status="guard"), tmp_path)
         save(entry(3, crash, seen=(sighting("other 2.0"),)), tmp_path)
-        assert corpus.known_signatures(tmp_path, "toy 1.0") == {FINDING.signature}
-        assert corpus.known_signatures(tmp_path, "toy") == frozenset()
-        assert corpus.known_signatures(tmp_path / "none", "toy 1.0") == frozenset()
+        assert store.known_signatures(tmp_path, "toy 1.0") == {FINDING.signature}
+        assert store.known_signatures(tmp_path, "toy") == frozenset()
+        assert store.known_signatures(tmp_path / "none", "toy 1.0") == frozenset()
 
 
 @pytest.mark.parametrize(
@@ -197,4 +198,4 @@ class TestKnown:
     ],
 )
 def test_entries_are_known_by_their_path(path, expected):
-    assert corpus.is_entry(Path(path)) is expected
+    assert store.is_entry(Path(path)) is expected

@@ -5,9 +5,9 @@ import torch
 import triton
 import triton.language as tl
 
-from indexfuzz.case import Case
+from indexfuzz.core.case import Case
 from indexfuzz.devices.lockstep import LockstepDevice
-from indexfuzz.differential import run
+from indexfuzz.oracles.differential import run
 from indexfuzz.reference import cache, gather, indexer, mqa_logits, paged_mqa_logits, quant, rope
 
 CASE = Case().replace(

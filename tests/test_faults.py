@@ -3,9 +3,9 @@ import sys
 
 import pytest
 
-from indexfuzz.faults import FaultError, load_faults, plant
-from indexfuzz.faults.planting import edited_kernels
 from indexfuzz.implementations.builtin import builtin
+from indexfuzz.implementations.faults import FaultError, load_faults, plant
+from indexfuzz.implementations.faults.planting import edited_kernels
 
 
 @pytest.mark.parametrize("name", list(load_faults()))

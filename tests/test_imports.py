@@ -14,14 +14,14 @@ PACKAGES = {"kernels": "indexfuzz.kernels", "reference": "indexfuzz.reference", 
 RULES = {
     "indexfuzz.kernels": {"torch", "triton", "indexfuzz.kernels"},
     "indexfuzz.reference": {"torch", "indexfuzz.reference"},
-    "indexfuzz.case": {"pydantic"},
-    "indexfuzz.rng": {"torch", "numpy"},
-    "indexfuzz.finding": set(),
-    "indexfuzz.options": set(),
+    "indexfuzz.core.case": {"pydantic"},
+    "indexfuzz.core.rng": {"torch", "numpy"},
+    "indexfuzz.core.finding": set(),
+    "indexfuzz.testing.options": set(),
     "indexfuzz.checks": {"torch", "indexfuzz.checks"},
     "indexfuzz.lockstep": {"torch", "triton", "numpy", "indexfuzz.lockstep"},
-    "indexfuzz.corpus": {"pydantic", "indexfuzz.case", "indexfuzz.finding"},
-    "indexfuzz.strategies": {"hypothesis", "indexfuzz.case", "indexfuzz.presets", "indexfuzz.regimes"},
+    "indexfuzz.corpus": {"pydantic", "indexfuzz.core.case", "indexfuzz.core.finding"},
+    "indexfuzz.generation.strategies": {"hypothesis", "indexfuzz.core.case", "indexfuzz.core.presets", "indexfuzz.samples.values"},
 }
 """Module or package -> all that it may import besides the standard library."""
 
@@ -32,13 +32,13 @@ def ours(*names: str) -> tuple[str, ...]:
 
 RESERVED = {
     "hypothesis": ours("strategies", "profiles", "target", "campaign", "bench", "test_"),
-    "indexfuzz.isolation": ours("isolation", "under_test", "bench"),
+    "indexfuzz.subjects.isolation": ours("isolation", "under_test", "bench"),
     "indexfuzz.kernels": ours("kernels", "implementations"),
     "indexfuzz.lockstep": ours("lockstep", "devices", "simulated_dot", "bench"),
-    "indexfuzz.strategies": ("indexfuzz.campaign", "indexfuzz.bench", "indexfuzz.test_"),
-    "indexfuzz.campaign": ("indexfuzz.campaign", "indexfuzz.cli", "indexfuzz.bench"),
+    "indexfuzz.generation.strategies": ("indexfuzz.campaign", "indexfuzz.evaluation.bench", "indexfuzz.test_"),
+    "indexfuzz.campaign": ("indexfuzz.campaign", "indexfuzz.cli", "indexfuzz.evaluation.bench"),
     "indexfuzz.cli": ("indexfuzz.cli",),
-    "indexfuzz.plugin": (),
+    "indexfuzz.testing.plugin": (),
     "typer": ("indexfuzz.cli",),
     "rich": ("indexfuzz.cli",),
 }  # fmt: skip

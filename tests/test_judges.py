@@ -2,8 +2,8 @@
 
 import torch
 
-from indexfuzz.case import Case
-from indexfuzz.differential import run
+from indexfuzz.core.case import Case
+from indexfuzz.oracles.differential import run
 from indexfuzz.reference import gather, layout, legal, mqa_logits, paged_mqa_logits
 from indexfuzz.reference import rope as rope_reference
 from indexfuzz.reference.mqa_logits import exact_scores, visible_range

@@ -2,11 +2,11 @@
 
 import pytest
 
-from indexfuzz.case import Case
-from indexfuzz.minimize import NotFailingError, minimise
-from indexfuzz.reductions import REDUCTIONS
+from indexfuzz.core.case import Case
 from indexfuzz.reference import cache, paged_mqa_logits
-from indexfuzz.subject import InProcess
+from indexfuzz.subjects.in_process import InProcess
+from indexfuzz.triage.minimize import NotFailingError, minimise
+from indexfuzz.triage.reductions import REDUCTIONS
 
 BIG = Case().replace(
     model={"num_heads": 16, "head_dim": 128, "rope_dim": 64, "quant_group": 128, "scale_fmt": "fp32"},

@@ -4,10 +4,10 @@ from dataclasses import replace
 
 import pytest
 
-from indexfuzz.case import Case
+from indexfuzz.core.case import Case
 from indexfuzz.devices.lockstep import LockstepDevice
-from indexfuzz.differential import run
 from indexfuzz.implementations.builtin import builtin
+from indexfuzz.oracles.differential import run
 from indexfuzz.reference import gather
 
 CASE = Case().replace(

@@ -2,10 +2,10 @@
 
 from dataclasses import dataclass, replace
 
-from indexfuzz.case import Case
+from indexfuzz.core.case import Case
+from indexfuzz.generation.narrowing import narrowed
 from indexfuzz.implementations.base import Implementation
 from indexfuzz.implementations.builtin import CONTRACT
-from indexfuzz.narrowing import narrowed
 
 WILD = Case().replace(
     model={"head_dim": 64, "quant_group": 64, "scale_fmt": "fp32"},

@@ -5,12 +5,12 @@ from dataclasses import replace
 import pytest
 import torch
 
-from indexfuzz import nonfinite
-from indexfuzz.case import Case
+from indexfuzz.core.case import Case
 from indexfuzz.devices.lockstep import LockstepDevice
-from indexfuzz.differential import run
 from indexfuzz.implementations.builtin import builtin
-from indexfuzz.metamorphic import runner
+from indexfuzz.oracles.differential import run
+from indexfuzz.oracles.metamorphic import runner
+from indexfuzz.oracles.nonfinite import judge
 from indexfuzz.reference import cache as writer
 from indexfuzz.reference import indexer, mqa_logits, paged_mqa_logits, quant, rope
 
@@ -177,7 +177,7 @@ def test_a_project_that_promises_triton_s_rules_is_held_to_them(stage, function,
 
 
 def test_a_drawn_case_is_recognised():
-    assert nonfinite.is_drawn(EVERYWHERE)
-    assert nonfinite.is_drawn(FINITE.replace(values={"set": {"k": ((0, 0, "nan"),)}}))
-    assert not nonfinite.is_drawn(FINITE.replace(values={"set": {"k": ((0, 0, "0x1p3"),)}}))
-    assert not nonfinite.is_drawn(FINITE)
+    assert judge.is_drawn(EVERYWHERE)
+    assert judge.is_drawn(FINITE.replace(values={"set": {"k": ((0, 0, "nan"),)}}))
+    assert not judge.is_drawn(FINITE.replace(values={"set": {"k": ((0, 0, "0x1p3"),)}}))
+    assert not judge.is_drawn(FINITE)

@@ -2,10 +2,10 @@
 
 import pytest
 
-from indexfuzz import composition, differential, oracles, repeat
-from indexfuzz.case import Case
-from indexfuzz.finding import Finding
-from indexfuzz.outcome import Outcome
+from indexfuzz.core.case import Case
+from indexfuzz.core.finding import Finding
+from indexfuzz.core.outcome import Outcome
+from indexfuzz.oracles import composition, differential, repetition, schedule
 from indexfuzz.reference import gather, mqa_logits
 
 CASE = Case().replace(
@@ -15,7 +15,7 @@ CASE = Case().replace(
 
 
 def asked(seed):
-    return oracles._others(CASE.replace(values={"seed": seed}))
+    return schedule._others(CASE.replace(values={"seed": seed}))
 
 
 def seeds_that_ask(name):
@@ -23,9 +23,9 @@ def seeds_that_ask(name):
 
 
 def test_every_oracle_is_asked_about_some_cases():
-    names = [relation.name for relation in oracles.RELATIONS]
+    names = [relation.name for relation in schedule.RELATIONS]
     assert all(seeds_that_ask(f"name='{name}'") for name in names)
-    assert len([seed for seed in range(400) if repeat.run in asked(seed)]) in range(10, 45)
+    assert len([seed for seed in range(400) if repetition.run in asked(seed)]) in range(10, 45)
     assert len([seed for seed in range(400) if composition.run in asked(seed)]) in range(40, 110)
     assert sum(map(bool, map(asked, range(400)))) in range(130, 220)
 
@@ -33,12 +33,12 @@ def test_every_oracle_is_asked_about_some_cases():
 def test_the_whole_is_asked_only_where_it_has_requests_to_mix_up():
     single = CASE.replace(batch={"prefill": ({"length": 20, "new": 4}, {"length": 9, "new": 0})})
     cases = [single.replace(values={"seed": seed}) for seed in range(200)]
-    assert not any(composition.run in oracles._others(case) for case in cases)
+    assert not any(composition.run in schedule._others(case) for case in cases)
 
 
 def test_cases_with_nan_are_asked_about_containment():
-    (ask,) = oracles._others(CASE.replace(values={"q": "nonfinite"}))
-    assert ask.keywords["relations"] == (oracles.CONTAINED,)
+    (ask,) = schedule._others(CASE.replace(values={"q": "nonfinite"}))
+    assert ask.keywords["relations"] == (schedule.CONTAINED,)
 
 
 def test_a_finding_of_the_reference_comes_first(reference_with, pytorch_device):
@@ -48,7 +48,7 @@ def test_a_finding_of_the_reference_comes_first(reference_with, pytorch_device):
 
     tested = reference_with(prefill_logits=doubled)
     for seed in range(4):
-        found = oracles.run(CASE.replace(values={"seed": seed}), tested, pytorch_device).findings
+        found = schedule.run(CASE.replace(values={"seed": seed}), tested, pytorch_device).findings
         assert {finding.kind for finding in found} == {"bound-exceeded"}
 
 
@@ -61,9 +61,9 @@ def test_a_twin_that_fails_is_found_by_the_cases_that_ask_for_it(reference_with,
     tested = reference_with(gather=refuses_wide_tables)
     seed = seeds_that_ask("name='table-width'")[0]
     case = CASE.replace(values={"seed": seed})
-    (found,) = oracles.run(case, tested, pytorch_device).findings
+    (found,) = schedule.run(case, tested, pytorch_device).findings
     assert found.signature == "gather/metamorphic/table-width/RuntimeError"
-    (again,) = oracles.about(found.signature)(CASE, tested, pytorch_device, frozenset()).findings
+    (again,) = schedule.about(found.signature)(CASE, tested, pytorch_device, frozenset()).findings
     assert again.signature == found.signature
 
 
@@ -72,14 +72,14 @@ def test_a_twin_that_fails_is_found_by_the_cases_that_ask_for_it(reference_with,
     [
         ("gather/code-mismatch/k_fp8", differential.run),
         ("gather/not-rejected", differential.run),
-        ("gather/nondeterministic/k_fp8", repeat.run),
+        ("gather/nondeterministic/k_fp8", repetition.run),
         ("topk/metamorphic/composition/selected", composition.run),
-        ("gather/uninitialised/k_fp8", oracles._with_repetition),
+        ("gather/uninitialised/k_fp8", schedule._with_repetition),
         ("gather/metamorphic/unheard-of/k_fp8", differential.run),
     ],
 )
 def test_the_oracle_of_a_signature(signature, oracle):
-    assert oracles.about(signature) is oracle
+    assert schedule.about(signature) is oracle
 
 
 def test_garbage_is_seen_with_and_without_a_device_that_tracks_it(reference_with, pytorch_device):
@@ -89,14 +89,14 @@ def test_garbage_is_seen_with_and_without_a_device_that_tracks_it(reference_with
         k_scale[:-1] = fresh[:-1]
 
     tested = reference_with(gather=last_scale_left_out)
-    found = oracles.about("gather/uninitialised/k_scale")(CASE, tested, pytorch_device, frozenset()).findings
+    found = schedule.about("gather/uninitialised/k_scale")(CASE, tested, pytorch_device, frozenset()).findings
     assert "gather/uninitialised/k_scale" in {finding.signature for finding in found}
 
 
 def test_an_access_out_of_bounds_explains_garbage(reference_with, pytorch_device, monkeypatch):
     stray = Finding("gather", "out-of-bounds", "cache", "loads at byte 256")
     garbage = [Finding(stage, "uninitialised", "x", "nobody wrote it") for stage in ("gather", "paged_logits")]
-    for module, findings in ((differential, [stray]), (repeat, garbage)):
+    for module, findings in ((differential, [stray]), (repetition, garbage)):
         monkeypatch.setattr(module, "run", lambda *_, found=findings: Outcome(CASE, list(found)))
-    outcome = oracles.about("gather/uninitialised/x")(CASE, reference_with(), pytorch_device, frozenset())
+    outcome = schedule.about("gather/uninitialised/x")(CASE, reference_with(), pytorch_device, frozenset())
     assert outcome.findings == [stray, garbage[1]]

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from indexfuzz import corpus
-from indexfuzz.case import Case
-from indexfuzz.corpus import Entry, Record, Sighting
-from indexfuzz.finding import Finding
-from indexfuzz.options import parse_shard
+from indexfuzz.core.case import Case
+from indexfuzz.core.finding import Finding
+from indexfuzz.corpus import store
+from indexfuzz.corpus.entry import Entry, Record, Sighting
+from indexfuzz.testing.options import parse_shard
 
 SIGNATURE = "gather/code-mismatch/k_scale"
 TWO_KEYS = Case().replace(batch={"prefill": ({"length": 2, "new": 0},)})
@@ -18,8 +18,8 @@ ONE_KEY = Case().replace(batch={"prefill": ({"length": 1, "new": 0},)})
 
 TARGET = """
 from hypothesis import given
-from indexfuzz.strategies import cases
-from indexfuzz.target import check, target
+from indexfuzz import cases
+from indexfuzz import check, target
 
 @target
 @given(case=cases())
@@ -43,7 +43,7 @@ def keep(case: Case, status: str = "open", implementation: str = "toy 1.0") -> P
     where = {"device": "lockstep", "triton": "3.6.0", "torch": "2.13.0", "date": "2026-01-31"}
     place = Sighting(implementation=implementation, **where)
     record = Record.of(Finding(*SIGNATURE.split("/"), "token 1 is 2, must be 1"))
-    return corpus.save(Entry(case=case, finding=record, status=status, seen=(place,)), Path("corpus"))
+    return store.save(Entry(case=case, finding=record, status=status, seen=(place,)), Path("corpus"))
 
 
 def seeded(case: Case, seed: int) -> Case:
@@ -53,7 +53,7 @@ def seeded(case: Case, seed: int) -> Case:
 def test_beyond_the_contract(session):
     guard = Finding("gather", "code-mismatch", "k_scale", "", beyond="block_size is 1 (toy/ops.py:7)")
     case = TWO_KEYS.replace(cache={"block_size": 16})
-    corpus.save(Entry(case=case, finding=Record.of(guard), status="guard"), Path("corpus"))
+    store.save(Entry(case=case, finding=Record.of(guard), status="guard"), Path("corpus"))
     result = session("corpus", "--fuzz-impl", "module:toy_contract", "--fuzz-beyond-contract")
     result.assert_outcomes(failed=1)
     result.stdout.fnmatch_lines(["*beyond the contract: block_size is 1 (toy/ops.py:7)*", "*--beyond-contract"])
@@ -110,7 +110,7 @@ class TestFuzzTargets:
         result = session("--hypothesis-seed=1", "--fuzz-seconds=20")
         result.assert_outcomes(failed=1)
         (path,) = Path("findings").glob("gather/*.json")
-        entry = corpus.load(path)
+        entry = store.load(path)
         text = result.stdout.str()
         assert entry.finding.signature == SIGNATURE
         assert SIGNATURE in text
@@ -142,7 +142,7 @@ class TestShards:
 
 def test_profiles_are_independent_of_ci(pytester):
     script = (
-        "from indexfuzz import profiles; from hypothesis import settings; profiles.register()\n"
+        "from indexfuzz.testing import profiles; from hypothesis import settings; profiles.register()\n"
         "for name in ('dev', 'ci', 'nightly'):\n"
         "    p = settings.get_profile(name); print(name, p.derandomize, p.database is None, p.deadline)\n"
     )

@@ -3,13 +3,13 @@
 import pytest
 import torch
 
-from indexfuzz.case import Case
+from indexfuzz.core.case import Case
 from indexfuzz.devices.lockstep import LockstepDevice
 from indexfuzz.implementations.builtin import builtin
+from indexfuzz.oracles.repetition import run
 from indexfuzz.reference import gather as gatherer
 from indexfuzz.reference import mqa_logits, quant
-from indexfuzz.repeat import run
-from indexfuzz.step import Step
+from indexfuzz.samples.step import Step
 
 CASE = Case().replace(
     model={"num_heads": 2, "head_dim": 32, "rope_dim": 16, "quant_group": 32},

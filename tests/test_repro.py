@@ -5,14 +5,15 @@ from math import inf, nan
 import pytest
 import torch
 
-from indexfuzz import repro, repro_source
-from indexfuzz.case import Case
-from indexfuzz.corpus import Entry, Record
-from indexfuzz.finding import Finding
+from indexfuzz.core.case import Case
+from indexfuzz.core.finding import Finding
+from indexfuzz.core.setup import Setup
+from indexfuzz.corpus.entry import Entry, Record
 from indexfuzz.implementations.base import Implementation, ImplementationError
-from indexfuzz.repro import ReproError, script
-from indexfuzz.subject import InProcess
-from indexfuzz.under_test import Setup, UnderTest
+from indexfuzz.subjects.in_process import InProcess
+from indexfuzz.subjects.under_test import UnderTest
+from indexfuzz.triage import repro, repro_source
+from indexfuzz.triage.repro import ReproError, script
 
 
 def evaluate(text: str) -> torch.Tensor:

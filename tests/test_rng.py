@@ -2,7 +2,7 @@
 
 import torch
 
-from indexfuzz import rng
+from indexfuzz.core import rng
 
 
 def test_first_words_of_splitmix64_with_seed_zero():

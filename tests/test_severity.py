@@ -6,11 +6,12 @@ import sys
 import pytest
 
 from indexfuzz import cli
-from indexfuzz.case import Case
-from indexfuzz.corpus import Entry, Record, save
-from indexfuzz.finding import Finding
+from indexfuzz.core.case import Case
+from indexfuzz.core.finding import Finding
+from indexfuzz.corpus.entry import Entry, Record
+from indexfuzz.corpus.store import save
 from indexfuzz.reference import gather
-from indexfuzz.severity import SeverityError, grown, recall
+from indexfuzz.triage.severity import SeverityError, grown, recall
 
 ONE_KEY = Case().replace(cache={"block_size": 1}, batch={"prefill": ({"length": 1, "new": 1},)})
 DECODE = Case().replace(cache={"block_size": 16}, batch={"decode": (3,), "max_model_len": 20})

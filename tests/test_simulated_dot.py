@@ -7,18 +7,18 @@ import pytest
 import torch
 from torch import Tensor
 
-from indexfuzz.case import Case
+from indexfuzz.core.case import Case
+from indexfuzz.core.outcome import Outcome
+from indexfuzz.core.terms import Promises, Terms
 from indexfuzz.devices.lockstep import LockstepDevice
-from indexfuzz.differential import run
-from indexfuzz.faults.planting import edited_kernels
+from indexfuzz.devices.simulated_dot import simulated_dot
 from indexfuzz.implementations.base import Implementation
 from indexfuzz.implementations.builtin import builtin
+from indexfuzz.implementations.faults.planting import edited_kernels
 from indexfuzz.kernels import mqa_logits, paged_mqa_logits
-from indexfuzz.outcome import Outcome
+from indexfuzz.oracles.differential import run
 from indexfuzz.reference import fp8
 from indexfuzz.reference.mqa_logits import exact_scores
-from indexfuzz.simulated_dot import simulated_dot
-from indexfuzz.terms import Promises, Terms
 
 LOGITS = frozenset({"prefill_logits", "paged_logits"})
 

@@ -4,17 +4,18 @@ import pytest
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis.stateful import run_state_machine_as_test
 
-from indexfuzz import test_state_machine as target
-from indexfuzz.case import Case
+from indexfuzz.core.case import Case
+from indexfuzz.core.finding import FindingError
+from indexfuzz.core.setup import Setup
 from indexfuzz.devices.lockstep import LockstepDevice
-from indexfuzz.finding import FindingError
 from indexfuzz.implementations.builtin import builtin
-from indexfuzz.machine import PagedCache
+from indexfuzz.oracles.cache_machine import PagedCache
 from indexfuzz.reference import cache as writer
 from indexfuzz.reference import gather as gatherer
 from indexfuzz.reference import paged_mqa_logits
-from indexfuzz.subject import InProcess
-from indexfuzz.under_test import Setup, UnderTest
+from indexfuzz.subjects.in_process import InProcess
+from indexfuzz.subjects.under_test import UnderTest
+from indexfuzz.testing.targets import test_state_machine as target
 
 CASE = Case().replace(cache={"block_size": 16, "spare_blocks": 4}, batch={"max_model_len": 50})
 FEW = settings(

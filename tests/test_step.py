@@ -5,11 +5,11 @@ import hashlib
 import pytest
 import torch
 
-from indexfuzz import arena
-from indexfuzz.case import Case
+from indexfuzz.core.case import Case
 from indexfuzz.reference import layout
-from indexfuzz.regimes import TENSORS
-from indexfuzz.step import materialise
+from indexfuzz.samples import buffers
+from indexfuzz.samples.step import materialise
+from indexfuzz.samples.values import TENSORS
 
 MIXED = Case().replace(
     model={"num_heads": 2, "head_dim": 32, "rope_dim": 16, "quant_group": 32},
@@ -88,7 +88,7 @@ def test_overrides_reach_their_tensor():
 @pytest.mark.parametrize("stride_pad", [0, 4, 1 << 25])
 @pytest.mark.parametrize("where", [-1, "end", "page_end"])
 def test_guards_of_a_cache_see_every_stray_write(stride_pad, where):
-    buffer = arena.allocate_pages("cache", (3, 2, 36), 72 + stride_pad, "cpu", torch.zeros(72, dtype=torch.uint8))
+    buffer = buffers.allocate_pages("cache", (3, 2, 36), 72 + stride_pad, "cpu", torch.zeros(72, dtype=torch.uint8))
     buffer.seal()
     buffer.view.fill_(1)
     assert buffer.first_change(payload_may_change=True) is None
@@ -98,19 +98,19 @@ def test_guards_of_a_cache_see_every_stray_write(stride_pad, where):
         return
     assert not buffer.differs(payload_may_change=True)
     assert buffer.differs(payload_may_change=False)
-    buffer.storage[arena.GUARD + offset] = 0x55
+    buffer.storage[buffers.GUARD + offset] = 0x55
     assert buffer.first_change(payload_may_change=True) == offset
     assert buffer.differs(payload_may_change=True)
 
 
 @pytest.mark.parametrize("offset", [-2, 6, 16, 22])
 def test_guards_see_writes_between_rows_and_around(offset):
-    buffer = arena.allocate("k", (2, 3), torch.bfloat16, "cpu", row_pad=5)
+    buffer = buffers.allocate("k", (2, 3), torch.bfloat16, "cpu", row_pad=5)
     buffer.view.fill_(1.0)
     buffer.seal()
     buffer.view.fill_(2.0)
     assert buffer.first_change(payload_may_change=True) is None
-    buffer.storage[arena.GUARD + offset] ^= 0x55
+    buffer.storage[buffers.GUARD + offset] ^= 0x55
     change = buffer.first_change(payload_may_change=True)
     assert change == (None if offset == 16 else offset)
     assert bool(buffer.differs(payload_may_change=True)) is (offset != 16)

@@ -7,11 +7,11 @@ import pytest
 from hypothesis import HealthCheck, Phase, find, given, seed, settings
 from hypothesis import strategies as st
 
-from indexfuzz import strategies
-from indexfuzz.case import Case
-from indexfuzz.presets import PRESETS
-from indexfuzz.regimes import TENSORS
-from indexfuzz.step import materialise
+from indexfuzz.core.case import Case
+from indexfuzz.core.presets import PRESETS
+from indexfuzz.generation import strategies
+from indexfuzz.samples.step import materialise
+from indexfuzz.samples.values import TENSORS
 
 SAMPLES = 2500
 QUIET = settings(database=None, deadline=None, suppress_health_check=list(HealthCheck), phases=[Phase.generate])

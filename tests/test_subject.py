@@ -2,16 +2,16 @@
 
 import pytest
 
-from indexfuzz import oracles
 from indexfuzz.campaign.loop import run
 from indexfuzz.campaign.settings import Settings
-from indexfuzz.case import Case
-from indexfuzz.corpus import Entry, Record
-from indexfuzz.finding import Finding
-from indexfuzz.minimize import minimise
+from indexfuzz.core.case import Case
+from indexfuzz.core.finding import Finding
+from indexfuzz.corpus.entry import Entry, Record
+from indexfuzz.oracles import schedule
 from indexfuzz.reference import gather
-from indexfuzz.replay import replay
-from indexfuzz.subject import InProcess
+from indexfuzz.subjects.in_process import InProcess
+from indexfuzz.triage.minimize import minimise
+from indexfuzz.triage.replay import replay
 
 CASE = Case().replace(
     cache={"block_size": 16},
@@ -35,7 +35,7 @@ def subject(reference_with, pytorch_device):
 @pytest.fixture(scope="session")
 def related():
     """The case, with a seed that asks for the relation."""
-    seeds = (s for s in range(400) if "name='table-width'" in repr(oracles._others(CASE.replace(values={"seed": s}))))
+    seeds = (s for s in range(400) if "name='table-width'" in repr(schedule._others(CASE.replace(values={"seed": s}))))
     return CASE.replace(values={"seed": next(seeds)})
 
 
@@ -59,7 +59,7 @@ def test_a_case_is_put_to_all_oracles_and_a_signature_to_its_own(subject, relate
 
 def test_a_campaign_puts_its_cases_to_all_oracles(subject, monkeypatch):
     asked = []
-    monkeypatch.setattr("indexfuzz.oracles._others", lambda case: asked.append(case.id) or [])
+    monkeypatch.setattr("indexfuzz.oracles.schedule._others", lambda case: asked.append(case.id) or [])
     run(Settings(subject, cases=5, seed=3, known=frozenset({"gather/crash/RuntimeError"})))
     assert len(asked) >= 3
 

@@ -12,11 +12,11 @@ import pytest
 
 from indexfuzz import cli
 from indexfuzz.campaign import loop
-from indexfuzz.case import Case
 from indexfuzz.cli.new_impl import template
+from indexfuzz.core.case import Case
 from indexfuzz.devices import open_device
 from indexfuzz.implementations import load
-from indexfuzz.subject import InProcess
+from indexfuzz.subjects.in_process import InProcess
 
 PAGE = Path(__file__).parents[1] / "docs" / "your-kernels.md"
 BLOCKS = re.findall(r"^```(python|console)(?: (\S+))?\n(.*?)^```$", PAGE.read_text(), re.MULTILINE | re.DOTALL)

@@ -5,8 +5,8 @@ TOY in the environment is what it does there instead: an exception to raise, or 
 
 import os
 
+from indexfuzz.core.contract import Clause, Clauses
 from indexfuzz.implementations.base import Implementation
-from indexfuzz.implementations.contracts import Clause, Clauses
 from indexfuzz.reference import gather as reference
 from indexfuzz.reference.layout import resolve
 

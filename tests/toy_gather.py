@@ -8,7 +8,7 @@ import os
 import torch
 from torch import Tensor
 
-from indexfuzz.case import Case
+from indexfuzz.core.case import Case
 from indexfuzz.implementations.base import Implementation
 from indexfuzz.reference import gather as reference
 from indexfuzz.reference import layout as page_layout

@@ -2,9 +2,9 @@
 
 from dataclasses import dataclass
 
-from indexfuzz.case import Case
-from indexfuzz.finding import Finding
-from indexfuzz.outcome import Outcome
+from indexfuzz.core.case import Case
+from indexfuzz.core.finding import Finding
+from indexfuzz.core.outcome import Outcome
 
 
 @dataclass(frozen=True)

@@ -16,13 +16,13 @@ from hypothesis.errors import Flaky
 
 from indexfuzz.campaign.events import CaseRun, Event, Found, Known, Shrinking, Unsupported
 from indexfuzz.campaign.settings import Settings
-from indexfuzz.case import Case
+from indexfuzz.core.case import Case
+from indexfuzz.core.finding import Finding, FindingError, error_for
+from indexfuzz.core.outcome import Outcome
+from indexfuzz.core.rng import derive
 from indexfuzz.devices.base import UnsupportedKernelError
-from indexfuzz.finding import Finding, FindingError, error_for
-from indexfuzz.minimize import NotFailingError, minimise
-from indexfuzz.outcome import Outcome
-from indexfuzz.rng import derive
-from indexfuzz.strategies import cases
+from indexfuzz.generation.strategies import cases
+from indexfuzz.triage.minimize import NotFailingError, minimise
 
 CHUNK = 500
 SHRINK_SECONDS = 1.5

@@ -2,9 +2,9 @@
 
 from dataclasses import dataclass, field
 
-from indexfuzz.case import Regime
-from indexfuzz.presets import Preset
-from indexfuzz.subject import Subject
+from indexfuzz.core.case import Regime
+from indexfuzz.core.presets import Preset
+from indexfuzz.subjects.subject import Subject
 
 
 @dataclass(frozen=True)

@@ -14,8 +14,8 @@ import typer
 from indexfuzz import __version__
 from indexfuzz.cli import cases, lists, mutate, new_impl, replay, run, severity
 from indexfuzz.cli.common import INTERNAL_ERROR, USAGE_ERROR, InputError
-from indexfuzz.corpus import CorpusError
-from indexfuzz.under_test import SetupError
+from indexfuzz.core.setup import SetupError
+from indexfuzz.corpus.entry import CorpusError
 
 app = typer.Typer(
     name="indexfuzz",

@@ -24,8 +24,9 @@ from indexfuzz.cli.common import (
     under_test,
     with_finding,
 )
-from indexfuzz.corpus import Entry, Record, merge, save, write
-from indexfuzz.under_test import DEFAULT_DEVICE, DEFAULT_IMPLEMENTATION, Setup
+from indexfuzz.core.setup import DEFAULT_DEVICE, DEFAULT_IMPLEMENTATION, Setup
+from indexfuzz.corpus.entry import Entry, Record
+from indexfuzz.corpus.store import merge, save, write
 
 
 def minimize(
@@ -51,7 +52,7 @@ def minimize(
     path, entry = find_one(file, corpus)
     signature = with_finding(path, entry)
     target = under_test(Setup(impl, device, tuple(faults), beyond_contract, isolate, python, timeout))
-    from indexfuzz.minimize import NotFailingError, minimise  # noqa: PLC0415 - imports torch
+    from indexfuzz.triage.minimize import NotFailingError, minimise  # noqa: PLC0415 - imports torch
 
     try:
         case, finding = minimise(entry.case, target.subject, signature, seconds=seconds)
@@ -91,7 +92,7 @@ def repro(
     with_finding(path, entry)
     target = in_this_process(Setup(impl, device, tuple(faults)))
     from indexfuzz.implementations.base import ImplementationError  # noqa: PLC0415 - imports torch
-    from indexfuzz.repro import ReproError, script  # noqa: PLC0415
+    from indexfuzz.triage.repro import ReproError, script  # noqa: PLC0415
 
     try:
         typer.echo(script(entry, target), nl=False)

@@ -12,11 +12,15 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.console import Console
 
-from indexfuzz.corpus import CorpusError, Entry, files, is_entry, load
-from indexfuzz.under_test import Setup, UnderTest, prepare, put_under_test
+from indexfuzz.core.setup import Setup
+from indexfuzz.corpus.entry import CorpusError, Entry
+from indexfuzz.corpus.store import files, is_entry, load
+from indexfuzz.subjects.open import prepare
+from indexfuzz.subjects.under_test import UnderTest, put_under_test
 
 if TYPE_CHECKING:
-    from indexfuzz.subject import InProcess, Subject
+    from indexfuzz.subjects.in_process import InProcess
+    from indexfuzz.subjects.subject import Subject
 
 NOTHING_NEW, FINDINGS, USAGE_ERROR, INTERNAL_ERROR = 0, 1, 2, 3
 

@@ -5,11 +5,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from indexfuzz.cli.common import InputError, in_this_process
-from indexfuzz.under_test import Setup, UnderTest
+from indexfuzz.core.setup import Setup
+from indexfuzz.subjects.under_test import UnderTest
 
 if TYPE_CHECKING:
     from indexfuzz.devices.base import MaskCoverage
-    from indexfuzz.subject import InProcess
+    from indexfuzz.subjects.in_process import InProcess
 
 LEGEND = """\
 T, F, M: in some program the mask was all true (the branch taken), all false (skipped), mixed; - : never; U: no mask.

@@ -7,9 +7,9 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from indexfuzz.case import Case
-from indexfuzz.corpus import Entry
-from indexfuzz.finding import promise
+from indexfuzz.core.case import Case
+from indexfuzz.core.finding import promise
+from indexfuzz.corpus.entry import Entry
 
 MAX_OVERRIDES = 8
 

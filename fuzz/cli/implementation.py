@@ -8,9 +8,9 @@ from rich.console import Console
 from rich.text import Text
 
 from indexfuzz.cli.common import console
+from indexfuzz.core.contract import Clauses
 from indexfuzz.implementations import load
 from indexfuzz.implementations.base import Implementation
-from indexfuzz.implementations.contracts import Clauses
 
 
 def describe(spec: str, *, as_json: bool) -> None:

@@ -8,8 +8,8 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
-from indexfuzz.bench import BENCHES
 from indexfuzz.cli.common import AsJson, InputError, console
+from indexfuzz.evaluation.bench import BENCHES
 
 
 def _print(rows: list[dict[str, Any]], columns: dict[str, str], *, as_json: bool) -> None:
@@ -55,7 +55,7 @@ def faults(*, as_json: AsJson = False) -> None:
 
     Example: `indexfuzz faults`, then `indexfuzz run --fault rope-result-discarded`
     """
-    from indexfuzz.faults import load_faults  # noqa: PLC0415
+    from indexfuzz.implementations.faults import load_faults  # noqa: PLC0415
 
     rows = [
         {"id": f.id, "title": f.title, "class": f.kind, "stage": f.stage, "trigger": f.trigger, "source": f.source}
@@ -70,7 +70,7 @@ def presets(*, as_json: AsJson = False) -> None:
 
     Example: `indexfuzz presets`, then `indexfuzz run --preset glm-5`
     """
-    from indexfuzz.presets import PRESETS  # noqa: PLC0415
+    from indexfuzz.core.presets import PRESETS  # noqa: PLC0415
 
     rows = [
         {"name": name, "title": p.title, "model": p.model.model_dump(mode="json"), "style": p.style,

@@ -15,8 +15,8 @@ from indexfuzz.cli.common import FINDINGS, NOTHING_NEW, AsJson, InputError, cons
 if TYPE_CHECKING:  # these import torch
     from collections.abc import Sequence
 
-    from indexfuzz.mutation.examine import Result
-    from indexfuzz.mutation.mutants import Mutant
+    from indexfuzz.evaluation.mutation.examine import Result
+    from indexfuzz.evaluation.mutation.mutants import Mutant
 
 LINE_SECONDS = 10.0
 """How often progress is told."""
@@ -42,15 +42,15 @@ def mutate(
 ) -> None:
     """Count the small mistakes in the built-in kernels that the fuzzer finds: its mutation score.
 
-    Exit code 1 when a mutant survives that fuzz/mutation/gaps.toml does not name, or one is found that
-    fuzz/mutation/equivalent.toml calls equivalent.
+    Exit code 1 when a mutant survives that fuzz/evaluation/mutation/gaps.toml does not name, or one is found that
+    fuzz/evaluation/mutation/equivalent.toml calls equivalent.
 
     Example: `indexfuzz mutate gather --workers 2`
     """
-    from indexfuzz.mutation.examine import Budget  # noqa: PLC0415 - imports torch
-    from indexfuzz.mutation.mutants import chosen  # noqa: PLC0415
-    from indexfuzz.mutation.report import Report  # noqa: PLC0415
-    from indexfuzz.mutation.workers import run_mutants  # noqa: PLC0415
+    from indexfuzz.evaluation.mutation.examine import Budget  # noqa: PLC0415 - imports torch
+    from indexfuzz.evaluation.mutation.mutants import chosen  # noqa: PLC0415
+    from indexfuzz.evaluation.mutation.report import Report  # noqa: PLC0415
+    from indexfuzz.evaluation.mutation.workers import run_mutants  # noqa: PLC0415
 
     try:
         mutants = chosen(words)
@@ -74,8 +74,8 @@ def mutate(
 
 
 def _print_list(mutants: "Sequence[Mutant]", *, as_json: bool) -> None:
-    from indexfuzz.mutation.report import words  # noqa: PLC0415
-    from indexfuzz.mutation.survivors import equivalent, gaps  # noqa: PLC0415
+    from indexfuzz.evaluation.mutation.report import words  # noqa: PLC0415
+    from indexfuzz.evaluation.mutation.survivors import equivalent, gaps  # noqa: PLC0415
 
     known = {m.id: "equivalent" if m.id in equivalent() else "gap" if m.id in gaps() else "" for m in mutants}
     if as_json:
@@ -97,7 +97,7 @@ class _Told:
         self._last = time.monotonic()
 
     def __call__(self, result: "Result") -> None:
-        from indexfuzz.mutation.survivors import equivalent  # noqa: PLC0415
+        from indexfuzz.evaluation.mutation.survivors import equivalent  # noqa: PLC0415
 
         is_same = result.fate == "survived" and result.mutant.id in equivalent()
         self._fates["equivalent" if is_same else result.fate] += 1

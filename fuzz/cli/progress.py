@@ -13,9 +13,9 @@ from rich.text import Text
 from indexfuzz.campaign.events import CaseRun, Event, Found, Shrinking, Unsupported
 from indexfuzz.campaign.settings import Settings
 from indexfuzz.cli.common import InputError
-from indexfuzz.corpus import save
-from indexfuzz.subject import Subject
-from indexfuzz.under_test import UnderTest
+from indexfuzz.corpus.store import save
+from indexfuzz.subjects.subject import Subject
+from indexfuzz.subjects.under_test import UnderTest
 
 LINE_SECONDS = 10.0
 """How often a line is printed where there is no terminal to redraw."""

@@ -24,13 +24,15 @@ from indexfuzz.cli.common import (
     find,
     under_test,
 )
-from indexfuzz.corpus import CorpusError, files, load
-from indexfuzz.replay import FAILING, Replay
-from indexfuzz.replay import replay as replay_entry
-from indexfuzz.under_test import DEFAULT_DEVICE, DEFAULT_IMPLEMENTATION, Setup, summary_line
+from indexfuzz.core.finding import summary_line
+from indexfuzz.core.setup import DEFAULT_DEVICE, DEFAULT_IMPLEMENTATION, Setup
+from indexfuzz.corpus.entry import CorpusError
+from indexfuzz.corpus.store import files, load
+from indexfuzz.triage.replay import FAILING, Replay
+from indexfuzz.triage.replay import replay as replay_entry
 
 if TYPE_CHECKING:
-    from indexfuzz.subject import Subject
+    from indexfuzz.subjects.subject import Subject
 
 STYLES = {"FIXED": "green", "PASSES": "green", "STILL FAILS": "red", "CHANGED": "yellow", "ERROR": "magenta"}
 

@@ -7,8 +7,8 @@ from rich.console import Console
 
 from indexfuzz.campaign.loop import Summary
 from indexfuzz.campaign.settings import Settings
-from indexfuzz.subject import Subject
-from indexfuzz.under_test import UnderTest
+from indexfuzz.subjects.subject import Subject
+from indexfuzz.subjects.under_test import UnderTest
 
 
 def print_summary(summary: Summary, saved: dict[str, Path], target: UnderTest[Subject], console: Console) -> None:

@@ -11,8 +11,6 @@ from typing import TYPE_CHECKING, Annotated, get_args
 
 import typer
 
-from indexfuzz import corpus as corpus_files
-from indexfuzz.case import Regime
 from indexfuzz.cli.common import (
     FINDINGS,
     INTERNAL_ERROR,
@@ -33,10 +31,12 @@ from indexfuzz.cli.common import (
     under_test,
 )
 from indexfuzz.cli.coverage import covering, write_listing
-from indexfuzz.corpus import STAGES
-from indexfuzz.options import parse_shard
-from indexfuzz.presets import PRESETS
-from indexfuzz.under_test import DEFAULT_DEVICE, DEFAULT_IMPLEMENTATION, Setup
+from indexfuzz.core.case import Regime
+from indexfuzz.core.presets import PRESETS
+from indexfuzz.core.setup import DEFAULT_DEVICE, DEFAULT_IMPLEMENTATION, Setup
+from indexfuzz.corpus import store as corpus_files
+from indexfuzz.corpus.entry import STAGES
+from indexfuzz.testing.options import parse_shard
 
 if TYPE_CHECKING:
     from indexfuzz.campaign.settings import Settings
@@ -165,7 +165,7 @@ def run(
 @contextmanager
 def _journaled(settings: "Settings", setup: Setup, progress: "Progress") -> "Iterator[Settings]":
     """Keep the case in flight on disk, and tell of those of runs that died."""
-    from indexfuzz.journal import Journal, Journaled, left_behind  # noqa: PLC0415 - imports torch
+    from indexfuzz.subjects.journal import Journal, Journaled, left_behind  # noqa: PLC0415 - imports torch
 
     try:
         for line in left_behind():

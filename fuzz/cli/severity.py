@@ -20,8 +20,8 @@ from indexfuzz.cli.common import (
     in_this_process,
     with_finding,
 )
-from indexfuzz.corpus import STAGES, stage_of
-from indexfuzz.under_test import DEFAULT_DEVICE, DEFAULT_IMPLEMENTATION, Setup
+from indexfuzz.core.setup import DEFAULT_DEVICE, DEFAULT_IMPLEMENTATION, Setup
+from indexfuzz.corpus.entry import STAGES, stage_of
 
 
 def severity(
@@ -49,7 +49,7 @@ def severity(
     path, entry = find_one(file, corpus)
     blamed, only = stage_of(with_finding(path, entry)), each_known("--stage", stage, STAGES)
     target = in_this_process(Setup(impl, device, tuple(faults)))
-    from indexfuzz.severity import SeverityError, grown, recall  # noqa: PLC0415 - imports torch
+    from indexfuzz.triage.severity import SeverityError, grown, recall  # noqa: PLC0415 - imports torch
 
     try:
         case = grown(entry.case, blamed)

@@ -6,7 +6,7 @@ from typing import Any, Protocol
 
 from torch import Tensor
 
-from indexfuzz.terms import Promises, Terms
+from indexfuzz.core.terms import Promises, Terms
 
 
 class DeviceError(Exception):

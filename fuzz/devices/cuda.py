@@ -9,12 +9,12 @@ from typing import Any
 import torch
 from triton.runtime.jit import JITFunction
 
+from indexfuzz.core.terms import Promises, Terms
 from indexfuzz.devices import assembly
 from indexfuzz.devices.base import DeviceError, Session
 from indexfuzz.devices.plain import PlainSession
+from indexfuzz.devices.simulated_dot import simulated_dot
 from indexfuzz.reference.arithmetic import Arithmetic
-from indexfuzz.simulated_dot import simulated_dot
-from indexfuzz.terms import Promises, Terms
 
 SIMULATED = {"sm90-qgmma": 64}
 """Matrix units whose bits are known, and rows of a tile from which the model sm90 concludes that they are meant."""

@@ -6,10 +6,10 @@ from dataclasses import dataclass, replace
 
 import triton
 
+from indexfuzz.core.terms import Promises, Terms
 from indexfuzz.devices.base import DeviceError, Session
 from indexfuzz.devices.plain import PlainSession
 from indexfuzz.reference.arithmetic import PRESETS
-from indexfuzz.terms import Promises, Terms
 
 
 @dataclass(frozen=True)

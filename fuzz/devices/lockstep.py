@@ -6,11 +6,11 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from indexfuzz.core.terms import Promises, Terms
 from indexfuzz.devices.base import Session, Trespass
+from indexfuzz.devices.simulated_dot import simulated_dot
 from indexfuzz.lockstep import Coverage, Lockstep, LockstepError, UnsupportedFeature
 from indexfuzz.reference.arithmetic import DOT_UNITS, PRESETS, Arithmetic
-from indexfuzz.simulated_dot import simulated_dot
-from indexfuzz.terms import Promises, Terms
 
 ARITHMETIC = {
     "ieee": PRESETS["ieee"],

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from indexfuzz.core.terms import Promises, Terms
 from indexfuzz.devices.base import Trespass
-from indexfuzz.terms import Promises, Terms
 
 
 @dataclass(frozen=True)

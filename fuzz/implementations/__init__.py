@@ -6,10 +6,10 @@ from indexfuzz.implementations.base import Implementation, ImplementationError
 
 AVAILABLE = {
     "builtin": ("indexfuzz.implementations.builtin", "builtin", "the kernels of this package"),
-    "vllm": ("indexfuzz.implementations.vllm", "load", "vllm:PATH, wheel or checkout of vLLM: Triton, RoPE"),
-    "vllm-torch": ("indexfuzz.implementations.vllm", "load_torch", "vllm-torch:PATH, its fallbacks in PyTorch"),
-    "sglang": ("indexfuzz.implementations.sglang", "load", "sglang:PATH, the same of SGLang: its index K cache"),
-    "sglang-kpool": ("indexfuzz.implementations.sglang_kpool", "load", "sglang-kpool:PATH, its gather of pooled keys"),
+    "vllm": ("indexfuzz.implementations.vllm.adapter", "load", "vllm:PATH, wheel or checkout of vLLM: Triton, RoPE"),
+    "vllm-torch": ("indexfuzz.implementations.vllm.adapter", "load_torch", "vllm-torch:PATH, its fallbacks in PyTorch"),
+    "sglang": ("indexfuzz.implementations.sglang.adapter", "load", "sglang:PATH, the same of SGLang: its index K cache"),
+    "sglang-kpool": ("indexfuzz.implementations.sglang.kpool", "load", "sglang-kpool:PATH, its gather of pooled keys"),
     "aiter": ("indexfuzz.implementations.aiter", "load", "aiter:PATH, a checkout of AITER: prefill and paged logits"),
     "aiter-stage1": ("indexfuzz.implementations.aiter", "load_stage1", "aiter-stage1:PATH, its two-stage paged logits"),
     "deep_gemm": ("indexfuzz.implementations.deep_gemm", "load", "DeepGEMM's logits, as installed; needs a GPU"),

@@ -12,13 +12,14 @@ from types import ModuleType, SimpleNamespace
 import torch
 from torch import Tensor
 
-from indexfuzz.case import Case
-from indexfuzz.implementations.amd_kernel import make_portable
+from indexfuzz.core.case import Case
+from indexfuzz.core.contract import Clause, Clauses
 from indexfuzz.implementations.base import Implementation, StageFunction, fill
-from indexfuzz.implementations.contracts import Clause, Clauses, as_callers_do
+from indexfuzz.implementations.callers import as_callers_do
 from indexfuzz.implementations.formats import FP8_DTYPES, format_of
-from indexfuzz.implementations.loader import Loader
-from indexfuzz.implementations.source import Project, open_project
+from indexfuzz.implementations.loading.amd_kernel import make_portable
+from indexfuzz.implementations.loading.loader import Loader
+from indexfuzz.implementations.loading.source import Project, open_project
 from indexfuzz.reference.layout import resolve
 
 KNOWN_VERSIONS = "of August 2026"

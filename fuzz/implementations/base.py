@@ -2,12 +2,12 @@
 
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any
 
 from torch import Tensor
 
-from indexfuzz.case import Case
-from indexfuzz.terms import Promises
+from indexfuzz.core.contract import Contract, Unlimited
+from indexfuzz.core.terms import Promises
 
 StageFunction = Callable[..., Any]
 """A stage with the signature that kernels/ and reference/ share; see ARCHITECTURE.md for the seven of them."""
@@ -19,28 +19,6 @@ class ImplementationError(Exception):
 
 class MalformedResultError(Exception):
     """A stage returned something else than the tensors it promises."""
-
-
-class Contract(Protocol):
-    """What a project promises about its kernels. `contracts.Clauses` makes one from a table."""
-
-    def outside(self, stage: str, case: Case) -> str | None:
-        """Why a case lies outside the contract of a stage, in one sentence; None when the stage must handle it."""
-
-    def must_reject(self, stage: str, case: Case) -> bool:
-        """Whether a case outside the contract has to raise ValueError rather than be undefined."""
-
-
-class Unlimited:
-    """The contract of code that handles every case."""
-
-    def outside(self, stage: str, case: Case) -> str | None:  # noqa: ARG002
-        """Nothing is outside."""
-        return None
-
-    def must_reject(self, stage: str, case: Case) -> bool:  # noqa: ARG002
-        """Nothing to reject."""
-        return False
 
 
 @dataclass(frozen=True)

@@ -1,9 +1,9 @@
 """The built-in kernels, and what their launchers promise."""
 
+from indexfuzz.core.contract import Checked, Clause
+from indexfuzz.core.terms import Promises
 from indexfuzz.implementations.base import Implementation
-from indexfuzz.implementations.contracts import Checked, Clause
 from indexfuzz.reference import layout as page_layout
-from indexfuzz.terms import Promises
 
 HEAD_DIMS = (32, 64, 128)
 MAX_HEADS = 128

@@ -14,8 +14,9 @@ from types import ModuleType
 import torch
 from torch import Tensor
 
+from indexfuzz.core.contract import Clause, Clauses
 from indexfuzz.implementations.base import Implementation, ImplementationError, StageFunction, fill
-from indexfuzz.implementations.contracts import Clause, Clauses, as_callers_do
+from indexfuzz.implementations.callers import as_callers_do
 from indexfuzz.reference.layout import resolve
 from indexfuzz.reference.paged_mqa_logits import row_windows
 

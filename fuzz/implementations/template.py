@@ -6,8 +6,9 @@ its place, and delete the stages that you do not have: the reference fills them 
 
 from torch import Tensor
 
+from indexfuzz.core.contract import Clause, Clauses
 from indexfuzz.implementations.base import Implementation
-from indexfuzz.implementations.contracts import Clause, Clauses, as_callers_do
+from indexfuzz.implementations.callers import as_callers_do
 from indexfuzz.reference import cache as reference_cache
 from indexfuzz.reference import gather as reference_gather
 from indexfuzz.reference import mqa_logits as reference_mqa_logits

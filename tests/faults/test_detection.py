@@ -3,15 +3,16 @@
 import pytest
 import torch
 
-from indexfuzz import oracles, strategies
-from indexfuzz.bench import detection
-from indexfuzz.bench.baseline import GRIDS, calc_diff, similar_logits, similar_visible_logits
-from indexfuzz.bench.detection import Detection, campaign_sight, detect, is_clean, stream_sight
-from indexfuzz.bench.detection_report import as_markdown
-from indexfuzz.bench.uniform import uniform
 from indexfuzz.devices import open_device
-from indexfuzz.faults import load_faults, plant
+from indexfuzz.evaluation.bench import detection
+from indexfuzz.evaluation.bench.baseline import GRIDS, calc_diff, similar_logits, similar_visible_logits
+from indexfuzz.evaluation.bench.detection import Detection, campaign_sight, detect, is_clean, stream_sight
+from indexfuzz.evaluation.bench.detection_report import as_markdown
+from indexfuzz.evaluation.bench.uniform import uniform
+from indexfuzz.generation import strategies
 from indexfuzz.implementations.builtin import builtin
+from indexfuzz.implementations.faults import load_faults, plant
+from indexfuzz.oracles import schedule
 
 DEVICE = open_device("lockstep")
 HISTORY = frozenset({
@@ -49,7 +50,7 @@ def test_a_generator_without_gaps_between_rows_would_be_noticed(monkeypatch):
 
 
 def test_oracles_that_look_at_stages_alone_would_be_noticed(monkeypatch):
-    monkeypatch.setattr(oracles, "COMPOSED", 0)
+    monkeypatch.setattr(schedule, "COMPOSED", 0)
     assert campaign_sight(plant(("offset-of-another-row",)), DEVICE, seed=1, seconds=3.0) is None
 
 

@@ -1,10 +1,10 @@
 import pytest
 
-from indexfuzz.case import Case
+from indexfuzz.core.case import Case
 from indexfuzz.devices import open_device
-from indexfuzz.differential import run
-from indexfuzz.faults import plant
 from indexfuzz.implementations.builtin import builtin
+from indexfuzz.implementations.faults import plant
+from indexfuzz.oracles.differential import run
 
 
 @pytest.mark.parametrize("page_pad", [(1 << 30) + 4, (1 << 30) + 8, 1 << 32])

@@ -4,11 +4,11 @@ from dataclasses import replace
 
 import pytest
 
-from indexfuzz.case import Case
+from indexfuzz.core.case import Case
 from indexfuzz.devices import open_device
-from indexfuzz.differential import run
-from indexfuzz.faults.planting import edited_kernels
 from indexfuzz.implementations.builtin import builtin
+from indexfuzz.implementations.faults.planting import edited_kernels
+from indexfuzz.oracles.differential import run
 
 DEVICE = open_device("lockstep")
 CASE = Case().replace(

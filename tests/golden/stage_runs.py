@@ -14,17 +14,17 @@ import torch
 from hypothesis import HealthCheck, Phase, given, seed, settings
 from torch import Tensor
 
-from indexfuzz.case import Case
-from indexfuzz.differential import accept
+from indexfuzz.core.case import Case
+from indexfuzz.devices.simulated_dot import simulated_dot
+from indexfuzz.generation.strategies import Budget, cases
 from indexfuzz.implementations.builtin import builtin
 from indexfuzz.kernels import mqa_logits, paged_mqa_logits
 from indexfuzz.lockstep import Lockstep
+from indexfuzz.oracles.differential import accept
 from indexfuzz.reference import bounds, rope
 from indexfuzz.reference.arithmetic import DOT_UNITS, Arithmetic
-from indexfuzz.simulated_dot import simulated_dot
-from indexfuzz.stages import STAGES, Call, Stage
-from indexfuzz.step import Step, materialise
-from indexfuzz.strategies import Budget, cases
+from indexfuzz.samples.step import Step, materialise
+from indexfuzz.stages.base import STAGES, Call, Stage
 
 Outputs = dict[str, Tensor]
 

@@ -1,9 +1,9 @@
 import pytest
 import torch
 
-from indexfuzz.case import Case
+from indexfuzz.core.case import Case
 from indexfuzz.implementations.aiter import load, load_stage1
-from indexfuzz.implementations.source import SourceError
+from indexfuzz.implementations.loading.source import SourceError
 from indexfuzz.lockstep import Lockstep
 
 PREFILL = "aiter/ops/triton/attention/fp8_mqa_logits.py"

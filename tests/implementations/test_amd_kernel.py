@@ -1,6 +1,6 @@
 import triton
 
-from indexfuzz.implementations.amd_kernel import make_portable
+from indexfuzz.implementations.loading.amd_kernel import make_portable
 
 
 class Recorder(triton.runtime.jit.KernelInterface):

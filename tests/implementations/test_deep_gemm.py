@@ -4,12 +4,12 @@ import types
 import pytest
 import torch
 
-from indexfuzz.case import Case
+from indexfuzz.core.case import Case
 from indexfuzz.devices.lockstep import LockstepDevice
-from indexfuzz.differential import run
 from indexfuzz.implementations import deep_gemm, load
 from indexfuzz.implementations.base import ImplementationError
 from indexfuzz.implementations.deep_gemm import per_row, refusals
+from indexfuzz.oracles.differential import run
 from indexfuzz.reference.mqa_logits import mqa_logits
 from indexfuzz.reference.paged_mqa_logits import paged_mqa_logits
 

@@ -1,8 +1,8 @@
 import pytest
 import torch
 
-from indexfuzz.blame import location_of
-from indexfuzz.implementations.elsewhere import Elsewhere
+from indexfuzz.core.tracebacks import location_of
+from indexfuzz.implementations.loading.elsewhere import Elsewhere
 
 
 def test_tensors_for_cuda_are_made_where_the_others_are():

@@ -1,6 +1,6 @@
 import pytest
 
-from indexfuzz.implementations.git_version import git_version
+from indexfuzz.implementations.loading.git_version import git_version
 
 COMMIT, TAG_OBJECT = "a" * 40, "b" * 40
 

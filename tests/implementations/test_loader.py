@@ -5,9 +5,9 @@ import types
 
 import pytest
 
-from indexfuzz.implementations.loader import Loader
-from indexfuzz.implementations.source import SourceError, open_project
-from indexfuzz.implementations.stand_ins import StandIn, StandInError
+from indexfuzz.implementations.loading.loader import Loader
+from indexfuzz.implementations.loading.source import SourceError, open_project
+from indexfuzz.implementations.loading.stand_ins import StandIn, StandInError
 
 OPS = """\
 import functools

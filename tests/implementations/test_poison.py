@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from indexfuzz.implementations.poison import poisoned_empty
+from indexfuzz.implementations.loading.poison import poisoned_empty
 
 
 def test_empty_is_poisoned_and_the_setting_comes_back():

@@ -1,6 +1,6 @@
 import ast
 
-from indexfuzz.implementations.prune import guarded_import_lines, pruned
+from indexfuzz.implementations.loading.prune import guarded_import_lines, pruned
 
 FILE = """\
 from __future__ import annotations

@@ -1,9 +1,9 @@
 import pytest
 import torch
 
-from indexfuzz.case import Case
-from indexfuzz.implementations import sglang
-from indexfuzz.implementations.source import SourceError
+from indexfuzz.core.case import Case
+from indexfuzz.implementations.loading.source import SourceError
+from indexfuzz.implementations.sglang import adapter
 from indexfuzz.lockstep import Lockstep
 from indexfuzz.reference import cache as reference
 
@@ -57,7 +57,7 @@ FILES = {CACHE: CACHE_TEXT, QUANT: QUANT_TEXT, UTILS: UTILS_TEXT}
 
 @pytest.fixture
 def implementation(tree):
-    return sglang.load(tree.wheel("sglang", "0.5.23", FILES))
+    return adapter.load(tree.wheel("sglang", "0.5.23", FILES))
 
 
 def pages(block_size):
@@ -67,7 +67,7 @@ def pages(block_size):
 class TestKernels:
     def test_is_found_in_a_checkout(self, tree):
         checkout = tree.folder({f"python/{name}": text for name, text in FILES.items()})
-        assert sglang.load(checkout).name == "sglang unknown"
+        assert adapter.load(checkout).name == "sglang unknown"
 
     @pytest.mark.parametrize(
         ("layout", "block_size", "platform"),
@@ -116,7 +116,7 @@ class TestKernels:
 
     def test_a_release_without_the_file(self, tree):
         with pytest.raises(SourceError, match=rf"has no {CACHE}: .* versions 0\.5\.23 are known"):
-            sglang.load(tree.folder({QUANT: QUANT_TEXT}))
+            adapter.load(tree.folder({QUANT: QUANT_TEXT}))
 
 
 def case(**parts):
@@ -176,7 +176,7 @@ def test_the_real_writer(third_party, layout, block_size):
     options = {"scale_fmt": "ue8m0", "fp8": "e4m3fn", "quant_group": 128, "layout": layout}
     got, want = pages(block_size), pages(block_size)
     with Lockstep() as machine:
-        sglang.load(third_party).stages["k_quant_cache"](k, got, slots, **options)
+        adapter.load(third_party).stages["k_quant_cache"](k, got, slots, **options)
     reference.k_quant_cache(k, want, slots, **options)
     assert machine.violations == []
     assert torch.equal(got, want)

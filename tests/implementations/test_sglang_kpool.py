@@ -1,10 +1,10 @@
 import pytest
 
-from indexfuzz.case import Case
+from indexfuzz.core.case import Case
 from indexfuzz.devices.lockstep import LockstepDevice
-from indexfuzz.differential import run
 from indexfuzz.implementations import load
-from indexfuzz.implementations.source import SourceError
+from indexfuzz.implementations.loading.source import SourceError
+from indexfuzz.oracles.differential import run
 
 KPOOL = "sglang/srt/layers/attention/dsa/kpool_fp8_index.py"
 KPOOL_TEXT = """\

@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from indexfuzz.implementations.base import ImplementationError
-from indexfuzz.implementations.source import SourceError, open_project
+from indexfuzz.implementations.loading.source import SourceError, open_project
 
 OPS = "toy/ops.py"
 

@@ -5,13 +5,13 @@ from pathlib import Path
 import pytest
 import torch
 
-from indexfuzz.case import Case
+from indexfuzz.core.case import Case
 from indexfuzz.devices.lockstep import LockstepDevice
-from indexfuzz.differential import run
 from indexfuzz.implementations import load
 from indexfuzz.implementations.base import MalformedResultError
-from indexfuzz.implementations.source import SourceError
+from indexfuzz.implementations.loading.source import SourceError
 from indexfuzz.lockstep import Lockstep
+from indexfuzz.oracles.differential import run
 from indexfuzz.reference import cache as reference
 
 OPS = "vllm/v1/attention/ops/rocm_aiter_mla_sparse.py"
@@ -305,7 +305,7 @@ def quarter_turn(monkeypatch):
         a, b = x.chunk(2, dim=-1)
         return torch.cat([-b, a], dim=-1)
 
-    layer = "indexfuzz.implementations.rope_layer"
+    layer = "indexfuzz.implementations.vllm.rope_layer"
     monkeypatch.setattr(f"{layer}.rotate", rotate)
     monkeypatch.setattr(f"{layer}.rotate_compiled", rotate)
     monkeypatch.setattr(f"{layer}.rotate_", lambda x, *_: x.copy_(rotate(x)))

@@ -6,13 +6,14 @@ from pathlib import Path
 
 import pytest
 
-from indexfuzz import cli, corpus
-from indexfuzz.case import Case
-from indexfuzz.corpus import Entry, Record
-from indexfuzz.finding import Finding
-from indexfuzz.under_test import Setup
+from indexfuzz import cli
+from indexfuzz.core.case import Case
+from indexfuzz.core.finding import Finding
+from indexfuzz.core.setup import Setup
+from indexfuzz.corpus import store
+from indexfuzz.corpus.entry import Entry, Record
 
-HOSTILE = ("--impl", "module:indexfuzz.bench.hostile")
+HOSTILE = ("--impl", "module:indexfuzz.evaluation.bench.hostile")
 
 
 @pytest.fixture
@@ -54,7 +55,7 @@ def test_a_crash_is_replayed_and_its_process_does_not_print(indexfuzz):
     for keys in (2, 14):
         case = Case().replace(batch={"prefill": ({"length": keys, "new": 0},)})
         record = Record.of(Finding("gather", "crash", "SIGSEGV", "the process died"))
-        corpus.save(Entry(case=case, finding=record), Path("kept"))
+        store.save(Entry(case=case, finding=record), Path("kept"))
     code, out, err = indexfuzz("replay", "kept", *HOSTILE, "--json")
     rows = json.loads(out)["cases"]
     assert (code, err) == (1, "")
@@ -67,7 +68,7 @@ def test_a_crash_is_replayed_and_its_process_does_not_print(indexfuzz):
 def test_a_campaign_tells_of_an_earlier_run_that_died(indexfuzz):
     kept = Path(".indexfuzz/in-flight/999999999.json")
     kept.parent.mkdir(parents=True)
-    corpus.write(Entry(case=Case(), status="guard", note="In flight when a run died. Again: replay it"), kept)
+    store.write(Entry(case=Case(), status="guard", note="In flight when a run died. Again: replay it"), kept)
     words = (*HOSTILE, "--no-isolate", "--stage", "rope", "--cases", 5, "--seed", 2, "--corpus", "kept")
     code, out, _ = indexfuzz("run", *words)
     assert code == 0

@@ -6,10 +6,11 @@ import venv
 
 import pytest
 
-from indexfuzz.case import Case
-from indexfuzz.isolation import bootstrap, frames, launch
-from indexfuzz.isolation.isolated import Isolated
-from indexfuzz.under_test import Setup, SetupError, put_under_test
+from indexfuzz.core.case import Case
+from indexfuzz.core.setup import Setup, SetupError
+from indexfuzz.subjects.isolation import bootstrap, frames, launch
+from indexfuzz.subjects.isolation.isolated import Isolated
+from indexfuzz.subjects.under_test import put_under_test
 
 OTHER = "INDEXFUZZ_OTHER_PYTHON"
 CASE = Case().replace(cache={"block_size": 16}, batch={"prefill": ({"length": 20, "new": 4},)})
@@ -54,7 +55,7 @@ def test_another_version_of_the_protocol(monkeypatch):
         frames.send(control.fileno(), {"ready": {"protocol": frames.PROTOCOL + 1, "indexfuzz": "0.1.0"}})
         return subprocess.Popen(["/bin/true"], stdout=log)
 
-    monkeypatch.setattr("indexfuzz.isolation.connection.launch", launched)
+    monkeypatch.setattr("indexfuzz.subjects.isolation.connection.launch", launched)
     assert why_not("python9").endswith("python9 runs protocol 2, this is 1; both must be the same")
 
 

@@ -12,23 +12,23 @@ from pathlib import Path
 
 import pytest
 
-from indexfuzz.bench.hostile import SIGNATURES, implementation
 from indexfuzz.campaign.events import CaseRun
 from indexfuzz.campaign.loop import run
 from indexfuzz.campaign.settings import Settings
-from indexfuzz.case import Case
+from indexfuzz.core.case import Case
+from indexfuzz.core.setup import Setup, SetupError
 from indexfuzz.devices import open_device
 from indexfuzz.devices.base import UnsupportedKernelError
-from indexfuzz.isolation.deaths import Death
-from indexfuzz.isolation.errors import ChildError
-from indexfuzz.isolation.isolated import Isolated
-from indexfuzz.minimize import minimise
-from indexfuzz.subject import InProcess
-from indexfuzz.under_test import Setup, SetupError
+from indexfuzz.evaluation.bench.hostile import SIGNATURES, implementation
+from indexfuzz.subjects.in_process import InProcess
+from indexfuzz.subjects.isolation.deaths import Death
+from indexfuzz.subjects.isolation.errors import ChildError
+from indexfuzz.subjects.isolation.isolated import Isolated
+from indexfuzz.triage.minimize import minimise
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
 
-SPEC = "module:indexfuzz.bench.hostile"
+SPEC = "module:indexfuzz.evaluation.bench.hostile"
 HARMLESS = Case().replace(batch={"prefill": ({"length": 3, "new": 0},)})
 
 
@@ -169,9 +169,9 @@ def test_what_cannot_be_loaded_is_one_sentence():
 
 PARENT = """
 import os, sys
-from indexfuzz.isolation.isolated import Isolated
-from indexfuzz.under_test import Setup
-from indexfuzz.case import Case
+from indexfuzz.subjects.isolation.isolated import Isolated
+from indexfuzz.core.setup import Setup
+from indexfuzz.core.case import Case
 subject = Isolated(Setup({spec!r}))
 print(subject._child._worker.pid, subject._child._connection._process.pid, flush=True)
 subject.run(Case().replace(batch={{"prefill": ({{"length": {keys}, "new": 0}},)}}))

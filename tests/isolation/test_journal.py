@@ -5,11 +5,11 @@ from pathlib import Path
 
 import pytest
 
-from indexfuzz import corpus
-from indexfuzz.case import Case
-from indexfuzz.journal import FOLDER, Journal, Journaled, left_behind
-from indexfuzz.subject import InProcess
-from indexfuzz.under_test import Setup
+from indexfuzz.core.case import Case
+from indexfuzz.core.setup import Setup
+from indexfuzz.corpus import store
+from indexfuzz.subjects.in_process import InProcess
+from indexfuzz.subjects.journal import FOLDER, Journal, Journaled, left_behind
 
 CASE = Case().replace(batch={"pad_tokens": 1})
 COMMAND = Setup("module:my_kernels").command
@@ -35,7 +35,7 @@ def test_a_dead_run_is_told_once_with_a_command_that_works(monkeypatch):
     assert line == (
         f"case {CASE.id}: In flight when a run died. Again: indexfuzz replay {path} --impl module:my_kernels"
     )
-    assert corpus.load(path).case == CASE
+    assert store.load(path).case == CASE
     assert left_behind() == []
     assert (FOLDER / ".gitignore").read_text() == "*\n"
 
@@ -44,7 +44,7 @@ def test_every_case_is_noted_before_it_runs(reference_with, pytorch_device):
     noted = []
 
     def look(**_):
-        noted.append(corpus.load(FOLDER / "in-flight" / f"{os.getpid()}.json").case)
+        noted.append(store.load(FOLDER / "in-flight" / f"{os.getpid()}.json").case)
 
     with journal() as kept:
         subject = Journaled(InProcess(reference_with(rope=look), pytorch_device), kept)

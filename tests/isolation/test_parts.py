@@ -4,13 +4,13 @@ import os
 
 import pytest
 
-from indexfuzz.case import Case
-from indexfuzz.finding import Finding
-from indexfuzz.isolation import frames
-from indexfuzz.isolation.deaths import Death, is_of_death, last_words, location, of_status
-from indexfuzz.isolation.messages import from_outcome, to_outcome
-from indexfuzz.isolation.worker import poisoned
-from indexfuzz.outcome import Outcome
+from indexfuzz.core.case import Case
+from indexfuzz.core.finding import Finding
+from indexfuzz.core.outcome import Outcome
+from indexfuzz.subjects.isolation import frames
+from indexfuzz.subjects.isolation.deaths import Death, is_of_death, last_words, location, of_status
+from indexfuzz.subjects.isolation.messages import from_outcome, to_outcome
+from indexfuzz.subjects.isolation.worker import poisoned
 
 DUMP = """loading weights
 out of luck
@@ -20,7 +20,7 @@ Current thread 0x00007f (most recent call first):
   File "/usr/lib/python3.11/ctypes/__init__.py", line 519 in string_at
   File "/opt/site-packages/triton/runtime/jit.py", line 3 in run
   File "/home/me/kernels.py", line 12 in gather
-  File "/work/fuzz/isolation/worker.py", line 9 in watched
+  File "/work/fuzz/subjects/isolation/worker.py", line 9 in watched
 """
 
 

@@ -2,7 +2,8 @@
 
 import os
 
-from indexfuzz.implementations.base import Implementation, Unlimited
+from indexfuzz.core.contract import Unlimited
+from indexfuzz.implementations.base import Implementation
 from indexfuzz.reference import rope as reference
 
 

@@ -14,7 +14,7 @@ import pytest
 import torch
 from triton.runtime import JITFunction
 
-from indexfuzz.case import Case
+from indexfuzz.core.case import Case
 from indexfuzz.reference import layout
 
 _spec = importlib.util.spec_from_file_location("golden_data", Path(__file__).with_name("golden_data.py"))

@@ -17,17 +17,17 @@ import torch
 from hypothesis import HealthCheck, Phase, given, seed, settings
 from torch import Tensor
 
-from indexfuzz import differential
-from indexfuzz.case import Case
+from indexfuzz.core.case import Case
 from indexfuzz.devices.base import UnsupportedKernelError
 from indexfuzz.devices.lockstep import FORMATS, LockstepDevice
+from indexfuzz.generation.narrowing import narrowed
+from indexfuzz.generation.strategies import Budget, cases
 from indexfuzz.implementations import load
 from indexfuzz.lockstep import Lockstep, launch, machine
 from indexfuzz.lockstep.memory import Allocation, Buffer
 from indexfuzz.lockstep.runtime import RUNTIME
-from indexfuzz.narrowing import narrowed
-from indexfuzz.strategies import Budget, cases
-from indexfuzz.walk import function_for, launch_in, launches
+from indexfuzz.oracles import differential
+from indexfuzz.oracles.walk import function_for, launch_in, launches
 
 LAUNCHES = int(os.environ.get("INDEXFUZZ_LAUNCHES", "7"))
 SMALL = Budget(scores=1 << 12, activations=1 << 13, length=140, cached=1 << 15)

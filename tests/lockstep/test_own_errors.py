@@ -6,13 +6,14 @@ import torch
 import triton
 import triton.language as tl
 
-from indexfuzz import cli, differential
-from indexfuzz.case import Case
+from indexfuzz import cli
+from indexfuzz.core.case import Case
 from indexfuzz.devices.lockstep import LockstepDevice
 from indexfuzz.implementations import load
 from indexfuzz.lockstep import KernelError, Lockstep, LockstepError, access, launch, numerics
 from indexfuzz.lockstep.builder import Builder
 from indexfuzz.lockstep.checkers import bounds, races
+from indexfuzz.oracles import differential
 
 
 @triton.jit

@@ -5,15 +5,15 @@ from dataclasses import replace
 import pytest
 import torch
 
-from indexfuzz.case import Case
+from indexfuzz.core.case import Case
+from indexfuzz.core.terms import Promises
 from indexfuzz.devices.lockstep import LockstepDevice
 from indexfuzz.implementations.builtin import builtin
-from indexfuzz.metamorphic.catalogue import COMPILED, RELATIONS
-from indexfuzz.metamorphic.runner import run
+from indexfuzz.oracles.metamorphic.catalogue import COMPILED, RELATIONS
+from indexfuzz.oracles.metamorphic.runner import run
 from indexfuzz.reference import cache as writer
 from indexfuzz.reference import gather as gatherer
 from indexfuzz.reference import indexer, mqa_logits, paged_mqa_logits, quant, rope
-from indexfuzz.terms import Promises
 
 CASE = Case().replace(
     model={"num_heads": 2, "head_dim": 32, "rope_dim": 16, "quant_group": 32},

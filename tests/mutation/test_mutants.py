@@ -2,12 +2,12 @@ import time
 
 import pytest
 
-from indexfuzz.mutation import report, workers
-from indexfuzz.mutation.examine import Budget, Examiner, Result
-from indexfuzz.mutation.mutants import chosen, enumerate_mutants
-from indexfuzz.mutation.report import Report
-from indexfuzz.mutation.survivors import equivalent, gaps
-from indexfuzz.mutation.workers import ExaminationError, Worker
+from indexfuzz.evaluation.mutation import report, workers
+from indexfuzz.evaluation.mutation.examine import Budget, Examiner, Result
+from indexfuzz.evaluation.mutation.mutants import chosen, enumerate_mutants
+from indexfuzz.evaluation.mutation.report import Report
+from indexfuzz.evaluation.mutation.survivors import equivalent, gaps
+from indexfuzz.evaluation.mutation.workers import ExaminationError, Worker
 
 
 def test_there_are_hundreds_and_each_has_an_id_of_its_own():

@@ -1,6 +1,6 @@
 import pytest
 
-from indexfuzz.mutation.mutants import mutants_of
+from indexfuzz.evaluation.mutation.mutants import mutants_of
 
 KERNEL = '''
 @triton.jit

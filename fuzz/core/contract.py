@@ -1,0 +1,110 @@
+"""Contracts as data: a table of clauses, each with the place in a project's own code that it was read from."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+from indexfuzz.core.case import Case
+
+
+class Contract(Protocol):
+    """What a project promises about its kernels. `contracts.Clauses` makes one from a table."""
+
+    def outside(self, stage: str, case: Case) -> str | None:
+        """Why a case lies outside the contract of a stage, in one sentence; None when the stage must handle it."""
+
+    def must_reject(self, stage: str, case: Case) -> bool:
+        """Whether a case outside the contract has to raise ValueError rather than be undefined."""
+
+
+class Unlimited:
+    """The contract of code that handles every case."""
+
+    def outside(self, stage: str, case: Case) -> str | None:  # noqa: ARG002
+        """Nothing is outside."""
+        return None
+
+    def must_reject(self, stage: str, case: Case) -> bool:  # noqa: ARG002
+        """Nothing to reject."""
+        return False
+
+
+@dataclass(frozen=True)
+class Clause:
+    """One promise about some stages: they handle the cases for which `holds` is true.
+
+    `sentence` says what is promised ("block_size is 1 or 64"), `place` where a reader finds it: file, and line or
+    function.
+    """
+
+    stages: tuple[str, ...]
+    holds: Callable[[Case], bool]
+    sentence: str
+    place: str
+
+    def __str__(self) -> str:
+        return f"{self.sentence} ({self.place})"
+
+
+@dataclass(frozen=True)
+class Clauses:
+    """The contract of code that checks little: a case outside is undefined, whatever happens to it."""
+
+    clauses: tuple[Clause, ...] = ()
+
+    def broken(self, stage: str, case: Case) -> list[str]:
+        """All clauses that a case breaks, with their places."""
+        return [str(clause) for clause in self.clauses if stage in clause.stages and not clause.holds(case)]
+
+    def outside(self, stage: str, case: Case) -> str | None:
+        """The first clause that a case breaks, with its place."""
+        return next(iter(self.broken(stage, case)), None)
+
+    def must_reject(self, stage: str, case: Case) -> bool:  # noqa: ARG002
+        """Never: nobody promises to check."""
+        return False
+
+
+@dataclass(frozen=True)
+class Checked(Clauses):
+    """The contract of code that promises to reject with ValueError whatever it does not handle."""
+
+    def must_reject(self, stage: str, case: Case) -> bool:
+        """A launcher that accepts what it cannot do is a bug."""
+        return self.outside(stage, case) is not None
+
+
+@dataclass(frozen=True)
+class Lifted:
+    """Another contract, lifted: no case is outside, and `broken` remembers why it would have been.
+
+    What has to be rejected still has to be.
+    """
+
+    contract: Contract
+
+    def outside(self, stage: str, case: Case) -> str | None:
+        """Only what has to be rejected."""
+        return self.contract.outside(stage, case) if self.must_reject(stage, case) else None
+
+    def must_reject(self, stage: str, case: Case) -> bool:
+        """As the contract says."""
+        return self.contract.must_reject(stage, case)
+
+    def broken(self, stage: str, case: Case) -> str:
+        """The clauses that a case breaks although it runs; empty where it breaks none."""
+        if self.must_reject(stage, case):
+            return ""
+        if isinstance(self.contract, Clauses):
+            return "; ".join(self.contract.broken(stage, case))
+        return self.contract.outside(stage, case) or ""
+
+
+def covers(contract: Contract, stage: str, case: Case) -> bool:
+    """Whether a contract, lifted or not, says that a stage handles a case."""
+    return contract.outside(stage, case) is None and not beyond(contract, stage, case)
+
+
+def beyond(contract: Contract, stage: str, case: Case) -> str:
+    """What a case that runs breaks of a contract: something only where the contract is lifted."""
+    return contract.broken(stage, case) if isinstance(contract, Lifted) else ""

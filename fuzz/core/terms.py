@@ -1,0 +1,48 @@
+"""Terms: what a judge may hold an implementation on a device to."""
+
+from dataclasses import dataclass, field, replace
+from typing import Literal
+
+from indexfuzz.reference.arithmetic import PORTABLE, Arithmetic
+from indexfuzz.reference.bounds import Dot
+
+Padding = Literal["zeros", "untouched", "undefined"]
+Hidden = Literal["minus-infinity", "untouched"]
+NonFinite = Literal["contained", "triton"]
+
+
+@dataclass(frozen=True)
+class Promises:
+    """What a project promises where the stages leave a choice.
+
+    `gather_padding`: what gathered rows beyond the last sequence hold. `hidden_logits`: what logits outside a row's
+    window hold. `nonfinite`: what becomes of NaN and infinities: anything that stays where they are, or what Triton's
+    operators make of them on a GPU (fuzz/oracles/nonfinite/judge.py). `dot_rows`: the rows of the tl.dot of every logits kernel,
+    where each scores a whole head_dim by one tl.dot and nothing else: on a known matrix unit its bits are known.
+    `batch_invariant`: whether a row's bits are the same wherever it stands in the batch, as those of a kernel are; a
+    library's matrix product does not promise it. `score_rounding`: the relative error of storing q . k before ReLU and
+    weights, 2**-8 where that is in bf16.
+    `rope_in_place`: whether RoPE in place changes the q and k it is given, or it is what it returns that counts.
+    """
+
+    gather_padding: Padding = "zeros"
+    hidden_logits: Hidden = "minus-infinity"
+    nonfinite: NonFinite = "contained"
+    dot_rows: int | None = None
+    batch_invariant: bool = True
+    score_rounding: float = 0.0
+    rope_in_place: bool = False
+
+
+@dataclass(frozen=True)
+class Terms:
+    """A device's arithmetic, and a project's promises. With a `simulated_dot` the bits of q . k are known."""
+
+    promises: Promises = field(default_factory=Promises)
+    arithmetic: Arithmetic = PORTABLE
+    simulated_dot: Dot | None = None
+
+    @property
+    def scoring(self) -> Arithmetic:
+        """The arithmetic of logits: the device's, and what the project does to scores."""
+        return replace(self.arithmetic, score_rounding=self.promises.score_rounding)

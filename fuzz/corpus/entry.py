@@ -1,0 +1,143 @@
+"""An entry of the corpus: a case, what it showed, where that was seen, and what became of it."""
+
+import json
+import os
+import re
+import uuid
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import Field, ValidationError, field_validator, model_validator
+
+from indexfuzz.core.case import Case, Part, first_error
+from indexfuzz.core.finding import BEYOND, Finding
+
+SCHEMA = 1
+
+STAGES = frozenset({"rope", "q_quant", "k_quant_cache", "gather", "prefill_logits", "paged_logits", "topk"})
+"""The only folders that a corpus has, besides WHOLE."""
+
+WHOLE = "indexer"
+"""The folder of interesting cases that never showed a finding of some stage."""
+
+ID = re.compile(r"[0-9a-f]{16}")
+MAX_DETAIL = 4000
+
+Text = Annotated[str, Field(max_length=MAX_DETAIL, pattern=r"^[^\x00-\x08\x0b-\x1f\x7f\x80-\x9f]*$")]
+"""Free text, without the control characters that would let a file paint on the reader's terminal."""
+
+Signature = Annotated[Text, Field(max_length=300, pattern=r"^[a-z0-9_]+(/[^/\n\t]+)+$")]
+
+
+class CorpusError(Exception):
+    """A corpus file that cannot be used: "path: field: what is wrong"."""
+
+
+class Record(Part):
+    """What a case showed: the part of a Finding that is worth keeping."""
+
+    signature: Signature
+    detail: Text
+    index: tuple[int, ...] = ()
+    got: Text = ""
+    want: Text = ""
+    tier: Text = ""
+    location: Text = ""
+    beyond: Text = ""
+    """The clause of the contract that the case breaks; empty within the contract."""
+
+    @field_validator("signature")
+    @classmethod
+    def _stage_exists(cls, signature: str) -> str:
+        if stage_of(signature) not in STAGES:
+            raise ValueError(f"{stage_of(signature)!r} is no stage; the stages are {', '.join(sorted(STAGES))}")
+        return signature
+
+    @model_validator(mode="after")
+    def _signature_says_so_too(self) -> Self:
+        if self.signature.endswith(f"/{BEYOND}") != bool(self.beyond):
+            raise ValueError(f"beyond must name the broken clause where the signature ends in {BEYOND}, and only there")
+        return self
+
+    @classmethod
+    def of(cls, finding: Finding) -> Self:
+        """Take over a finding; of its location, only the last folder and file."""
+        location = "/".join(Path(finding.location).parts[-2:])
+        texts = {"detail": finding.detail, "got": finding.got, "want": finding.want, "location": location,
+                 "beyond": finding.beyond}  # fmt: skip
+        printable = {name: _printable(text) for name, text in texts.items()}
+        return cls(signature=_printable(finding.signature), index=finding.index, tier=finding.tier, **printable)
+
+
+class Sighting(Part):
+    """Where a case failed, and when. `signature` is given where it is another one than the entry's."""
+
+    implementation: Text
+    device: Text
+    triton: Text
+    torch: Text
+    date: Annotated[str, Field(pattern=r"^\d{4}-\d{2}-\d{2}$")]
+    signature: Signature | None = None
+
+    @property
+    def place(self) -> tuple[str | None, ...]:
+        """What makes two sightings the same: all but the date."""
+        return (self.implementation, self.device, self.triton, self.torch, self.signature)
+
+
+class Entry(Part):
+    """One file of the corpus.
+
+    `open`: fails on the implementations in `seen`, nobody has mended it. `fixed`: did once, no longer. `guard`: an
+    interesting case that must pass.
+    """
+
+    case: Case
+    finding: Record | None = None
+    status: Literal["open", "fixed", "guard"] = "open"
+    note: Text = ""
+    seen: tuple[Sighting, ...] = ()
+
+    @model_validator(mode="after")
+    def _failure_has_a_finding(self) -> Self:
+        if self.finding is None and self.status != "guard":
+            raise ValueError(f"status {self.status} needs a finding; only a guard can do without")
+        return self
+
+    @property
+    def stage(self) -> str:
+        """The folder that the entry belongs into."""
+        return stage_of(self.finding.signature) if self.finding else WHOLE
+
+    @property
+    def file(self) -> str:
+        """Path inside a corpus: <stage>/<id>.json."""
+        return f"{self.stage}/{self.case.id}.json"
+
+    def signatures(self, implementation: str) -> frozenset[str]:
+        """What the case was seen to show on the implementation of that name."""
+        if self.finding is None:
+            return frozenset()
+        return frozenset(s.signature or self.finding.signature for s in self.seen if s.implementation == implementation)
+
+    def dumps(self) -> str:
+        """The text of the file: JSON, a line for each part of the case."""
+        data = self.model_dump(mode="json", exclude_defaults=True) | {"case": self.case.model_dump(mode="json")}
+        parts = ",\n          ".join(f"{json.dumps(name)}: {json.dumps(part)}" for name, part in data["case"].items())
+        lines = [f'"schema": {SCHEMA}', f'"case": {{{parts}}}']
+        texts = ("finding", "status", "note")
+        lines += [f'"{name}": {json.dumps(data.get(name, getattr(self, name)))}' for name in texts]
+        seen = ",\n          ".join(json.dumps(sighting) for sighting in data.get("seen", ()))
+        lines.append(f'"seen": [{seen}]')
+        return "{" + ",\n ".join(lines) + "}\n"
+
+
+def stage_of(signature: str) -> str:
+    """The stage that a signature names."""
+    return signature.split("/", 1)[0]
+
+
+def _printable(text: str) -> str:
+    """Text without control characters, cut to the length that a file may hold."""
+    return re.sub(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]", "?", text)[:MAX_DETAIL]

@@ -1,0 +1,146 @@
+"""The corpus: one JSON file per case worth keeping, `corpus/<stage>/<id>.json`.
+
+The name of a file is the id of its case, so whoever finds the same case writes the same file, and merging two corpora
+is copying. Files come from strangers too: they are read with limits, checked field by field, and a broken one costs
+one clear error and nothing else.
+"""
+
+import json
+import os
+import uuid
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from indexfuzz.core.case import first_error
+from indexfuzz.corpus.entry import ID, SCHEMA, STAGES, WHOLE, CorpusError, Entry
+
+MAX_BYTES = 4 << 20
+"""A corpus file is a few kilobytes; nothing larger than this is read."""
+
+MIGRATIONS: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {}
+"""Schema version v -> a pure function that turns the data of a file of version v into that of v + 1."""
+
+
+def load(path: Path) -> Entry:
+    """Read one file. A file named like an id must hold the case of that id.
+
+    Raises CorpusError that names the file, the field and what is wrong.
+    """
+    try:
+        data = _migrated(_read(path))
+        entry = Entry.model_validate_json(json.dumps(data))
+    except ValidationError as error:
+        raise CorpusError(f"{path}: {first_error(error)}") from None
+    except (OSError, ValueError, RecursionError) as error:
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+        raise CorpusError(f"{path}: {reason}") from None
+    if ID.fullmatch(path.stem) and path.stem != entry.case.id:
+        raise CorpusError(f"{path}: case: it has the id {entry.case.id}, the file name says {path.stem}")
+    return entry
+
+
+def _read(path: Path) -> Any:
+    """Decoded JSON of a regular file of limited size."""
+    if not path.is_file():
+        raise ValueError("no such file" if not path.exists() else "not a regular file")
+    with path.open("rb") as file:
+        content = file.read(MAX_BYTES + 1)
+    if len(content) > MAX_BYTES:
+        raise ValueError(f"larger than {MAX_BYTES >> 20} MiB")
+    try:
+        return json.loads(content.decode())
+    except json.JSONDecodeError as error:
+        raise ValueError(f"not JSON: line {error.lineno}, column {error.colno}: {error.msg}") from None
+    except UnicodeDecodeError:
+        raise ValueError("not JSON: not UTF-8 text") from None
+    except RecursionError:
+        raise ValueError("not JSON: nested too deeply") from None
+
+
+def _migrated(data: Any) -> dict[str, Any]:
+    """The fields of an entry of the present schema."""
+    if not isinstance(data, dict):
+        raise ValueError(f"must hold a JSON object, not a {type(data).__name__}")  # noqa: TRY004 - bad data, not a bug
+    version = data.get("schema")
+    if not isinstance(version, int) or isinstance(version, bool) or version < 1:
+        raise ValueError(f"schema: must be a version number, such as {SCHEMA}")
+    if version > SCHEMA:
+        raise ValueError(f"schema: version {version} is newer than {SCHEMA}, the newest that this IndexFuzz reads")
+    for old in range(version, SCHEMA):
+        data = MIGRATIONS[old](data)
+    return {name: value for name, value in data.items() if name != "schema"}
+
+
+def save(entry: Entry, corpus: Path) -> Path:
+    """Write an entry at its place, atomically; return the path.
+
+    Where the same case lies there already, its finding, status and note stay, and what was seen is merged. A file
+    there that cannot be read is set aside as `<name>.damaged`. Raises OSError when the folder cannot be written to.
+    """
+    path = corpus / entry.file
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if path.exists():
+        try:
+            present = load(path)
+        except CorpusError:
+            path.rename(path.with_name(f"{path.name}.damaged"))
+        else:
+            entry = merge(present, entry)
+            if entry == present:
+                return path
+    write(entry, path)
+    return path
+
+
+def merge(present: Entry, new: Entry) -> Entry:
+    """The entry present, and what was seen of the same case since."""
+    places = {sighting.place for sighting in present.seen}
+    seen = new.seen
+    if present.finding and new.finding and new.finding.signature != present.finding.signature:
+        changed = new.finding.signature
+        seen = tuple(s.model_copy(update={"signature": s.signature or changed}) for s in seen)
+    return present.model_copy(update={"seen": (*present.seen, *(s for s in seen if s.place not in places))})
+
+
+def write(entry: Entry, path: Path) -> None:
+    """Write an entry to a path of the caller's choice: at any moment, the path holds all of a file or none.
+
+    Raises OSError when it cannot.
+    """
+    temporary = path.with_name(f".{path.stem}.{uuid.uuid4().hex}.tmp")
+    try:
+        with temporary.open("x", encoding="utf-8") as file:
+            file.write(entry.dumps())
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def is_entry(path: Path) -> bool:
+    """Whether a path is that of a corpus file: .../corpus/<stage>/<id>.json. Nothing is read."""
+    return path.suffix == ".json" and bool(ID.fullmatch(path.stem)) and path.parent.name in {*STAGES, WHOLE}
+
+
+def files(corpus: Path) -> list[Path]:
+    """The corpus files below a folder, in order of stage and id."""
+    return sorted(path for path in corpus.glob("*/*.json") if is_entry(path))
+
+
+def entries(corpus: Path) -> Iterator[tuple[Path, Entry | CorpusError]]:
+    """Every file of a corpus with what it holds, or why it cannot be used."""
+    for path in files(corpus):
+        try:
+            yield path, load(path)
+        except CorpusError as error:
+            yield path, error
+
+
+def known_signatures(corpus: Path, implementation: str) -> frozenset[str]:
+    """The signatures of all open entries that were seen on the implementation of that name."""
+    known = (e for _, e in entries(corpus) if isinstance(e, Entry) and e.status == "open")
+    return frozenset[str]().union(*(entry.signatures(implementation) for entry in known))

@@ -1,0 +1,1 @@
+"""How good the fuzzer is: benches, and mutants of the kernels."""

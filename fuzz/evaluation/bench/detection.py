@@ -1,0 +1,184 @@
+"""How fast planted bugs are found: by campaigns, by the plain generator, and by the grids that projects test with.
+
+A fault counts as found only where the clean kernels pass the very case. Written to docs/detection.md.
+"""
+
+import contextlib
+import json
+import multiprocessing
+import os
+import statistics
+import sys
+import time
+from collections.abc import Iterable
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+import torch
+
+from indexfuzz.campaign.events import CaseRun, Event, Shrinking
+from indexfuzz.campaign.loop import Campaign
+from indexfuzz.campaign.settings import Settings
+from indexfuzz.core.case import Case
+from indexfuzz.core.finding import Finding
+from indexfuzz.devices import open_device
+from indexfuzz.devices.base import Device, UnsupportedKernelError
+from indexfuzz.evaluation.bench.baseline import GRIDS
+from indexfuzz.evaluation.bench.detection_report import as_markdown
+from indexfuzz.evaluation.bench.uniform import uniform
+from indexfuzz.implementations.base import Implementation
+from indexfuzz.implementations.builtin import builtin
+from indexfuzz.implementations.faults import Fault, load_faults, plant
+from indexfuzz.oracles.differential import run
+from indexfuzz.subjects.in_process import InProcess
+from indexfuzz.triage.minimize import minimise
+
+SEEDS = (0, 1, 2, 3, 4)
+SECONDS = 60.0
+UNIFORM_SECONDS = 10.0
+MINIMISE_SECONDS = 30.0
+
+
+@dataclass(frozen=True)
+class Sight:
+    """The first finding of one search: its case, after how many cases and seconds."""
+
+    cases: int
+    seconds: float
+    case: Case
+    finding: Finding
+
+
+@dataclass
+class Detection:
+    """What was measured about one fault. Lists have an entry per seed that found it, in the order of the seeds."""
+
+    fault: str
+    kind: str
+    stage: str
+    cases: list[int] = field(default_factory=list)
+    seconds: list[float] = field(default_factory=list)
+    blamed: list[str] = field(default_factory=list)
+    rightly_blamed: bool = True
+    signature: str = ""
+    sequences: int | None = None
+    tokens: int | None = None
+    uniform_cases: list[int] = field(default_factory=list)
+    grids: dict[str, str | None] = field(default_factory=dict)
+
+    @property
+    def median_seconds(self) -> float | None:
+        """Median over the seeds that found it."""
+        return statistics.median(self.seconds) if self.seconds else None
+
+
+class _Seen(BaseException):
+    """Ends a campaign at its first finding; no Exception, so that Hypothesis lets it through."""
+
+
+def campaign_sight(implementation: Implementation, device: Device, seed: int, seconds: float) -> Sight | None:
+    """What a campaign of this seed finds first."""
+    started, cases = time.monotonic(), 0
+    sight: Sight | None = None
+
+    def listen(event: Event) -> None:
+        nonlocal cases, sight
+        cases += isinstance(event, CaseRun)
+        if isinstance(event, Shrinking):
+            sight = Sight(cases, time.monotonic() - started, event.case, event.finding)
+            raise _Seen
+
+    with contextlib.suppress(_Seen):
+        Campaign(Settings(InProcess(implementation, device), seconds=seconds, seed=seed), listen).run()
+    return sight
+
+
+def stream_sight(
+    stream: Iterable[Case], implementation: Implementation, device: Device, seconds: float
+) -> Sight | None:
+    """What the cases of a stream show first."""
+    started = time.monotonic()
+    for number, case in enumerate(stream, 1):
+        if time.monotonic() - started > seconds:
+            break
+        try:
+            findings = run(case, implementation, device).findings
+        except UnsupportedKernelError:
+            continue
+        if findings:
+            return Sight(number, time.monotonic() - started, case, findings[0])
+    return None
+
+
+def is_clean(case: Case, device: Device) -> bool:
+    """Whether the kernels without faults pass a case."""
+    return not InProcess(builtin(), device).run(case).findings
+
+
+def detect(fault: Fault, device: Device, *, seeds: tuple[int, ...] = SEEDS, seconds: float = SECONDS) -> Detection:
+    """Search for a fault with a campaign per seed, and make the first seed's case minimal."""
+    implementation = plant((fault.id,))
+    found = Detection(fault.id, fault.kind, fault.stage)
+    for seed in seeds:
+        sight = campaign_sight(implementation, device, seed, seconds)
+        if sight is None or not is_clean(sight.case, device):
+            continue
+        found.cases.append(sight.cases)
+        found.seconds.append(round(sight.seconds, 2))
+        found.blamed.append(sight.finding.stage)
+        if not found.signature:
+            found.signature = sight.finding.signature
+            _minimise(found, sight, implementation, device)
+    found.rightly_blamed = set(found.blamed) <= {fault.stage, *fault.also}
+    return found
+
+
+def _minimise(found: Detection, sight: Sight, implementation: Implementation, device: Device) -> None:
+    small, _ = minimise(sight.case, InProcess(implementation, device), found.signature, seconds=MINIMISE_SECONDS)
+    found.sequences = len(small.batch.decode) + len(small.batch.prefill)
+    found.tokens = small.batch.tokens
+
+
+def compare(found: Detection, device: Device, seeds: tuple[int, ...]) -> None:
+    """Search for the same fault with the plain generator and with the grids."""
+    implementation = plant((found.fault,))
+    for seed in seeds:
+        sight = stream_sight(uniform(seed, device.formats), implementation, device, UNIFORM_SECONDS)
+        if sight and is_clean(sight.case, device):
+            found.uniform_cases.append(sight.cases)
+    for grid in GRIDS:
+        found.grids[grid.project] = grid.finds(implementation, device)
+
+
+def measure(fault: str) -> Detection:
+    """All about the fault of an id, in this process."""
+    torch.set_num_threads(1)
+    device = open_device("lockstep")
+    found = detect(load_faults()[fault], device)
+    compare(found, device, SEEDS)
+    return found
+
+
+def main(*, as_json: bool) -> int:
+    """Measure every fault, print the table and write docs/detection.md; 1 when a fault was missed or misblamed.
+
+    Half the cores measure one fault each, so that their times are those of a quiet machine.
+    """
+    device = open_device("lockstep")
+    for grid in GRIDS:
+        if wrong := grid.finds(builtin(), device):
+            raise AssertionError(f"the grid of {grid.project} fails on the clean kernels: {wrong}")
+    results, processes = [], max(1, (os.cpu_count() or 1) // 2)
+    with ProcessPoolExecutor(processes, multiprocessing.get_context("spawn")) as pool:
+        for result in pool.map(measure, load_faults()):
+            results.append(result)
+            print(f"{result.fault}: {len(result.cases)} of {len(SEEDS)} seeds, median {result.median_seconds} s",  # noqa: T201
+                  file=sys.stderr, flush=True)  # fmt: skip
+    found = [asdict(result) for result in results]
+    text = as_markdown(found, seeds=len(SEEDS), seconds=SECONDS, plain_seconds=UNIFORM_SECONDS, processes=processes)
+    docs = Path(__file__).parents[3] / "docs"
+    docs.mkdir(exist_ok=True)
+    (docs / "detection.md").write_text(text, encoding="utf-8")
+    print(json.dumps(found, indent=1) if as_json else text)  # noqa: T201
+    return int(any(len(result.cases) < len(SEEDS) or not result.rightly_blamed for result in results))

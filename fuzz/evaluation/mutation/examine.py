@@ -1,0 +1,123 @@
+"""Put one mutant under test on cases of the generator until it shows."""
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from indexfuzz.core.case import Case
+from indexfuzz.core.finding import Finding
+from indexfuzz.devices import open_device
+from indexfuzz.devices.base import Device, UnsupportedKernelError
+from indexfuzz.evaluation.mutation.mutants import Mutant
+from indexfuzz.generation.stream import drawn
+from indexfuzz.implementations.base import Implementation
+from indexfuzz.implementations.builtin import builtin
+from indexfuzz.implementations.faults.planting import edited_kernels
+from indexfuzz.oracles import composition
+from indexfuzz.oracles.differential import run
+from indexfuzz.stages.base import STAGES
+
+Fate = Literal["killed", "hang", "survived", "unsupported"]
+
+
+@dataclass(frozen=True)
+class Budget:
+    """What is spent on a mutant: CPU seconds, and cases drawn from `seed`; those beside its stage cost nothing."""
+
+    cases: int = 300
+    seconds: float = 60.0
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class Result:
+    """What became of a mutant: the first finding that the clean kernels do not show, after how many cases."""
+
+    mutant: Mutant
+    fate: Fate
+    cases: int = 0
+    seconds: float = 0.0
+    signature: str = ""
+    detail: str = ""
+    case_id: str = ""
+
+
+@dataclass(frozen=True)
+class Subject:
+    """Kernels under test, the stages that matter, and whether all of them at once matter, too."""
+
+    implementation: Implementation
+    stages: frozenset[str]
+    composed: bool
+
+    def is_reached_by(self, case: Case) -> bool:
+        """Whether a case runs any code in question."""
+        return any(stage.name in self.stages and stage.applies(case) for stage in STAGES)
+
+    def first(self, case: Case, device: Device) -> Finding | None:
+        """What a case shows first."""
+        findings = run(case, self.implementation, device, self.stages).findings
+        if self.composed and not findings:
+            findings = composition.run(case, self.implementation, device).findings
+        return findings[0] if findings else None
+
+
+class Examiner:
+    """Examines mutants one after the other, all on the same cases."""
+
+    def __init__(self, budget: Budget) -> None:
+        self._budget = budget
+        self._device = open_device("lockstep")
+        self._drawn: list[Case] = []
+        self._source = drawn(budget.seed, self._device.formats)
+
+    def examine(self, mutant: Mutant) -> Result:
+        """Run a mutant until it is killed or the budget is spent."""
+        started = time.process_time()
+        clean = original(mutant)
+        try:
+            subject = planted(mutant)
+        except Exception as error:  # noqa: BLE001 - a module that cannot be imported is noticed at once
+            return Result(mutant, "killed", signature="import", detail=f"{type(error).__name__}: {error}")
+        tried, unsupported = 0, ""
+        for case in self._cases():
+            if time.process_time() - started > self._budget.seconds:
+                break
+            tried += 1
+            if not subject.is_reached_by(case):
+                continue
+            try:
+                finding = subject.first(case, self._device)
+            except UnsupportedKernelError as error:
+                unsupported = str(error)
+                continue
+            if finding and clean.first(case, self._device) is None:
+                seconds = time.process_time() - started
+                return Result(mutant, "killed", tried, seconds, finding.signature, finding.detail, case.id)
+        fate: Fate = "unsupported" if unsupported else "survived"
+        return Result(mutant, fate, tried, time.process_time() - started, detail=unsupported)
+
+    def _cases(self) -> Iterator[Case]:
+        for number in range(self._budget.cases):
+            if number == len(self._drawn):
+                self._drawn.append(next(self._source))
+            yield self._drawn[number]
+
+
+def original(mutant: Mutant) -> Subject:
+    """The kernels proper, to be looked at where a mutant is."""
+    return Subject(builtin(), frozenset(mutant.stages), composed=mutant.file == "kernels/indexer.py")
+
+
+def planted(mutant: Mutant) -> Subject:
+    """A mutant, imported.
+
+    Raises whatever its import does.
+    """
+    clean = original(mutant)
+    kernels = edited_kernels(mutant.id, [(mutant.id, mutant.file, mutant.before, mutant.after)])
+    stages = {name: kernels.counterpart(function) for name, function in clean.implementation.stages.items()}
+    forward = kernels.counterpart(clean.implementation.forward)
+    implementation = replace(clean.implementation, name=f"builtin+{mutant.id}", stages=stages, forward=forward)
+    return replace(clean, implementation=implementation)

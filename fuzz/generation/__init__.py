@@ -1,0 +1,1 @@
+"""Which cases to draw, and how to bring one inside a contract."""

@@ -1,0 +1,96 @@
+"""Narrowing: bring a drawn case inside a contract, changing no more than the contract asks for.
+
+Strategies draw from the whole range that history suggests; a project promises less. Most of a campaign would be spent
+outside its contract if single fields were not put back: each reason why a stage is left out is tried to be lifted by
+one change from a short list, the plainest first.
+"""
+
+from collections.abc import Iterator
+
+from indexfuzz.core.case import Case, CaseError
+from indexfuzz.core.contract import Contract
+from indexfuzz.implementations.base import Implementation
+
+CHANGES: tuple[tuple[str, str, tuple[object, ...]], ...] = (
+    ("memory", "far", ("none",)),
+    ("memory", "missing_pages", (0,)),
+    ("memory", "k_fp8_pad", (0,)),
+    ("memory", "q_fp8_pad", (0,)),
+    ("memory", "q_weights_pad", (0,)),
+    ("memory", "logits_pad", (0,)),
+    ("memory", "angles_pad", (0,)),
+    ("batch", "gather_holes", (0,)),
+    ("batch", "pad_seq", ("minus-one",)),
+    ("batch", "long_windows", (False,)),
+    ("memory", "k_pad", (0,)),
+    ("memory", "q_pad", (0,)),
+    ("memory", "weights_pad", (0,)),
+    ("memory", "table_pad", (0,)),
+    ("memory", "slots", ("int64", "int32")),
+    ("batch", "gather_pad", (0,)),
+    ("batch", "short_slots", (False,)),
+    ("batch", "lens", ("1d", "2d")),
+    ("batch", "next_n", (1, 2)),
+    ("model", "scale_fmt", ("ue8m0", "fp32")),
+    ("model", "fp8", ("e4m3fn", "e4m3fnuz")),
+    ("cache", "layout", ("auto", "shuffle", "normal")),
+    ("cache", "page_pad", (0, 16)),
+    ("rope", "placement", ("first", "last")),
+    ("rope", "style", ("neox", "interleaved")),
+    ("rope", "mode", ("inplace", "functional")),
+    ("cache", "block_size", (64, 1, 16, 32, 128, 256)),
+    ("model", "num_heads", (64, 32, 16, 128)),
+)
+"""Part, field, and values to try for it."""
+
+HEAD_DIMS = (128, 64, 32)
+
+
+def narrowed(case: Case, implementation: Implementation) -> Case:
+    """The case, with as few fields changed as it takes to let more of an implementation's stages run.
+
+    A case that a stage has to reject stays: rejecting it is what is tested.
+    """
+    contract = implementation.contract
+    done: list[str] = []
+    for stage in implementation.stages:
+        if contract.outside(stage, case) and not contract.must_reject(stage, case):
+            inside = _inside(stage, case, contract)
+            if inside and all(contract.outside(s, case) or not contract.outside(s, inside) for s in done):
+                case = inside
+        done.append(stage)
+    return case
+
+
+def _inside(stage: str, case: Case, contract: Contract) -> Case | None:
+    """The case after one change for each reason that keeps a stage out; None where no single change helps."""
+    reasons = [contract.outside(stage, case)]
+    while reasons[-1]:
+        lifting = (c for c in _candidates(case) if contract.outside(stage, c) not in reasons)
+        changed = next(lifting, None)
+        if changed is None:
+            return None
+        case = changed
+        reasons.append(contract.outside(stage, case))
+    return case
+
+
+def _candidates(case: Case) -> Iterator[Case]:
+    for part, name, values in CHANGES:
+        now = getattr(getattr(case, part), name)
+        for value in values:
+            if value != now:
+                yield from _changed(case, **{part: {name: value}})
+    for dim in HEAD_DIMS:
+        if (case.model.head_dim, case.model.quant_group) != (dim, dim):
+            rope_dim = min(case.model.rope_dim, dim)
+            yield from _changed(case, model={"head_dim": dim, "quant_group": dim, "rope_dim": rope_dim})
+
+
+def _changed(case: Case, **parts: dict[str, object]) -> Iterator[Case]:
+    for more in ({}, {"page_pad": 0}):
+        try:
+            yield case.replace(**parts | {"cache": parts.get("cache", {}) | more})
+        except CaseError:
+            continue
+        return

@@ -1,0 +1,1 @@
+"""Loading kernels of other projects from wheels and checkouts."""

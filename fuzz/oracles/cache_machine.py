@@ -1,0 +1,254 @@
+"""A paged cache in use: sequences come, grow, are cut back and go, and pages are used again.
+
+Kernels under test write and read the cache; a dictionary {slot: (codes, scale)} says what must be in it. After every
+operation the result is judged against the dictionary, and the cache is compared with it.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+
+import torch
+from torch import Tensor
+
+from indexfuzz.checks.mismatch import Mismatch
+from indexfuzz.core.case import Case
+from indexfuzz.core.finding import Finding
+from indexfuzz.core.rng import bits, derive
+from indexfuzz.core.tracebacks import location_of
+from indexfuzz.devices.base import Device, UnsupportedKernelError
+from indexfuzz.implementations.base import Implementation, MalformedResultError
+from indexfuzz.reference import layout
+from indexfuzz.reference.fp8 import FORMATS
+from indexfuzz.samples import buffers, values
+from indexfuzz.stages.base import STAGES, Call, Stage
+from indexfuzz.stages.judges import Verdict
+
+BY_NAME: dict[str, Stage] = {stage.name: stage for stage in STAGES}
+
+
+@dataclass
+class Tokens:
+    """The cached tokens of one sequence: its pages in order, and how many tokens they hold."""
+
+    pages: list[int] = field(default_factory=list)
+    length: int = 0
+
+
+class PagedCache:
+    """One pool of pages and the sequences in it, by number.
+
+    The case gives the model, the block_size, layout and page padding, the pool's size (cache.spare_blocks pages) and
+    the longest sequence (batch.max_model_len). Operations return findings; after one the cache holds what it should.
+    Raises UnsupportedKernelError when the device cannot execute a kernel.
+    """
+
+    def __init__(self, case: Case, implementation: Implementation, device: Device) -> None:
+        self.case = case
+        self.sequences: dict[int, Tokens] = {}
+        self.free = list(range(case.cache.spare_blocks))
+        self.expected: dict[int, tuple[Tensor, Tensor]] = {}
+        """Slot -> codes uint8 [D] and scale fp32 [] of the token in it."""
+        self.history: list[str] = []
+        self._implementation = implementation
+        self._device = device
+        self._layout = layout.resolve(case.cache.layout, case.cache.block_size)
+        self._cache = self._empty()
+
+    def _empty(self) -> Tensor:
+        model, cache = self.case.model, self.case.cache
+        shape = (cache.spare_blocks, cache.block_size, model.head_dim + layout.SCALE_BYTES)
+        poison = torch.full((shape[1] * shape[2],), buffers.POISON_BYTE, dtype=torch.uint8)
+        poison[: shape[1] * model.head_dim] = buffers.poison_byte(FORMATS[model.fp8].dtype)
+        stride = shape[1] * shape[2] + cache.page_pad
+        return buffers.allocate_pages("cache", shape, stride, self._device.torch_device, poison).view
+
+    def append(self, sequence: int, count: int, seed: int) -> list[Finding]:
+        """Write new tokens at the end of a sequence, as many as pages and max_model_len allow."""
+        tokens = self.sequences.setdefault(sequence, Tokens())
+        block_size = self.case.cache.block_size
+        room = (len(tokens.pages) + len(self.free)) * block_size
+        length = min(tokens.length + count, room, self.case.batch.max_model_len)
+        while len(tokens.pages) * block_size < length:
+            tokens.pages.append(self.free.pop())
+        positions = range(tokens.length, length)
+        tokens.length = length
+        self.history.append(f"append({sequence}, {len(positions)})")
+        return self._write(tokens, positions, seed)
+
+    def overwrite(self, sequence: int, first: int, count: int, seed: int) -> list[Finding]:
+        """Write tokens of a sequence again, as far as it has them."""
+        tokens = self.sequences.get(sequence, Tokens())
+        positions = range(min(first, tokens.length), min(first + count, tokens.length))
+        self.history.append(f"overwrite({sequence}, {positions.start} to {positions.stop})")
+        return self._write(tokens, positions, seed)
+
+    def truncate(self, sequence: int, length: int) -> None:
+        """Forget the last tokens of a sequence, and give back pages that it no longer needs."""
+        tokens = self.sequences.get(sequence, Tokens())
+        kept = min(length, tokens.length)
+        for slot in self._slots(tokens, range(kept, tokens.length)):
+            del self.expected[slot]
+        tokens.length = kept
+        needed = -(-kept // self.case.cache.block_size)
+        self.free += tokens.pages[needed:]
+        del tokens.pages[needed:]
+        self.history.append(f"truncate({sequence}, {kept})")
+
+    def gather(self, chosen: Sequence[int]) -> list[Finding]:
+        """Gather whole sequences."""
+        present = [self.sequences[s] for s in chosen if s in self.sequences]
+        lengths = torch.tensor([tokens.length for tokens in present], dtype=torch.int32)
+        total = int(lengths.sum())
+        if not total:
+            return []
+        dtype = FORMATS[self.case.model.fp8].dtype
+        cu_seqlens = torch.cat([torch.zeros(1, dtype=torch.int32), lengths.cumsum(0, dtype=torch.int32)])
+        owners = torch.arange(len(present), dtype=torch.int32).repeat_interleave(lengths.long())
+        call = Call(
+            {
+                "cache": self._cache,
+                "block_table": self._table(present),
+                "cu_seqlens": self._here(cu_seqlens),
+                "token_to_seq": self._here(owners),
+                "k_fp8": self._output((total, self.case.model.head_dim), dtype),
+                "k_scale": self._output((total,), torch.float32),
+            },
+            {"quant_group": self.case.model.quant_group, "layout": self.case.cache.layout},
+            fills={"k_fp8": "k_fp8", "k_scale": "k_scale"},
+            undefined=frozenset({"k_fp8", "k_scale"}),
+        )
+        self.history.append(f"gather({', '.join(map(str, chosen))})")
+        return self._read("gather", call)
+
+    def score(self, chosen: Sequence[int], seed: int) -> list[Finding]:
+        """Score one query row for each sequence against its tokens."""
+        present = [self.sequences[s] for s in chosen if s in self.sequences]
+        if not present:
+            return []
+        model, batch = self.case.model, len(present)
+        code = values.cached_codes("normal", bits(derive(seed, "q"), (batch, 1, model.num_heads, model.head_dim)),
+                                    model.fp8)  # fmt: skip
+        columns = self.case.batch.max_model_len
+        call = Call(
+            {
+                "q_fp8": self._here(code).view(FORMATS[model.fp8].dtype),
+                "cache": self._cache,
+                "weights": self._here(values.dense("normal", derive(seed, "w"), (batch, model.num_heads), model.fp8)),
+                "context_lens": self._here(torch.tensor([tokens.length for tokens in present], dtype=torch.int32)),
+                "block_table": self._table(present),
+                "logits": self._output((batch, columns), torch.float32),
+            },
+            {"layout": self.case.cache.layout},
+            fills={"logits": "paged_logits"},
+            undefined=frozenset({"logits"}),
+        )
+        self.history.append(f"score({', '.join(map(str, chosen))})")
+        return self._read("paged_logits", call)
+
+    def _here(self, tensor: Tensor) -> Tensor:
+        return tensor.to(self._device.torch_device)
+
+    def _output(self, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
+        return buffers.allocate("output", shape, dtype, self._device.torch_device).view
+
+    def _table(self, present: Sequence[Tokens]) -> Tensor:
+        width = max(1, *(len(tokens.pages) for tokens in present))
+        return self._here(torch.tensor([t.pages + [-1] * (width - len(t.pages)) for t in present], dtype=torch.int32))
+
+    def _slots(self, tokens: Tokens, positions: range) -> list[int]:
+        block_size = self.case.cache.block_size
+        return [tokens.pages[p // block_size] * block_size + p % block_size for p in positions]
+
+    def _write(self, tokens: Tokens, positions: range, seed: int) -> list[Finding]:
+        slots = self._slots(tokens, positions)
+        if not slots:
+            return []
+        model = self.case.model
+        k = values.dense("normal", derive(seed, "k"), (len(slots), model.head_dim), model.fp8).bfloat16()
+        call = Call(
+            {"k": self._here(k), "cache": self._cache, "slot_mapping": self._here(torch.tensor(slots))},
+            {"scale_fmt": model.scale_fmt, "fp8": model.fp8, "quant_group": model.quant_group,
+             "layout": self.case.cache.layout},
+            fills={"cache": "cache"},
+        )  # fmt: skip
+        findings, _ = self._launch(BY_NAME["k_quant_cache"], call, call.copy())
+        if findings:
+            BY_NAME["k_quant_cache"].reference(**call.tensors, **call.options)
+        index = self._here(torch.tensor(slots))
+        written = layout.read_tokens(self._cache, index, self._layout)
+        self.expected |= {slot: (code, scale) for slot, code, scale in zip(slots, *written, strict=True)}
+        return findings + self._compare("k_quant_cache")
+
+    def _read(self, stage: str, call: Call) -> list[Finding]:
+        """Run a reader, and judge it as if the cache held what the dictionary says and nothing else."""
+        given = call.copy()
+        given = replace(given, tensors=given.tensors | {"cache": self._filled()})
+        findings, _ = self._launch(BY_NAME[stage], call, given)
+        return findings + self._compare(stage)
+
+    def _filled(self) -> Tensor:
+        """A fresh cache made from the dictionary."""
+        fresh = self._empty()
+        if self.expected:
+            layout.write_tokens(fresh, *self._dictionary(), self._layout)
+        return fresh
+
+    def _dictionary(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Slots int64 [n], codes uint8 [n, D], scales fp32 [n]."""
+        codes, scales = (torch.stack(part) for part in zip(*self.expected.values(), strict=True))
+        return self._here(torch.tensor(list(self.expected))), codes, scales
+
+    def _defined(self) -> Tensor:
+        """Which bytes of the cache hold tokens."""
+        defined = torch.zeros(self._cache.shape, dtype=torch.uint8, device=self._cache.device)
+        if self.expected:
+            slots, codes, _ = self._dictionary()
+            ones = torch.full((len(slots),), 0x01010101, dtype=torch.int32, device=slots.device).view(torch.float32)
+            layout.write_tokens(defined, slots, torch.ones_like(codes), ones, self._layout)
+        return defined.bool()
+
+    def _launch(self, stage: Stage, call: Call, given: Call) -> tuple[list[Finding], dict[str, Tensor]]:
+        got: dict[str, Tensor] = {}
+        found: list[Finding] = []
+        with self._device.session() as session:
+            for name, tensor in call.tensors.items():
+                session.declare(name, tensor, self._defined() if name == "cache" else name not in call.undefined)
+            try:
+                got = call.run(self._implementation.stages[stage.name])
+            except self._device.broken:
+                raise
+            except self._device.unsupported as error:
+                raise UnsupportedKernelError(f"{stage.name} on {self._device.name}: {error}") from error
+            except MalformedResultError as error:
+                found.append(Finding(stage.name, "shape", "", str(error)))
+            except Exception as error:
+                if self._device.lacks_memory(error):
+                    raise
+                name = type(error).__name__
+                found.append(Finding(stage.name, "crash", name, f"{name}: {error}", location=location_of(error)))
+            noticed = session.trespasses()
+        found += [Finding(stage.name, t.kind, t.argument, t.message, location=t.location) for t in noticed]
+        if got:
+            terms = session.terms(self._implementation.promises)
+            found += stage.judge(self.case, given.tensors, got, terms).findings(stage.name)
+        return [self._told(finding) for finding in found], got
+
+    def _told(self, finding: Finding) -> Finding:
+        """A finding that says how it came to it."""
+        return replace(finding, detail=f"{finding.detail}; after {', '.join(self.history)}")
+
+    def _compare(self, stage: str) -> list[Finding]:
+        """Whether the cache holds what the dictionary says; it does afterwards."""
+        if not self.expected:
+            return []
+        slots, codes, scales = self._dictionary()
+        now_codes, now_scales = layout.read_tokens(self._cache, slots, self._layout)
+        wrong = (now_codes != codes).any(1) | (now_scales.view(torch.int32) != scales.view(torch.int32))
+        if not bool(wrong.any()):
+            return []
+        slot = int(slots[wrong][0])
+        count, total = int(wrong.sum()), len(slots)
+        detail = f"slot {slot} holds other bytes than were written to it; {count} of {total} slots wrong"
+        lost = Mismatch("guard-write", "cache", (slot,), "", "", count, total, detail, "lost-token")
+        layout.write_tokens(self._cache, slots, codes, scales, self._layout)
+        return [self._told(finding) for finding in Verdict((lost,)).findings(stage)]

@@ -1,0 +1,140 @@
+"""The whole indexer against its own stages: `forward` must select what the stages select one by one.
+
+Stages are judged alone, so a call of a stage with the wrong rows, or indices that count from the wrong key, shows only
+here. The kernels are the same on both sides; what a row may select follows from the logits of the stages.
+"""
+
+import sys
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from indexfuzz.checks import topk as topk_check
+from indexfuzz.checks.mismatch import Mismatch
+from indexfuzz.core.case import Case
+from indexfuzz.core.contract import covers
+from indexfuzz.core.finding import Finding
+from indexfuzz.core.outcome import Outcome
+from indexfuzz.core.tracebacks import location_of
+from indexfuzz.devices.base import Device, UnsupportedKernelError
+from indexfuzz.implementations.base import Implementation
+from indexfuzz.samples.step import Step, materialise
+from indexfuzz.stages.base import STAGES
+
+KIND = "metamorphic/composition"
+
+Whole = Callable[[Step], Tensor]
+"""All stages at once: from the inputs of a step to the selected positions, int32 [T, index_topk]."""
+
+
+def whole_indexer(forward: Callable[..., Tensor]) -> Whole:
+    """The `forward` of kernels/indexer.py, or of an edited copy, as a function of a step."""
+    module = sys.modules[forward.__module__]
+
+    def run(step: Step) -> Tensor:
+        case, t = step.case, step.tensors
+        decode = prefill = None
+        if case.batch.decode:
+            decode = module.Decode(context_lens=t["context_lens"], block_table=t["decode_table"],
+                                   next_n=case.batch.next_n, max_model_len=case.batch.max_model_len)  # fmt: skip
+        if case.batch.prefill:
+            prefill = module.Prefill(block_table=t["prefill_table"], cu_seqlens=t["cu_seqlens"],
+                                     token_to_seq=t["token_to_seq"], ks=t["ks"], ke=t["ke"])  # fmt: skip
+        config = module.IndexerConfig(
+            rope_dim=case.model.rope_dim, rope_style=case.rope.style, rope_placement=case.rope.placement,
+            rope_mode=case.rope.mode, scale_fmt=case.model.scale_fmt, fp8=case.model.fp8,
+            quant_group=case.model.quant_group, layout=case.cache.layout, index_topk=case.model.index_topk,
+        )  # fmt: skip
+        inputs = (t[name] for name in ("q", "k", "weights", "positions", "cos_sin_cache", "cache", "slot_mapping"))
+        return forward(*inputs, config=config, decode=decode, prefill=prefill)
+
+    return run
+
+
+def run(case: Case, implementation: Implementation, device: Device, only: frozenset[str] = frozenset()) -> Outcome:
+    """Hold the whole indexer against its stages, where an implementation has both and promises to handle the case.
+
+    Raises UnsupportedKernelError when the device cannot execute a kernel or has not the FP8 format.
+    """
+    if case.model.fp8 not in device.formats:
+        raise UnsupportedKernelError(f"device {device.name} has no {case.model.fp8}, which the case asks for")
+    outcome = Outcome(case)
+    if only or implementation.forward is None or not applies(case, implementation):
+        return outcome
+    outcome.stages.append("topk")
+    try:
+        found = compare(case, implementation, whole_indexer(implementation.forward), device)
+    except device.unsupported as error:
+        raise UnsupportedKernelError(f"{device.name}: {error}") from error
+    outcome.findings += [found] if found else []
+    return outcome
+
+
+def applies(case: Case, implementation: Implementation) -> bool:
+    """Whether every stage that a case needs is there and promises to handle it."""
+    needed = [stage.name for stage in STAGES if stage.applies(case)]
+    return bool(needed) and all(
+        name in implementation.stages and covers(implementation.contract, name, case) for name in needed
+    )
+
+
+def compare(case: Case, implementation: Implementation, whole: Whole, device: Device) -> Finding | None:
+    """Run a case by stages and as a whole; the first difference. The stages are taken to be right."""
+    stepwise = materialise(case, device.torch_device)
+    with device.session():
+        try:
+            _run_stages(stepwise, implementation)
+        except (*device.unsupported, *device.broken):
+            raise
+        except Exception:  # noqa: BLE001 - differential.run reports it
+            return None
+    step = materialise(case, device.torch_device)
+    with device.session() as session:
+        try:
+            selected = whole(step)
+        except (*device.unsupported, *device.broken):
+            raise
+        except Exception as error:
+            if device.lacks_memory(error):
+                raise
+            words = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
+            return Finding("topk", KIND, "selected", f"the whole indexer raised {words}", location=location_of(error))
+        for trespass in session.trespasses():
+            return Finding("topk", KIND, "selected", trespass.message, location=trespass.location)
+    in_place = case.rope.mode == "inplace" and implementation.promises.rope_in_place
+    return _difference(case, stepwise, step, selected, ("q", "k") if in_place else ())
+
+
+def _run_stages(step: Step, implementation: Implementation) -> None:
+    for stage in STAGES:
+        if stage.applies(step.case):
+            call = stage.prepare(step)
+            for name, tensor in call.run(implementation.stages[stage.name]).items():
+                step.tensors[call.fills.get(name, name)] = tensor
+
+
+def _difference(
+    case: Case, stepwise: Step, whole: Step, selected: Tensor, rotated: tuple[str, ...]
+) -> Finding | None:
+    wanted = (case.batch.tokens, case.model.index_topk)
+    if tuple(selected.shape) != wanted or selected.dtype != torch.int32:
+        return Finding("topk", KIND, "selected", f"is {selected.dtype} {list(selected.shape)}, not int32 {wanted}")
+    if not torch.equal(stepwise.tensors["cache"], whole.tensors["cache"]):
+        return Finding("topk", KIND, "cache", "the whole indexer leaves other keys in the cache than its stages")
+    for name in rotated:
+        if not torch.equal(stepwise.tensors[name], whole.tensors[name]):
+            return Finding("topk", KIND, name, f"the whole indexer leaves another {name} behind than RoPE in place")
+    decode, prefill = whole.decode_rows, whole.prefill_rows
+    found: Mismatch | None = None
+    if case.batch.decode:
+        found = topk_check.selected("selected", selected[decode], stepwise.tensors["paged_logits"])
+    if "prefill_logits" in stepwise.tensors and not found:
+        own = selected[prefill].long()
+        columns = torch.where(own >= 0, own + stepwise.tensors["ks"].unsqueeze(1), own)
+        found = topk_check.selected("selected", columns, stepwise.tensors["prefill_logits"])
+    if found:
+        return Finding("topk", KIND, "selected", found.detail, index=found.index, got=found.got, want=found.want)
+    if bool((selected[prefill.stop :] != -1).any()):
+        return Finding("topk", KIND, "selected", "selects positions for padded tokens, which must all be -1")
+    return None

@@ -1,0 +1,132 @@
+"""Tokens and query rows in another order, and in several launches."""
+
+from collections.abc import Iterator, Sequence
+from functools import partial
+
+import torch
+from torch import Tensor
+
+from indexfuzz.core.case import Case
+from indexfuzz.oracles.metamorphic.relation import (
+    Pairs,
+    Tensors,
+    Twin,
+    altered,
+    in_form_of,
+    paired,
+    shuffled,
+    stored,
+    taken,
+    written_slots,
+)
+from indexfuzz.stages.base import Call
+
+ROW_INPUTS = {
+    "rope": ("q", "k", "positions"),
+    "q_quant": ("q", "weights"),
+    "prefill_logits": ("q_fp8", "weights", "ks", "ke", "logits"),
+    "topk": ("logits",),
+}
+"""Stage -> its tensors with a row for each token or query; all outputs have these rows, too."""
+
+LEAD = {"rope": "q", "q_quant": "q", "prefill_logits": "q_fp8", "topk": "logits"}
+
+
+def selected(call: Call, names: Sequence[str], index: Tensor) -> Call:
+    """The call for some of its rows."""
+    return altered(call, None, **{name: taken(call.tensors[name], index) for name in names})
+
+
+def reordered(call: Call, names: Sequence[str], order: Tensor) -> Call:
+    """The call with its rows in another order, and every stride as it was."""
+    return altered(call, None, **{
+        name: in_form_of(call.tensors[name], taken(call.tensors[name], order)) for name in names
+    })  # fmt: skip
+
+
+def halves(size: int) -> tuple[Tensor, Tensor]:
+    """Two runs of indices below a size of at least 2."""
+    return torch.arange(size // 2), torch.arange(size // 2, size)
+
+
+def _ranked(outputs: Tensors, logits: Tensor) -> dict[str, Tensor]:
+    """Selections as the values selected, in order: which of equal logits is taken is nobody's business."""
+    (name, chosen), = outputs.items()
+    values = torch.gather(logits, 1, chosen.clamp_min(0).long()) if logits.shape[1] else chosen.float()
+    return {name: torch.where(chosen < 0, float("-inf"), values).sort(1).values}
+
+
+def rows_permuted(stage: str, case: Case, call: Call) -> Iterator[Twin]:
+    """Tokens, or query rows, in another order."""
+    size = len(call.tensors[LEAD[stage]])
+    if size < 2:
+        return
+    order = shuffled(case, "rows", size)
+    back = torch.argsort(order)
+
+    def pairs(first: Tensors, others: Sequence[Tensors]) -> Pairs:
+        restored = {name: taken(output, back) for name, output in others[0].items()}
+        return _pairs(stage, call, first, restored)
+
+    yield Twin(case, (reordered(call, ROW_INPUTS[stage], order),), pairs)
+
+
+def rows_split(stage: str, case: Case, call: Call) -> Iterator[Twin]:
+    """Two launches, each with about half of the rows."""
+    size = len(call.tensors[LEAD[stage]])
+    if size < 2:
+        return
+    parts = halves(size)
+
+    def pairs(first: Tensors, others: Sequence[Tensors]) -> Pairs:
+        whole = {name: joined([other[name] for other in others]) for name in first}
+        return _pairs(stage, call, first, whole)
+
+    yield Twin(case, tuple(selected(call, ROW_INPUTS[stage], half) for half in parts), pairs)
+
+
+def _pairs(stage: str, call: Call, first: Tensors, restored: dict[str, Tensor]) -> Pairs:
+    if stage != "topk":
+        return paired(restored, dict(first))
+    logits = call.tensors["logits"]
+    return paired(_ranked(restored, logits), _ranked(first, logits))
+
+
+def joined(parts: Sequence[Tensor]) -> Tensor:
+    """Tensors one after the other, FP8 included."""
+    raw = [part.view(torch.uint8) if part.element_size() == 1 else part for part in parts]
+    return torch.cat(raw).view(parts[0].dtype)
+
+
+def tokens_permuted(case: Case, call: Call) -> Iterator[Twin]:
+    """Tokens written to their slots in another order."""
+    slots, k = call.tensors["slot_mapping"], call.tensors["k"]
+    if len(slots) < 2:
+        return
+    order = shuffled(case, "rows", len(slots))
+    rest = torch.arange(len(slots), len(k))
+    twin = altered(
+        call,
+        k=in_form_of(k, taken(k, torch.cat([order, rest]))),
+        slot_mapping=in_form_of(slots, taken(slots, order)),
+    )
+    yield Twin(case, (twin,), partial(_same_cache, case, [written_slots(call)]))
+
+
+def tokens_split(case: Case, call: Call) -> Iterator[Twin]:
+    """Tokens written by two launches."""
+    slots, k = call.tensors["slot_mapping"], call.tensors["k"]
+    if len(slots) < 2:
+        return
+    calls = [
+        altered(call, k=taken(k, half), slot_mapping=taken(slots, half))
+        for half in halves(len(slots))
+    ]
+    yield Twin(case, tuple(calls), partial(_same_cache, case, [written_slots(half) for half in calls]))
+
+
+def _same_cache(case: Case, slots: Sequence[Tensor], first: Tensors, others: Sequence[Tensors]) -> Pairs:
+    """Tokens at slots, each list of them from another launch."""
+    parts = [stored(case, other["cache"], s) for other, s in zip(others, slots, strict=True)]
+    twin = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
+    return paired(twin, stored(case, first["cache"], torch.cat(list(slots))))

@@ -1,0 +1,165 @@
+"""Try metamorphic relations on one case: launch every stage and its twins, and compare."""
+
+from collections.abc import Iterable, Sequence
+
+import torch
+from torch import Tensor
+
+from indexfuzz.checks import describe
+from indexfuzz.core.case import Case
+from indexfuzz.core.finding import Finding
+from indexfuzz.core.outcome import Outcome
+from indexfuzz.core.terms import Terms
+from indexfuzz.core.tracebacks import location_of
+from indexfuzz.devices.base import Device, UnsupportedKernelError
+from indexfuzz.implementations.base import Implementation, StageFunction
+from indexfuzz.oracles.determined import determined
+from indexfuzz.oracles.metamorphic.catalogue import relations_for
+from indexfuzz.oracles.metamorphic.relation import Agreement, Relation, Tensors, Twin
+from indexfuzz.oracles.walk import function_for, launch, launch_in, launches
+from indexfuzz.reference import bounds
+from indexfuzz.reference.legal import legal_rope
+from indexfuzz.stages.base import STAGES, Call
+
+AXES = {
+    "q": ("token", "head", "dim"), "k": ("token", "dim"), "q_fp8": ("token", "head", "dim"),
+    "q_weights": ("token", "head"), "cache_values": ("token", "dim"), "cache_scales": ("token",),
+    "k_fp8": ("token", "dim"), "k_scale": ("token",), "logits": ("row", "column"),
+}  # fmt: skip
+
+
+def run(
+    case: Case,
+    implementation: Implementation,
+    device: Device,
+    only: frozenset[str] = frozenset(),
+    relations: Sequence[Relation] = (),
+) -> Outcome:
+    """Relations, all that hold for the case if none are named, on every stage; inputs come from the reference.
+
+    A stage that fails by itself is skipped: `differential.run` reports it. Raises UnsupportedKernelError when the
+    device cannot execute a kernel or has not the FP8 format.
+    """
+    outcome = Outcome(case)
+    relations = relations or relations_for(case)
+    for stage, step, call in launches(case, device):
+        function = function_for(stage.name, case, implementation, only)
+        wanted = [relation for relation in relations if stage.name in relation.twins]
+        if function is None or not wanted:
+            continue
+        try:
+            first = launch_in(step, call, function, device)
+        except UnsupportedKernelError:
+            raise
+        except device.broken:
+            raise
+        except Exception:  # noqa: BLE001, S112 - not a matter of relations
+            continue
+        outcome.stages.append(stage.name)
+        trial = Trial(case, stage.name, call, first, implementation, device)
+        outcome.findings += [finding for relation in wanted for finding in trial.of(relation)]
+    return outcome
+
+
+class Trial:
+    """One launch, and the relations that are tried on it."""
+
+    def __init__(self, case: Case, stage: str, call: Call, first: Tensors, implementation: Implementation,
+                 device: Device) -> None:  # fmt: skip
+        self._case = case
+        self._stage = stage
+        self._call = call
+        self._first = first
+        self._implementation = implementation
+        self._device = device
+        self._terms: Terms = device.terms(implementation.promises)
+        self._masks = determined(stage, call.tensors, implementation.promises)
+
+    def of(self, relation: Relation) -> Iterable[Finding]:
+        """The findings of one relation, at most one for each output."""
+        found: dict[str, Finding] = {}
+        for twin in relation.twins[self._stage](self._case, self._call):
+            function = function_for(twin.stage or self._stage, twin.case, self._implementation)
+            if function is not None:
+                for finding in self._compare(relation, twin, function):
+                    found.setdefault(finding.output, finding)
+        return found.values()
+
+    def _compare(self, relation: Relation, twin: Twin, function: StageFunction) -> Iterable[Finding]:
+        kind = f"metamorphic/{relation.name}"
+        given = [call.copy() for call in twin.calls]
+        try:
+            others = [launch(call, function, self._device) for call in twin.calls]
+        except UnsupportedKernelError:
+            raise
+        except self._device.broken:
+            raise
+        except Exception as error:
+            if self._device.lacks_memory(error):
+                raise
+            if twin.stage:
+                return  # about another stage, on which it is reported
+            words = f"{relation.change}: {type(error).__name__}: {error}".splitlines()[0]
+            yield Finding(self._stage, kind, type(error).__name__, words, location=location_of(error))
+            return
+        for output, (want, got) in twin.pairs(self._first, others).items():
+            wrong = self._differs(self._agreement(relation), output, got, want)
+            if bool(wrong.any()) and not (twin.stage and self._is_wrong(twin, given, others)):
+                yield self._finding(kind, relation.change, output, got, want, wrong)
+
+    def _is_wrong(self, twin: Twin, given: Sequence[Call], got: Sequence[Tensors]) -> bool:
+        """Whether another stage that is to confirm this one is wrong itself."""
+        judge = next(stage.judge for stage in STAGES if stage.name == twin.stage)
+        verdicts = [judge(twin.case, call.tensors, out, self._terms) for call, out in zip(given, got, strict=True)]
+        return any(verdict.mismatches for verdict in verdicts)
+
+    def _finding(self, kind: str, change: str, output: str, got: Tensor, want: Tensor, wrong: Tensor) -> Finding:
+        index = describe.first(wrong)
+        axes = AXES.get(output, describe.default_axes(got))
+        seen, other = describe.text(got[index]), describe.text(want[index])
+        words = describe.summary(got.float(), want.float(), wrong, axes)
+        detail = f"{describe.place(index, axes)} is {seen}, but {other} {change}; {words}"
+        return Finding(self._stage, kind, output, detail, index=index, got=seen, want=other)
+
+    def _agreement(self, relation: Relation) -> Agreement:
+        """What the relation asks, but the bits of a matrix product only from those who promise them."""
+        free = relation.agreement == "bits" and not self._terms.promises.batch_invariant
+        return "bounds" if free else relation.agreement
+
+    def _differs(self, agreement: Agreement, output: str, got: Tensor, want: Tensor) -> Tensor:
+        """Which elements, bool, differ more than they may."""
+        wrong = describe.bits(got) != describe.bits(want)
+        if output in self._masks:
+            wrong &= self._masks[output][..., : got.shape[-1]] if got.dim() > 1 else self._masks[output]
+        if not bool(wrong.any()):
+            return wrong
+        if agreement == "bounds" and output == "logits":
+            apart = (got.double() - want.double()).abs()
+            return wrong & ~(apart <= self._twice_the_bound()[:, : got.shape[1]])
+        if agreement == "candidates":
+            return wrong & ~(self._is_candidate(output, got) & self._is_candidate(output, want))
+        return wrong
+
+    def _twice_the_bound(self) -> Tensor:
+        """How far two legal evaluations of each logit may lie apart; fp64."""
+        t, arithmetic, dot = self._call.tensors, self._terms.scoring, self._terms.simulated_dot
+        if self._stage == "prefill_logits":
+            limits = bounds.prefill_bounds(
+                t["q_fp8"], t["k_fp8"], t["k_scale"], t["weights"], t["ks"], t["ke"],
+                arithmetic=arithmetic, simulated_dot=dot,
+            )  # fmt: skip
+        else:
+            limits = bounds.paged_bounds(
+                t["q_fp8"], t["cache"], t["weights"], t["context_lens"], t["block_table"], t["logits"].shape[1],
+                layout=self._case.cache.layout, arithmetic=arithmetic, simulated_dot=dot,
+            )  # fmt: skip
+        return 2 * limits.bound
+
+    def _is_candidate(self, output: str, value: Tensor) -> Tensor:
+        t, rope = self._call.tensors, self._case.rope
+        candidates = legal_rope(
+            t[output], t["positions"], t["cos_sin_cache"], rope_dim=self._case.model.rope_dim,
+            style=rope.style, placement=rope.placement,
+        )  # fmt: skip
+        same = (value == candidates) | (torch.isnan(value) & torch.isnan(candidates))
+        return same.any(0)

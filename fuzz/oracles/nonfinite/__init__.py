@@ -1,0 +1,1 @@
+"""NaN and infinities: how far they may reach, and what they must become."""

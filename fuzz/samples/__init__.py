@@ -1,0 +1,1 @@
+"""A case as tensors: its inputs, made in guarded and poisoned memory."""

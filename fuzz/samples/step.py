@@ -1,0 +1,279 @@
+"""Step: the tensors of one case, as an inference engine would hand them to its indexer.
+
+Order of tokens: next_n rows for each decode request, then the new tokens of each prefill request, then padding.
+Requests own pages of the cache through block tables; what earlier steps wrote (the context) is already there, in the
+layout that the case asks for. Everything else in the cache is poison.
+"""
+
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from indexfuzz.core.case import Case
+from indexfuzz.core.rng import below, bits, bits_at, derive, permutation
+from indexfuzz.reference import layout
+from indexfuzz.samples import buffers, values
+from indexfuzz.samples.buffers import Buffer
+
+TABLE_TAIL = {"minus-one": -1, "huge": 1 << 30}
+
+
+_ALL_BYTES_SET = 0x01010101
+
+
+@dataclass
+class Step:
+    """The inputs of a case, each in a guarded buffer, and what the stages have produced so far.
+
+    `tensors` maps names to the tensor that the next stage reads: it starts with the inputs and is updated as stages
+    run. Names: q [T,H,D] and k [T,D] bf16; weights [T,H] fp32; positions [T] int64; cos_sin_cache [max_pos,R];
+    slot_mapping [<=T]; cache uint8 [num_blocks,BS,D+4]; decode_table and prefill_table [B,W] int32; context_lens
+    [B] or [B,next_n] int32; cu_seqlens [Bp+1], token_to_seq [N], ks and ke [M] int32.
+    """
+
+    case: Case
+    device: str
+    buffers: dict[str, Buffer] = field(default_factory=dict)
+    tensors: dict[str, Tensor] = field(default_factory=dict)
+    defined: Tensor = field(default_factory=lambda: torch.empty(0, dtype=torch.uint8))
+    """Non-zero where a byte of the cache has been written: uint8 like the cache, but dense."""
+
+    def place(self, name: str, value: Tensor, *, row_pad: int = 0) -> None:
+        """Put a value into a guarded buffer of its own."""
+        buffer = buffers.allocate(name, tuple(value.shape), value.dtype, self.device, row_pad=row_pad)
+        buffer.view.copy_(value)
+        self.add(buffer)
+
+    def add(self, buffer: Buffer) -> None:
+        """Take a filled buffer as an input."""
+        buffer.seal()
+        self.buffers[buffer.name] = buffer
+        self.tensors[buffer.name] = buffer.view
+
+    def output(self, name: str, shape: tuple[int, ...], dtype: torch.dtype, *, row_pad: int = 0) -> Tensor:
+        """A poisoned buffer for a stage to fill."""
+        self.add(buffers.allocate(name, shape, dtype, self.device, row_pad=row_pad))
+        return self.tensors[name]
+
+    def spread(self, name: str) -> Tensor:
+        """What a stage returned, q_fp8 [T,H,D] or q_weights [T,H], with the gaps between tokens that the case wants."""
+        value = self.tensors[name]
+        tokens, columns = len(value), value[:1].numel()
+        pad = self.case.row_pad(name, tokens, columns)
+        if pad and name not in self.buffers:
+            buffer = buffers.allocate_tokens(name, (tokens, columns, 1), value.dtype, self.device, pad=pad)
+            buffer.view = buffer.view.squeeze(2).as_strided(value.shape, (columns + pad, *value.stride()[1:]))
+            buffer.view.copy_(value)
+            self.add(buffer)
+        return self.tensors[name]
+
+    def define_slots(self, slots: Tensor) -> None:
+        """Note that slots int64 [n] >= 0 of the cache hold tokens now, where their layout exists at all."""
+        concrete = layout.resolve(self.case.cache.layout, self.case.cache.block_size)
+        if is_defined(concrete, self.case):
+            codes = torch.ones((len(slots), self.case.model.head_dim), dtype=torch.uint8, device=slots.device)
+            scales = torch.full((len(slots),), _ALL_BYTES_SET, dtype=torch.int32, device=slots.device)
+            layout.write_tokens(self.defined, slots, codes, scales.view(torch.float32), concrete)
+
+    @property
+    def decode_rows(self) -> slice:
+        """The tokens that decode requests own."""
+        return slice(0, self.case.batch.decode_rows)
+
+    @property
+    def prefill_rows(self) -> slice:
+        """The tokens that prefill requests own."""
+        start = self.case.batch.decode_rows
+        return slice(start, start + self.case.batch.prefill_rows)
+
+    def key(self, purpose: str) -> int:
+        """The random key for one purpose."""
+        return derive(self.case.values.seed, purpose)
+
+
+def materialise(case: Case, device: str = "cpu") -> Step:
+    """Make every input of a case on a device."""
+    step = Step(case, device)
+    tables = _page_tables(case, step.key("pages"))
+    positions, requests = _token_places(case)
+    _place_activations(step, positions)
+    _place_tables(step, tables)
+    _place_cache(step, tables, positions, requests)
+    _place_prefill(step)
+    _place_decode(step)
+    return step
+
+
+def _request_lengths(case: Case) -> list[tuple[int, int]]:
+    """(length, tokens of it already cached) of every request, decode first."""
+    batch = case.batch
+    decode = [(length, max(length - batch.next_n, 0)) for length in batch.decode]
+    return decode + [(p.length, p.length - p.new) for p in batch.prefill]
+
+
+def _page_tables(case: Case, key: int) -> list[list[int]]:
+    """The physical pages of each request, in order."""
+    total, block_size = case.num_blocks, case.cache.block_size
+    pool = torch.arange(total)
+    if case.cache.pages == "reversed":
+        pool = pool.flip(0)
+    elif case.cache.pages == "permuted":
+        pool = permutation(key, total)
+    elif case.cache.pages == "highest":
+        pool = pool.roll(-case.cache.spare_blocks)
+    free, tables = pool.tolist(), list[list[int]]()
+    start, first_context = 0, 0
+    for length, context in _request_lengths(case):
+        pages = -(-length // block_size)
+        table = free[start : start + pages]
+        start += pages
+        if tables and case.cache.shared_prefix:
+            shared = min(context, first_context) // block_size
+            table[:shared] = tables[0][:shared]
+        elif not tables:
+            first_context = context
+        tables.append(table)
+    return tables
+
+
+def _token_places(case: Case) -> tuple[Tensor, Tensor]:
+    """Position and request of each token of the step, int64 [T] each; -1 for padding."""
+    batch = case.batch
+    lengths = torch.tensor([length for length, _ in _request_lengths(case)], dtype=torch.int64)
+    new = torch.tensor([batch.next_n] * len(batch.decode) + [p.new for p in batch.prefill], dtype=torch.int64)
+    requests = torch.repeat_interleave(torch.arange(len(new)), new)
+    rank = torch.arange(len(requests)) - (new.cumsum(0) - new)[requests]
+    positions = (lengths - new)[requests] + rank
+    padding = torch.full((batch.pad_tokens,), -1)
+    requests = torch.where(positions < 0, -1, requests)
+    return torch.cat([positions.clamp_min(-1), padding]), torch.cat([requests, padding])
+
+
+def _place_activations(step: Step, positions: Tensor) -> None:
+    case, model, values = step.case, step.case.model, step.case.values
+    tokens, heads, dim = case.batch.tokens, model.num_heads, model.head_dim
+    q = values.dense(values.q, step.key("q"), (tokens * heads, dim), model.fp8).view(tokens, heads, dim)
+    k = values.dense(values.k, step.key("k"), (tokens, dim), model.fp8)
+    weights = values.dense(values.weights, step.key("weights"), (tokens, heads), model.fp8)
+    for name, tensor in (("q", q), ("k", k), ("weights", weights)):
+        _override(tensor, values.set.get(name, ()))
+    pad = case.row_pad("q", tokens, heads * dim)
+    buffer = buffers.allocate_tokens("q", (tokens, heads, dim), torch.bfloat16, step.device, pad=pad)
+    buffer.view.copy_(q)
+    step.add(buffer)
+    step.place("k", k.bfloat16(), row_pad=case.row_pad("k", tokens, dim))
+    step.place("weights", weights, row_pad=case.row_pad("weights", tokens, heads))
+    step.place("positions", positions.clamp_min(0))
+    longest = int(positions.max()) + 1 if len(positions) else 1
+    table = values.rope_table(values.rope, step.key("rope"), max(longest, 1), model.rope_dim)
+    table = table if case.rope.table == "fp32" else table.bfloat16()
+    step.place("cos_sin_cache", table, row_pad=case.memory.angles_pad)
+
+
+def _override(tensor: Tensor, entries: tuple[tuple[int | str, ...], ...]) -> None:
+    """Write the sparse overrides of a case that still lie inside the tensor."""
+    for *index, value in entries:
+        if all(int(i) < size for i, size in zip(index, tensor.shape, strict=True)):
+            tensor[tuple(int(i) for i in index)] = float.fromhex(str(value))
+
+
+def _place_tables(step: Step, tables: list[list[int]]) -> None:
+    case, memory, split = step.case, step.case.memory, len(step.case.batch.decode)
+    tail = TABLE_TAIL.get(memory.table_tail, case.num_blocks)
+    for name, part in (("decode_table", tables[:split]), ("prefill_table", tables[split:])):
+        rectangle = _rectangle(part, tail, extra=memory.table_extra)
+        if memory.missing_pages:
+            missing = below(bits(step.key(f"missing {name}"), tuple(rectangle.shape)), 8) < memory.missing_pages
+            rectangle = torch.where(missing, tail, rectangle)
+        step.place(name, rectangle.int(), row_pad=case.row_pad("table", *rectangle.shape))
+
+
+def _rectangle(tables: list[list[int]], tail: int, *, extra: int = 0) -> Tensor:
+    """Tables as rows, filled up with `tail` to the longest and `extra` columns: int64 [tables, at least 1]."""
+    width = max(max((len(table) for table in tables), default=0) + extra, 1)
+    rows = [table + [tail] * (width - len(table)) for table in tables]
+    return torch.tensor(rows, dtype=torch.int64).view(len(tables), width)
+
+
+def _place_cache(step: Step, tables: list[list[int]], positions: Tensor, requests: Tensor) -> None:
+    case, model, block_size = step.case, step.case.model, step.case.cache.block_size
+    page = block_size * (model.head_dim + 4)
+    stride, blocks = page + case.cache.page_pad, case.num_blocks
+    poison = torch.full((page,), buffers.POISON_BYTE, dtype=torch.uint8)
+    poison[: block_size * model.head_dim] = 0x80 if model.fp8 == "e4m3fnuz" else 0x7F
+    shape = (blocks, block_size, model.head_dim + 4)
+    buffer = buffers.allocate_pages("cache", shape, stride, step.device, poison)
+
+    pages = _rectangle(tables, -1)
+    contexts = torch.tensor([context for _, context in _request_lengths(case)], dtype=torch.int64)
+    owner = torch.repeat_interleave(contexts)
+    slots = _slots(pages, owner, torch.arange(len(owner)) - (contexts.cumsum(0) - contexts)[owner], block_size)
+    element = slots.unsqueeze(1) * model.head_dim + torch.arange(model.head_dim)
+    codes = values.cached_codes(case.values.cache, bits_at(step.key("cache"), element), model.fp8)
+    scales = values.cached_scales(case.values.cache, bits_at(step.key("scales"), slots), model.scale_fmt)
+    concrete = layout.resolve(case.cache.layout, block_size)
+    if is_defined(concrete, case):
+        there = step.device
+        layout.write_tokens(buffer.view, slots.to(there), codes.to(there), scales.to(there), concrete)
+    step.add(buffer)
+    step.defined = torch.zeros(shape, dtype=torch.uint8, device=step.device)
+    step.define_slots(slots.to(step.device))
+
+    slot_mapping = torch.full_like(positions, -1)
+    owned = requests >= 0
+    slot_mapping[owned] = _slots(pages, requests[owned], positions[owned], block_size)
+    if case.batch.short_slots:
+        slot_mapping = slot_mapping[: len(slot_mapping) - case.batch.pad_tokens]
+    step.place("slot_mapping", slot_mapping.to(torch.int32 if case.memory.slots == "int32" else torch.int64))
+
+
+def is_defined(concrete: str, case: Case) -> bool:
+    """Whether a concrete layout exists for a case: SHUFFLE moves whole tiles of 16 tokens by 16 bytes."""
+    return concrete == "normal" or not (case.cache.block_size % layout.TILE or case.model.head_dim % layout.TILE)
+
+
+def _slots(pages: Tensor, requests: Tensor, positions: Tensor, block_size: int) -> Tensor:
+    """The slot of each position of a request, int64 [n]; `pages` has a row for each request."""
+    return pages[requests, positions // block_size] * block_size + positions % block_size
+
+
+def _place_prefill(step: Step) -> None:
+    batch = step.case.batch
+    lengths = torch.tensor([p.length for p in batch.prefill], dtype=torch.int32)
+    new = torch.tensor([p.new for p in batch.prefill], dtype=torch.int32)
+    cu_seqlens = torch.cat([torch.zeros(1, dtype=torch.int32), lengths.cumsum(0, dtype=torch.int32)])
+    requests = torch.arange(len(lengths), dtype=torch.int32)
+    owners = torch.repeat_interleave(requests, lengths)
+    none = torch.tensor((-1, len(lengths), 1 << 30), dtype=torch.int32)
+    if batch.gather_holes:
+        is_hole = below(bits(step.key("holes"), (len(owners),)), 8) < batch.gather_holes
+        owners = torch.where(is_hole, none[below(bits(step.key("hole owners"), (len(owners),)), len(none))], owners)
+    claimed = {"minus-one": -1, "batch": len(lengths), "huge": 1 << 30, "first": 0, "last": len(lengths) - 1}
+    pad = torch.full((batch.gather_pad,), claimed[batch.pad_seq], dtype=torch.int32)
+    rows = torch.repeat_interleave(torch.arange(len(lengths)), new)
+    rank = torch.arange(len(rows), dtype=torch.int32) - (new.cumsum(0, dtype=torch.int32) - new)[rows]
+    ks = cu_seqlens[rows]
+    ke = ks + (lengths - new)[rows] + rank + 1
+    if batch.empty_windows:
+        kind = below(bits(step.key("windows"), (len(rows),)), 6)
+        ke = torch.where(kind == 0, ks, torch.where(kind == 1, ks - 1, ke)).clamp_min(0).int()
+    if batch.long_windows:
+        ends = torch.tensor((batch.keys + 1, batch.keys + 64, 1 << 30), dtype=torch.int32)
+        kind = below(bits(step.key("long windows"), (len(rows),)), 2 * len(ends))
+        ke = torch.where(kind < len(ends), ends[kind % len(ends)], ke)
+    step.place("cu_seqlens", cu_seqlens)
+    step.place("token_to_seq", torch.cat([owners, pad]))
+    step.place("ks", ks)
+    step.place("ke", ke)
+
+
+def _place_decode(step: Step) -> None:
+    batch = step.case.batch
+    lens = torch.tensor(batch.decode, dtype=torch.int32)
+    if batch.lens != "1d":
+        ahead = torch.arange(batch.next_n, dtype=torch.int32) - batch.next_n + 1
+        lens = (lens.unsqueeze(1) + ahead).clamp_min(0)
+    if batch.lens == "ragged":
+        lens = below(bits(step.key("lens"), tuple(lens.shape)), 1 << 31).int() % (lens + 1)
+    step.place("context_lens", lens)

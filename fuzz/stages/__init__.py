@@ -1,0 +1,1 @@
+"""The stages of the indexer: what each reads and fills, its reference, and how it is judged."""

@@ -1,0 +1,74 @@
+"""An implementation on a device, asked in this process."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+
+from indexfuzz.core.case import Case
+from indexfuzz.core.outcome import Outcome
+from indexfuzz.devices.base import Device, UnsupportedKernelError
+from indexfuzz.generation.narrowing import narrowed
+from indexfuzz.implementations.base import Implementation
+from indexfuzz.oracles import schedule
+from indexfuzz.subjects.subject import Facts
+
+
+@dataclass(frozen=True)
+class InProcess:
+    """An implementation on a device, in this process: what kills it kills the fuzzer."""
+
+    implementation: Implementation
+    device: Device
+    unrepeated: tuple[str, ...] = ()
+
+    @property
+    def facts(self) -> Facts:
+        """Read from the implementation, the device and this process."""
+        return Facts(
+            name=self.implementation.name,
+            device=self.device.name,
+            formats=self.device.formats,
+            values_per_shape=self.device.values_per_shape,
+            stages=tuple(self.implementation.stages),
+            notes=(*self.implementation.notes, *_replaced(self.implementation)),
+            triton=version_of("triton"),
+            torch=version_of("torch"),
+        )
+
+    def narrowed(self, case: Case) -> Case:
+        """As few fields changed as it takes."""
+        return narrowed(case, self.implementation)
+
+    def run(self, case: Case, only: frozenset[str] = frozenset()) -> Outcome:
+        """Run it here and now."""
+        with self._supported():
+            return schedule.run(case, self.implementation, self.device, only)
+
+    def ask(self, case: Case, signature: str) -> Outcome:
+        """Run it here and now."""
+        with self._supported():
+            return schedule.about(signature)(case, self.implementation, self.device, frozenset())
+
+    @contextmanager
+    def _supported(self) -> Iterator[None]:
+        """Tell what the device cannot do, memory for the case's own tensors included, from what a kernel does wrong."""
+        try:
+            yield
+        except Exception as error:
+            if not self.device.lacks_memory(error):
+                raise
+            raise UnsupportedKernelError(f"{self.device.name}: not enough memory for the case") from error
+
+
+def _replaced(implementation: Implementation) -> tuple[str, ...]:
+    count = len(implementation.replaced)
+    return (f"{count} of its imports got something else; `indexfuzz impls NAME:PATH` lists them",) if count else ()
+
+
+def version_of(package: str) -> str:
+    """The version of an installed package."""
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "unknown"

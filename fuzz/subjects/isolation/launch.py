@@ -1,0 +1,66 @@
+"""Start the child: under which interpreter, in which environment, and what it has to have."""
+
+import json
+import os
+import re
+import socket
+import subprocess
+import sys
+from importlib.metadata import PackageNotFoundError, requires
+from pathlib import Path
+from typing import IO
+
+from indexfuzz import __file__ as package_file
+from indexfuzz.core.setup import SetupError
+from indexfuzz.subjects.isolation import bootstrap
+
+NEEDED = ("numpy", "pydantic", "torch", "triton")
+ONE_THREAD = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "TORCHINDUCTOR_COMPILE_THREADS")
+"""Threads do not survive a fork, and pools of processes would have to be found to be ended."""
+
+
+def folders() -> list[str]:
+    """Where the modules of `indexfuzz` are: its folder, and that of kernels/ and reference/ where it is another."""
+    package = Path(package_file).resolve().parent
+    return [str(package)] if (package / "kernels").is_dir() else [str(package), str(package.parent)]
+
+
+def needs() -> dict[str, str]:
+    """The packages that the child must have, and the oldest version of each that will do."""
+    oldest = dict.fromkeys(NEEDED, "0")
+    try:
+        stated = requires("indexfuzz") or []
+    except PackageNotFoundError:
+        stated = []
+    for requirement in stated:
+        match = re.match(r"([\w-]+)>=([\d.]+)$", requirement)
+        if match and match[1] in oldest:
+            oldest[match[1]] = match[2]
+    return oldest
+
+
+def launch(python: str, device: str, control: socket.socket, log: IO[bytes]) -> "subprocess.Popen[bytes]":
+    """Start the child in a session of its own; what it prints goes to `log`.
+
+    Raises SetupError where `python` cannot be started.
+    """
+    environment = dict(os.environ)
+    environment.pop("PYTHONHOME", None)
+    for name in ONE_THREAD:
+        environment.setdefault(name, "1")
+    if device == "interpreter":
+        environment["TRITON_INTERPRET"] = "1"
+    given = json.dumps({"folders": folders(), "needs": needs()})
+    command = [python, str(Path(bootstrap.__file__).resolve()), str(control.fileno()), str(os.getpid()), given]
+    try:
+        return subprocess.Popen(  # noqa: S603 - what the user names
+            command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, pass_fds=[control.fileno()], env=environment,
+            start_new_session=True,
+        )  # fmt: skip
+    except OSError as error:
+        raise SetupError(f"--python {python}: {error.strerror}") from None
+
+
+def search_path(python: str) -> list[str]:
+    """Where the child looks for modules: as this process does, if it is the same interpreter; else as it sees fit."""
+    return sys.path if python == sys.executable else []

@@ -1,0 +1,24 @@
+"""Open what a setup names, in this process or in one of its own."""
+
+from typing import TYPE_CHECKING
+
+from indexfuzz.core.setup import Setup, SetupError
+from indexfuzz.subjects.under_test import UnderTest, put_under_test
+
+if TYPE_CHECKING:  # imports torch, and `indexfuzz --help` must not
+    from indexfuzz.subjects.subject import Subject
+
+
+def prepare(setup: Setup) -> "UnderTest[Subject]":
+    """Put under test what the setup says, in this process or in one of its own.
+
+    Raises SetupError when it is not to be had, or the words contradict each other.
+    """
+    if not setup.isolated:
+        for word, value in (("--python", setup.python), ("--timeout", setup.timeout)):
+            if value is not None:
+                raise SetupError(f"{word} needs a process of its own; use it with --isolate")
+        return put_under_test(setup)
+    from indexfuzz.subjects.isolation.isolated import SECONDS, Isolated  # noqa: PLC0415 - imports torch
+
+    return UnderTest(Isolated(setup, python=setup.python, seconds=setup.timeout or SECONDS), setup)

@@ -1,0 +1,53 @@
+"""A subject: what is under test, ready to be asked about cases. Whoever asks need not know in which process it runs."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from indexfuzz.core.case import Case
+from indexfuzz.core.outcome import Outcome
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What there is to know about a subject before it is asked anything.
+
+    `formats` and `values_per_shape` are those of its device, `triton` and `torch` the versions that it runs on.
+    """
+
+    name: str
+    device: str
+    formats: tuple[str, ...]
+    values_per_shape: int
+    stages: tuple[str, ...]
+    notes: tuple[str, ...]
+    triton: str
+    torch: str
+
+
+class Subject(Protocol):
+    """What is under test."""
+
+    @property
+    def facts(self) -> Facts:
+        """Its name, its device, its stages."""
+
+    @property
+    def unrepeated(self) -> Sequence[str]:
+        """Deaths of its process that did not happen again with the same case, a sentence each."""
+
+    def narrowed(self, case: Case) -> Case:
+        """The case, brought inside the implementation's contract."""
+
+    def run(self, case: Case, only: frozenset[str] = frozenset()) -> Outcome:
+        """Put a case to all oracles; `only` names the stages to take from the implementation, all when empty.
+
+        Raises ImplementationError when the implementation turns out to be incomplete, and UnsupportedKernelError when
+        the device cannot execute a kernel or lacks the FP8 format; that says nothing about the kernel.
+        """
+
+    def ask(self, case: Case, signature: str) -> Outcome:
+        """Put a case to the cheapest oracle that shows a signature.
+
+        Raises the same as `run`.
+        """

@@ -1,0 +1,1 @@
+"""Pytest: the plugin, its options, and the fuzz targets."""

@@ -1,0 +1,1 @@
+"""The fuzz targets: `pytest fuzz` runs them."""

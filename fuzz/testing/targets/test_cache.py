@@ -1,0 +1,14 @@
+"""Fuzz targets: the writer of the paged cache and its readers, everything else left to the reference."""
+
+from hypothesis import given
+
+from indexfuzz.core.case import Case
+from indexfuzz.generation.strategies import cases
+from indexfuzz.testing.target import check, target
+
+
+@target
+@given(case=cases())
+def test_insert_and_gather(case: Case) -> None:
+    """Keys go into the cache and come out again."""
+    check(case, only=frozenset({"k_quant_cache", "gather"}))

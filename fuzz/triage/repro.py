@@ -1,0 +1,208 @@
+"""Turn a corpus entry into a standalone script that shows the bug without the fuzzer.
+
+The script holds the inputs of the failing stage as the stages before it (the reference's) leave them, calls the kernel
+and compares with what the reference makes of them. It runs on a GPU with nothing but torch, triton and the kernel, or
+else in lockstep.
+"""
+
+import base64
+import textwrap
+import zlib
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from indexfuzz.corpus.entry import Entry, Record, stage_of
+from indexfuzz.implementations.base import Implementation
+from indexfuzz.oracles.differential import run
+from indexfuzz.stages.base import STAGES
+from indexfuzz.subjects.in_process import InProcess
+from indexfuzz.subjects.under_test import UnderTest
+from indexfuzz.triage.repro_source import kernel_source
+
+RESULTS = {
+    "rope": ("q", "k"), "q_quant": ("q_fp8", "q_weights"), "topk": ("selected",), "k_quant_cache": ("cache",),
+    "gather": ("k_fp8", "k_scale"), "prefill_logits": ("logits",), "paged_logits": ("logits",),
+}  # fmt: skip
+RETURNING = frozenset({"rope", "q_quant", "topk"})
+"""Stages that return their results; the others fill arguments."""
+
+MAX_LITERAL = 160
+"""Elements up to which a tensor is written out; larger ones are packed."""
+
+MAX_PACKED = 200_000
+
+UNPACK = '''
+
+def unpack(text, dtype, shape):
+    """A tensor from its compressed bytes."""
+    data = bytearray(zlib.decompress(base64.b85decode(text)))
+    return torch.frombuffer(data, dtype=torch.uint8).view(dtype).reshape(shape)
+'''
+RUN = '''
+
+def run(**arguments):
+    """The kernel on a GPU; without one in IndexFuzz's lockstep, which also sees what no value shows."""
+    if DEVICE == "cuda":
+        return kernel(**arguments)
+    from indexfuzz.lockstep import Lockstep
+
+    with Lockstep() as machine:
+        result = kernel(**arguments)
+    if machine.violations:
+        raise SystemExit("\\n".join(map(str, machine.violations)))
+    return result
+'''
+STRIDED = '''
+
+def strided(tensor, stride):
+    """The tensor with other strides, as a slice of something larger has them."""
+    return torch.empty_strided(tensor.shape, stride, dtype=tensor.dtype, device=DEVICE).copy_(tensor)
+'''
+
+
+class ReproError(Exception):
+    """No script can be written. One sentence that says why."""
+
+
+@dataclass
+class _Recorder:
+    """Stands for a stage: keeps what it was given and what the reference made of it."""
+
+    reference: Callable[..., Any]
+    given: list[dict[str, Any]] = field(default_factory=list)
+    results: list[tuple[Tensor, ...]] = field(default_factory=list)
+
+    def recording(self, stage: str) -> Callable[..., Any]:
+        def record(**arguments: Any) -> Any:
+            self.given.append({name: _copy(value) for name, value in arguments.items()})
+            result = self.reference(**arguments)
+            returned = result if isinstance(result, tuple) else (result,)
+            wanted = returned if stage in RETURNING else tuple(arguments[name] for name in RESULTS[stage])
+            self.results.append(tuple(_copy(tensor) for tensor in wanted))
+            return result
+
+        return record
+
+
+def _copy(value: Any) -> Any:
+    """A copy with the same strides; anything that is no tensor as it is."""
+    if not isinstance(value, Tensor):
+        return value
+    return torch.empty_strided(value.shape, value.stride(), dtype=value.dtype).copy_(value)
+
+
+def script(entry: Entry, target: UnderTest[InProcess]) -> str:
+    """The text of the script.
+
+    Raises ReproError when the entry has no finding, its inputs are too large, or the kernel cannot be had alone.
+    """
+    if entry.finding is None:
+        raise ReproError("this case never showed a finding")
+    stage = stage_of(entry.finding.signature)
+    source = kernel_source(target, stage, entry.case)
+    call = 1 if entry.finding.signature.startswith("topk/") and "paged" in entry.finding.signature else 0
+    recorder = _Recorder(next(s.reference for s in STAGES if s.name == stage))
+    run(entry.case, Implementation("recorder", {stage: recorder.recording(stage)}), target.subject.device)
+    if not recorder.given:
+        raise ReproError(f"the case does not reach the stage {stage}")
+    call = min(call, len(recorder.given) - 1)
+    inputs = "\n".join(f"{name} = {_expression(value)}" for name, value in recorder.given[call].items())
+    names = ", ".join(RESULTS[stage])
+    assign = f"{names} = " if stage in RETURNING else ""
+    arguments = ", ".join(f"{name}={name}" for name in recorder.given[call])
+    results = recorder.results[call] if len(recorder.results) > call else ()
+    body = f"{inputs}\n\n{_comparison(entry.finding, stage, f'{assign}run({arguments})', results)}"
+    helpers = RUN + "".join(text for word, text in (("unpack(", UNPACK), ("strided(", STRIDED)) if word in body)
+    story = textwrap.fill(f"{entry.finding.signature}: {entry.finding.detail}", 110)
+    return (
+        f'"""{target.subject.facts.name}, stage {stage}.\n\n{_quotable(story)}\n\n'
+        f"Needs torch, triton and {source.needs}. Without a GPU it runs in indexfuzz's lockstep.\n"
+        f'"""\n\n{_imports(body + source.code)}\n'
+        'DEVICE = "cuda" if torch.cuda.is_available() else "cpu"\n'
+        f"{source.code}{helpers}\n\n{body}"
+    )
+
+
+def _quotable(text: str) -> str:
+    return text.replace("\\", "/").replace('"""', "'''")
+
+
+def _imports(body: str) -> str:
+    standard = [name for name in ("ast", "base64", "linecache", "types", "zipfile", "zlib") if f"{name}." in body]
+    lines = [f"import {name}" for name in sorted([*(["base64", "zlib"] if "unpack(" in body else []), *standard])]
+    if "inf" in body or "nan" in body:
+        lines.append("from math import inf, nan")
+    return "\n".join([*dict.fromkeys(lines), "", "import torch", ""])
+
+
+def _comparison(finding: Record, stage: str, call: str, results: tuple[Tensor, ...]) -> str:
+    """The call, and what tells a wrong result from a right one; the exit code of the script is 1 for a wrong one."""
+    kind, _, output = finding.signature.partition("/")[2].partition("/")
+    if kind == "not-rejected":
+        return (
+            f"try:\n    {call}\nexcept ValueError as error:\n    print('rejected, as it must be:', error)\n"
+            "else:\n    raise SystemExit('accepted, and must be rejected')\n"
+        )
+    if kind in ("crash", "rejected") or not results:
+        return f"{call}  # raises\nprint('no error')\n"
+    name = next((name for name in RESULTS[stage] if output.split("/")[0] == name), RESULTS[stage][0])
+    want = results[RESULTS[stage].index(name)]
+    if stage != "k_quant_cache" and finding.index and len(finding.index) == want.dim():
+        value = _literal(want[finding.index].float())
+        return (
+            f"{call}\ngot, want = {name}[{finding.index}].float().item(), {value}\n"
+            f'print(f"{name}{list(finding.index)} is {{got}}, must be {{want}}")\nraise SystemExit(got != want)\n'
+        )
+    return (
+        f"{call}\ngot, want = {name}.contiguous().view(torch.uint8), {_expression(want.view(torch.uint8))}\n"
+        "wrong = (got != want).nonzero().tolist()\nif wrong:\n    at = tuple(wrong[0])\n"
+        f'    print(f"byte {{list(at)}} of {name} is {{got[at]:#04x}}, must be {{want[at]:#04x}}; "\n'
+        '          f"{len(wrong)} are wrong")\n'
+        "raise SystemExit(bool(wrong))\n"
+    )
+
+
+def _expression(value: Any) -> str:
+    """Python that makes a value: tensors on DEVICE with their dtype and strides, options as they are.
+
+    Raises ReproError when a tensor takes too much text.
+    """
+    if not isinstance(value, Tensor):
+        return repr(value)
+    text = f"{_dense(value)}.to(DEVICE)"
+    return text if value.is_contiguous() else f"strided({text}, {tuple(value.stride())})"
+
+
+def _dense(tensor: Tensor) -> str:
+    raw = tensor.contiguous()
+    shape, dtype = tuple(tensor.shape), str(tensor.dtype)
+    if tensor.dtype.itemsize == 1 and tensor.is_floating_point():
+        return f"{_dense(raw.view(torch.uint8))}.view({dtype})"
+    data = raw.flatten().view(torch.uint8)
+    first = raw.flatten()[:1]
+    if raw.numel() == 0:
+        return f"torch.empty({shape}, dtype={dtype})"
+    if raw.numel() > 4 and bool((data.view(-1, raw.element_size()) == first.view(torch.uint8)).all()):
+        return f"torch.full({shape}, {_literal(first[0])}, dtype={dtype})"
+    exact = not raw.is_floating_point() or not bool(raw.isnan().any())
+    if raw.numel() <= MAX_LITERAL and exact:
+        return f"torch.tensor({_literals(raw)}, dtype={dtype})"
+    packed = base64.b85encode(zlib.compress(bytes(data.tolist()), 9)).decode()
+    if len(packed) > MAX_PACKED:
+        raise ReproError(f"an input of shape {list(shape)} is too large for a script; minimise the case first")
+    return f"unpack({packed!r}, {dtype}, {shape})"
+
+
+def _literals(tensor: Tensor) -> str:
+    if tensor.dim() == 0:
+        return _literal(tensor)
+    return "[" + ", ".join(_literals(row) for row in tensor) + "]"
+
+
+def _literal(value: Tensor) -> str:
+    """One number: Python's shortest text of a double is exact for bf16 and fp32."""
+    return repr(value.item())

@@ -1,0 +1,143 @@
+"""How much a bug costs, in the model's own currency: the share of the true top-k that a faulty indexer still selects.
+
+A minimal case is too small to say: with one key there is nothing to choose. So the case is grown to hundreds of keys
+and the shape of a published model, with everything that triggers the bug kept as it is, and the whole indexer runs
+twice: once with the implementation's stages, each fed with what the one before it made, once with the reference's.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from indexfuzz.core.case import Case, CaseError
+from indexfuzz.core.presets import PRESETS
+from indexfuzz.devices.base import Device
+from indexfuzz.implementations.base import Implementation
+from indexfuzz.oracles.differential import accept
+from indexfuzz.samples.step import materialise
+from indexfuzz.stages.base import STAGES, Call
+
+MODEL = "deepseek-v3.2"
+KEYS_CACHED, KEYS_WRITTEN = 4096, 512
+"""Keys added to each request: where only reading is at stake, and where all of them are written in the step itself."""
+
+SHARE = 8
+"""One of so many keys is selected."""
+
+
+@dataclass(frozen=True)
+class Recall:
+    """Of the reference's selections, the share that was selected too, over the rows that have a choice.
+
+    `mean` and `worst` are over `rows`; `blind` is what a choice at random gives. `failed` says what the implementation
+    raised, where it selected nothing.
+    """
+
+    case: Case
+    mean: float
+    worst: float
+    blind: float
+    rows: int
+    failed: str = ""
+
+
+class SeverityError(Exception):
+    """No recall can be measured. One sentence that says why."""
+
+
+def grown(case: Case, stage: str) -> Case:
+    """The case with hundreds of keys in each request, nearly Gaussian values, and the heads of a published model.
+
+    What `paged_logits` reads was cached before. For every other stage the requests are prefilled from their first
+    token, so that every key is written and gathered in the step. Lengths grow by whole pages.
+
+    Raises SeverityError when the case cannot hold more keys.
+    """
+    block_size, lengths = case.cache.block_size, case.lengths or (1,)
+    paged = stage == "paged_logits" or (stage == "topk" and bool(case.batch.decode))
+    wanted = KEYS_CACHED if paged else KEYS_WRITTEN
+    model = PRESETS[MODEL].model.model_dump(include={"num_heads", "head_dim", "rope_dim", "quant_group"})
+    while wanted >= KEYS_WRITTEN // SHARE:
+        more = -(-wanted // block_size) * block_size
+        batch: dict[str, object] = {"max_model_len": case.batch.max_model_len + more}
+        if paged:
+            batch |= {"decode": tuple(length + more for length in lengths[:2]), "prefill": ()}
+        else:
+            batch |= {"decode": (), "prefill": tuple({"length": n + more, "new": n + more} for n in lengths[:2])}
+        values: dict[str, object] = dict.fromkeys(("q", "k", "weights", "cache", "rope"), "normal")
+        topk = {"index_topk": (min(lengths[:2]) + more) // SHARE}
+        try:
+            return case.replace(model=model | topk, batch=batch, values=values | {"set": {}})
+        except CaseError:
+            wanted //= 2
+    raise SeverityError("its cache is too far-flung to hold enough keys for a choice")
+
+
+def recall(
+    case: Case, implementation: Implementation, device: Device, only: frozenset[str] = frozenset()
+) -> Recall:
+    """Run the whole indexer on a grown case and compare its selections with the reference's.
+
+    `only` names the stages to take from the implementation, all that promise to handle the case when empty.
+
+    Raises SeverityError when no row has more keys than it may select.
+    """
+    right = _select(case, {}, device)
+    try:
+        got = _select(case, _within(case, implementation, only), device)
+        failed = ""
+    except Exception as error:  # noqa: BLE001 - whatever a kernel raises, there is no selection
+        got, failed = {}, f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"
+    shares, blind = [], []
+    for name, (selected, visible) in right.items():
+        choosing = visible > selected.shape[1]
+        mine = got[name][0] if name in got else torch.full_like(selected, -2)
+        shares.append(_shared(selected, mine)[choosing])
+        blind.append(selected.shape[1] / visible[choosing].double())
+    share = torch.cat(shares) if shares else torch.empty(0)
+    if not len(share):
+        raise SeverityError("no row of the grown case has more keys than it may select")
+    return Recall(case, float(share.mean()), float(share.min()), float(torch.cat(blind).mean()), len(share), failed)
+
+
+def _within(case: Case, implementation: Implementation, only: frozenset[str]) -> Mapping[str, Callable[..., Any]]:
+    """The stages that promise to handle the case, or those of them that are named."""
+    return {
+        name: function
+        for name, function in implementation.stages.items()
+        if (not only or name in only) and implementation.contract.outside(name, case) is None
+    }
+
+
+def _select(
+    case: Case, functions: Mapping[str, Callable[..., Any]], device: Device
+) -> dict[str, tuple[Tensor, Tensor]]:
+    """The selections int32 [rows, k] and the number of visible keys int64 [rows], by output."""
+    step = materialise(case, device.torch_device)
+    selections: dict[str, tuple[Tensor, Tensor]] = {}
+    for stage in STAGES:
+        if not stage.applies(case):
+            continue
+        call = stage.prepare(step)
+        outputs = _run(call, functions.get(stage.name, stage.reference), device)
+        if stage.name == "topk":
+            ((name, selected),) = outputs.items()
+            visible = (call.tensors["logits"] != float("-inf")).sum(1)
+            selections[name] = (selected.cpu(), visible.cpu())
+        accept(stage, step, call, outputs)
+    return selections
+
+
+def _run(call: Call, function: Callable[..., Any], device: Device) -> dict[str, Tensor]:
+    with device.session():
+        return call.run(function)
+
+
+def _shared(right: Tensor, got: Tensor) -> Tensor:
+    """For each row, the share of `right` that is also in `got`; both [rows, k], -1 for no selection."""
+    chosen = right >= 0
+    found = ((right.unsqueeze(2) == got.unsqueeze(1)).any(2) & chosen).sum(1)
+    return found.double() / chosen.sum(1).clamp_min(1)
