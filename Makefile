@@ -17,6 +17,7 @@ test: $(VENV)/.ready
 # mypy does not follow an editable install, so it gets a package made of links.
 check: $(VENV)/.ready
 	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
 	rm -rf $(TYPES) && mkdir -p $(TYPES)/indexfuzz
 	ln -s $(CURDIR)/fuzz/* $(CURDIR)/kernels $(CURDIR)/reference $(TYPES)/indexfuzz/
 	MYPYPATH=$(TYPES) $(BIN)/mypy --cache-dir build/mypy -p indexfuzz

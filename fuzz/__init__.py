@@ -13,12 +13,24 @@ if TYPE_CHECKING:
     from indexfuzz.core.terms import Promises
     from indexfuzz.generation.strategies import cases
     from indexfuzz.implementations.base import Implementation
+    from indexfuzz.implementations.callers import as_callers_do
     from indexfuzz.lockstep import Lockstep
     from indexfuzz.testing.target import check, target
 
 __version__ = "0.1.0"
 
-__all__ = ["Case", "Clause", "Clauses", "Implementation", "Lockstep", "Promises", "cases", "check", "target"]
+__all__ = [
+    "Case",
+    "Clause",
+    "Clauses",
+    "Implementation",
+    "Lockstep",
+    "Promises",
+    "as_callers_do",
+    "cases",
+    "check",
+    "target",
+]
 
 _HOMES = {
     "Case": "core.case",
@@ -27,6 +39,7 @@ _HOMES = {
     "Implementation": "implementations.base",
     "Lockstep": "lockstep",
     "Promises": "core.terms",
+    "as_callers_do": "implementations.callers",
     "cases": "generation.strategies",
     "check": "testing.target",
     "target": "testing.target",

@@ -42,9 +42,7 @@ class PyTorchDevice:
 
 
 def _rope(q, k, positions, cos_sin_cache, *, rope_dim, style, placement, mode):
-    rotated = rope_reference.rope(
-        q, k, positions, cos_sin_cache, rope_dim=rope_dim, style=style, placement=placement
-    )
+    rotated = rope_reference.rope(q, k, positions, cos_sin_cache, rope_dim=rope_dim, style=style, placement=placement)
     if mode == "inplace":
         q.copy_(rotated[0])
         k.copy_(rotated[1])

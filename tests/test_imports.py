@@ -1,4 +1,4 @@
-"""Who may import whom, read from the source of every module."""
+"""The folders are the architecture: who may import whom, read from the source of every module."""
 
 import ast
 import subprocess
@@ -11,50 +11,40 @@ import pytest
 ROOT = Path(__file__).parents[1]
 PACKAGES = {"kernels": "indexfuzz.kernels", "reference": "indexfuzz.reference", "fuzz": "indexfuzz"}
 
-RULES = {
-    "indexfuzz.kernels": {"torch", "triton", "indexfuzz.kernels"},
-    "indexfuzz.reference": {"torch", "indexfuzz.reference"},
-    "indexfuzz.core.case": {"pydantic"},
-    "indexfuzz.core.rng": {"torch", "numpy"},
-    "indexfuzz.core.finding": set(),
-    "indexfuzz.testing.options": set(),
-    "indexfuzz.checks": {"torch", "indexfuzz.checks"},
-    "indexfuzz.lockstep": {"torch", "triton", "numpy", "indexfuzz.lockstep"},
-    "indexfuzz.corpus": {"pydantic", "indexfuzz.core.case", "indexfuzz.core.finding"},
-    "indexfuzz.generation.strategies": {"hypothesis", "indexfuzz.core.case", "indexfuzz.core.presets", "indexfuzz.samples.values"},
-}
-"""Module or package -> all that it may import besides the standard library."""
+FOLDERS = (
+    "kernels",
+    "reference",
+    "lockstep",
+    "core",
+    "checks",
+    "devices",
+    "corpus",
+    "samples",
+    "implementations",
+    "stages",
+    "generation",
+    "oracles",
+    "subjects",
+    "triage",
+    "campaign",
+    "testing",
+    "evaluation",
+    "cli",
+)
+"""From the ground up: a folder imports only from folders before it in this list, and from itself."""
 
+APART = {"kernels": set(), "reference": set(), "lockstep": set(), "checks": set()}
+"""Folders that import from the folders named here alone: each has its own arithmetic, so that they check each other."""
 
-def ours(*names: str) -> tuple[str, ...]:
-    return tuple(f"indexfuzz.{name}" for name in names)
-
+LOOSE = {"__init__"}
+"""The only modules of the fuzzer that lie in no folder."""
 
 RESERVED = {
-    "hypothesis": ours("strategies", "profiles", "target", "campaign", "bench", "test_"),
-    "indexfuzz.subjects.isolation": ours("isolation", "under_test", "bench"),
-    "indexfuzz.kernels": ours("kernels", "implementations"),
-    "indexfuzz.lockstep": ours("lockstep", "devices", "simulated_dot", "bench"),
-    "indexfuzz.generation.strategies": ("indexfuzz.campaign", "indexfuzz.evaluation.bench", "indexfuzz.test_"),
-    "indexfuzz.campaign": ("indexfuzz.campaign", "indexfuzz.cli", "indexfuzz.evaluation.bench"),
-    "indexfuzz.cli": ("indexfuzz.cli",),
-    "indexfuzz.testing.plugin": (),
-    "typer": ("indexfuzz.cli",),
-    "rich": ("indexfuzz.cli",),
-}  # fmt: skip
-"""What only these modules, by the start of their names, may import."""
-
-
-def imports(text: str) -> set[str]:
-    """Every module that a source text imports, names of `from x import y` included where y may be a module."""
-    found = set()
-    for node in ast.walk(ast.parse(text)):
-        if isinstance(node, ast.Import):
-            found |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom):
-            assert node.level == 0, "relative imports would give a second set of classes under pytest"
-            found |= {node.module} if node.module != "indexfuzz" else {f"indexfuzz.{a.name}" for a in node.names}
-    return {name for name in found if name.split(".")[0] not in sys.stdlib_module_names}
+    "hypothesis": ("generation.strategies", "generation.stream", "testing", "campaign"),
+    "typer": ("cli",),
+    "rich": ("cli",),
+}
+"""Third-party packages that only these may import: the child of an isolated subject runs where they are missing."""
 
 
 def modules() -> dict[str, Path]:
@@ -69,30 +59,114 @@ def modules() -> dict[str, Path]:
 MODULES = modules()
 
 
-def within(name: str, packages: set[str]) -> bool:
-    return any(name == package or name.startswith(f"{package}.") for package in packages)
+def imports(text: str) -> set[str]:
+    """Every module that a source text imports, deferred and TYPE_CHECKING imports included."""
+    found = set()
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, "relative imports would give a second set of classes under pytest"
+            names = {f"{node.module}.{alias.name}" for alias in node.names}
+            found |= {name if name in MODULES else str(node.module) for name in names}
+    return {name for name in found if name.split(".")[0] not in sys.stdlib_module_names}
 
 
-@pytest.mark.parametrize("module", sorted(MODULES))
-def test_module_keeps_to_its_rules(module):
-    imported = imports(MODULES[module].read_text())
-    for package, allowed in RULES.items():
-        if within(module, {package}):
-            assert not {name for name in imported if not within(name, allowed)}
-    for reserved, owners in RESERVED.items():
-        if not module.startswith(owners):
-            assert not {name for name in imported if within(name, {reserved})}, f"{reserved} is for {owners}"
+GRAPH = {module: imports(file.read_text()) for module, file in MODULES.items() if module != "indexfuzz"}
+"""The face of the package offers what lies in the folders, so it stands above them all and counts in no circle."""
 
 
-def test_all_folders_are_looked_at():
-    assert {"indexfuzz.kernels.cache", "indexfuzz.reference.cache", "indexfuzz.cli.run", "indexfuzz"} <= set(MODULES)
+def folder_of(module: str) -> str:
+    return module.removeprefix("indexfuzz").lstrip(".").partition(".")[0]
 
 
-def test_a_forbidden_import_is_noticed():
-    assert imports("def f():\n    from indexfuzz import kernels\n    import triton.language as tl\n") == {
-        "indexfuzz.kernels",
-        "triton.language",
-    }
+def upward(graph: dict[str, set[str]]) -> list[str]:
+    """Imports against the order of the folders."""
+    found = []
+    for module, imported in graph.items():
+        here = folder_of(module)
+        for other in sorted(name for name in imported if name.startswith("indexfuzz.")):
+            there = folder_of(other)
+            allowed = APART.get(here, set(FOLDERS[: FOLDERS.index(here)])) | {here}
+            if there not in allowed:
+                found.append(f"{module} -> {other}")
+    return found
+
+
+def circles(graph: dict[str, set[str]]) -> list[list[str]]:
+    """Sets of modules that import each other, however indirectly (Tarjan's strongly connected components)."""
+    order: dict[str, int] = {}
+    low: dict[str, int] = {}
+    stack: list[str] = []
+    found = []
+
+    def visit(module: str) -> None:
+        order[module] = low[module] = len(order)
+        stack.append(module)
+        for other in graph[module] & graph.keys():
+            if other not in order:
+                visit(other)
+                low[module] = min(low[module], low[other])
+            elif other in stack:
+                low[module] = min(low[module], order[other])
+        if low[module] == order[module]:
+            part = [stack.pop()]
+            while part[-1] != module:
+                part.append(stack.pop())
+            if len(part) > 1:
+                found.append(sorted(part))
+
+    for module in graph:
+        if module not in order:
+            visit(module)
+    return found
+
+
+def test_folders_import_downwards_only():
+    assert not upward(GRAPH)
+
+
+def test_no_modules_import_each_other():
+    assert not circles(GRAPH)
+
+
+def test_no_module_lies_loose():
+    assert {file.stem for file in (ROOT / "fuzz").glob("*.py")} == LOOSE
+    assert {file.name for file in (ROOT / "fuzz").iterdir() if (file / "__init__.py").is_file()} == (
+        set(FOLDERS) - {"kernels", "reference"}
+    )
+
+
+@pytest.mark.parametrize("package", RESERVED)
+def test_reserved_packages_keep_to_their_place(package):
+    owners = tuple(f"indexfuzz.{owner}" for owner in RESERVED[package])
+    users = {name for name, imported in GRAPH.items() if any(i.split(".")[0] == package for i in imported)}
+    assert not {name for name in users if not name.startswith(owners)}
+
+
+@pytest.mark.parametrize("folder", FOLDERS)
+def test_every_folder_says_what_it_is_for(folder):
+    text = MODULES[f"indexfuzz.{folder}"].read_text()
+    assert (ast.get_docstring(ast.parse(text)) or "").splitlines()[0].endswith((".", ":"))
+
+
+def test_an_upward_import_is_noticed():
+    graph = {"indexfuzz.core.case": {"indexfuzz.stages.base"}, "indexfuzz.lockstep.run": {"indexfuzz.core.case"}}
+    assert upward(graph) == [
+        "indexfuzz.core.case -> indexfuzz.stages.base",
+        "indexfuzz.lockstep.run -> indexfuzz.core.case",
+    ]
+    assert not upward({"indexfuzz.stages.base": {"indexfuzz.core.case", "torch"}})
+
+
+def test_a_circle_is_noticed():
+    graph = {"a": {"b"}, "b": {"c", "x"}, "c": {"a"}, "d": {"a"}, "e": {"e"}}
+    assert circles(graph) == [["a", "b", "c"]]
+
+
+def test_deferred_and_typing_imports_count():
+    text = "def f():\n    from indexfuzz.core import case\nif TYPE_CHECKING:\n    import triton.language as tl\n"
+    assert imports(text) == {"indexfuzz.core.case", "triton.language"}
     with pytest.raises(AssertionError, match="relative imports"):
         imports("from . import case")
 

@@ -20,12 +20,22 @@ def gather(*, cache, k_scale, **rest):
         k_scale *= 2
 
 
-CONTRACT = Clauses((
-    Clause(("gather",), lambda case: case.cache.block_size == 1, "block_size is 1", "toy/ops.py:7"),
-    Clause(("gather",), lambda case: resolve(case.cache.layout, case.cache.block_size) == "normal" or not
-           case.cache.block_size % 16, "SHUFFLE pages hold a multiple of 16 tokens", "toy/ops.py:8"),
-    Clause(("gather", "topk"), lambda case: case.model.quant_group == case.model.head_dim, "one scale", "toy/ops.py:9"),
-))  # fmt: skip
+CONTRACT = Clauses(
+    (
+        Clause(("gather",), lambda case: case.cache.block_size == 1, "block_size is 1", "toy/ops.py:7"),
+        Clause(
+            ("gather",),
+            lambda case: (
+                resolve(case.cache.layout, case.cache.block_size) == "normal" or not case.cache.block_size % 16
+            ),
+            "SHUFFLE pages hold a multiple of 16 tokens",
+            "toy/ops.py:8",
+        ),
+        Clause(
+            ("gather", "topk"), lambda case: case.model.quant_group == case.model.head_dim, "one scale", "toy/ops.py:9"
+        ),
+    )
+)
 implementation = Implementation(
     "narrow 1.0", {"gather": gather}, CONTRACT, notes=("a toy",), replaced={"toy.b", "toy.a"}
 )

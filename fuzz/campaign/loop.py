@@ -89,9 +89,15 @@ class Campaign:
         index, of = self._wanted.shard
         chunk_seed = derive(self._wanted.seed, f"shard {index}/{of} chunk {chunk}")
         quiet = settings(
-            max_examples=CHUNK, database=None, deadline=None, derandomize=False, verbosity=Verbosity.quiet,
-            phases=(Phase.generate, Phase.shrink), suppress_health_check=tuple(HealthCheck), print_blob=False,
-        )  # fmt: skip
+            max_examples=CHUNK,
+            database=None,
+            deadline=None,
+            derandomize=False,
+            verbosity=Verbosity.quiet,
+            phases=(Phase.generate, Phase.shrink),
+            suppress_health_check=tuple(HealthCheck),
+            print_blob=False,
+        )
         wanted = self._wanted
         strategy = cases(preset=wanted.preset, values=wanted.values, formats=wanted.subject.facts.formats)
         test = seed(chunk_seed)(quiet(given(strategy)(self._try)))

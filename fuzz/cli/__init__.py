@@ -27,8 +27,20 @@ app = typer.Typer(
     rich_markup_mode="markdown",
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (run.run, replay.replay, cases.minimize, cases.repro, cases.show, severity.severity,
-                lists.impls, new_impl.new_impl, lists.faults, lists.presets, lists.bench, mutate.mutate):  # fmt: skip
+for command in (
+    run.run,
+    replay.replay,
+    cases.minimize,
+    cases.repro,
+    cases.show,
+    severity.severity,
+    lists.impls,
+    new_impl.new_impl,
+    lists.faults,
+    lists.presets,
+    lists.bench,
+    mutate.mutate,
+):
     app.command()(command)
 
 

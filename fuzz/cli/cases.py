@@ -44,7 +44,7 @@ def minimize(
     python: Python = None,
     timeout: Timeout = None,
     corpus: Corpus = None,
-) -> None:  # fmt: skip
+) -> None:
     """Make a failing case as small as its bug allows, and write the result to a file of its own.
 
     Example: `indexfuzz minimize corpus/gather/0123456789abcdef.json --out small.json`

@@ -43,35 +43,59 @@ DeviceName = Annotated[
 ]
 Faults = Annotated[
     list[str],
-    typer.Option("--fault", metavar="ID", default_factory=list, show_default=False,
-                 help="Plant this bug in the built-in kernels; repeat for several. `indexfuzz faults` lists them."),
-]  # fmt: skip
+    typer.Option(
+        "--fault",
+        metavar="ID",
+        default_factory=list,
+        show_default=False,
+        help="Plant this bug in the built-in kernels; repeat for several. `indexfuzz faults` lists them.",
+    ),
+]
 BeyondContract = Annotated[
     bool,
-    typer.Option("--beyond-contract", help="Also run what the implementation's project does not promise to handle: "
-                                           "refusing it is fine, anything else is a finding. `indexfuzz impls` with "
-                                           "its NAME:PATH prints what is promised."),
-]  # fmt: skip
+    typer.Option(
+        "--beyond-contract",
+        help="Also run what the implementation's project does not promise to handle: "
+        "refusing it is fine, anything else is a finding. `indexfuzz impls` with "
+        "its NAME:PATH prints what is promised.",
+    ),
+]
 Corpus = Annotated[
     Path | None,
-    typer.Option("--corpus", metavar="DIR", show_default="corpus/ of the checkout, else of this folder",
-                 help="Where known findings are."),
-]  # fmt: skip
+    typer.Option(
+        "--corpus",
+        metavar="DIR",
+        show_default="corpus/ of the checkout, else of this folder",
+        help="Where known findings are.",
+    ),
+]
 Isolate = Annotated[
     bool | None,
-    typer.Option("--isolate/--no-isolate", show_default="on for code that is not ours",
-                 help="Run the implementation in a process of its own: what kills that or never ends is a finding."),
-]  # fmt: skip
+    typer.Option(
+        "--isolate/--no-isolate",
+        show_default="on for code that is not ours",
+        help="Run the implementation in a process of its own: what kills that or never ends is a finding.",
+    ),
+]
 Python = Annotated[
     str | None,
-    typer.Option("--python", metavar="PATH", show_default="this one",
-                 help="Run the implementation under this interpreter, with its own torch and triton, isolated."),
-]  # fmt: skip
+    typer.Option(
+        "--python",
+        metavar="PATH",
+        show_default="this one",
+        help="Run the implementation under this interpreter, with its own torch and triton, isolated.",
+    ),
+]
 Timeout = Annotated[
     float | None,
-    typer.Option("--timeout", min=0.1, metavar="S", show_default="120",
-                 help="How long an isolated case may take before that is a hang."),
-]  # fmt: skip
+    typer.Option(
+        "--timeout",
+        min=0.1,
+        metavar="S",
+        show_default="120",
+        help="How long an isolated case may take before that is a hang.",
+    ),
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for scripts instead of text.")]
 CaseFile = Annotated[str, typer.Argument(metavar="FILE", help="A corpus file, or the id of a case in the corpus.")]
 

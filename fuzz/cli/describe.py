@@ -39,8 +39,10 @@ def print_entry(path: Path, entry: Entry, console: Console) -> None:
                 console.print(f"  {what:<21} {text}")
     for sighting in entry.seen:
         also = f": {sighting.signature}" if sighting.signature else ""
-        console.print(f"  seen on {sighting.implementation}, {sighting.device}, triton {sighting.triton}, "
-                      f"torch {sighting.torch}, {sighting.date}{also}")  # fmt: skip
+        console.print(
+            f"  seen on {sighting.implementation}, {sighting.device}, triton {sighting.triton}, "
+            f"torch {sighting.torch}, {sighting.date}{also}"
+        )
 
 
 def special(case: Case) -> Iterator[tuple[str, str, str]]:

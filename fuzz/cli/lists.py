@@ -73,12 +73,19 @@ def presets(*, as_json: AsJson = False) -> None:
     from indexfuzz.core.presets import PRESETS  # noqa: PLC0415
 
     rows = [
-        {"name": name, "title": p.title, "model": p.model.model_dump(mode="json"), "style": p.style,
-         "placement": p.placement, "block_sizes": p.block_sizes, "source": p.source,
-         "shape": f"{p.model.num_heads} heads of {p.model.head_dim}, rope {p.model.rope_dim} {p.style} {p.placement}, "
-                  f"top {p.model.index_topk}"}
+        {
+            "name": name,
+            "title": p.title,
+            "model": p.model.model_dump(mode="json"),
+            "style": p.style,
+            "placement": p.placement,
+            "block_sizes": p.block_sizes,
+            "source": p.source,
+            "shape": f"{p.model.num_heads} heads of {p.model.head_dim}, "
+            f"rope {p.model.rope_dim} {p.style} {p.placement}, top {p.model.index_topk}",
+        }
         for name, p in PRESETS.items()
-    ]  # fmt: skip
+    ]
     _print(rows, {"name": "--preset", "title": "model", "shape": "shape", "source": "source"}, as_json=as_json)
 
 

@@ -25,12 +25,17 @@ LINE_SECONDS = 10.0
 def mutate(
     words: Annotated[
         list[str],
-        typer.Argument(metavar="[WORD]...", default_factory=list, show_default="all mutants",
-                       help="Only mutants of this id, kernel file (gather) or operator (cast)."),
+        typer.Argument(
+            metavar="[WORD]...",
+            default_factory=list,
+            show_default="all mutants",
+            help="Only mutants of this id, kernel file (gather) or operator (cast).",
+        ),
     ],
     *,
-    only_list: Annotated[bool, typer.Option("--list", help="Print the mutants and what is known of them; run nothing.")]
-    = False,
+    only_list: Annotated[
+        bool, typer.Option("--list", help="Print the mutants and what is known of them; run nothing.")
+    ] = False,
     cases: Annotated[int, typer.Option(min=1, metavar="N", help="Try a mutant on so many cases.")] = 400,
     seconds: Annotated[float, typer.Option(min=0.0, metavar="S", help="CPU time for a mutant.")] = 40.0,
     seed: Annotated[int, typer.Option(min=0, metavar="N", help="Cases are drawn from this seed.")] = 0,
@@ -65,10 +70,13 @@ def mutate(
     report = Report(run_mutants(mutants, Budget(cases, seconds, seed), workers=workers, on_result=_Told(len(mutants))))
     minutes = (time.monotonic() - started) / 60
     if markdown:
-        markdown.write_text(report.as_markdown(
-            f"Each on at most {cases} cases and {seconds:g} s of CPU time, seed {seed}; {minutes:.0f} minutes with "
-            f"{workers} processes of Python {platform.python_version()} on {os.cpu_count()} cores."
-        ), encoding="utf-8")  # fmt: skip
+        markdown.write_text(
+            report.as_markdown(
+                f"Each on at most {cases} cases and {seconds:g} s of CPU time, seed {seed}; {minutes:.0f} minutes with "
+                f"{workers} processes of Python {platform.python_version()} on {os.cpu_count()} cores."
+            ),
+            encoding="utf-8",
+        )
     typer.echo(json.dumps(report.as_data(), indent=1) if as_json else report.as_text())
     raise typer.Exit(NOTHING_NEW if report.is_as_known else FINDINGS)
 

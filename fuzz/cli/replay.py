@@ -40,8 +40,12 @@ STYLES = {"FIXED": "green", "PASSES": "green", "STILL FAILS": "red", "CHANGED": 
 def replay(
     cases: Annotated[
         list[str],
-        typer.Argument(metavar="[FILE|ID|DIR]...", default_factory=list, show_default="the whole corpus",
-                       help="Corpus files, ids of cases in the corpus, or folders of them."),
+        typer.Argument(
+            metavar="[FILE|ID|DIR]...",
+            default_factory=list,
+            show_default="the whole corpus",
+            help="Corpus files, ids of cases in the corpus, or folders of them.",
+        ),
     ],
     *,
     faults: Faults,
@@ -53,7 +57,7 @@ def replay(
     timeout: Timeout = None,
     corpus: Corpus = None,
     as_json: AsJson = False,
-) -> None:  # fmt: skip
+) -> None:
     """Run cases of the corpus again and say what became of each, a line each.
 
     FIXED: the finding is gone. STILL FAILS: it is still there. CHANGED: the case fails in another way. PASSES: a case

@@ -56,8 +56,7 @@ def as_data(summary: Summary, saved: dict[str, Path], settings: Settings, target
         "seconds": round(summary.seconds, 3),
         "interrupted": summary.interrupted,
         "findings": [
-            found.finding.as_json()
-            | {"case": found.case.id, "file": str(saved.get(found.finding.signature, ""))}
+            found.finding.as_json() | {"case": found.case.id, "file": str(saved.get(found.finding.signature, ""))}
             for found in summary.findings
         ],
         "known": dict(summary.known),

@@ -50,21 +50,32 @@ def run(
     faults: Faults,
     stage: Annotated[
         list[str],
-        typer.Option(metavar="NAME", default_factory=list, show_default="all that the implementation has",
-                     help=f"Test only this stage; repeat for several. One of {', '.join(sorted(STAGES))}."),
+        typer.Option(
+            metavar="NAME",
+            default_factory=list,
+            show_default="all that the implementation has",
+            help=f"Test only this stage; repeat for several. One of {', '.join(sorted(STAGES))}.",
+        ),
     ],
     values: Annotated[
         list[str],
-        typer.Option(metavar="REGIME", default_factory=list, show_default="all but nonfinite",
-                     help=f"Draw values of this kind only; repeat for several. One of {', '.join(get_args(Regime))}."),
+        typer.Option(
+            metavar="REGIME",
+            default_factory=list,
+            show_default="all but nonfinite",
+            help=f"Draw values of this kind only; repeat for several. One of {', '.join(get_args(Regime))}.",
+        ),
     ],
     impl: Impl = DEFAULT_IMPLEMENTATION,
     device: DeviceName = DEFAULT_DEVICE,
     beyond_contract: BeyondContract = False,
     preset: Annotated[
         str | None,
-        typer.Option(metavar="NAME", help=f"Take the model's shape from this one: {', '.join(PRESETS)}.",
-                     show_default="any shape"),
+        typer.Option(
+            metavar="NAME",
+            help=f"Take the model's shape from this one: {', '.join(PRESETS)}.",
+            show_default="any shape",
+        ),
     ] = None,
     seconds: Annotated[
         float | None,
@@ -79,26 +90,36 @@ def run(
     ] = "1/1",
     corpus: Annotated[
         Path | None,
-        typer.Option(metavar="DIR", show_default="corpus/ of the checkout, else of this folder",
-                     help="Findings kept here are known and do not count; new ones are written here."),
+        typer.Option(
+            metavar="DIR",
+            show_default="corpus/ of the checkout, else of this folder",
+            help="Findings kept here are known and do not count; new ones are written here.",
+        ),
     ] = None,
     out: Annotated[
         Path | None, typer.Option(metavar="DIR", show_default="--corpus", help="Write new findings here instead.")
     ] = None,
     coverage: Annotated[
-        bool, typer.Option("--coverage", help="After the summary, list the masks and branches of the kernels that "
-                                              "were never true, never false, never mixed or never taken.")
+        bool,
+        typer.Option(
+            "--coverage",
+            help="After the summary, list the masks and branches of the kernels that "
+            "were never true, never false, never mixed or never taken.",
+        ),
     ] = False,
     coverage_listing: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", show_default=False,
-                     help="With --coverage: also write the kernels' source here, every line marked."),
+        typer.Option(
+            metavar="FILE",
+            show_default=False,
+            help="With --coverage: also write the kernels' source here, every line marked.",
+        ),
     ] = None,
     isolate: Isolate = None,
     python: Python = None,
     timeout: Timeout = None,
     as_json: AsJson = False,
-) -> None:  # fmt: skip
+) -> None:
     """Draw cases, run them on the kernels, compare with the reference; keep a minimal case of every new finding.
 
     Without --seconds and --cases it takes 60 seconds; with a --fault it ends as soon as that is found. The exit code

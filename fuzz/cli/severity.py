@@ -30,9 +30,13 @@ def severity(
     faults: Faults,
     stage: Annotated[
         list[str],
-        typer.Option(metavar="NAME", default_factory=list, show_default="all that the implementation has",
-                     help="Take only this stage from the implementation; repeat for several. With more than one bug in "
-                          "it, this tells what each costs."),
+        typer.Option(
+            metavar="NAME",
+            default_factory=list,
+            show_default="all that the implementation has",
+            help="Take only this stage from the implementation; repeat for several. With more than one bug in "
+            "it, this tells what each costs.",
+        ),
     ],
     impl: Impl = DEFAULT_IMPLEMENTATION,
     device: DeviceName = DEFAULT_DEVICE,

@@ -38,8 +38,8 @@ FEW = 8
 
 Regime = Literal[
     "normal", "exact", "ties", "saturation", "subnormal", "clamp", "outlier", "large", "tied", "zeros", "nonfinite"
-]  # fmt: skip
-"""How the values of one tensor are drawn; fuzz/samples/values.py defines each."""
+]
+"""How the values of one tensor are drawn; fuzz/samples/regimes.py defines each."""
 
 TableTail = Literal["minus-one", "num-blocks", "huge"]
 """What the unused columns of a block table hold: -1, num_blocks or 2^30. A correct kernel never looks at them."""
@@ -261,11 +261,15 @@ class Case(Part):
         }
         page = self.cache.block_size * (dim + 4)
         if self.num_blocks * (page + self.cache.page_pad) > MAX_CACHE_SPAN:
-            raise ValueError(f"{self.num_blocks} pages of {page} + {self.cache.page_pad} bytes span more than "
-                             f"{MAX_CACHE_SPAN} bytes; lower cache.page_pad")  # fmt: skip
+            raise ValueError(
+                f"{self.num_blocks} pages of {page} + {self.cache.page_pad} bytes span more than "
+                f"{MAX_CACHE_SPAN} bytes; lower cache.page_pad"
+            )
         if self.cache.page_pad > FAR and self.num_blocks > MAX_FAR_PAGES:
-            raise ValueError(f"{self.num_blocks} pages lie {self.cache.page_pad} bytes apart; at most {MAX_FAR_PAGES} "
-                             "pages may be so far from each other: lower cache.page_pad")  # fmt: skip
+            raise ValueError(
+                f"{self.num_blocks} pages lie {self.cache.page_pad} bytes apart; at most {MAX_FAR_PAGES} "
+                "pages may be so far from each other: lower cache.page_pad"
+            )
         for what, elements in sizes.items():
             if elements > MAX_ELEMENTS:
                 raise ValueError(f"{what} would take {elements} elements; at most {MAX_ELEMENTS} are allowed")

@@ -8,11 +8,32 @@ from dataclasses import asdict, dataclass, field
 from functools import cache
 from typing import Any
 
-KINDS = frozenset({
-    "crash", "hang", "rejected", "not-rejected", "guard-write", "out-of-bounds", "misaligned", "race", "overflow",
-    "promise", "uninitialised", "input-mutated", "unwritten", "shape", "code-mismatch", "layout-mismatch",
-    "bound-exceeded", "mask-mismatch", "illegal-topk", "nondeterministic", "not-in-place", "stray-output",
-})  # fmt: skip
+KINDS = frozenset(
+    {
+        "crash",
+        "hang",
+        "rejected",
+        "not-rejected",
+        "guard-write",
+        "out-of-bounds",
+        "misaligned",
+        "race",
+        "overflow",
+        "promise",
+        "uninitialised",
+        "input-mutated",
+        "unwritten",
+        "shape",
+        "code-mismatch",
+        "layout-mismatch",
+        "bound-exceeded",
+        "mask-mismatch",
+        "illegal-topk",
+        "nondeterministic",
+        "not-in-place",
+        "stray-output",
+    }
+)
 """Every way to be wrong, besides metamorphic/<relation>."""
 
 BEYOND = "beyond-contract"

@@ -23,10 +23,18 @@ def _model(num_heads: int, index_topk: int) -> Model:
 
 
 PRESETS = {
-    "deepseek-v3.2": Preset("DeepSeek-V3.2", _model(64, 2048), "neox", "first", (64, 1, 16),
-                            "public configuration; vLLM deepseek_v2.py"),
-    "deepseek-v4": Preset("DeepSeek-V4", _model(64, 512), "neox", "last", (64, 1, 16),
-                          "SGLang configs/deepseek_v4.py; keys are compressed tokens, ratio 4"),
-    "glm-5": Preset("GLM-5", _model(32, 2048), "interleaved", "first", (64, 1, 16),
-                    "public configuration: indexer_rope_interleave"),
-}  # fmt: skip
+    "deepseek-v3.2": Preset(
+        "DeepSeek-V3.2", _model(64, 2048), "neox", "first", (64, 1, 16), "public configuration; vLLM deepseek_v2.py"
+    ),
+    "deepseek-v4": Preset(
+        "DeepSeek-V4",
+        _model(64, 512),
+        "neox",
+        "last",
+        (64, 1, 16),
+        "SGLang configs/deepseek_v4.py; keys are compressed tokens, ratio 4",
+    ),
+    "glm-5": Preset(
+        "GLM-5", _model(32, 2048), "interleaved", "first", (64, 1, 16), "public configuration: indexer_rope_interleave"
+    ),
+}

@@ -64,8 +64,13 @@ class Record(Part):
     def of(cls, finding: Finding) -> Self:
         """Take over a finding; of its location, only the last folder and file."""
         location = "/".join(Path(finding.location).parts[-2:])
-        texts = {"detail": finding.detail, "got": finding.got, "want": finding.want, "location": location,
-                 "beyond": finding.beyond}  # fmt: skip
+        texts = {
+            "detail": finding.detail,
+            "got": finding.got,
+            "want": finding.want,
+            "location": location,
+            "beyond": finding.beyond,
+        }
         printable = {name: _printable(text) for name, text in texts.items()}
         return cls(signature=_printable(finding.signature), index=finding.index, tier=finding.tier, **printable)
 

@@ -36,9 +36,7 @@ class LockstepSession:
 
     def trespasses(self) -> list[Trespass]:
         """The machine's violations, drained."""
-        return [
-            Trespass(v.kind, v.argument or "", f"{v.file}:{v.line}", v.detail) for v in self.machine.drain()
-        ]
+        return [Trespass(v.kind, v.argument or "", f"{v.file}:{v.line}", v.detail) for v in self.machine.drain()]
 
     def terms(self, promises: Promises) -> Terms:
         """Those of the device, whose arithmetic is the same for every kernel."""

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from indexfuzz.core.case import Batch, Cache, Case, Far, Memory, Model, Prefill, Regime, Rope, Values
 from indexfuzz.core.presets import Preset
-from indexfuzz.samples.values import TENSORS
+from indexfuzz.samples.regimes import TENSORS
 
 T = TypeVar("T")
 
@@ -42,22 +42,30 @@ RARE_PADS = (0, 0, 0, 0, 0, 1, 16, 24)
 FAR_TENSORS: tuple[Far, ...] = ("q", "k", "weights", "table", "k_fp8", "q_fp8", "q_weights", "logits")
 """Tensors whose rows may lie so far apart that the last one starts beyond 2^31 elements."""
 MEMORY: dict[str, Sequence[Any]] = {
-    "k_pad": PADS, "q_pad": PADS, "weights_pad": (0, 0, 1, 8), "table_pad": (0, 0, 1, 5), "table_extra": (0, 0, 1, 3),
-    "table_tail": ("minus-one", "num-blocks", "huge"), "slots": ("int64", "int32"),
+    "k_pad": PADS,
+    "q_pad": PADS,
+    "weights_pad": (0, 0, 1, 8),
+    "table_pad": (0, 0, 1, 5),
+    "table_extra": (0, 0, 1, 3),
+    "table_tail": ("minus-one", "num-blocks", "huge"),
+    "slots": ("int64", "int32"),
     **dict.fromkeys(("k_fp8_pad", "q_fp8_pad", "q_weights_pad", "logits_pad", "angles_pad"), RARE_PADS),
     "missing_pages": (0,) * 9 + (1, 3),
     "far": ("none",) * 20 + FAR_TENSORS,
-}  # fmt: skip
+}
 ROPE: dict[str, Sequence[Any]] = {
-    "style": ("neox", "interleaved"), "placement": ("first", "last"), "mode": ("functional", "inplace"),
+    "style": ("neox", "interleaved"),
+    "placement": ("first", "last"),
+    "mode": ("functional", "inplace"),
     "table": ("fp32", "bf16"),
-}  # fmt: skip
+}
 BATCH: dict[str, Sequence[Any]] = {
     "kind": ("decode", "prefill", "mixed", "mixed"),
     "next_n": (1, 1, 2, 3, 4, 5, 6),
     "decode": (1, 1, 2, 3, 4, 8, 31, 32, 33, 65),
     "prefill": (1, 1, 2, 2, 3, 5),
-    "max_model_len": (0, 0, 40, 64, 256, 300, 1000), "above": (0, 1),
+    "max_model_len": (0, 0, 40, 64, 256, 300, 1000),
+    "above": (0, 1),
     "lens": ("1d", "2d", "ragged"),
     "pad_tokens": (0, 0, 0, 1, 2, 7),
     "short_slots": (False, True),
@@ -119,9 +127,13 @@ def cases(
         if preset:
             rope |= {"style": preset.style, "placement": preset.placement}
         return Case(
-            model=model, cache=_cache(choices, model, batch, block_size), batch=batch, rope=Rope(**rope),
-            memory=Memory(**choices.of_each(MEMORY)), values=regimes,
-        )  # fmt: skip
+            model=model,
+            cache=_cache(choices, model, batch, block_size),
+            batch=batch,
+            rope=Rope(**rope),
+            memory=Memory(**choices.of_each(MEMORY)),
+            values=regimes,
+        )
 
     return st.binary(min_size=DECISIONS, max_size=DECISIONS).map(build)
 
@@ -164,17 +176,19 @@ class _Choices:
 
 def _model(choices: _Choices, formats: tuple[str, ...], values: Values) -> Model:
     rarely = 40
-    picked = choices.of_each({
-        "num_heads": NUM_HEADS,
-        "head_dim": HEAD_DIMS * rarely + ODD_HEAD_DIMS,
-        "rope_dim": (16, 32, 64, 128, 2, 24, 48),
-        "scale_fmt": ("ue8m0", "fp32"),
-        "fp8": [fp8 for fp8 in ("e4m3fn", *FORMATS) if fp8 in formats],
-        "index_topk": (1, 2, 4, 16, 64, 2048),
-        "groups": (1,) * rarely + (2,),
-        "exact_shape": EXACT_SHAPES,
-        "is_exact_shape": (True, True, True, False),
-    })  # fmt: skip
+    picked = choices.of_each(
+        {
+            "num_heads": NUM_HEADS,
+            "head_dim": HEAD_DIMS * rarely + ODD_HEAD_DIMS,
+            "rope_dim": (16, 32, 64, 128, 2, 24, 48),
+            "scale_fmt": ("ue8m0", "fp32"),
+            "fp8": [fp8 for fp8 in ("e4m3fn", *FORMATS) if fp8 in formats],
+            "index_topk": (1, 2, 4, 16, 64, 2048),
+            "groups": (1,) * rarely + (2,),
+            "exact_shape": EXACT_SHAPES,
+            "is_exact_shape": (True, True, True, False),
+        }
+    )
     is_wanted, exact_shape = picked.pop("is_exact_shape"), picked.pop("exact_shape")
     if is_wanted and {values.q, values.k, values.weights, values.cache, values.rope} == {"exact"}:
         picked |= {"head_dim": exact_shape[0], "num_heads": exact_shape[1]}
@@ -221,12 +235,15 @@ def _batch(choices: _Choices, model: Model, block_size: int, budget: Budget) -> 
         prefill.append(request)
     longest, room = max(decode, default=0), picked["max_model_len"]
     affordable = room if room * len(decode) * next_n <= budget.scores else 0
-    return Batch(**picked | {
-        "decode": tuple(decode),
-        "prefill": tuple(prefill),
-        "max_model_len": max(1, longest + above, affordable),
-        "short_slots": picked["short_slots"] and picked["pad_tokens"] > 0,
-    })  # fmt: skip
+    return Batch(
+        **picked
+        | {
+            "decode": tuple(decode),
+            "prefill": tuple(prefill),
+            "max_model_len": max(1, longest + above, affordable),
+            "short_slots": picked["short_slots"] and picked["pad_tokens"] > 0,
+        }
+    )
 
 
 def _prefill(new: int, length: int, scores: int, tokens: int) -> Prefill:
@@ -240,16 +257,18 @@ def _cache(choices: _Choices, model: Model, batch: Batch, block_size: int) -> Ca
     page = block_size * (model.head_dim + 4)
     lengths = (*batch.decode, *(p.length for p in batch.prefill))
     needed = sum(-(-length // block_size) for length in lengths)
-    picked = choices.of_each({
-        "pages": ("ordered", "reversed", "permuted", "highest"),
-        "layout": ("auto", "auto", "normal", "shuffle"),
-        "shared_prefix": (False, False, False, True),
-        "spare_blocks": (0, 1, 3),
-        "page_pad": (0, 0, 4, 16, 132, 1024),
-        "far_spare": (2, 5),
-        "offset": OFFSETS,
-        "far": (False, False, True),
-    })  # fmt: skip
+    picked = choices.of_each(
+        {
+            "pages": ("ordered", "reversed", "permuted", "highest"),
+            "layout": ("auto", "auto", "normal", "shuffle"),
+            "shared_prefix": (False, False, False, True),
+            "spare_blocks": (0, 1, 3),
+            "page_pad": (0, 0, 4, 16, 132, 1024),
+            "far_spare": (2, 5),
+            "offset": OFFSETS,
+            "far": (False, False, True),
+        }
+    )
     far_spare, offset = picked.pop("far_spare"), picked.pop("offset")
     if picked.pop("far") and 0 < needed <= FAR_PAGES:
         # With two spare pages or more, no stride is itself beyond the offset; some request owns the last page.

@@ -22,9 +22,15 @@ def drawn(from_seed: int, formats: tuple[str, ...]) -> Iterator[Case]:
 def _chunk(chunk_seed: int, formats: tuple[str, ...]) -> list[Case]:
     found: list[Case] = []
     quiet = settings(
-        max_examples=CHUNK, database=None, deadline=None, derandomize=False, verbosity=Verbosity.quiet,
-        phases=(Phase.generate,), suppress_health_check=tuple(HealthCheck), print_blob=False,
-    )  # fmt: skip
+        max_examples=CHUNK,
+        database=None,
+        deadline=None,
+        derandomize=False,
+        verbosity=Verbosity.quiet,
+        phases=(Phase.generate,),
+        suppress_health_check=tuple(HealthCheck),
+        print_blob=False,
+    )
 
     def keep(case: Case) -> None:
         found.append(case)

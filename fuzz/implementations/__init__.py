@@ -8,7 +8,11 @@ AVAILABLE = {
     "builtin": ("indexfuzz.implementations.builtin", "builtin", "the kernels of this package"),
     "vllm": ("indexfuzz.implementations.vllm.adapter", "load", "vllm:PATH, wheel or checkout of vLLM: Triton, RoPE"),
     "vllm-torch": ("indexfuzz.implementations.vllm.adapter", "load_torch", "vllm-torch:PATH, its fallbacks in PyTorch"),
-    "sglang": ("indexfuzz.implementations.sglang.adapter", "load", "sglang:PATH, the same of SGLang: its index K cache"),
+    "sglang": (
+        "indexfuzz.implementations.sglang.adapter",
+        "load",
+        "sglang:PATH, the same of SGLang: its index K cache",
+    ),
     "sglang-kpool": ("indexfuzz.implementations.sglang.kpool", "load", "sglang-kpool:PATH, its gather of pooled keys"),
     "aiter": ("indexfuzz.implementations.aiter", "load", "aiter:PATH, a checkout of AITER: prefill and paged logits"),
     "aiter-stage1": ("indexfuzz.implementations.aiter", "load_stage1", "aiter-stage1:PATH, its two-stage paged logits"),

@@ -154,30 +154,60 @@ class Kernels:
 def contract(project: Project) -> Clauses:
     """What AITER's wrappers assert, document or compute from their arguments."""
     kernel = project.place(_PAGED_KERNEL_FILE, "kv_indices + pid_batch * max_blk_len")
-    return Clauses((
-        Clause(("prefill_logits",), lambda case: case.model.num_heads in _HEADS,
-               "num_heads is a power of two that fills a tile of tl.dot",
-               project.place(_PREFILL_FILE, "assert num_heads")),
-        Clause(("prefill_logits",), _fills_a_tile, "head_dim is a power of two that fills a tile of tl.dot",
-               project.place(_PREFILL_FILE, "assert head_size")),
-        Clause(("paged_logits",), lambda case: case.model.num_heads in _HEADS,
-               "num_heads is a power of two that fills a tile of tl.dot",
-               project.place(_PAGED_KERNEL_FILE, "tl.arange(0, ChunkQ)")),
-        Clause(("paged_logits",), _fills_a_tile, "head_dim is a power of two that fills a tile of tl.dot",
-               project.place(_PAGED_KERNEL_FILE, "tl.arange(0, HiddenDim)")),
-        Clause(("paged_logits",), lambda case: case.model.quant_group == case.model.head_dim, "every key has one scale",
-               project.place(_PAGED_FILE, "assert packed_dim == hidden_dim + 4")),
-        Clause(("paged_logits",), lambda case: resolve(case.cache.layout, case.cache.block_size) == "normal",
-               "pages are NORMAL: SHUFFLE needs a Gluon kernel", project.place(_PAGED_FILE, "assert not Preshuffle")),
-        Clause(("paged_logits",), lambda case: _CHUNK_K % case.cache.block_size == 0
-               or case.cache.block_size % _CHUNK_K == 0, f"of ChunkK ({_CHUNK_K}) and block_size one divides the other",
-               project.place(_PAGED_FILE, "assert ChunkK % KVBlockSize == 0 or")),
-        Clause(("paged_logits",), lambda case: case.batch.lens == "1d" or case.batch.next_n == 1,
-               "context_lens is one length per request",
-               project.place(_PAGED_KERNEL_FILE, "context_len_ptr + pid_batch")),
-        Clause(("paged_logits",), lambda case: not case.memory.table_pad, "the block table is dense", kernel),
-        *as_callers_do(project.place(_PAGED_FILE, "def deepgemm_fp8_paged_mqa_logits(")),
-    ))  # fmt: skip
+    return Clauses(
+        (
+            Clause(
+                ("prefill_logits",),
+                lambda case: case.model.num_heads in _HEADS,
+                "num_heads is a power of two that fills a tile of tl.dot",
+                project.place(_PREFILL_FILE, "assert num_heads"),
+            ),
+            Clause(
+                ("prefill_logits",),
+                _fills_a_tile,
+                "head_dim is a power of two that fills a tile of tl.dot",
+                project.place(_PREFILL_FILE, "assert head_size"),
+            ),
+            Clause(
+                ("paged_logits",),
+                lambda case: case.model.num_heads in _HEADS,
+                "num_heads is a power of two that fills a tile of tl.dot",
+                project.place(_PAGED_KERNEL_FILE, "tl.arange(0, ChunkQ)"),
+            ),
+            Clause(
+                ("paged_logits",),
+                _fills_a_tile,
+                "head_dim is a power of two that fills a tile of tl.dot",
+                project.place(_PAGED_KERNEL_FILE, "tl.arange(0, HiddenDim)"),
+            ),
+            Clause(
+                ("paged_logits",),
+                lambda case: case.model.quant_group == case.model.head_dim,
+                "every key has one scale",
+                project.place(_PAGED_FILE, "assert packed_dim == hidden_dim + 4"),
+            ),
+            Clause(
+                ("paged_logits",),
+                lambda case: resolve(case.cache.layout, case.cache.block_size) == "normal",
+                "pages are NORMAL: SHUFFLE needs a Gluon kernel",
+                project.place(_PAGED_FILE, "assert not Preshuffle"),
+            ),
+            Clause(
+                ("paged_logits",),
+                lambda case: _CHUNK_K % case.cache.block_size == 0 or case.cache.block_size % _CHUNK_K == 0,
+                f"of ChunkK ({_CHUNK_K}) and block_size one divides the other",
+                project.place(_PAGED_FILE, "assert ChunkK % KVBlockSize == 0 or"),
+            ),
+            Clause(
+                ("paged_logits",),
+                lambda case: case.batch.lens == "1d" or case.batch.next_n == 1,
+                "context_lens is one length per request",
+                project.place(_PAGED_KERNEL_FILE, "context_len_ptr + pid_batch"),
+            ),
+            Clause(("paged_logits",), lambda case: not case.memory.table_pad, "the block table is dense", kernel),
+            *as_callers_do(project.place(_PAGED_FILE, "def deepgemm_fp8_paged_mqa_logits(")),
+        )
+    )
 
 
 def _fills_a_tile(case: Case) -> bool:

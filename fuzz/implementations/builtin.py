@@ -10,17 +10,37 @@ MAX_HEADS = 128
 _TILED = ("q_quant", "k_quant_cache", "gather", "prefill_logits", "paged_logits")
 _PAGED = ("k_quant_cache", "gather", "paged_logits")
 
-CONTRACT = Checked((
-    Clause(_TILED, lambda case: case.model.head_dim in HEAD_DIMS, "head_dim is 32, 64 or 128",
-           "kernels/checks.py, require_head_dim"),
-    Clause(("k_quant_cache", "gather"), lambda case: case.model.quant_group == case.model.head_dim,
-           "quant_group is head_dim", "kernels/checks.py, require_quant_group"),
-    Clause(_PAGED, lambda case: page_layout.resolve(case.cache.layout, case.cache.block_size) == "normal"
-           or case.cache.block_size % page_layout.TILE == 0,
-           f"SHUFFLE pages hold a multiple of {page_layout.TILE} tokens", "kernels/layout.py, resolve_layout"),
-    Clause(("prefill_logits", "paged_logits"), lambda case: case.model.num_heads <= MAX_HEADS,
-           f"num_heads is at most {MAX_HEADS}", "kernels/mqa_logits.py, mqa_logits"),
-))  # fmt: skip
+CONTRACT = Checked(
+    (
+        Clause(
+            _TILED,
+            lambda case: case.model.head_dim in HEAD_DIMS,
+            "head_dim is 32, 64 or 128",
+            "kernels/checks.py, require_head_dim",
+        ),
+        Clause(
+            ("k_quant_cache", "gather"),
+            lambda case: case.model.quant_group == case.model.head_dim,
+            "quant_group is head_dim",
+            "kernels/checks.py, require_quant_group",
+        ),
+        Clause(
+            _PAGED,
+            lambda case: (
+                page_layout.resolve(case.cache.layout, case.cache.block_size) == "normal"
+                or case.cache.block_size % page_layout.TILE == 0
+            ),
+            f"SHUFFLE pages hold a multiple of {page_layout.TILE} tokens",
+            "kernels/layout.py, resolve_layout",
+        ),
+        Clause(
+            ("prefill_logits", "paged_logits"),
+            lambda case: case.model.num_heads <= MAX_HEADS,
+            f"num_heads is at most {MAX_HEADS}",
+            "kernels/mqa_logits.py, mqa_logits",
+        ),
+    )
+)
 """The launchers' own conditions; everything outside is rejected with ValueError."""
 
 

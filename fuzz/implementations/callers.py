@@ -5,15 +5,21 @@ from collections.abc import Callable
 from indexfuzz.core.case import Case
 from indexfuzz.core.contract import Clause
 
-_STRIDED = {"k_fp8": ("gather", "prefill_logits"), "q_fp8": ("prefill_logits", "paged_logits"),
-            "q_weights": ("prefill_logits", "paged_logits"), "logits": ("prefill_logits", "paged_logits", "topk"),
-            "angles": ("rope",)}  # fmt: skip
+_STRIDED = {
+    "k_fp8": ("gather", "prefill_logits"),
+    "q_fp8": ("prefill_logits", "paged_logits"),
+    "q_weights": ("prefill_logits", "paged_logits"),
+    "logits": ("prefill_logits", "paged_logits", "topk"),
+    "angles": ("rope",),
+}
 """Tensors whose rows may be strided -> the stages that take them."""
 
 _FAR = {name: stages for name, stages in _STRIDED.items() if name != "angles"} | {
-    "q": ("rope", "q_quant"), "k": ("rope", "k_quant_cache"), "weights": ("q_quant",),
+    "q": ("rope", "q_quant"),
+    "k": ("rope", "k_quant_cache"),
+    "weights": ("q_quant",),
     "table": ("gather", "paged_logits"),
-}  # fmt: skip
+}
 """Tensors whose rows may lie far apart -> the stages that take them."""
 
 
@@ -28,12 +34,22 @@ def as_callers_do(place: str) -> tuple[Clause, ...]:
 
     return (
         *(Clause(stages, is_dense(name), f"{name} is dense", place) for name, stages in _STRIDED.items()),
-        *(Clause(stages, is_near(name), f"the rows of {name} are not 2^31 elements apart", place)
-          for name, stages in _FAR.items()),
-        Clause(("gather", "paged_logits"), lambda case: not case.memory.missing_pages,
-               "a block table has every page of a context", place),
+        *(
+            Clause(stages, is_near(name), f"the rows of {name} are not 2^31 elements apart", place)
+            for name, stages in _FAR.items()
+        ),
+        Clause(
+            ("gather", "paged_logits"),
+            lambda case: not case.memory.missing_pages,
+            "a block table has every page of a context",
+            place,
+        ),
         Clause(("gather",), lambda case: not case.batch.gather_holes, "no padding lies between gathered keys", place),
-        Clause(("gather",), lambda case: not case.batch.gather_pad or case.batch.pad_seq == "minus-one",
-               "gathered padding belongs to sequence -1", place),
+        Clause(
+            ("gather",),
+            lambda case: not case.batch.gather_pad or case.batch.pad_seq == "minus-one",
+            "gathered padding belongs to sequence -1",
+            place,
+        ),
         Clause(("prefill_logits",), lambda case: not case.batch.long_windows, "windows end at the last key", place),
-    )  # fmt: skip
+    )

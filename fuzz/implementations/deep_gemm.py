@@ -32,25 +32,47 @@ _BLOCK_SIZE = 64
 _TMA_BYTES = 16
 """The tensor memory accelerator wants strides that are multiples of this."""
 
-CONTRACT = Clauses((
-    Clause(_BOTH, lambda case: case.model.fp8 == "e4m3fn", "q and k are e4m3fn", f"{_API}:122, :129, :291"),
-    Clause(_BOTH, lambda case: case.model.num_heads in {32, 64}, "num_heads is 32 or 64", f"{_API}:120, :288"),
-    Clause(_BOTH, lambda case: case.model.head_dim in {32, 64, 128}, "head_dim is 32, 64 or 128",
-           f"{_API}:121, :289"),
-    Clause(_BOTH, lambda case: case.model.quant_group == case.model.head_dim, "every key has one scale",
-           f"{_API}:134, :297"),
-    Clause(("paged_logits",), lambda case: case.cache.block_size == _BLOCK_SIZE,
-           f"block_size is {_BLOCK_SIZE} (Blackwell takes 32, too)", f"{_API}:216"),
-    Clause(("paged_logits",), lambda case: resolve(case.cache.layout, case.cache.block_size) == "normal",
-           "pages are NORMAL: values, then scales", f"{_API}:304"),
-    Clause(("paged_logits",), lambda case: case.cache.page_pad % _TMA_BYTES == 0,
-           f"pages lie a multiple of {_TMA_BYTES} bytes apart", f"{_PAGED_LAUNCH}:201"),
-    Clause(("paged_logits",), lambda case: case.batch.next_n <= 2, "next_n is 1 or 2",
-           f"{_PAGED_LAUNCH}:233"),
-    Clause(("paged_logits",), lambda case: case.batch.lens != "ragged" or case.batch.next_n == 1,
-           "the last row of a request sees the most", f"{_SCHEDULER}, get_num_kv"),
-    *as_callers_do(_API),
-))  # fmt: skip
+CONTRACT = Clauses(
+    (
+        Clause(_BOTH, lambda case: case.model.fp8 == "e4m3fn", "q and k are e4m3fn", f"{_API}:122, :129, :291"),
+        Clause(_BOTH, lambda case: case.model.num_heads in {32, 64}, "num_heads is 32 or 64", f"{_API}:120, :288"),
+        Clause(
+            _BOTH, lambda case: case.model.head_dim in {32, 64, 128}, "head_dim is 32, 64 or 128", f"{_API}:121, :289"
+        ),
+        Clause(
+            _BOTH,
+            lambda case: case.model.quant_group == case.model.head_dim,
+            "every key has one scale",
+            f"{_API}:134, :297",
+        ),
+        Clause(
+            ("paged_logits",),
+            lambda case: case.cache.block_size == _BLOCK_SIZE,
+            f"block_size is {_BLOCK_SIZE} (Blackwell takes 32, too)",
+            f"{_API}:216",
+        ),
+        Clause(
+            ("paged_logits",),
+            lambda case: resolve(case.cache.layout, case.cache.block_size) == "normal",
+            "pages are NORMAL: values, then scales",
+            f"{_API}:304",
+        ),
+        Clause(
+            ("paged_logits",),
+            lambda case: case.cache.page_pad % _TMA_BYTES == 0,
+            f"pages lie a multiple of {_TMA_BYTES} bytes apart",
+            f"{_PAGED_LAUNCH}:201",
+        ),
+        Clause(("paged_logits",), lambda case: case.batch.next_n <= 2, "next_n is 1 or 2", f"{_PAGED_LAUNCH}:233"),
+        Clause(
+            ("paged_logits",),
+            lambda case: case.batch.lens != "ragged" or case.batch.next_n == 1,
+            "the last row of a request sees the most",
+            f"{_SCHEDULER}, get_num_kv",
+        ),
+        *as_callers_do(_API),
+    )
+)
 
 
 def load() -> Implementation:

@@ -19,7 +19,7 @@ from indexfuzz.devices.base import Device, UnsupportedKernelError
 from indexfuzz.implementations.base import Implementation, MalformedResultError
 from indexfuzz.reference import layout
 from indexfuzz.reference.fp8 import FORMATS
-from indexfuzz.samples import buffers, values
+from indexfuzz.samples import buffers, regimes
 from indexfuzz.stages.base import STAGES, Call, Stage
 from indexfuzz.stages.judges import Verdict
 
@@ -126,14 +126,15 @@ class PagedCache:
         if not present:
             return []
         model, batch = self.case.model, len(present)
-        code = values.cached_codes("normal", bits(derive(seed, "q"), (batch, 1, model.num_heads, model.head_dim)),
-                                    model.fp8)  # fmt: skip
+        code = regimes.cached_codes(
+            "normal", bits(derive(seed, "q"), (batch, 1, model.num_heads, model.head_dim)), model.fp8
+        )
         columns = self.case.batch.max_model_len
         call = Call(
             {
                 "q_fp8": self._here(code).view(FORMATS[model.fp8].dtype),
                 "cache": self._cache,
-                "weights": self._here(values.dense("normal", derive(seed, "w"), (batch, model.num_heads), model.fp8)),
+                "weights": self._here(regimes.dense("normal", derive(seed, "w"), (batch, model.num_heads), model.fp8)),
                 "context_lens": self._here(torch.tensor([tokens.length for tokens in present], dtype=torch.int32)),
                 "block_table": self._table(present),
                 "logits": self._output((batch, columns), torch.float32),
@@ -164,13 +165,17 @@ class PagedCache:
         if not slots:
             return []
         model = self.case.model
-        k = values.dense("normal", derive(seed, "k"), (len(slots), model.head_dim), model.fp8).bfloat16()
+        k = regimes.dense("normal", derive(seed, "k"), (len(slots), model.head_dim), model.fp8).bfloat16()
         call = Call(
             {"k": self._here(k), "cache": self._cache, "slot_mapping": self._here(torch.tensor(slots))},
-            {"scale_fmt": model.scale_fmt, "fp8": model.fp8, "quant_group": model.quant_group,
-             "layout": self.case.cache.layout},
+            {
+                "scale_fmt": model.scale_fmt,
+                "fp8": model.fp8,
+                "quant_group": model.quant_group,
+                "layout": self.case.cache.layout,
+            },
             fills={"cache": "cache"},
-        )  # fmt: skip
+        )
         findings, _ = self._launch(BY_NAME["k_quant_cache"], call, call.copy())
         if findings:
             BY_NAME["k_quant_cache"].reference(**call.tensors, **call.options)

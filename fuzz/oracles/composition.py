@@ -36,16 +36,31 @@ def whole_indexer(forward: Callable[..., Tensor]) -> Whole:
         case, t = step.case, step.tensors
         decode = prefill = None
         if case.batch.decode:
-            decode = module.Decode(context_lens=t["context_lens"], block_table=t["decode_table"],
-                                   next_n=case.batch.next_n, max_model_len=case.batch.max_model_len)  # fmt: skip
+            decode = module.Decode(
+                context_lens=t["context_lens"],
+                block_table=t["decode_table"],
+                next_n=case.batch.next_n,
+                max_model_len=case.batch.max_model_len,
+            )
         if case.batch.prefill:
-            prefill = module.Prefill(block_table=t["prefill_table"], cu_seqlens=t["cu_seqlens"],
-                                     token_to_seq=t["token_to_seq"], ks=t["ks"], ke=t["ke"])  # fmt: skip
+            prefill = module.Prefill(
+                block_table=t["prefill_table"],
+                cu_seqlens=t["cu_seqlens"],
+                token_to_seq=t["token_to_seq"],
+                ks=t["ks"],
+                ke=t["ke"],
+            )
         config = module.IndexerConfig(
-            rope_dim=case.model.rope_dim, rope_style=case.rope.style, rope_placement=case.rope.placement,
-            rope_mode=case.rope.mode, scale_fmt=case.model.scale_fmt, fp8=case.model.fp8,
-            quant_group=case.model.quant_group, layout=case.cache.layout, index_topk=case.model.index_topk,
-        )  # fmt: skip
+            rope_dim=case.model.rope_dim,
+            rope_style=case.rope.style,
+            rope_placement=case.rope.placement,
+            rope_mode=case.rope.mode,
+            scale_fmt=case.model.scale_fmt,
+            fp8=case.model.fp8,
+            quant_group=case.model.quant_group,
+            layout=case.cache.layout,
+            index_topk=case.model.index_topk,
+        )
         inputs = (t[name] for name in ("q", "k", "weights", "positions", "cos_sin_cache", "cache", "slot_mapping"))
         return forward(*inputs, config=config, decode=decode, prefill=prefill)
 
@@ -114,9 +129,7 @@ def _run_stages(step: Step, implementation: Implementation) -> None:
                 step.tensors[call.fills.get(name, name)] = tensor
 
 
-def _difference(
-    case: Case, stepwise: Step, whole: Step, selected: Tensor, rotated: tuple[str, ...]
-) -> Finding | None:
+def _difference(case: Case, stepwise: Step, whole: Step, selected: Tensor, rotated: tuple[str, ...]) -> Finding | None:
     wanted = (case.batch.tokens, case.model.index_topk)
     if tuple(selected.shape) != wanted or selected.dtype != torch.int32:
         return Finding("topk", KIND, "selected", f"is {selected.dtype} {list(selected.shape)}, not int32 {wanted}")

@@ -55,8 +55,15 @@ def _within(stage: Stage, case: Case, implementation: Implementation, outcome: O
     return True
 
 
-def _put_under_test(stage: Stage, step: Step, call: Call, function: StageFunction, implementation: Implementation,
-                    device: Device, outcome: Outcome) -> dict[str, Tensor]:  # fmt: skip
+def _put_under_test(
+    stage: Stage,
+    step: Step,
+    call: Call,
+    function: StageFunction,
+    implementation: Implementation,
+    device: Device,
+    outcome: Outcome,
+) -> dict[str, Tensor]:
     """Run one stage of the implementation and judge it; what the next stage shall read."""
     given = call.copy()
     outcome.stages.append(stage.name)
@@ -77,8 +84,9 @@ def _put_under_test(stage: Stage, step: Step, call: Call, function: StageFunctio
     return got
 
 
-def _launch(stage: Stage, step: Step, call: Call, function: StageFunction, device: Device, session: Session,
-            expected: Expected) -> tuple[dict[str, Tensor], list[Finding]]:  # fmt: skip
+def _launch(
+    stage: Stage, step: Step, call: Call, function: StageFunction, device: Device, session: Session, expected: Expected
+) -> tuple[dict[str, Tensor], list[Finding]]:
     """The outputs, none where it raised, and what was noticed."""
     got: dict[str, Tensor] = {}
     findings: list[Finding] = []
@@ -100,8 +108,9 @@ def _launch(stage: Stage, step: Step, call: Call, function: StageFunction, devic
     return got, findings + _noticed(stage, step, call, session)
 
 
-def _judged(stage: Stage, given: Call, got: dict[str, Tensor], terms: Terms, outcome: Outcome, expected: Expected
-            ) -> list[Finding]:  # fmt: skip
+def _judged(
+    stage: Stage, given: Call, got: dict[str, Tensor], terms: Terms, outcome: Outcome, expected: Expected
+) -> list[Finding]:
     """What is wrong with the values of a stage; how far right ones were off goes into the outcome."""
     try:
         if judge.is_drawn(outcome.case):
@@ -122,9 +131,15 @@ def _left_behind(stage: Stage, call: Call, got: dict[str, Tensor], implementatio
     """What should have been changed in place, and was only returned."""
     names = call.left_behind(got) if implementation.promises.rope_in_place else []
     return [
-        Finding(stage.name, "not-in-place", name, f"{name} is right as it was returned, but {name} itself, which is to "
-                "be changed in place, holds something else") for name in names
-    ]  # fmt: skip
+        Finding(
+            stage.name,
+            "not-in-place",
+            name,
+            f"{name} is right as it was returned, but {name} itself, which is to "
+            "be changed in place, holds something else",
+        )
+        for name in names
+    ]
 
 
 FATAL = frozenset({"guard-write", "input-mutated"})

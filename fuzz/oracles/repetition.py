@@ -59,8 +59,9 @@ def run(case: Case, implementation: Implementation, device: Device, only: frozen
     return outcome
 
 
-def _compare(stage: Stage, step: Step, call: Call, function: StageFunction, implementation: Implementation,
-             device: Device) -> Iterator[Finding]:  # fmt: skip
+def _compare(
+    stage: Stage, step: Step, call: Call, function: StageFunction, implementation: Implementation, device: Device
+) -> Iterator[Finding]:
     masks = determined(stage.name, call.tensors, implementation.promises)
     if stage.name == "k_quant_cache":
         masks["cache"] = defined_after(step, call)
@@ -121,9 +122,15 @@ def _repoison(step: Step, buffer: Buffer, *, is_output: bool) -> None:
         buffer.view.copy_(held)
 
 
-ALLOCATORS = frozenset({
-    torch.empty, torch.empty_like, torch.empty_strided, torch.Tensor.new_empty, torch.Tensor.new_empty_strided,
-})  # fmt: skip
+ALLOCATORS = frozenset(
+    {
+        torch.empty,
+        torch.empty_like,
+        torch.empty_strided,
+        torch.Tensor.new_empty,
+        torch.Tensor.new_empty_strided,
+    }
+)
 
 
 class _Allocations(TorchFunctionMode):

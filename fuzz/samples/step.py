@@ -13,7 +13,7 @@ from torch import Tensor
 from indexfuzz.core.case import Case
 from indexfuzz.core.rng import below, bits, bits_at, derive, permutation
 from indexfuzz.reference import layout
-from indexfuzz.samples import buffers, values
+from indexfuzz.samples import buffers, regimes
 from indexfuzz.samples.buffers import Buffer
 
 TABLE_TAIL = {"minus-one": -1, "huge": 1 << 30}
@@ -153,9 +153,9 @@ def _token_places(case: Case) -> tuple[Tensor, Tensor]:
 def _place_activations(step: Step, positions: Tensor) -> None:
     case, model, values = step.case, step.case.model, step.case.values
     tokens, heads, dim = case.batch.tokens, model.num_heads, model.head_dim
-    q = values.dense(values.q, step.key("q"), (tokens * heads, dim), model.fp8).view(tokens, heads, dim)
-    k = values.dense(values.k, step.key("k"), (tokens, dim), model.fp8)
-    weights = values.dense(values.weights, step.key("weights"), (tokens, heads), model.fp8)
+    q = regimes.dense(values.q, step.key("q"), (tokens * heads, dim), model.fp8).view(tokens, heads, dim)
+    k = regimes.dense(values.k, step.key("k"), (tokens, dim), model.fp8)
+    weights = regimes.dense(values.weights, step.key("weights"), (tokens, heads), model.fp8)
     for name, tensor in (("q", q), ("k", k), ("weights", weights)):
         _override(tensor, values.set.get(name, ()))
     pad = case.row_pad("q", tokens, heads * dim)
@@ -166,7 +166,7 @@ def _place_activations(step: Step, positions: Tensor) -> None:
     step.place("weights", weights, row_pad=case.row_pad("weights", tokens, heads))
     step.place("positions", positions.clamp_min(0))
     longest = int(positions.max()) + 1 if len(positions) else 1
-    table = values.rope_table(values.rope, step.key("rope"), max(longest, 1), model.rope_dim)
+    table = regimes.rope_table(values.rope, step.key("rope"), max(longest, 1), model.rope_dim)
     table = table if case.rope.table == "fp32" else table.bfloat16()
     step.place("cos_sin_cache", table, row_pad=case.memory.angles_pad)
 
@@ -210,8 +210,8 @@ def _place_cache(step: Step, tables: list[list[int]], positions: Tensor, request
     owner = torch.repeat_interleave(contexts)
     slots = _slots(pages, owner, torch.arange(len(owner)) - (contexts.cumsum(0) - contexts)[owner], block_size)
     element = slots.unsqueeze(1) * model.head_dim + torch.arange(model.head_dim)
-    codes = values.cached_codes(case.values.cache, bits_at(step.key("cache"), element), model.fp8)
-    scales = values.cached_scales(case.values.cache, bits_at(step.key("scales"), slots), model.scale_fmt)
+    codes = regimes.cached_codes(case.values.cache, bits_at(step.key("cache"), element), model.fp8)
+    scales = regimes.cached_scales(case.values.cache, bits_at(step.key("scales"), slots), model.scale_fmt)
     concrete = layout.resolve(case.cache.layout, block_size)
     if is_defined(concrete, case):
         there = step.device

@@ -74,11 +74,15 @@ def _rope(step: Step) -> Call:
     inplace = rope_case.mode == "inplace"
     return Call(
         {name: t[name] for name in ("q", "k", "positions", "cos_sin_cache")},
-        {"rope_dim": step.case.model.rope_dim, "style": rope_case.style, "placement": rope_case.placement,
-         "mode": rope_case.mode},
+        {
+            "rope_dim": step.case.model.rope_dim,
+            "style": rope_case.style,
+            "placement": rope_case.placement,
+            "mode": rope_case.mode,
+        },
         fills={"q": "q", "k": "k"} if inplace else {},
         returns=("q", "k"),
-    )  # fmt: skip
+    )
 
 
 def _q_quant(step: Step) -> Call:
@@ -94,10 +98,14 @@ def _k_quant_cache(step: Step) -> Call:
     model = step.case.model
     return Call(
         {name: step.tensors[name] for name in ("k", "cache", "slot_mapping")},
-        {"scale_fmt": model.scale_fmt, "fp8": model.fp8, "quant_group": model.quant_group,
-         "layout": step.case.cache.layout},
+        {
+            "scale_fmt": model.scale_fmt,
+            "fp8": model.fp8,
+            "quant_group": model.quant_group,
+            "layout": step.case.cache.layout,
+        },
         fills={"cache": "cache"},
-    )  # fmt: skip
+    )
 
 
 def _gather(step: Step) -> Call:
@@ -106,13 +114,18 @@ def _gather(step: Step) -> Call:
     k_fp8 = step.output("k_fp8", (keys, model.head_dim), FORMATS[model.fp8].dtype, row_pad=pad)
     k_scale = step.output("k_scale", (keys,), torch.float32)
     return Call(
-        {"cache": step.tensors["cache"], "block_table": step.tensors["prefill_table"],
-         "cu_seqlens": step.tensors["cu_seqlens"], "token_to_seq": step.tensors["token_to_seq"],
-         "k_fp8": k_fp8, "k_scale": k_scale},
+        {
+            "cache": step.tensors["cache"],
+            "block_table": step.tensors["prefill_table"],
+            "cu_seqlens": step.tensors["cu_seqlens"],
+            "token_to_seq": step.tensors["token_to_seq"],
+            "k_fp8": k_fp8,
+            "k_scale": k_scale,
+        },
         {"quant_group": model.quant_group, "layout": step.case.cache.layout},
         fills={"k_fp8": "k_fp8", "k_scale": "k_scale"},
         undefined=frozenset({"k_fp8", "k_scale"}),
-    )  # fmt: skip
+    )
 
 
 def _logits(step: Step, name: str, rows: int, columns: int) -> Tensor:
@@ -124,11 +137,18 @@ def _prefill_logits(step: Step) -> Call:
     logits = _logits(step, "prefill_logits", batch.prefill_rows, batch.keys)
     q_fp8, q_weights = step.spread("q_fp8"), step.spread("q_weights")
     return Call(
-        {"q_fp8": q_fp8[rows], "k_fp8": t["k_fp8"], "k_scale": t["k_scale"], "weights": q_weights[rows],
-         "ks": t["ks"], "ke": t["ke"], "logits": logits},
+        {
+            "q_fp8": q_fp8[rows],
+            "k_fp8": t["k_fp8"],
+            "k_scale": t["k_scale"],
+            "weights": q_weights[rows],
+            "ks": t["ks"],
+            "ke": t["ke"],
+            "logits": logits,
+        },
         fills={"logits": "prefill_logits"},
         undefined=frozenset({"logits"}),
-    )  # fmt: skip
+    )
 
 
 def _paged_logits(step: Step) -> Call:
@@ -137,12 +157,18 @@ def _paged_logits(step: Step) -> Call:
     q_fp8, q_weights = step.spread("q_fp8"), step.spread("q_weights")
     q_fp8 = q_fp8[rows].view(len(batch.decode), batch.next_n, *q_fp8.shape[1:])
     return Call(
-        {"q_fp8": q_fp8, "cache": t["cache"], "weights": q_weights[rows], "context_lens": t["context_lens"],
-         "block_table": t["decode_table"], "logits": logits},
+        {
+            "q_fp8": q_fp8,
+            "cache": t["cache"],
+            "weights": q_weights[rows],
+            "context_lens": t["context_lens"],
+            "block_table": t["decode_table"],
+            "logits": logits,
+        },
         {"layout": step.case.cache.layout},
         fills={"logits": "paged_logits"},
         undefined=frozenset({"logits"}),
-    )  # fmt: skip
+    )
 
 
 def _prefill_topk(step: Step) -> Call:

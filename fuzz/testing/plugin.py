@@ -16,15 +16,25 @@ from indexfuzz.testing.options import Options, choose, parse_shard
 OPTIONS: dict[str, dict[str, Any]] = {
     "--fuzz-impl": {"default": "builtin", "metavar": "NAME[:PATH]", "help": "what to test; see `indexfuzz impls`"},
     "--fuzz-device": {"default": "lockstep", "help": "where kernels run; see `indexfuzz run --help`"},
-    "--fuzz-fault": {"action": "append", "default": [], "metavar": "ID",
-                     "help": "plant this bug in the built-in kernels; may be repeated; see `indexfuzz faults`"},
-    "--fuzz-beyond-contract": {"action": "store_true", "default": False,
-                               "help": "run what the implementation does not promise to handle, too"},
-    "--fuzz-isolate": {"action": BooleanOptionalAction, "default": None,
-                       "help": "run it in a process of its own; the default for code that is not ours"},
+    "--fuzz-fault": {
+        "action": "append",
+        "default": [],
+        "metavar": "ID",
+        "help": "plant this bug in the built-in kernels; may be repeated; see `indexfuzz faults`",
+    },
+    "--fuzz-beyond-contract": {
+        "action": "store_true",
+        "default": False,
+        "help": "run what the implementation does not promise to handle, too",
+    },
+    "--fuzz-isolate": {
+        "action": BooleanOptionalAction,
+        "default": None,
+        "help": "run it in a process of its own; the default for code that is not ours",
+    },
     "--fuzz-shard": {"default": "1/1", "metavar": "I/N", "help": "run part I of N of the corpus and of the search"},
     "--fuzz-seconds": {"type": float, "default": None, "metavar": "S", "help": "search this long with each target"},
-}  # fmt: skip
+}
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -41,17 +51,19 @@ def pytest_configure(config: pytest.Config) -> None:
         shard = parse_shard(config.getoption("--fuzz-shard"))
     except ValueError as error:
         raise pytest.UsageError(f"--fuzz-shard: {error}") from None
-    choose(Options(
-        implementation=config.getoption("--fuzz-impl"),
-        device=config.getoption("--fuzz-device"),
-        faults=tuple(config.getoption("--fuzz-fault")),
-        beyond_contract=config.getoption("--fuzz-beyond-contract"),
-        isolate=config.getoption("--fuzz-isolate"),
-        shard=shard,
-        seconds=config.getoption("--fuzz-seconds"),
-        corpus=config.rootpath / "corpus",
-        findings=config.rootpath / "findings",
-    ))  # fmt: skip
+    choose(
+        Options(
+            implementation=config.getoption("--fuzz-impl"),
+            device=config.getoption("--fuzz-device"),
+            faults=tuple(config.getoption("--fuzz-fault")),
+            beyond_contract=config.getoption("--fuzz-beyond-contract"),
+            isolate=config.getoption("--fuzz-isolate"),
+            shard=shard,
+            seconds=config.getoption("--fuzz-seconds"),
+            corpus=config.rootpath / "corpus",
+            findings=config.rootpath / "findings",
+        )
+    )
 
 
 def pytest_collect_file(file_path: Path, parent: pytest.Collector) -> pytest.Collector | None:
@@ -135,7 +147,8 @@ class CorpusFailureError(AssertionError):
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(
-    item: pytest.Item, call: pytest.CallInfo[None]  # noqa: ARG001 - pytest passes by name
+    item: pytest.Item,  # noqa: ARG001 - pluggy passes by name
+    call: pytest.CallInfo[None],
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
     """Show the findings of a fuzz target in place of Hypothesis's traceback, and keep their cases."""
     report = yield

@@ -19,8 +19,9 @@ def register() -> None:
     common = settings(deadline=None, print_blob=False, phases=WITHOUT_EXPLAIN)
     settings.register_profile("dev", common, max_examples=60, derandomize=False, database=_database("dev"))
     settings.register_profile("ci", common, max_examples=60, derandomize=True, database=None)
-    settings.register_profile("nightly", common, max_examples=5000, derandomize=False, phases=tuple(Phase),
-                              database=_database("nightly"))  # fmt: skip
+    settings.register_profile(
+        "nightly", common, max_examples=5000, derandomize=False, phases=tuple(Phase), database=_database("nightly")
+    )
     settings.load_profile("ci" if os.environ.get("CI") else "dev")
 
 

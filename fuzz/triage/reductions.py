@@ -8,17 +8,19 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from indexfuzz.core.case import Case, CaseError, Regime
+from indexfuzz.samples.regimes import TENSORS
 from indexfuzz.samples.step import materialise
-from indexfuzz.samples.values import TENSORS
 
 Reduction = Callable[[Case], Iterator[Case]]
 
 SIMPLE_REGIMES: tuple[Regime, ...] = ("zeros", "exact", "normal")
 DEFAULT = Case()
 SIZES = {
-    "memory": (), "rope": (), "cache": ("block_size", "layout"),
+    "memory": (),
+    "rope": (),
+    "cache": ("block_size", "layout"),
     "batch": ("decode", "prefill", "next_n", "lens", "max_model_len"),
-}  # fmt: skip
+}
 """Parts of a case, and what of them other reductions make smaller."""
 
 RESEEDS = 6
@@ -86,9 +88,7 @@ def shorten_requests(case: Case) -> Iterator[Case]:
     batch = case.batch
     for i, length in enumerate(batch.decode):
         for shorter in _smaller(length, 0):
-            yield from _with_either_pool(
-                case, batch={"decode": (*batch.decode[:i], shorter, *batch.decode[i + 1 :])}
-            )
+            yield from _with_either_pool(case, batch={"decode": (*batch.decode[:i], shorter, *batch.decode[i + 1 :])})
     prefill = [p.model_dump() for p in batch.prefill]
     for i, request in enumerate(batch.prefill):
         pairs = [(request.length - cut, request.new - cut) for cut in _smaller(request.new, 0)]
@@ -124,12 +124,24 @@ def shrink_numbers(case: Case) -> Iterator[Case]:
         if block_size < case.cache.block_size:
             yield from _try(case, cache={"block_size": block_size})
     for part, name, least in (
-        ("batch", "next_n", 1), ("batch", "pad_tokens", 0), ("batch", "gather_pad", 0), ("batch", "max_model_len", 1),
-        ("cache", "spare_blocks", 0), ("memory", "k_pad", 0), ("memory", "q_pad", 0), ("memory", "weights_pad", 0),
-        ("memory", "table_pad", 0), ("memory", "table_extra", 0), ("memory", "k_fp8_pad", 0),
-        ("memory", "q_fp8_pad", 0), ("memory", "q_weights_pad", 0), ("memory", "logits_pad", 0),
-        ("memory", "angles_pad", 0), ("memory", "missing_pages", 0), ("batch", "gather_holes", 0),
-    ):  # fmt: skip
+        ("batch", "next_n", 1),
+        ("batch", "pad_tokens", 0),
+        ("batch", "gather_pad", 0),
+        ("batch", "max_model_len", 1),
+        ("cache", "spare_blocks", 0),
+        ("memory", "k_pad", 0),
+        ("memory", "q_pad", 0),
+        ("memory", "weights_pad", 0),
+        ("memory", "table_pad", 0),
+        ("memory", "table_extra", 0),
+        ("memory", "k_fp8_pad", 0),
+        ("memory", "q_fp8_pad", 0),
+        ("memory", "q_weights_pad", 0),
+        ("memory", "logits_pad", 0),
+        ("memory", "angles_pad", 0),
+        ("memory", "missing_pages", 0),
+        ("batch", "gather_holes", 0),
+    ):
         for value in _smaller(getattr(getattr(case, part), name), least):
             yield from _try(case, **_field(part, name, value))
     for page_pad in (0, 4, 16, 1 << 30, 1 << 31):
@@ -140,11 +152,13 @@ def shrink_numbers(case: Case) -> Iterator[Case]:
 def use_defaults(case: Case) -> Iterator[Case]:
     """Every choice back to the plain one."""
     for part, names in (
-        ("model", ("scale_fmt", "fp8")), ("cache", ("layout", "pages", "shared_prefix")),
+        ("model", ("scale_fmt", "fp8")),
+        ("cache", ("layout", "pages", "shared_prefix")),
         ("batch", ("lens", "short_slots", "empty_windows", "long_windows", "pad_seq")),
         ("rope", ("style", "placement", "mode", "table")),
-        ("memory", ("table_tail", "slots", "far")), ("values", ("seed",)),
-    ):  # fmt: skip
+        ("memory", ("table_tail", "slots", "far")),
+        ("values", ("seed",)),
+    ):
         for name in names:
             yield from _try(case, **_field(part, name, getattr(getattr(DEFAULT, part), name)))
 
@@ -197,6 +211,14 @@ def thin_overrides(case: Case) -> Iterator[Case]:
 
 
 REDUCTIONS: tuple[Reduction, ...] = (
-    drop_requests, fewer_rows, use_default_parts, shrink_model, shorten_requests, shrink_numbers, use_defaults,
-    simplify_values, spell_out, thin_overrides,
-)  # fmt: skip
+    drop_requests,
+    fewer_rows,
+    use_default_parts,
+    shrink_model,
+    shorten_requests,
+    shrink_numbers,
+    use_defaults,
+    simplify_values,
+    spell_out,
+    thin_overrides,
+)

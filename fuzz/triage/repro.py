@@ -24,9 +24,14 @@ from indexfuzz.subjects.under_test import UnderTest
 from indexfuzz.triage.repro_source import kernel_source
 
 RESULTS = {
-    "rope": ("q", "k"), "q_quant": ("q_fp8", "q_weights"), "topk": ("selected",), "k_quant_cache": ("cache",),
-    "gather": ("k_fp8", "k_scale"), "prefill_logits": ("logits",), "paged_logits": ("logits",),
-}  # fmt: skip
+    "rope": ("q", "k"),
+    "q_quant": ("q_fp8", "q_weights"),
+    "topk": ("selected",),
+    "k_quant_cache": ("cache",),
+    "gather": ("k_fp8", "k_scale"),
+    "prefill_logits": ("logits",),
+    "paged_logits": ("logits",),
+}
 RETURNING = frozenset({"rope", "q_quant", "topk"})
 """Stages that return their results; the others fill arguments."""
 

@@ -44,7 +44,8 @@ def kernel_source(target: UnderTest[InProcess], stage: str, case: Case) -> Kerne
         raise ImplementationError(f"{name} has no stage {stage}")
     if faults:
         return KernelSource(
-            f"from indexfuzz.implementations.faults import plant\n\nkernel = plant({faults!r}).stages[{stage!r}]\n", "indexfuzz"
+            f"from indexfuzz.implementations.faults import plant\n\nkernel = plant({faults!r}).stages[{stage!r}]\n",
+            "indexfuzz",
         )
     scheme, _, path = target.setup.spec.partition(":")
     if scheme == "vllm" and stage in VLLM_CALLS:

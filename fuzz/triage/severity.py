@@ -76,9 +76,7 @@ def grown(case: Case, stage: str) -> Case:
     raise SeverityError("its cache is too far-flung to hold enough keys for a choice")
 
 
-def recall(
-    case: Case, implementation: Implementation, device: Device, only: frozenset[str] = frozenset()
-) -> Recall:
+def recall(case: Case, implementation: Implementation, device: Device, only: frozenset[str] = frozenset()) -> Recall:
     """Run the whole indexer on a grown case and compare its selections with the reference's.
 
     `only` names the stages to take from the implementation, all that promise to handle the case when empty.

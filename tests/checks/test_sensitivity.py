@@ -146,9 +146,18 @@ def scale_one_ulp_up(x: Inputs, dot: bounds.Dot) -> Tensor:
 Mutation = Callable[[Inputs, bounds.Dot], Tensor]
 
 SEEN_BY_ALL: list[Mutation] = [
-    one_code, without_dim, without_head, no_relu_on_one_head, relu_after_sum, swapped_heads, neighbour_s_scale,
-    lost_token, swapped_tokens, stale_column, scaled_by_31_32,
-]  # fmt: skip
+    one_code,
+    without_dim,
+    without_head,
+    no_relu_on_one_head,
+    relu_after_sum,
+    swapped_heads,
+    neighbour_s_scale,
+    lost_token,
+    swapped_tokens,
+    stale_column,
+    scaled_by_31_32,
+]
 SEEN_BY_PRECISE_TIERS: list[Mutation] = [bf16_weights, bf16_output]
 
 

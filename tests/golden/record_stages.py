@@ -4,10 +4,10 @@ Run as a script on a machine with the device; `indexfuzz` must be importable (in
 
     python tests/golden/record_stages.py FOLDER [--cases N] [--processes N] [--seconds N] [--dry-run]
 
-Cases come from indexfuzz.generation.strategies, with UE8M0 scales and e4m3fn. q_quant, k_quant_cache and gather must give the same
-bytes on both, and so must the logits of cases in the exact regime; every other logit must lie within the bound that the
-simulated matrix unit allows (tier T1). Writes stages.safetensors into FOLDER. With --dry-run the sm90 model of lockstep
-stands in for the GPU. The exit status is 1 if anything differs, or fewer than N cases were compared.
+Cases come from indexfuzz.generation.strategies, with UE8M0 scales and e4m3fn. q_quant, k_quant_cache and gather must
+give the same bytes on both, and so must the logits of cases in the exact regime; every other logit must lie within the
+bound that the simulated matrix unit allows (tier T1). Writes stages.safetensors into FOLDER. With --dry-run the sm90
+model of lockstep stands in for the GPU. The exit status is 1 if anything differs, or fewer than N cases were compared.
 """
 
 import argparse

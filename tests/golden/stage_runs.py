@@ -77,8 +77,10 @@ def rotated_step(case: Case, device: str) -> Step:
     step = materialise(case)
     rotated = rope.rope(
         *(step.tensors[name] for name in ("q", "k", "positions", "cos_sin_cache")),
-        rope_dim=case.model.rope_dim, style=case.rope.style, placement=case.rope.placement,
-    )  # fmt: skip
+        rope_dim=case.model.rope_dim,
+        style=case.rope.style,
+        placement=case.rope.placement,
+    )
     if device != "cpu":
         step = materialise(case, device)
     for name, value in zip(("q", "k"), rotated, strict=True):

@@ -36,8 +36,17 @@ def package():
         check(block_kv == 64 and num_sms == SMS and indices is None)
         return torch.zeros(num_sms + 1, 2, dtype=torch.int32)
 
-    def fp8_paged_mqa_logits(q, kv_cache, weights, context_lens, block_table, schedule_meta, max_context_len,
-                             clean_logits=False, indices=None):  # fmt: skip
+    def fp8_paged_mqa_logits(
+        q,
+        kv_cache,
+        weights,
+        context_lens,
+        block_table,
+        schedule_meta,
+        max_context_len,
+        clean_logits=False,
+        indices=None,
+    ):
         check(kv_cache.shape[1:3] == (64, 1) and kv_cache.stride(1) == kv_cache.shape[3] and weights.is_contiguous())
         check(context_lens.shape == q.shape[:2] and schedule_meta.shape == (SMS + 1, 2))
         check(not clean_logits and indices is None)

@@ -41,8 +41,14 @@ def test_tag_elsewhere(tmp_path):
 
 
 def test_worktree(tmp_path):
-    main = git(tmp_path / "main", {".git/worktrees/w/HEAD": "ref: refs/heads/b", ".git/worktrees/w/commondir": "../..",
-                                   ".git/refs/heads/b": COMMIT})  # fmt: skip
+    main = git(
+        tmp_path / "main",
+        {
+            ".git/worktrees/w/HEAD": "ref: refs/heads/b",
+            ".git/worktrees/w/commondir": "../..",
+            ".git/refs/heads/b": COMMIT,
+        },
+    )
     tree = git(tmp_path / "w", {".git": f"gitdir: {main}/.git/worktrees/w\n"})
     assert git_version(tree) == "git-aaaaaaaaaaaa"
 

@@ -90,9 +90,14 @@ class TestExecution:
     def test_says_what_it_replaced(self, loader):
         loader.load("toy.ops")
         assert loader.replaced == (
-            "absent_package.deep", "toy._C.fast", "toy.config.Config", "toy.config.decorate", "toy.config.registered",
-            "toy.near.helper", "toy.platform.current",
-        )  # fmt: skip
+            "absent_package.deep",
+            "toy._C.fast",
+            "toy.config.Config",
+            "toy.config.decorate",
+            "toy.config.registered",
+            "toy.near.helper",
+            "toy.platform.current",
+        )
 
     def test_an_optional_import_stays_absent(self, loader):
         assert loader.load("toy.ops").optional() == "absent"

@@ -476,14 +476,15 @@ class TestRealWheels:
     def test_fallbacks(self, third_party):
         """0.22 lines the scales of keys up with rows."""
         step = Case().replace(
-            model={"head_dim": 32, "quant_group": 32}, batch={"decode": (3,), "prefill": ({"length": 4, "new": 1},),
-                                                              "max_model_len": 8}
-        )  # fmt: skip
+            model={"head_dim": 32, "quant_group": 32},
+            batch={"decode": (3,), "prefill": ({"length": 4, "new": 1},), "max_model_len": 8},
+        )
         fallbacks = load(f"vllm-torch:{third_party}")
         outcome = run(step, fallbacks, LockstepDevice())
         assert (outcome.stages, [f.signature for f in outcome.findings]) == (
-            ["prefill_logits", "paged_logits"], ["prefill_logits/shape"] if "0.22" in fallbacks.name else []
-        )  # fmt: skip
+            ["prefill_logits", "paged_logits"],
+            ["prefill_logits/shape"] if "0.22" in fallbacks.name else [],
+        )
 
     def inserted(self, path, block_size):
         """The kinds of violations, and whether the cache holds what the reference writes."""

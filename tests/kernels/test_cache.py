@@ -5,8 +5,18 @@ from indexfuzz.kernels.cache import k_quant_cache
 from indexfuzz.reference import layout as page_layout
 from indexfuzz.reference.cache import k_quant_cache as reference
 
-PAGES = [("auto", 1), ("normal", 1), ("normal", 2), ("normal", 24), ("normal", 64), ("auto", 16), ("shuffle", 48),
-         ("auto", 64), ("shuffle", 128), ("auto", 640)]  # fmt: skip
+PAGES = [
+    ("auto", 1),
+    ("normal", 1),
+    ("normal", 2),
+    ("normal", 24),
+    ("normal", 64),
+    ("auto", 16),
+    ("shuffle", 48),
+    ("auto", 64),
+    ("shuffle", 128),
+    ("auto", 640),
+]
 
 
 def all_bytes(cache):

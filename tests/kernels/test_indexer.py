@@ -59,15 +59,22 @@ class Step:
             slots.append(slot[length - count :])
             context = torch.randn(length - count, HEAD_DIM, generator=rng).bfloat16()
             reference_cache.k_quant_cache(
-                context, self.cache, slot[: length - count], scale_fmt=config.scale_fmt, fp8=config.fp8,
-                quant_group=HEAD_DIM, layout=config.layout,
-            )  # fmt: skip
+                context,
+                self.cache,
+                slot[: length - count],
+                scale_fmt=config.scale_fmt,
+                fp8=config.fp8,
+                quant_group=HEAD_DIM,
+                layout=config.layout,
+            )
         self.positions = torch.cat([*positions, torch.zeros(1, dtype=torch.int64)])
         self.slot_mapping = torch.cat([*slots, torch.tensor([-1])])
         self.decode = Decode(
-            context_lens=torch.tensor(CONTEXT_LENS, dtype=torch.int32), block_table=table[:2], next_n=NEXT_N,
+            context_lens=torch.tensor(CONTEXT_LENS, dtype=torch.int32),
+            block_table=table[:2],
+            next_n=NEXT_N,
             max_model_len=32,
-        )  # fmt: skip
+        )
         keys = torch.tensor([length for length, _ in PREFILL])
         cu_seqlens = torch.cat([torch.zeros(1), keys.cumsum(0)]).int()
         rows = [(start, length, new) for start, (length, new) in zip(cu_seqlens.tolist(), PREFILL, strict=False)]
@@ -86,29 +93,65 @@ class Step:
 
 def config(**changes):
     defaults = {
-        "rope_dim": ROPE_DIM, "rope_style": "neox", "rope_placement": "first", "rope_mode": "inplace",
-        "scale_fmt": "ue8m0", "fp8": "e4m3fn", "quant_group": HEAD_DIM, "layout": "auto", "index_topk": 8,
-    }  # fmt: skip
+        "rope_dim": ROPE_DIM,
+        "rope_style": "neox",
+        "rope_placement": "first",
+        "rope_mode": "inplace",
+        "scale_fmt": "ue8m0",
+        "fp8": "e4m3fn",
+        "quant_group": HEAD_DIM,
+        "layout": "auto",
+        "index_topk": 8,
+    }
     return IndexerConfig(**(defaults | changes))
 
 
 def expected(step, config):
     """The whole step out of reference stages, up to the logits of decode and of prefill."""
-    q, k = rope.rope(step.q, step.k, step.positions, step.cos_sin_cache, rope_dim=config.rope_dim,
-                     style=config.rope_style, placement=config.rope_placement)  # fmt: skip
+    q, k = rope.rope(
+        step.q,
+        step.k,
+        step.positions,
+        step.cos_sin_cache,
+        rope_dim=config.rope_dim,
+        style=config.rope_style,
+        placement=config.rope_placement,
+    )
     q_fp8, q_weights = quant.q_quant(q, step.weights, scale_fmt=config.scale_fmt, fp8=config.fp8)
     cache = step.cache.clone()
-    reference_cache.k_quant_cache(k, cache, step.slot_mapping, scale_fmt=config.scale_fmt, fp8=config.fp8,
-                                  quant_group=HEAD_DIM, layout=config.layout)  # fmt: skip
+    reference_cache.k_quant_cache(
+        k,
+        cache,
+        step.slot_mapping,
+        scale_fmt=config.scale_fmt,
+        fp8=config.fp8,
+        quant_group=HEAD_DIM,
+        layout=config.layout,
+    )
     decode, prefill = step.decode, step.prefill
     split, end = decode.num_tokens, decode.num_tokens + len(prefill.ks)
     paged = torch.empty(split, decode.max_model_len)
-    paged_mqa_logits.paged_mqa_logits(q_fp8[:split].unflatten(0, (-1, NEXT_N)), cache, q_weights[:split],
-                                      decode.context_lens, decode.block_table, paged, layout=config.layout)  # fmt: skip
+    paged_mqa_logits.paged_mqa_logits(
+        q_fp8[:split].unflatten(0, (-1, NEXT_N)),
+        cache,
+        q_weights[:split],
+        decode.context_lens,
+        decode.block_table,
+        paged,
+        layout=config.layout,
+    )
     keys = len(prefill.token_to_seq)
     k_fp8, k_scale = torch.empty(keys, HEAD_DIM, dtype=q_fp8.dtype), torch.empty(keys)
-    gather.gather(cache, prefill.block_table, prefill.cu_seqlens, prefill.token_to_seq, k_fp8, k_scale,
-                  quant_group=HEAD_DIM, layout=config.layout)  # fmt: skip
+    gather.gather(
+        cache,
+        prefill.block_table,
+        prefill.cu_seqlens,
+        prefill.token_to_seq,
+        k_fp8,
+        k_scale,
+        quant_group=HEAD_DIM,
+        layout=config.layout,
+    )
     ragged = torch.empty(end - split, keys)
     mqa_logits.mqa_logits(q_fp8[split:end], k_fp8, k_scale, q_weights[split:end], prefill.ks, prefill.ke, ragged)
     return cache, indexer.topk(paged, index_topk=config.index_topk), indexer.topk(ragged, index_topk=config.index_topk)

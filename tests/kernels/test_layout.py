@@ -25,9 +25,15 @@ def test_value_offset_is_the_reference_formula(layout, block_size, head_dim):
 
 @pytest.mark.parametrize(
     ("layout", "block_size", "expected"),
-    [("auto", 1, "normal"), ("auto", 16, "shuffle"), ("auto", 640, "shuffle"), ("normal", 2, "normal"),
-     ("normal", 64, "normal"), ("shuffle", 48, "shuffle")],
-)  # fmt: skip
+    [
+        ("auto", 1, "normal"),
+        ("auto", 16, "shuffle"),
+        ("auto", 640, "shuffle"),
+        ("normal", 2, "normal"),
+        ("normal", 64, "normal"),
+        ("shuffle", 48, "shuffle"),
+    ],
+)
 def test_auto_is_normal_only_for_block_size_1(layout, block_size, expected):
     assert resolve_layout(layout, block_size, 128) == expected
 

@@ -44,8 +44,21 @@ def test_rows_and_keys_around_the_tile(draw, rows, keys, fp8):
 
 
 def test_windows(draw):
-    windows = [(0, 0), (5, 5), (9, 4), (0, 150), (0, 2**31 - 1), (63, 65), (64, 128), (149, 150), (150, 150),
-               (200, 300), (0, 1), (-5, 3), (70, 0)]  # fmt: skip
+    windows = [
+        (0, 0),
+        (5, 5),
+        (9, 4),
+        (0, 150),
+        (0, 2**31 - 1),
+        (63, 65),
+        (64, 128),
+        (149, 150),
+        (150, 150),
+        (200, 300),
+        (0, 1),
+        (-5, 3),
+        (70, 0),
+    ]
     arguments = draw(len(windows), 150, heads=6)
     arguments["ks"], arguments["ke"] = torch.tensor(windows, dtype=torch.int32).unbind(1)
     arguments["ks"], arguments["ke"] = arguments["ks"].contiguous(), arguments["ke"].contiguous()

@@ -12,9 +12,18 @@ def draw(rng, integers, fp8_integers, make_cache):
     """Arguments whose logits are exact; slots that no sequence owns hold NaN codes, unused table columns ``tail``."""
 
     def arguments(
-        lens, *, next_n=1, heads=4, head_dim=32, block_size=16, layout="auto", max_model_len=100, pad=0, tail=-1,
+        lens,
+        *,
+        next_n=1,
+        heads=4,
+        head_dim=32,
+        block_size=16,
+        layout="auto",
+        max_model_len=100,
+        pad=0,
+        tail=-1,
         fp8="e4m3fn",
-    ):  # fmt: skip
+    ):
         context_lens = torch.tensor(lens, dtype=torch.int32)
         batch = len(lens)
         longest = [int(context_lens[b].max()) for b in range(batch)]

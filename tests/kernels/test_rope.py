@@ -37,9 +37,16 @@ def test_equals_the_reference(rng, style, placement, mode, table):
 
 @pytest.mark.parametrize(
     "shape",
-    [{"tokens": 1, "heads": 1}, {"tokens": 65, "heads": 1}, {"tokens": 17, "heads": 64}, {"heads": 24},
-     {"head_dim": 32, "rope_dim": 2}, {"head_dim": 128, "rope_dim": 48}, {"head_dim": 128, "rope_dim": 128}],
-)  # fmt: skip
+    [
+        {"tokens": 1, "heads": 1},
+        {"tokens": 65, "heads": 1},
+        {"tokens": 17, "heads": 64},
+        {"heads": 24},
+        {"head_dim": 32, "rope_dim": 2},
+        {"head_dim": 128, "rope_dim": 48},
+        {"head_dim": 128, "rope_dim": 128},
+    ],
+)
 @pytest.mark.parametrize("style", STYLES)
 def test_shapes_around_the_tile(rng, shape, style):
     inputs = draw(rng, **shape)

@@ -98,14 +98,27 @@ def test_random_values_agree_with_exact_search(fmt: str) -> None:
 @pytest.mark.parametrize(
     ("fmt", "x", "code"),
     [
-        ("e4m3fn", 448.0, 0x7E), ("e4m3fn", 1e30, 0x7E), ("e4m3fn", -math.inf, 0xFE), ("e4m3fn", math.nan, 0x7F),
-        ("e4m3fn", -0.0, 0x80), ("e4m3fn", -(2.0**-11), 0x80), ("e4m3fn", 2.0**-10, 0x00),
-        ("e4m3fnuz", 240.0, 0x7F), ("e4m3fnuz", 1e30, 0x7F), ("e4m3fnuz", -1e30, 0xFF), ("e4m3fnuz", math.inf, 0x80),
-        ("e4m3fnuz", math.nan, 0x80), ("e4m3fnuz", -0.0, 0x00), ("e4m3fnuz", -(2.0**-12), 0x00),
+        ("e4m3fn", 448.0, 0x7E),
+        ("e4m3fn", 1e30, 0x7E),
+        ("e4m3fn", -math.inf, 0xFE),
+        ("e4m3fn", math.nan, 0x7F),
+        ("e4m3fn", -0.0, 0x80),
+        ("e4m3fn", -(2.0**-11), 0x80),
+        ("e4m3fn", 2.0**-10, 0x00),
+        ("e4m3fnuz", 240.0, 0x7F),
+        ("e4m3fnuz", 1e30, 0x7F),
+        ("e4m3fnuz", -1e30, 0xFF),
+        ("e4m3fnuz", math.inf, 0x80),
+        ("e4m3fnuz", math.nan, 0x80),
+        ("e4m3fnuz", -0.0, 0x00),
+        ("e4m3fnuz", -(2.0**-12), 0x00),
         ("e4m3fnuz", -(2.0**-10), 0x81),
-        ("e5m2", 57344.0, 0x7B), ("e5m2", 1e30, 0x7B), ("e5m2", -math.inf, 0xFB), ("e5m2", -0.0, 0x80),
+        ("e5m2", 57344.0, 0x7B),
+        ("e5m2", 1e30, 0x7B),
+        ("e5m2", -math.inf, 0xFB),
+        ("e5m2", -0.0, 0x80),
     ],
-)  # fmt: skip
+)
 def test_edges(fmt: str, x: float, code: int) -> None:
     assert fp8.encode(torch.tensor([x]), fmt).item() == code
     assert encode_by_search(x, fmt) == code

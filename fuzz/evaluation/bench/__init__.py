@@ -2,7 +2,10 @@
 
 BENCHES = {
     "detection": ("indexfuzz.evaluation.bench.detection", "how fast planted bugs are found, beside the tests of today"),
-    "isolation": ("indexfuzz.evaluation.bench.isolation", "what isolation costs, and whether it holds against 200 deaths"),
+    "isolation": (
+        "indexfuzz.evaluation.bench.isolation",
+        "what isolation costs, and whether it holds against 200 deaths",
+    ),
     "lockstep": (
         "indexfuzz.evaluation.bench.lockstep",
         "lockstep and Triton's interpreter side by side; on vLLM's kernels too where INDEXFUZZ_VLLM_WHEEL_0_33 is set",

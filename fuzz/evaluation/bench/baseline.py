@@ -85,8 +85,9 @@ def _paged(heads: int, next_n: int, lengths: tuple[int, ...], max_model_len: int
 
 
 def _model(heads: int, fp8: str = "e4m3fn") -> Model:
-    return Model.model_validate({"num_heads": heads, "head_dim": 128, "rope_dim": 64, "quant_group": 128,
-                                 "index_topk": 64, "fp8": fp8})  # fmt: skip
+    return Model.model_validate(
+        {"num_heads": heads, "head_dim": 128, "rope_dim": 64, "quant_group": 128, "index_topk": 64, "fp8": fp8}
+    )
 
 
 def _insert(tokens: int) -> Case:
@@ -117,9 +118,13 @@ GRIDS = (
         "prefill 2048 x 4096 and 4096 x 8192 with ks 0; paged with contexts 0.7 to 1.3 times 8192, next_n 1 and 2, "
         "exact tables, block_size 64; 64 heads of 128; calc_diff < 1e-3; 20 repeats",
         "prefill 32 x 64 and 64 x 128; contexts 0.7 to 1.3 times 256; no repeats",
-        (_prefill(64, 32, 64), _prefill(64, 64, 128), _paged(64, 1, (180, 212, 301, 332), 512),
-         _paged(64, 2, (187, 240, 289, 330), 512)),
+        (
+            _prefill(64, 32, 64),
+            _prefill(64, 64, 128),
+            _paged(64, 1, (180, 212, 301, 332), 512),
+            _paged(64, 2, (187, 240, 289, 330), 512),
+        ),
         {"prefill_logits": similar_logits, "paged_logits": similar_visible_logits},
     ),
-)  # fmt: skip
+)
 """What issue trackers and test folders of the three projects show."""

@@ -173,8 +173,11 @@ def main(*, as_json: bool) -> int:
     with ProcessPoolExecutor(processes, multiprocessing.get_context("spawn")) as pool:
         for result in pool.map(measure, load_faults()):
             results.append(result)
-            print(f"{result.fault}: {len(result.cases)} of {len(SEEDS)} seeds, median {result.median_seconds} s",  # noqa: T201
-                  file=sys.stderr, flush=True)  # fmt: skip
+            print(  # noqa: T201 - progress
+                f"{result.fault}: {len(result.cases)} of {len(SEEDS)} seeds, median {result.median_seconds} s",
+                file=sys.stderr,
+                flush=True,
+            )
     found = [asdict(result) for result in results]
     text = as_markdown(found, seeds=len(SEEDS), seconds=SECONDS, plain_seconds=UNIFORM_SECONDS, processes=processes)
     docs = Path(__file__).parents[3] / "docs"

@@ -24,8 +24,18 @@ def as_markdown(
     results: Sequence[dict[str, Any]], *, seeds: int, seconds: float, plain_seconds: float, processes: int
 ) -> str:
     """Results of the detection bench, fields of Detection, measured by so many processes here, as Markdown."""
-    lines = [HEAD.rstrip(), "", *_summary(results, seeds, seconds, plain_seconds), _machine(processes), "",
-             *_table(results, seeds), "", *_first_sight(results, seeds), "", *_baselines()]  # fmt: skip
+    lines = [
+        HEAD.rstrip(),
+        "",
+        *_summary(results, seeds, seconds, plain_seconds),
+        _machine(processes),
+        "",
+        *_table(results, seeds),
+        "",
+        *_first_sight(results, seeds),
+        "",
+        *_baselines(),
+    ]
     return "\n".join(lines) + "\n"
 
 
@@ -56,18 +66,33 @@ def _machine(processes: int) -> str:
 
 def _table(results: Sequence[dict[str, Any]], seeds: int) -> list[str]:
     projects = [grid.project for grid in GRIDS]
-    head = ["fault", "stage", "found", "cases: median (worst)", "seconds: median (worst)", "blamed",
-            "minimal: sequences, tokens", "plain generator: found, median cases", *projects]  # fmt: skip
+    head = [
+        "fault",
+        "stage",
+        "found",
+        "cases: median (worst)",
+        "seconds: median (worst)",
+        "blamed",
+        "minimal: sequences, tokens",
+        "plain generator: found, median cases",
+        *projects,
+    ]
     rows = [head, ["---"] * len(head)]
     for r in results:
         plain = r["uniform_cases"]
-        rows.append([
-            r["fault"], r["stage"], f"{len(r['cases'])}/{seeds}", _spread(r["cases"], 0), _spread(r["seconds"], 1),
-            ("right" if r["rightly_blamed"] else ", ".join(sorted(set(r["blamed"])))) if r["blamed"] else "-",
-            "-" if r["sequences"] is None else f"{r['sequences']}, {r['tokens']}",
-            f"{len(plain)}/{seeds}" + (f", {statistics.median(plain):.0f}" if plain else ""),
-            *("missed" if r["grids"].get(project) is None else "found" for project in projects),
-        ])  # fmt: skip
+        rows.append(
+            [
+                r["fault"],
+                r["stage"],
+                f"{len(r['cases'])}/{seeds}",
+                _spread(r["cases"], 0),
+                _spread(r["seconds"], 1),
+                ("right" if r["rightly_blamed"] else ", ".join(sorted(set(r["blamed"])))) if r["blamed"] else "-",
+                "-" if r["sequences"] is None else f"{r['sequences']}, {r['tokens']}",
+                f"{len(plain)}/{seeds}" + (f", {statistics.median(plain):.0f}" if plain else ""),
+                *("missed" if r["grids"].get(project) is None else "found" for project in projects),
+            ]
+        )
     return ["| " + " | ".join(row) + " |" for row in rows]
 
 

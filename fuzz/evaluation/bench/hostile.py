@@ -1,4 +1,6 @@
-"""An implementation that misbehaves, for tests and benchmarks of isolation: `--impl module:indexfuzz.evaluation.bench.hostile`.
+"""An implementation that misbehaves, for tests and benchmarks of isolation.
+
+`--impl module:indexfuzz.evaluation.bench.hostile` loads it.
 
 Its gather is the reference's, but for some numbers of keys it kills its process, never ends, or prints. Nothing else
 decides, so that everybody knows beforehand which case does what.

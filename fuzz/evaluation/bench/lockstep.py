@@ -107,9 +107,7 @@ def _wanted() -> Iterator[tuple[str, str, tuple[int, ...]]]:
                 yield spec, stage, size
 
 
-def measured(
-    wanted: Iterable[tuple[str, str, tuple[int, ...]]], beside: Interpreter, repeats: int
-) -> Iterator[Row]:
+def measured(wanted: Iterable[tuple[str, str, tuple[int, ...]]], beside: Interpreter, repeats: int) -> Iterator[Row]:
     """A row for each (implementation, stage, size), each side measured `repeats` times by turns.
 
     Raises ImplementationError for an implementation that is not to be had.

@@ -141,13 +141,17 @@ MISTAKES = (
     Mistake("one code of one key off by one step", reads=_one_code),
     Mistake("the last dim lost", reads=_lost_dim),
     Mistake("the last head lost", reads=_lost_head),
-    Mistake("no ReLU on one head", edits=(
-        (WEIGHTED, WEIGHTED.replace("0.0)", 'tl.where(head == 1, float("-inf"), 0.0)[None, :])')),
-    )),
-    Mistake("ReLU after the sum over heads", edits=(
-        (WEIGHTED, WEIGHTED.replace("tl.maximum(scores, 0.0)", "scores")),
-        (SUMMED, SUMMED.replace("tl.sum(", "tl.maximum(tl.sum(").replace("axis=2)", "axis=2), 0.0)")),
-    )),
+    Mistake(
+        "no ReLU on one head",
+        edits=((WEIGHTED, WEIGHTED.replace("0.0)", 'tl.where(head == 1, float("-inf"), 0.0)[None, :])')),),
+    ),
+    Mistake(
+        "ReLU after the sum over heads",
+        edits=(
+            (WEIGHTED, WEIGHTED.replace("tl.maximum(scores, 0.0)", "scores")),
+            (SUMMED, SUMMED.replace("tl.sum(", "tl.maximum(tl.sum(").replace("axis=2)", "axis=2), 0.0)")),
+        ),
+    ),
     Mistake("the weights of two heads swapped", reads=_swapped_heads),
     Mistake("each key takes the scale of the one before", reads=lambda x: replace(x, k_scale=x.k_scale.roll(1))),
     Mistake("one token lost", writes=_lost_token),
@@ -164,4 +168,4 @@ MISTAKES = (
     Mistake("q . k rounded to bf16", edits=_scores_as("bfloat16")),
     Mistake("logits rounded to bf16", writes=lambda logits: logits.bfloat16().float()),
     Mistake("logits rounded to fp16", writes=lambda logits: logits.half().float()),
-)  # fmt: skip
+)

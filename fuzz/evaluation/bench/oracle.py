@@ -235,8 +235,9 @@ def table(rows: list[dict[str, Any]], size: Size) -> str:
     """The measurement as text."""
     width = max(len(row["mistake"]) for row in rows)
     columns: list[tuple[str, Callable[[dict[str, Any]], float]]] = [
-        *((d, lambda row, d=d: row["seen"][d]) for d in DETECTORS), ("ours", lambda row: row["ours"])
-    ]  # fmt: skip
+        *((d, lambda row, d=d: row["seen"][d]) for d in DETECTORS),
+        ("ours", lambda row: row["ours"]),
+    ]
     lines = [f"{'mistake':{width}}  " + "  ".join(f"{name:>{max(len(name), 5)}}" for name, _ in columns)]
     for row in rows:
         cells = (f"{value(row):>{max(len(name), 5)}.0%}" for name, value in columns)
@@ -244,11 +245,14 @@ def table(rows: list[dict[str, Any]], size: Size) -> str:
     right = rows[0]
     beyond = " and ".join(f"{share:.1%} ({model})" for model, share in right["elements_beyond_assert_close"].items())
     shape = f"{size.rows} x {size.keys} logits, {size.heads} heads, {size.head_dim} dims"
-    lines += ["", *(
-        f"Share of outputs flagged, of {right['outputs'] // 2}: {shape}; tl.dot as {' and '.join(UNITS)}.",
-        "T0 looks at small integers, all others at nearly Gaussian values; T2 is for ordered units, here sm90.",
-        f"torch.testing.assert_close calls {beyond} of the correct logits wrong.",
-    )]  # fmt: skip
+    lines += [
+        "",
+        *(
+            f"Share of outputs flagged, of {right['outputs'] // 2}: {shape}; tl.dot as {' and '.join(UNITS)}.",
+            "T0 looks at small integers, all others at nearly Gaussian values; T2 is for ordered units, here sm90.",
+            f"torch.testing.assert_close calls {beyond} of the correct logits wrong.",
+        ),
+    ]
     return "\n".join(lines)
 
 

@@ -28,8 +28,9 @@ STAGES = {
 PLAIN_PYTORCH = frozenset({"rotate_compiled", "_neox_rotation", "_interleaved_rotation", "_compiled_rotation"})
 """RoPE by PyTorch operations: no kernel, and cases that compile take seconds each, so campaigns draw none."""
 
-EXAMINES = frozenset({"require", "require_choice", "require_tensor", "require_head_dim", "require_quant_group",
-                      "require_cache"})  # fmt: skip
+EXAMINES = frozenset(
+    {"require", "require_choice", "require_tensor", "require_head_dim", "require_quant_group", "require_cache"}
+)
 """Checks of arguments; kernels/checks.py and its callers have tests of their own."""
 
 
@@ -166,9 +167,16 @@ class _Source:
         stem = self._file.removeprefix("kernels/").removesuffix(".py")
         digest = hashlib.sha256(f"{place}\n{occurrence}".encode()).hexdigest()[:8]
         return Mutant(
-            self._file, first + 1, operator, " ".join(self._bytes[start:end].decode().split()), new, function,
-            f"{stem}-{digest}", before, after,
-        )  # fmt: skip
+            self._file,
+            first + 1,
+            operator,
+            " ".join(self._bytes[start:end].decode().split()),
+            new,
+            function,
+            f"{stem}-{digest}",
+            before,
+            after,
+        )
 
     def _unique(self, first: int, last: int) -> tuple[int, int]:
         """The fewest whole lines around lines first to last whose text occurs once in the file."""

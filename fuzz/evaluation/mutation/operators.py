@@ -48,9 +48,13 @@ def condition(node: ast.AST, _scope: Scope) -> Iterator[Replacement]:
 
 
 COMPARISONS: dict[type[ast.cmpop], tuple[str, ...]] = {
-    ast.Lt: ("<=", ">="), ast.LtE: ("<", ">"), ast.Gt: (">=", "<="), ast.GtE: (">", "<"), ast.Eq: ("!=",),
+    ast.Lt: ("<=", ">="),
+    ast.LtE: ("<", ">"),
+    ast.Gt: (">=", "<="),
+    ast.GtE: (">", "<"),
+    ast.Eq: ("!=",),
     ast.NotEq: ("==",),
-}  # fmt: skip
+}
 
 
 def comparison(node: ast.AST, _scope: Scope) -> Iterator[Replacement]:
@@ -74,8 +78,15 @@ def addition(node: ast.AST, _scope: Scope) -> Iterator[Replacement]:
         yield node, f"({ast.unparse(node.left)} {other} {ast.unparse(node.right)})"
 
 
-EXTREMES = {"tl.maximum": "tl.minimum", "tl.minimum": "tl.maximum", "tl.max": "tl.min", "tl.min": "tl.max",
-            "min": "max", "max": "min", "tl.sum": "tl.max"}  # fmt: skip
+EXTREMES = {
+    "tl.maximum": "tl.minimum",
+    "tl.minimum": "tl.maximum",
+    "tl.max": "tl.min",
+    "tl.min": "tl.max",
+    "min": "max",
+    "max": "min",
+    "tl.sum": "tl.max",
+}
 
 
 def extreme(node: ast.AST, _scope: Scope) -> Iterator[Replacement]:
@@ -119,8 +130,13 @@ def stride(node: ast.AST, scope: Scope) -> Iterator[Replacement]:
             yield node, f"{of}.shape[-1]"
 
 
-NARROWER = {"int64": ("int32",), "int32": ("int16",), "float32": ("float16", "bfloat16"), "bfloat16": ("float16",),
-            "uint8": ("int16",)}  # fmt: skip
+NARROWER = {
+    "int64": ("int32",),
+    "int32": ("int16",),
+    "float32": ("float16", "bfloat16"),
+    "bfloat16": ("float16",),
+    "uint8": ("int16",),
+}
 
 
 def cast(node: ast.AST, _scope: Scope) -> Iterator[Replacement]:
@@ -189,7 +205,20 @@ def statement(node: ast.AST, scope: Scope) -> Iterator[Replacement]:
 
 
 OPERATORS: dict[str, Operator] = {
-    "mask": mask, "condition": condition, "comparison": comparison, "division": division, "addition": addition,
-    "extreme": extreme, "clamp": clamp, "axis": axis, "stride": stride, "cast": cast, "dtype": dtype, "other": other,
-    "constant": constant, "loop": loop, "branch": branch, "statement": statement,
-}  # fmt: skip
+    "mask": mask,
+    "condition": condition,
+    "comparison": comparison,
+    "division": division,
+    "addition": addition,
+    "extreme": extreme,
+    "clamp": clamp,
+    "axis": axis,
+    "stride": stride,
+    "cast": cast,
+    "dtype": dtype,
+    "other": other,
+    "constant": constant,
+    "loop": loop,
+    "branch": branch,
+    "statement": statement,
+}

@@ -14,8 +14,8 @@ HEAD = """# Mutation score
 Made by `indexfuzz mutate --markdown FILE`; do not edit. A mutant is one small mistake in one line of the built-in
 kernels or of `kernels/indexer.py`, made by an operator that knows nothing of what the line means. It is found when a
 case that the generator draws shows a finding, and the kernels proper pass the very same case. A mutant that survives
-is either equivalent, because no legal input tells it from the kernels (fuzz/evaluation/mutation/equivalent.toml says why), or a
-gap of the fuzzer (fuzz/evaluation/mutation/gaps.toml says what it would take). The score leaves out the equivalent ones.
+is either equivalent, because no legal input tells it from the kernels (equivalent.toml in fuzz/evaluation/mutation/
+says why), or a gap of the fuzzer (gaps.toml, there, says what it would take). The score leaves out the equivalent ones.
 """
 
 
@@ -96,8 +96,17 @@ class Report:
         if cases:
             half, last = cases[len(cases) // 2], cases[-1]
             conditions = f"Half of those found take at most {half} cases; the slowest took {last}.\n- {conditions}"
-        lines = [HEAD, f"- {self.summary()}.", f"- {conditions}", "", *table, "",
-                 "## Survivors that are bugs", "", *(left or ["None."])]  # fmt: skip
+        lines = [
+            HEAD,
+            f"- {self.summary()}.",
+            f"- {conditions}",
+            "",
+            *table,
+            "",
+            "## Survivors that are bugs",
+            "",
+            *(left or ["None."]),
+        ]
         return "\n".join(lines) + "\n"
 
     def as_data(self) -> dict[str, object]:

@@ -77,7 +77,10 @@ class _CopyFinder(importlib.abc.MetaPathFinder):
     copies: dict[str, tuple[str, str]]
 
     def find_spec(
-        self, fullname: str, path: Sequence[str] | None = None, target: ModuleType | None = None  # noqa: ARG002
+        self,
+        fullname: str,
+        path: Sequence[str] | None = None,  # noqa: ARG002
+        target: ModuleType | None = None,  # noqa: ARG002
     ) -> importlib.machinery.ModuleSpec | None:
         """The spec of a copied module, None for all others."""
         if fullname not in self.copies:

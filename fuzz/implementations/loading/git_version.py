@@ -39,8 +39,11 @@ def _common_folder(git: Path) -> Path:
 
 def _tags_at(commit: str, common: Path, packed: dict[str, str]) -> list[str]:
     loose = {f"refs/tags/{file.name}": _text(file) for file in (common / "refs" / "tags").glob("*") if file.is_file()}
-    return [ref.removeprefix("refs/tags/") for ref, at in {**packed, **loose}.items()
-            if at == commit and ref.startswith("refs/tags/")]  # fmt: skip
+    return [
+        ref.removeprefix("refs/tags/")
+        for ref, at in {**packed, **loose}.items()
+        if at == commit and ref.startswith("refs/tags/")
+    ]
 
 
 def _packed_refs(common: Path) -> dict[str, str]:

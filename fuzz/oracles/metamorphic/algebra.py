@@ -60,9 +60,14 @@ def as_prefill(case: Case, call: Call) -> Iterator[Twin]:
     ks = (torch.arange(sequences, dtype=torch.int32, device=q.device) * longest).repeat_interleave(q.shape[1])
     out = blank(logits, rows, sequences * longest)
     tensors = {
-        "q_fp8": q.flatten(0, 1), "k_fp8": keys.k_fp8.flatten(0, 1), "k_scale": keys.k_scale.flatten(),
-        "weights": t["weights"], "ks": ks, "ke": ks + keys.windows.flatten().int(), "logits": out,
-    }  # fmt: skip
+        "q_fp8": q.flatten(0, 1),
+        "k_fp8": keys.k_fp8.flatten(0, 1),
+        "k_scale": keys.k_scale.flatten(),
+        "weights": t["weights"],
+        "ks": ks,
+        "ke": ks + keys.windows.flatten().int(),
+        "logits": out,
+    }
 
     def pairs(first: Tensors, others: Sequence[Tensors]) -> Pairs:
         own = ks.long().unsqueeze(1) + torch.arange(longest, device=q.device)
@@ -87,10 +92,13 @@ def heads_permuted_rope(case: Case, call: Call) -> Iterator[Twin]:
         q, order = found
         back = torch.argsort(order)
         yield Twin(
-            case, (altered(call, q=q),),
-            lambda first, others: {"q": (taken(others[0]["q"], back, 1), first["q"]),
-                                   "k": (others[0]["k"], first["k"])},
-        )  # fmt: skip
+            case,
+            (altered(call, q=q),),
+            lambda first, others: {
+                "q": (taken(others[0]["q"], back, 1), first["q"]),
+                "k": (others[0]["k"], first["k"]),
+            },
+        )
 
 
 def heads_permuted_quant(case: Case, call: Call) -> Iterator[Twin]:
@@ -100,9 +108,10 @@ def heads_permuted_quant(case: Case, call: Call) -> Iterator[Twin]:
         back, weights = torch.argsort(order), call.tensors["weights"]
         twin = altered(call, q=q, weights=in_form_of(weights, taken(weights, order, 1)))
         yield Twin(
-            case, (twin,),
+            case,
+            (twin,),
             lambda first, others: {name: (taken(others[0][name], back, 1), first[name]) for name in first},
-        )  # fmt: skip
+        )
 
 
 def heads_permuted_logits(case: Case, call: Call) -> Iterator[Twin]:
@@ -126,10 +135,13 @@ def weights_doubled_quant(case: Case, call: Call) -> Iterator[Twin]:
     if _within(weights, WEIGHT_RANGE):
         twin = altered(call, weights=in_form_of(weights, weights * 2))
         yield Twin(
-            case, (twin,),
-            lambda first, others: {"q_fp8": (others[0]["q_fp8"], first["q_fp8"]),
-                                   "q_weights": (others[0]["q_weights"], first["q_weights"] * 2)},
-        )  # fmt: skip
+            case,
+            (twin,),
+            lambda first, others: {
+                "q_fp8": (others[0]["q_fp8"], first["q_fp8"]),
+                "q_weights": (others[0]["q_weights"], first["q_weights"] * 2),
+            },
+        )
 
 
 def weights_doubled_prefill(case: Case, call: Call) -> Iterator[Twin]:
@@ -156,4 +168,3 @@ def _twice(first: Tensors, others: Sequence[Tensors]) -> Pairs:
     """Logits that were not written hold the same poison in both."""
     once, twice = first["logits"], others[0]["logits"]
     return {"logits": (twice, torch.where(torch.isnan(once), once, once * 2))}
-

@@ -39,9 +39,9 @@ def selected(call: Call, names: Sequence[str], index: Tensor) -> Call:
 
 def reordered(call: Call, names: Sequence[str], order: Tensor) -> Call:
     """The call with its rows in another order, and every stride as it was."""
-    return altered(call, None, **{
-        name: in_form_of(call.tensors[name], taken(call.tensors[name], order)) for name in names
-    })  # fmt: skip
+    return altered(
+        call, None, **{name: in_form_of(call.tensors[name], taken(call.tensors[name], order)) for name in names}
+    )
 
 
 def halves(size: int) -> tuple[Tensor, Tensor]:
@@ -51,7 +51,7 @@ def halves(size: int) -> tuple[Tensor, Tensor]:
 
 def _ranked(outputs: Tensors, logits: Tensor) -> dict[str, Tensor]:
     """Selections as the values selected, in order: which of equal logits is taken is nobody's business."""
-    (name, chosen), = outputs.items()
+    ((name, chosen),) = outputs.items()
     values = torch.gather(logits, 1, chosen.clamp_min(0).long()) if logits.shape[1] else chosen.float()
     return {name: torch.where(chosen < 0, float("-inf"), values).sort(1).values}
 
@@ -118,10 +118,7 @@ def tokens_split(case: Case, call: Call) -> Iterator[Twin]:
     slots, k = call.tensors["slot_mapping"], call.tensors["k"]
     if len(slots) < 2:
         return
-    calls = [
-        altered(call, k=taken(k, half), slot_mapping=taken(slots, half))
-        for half in halves(len(slots))
-    ]
+    calls = [altered(call, k=taken(k, half), slot_mapping=taken(slots, half)) for half in halves(len(slots))]
     yield Twin(case, tuple(calls), partial(_same_cache, case, [written_slots(half) for half in calls]))
 
 

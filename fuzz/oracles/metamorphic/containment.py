@@ -21,6 +21,10 @@ def contained(stage: str, case: Case, call: Call) -> Iterator[Twin]:
     yield Twin(case, (altered(call, None, **clean),), pairs)
 
 
-CONTAINED = Relation("nonfinite-contained", "with numbers for NaN and infinities elsewhere", "bits",
-                     {stage: partial(contained, stage) for stage in STAGES})  # fmt: skip
+CONTAINED = Relation(
+    "nonfinite-contained",
+    "with numbers for NaN and infinities elsewhere",
+    "bits",
+    {stage: partial(contained, stage) for stage in STAGES},
+)
 """For cases with values that are not finite, and for no others."""

@@ -71,9 +71,10 @@ def pages_permuted_writer(case: Case, call: Call) -> Iterator[Twin]:
     twin = altered(call, cache=moved, slot_mapping=in_form_of(slots, renamed))
     before, after = written_slots(call), written_slots(twin)
     yield Twin(
-        case, (twin,),
+        case,
+        (twin,),
         lambda first, others: paired(stored(case, others[0]["cache"], after), stored(case, first["cache"], before)),
-    )  # fmt: skip
+    )
 
 
 def _other_block_sizes(case: Case) -> Iterator[tuple[int, Case]]:
@@ -184,4 +185,3 @@ def table_width(case: Case, call: Call) -> Iterator[Twin]:
     if width < table.shape[1]:
         exact = case.replace(memory={"table_extra": 0, "table_pad": 0})
         yield Twin(exact, (altered(call, block_table=table[:, :width].clone()),), unchanged)
-

@@ -22,10 +22,16 @@ from indexfuzz.reference.legal import legal_rope
 from indexfuzz.stages.base import STAGES, Call
 
 AXES = {
-    "q": ("token", "head", "dim"), "k": ("token", "dim"), "q_fp8": ("token", "head", "dim"),
-    "q_weights": ("token", "head"), "cache_values": ("token", "dim"), "cache_scales": ("token",),
-    "k_fp8": ("token", "dim"), "k_scale": ("token",), "logits": ("row", "column"),
-}  # fmt: skip
+    "q": ("token", "head", "dim"),
+    "k": ("token", "dim"),
+    "q_fp8": ("token", "head", "dim"),
+    "q_weights": ("token", "head"),
+    "cache_values": ("token", "dim"),
+    "cache_scales": ("token",),
+    "k_fp8": ("token", "dim"),
+    "k_scale": ("token",),
+    "logits": ("row", "column"),
+}
 
 
 def run(
@@ -64,8 +70,9 @@ def run(
 class Trial:
     """One launch, and the relations that are tried on it."""
 
-    def __init__(self, case: Case, stage: str, call: Call, first: Tensors, implementation: Implementation,
-                 device: Device) -> None:  # fmt: skip
+    def __init__(
+        self, case: Case, stage: str, call: Call, first: Tensors, implementation: Implementation, device: Device
+    ) -> None:
         self._case = case
         self._stage = stage
         self._call = call
@@ -145,21 +152,38 @@ class Trial:
         t, arithmetic, dot = self._call.tensors, self._terms.scoring, self._terms.simulated_dot
         if self._stage == "prefill_logits":
             limits = bounds.prefill_bounds(
-                t["q_fp8"], t["k_fp8"], t["k_scale"], t["weights"], t["ks"], t["ke"],
-                arithmetic=arithmetic, simulated_dot=dot,
-            )  # fmt: skip
+                t["q_fp8"],
+                t["k_fp8"],
+                t["k_scale"],
+                t["weights"],
+                t["ks"],
+                t["ke"],
+                arithmetic=arithmetic,
+                simulated_dot=dot,
+            )
         else:
             limits = bounds.paged_bounds(
-                t["q_fp8"], t["cache"], t["weights"], t["context_lens"], t["block_table"], t["logits"].shape[1],
-                layout=self._case.cache.layout, arithmetic=arithmetic, simulated_dot=dot,
-            )  # fmt: skip
+                t["q_fp8"],
+                t["cache"],
+                t["weights"],
+                t["context_lens"],
+                t["block_table"],
+                t["logits"].shape[1],
+                layout=self._case.cache.layout,
+                arithmetic=arithmetic,
+                simulated_dot=dot,
+            )
         return 2 * limits.bound
 
     def _is_candidate(self, output: str, value: Tensor) -> Tensor:
         t, rope = self._call.tensors, self._case.rope
         candidates = legal_rope(
-            t[output], t["positions"], t["cos_sin_cache"], rope_dim=self._case.model.rope_dim,
-            style=rope.style, placement=rope.placement,
-        )  # fmt: skip
+            t[output],
+            t["positions"],
+            t["cos_sin_cache"],
+            rope_dim=self._case.model.rope_dim,
+            style=rope.style,
+            placement=rope.placement,
+        )
         same = (value == candidates) | (torch.isnan(value) & torch.isnan(candidates))
         return same.any(0)

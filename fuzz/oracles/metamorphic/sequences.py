@@ -23,9 +23,10 @@ def sequences_permuted(case: Case, call: Call) -> Iterator[Twin]:
     twin = reordered(call, ("q_fp8", "context_lens", "block_table"), order)
     weights = in_form_of(call.tensors["weights"], taken(call.tensors["weights"], rows))
     yield Twin(
-        case, (altered(twin, weights=weights),),
+        case,
+        (altered(twin, weights=weights),),
         lambda first, others: {"logits": (taken(others[0]["logits"], back), first["logits"])},
-    )  # fmt: skip
+    )
 
 
 def _rows_of(sequences: Tensor, next_n: int) -> Tensor:
@@ -43,9 +44,10 @@ def sequences_split(case: Case, call: Call) -> Iterator[Twin]:
         part = selected(call, ("q_fp8", "context_lens", "block_table"), half)
         calls.append(selected(part, ("weights", "logits"), _rows_of(half, q.shape[1])))
     yield Twin(
-        case, tuple(calls),
+        case,
+        tuple(calls),
         lambda first, others: {"logits": (torch.cat([o["logits"] for o in others]), first["logits"])},
-    )  # fmt: skip
+    )
 
 
 def one_row_each(case: Case, call: Call) -> Iterator[Twin]:
@@ -79,8 +81,9 @@ def gather_permuted(case: Case, call: Call) -> Iterator[Twin]:
     starts = torch.cat([cu_seqlens[:1], lengths[order].cumsum(0, dtype=torch.int32)])
     total = int(cu_seqlens[-1])
     place = torch.argsort(order)
-    renamed = torch.cat([torch.arange(len(order), device=owner.device).repeat_interleave(lengths[order].long()).int(),
-                         owner[total:]])  # fmt: skip
+    renamed = torch.cat(
+        [torch.arange(len(order), device=owner.device).repeat_interleave(lengths[order].long()).int(), owner[total:]]
+    )
     sequence = owner[:total].long()
     position = torch.arange(total, device=owner.device) - cu_seqlens[sequence]
     token = torch.cat([starts[place[sequence]] + position, torch.arange(total, len(owner), device=owner.device)])
@@ -92,9 +95,10 @@ def gather_permuted(case: Case, call: Call) -> Iterator[Twin]:
         block_table=in_form_of(table, taken(table, order)),
     )
     yield Twin(
-        case, (twin,),
+        case,
+        (twin,),
         lambda first, others: {name: (taken(others[0][name], token.long()), first[name]) for name in first},
-    )  # fmt: skip
+    )
 
 
 def gather_split(case: Case, call: Call) -> Iterator[Twin]:

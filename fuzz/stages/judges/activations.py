@@ -38,9 +38,7 @@ def rope(case: Case, given: Tensors, got: Tensors, _terms: Terms) -> Verdict:
 def _rotated(case: Case, given: Tensors, name: str, got: Tensor) -> Mismatch | None:
     """Judge q or k, and recognise the usual mistakes."""
     before, style, placement = given[name], case.rope.style, case.rope.placement
-    rotate = partial(
-        legal.legal_rope, before, given["positions"], given["cos_sin_cache"], rope_dim=case.model.rope_dim
-    )
+    rotate = partial(legal.legal_rope, before, given["positions"], given["cos_sin_cache"], rope_dim=case.model.rope_dim)
     other_style = "interleaved" if style == "neox" else "neox"
     other_place = "last" if placement == "first" else "first"
     explanations = {

@@ -50,9 +50,16 @@ def paged_logits(case: Case, given: Tensors, got: Tensors, terms: Terms) -> Verd
 
     def limits(layout_read: str) -> bounds.LogitBounds:
         return bounds.paged_bounds(
-            q, given["cache"], given["weights"], given["context_lens"], given["block_table"], columns,
-            layout=layout_read, arithmetic=terms.scoring, simulated_dot=terms.simulated_dot,
-        )  # fmt: skip
+            q,
+            given["cache"],
+            given["weights"],
+            given["context_lens"],
+            given["block_table"],
+            columns,
+            layout=layout_read,
+            arithmetic=terms.scoring,
+            simulated_dot=terms.simulated_dot,
+        )
 
     def operands() -> Operands:
         lens, table = given["context_lens"], given["block_table"]

@@ -67,13 +67,19 @@ def gather(case: Case, given: Tensors, got: Tensors, terms: Terms) -> Verdict:
     arrangements = layout.arrangements(block_size, head_dim, given["cache"].device)
     others = [name for name in arrangements if name != layout.resolve(case.cache.layout, block_size)]
     axes = {"k_fp8": ("token", "dim"), "k_scale": ("token",)}
-    return verdict(*(
-        exact.same_bits(
-            name, got[name], want[name], axes=axes[name], poison=given[name],
-            alternatives={other: partial(read_as, name, other) for other in others},
+    return verdict(
+        *(
+            exact.same_bits(
+                name,
+                got[name],
+                want[name],
+                axes=axes[name],
+                poison=given[name],
+                alternatives={other: partial(read_as, name, other) for other in others},
+            )
+            for name in ("k_fp8", "k_scale")
         )
-        for name in ("k_fp8", "k_scale")
-    ))  # fmt: skip
+    )
 
 
 def _bytes(tensor: Tensor) -> Tensor:

@@ -114,8 +114,11 @@ class Isolated:
     @property
     def _patience(self) -> float:
         """Seconds that a case may take: all of them until there has been a hang, less since."""
-        return min(self._seconds, max(self._seconds / 6, 10 * max(self._answered, default=0.0))) if self._hangs \
+        return (
+            min(self._seconds, max(self._seconds / 6, 10 * max(self._answered, default=0.0)))
+            if self._hangs
             else self._seconds
+        )
 
     @property
     def _haste(self) -> float:

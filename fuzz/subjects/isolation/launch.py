@@ -54,9 +54,14 @@ def launch(python: str, device: str, control: socket.socket, log: IO[bytes]) -> 
     command = [python, str(Path(bootstrap.__file__).resolve()), str(control.fileno()), str(os.getpid()), given]
     try:
         return subprocess.Popen(  # noqa: S603 - what the user names
-            command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, pass_fds=[control.fileno()], env=environment,
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            pass_fds=[control.fileno()],
+            env=environment,
             start_new_session=True,
-        )  # fmt: skip
+        )
     except OSError as error:
         raise SetupError(f"--python {python}: {error.strerror}") from None
 

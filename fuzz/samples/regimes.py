@@ -1,0 +1,205 @@
+"""Value regimes: what the numbers of one tensor look like.
+
+Each regime is within every kernel's contract (but `nonfinite`, which is drawn only on request) and made of exact
+operations only, so that the same case gives the same bits everywhere. Rows are tokens, or (token, head) pairs; the
+magic numbers of a row (where its largest element sits, its exponent) come from a key of their own.
+"""
+
+from collections.abc import Callable
+from functools import cache
+
+import torch
+from torch import Tensor
+
+from indexfuzz.core.case import Regime
+from indexfuzz.core.rng import below, bits, derive, lanes_summed
+from indexfuzz.reference import fp8 as codec
+
+TENSORS: dict[str, tuple[Regime, ...]] = {
+    "q": ("normal", "exact", "ties", "saturation", "subnormal", "clamp", "outlier", "large", "tied", "zeros"),
+    "k": ("normal", "exact", "ties", "saturation", "subnormal", "clamp", "outlier", "large", "tied", "zeros"),
+    "weights": ("normal", "exact", "tied", "zeros"),
+    "cache": ("normal", "exact", "saturation", "subnormal", "tied", "zeros"),
+    "rope": ("normal", "exact", "zeros"),
+}
+"""The regimes that make sense for each tensor, within contract."""
+
+BF16_ULP = 1 << 16
+"""One unit in the last place of bf16, on the bits of a float32."""
+
+
+def dense(regime: Regime, key: int, shape: tuple[int, int], fp8: str) -> Tensor:
+    """Rows of q, k or weights: float32 [rows, columns]; q and k regimes are exact in bf16 up to one rounding.
+
+    `fp8` names the format that the rows will be quantised to: ties and saturation aim at its steps.
+    """
+    return _DENSE[regime](key, shape, fp8)
+
+
+def _normal(key: int, shape: tuple[int, int], _fp8: str) -> Tensor:
+    """Sum of four 16-bit lanes, nearly Gaussian with deviation 0.58, times a power of two of the row's own."""
+    centred = lanes_summed(bits(key, shape)) - 2 * 0xFFFF
+    return centred.float() * (_row_scale(key, shape[0], 4) * 2.0**-16)
+
+
+def power_of_two(exponent: Tensor) -> Tensor:
+    """2^exponent for int64 exponents of normal numbers, from the bits: torch.pow and ldexp may round."""
+    return ((exponent + 127) << 23).int().view(torch.float32)
+
+
+def _row_scale(key: int, rows: int, spread: int) -> Tensor:
+    """[rows, 1] powers of two from 2^-spread to 2^spread."""
+    exponent = below(bits(derive(key, "row"), (rows, 1)), 2 * spread + 1) - spread
+    return power_of_two(exponent)
+
+
+def _peak(key: int, shape: tuple[int, int]) -> Tensor:
+    """Boolean [rows, columns]: the one column of each row that holds its largest element."""
+    column = below(bits(derive(key, "peak"), (shape[0], 1)), max(shape[1], 1))
+    return torch.arange(shape[1]) == column
+
+
+def _exact(key: int, shape: tuple[int, int], _fp8: str) -> Tensor:
+    """Integers of magnitude up to 7, each row with a 7 in it: every order of summation gives the same bits."""
+    return torch.where(_peak(key, shape), 7.0, (below(bits(key, shape), 15) - 7).float())
+
+
+def _ties(key: int, shape: tuple[int, int], fp8: str) -> Tensor:
+    """Midpoints between FP8 neighbours and the bf16 values right beside them, in a row whose scale is a power of 2."""
+    random = bits(key, shape)
+    midpoints = _midpoints(fp8)
+    chosen = codec.look_up(midpoints, below(random, len(midpoints))).view(torch.int32)
+    beside = chosen + (random % 3).int() * BF16_ULP
+    value = torch.where(random & 0x100 == 0, 1.0, -1.0) * beside.view(torch.float32)
+    return torch.where(_peak(key, shape), codec.C[fp8], value) * _row_scale(key, shape[0], 2)
+
+
+@cache
+def _midpoints(fp8: str) -> Tensor:
+    """The positive rounding midpoints of an FP8 format below C, float32."""
+    midpoints = torch.tensor(codec.midpoints(fp8))
+    return midpoints[(midpoints > 0) & (midpoints < codec.C[fp8])]
+
+
+def _saturation(key: int, shape: tuple[int, int], fp8: str) -> Tensor:
+    """Rows whose largest element is C * 2^j, or the bf16 value right below or above it."""
+    top = torch.full((shape[0], 1), float(codec.C[fp8])).view(torch.int32)
+    top = (top + (bits(derive(key, "step"), (shape[0], 1)) % 3).int() * BF16_ULP).view(torch.float32)
+    small = (below(bits(key, shape), 255) - 127).float()
+    return torch.where(_peak(key, shape), top, small) * _row_scale(key, shape[0], 3)
+
+
+def _subnormal(key: int, shape: tuple[int, int], fp8: str) -> Tensor:
+    """Elements in and around the subnormal range of FP8, under one large element that sets the scale."""
+    small = (below(bits(key, shape), 511) - 255).float() * 2.0**-13
+    return torch.where(_peak(key, shape), codec.C[fp8], small) * _row_scale(key, shape[0], 3)
+
+
+def _clamp(key: int, shape: tuple[int, int], _fp8: str) -> Tensor:
+    """Rows below the smallest amax: zeros, negative zeros, tiny values, and the bf16 neighbours of 1e-4."""
+    kind = (bits(derive(key, "kind"), (shape[0], 1)) & 0x7FFFFFFF) % 4
+    tiny = _exact(key, shape, "") * 2.0**-20
+    near = torch.tensor(1e-4).bfloat16().float().view(torch.int32)
+    near = (near + (bits(key, shape) % 2).int() * BF16_ULP).view(torch.float32)
+    edge = torch.where(_peak(key, shape), near, tiny)
+    return torch.where(kind == 0, 0.0, torch.where(kind == 1, -0.0, torch.where(kind == 2, tiny, edge)))
+
+
+def _outlier(key: int, shape: tuple[int, int], fp8: str) -> Tensor:
+    """One element a thousand times larger than the rest of its row."""
+    value = _normal(key, shape, fp8)
+    return torch.where(_peak(key, shape), value * 1024.0, value)
+
+
+def _large(key: int, shape: tuple[int, int], fp8: str) -> Tensor:
+    """Rows beyond the range of fp16, by up to 2^14; every product of them still is a normal fp32 number."""
+    exponent = below(bits(derive(key, "large"), (shape[0], 1)), 15) + 17
+    return _normal(key, shape, fp8) * power_of_two(exponent)
+
+
+def _tied(key: int, shape: tuple[int, int], fp8: str) -> Tensor:
+    """Every row the same, so that every score ties."""
+    return _normal(key, (1, shape[1]), fp8).expand(shape)
+
+
+def _zeros(_key: int, shape: tuple[int, int], _fp8: str) -> Tensor:
+    return torch.zeros(shape)
+
+
+def _nonfinite(key: int, shape: tuple[int, int], fp8: str) -> Tensor:
+    """In one row of four, about one element in sixteen is NaN or an infinity."""
+    random = below(bits(derive(key, "nonfinite"), shape), 64)
+    random = torch.where(below(bits(derive(key, "kind"), (shape[0], 1)), 4) == 0, random, 63)
+    value = _normal(key, shape, fp8)
+    for lane, special in enumerate((float("nan"), float("inf"), float("-inf"))):
+        value = torch.where(random == lane, special, value)
+    return value
+
+
+_DENSE: dict[Regime, Callable[[int, tuple[int, int], str], Tensor]] = {
+    "normal": _normal,
+    "exact": _exact,
+    "ties": _ties,
+    "saturation": _saturation,
+    "subnormal": _subnormal,
+    "clamp": _clamp,
+    "outlier": _outlier,
+    "large": _large,
+    "tied": _tied,
+    "zeros": _zeros,
+    "nonfinite": _nonfinite,
+}
+
+
+def rope_table(regime: Regime, key: int, positions: int, rope_dim: int) -> Tensor:
+    """Rows of cosines then sines: float32 [positions, rope_dim].
+
+    `normal` draws rational points of the unit circle, (1 - t^2) / (1 + t^2) and 2t / (1 + t^2) in float64, in any
+    quadrant. `exact` draws quarter turns, which rotate without rounding. `zeros` is the identity.
+    """
+    shape = (positions, rope_dim // 2)
+    random = bits(key, shape)
+    quarter = random & 3
+    if regime == "zeros":
+        cos, sin = torch.ones(shape), torch.zeros(shape)
+    elif regime == "exact":
+        cos = torch.where(quarter == 0, 1.0, torch.where(quarter == 1, -1.0, 0.0))
+        sin = torch.where(quarter == 2, 1.0, torch.where(quarter == 3, -1.0, 0.0))
+    else:
+        t = below(random, 1 << 20).double() * 2.0**-20
+        cos, sin = ((1 - t * t) / (1 + t * t)).float(), (2 * t / (1 + t * t)).float()
+        cos, sin = torch.where(quarter & 1 == 0, cos, -cos), torch.where(quarter & 2 == 0, sin, -sin)
+    return torch.cat([cos, sin], dim=1)
+
+
+@cache
+def _codes(regime: Regime, fp8: str) -> Tensor:
+    """The FP8 codes that a regime draws cached keys from, uint8."""
+    every = torch.arange(256, dtype=torch.uint8)
+    value = codec.decode(every, fp8)
+    keep = {
+        "exact": (value.abs() <= 7) & (value == value.round()) & (every != 0x80),
+        "saturation": value.abs() == codec.decode(codec.encode(torch.tensor(1e9), fp8), fp8),
+        "subnormal": value.abs() <= 2.0**-6,
+        "zeros": every == 0,
+        "nonfinite": torch.ones(256, dtype=torch.bool),
+    }.get(regime, torch.isfinite(value))
+    return every[keep if regime == "nonfinite" else keep & torch.isfinite(value)]
+
+
+def cached_codes(regime: Regime, random: Tensor, fp8: str) -> Tensor:
+    """FP8 codes of cached keys from random bits int64 [slots, head_dim]: uint8 of the same shape."""
+    codes = _codes(regime, fp8)
+    chosen = codec.look_up(codes, below(random, len(codes)))
+    return chosen[:1].expand_as(chosen) if regime == "tied" and len(chosen) else chosen
+
+
+def cached_scales(regime: Regime, random: Tensor, scale_fmt: str) -> Tensor:
+    """Scales of cached keys from random bits int64 [slots]: float32, powers of two unless scale_fmt is fp32."""
+    exponent = below(random, 9) - 10
+    if regime in ("exact", "zeros", "tied"):
+        exponent = torch.full_like(exponent, -3)
+    mantissa = torch.ones(random.shape)
+    if scale_fmt == "fp32" and regime not in ("exact", "zeros", "tied"):
+        mantissa = 1 + (random & 0x7FFF).float() * 2.0**-15
+    return mantissa * power_of_two(exponent)

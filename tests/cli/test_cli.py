@@ -1,0 +1,406 @@
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from indexfuzz import cli
+from indexfuzz.campaign import loop
+from indexfuzz.cli.common import InputError
+from indexfuzz.cli.coverage import covering
+from indexfuzz.core.case import Case
+from indexfuzz.core.finding import Finding
+from indexfuzz.core.setup import Setup
+from indexfuzz.corpus import store
+from indexfuzz.corpus.entry import Entry, Record, Sighting
+from indexfuzz.oracles import schedule
+
+TOY = ("--impl", "module:toy_gather", "--no-isolate")
+COMMANDS = (
+    "run",
+    "replay",
+    "minimize",
+    "repro",
+    "show",
+    "severity",
+    "impls",
+    "new-impl",
+    "faults",
+    "presets",
+    "bench",
+    "mutate",
+)
+SIGNATURE = "gather/code-mismatch/k_scale"
+TWO_KEYS = Case().replace(batch={"prefill": ({"length": 2, "new": 0},)})
+ONE_KEY = Case().replace(batch={"prefill": ({"length": 1, "new": 0},)})
+NO_KEYS = Case().replace(batch={"pad_tokens": 1})
+
+
+@pytest.fixture
+def indexfuzz(capsys, monkeypatch, tmp_path):
+    """Run the command line in a folder of its own; -> (exit code, standard output, standard error)."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(Path(__file__).parents[1])
+
+    def run(*words: object) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["indexfuzz", *map(str, words)])
+        with pytest.raises(SystemExit) as end:
+            cli.main()
+        return int(end.value.code or 0), *capsys.readouterr()
+
+    return run
+
+
+def kept(folder: Path, case: Case = TWO_KEYS, signature: str = SIGNATURE, **more: object) -> Path:
+    """A corpus file of a finding that the toy shows."""
+    stage, kind, output = signature.split("/")
+    place = Sighting(implementation="toy 1.0", device="lockstep", triton="3.6.0", torch="2.13.0", date="2026-01-31")
+    record = Record.of(Finding(stage, kind, output, "token 1 is 2, must be 1", index=(1,), got="2", want="1"))
+    return store.save(Entry(case=case, finding=record, **({"seen": (place,)} | more)), folder)
+
+
+class TestHelp:
+    @pytest.mark.parametrize("command", COMMANDS)
+    def test_every_command_explains_itself_with_an_example(self, indexfuzz, command):
+        code, out, _ = indexfuzz(command, "--help")
+        assert code == 0
+        assert "Example" in out
+        assert f"indexfuzz {command}" in out
+
+    def test_help_loads_nothing_heavy(self):
+        script = "import indexfuzz.cli, sys; print({'torch', 'triton', 'numpy', 'hypothesis'} & set(sys.modules))"
+        done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+        assert done.stdout == "set()\n"
+
+    def test_version(self, indexfuzz):
+        assert indexfuzz("--version")[:2] == (0, "indexfuzz 0.1.0\n")
+
+
+class TestBadInput:
+    @pytest.mark.parametrize(
+        ("words", "message"),
+        [
+            (("run", "--sedd", "1"), "No such option"),
+            (("walk",), "No such command"),
+            (("run", "--seconds", "1", "--cases", "1"), "exclude each other"),
+            (("run", "--stage", "gathr"), "--stage: no 'gathr'; choose from gather"),
+            (("run", "--values", "odd"), "--values: no 'odd'"),
+            (("run", "--preset", "gpt"), "--preset: no 'gpt'; choose from deepseek-v3.2"),
+            (("run", "--shard", "3/2"), "--shard: '3/2' must be I/N"),
+            (("run", "--impl", "nix"), "no implementation 'nix'"),
+            (("run", "--impl", "module:no_such_module"), "cannot be imported"),
+            (("run", "--device", "abacus"), "no device 'abacus'"),
+            (("run", "--fault", "nix"), "no fault 'nix'"),
+            (("run", *TOY, "--fault", "rope-result-discarded"), "built-in kernels only"),
+            (("replay", "nix"), "nix: no such file or folder, and no case in"),
+            (("replay", "."), "no corpus files"),
+            (("show", "nix.json"), "nix.json: no such file"),
+            (("show",), "Missing argument"),
+            (("bench", "nix"), "no benchmark 'nix'; choose one of"),
+        ],
+    )
+    def test_is_2_and_one_sentence(self, indexfuzz, words, message):
+        code, out, err = indexfuzz(*words)
+        assert (code, out) == (2, "")
+        assert message in err
+        assert "Traceback" not in err
+
+    def test_a_broken_file_is_named(self, indexfuzz, tmp_path):
+        (tmp_path / "bug.json").write_text("{")
+        code, _, err = indexfuzz("show", "bug.json")
+        assert code == 2
+        assert err.startswith("error: bug.json: not JSON: line 1, column 2: Expecting property name")
+
+    def test_an_unexpected_error_is_3_with_the_traceback_in_a_file(self, indexfuzz, monkeypatch, tmp_path):
+        monkeypatch.setattr(cli.tempfile, "tempdir", str(tmp_path))
+        monkeypatch.setattr("indexfuzz.implementations.available", lambda: 1 / 0)
+        code, out, err = indexfuzz("impls")
+        assert (code, out) == (3, "")
+        assert err.startswith("internal error: ZeroDivisionError: division by zero (traceback in ")
+        assert "Traceback" in Path(err.split("traceback in ")[1].strip(")\n")).read_text()
+
+
+class TestLists:
+    @pytest.mark.parametrize(
+        ("command", "field", "expected"),
+        [
+            ("impls", "name", "builtin"),
+            ("faults", "id", "rope-result-discarded"),
+            ("presets", "name", "glm-5"),
+            ("bench", "name", "lockstep"),
+        ],
+    )
+    def test_as_text_and_as_json(self, indexfuzz, command, field, expected):
+        code, out, _ = indexfuzz(command)
+        assert code == 0
+        assert expected in out
+        assert expected in [row[field] for row in json.loads(indexfuzz(command, "--json")[1])]
+
+
+@pytest.fixture
+def hasty(monkeypatch):
+    """Campaigns that hardly shrink: what is tested is that a finding goes the whole way."""
+    minimise = loop.minimise
+    monkeypatch.setattr(loop, "SHRINK_SECONDS", 0.2)
+    monkeypatch.setattr(loop, "minimise", lambda *args, seconds: minimise(*args, seconds=min(seconds, 1.0)))
+
+
+@pytest.mark.usefixtures("hasty")
+class TestRun:
+    def test_nothing_new_is_0(self, indexfuzz, monkeypatch):
+        monkeypatch.setenv("TOY", "right")
+        code, out, _ = indexfuzz("run", *TOY, "--cases", 20, "--seed", 1, "--corpus", "kept")
+        assert code == 0
+        assert "fuzzing toy 1.0 on lockstep, seed 1" in out
+        assert "nothing new" in out
+        assert not Path("kept").exists()
+
+    def test_a_finding_is_1_named_and_saved(self, indexfuzz):
+        code, out, _ = indexfuzz("run", *TOY, "--cases", 60, "--seed", 1, "--corpus", "kept")
+        assert code == 1
+        (path,) = Path("kept").glob("gather/*.json")
+        entry = store.load(path)
+        assert entry.finding.signature == SIGNATURE
+        assert entry.seen[0].implementation == "toy 1.0"
+        assert all(text in out for text in (SIGNATURE, entry.finding.detail, str(path), "token 1"))
+        assert f"again: indexfuzz replay {path} --impl module:toy_gather" in out
+
+    def test_known_findings_do_not_count(self, indexfuzz):
+        kept(Path("corpus"))
+        code, out, _ = indexfuzz("run", *TOY, "--cases", 60, "--seed", 1, "--corpus", "corpus")
+        assert code == 0
+        assert f"known findings: {SIGNATURE}" in out
+
+    def test_out_takes_new_findings(self, indexfuzz):
+        assert indexfuzz("run", *TOY, "--cases", 60, "--seed", 1, "--corpus", "corpus", "--out", "new")[0] == 1
+        assert list(Path("new").glob("gather/*.json"))
+        assert not Path("corpus").exists()
+
+    def test_json_is_all_of_standard_output(self, indexfuzz):
+        code, out, _ = indexfuzz("run", *TOY, "--cases", 60, "--seed", 1, "--corpus", "kept", "--json")
+        data = json.loads(out)
+        assert code == 1
+        assert data["cases"] <= 60
+        assert data["findings"][0]["signature"] == SIGNATURE
+        assert Path(data["findings"][0]["file"]).stem == data["findings"][0]["case"]
+
+    def test_a_seed_repeats_a_run_and_a_shard_changes_it(self, indexfuzz, monkeypatch):
+        monkeypatch.setenv("TOY", "right")
+        words = ("run", *TOY, "--cases", 30, "--seed", 1, "--corpus", "kept", "--json")
+        first, again, shard = (json.loads(indexfuzz(*words, *more)[1]) for more in ((), (), ("--shard", "2/3")))
+        assert first["stages"] == again["stages"]
+        assert first["stages"] != shard["stages"]
+
+    def test_a_corpus_that_cannot_be_written_is_2(self, indexfuzz):
+        Path("file").write_text("")
+        code, _, err = indexfuzz("run", *TOY, "--cases", 60, "--seed", 1, "--corpus", "file")
+        assert code == 2
+        assert "cannot write to" in err
+
+    def test_interrupt_ends_with_a_summary(self, indexfuzz, monkeypatch):
+        monkeypatch.setenv("TOY", "right")
+        runs, run_case = [], schedule.run
+
+        def interrupted(*arguments: object) -> object:
+            runs.append(1)
+            if len(runs) == 5:
+                raise KeyboardInterrupt
+            return run_case(*arguments)
+
+        monkeypatch.setattr(schedule, "run", interrupted)
+        code, out, _ = indexfuzz("run", *TOY, "--cases", 100, "--corpus", "kept")
+        assert code == 0
+        assert "interrupted after 4 cases" in out
+
+
+class TestMutate:
+    def test_lists_what_the_words_choose(self, indexfuzz):
+        code, out, _ = indexfuzz("mutate", "loop", "--list")
+        assert code == 0
+        assert all("  loop: range(" in line for line in out.splitlines())
+        data = json.loads(indexfuzz("mutate", "cast", "--list", "--json")[1])
+        assert {row["operator"] for row in data} == {"cast"}
+        assert "equivalent" in {row["known"] for row in data}
+
+    def test_a_wrong_word_or_folder_is_2(self, indexfuzz):
+        code, _, err = indexfuzz("mutate", "nix")
+        assert code == 2
+        assert "no mutant, operator or kernel file is called 'nix'; `indexfuzz mutate --list`" in err
+        assert indexfuzz("mutate", "loop", "--markdown", "no/where.md")[0] == 2
+
+    def test_found_is_0_and_a_survivor_that_nobody_explains_is_1(self, indexfuzz):
+        mutants = json.loads(indexfuzz("mutate", "gather", "--list", "--json")[1])
+        found = next(row["id"] for row in mutants if row["new"] == "(token <= num_tokens)")
+        code, out, _ = indexfuzz("mutate", found, "--cases", 40, "--markdown", "page.md")
+        assert code == 0
+        assert "score 100.0%: of 1 mutants 1 found" in out
+        assert "score 100.0%" in Path("page.md").read_text()
+        rare = next(row["id"] for row in mutants if row["old"] == "token.to(tl.int64)")
+        code, out, err = indexfuzz("mutate", rare, "--cases", 1, "--json")
+        assert code == 1
+        assert json.loads(out)["survivors"] == [rare]
+        assert f"survived: {rare}" in err
+
+
+class TestCoverage:
+    RUN = ("run", "--stage", "gather", "--cases", 3, "--seed", 1, "--coverage")
+
+    def test_lists_what_is_missing_after_the_summary(self, indexfuzz):
+        code, out, _ = indexfuzz(*self.RUN, "--coverage-listing", "listing.txt")
+        assert code == 0
+        summary, table = out.split("nothing new")
+        assert "done: 3 cases" in summary
+        head, *gaps = table.strip().splitlines()
+        seen, total = map(int, re.fullmatch(r"mask coverage: (\d+) of (\d+) operations .*", head).groups())
+        assert 0 < seen < total == seen + len(gaps)
+        assert all(re.search(r"kernels/\w+\.py:\d+ +\w+ +never ", gap) for gap in gaps)
+        listing = Path("listing.txt").read_text().splitlines()
+        assert any(line.endswith("kernels/gather.py") for line in listing)
+        assert sum(line.startswith("! ") for line in listing) >= len({gap.split()[0] for gap in gaps})
+
+    def test_more_cases_leave_less(self, indexfuzz):
+        def seen(cases):
+            words = (*self.RUN[:3], "--cases", cases, *self.RUN[5:], "--json")
+            rows = json.loads(indexfuzz(*words)[1])["coverage"]
+            return {(row["file"], row["line"], row["kind"], state) for row in rows for state in row["seen"]}
+
+        assert seen(2) < seen(20)
+
+    def test_is_only_in_the_json_that_asks_for_it(self, indexfuzz):
+        assert "coverage" not in json.loads(indexfuzz(*self.RUN[:-1], "--json")[1])
+
+    def test_needs_lockstep(self, pytorch_device, monkeypatch):
+        monkeypatch.setattr("indexfuzz.devices.open_device", lambda _name: pytorch_device)
+        with pytest.raises(InputError, match="--coverage: device pytorch does not see masks"):
+            covering(Setup())
+
+    @pytest.mark.parametrize("words", [("--isolate",), ("--python", sys.executable)])
+    def test_needs_this_process(self, indexfuzz, words):
+        code, _, err = indexfuzz(*self.RUN, *words)
+        assert code == 2
+        assert err == "error: --coverage sees the masks of this process only; leave out --isolate and --python\n"
+
+    def test_a_listing_that_cannot_be_written_is_2(self, indexfuzz):
+        code, _, err = indexfuzz(*self.RUN, "--coverage-listing", "no/such/folder")
+        assert code == 2
+        assert err.startswith("error: --coverage-listing: ")
+
+    def test_a_listing_needs_coverage(self, indexfuzz):
+        code, _, err = indexfuzz("run", "--coverage-listing", "listing.txt")
+        assert (code, err) == (2, "error: --coverage-listing needs --coverage\n")
+
+
+class TestPlantedBugs:
+    @pytest.mark.parametrize("fault", ["layout-hardcoded-shuffle", "rope-result-discarded"])
+    def test_planted_bugs_are_found_and_end_the_run(self, indexfuzz, fault):
+        code, out, _ = indexfuzz("run", "--fault", fault, "--seed", 3, "--corpus", "kept")
+        assert code == 1
+        (path,) = Path("kept").glob("*/*.json")
+        entry = store.load(path)
+        assert entry.stage == {"layout-hardcoded-shuffle": "k_quant_cache", "rope-result-discarded": "rope"}[fault]
+        assert entry.case.batch.tokens <= 2
+        assert entry.finding.detail in out
+        assert entry.status == "guard"
+        assert indexfuzz("replay", path)[:1] == (0,)
+        assert indexfuzz("replay", path, "--fault", fault)[:1] == (1,)
+
+
+class TestReplay:
+    def test_says_what_became_of_each_case(self, indexfuzz, tmp_path):
+        still = kept(tmp_path / "corpus")
+        fixed = kept(tmp_path / "corpus", ONE_KEY)
+        passes = kept(tmp_path / "corpus", ONE_KEY.replace(values={"seed": 1}), status="guard")
+        changed = kept(tmp_path / "corpus", TWO_KEYS.replace(values={"seed": 1}), "gather/crash/KeyError")
+        unreached = kept(tmp_path / "corpus", NO_KEYS)
+        broken = still.with_name("0123456789abcdef.json")
+        broken.write_text("{")
+        code, out, _ = indexfuzz("replay", *TOY, "--corpus", "corpus")
+        assert code == 1
+        lines = {line.split("corpus/")[1].split("  ")[0]: line for line in out.splitlines()}
+        starts = {still: "STILL FAILS", fixed: "FIXED  ", passes: "PASSES  ", changed: "CHANGED  "}
+        starts |= {unreached: "ERROR  ", broken: "ERROR  "}
+        assert len(lines) == len(starts)
+        for path, start in starts.items():
+            assert lines[f"gather/{path.name}"].startswith(start)
+        assert "does not reach the stage gather" in lines[f"gather/{unreached.name}"]
+
+    def test_exit_codes(self, indexfuzz, tmp_path, monkeypatch):
+        path = kept(tmp_path / "corpus")
+        assert indexfuzz("replay", path, *TOY)[0] == 1
+        monkeypatch.setenv("TOY", "right")
+        assert indexfuzz("replay", path, *TOY)[0] == 0
+        assert indexfuzz("replay", path, kept(tmp_path / "corpus", NO_KEYS), *TOY)[0] == 2
+
+    def test_by_id_by_its_start_and_by_folder(self, indexfuzz, tmp_path):
+        path = kept(tmp_path / "corpus")
+        for name in (path.stem, path.stem[:6], "corpus", "corpus/gather"):
+            code, out, _ = indexfuzz("replay", name, "--corpus", "corpus", *TOY)
+            assert code == 1
+            assert out.startswith(f"STILL FAILS corpus/gather/{path.name}  {SIGNATURE}: token 1 is ")
+
+    def test_an_internal_error_concerns_one_case(self, indexfuzz, tmp_path, monkeypatch):
+        kept(tmp_path / "corpus")
+        monkeypatch.setattr("indexfuzz.cli.replay.replay_entry", lambda *_: 1 / 0)
+        code, out, _ = indexfuzz("replay", "corpus", *TOY)
+        assert code == 3
+        assert "internal error: ZeroDivisionError" in out
+
+    def test_json(self, indexfuzz, tmp_path):
+        path = kept(tmp_path / "corpus")
+        data = json.loads(indexfuzz("replay", path, *TOY, "--json")[1])
+        assert data["implementation"] == "toy 1.0"
+        assert data["cases"][0]["status"] == "STILL FAILS"
+        assert data["cases"][0]["findings"][0]["signature"] == SIGNATURE
+
+
+class TestOneCase:
+    def test_minimize(self, indexfuzz, tmp_path):
+        big = TWO_KEYS.replace(model={"num_heads": 8}, batch={"prefill": ({"length": 30, "new": 3},) * 2})
+        path = kept(tmp_path / "corpus", big)
+        code, out, _ = indexfuzz("minimize", path, *TOY)
+        (small,) = set(path.parent.iterdir()) - {path}
+        assert code == 0
+        assert str(small.relative_to(tmp_path)) in out
+        assert store.load(small).case.batch.keys == 2
+        assert indexfuzz("minimize", small, *TOY, "--out", "small.json")[:1] == (0,)
+        assert store.load(Path("small.json")).case == store.load(small).case
+
+    def test_minimize_what_does_not_fail_is_2(self, indexfuzz, tmp_path):
+        code, _, err = indexfuzz("minimize", kept(tmp_path / "corpus", ONE_KEY), *TOY)
+        assert code == 2
+        assert "does not show gather/code-mismatch/k_scale on toy 1.0" in err
+
+    def test_show(self, indexfuzz, tmp_path):
+        case = TWO_KEYS.replace(values={"set": {"k": ((0, 3, (1.5).hex()),)}})
+        code, out, _ = indexfuzz("show", kept(tmp_path / "corpus", case, note="seen in production"))
+        assert code == 0
+        for text in (
+            "seen in production",
+            "2 tokens, 0 of them new",
+            "k[0, 3] = 1.5",
+            SIGNATURE,
+            "token 1 is 2, must be 1",
+            "first wrong element   [1]",
+            "toy 1.0, lockstep, triton 3.6.0",
+        ):
+            assert text in out
+        assert "rope_dim" not in out
+
+    def test_show_json(self, indexfuzz, tmp_path):
+        data = json.loads(indexfuzz("show", kept(tmp_path / "corpus"), "--json")[1])
+        assert data["id"] == TWO_KEYS.id
+        assert data["finding"]["index"] == [1]
+
+    def test_repro_is_a_script_that_shows_the_bug(self, indexfuzz, tmp_path):
+        code, out, _ = indexfuzz("repro", kept(tmp_path / "corpus"), *TOY[:2])
+        assert code == 0
+        Path("bug.py").write_text(out)
+        environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[1]), "OMP_NUM_THREADS": "1"}
+        words = [sys.executable, "bug.py"]
+        for mode, expected in (("wrong", 1), ("right", 0)):
+            done = subprocess.run(words, env=environment | {"TOY": mode}, capture_output=True, text=True, check=False)
+            assert (done.returncode, done.stderr) == (expected, "")
+            assert done.stdout.startswith("k_scale[1] is ")

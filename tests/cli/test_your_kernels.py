@@ -1,0 +1,121 @@
+"""The template of `new-impl`, and every block of docs/your-kernels.md, run in a folder of their own."""
+
+import linecache
+import re
+import shlex
+import subprocess
+import sys
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+from indexfuzz import cli
+from indexfuzz.campaign import loop
+from indexfuzz.cli.new_impl import template
+from indexfuzz.core.case import Case
+from indexfuzz.devices import open_device
+from indexfuzz.implementations import load
+from indexfuzz.subjects.in_process import InProcess
+
+PAGE = Path(__file__).parents[2] / "docs" / "your-kernels.md"
+BLOCKS = re.findall(r"^```(python|console)(?: (\S+))?\n(.*?)^```$", PAGE.read_text(), re.MULTILINE | re.DOTALL)
+MODULES = ("my_kernels", "page_gather", "in_python", "own")
+
+
+@pytest.fixture
+def indexfuzz(capsys, monkeypatch, tmp_path):
+    """Run the command line on what its modules are now; -> (exit code, standard output, standard error).
+
+    Cases need not become as small as the page shows them.
+    """
+    monkeypatch.setattr(loop, "SHRINK_SECONDS", 0.5)
+    monkeypatch.setattr(loop, "minimise", partial(_minimise_a_little, loop.minimise))
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+
+    def run(*words):
+        forget()
+        monkeypatch.setattr(sys, "argv", ["indexfuzz", *words])
+        with pytest.raises(SystemExit) as end:
+            cli.main()
+        return int(end.value.code or 0), *capsys.readouterr()
+
+    yield run
+    forget()
+
+
+def _minimise_a_little(minimise, *question, seconds):
+    return minimise(*question, seconds=min(seconds, 1.0))
+
+
+def forget():
+    """Let modules that were written anew be imported anew."""
+    for name in MODULES:
+        sys.modules.pop(name, None)
+    linecache.clearcache()
+
+
+class TestTemplate:
+    def test_runs_at_once(self, indexfuzz):
+        assert indexfuzz("new-impl", "own") == (0, "wrote own.py\n  next: indexfuzz run --impl module:own\n", "")
+        words = ("--no-isolate", "--cases", "8", "--seed", "1", "--corpus", "known")
+        code, out, _ = indexfuzz("run", "--impl", "module:own", *words)
+        assert (code, "fuzzing own 0.1 on lockstep" in out, "nothing new" in out) == (0, True, True)
+        assert list(Path().glob(".*")) == []
+
+    def test_an_existing_file_stays(self, indexfuzz):
+        Path("own.py").write_text("mine")
+        code, _, err = indexfuzz("new-impl", "own")
+        assert (code, err) == (2, "error: own.py exists already; choose another name, or remove it\n")
+        assert (Path("own.py").read_text(), list(Path().glob(".*"))) == ("mine", [])
+
+    @pytest.mark.parametrize("name", ["a.b", "../a", "import", "1a", "a-b"])
+    def test_a_name_that_is_none(self, indexfuzz, name):
+        code, _, err = indexfuzz("new-impl", name)
+        assert (code, err.startswith(f"error: {name!r} is no name of a Python module")) == (2, True)
+
+    @pytest.mark.usefixtures("indexfuzz")
+    def test_a_wrong_kernel_in_it_is_found(self):
+        right = "cache, block_table, cu_seqlens, token_to_seq, k_fp8, k_scale, quant_group"
+        assert template().count(right) == 1
+        Path("own.py").write_text(template().replace(right, right.replace("token_to_seq", "0 * token_to_seq")))
+        case = Case().replace(batch={"prefill": ({"length": 3, "new": 0}, {"length": 2, "new": 0})})
+        outcome = InProcess(load("module:own"), open_device("lockstep")).run(case)
+        assert {finding.stage for finding in outcome.findings} == {"gather"}
+
+
+COMPARED = re.compile(
+    r"^(fuzzing|found|gather|FIXED|PASSES|STILL FAILS|nothing new|wrote|  (within|at|head_dim|every|pages))"
+)
+"""Lines of output that must come out as the page shows them; the others depend on the time."""
+
+
+def test_every_block_of_the_page(indexfuzz):
+    kept = {}
+    for language, file, text in BLOCKS:
+        if language == "python":
+            Path(file).write_text(text)
+        else:
+            for command, output in re.findall(r"^\$ (.*)\n((?:(?!\$ ).*\n)*)", text, re.MULTILINE):
+                _perform(command, output, kept, indexfuzz)
+    done = subprocess.run([sys.executable, "in_python.py"], capture_output=True, text=True, check=True)
+    assert done.stdout == ""
+
+
+def _perform(command, output, kept, indexfuzz):
+    """Run a command of the page, in this process; ids of cases are those that were really found."""
+    words = [kept.get(word, word) for word in shlex.split(command)]
+    if words[0] == "sed":
+        path = Path(words[-1])
+        path.write_text(path.read_text().replace('"status": "open"', '"status": "guard"'))
+        return
+    _, out, err = indexfuzz(*words[1:], *(("--no-isolate",) if words[1] in ("run", "replay") else ()))
+    assert not err
+    for shown in re.findall(r"corpus/gather/\w+\.json", output):
+        kept.setdefault(shown, str(next(Path("corpus").glob("gather/*.json"), shown)))
+    for shown, real in kept.items():
+        output = output.replace(shown, real)
+    out = out.replace(f"{Path.cwd()}/", "")
+    wanted = [line for line in output.splitlines() if COMPARED.match(line)]
+    assert [line for line in wanted if line not in out.splitlines()] == []

@@ -1,0 +1,207 @@
+import json
+import math
+from pathlib import Path
+
+import pytest
+
+from indexfuzz.core.case import Case
+from indexfuzz.core.finding import Finding
+from indexfuzz.corpus import store
+from indexfuzz.corpus.entry import CorpusError, Entry, Record, Sighting
+from indexfuzz.corpus.store import load, save
+from indexfuzz.stages.base import STAGES
+
+FINDING = Finding(
+    "gather",
+    "layout-mismatch",
+    "k_fp8",
+    "token 0, dim 16 is 1, must be 2",
+    index=(0, 16),
+    got="1",
+    want="2",
+    location="/somewhere/on/disk/kernels/gather.py:42",
+)
+
+
+def sighting(implementation: str = "toy 1.0", **more: str) -> Sighting:
+    data = {"device": "lockstep", "triton": "3.6.0", "torch": "2.13.0", "date": "2026-01-31"} | more
+    return Sighting(implementation=implementation, **data)
+
+
+def entry(seed: int = 0, finding: Finding = FINDING, **more: object) -> Entry:
+    case = Case().replace(values={"seed": seed, "set": {"k": ((0, 3, math.pi.hex()),)}})
+    return Entry(case=case, finding=Record.of(finding), **({"seen": (sighting(),)} | more))
+
+
+def test_stages_are_those_of_the_registry():
+    assert {stage.name for stage in STAGES} == store.STAGES
+
+
+class TestFormat:
+    def test_round_trip(self, tmp_path):
+        path = save(entry(note="why"), tmp_path)
+        assert path == tmp_path / "gather" / f"{entry().case.id}.json"
+        assert load(path) == entry(note="why")
+
+    def test_fields_are_those_that_other_tools_read(self, tmp_path):
+        data = json.loads(save(entry(), tmp_path).read_text())
+        assert list(data) == ["schema", "case", "finding", "status", "note", "seen"]
+        assert data["schema"] == 1
+        assert data["finding"]["signature"] == "gather/layout-mismatch/k_fp8"
+        assert data["seen"] == [sighting().model_dump(exclude_none=True)]
+
+    def test_location_names_no_folder_of_this_machine(self, tmp_path):
+        text = save(entry(), tmp_path).read_text()
+        assert '"kernels/gather.py:42"' in text
+        assert "somewhere" not in text
+
+    def test_guard_without_finding_lies_apart(self, tmp_path):
+        guard = Entry(case=Case(), status="guard")
+        assert load(save(guard, tmp_path)) == guard
+        assert (tmp_path / "indexer").is_dir()
+
+    def test_control_characters_of_a_kernel_are_replaced(self):
+        assert Record.of(Finding("rope", "crash", "Boom", "\x1b[31mred\x00")).detail == "?[31mred?"
+
+    def test_long_details_are_cut(self):
+        assert len(Record.of(Finding("rope", "crash", "Boom", "x" * 100_000)).detail) < 10_000
+
+
+def text_with(**changes: object) -> str:
+    return json.dumps(json.loads(entry().dumps()) | changes)
+
+
+NO_STAGE = {"signature": "gathr/crash/x", "detail": ""}
+NO_SIGNATURE = {"signature": "../../etc/x", "detail": ""}
+BAD_DATE = sighting().model_dump(exclude_none=True) | {"date": "yesterday"}
+TOO_LARGE = {"batch": {"pad_tokens": 4096}, "model": {"num_heads": 256, "head_dim": 512}}
+BROKEN = {
+    "truncated": (entry().dumps()[:300], "not JSON: line"),
+    "empty": ("", "not JSON: line 1"),
+    "a list": ("[]", "must hold a JSON object"),
+    "nested": ("[" * 100_000, "nested too deeply"),
+    "an endless number": ("1" * 10_000, "digits"),
+    "not text": ("\udcff", "not UTF-8"),
+    "no schema": (text_with(schema=None), "schema: must be a version number"),
+    "true schema": (text_with(schema=True), "schema: must be a version number"),
+    "from the future": (text_with(schema=99), "schema: version 99 is newer than 1"),
+    "unknown field": (text_with(extra=1), "extra: Extra inputs"),
+    "no such status": (text_with(status="closed"), "status: Input should be 'open', 'fixed' or 'guard'"),
+    "no such stage": (text_with(finding=NO_STAGE), "finding.signature: 'gathr' is no stage"),
+    "a path as stage": (text_with(finding=NO_SIGNATURE), "finding.signature: "),
+    "escape codes": (text_with(note="\x1b[2J"), "note: String should match pattern"),
+    "a number as text": (text_with(note=3), "note: Input should be a valid string"),
+    "text as number": (text_with(case={"model": {"num_heads": "64"}}), "case.model.num_heads: Input should be a valid"),
+    "a huge case": (text_with(case=TOO_LARGE), "case: "),
+    "open without finding": (text_with(finding=None), "status open needs a finding"),
+    "a date as date": (text_with(seen=[BAD_DATE]), "seen.0.date: "),
+}
+
+
+class TestStrangersFiles:
+    @pytest.mark.parametrize("name", BROKEN)
+    def test_error_names_file_and_field(self, name, tmp_path):
+        text, message = BROKEN[name]
+        path = tmp_path / "bug.json"
+        path.write_bytes(text.encode(errors="surrogateescape"))
+        with pytest.raises(CorpusError) as error:
+            load(path)
+        assert str(error.value).startswith(f"{path}: ")
+        assert message in str(error.value)
+        assert "\n" not in str(error.value)
+
+    def test_too_large(self, tmp_path):
+        path = tmp_path / "bug.json"
+        path.write_text(" " * (store.MAX_BYTES + 1) + entry().dumps())
+        with pytest.raises(CorpusError, match="larger than 4 MiB"):
+            load(path)
+
+    def test_missing_and_not_a_file(self, tmp_path):
+        with pytest.raises(CorpusError, match="no such file"):
+            load(tmp_path / "none.json")
+        with pytest.raises(CorpusError, match="not a regular file"):
+            load(tmp_path)
+
+    def test_name_must_be_the_id(self, tmp_path):
+        path = tmp_path / "0123456789abcdef.json"
+        path.write_text(entry().dumps())
+        with pytest.raises(CorpusError, match=f"case: it has the id {entry().case.id}, the file name says 0123456789"):
+            load(path)
+
+    def test_any_other_name_will_do(self, tmp_path):
+        path = tmp_path / "bug-report.json"
+        path.write_text(entry().dumps())
+        assert load(path) == entry()
+
+    def test_one_broken_file_does_not_stop_the_others(self, tmp_path):
+        good = [save(entry(seed), tmp_path) for seed in (1, 2)]
+        bad = tmp_path / "gather" / "0123456789abcdef.json"
+        bad.write_text("{")
+        found = dict(store.entries(tmp_path))
+        assert isinstance(found.pop(bad), CorpusError)
+        assert found == {path: load(path) for path in good}
+
+
+class TestSaving:
+    def test_sightings_of_the_same_case_are_merged(self, tmp_path):
+        save(entry(status="guard", note="mine"), tmp_path)
+        path = save(entry(seen=(sighting("other 2.0"), sighting(date="2026-02-01"))), tmp_path)
+        merged = load(path)
+        assert (merged.status, merged.note) == ("guard", "mine")
+        assert merged.seen == (sighting(), sighting("other 2.0"))
+
+    def test_nothing_new_leaves_the_file_alone(self, tmp_path):
+        path = save(entry(), tmp_path)
+        before = path.stat().st_mtime_ns, path.stat().st_ino
+        save(entry(seen=(sighting(date="2027-01-01"),)), tmp_path)
+        assert (path.stat().st_mtime_ns, path.stat().st_ino) == before
+
+    def test_another_signature_of_the_same_case_is_noted_with_it(self, tmp_path):
+        save(entry(), tmp_path)
+        other = Finding("gather", "out-of-bounds", "k_fp8", "stores beyond the end")
+        save(entry(finding=other), tmp_path)
+        assert store.known_signatures(tmp_path, "toy 1.0") == {FINDING.signature, other.signature}
+
+    def test_a_damaged_file_is_set_aside(self, tmp_path):
+        path = save(entry(), tmp_path)
+        path.write_text("{")
+        assert save(entry(), tmp_path) == path
+        assert load(path) == entry()
+        assert path.with_name(f"{path.name}.damaged").read_text() == "{"
+
+    def test_a_crash_while_writing_leaves_what_was_there(self, tmp_path, monkeypatch):
+        path = save(entry(), tmp_path)
+
+        def fail(_descriptor: int) -> None:
+            raise OSError("disk full")
+
+        monkeypatch.setattr(store.os, "fsync", fail)
+        with pytest.raises(OSError, match="disk full"):
+            save(entry(note="x", seen=(sighting("other 2.0"),)), tmp_path)
+        assert load(path) == entry()
+        assert [file.name for file in path.parent.iterdir()] == [path.name]
+
+
+class TestKnown:
+    def test_only_open_entries_seen_on_that_implementation(self, tmp_path):
+        crash = Finding("rope", "crash", "KeyError", "KeyError: 1")
+        save(entry(1), tmp_path)
+        save(entry(2, crash, status="guard"), tmp_path)
+        save(entry(3, crash, seen=(sighting("other 2.0"),)), tmp_path)
+        assert store.known_signatures(tmp_path, "toy 1.0") == {FINDING.signature}
+        assert store.known_signatures(tmp_path, "toy") == frozenset()
+        assert store.known_signatures(tmp_path / "none", "toy 1.0") == frozenset()
+
+
+@pytest.mark.parametrize(
+    ("path", "expected"),
+    [
+        ("corpus/gather/0123456789abcdef.json", True),
+        ("corpus/indexer/0123456789abcdef.json", True),
+        ("corpus/gather/package.json", False),
+        ("corpus/other/0123456789abcdef.json", False),
+        ("corpus/gather/0123456789abcdef.json.damaged", False),
+    ],
+)
+def test_entries_are_known_by_their_path(path, expected):
+    assert store.is_entry(Path(path)) is expected

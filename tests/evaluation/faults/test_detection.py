@@ -1,0 +1,138 @@
+"""Campaigns still find planted bugs, and quickly: a part of the bench, so that nobody weakens the fuzzer unnoticed."""
+
+import pytest
+import torch
+
+from indexfuzz.devices import open_device
+from indexfuzz.evaluation.bench import detection
+from indexfuzz.evaluation.bench.baseline import GRIDS, calc_diff, similar_logits, similar_visible_logits
+from indexfuzz.evaluation.bench.detection import Detection, campaign_sight, detect, is_clean, stream_sight
+from indexfuzz.evaluation.bench.detection_report import as_markdown
+from indexfuzz.evaluation.bench.uniform import uniform
+from indexfuzz.generation import strategies
+from indexfuzz.implementations.builtin import builtin
+from indexfuzz.implementations.faults import load_faults, plant
+from indexfuzz.oracles import schedule
+
+DEVICE = open_device("lockstep")
+HISTORY = frozenset(
+    {
+        "layout-hardcoded-shuffle",
+        "layout-preshuffle-64-only",
+        "rope-result-discarded",
+        "layout-flat-writer",
+        "layout-interleaved-reader",
+        "table-column-is-token",
+        "page-first-token-only",
+        "page-size-stale",
+        "table-odd-width",
+        "offset-int32-values",
+        "offset-int32-scales",
+        "slot-negative-written",
+        "lens-below-next-n",
+        "causal-next-n",
+        "ks-offset",
+        "tail-page-unmasked",
+        "columns-unwritten",
+        "heads-below-tile",
+        "scale-not-ue8m0",
+        "scale-zero-amax",
+        "scale-wrong-max",
+        "scale-of-neighbour",
+        "fnuz-bitcast",
+        "relu-after-sum",
+        "weights-bf16",
+        "rope-style-swapped",
+        "rope-placement-swapped",
+        "duplicate-writers",
+    }
+)
+ONCE_MISSED = frozenset({"logits-taken-for-dense", "offset-of-another-row"})
+"""Faults that the generator and the oracles did not find when they were first tried."""
+
+RARE = frozenset({"offset-int32-values", "offset-int32-scales", "lens-below-next-n"})
+"""Those that take more than a few dozen cases; test_far_pages.py has a case for each offset."""
+
+
+def test_every_bug_of_the_history_can_be_planted():
+    assert set(load_faults()) >= HISTORY
+
+
+@pytest.mark.parametrize("name", sorted((HISTORY | ONCE_MISSED) - RARE))
+def test_a_campaign_finds_it_and_blames_the_right_stage(name):
+    fault = load_faults()[name]
+    sight = campaign_sight(plant((name,)), DEVICE, seed=1, seconds=120.0)
+    assert sight is not None
+    assert sight.cases <= 120
+    assert is_clean(sight.case, DEVICE)
+    assert sight.finding.stage in (fault.stage, *fault.also)
+
+
+def test_a_generator_without_gaps_between_rows_would_be_noticed(monkeypatch):
+    monkeypatch.setattr(strategies, "MEMORY", {name: options[:1] for name, options in strategies.MEMORY.items()})
+    assert campaign_sight(plant(("logits-taken-for-dense",)), DEVICE, seed=1, seconds=3.0) is None
+
+
+def test_oracles_that_look_at_stages_alone_would_be_noticed(monkeypatch):
+    monkeypatch.setattr(schedule, "COMPOSED", 0)
+    assert campaign_sight(plant(("offset-of-another-row",)), DEVICE, seed=1, seconds=3.0) is None
+
+
+def test_planted_together_each_stage_is_blamed_for_its_own():
+    several = plant(("fnuz-bitcast", "relu-after-sum", "rope-placement-swapped", "weights-bf16"))
+    seen = set()
+    for seed in range(3):
+        sight = campaign_sight(several, DEVICE, seed=seed, seconds=60.0)
+        assert sight is not None
+        seen.add(sight.finding.stage)
+    assert seen <= {"rope", "k_quant_cache", "prefill_logits", "paged_logits"}
+
+
+def test_a_minimal_case_is_reported(monkeypatch):
+    monkeypatch.setattr(detection, "MINIMISE_SECONDS", 600.0)
+    found = detect(load_faults()["relu-after-sum"], DEVICE, seeds=(0,))
+    assert (found.sequences, found.tokens) == (1, 1)
+    assert found.rightly_blamed
+    table = as_markdown([vars(found)], seeds=1, seconds=60.0, plain_seconds=10.0, processes=1)
+    assert "| relu-after-sum | paged_logits | 1/1 |" in table
+
+
+def test_nothing_is_found_in_clean_kernels():
+    assert stream_sight(uniform(0, DEVICE.formats), builtin(), DEVICE, seconds=3.0) is None
+
+
+@pytest.mark.parametrize("grid", GRIDS, ids=lambda grid: grid.project)
+def test_grids_pass_on_clean_kernels(grid):
+    assert grid.finds(builtin(), DEVICE) is None
+
+
+def test_a_grid_sees_what_its_tolerance_lets_it_see():
+    vllm = GRIDS[0]
+    assert "paged_logits" in (vllm.finds(plant(("relu-after-sum",)), DEVICE) or "")
+    assert vllm.finds(plant(("columns-unwritten",)), DEVICE) is None
+
+
+def test_calc_diff_overlooks_a_lost_token_of_a_thousand():
+    want = torch.ones(1024)
+    got = want.clone()
+    got[7] = 0
+    assert 0 < calc_diff(got, want) < 1e-3
+    assert calc_diff(want, want) == 0
+    assert calc_diff(torch.zeros(3), torch.zeros(3)) == 0
+
+
+def test_only_one_of_the_similarities_looks_at_hidden_columns():
+    want = torch.tensor([1.0, float("-inf")])
+    got = torch.tensor([1.0, 5.0])
+    assert similar_visible_logits(got, want)
+    assert not similar_logits(got, want)
+
+
+def test_the_page_says_what_the_first_run_over_a_fault_showed():
+    known = load_faults()
+    tried = [name for name, fault in known.items() if fault.first_sight]
+    assert len(tried) >= 10
+    assert not set(tried) & HISTORY
+    found = Detection("topk-ties-cut", "topk", "topk", cases=[3], seconds=[0.1], blamed=["topk"])
+    page = as_markdown([vars(found)], seeds=1, seconds=60.0, plain_seconds=10.0, processes=1)
+    assert f"| topk-ties-cut | {known['topk-ties-cut'].source} | {known['topk-ties-cut'].first_sight} | 1/1" in page

@@ -1,0 +1,148 @@
+"""Inputs that kernels promise to take and callers rarely make: right kernels pass, and each input shows a mistake."""
+
+from dataclasses import replace
+
+import pytest
+
+from indexfuzz.core.case import Case
+from indexfuzz.devices import open_device
+from indexfuzz.implementations.builtin import builtin
+from indexfuzz.implementations.faults.planting import edited_kernels
+from indexfuzz.oracles.differential import run
+
+DEVICE = open_device("lockstep")
+CASE = Case().replace(
+    model={"num_heads": 2, "head_dim": 32, "rope_dim": 16, "quant_group": 32},
+    cache={"block_size": 16, "spare_blocks": 2},
+    batch={
+        "decode": (18, 3, 1),
+        "prefill": ({"length": 20, "new": 5}, {"length": 3, "new": 3}),
+        "next_n": 2,
+        "max_model_len": 20,
+        "gather_pad": 3,
+    },
+    memory={"table_extra": 1},
+)
+
+MISTAKES = {
+    "padding of a real sequence": (
+        "gather",
+        "& (token < tl.load(cu_seqlens_ptr + num_seqs))",
+        "",
+        {"batch": {"pad_seq": "last"}},
+    ),
+    "holes": ("gather", "& (seq < num_seqs)", "", {"batch": {"gather_holes": 3}}),
+    "missing pages, gathered": (
+        "gather",
+        "(block >= 0) & (block < num_blocks)",
+        "block >= 0",
+        {"memory": {"missing_pages": 6, "table_tail": "num-blocks"}},
+    ),
+    "missing pages, scored": (
+        "paged_mqa_logits",
+        "is_cached & (position < length)",
+        "position < length",
+        {"memory": {"missing_pages": 6}},
+    ),
+    "long windows": (
+        "mqa_logits",
+        "is_in_window & is_valid_key[:, None]",
+        "is_in_window",
+        {"batch": {"long_windows": True}},
+    ),
+    "strided gathered keys": ("mqa_logits", "k_fp8.stride(0),", "head_dim,", {"memory": {"k_fp8_pad": 16}}),
+    "strided q": ("mqa_logits", "q_fp8.stride(0),", "num_heads * head_dim,", {"memory": {"q_fp8_pad": 16}}),
+    "strided weights": ("paged_mqa_logits", "weights.stride(0),", "num_heads,", {"memory": {"q_weights_pad": 1}}),
+    "strided logits": ("paged_mqa_logits", "logits.stride(0),", "max_model_len,", {"memory": {"logits_pad": 8}}),
+    "strided angles": (
+        "rope",
+        "cos_sin_cache.stride(0),",
+        "cos_sin_cache.shape[-1],",
+        {"memory": {"angles_pad": 8}},
+    ),
+    "values beyond fp16": (
+        "rope",
+        "tl.split(x.to(tl.float32))",
+        "tl.split(x.to(tl.float16))",
+        {"values": {"k": "large"}},
+    ),
+    "far k": (
+        "cache",
+        "tl.program_id(0).to(tl.int64) * TOKENS",
+        "tl.program_id(0) * TOKENS",
+        {"memory": {"far": "k"}},
+    ),
+    "far q_fp8": (
+        "mqa_logits",
+        "(first_row + lane // HEADS).to(tl.int64)",
+        "(first_row + lane // HEADS)",
+        {"batch": {"decode": ()}, "memory": {"far": "q_fp8"}},
+    ),
+    "far gathered keys": ("gather", "token.to(tl.int64) *", "token *", {"memory": {"far": "k_fp8"}}),
+    "far logits": ("mqa_logits", "row.to(tl.int64) *", "row *", {"memory": {"far": "logits"}}),
+    "far tables": (
+        "paged_mqa_logits",
+        "tl.program_id(0).to(tl.int64)",
+        "tl.program_id(0)",
+        {"memory": {"far": "table"}},
+    ),
+}
+
+
+def with_edit(label: str, file: str, old: str, new: str):
+    kernels = edited_kernels(label.replace(" ", "_").replace(",", ""), [(label, f"kernels/{file}.py", old, new)])
+    whole = builtin()
+    return replace(whole, stages={name: kernels.counterpart(function) for name, function in whole.stages.items()})
+
+
+@pytest.mark.parametrize("label", MISTAKES)
+def test_an_input_shows_its_mistake_and_right_kernels_take_it(label):
+    file, old, new, fields = MISTAKES[label]
+    wrong, case = with_edit(label, file, old, new), CASE.replace(**fields)
+    assert run(case, builtin(), DEVICE).findings == []
+    assert run(CASE, wrong, DEVICE).findings == []
+    stages = {finding.stage for finding in run(case, wrong, DEVICE).findings}
+    assert stages == {
+        {
+            "rope": "rope",
+            "gather": "gather",
+            "cache": "k_quant_cache",
+            "mqa_logits": "prefill_logits",
+            "paged_mqa_logits": "paged_logits",
+        }[file]
+    }
+
+
+def test_rope_in_place_must_change_its_arguments_where_that_is_promised():
+    right = builtin()
+
+    def on_copies(q, k, **options):
+        return right.stages["rope"](q.clone(), k.clone(), **options)
+
+    wrong = replace(right, stages={**right.stages, "rope": on_copies})
+    case = CASE.replace(rope={"mode": "inplace"})
+    assert {finding.signature for finding in run(case, wrong, DEVICE).findings} == {
+        "rope/not-in-place/q",
+        "rope/not-in-place/k",
+    }
+    assert run(case, right, DEVICE).findings == []
+    careless = replace(wrong, promises=replace(wrong.promises, rope_in_place=False))
+    assert run(case, careless, DEVICE).findings == []
+
+
+def test_all_of_them_at_once():
+    case = CASE.replace(
+        batch={"pad_seq": "first", "gather_holes": 2, "long_windows": True},
+        memory={
+            "missing_pages": 2,
+            "k_fp8_pad": 1,
+            "q_fp8_pad": 1,
+            "q_weights_pad": 1,
+            "logits_pad": 1,
+            "angles_pad": 1,
+            "far": "logits",
+        },
+        values={"q": "large", "k": "large"},
+        rope={"mode": "inplace"},
+    )
+    assert run(case, builtin(), DEVICE).findings == []

@@ -1,0 +1,130 @@
+import time
+
+import pytest
+
+from indexfuzz.evaluation.mutation import report, workers
+from indexfuzz.evaluation.mutation.examine import Budget, Examiner, Result
+from indexfuzz.evaluation.mutation.mutants import chosen, enumerate_mutants
+from indexfuzz.evaluation.mutation.report import Report
+from indexfuzz.evaluation.mutation.survivors import equivalent, gaps
+from indexfuzz.evaluation.mutation.workers import ExaminationError, Worker
+
+
+def test_there_are_hundreds_and_each_has_an_id_of_its_own():
+    mutants = enumerate_mutants()
+    assert len(mutants) >= 300
+    assert len({mutant.id for mutant in mutants}) == len(mutants)
+    assert {mutant.operator for mutant in mutants} >= {"mask", "cast", "clamp", "loop", "statement", "stride"}
+
+
+def test_the_lists_of_survivors_name_mutants_that_exist_and_do_not_overlap():
+    known = {mutant.id for mutant in enumerate_mutants()}
+    assert set(equivalent()) <= known, "the lines of these mutants have changed: look at them again"
+    assert set(gaps()) <= known, "the lines of these mutants have changed: look at them again"
+    assert not set(equivalent()) & set(gaps())
+
+
+def mutant_with(file, old, new):
+    (found,) = (m for m in enumerate_mutants() if m.file == f"kernels/{file}.py" and (m.old, m.new) == (old, new))
+    return found
+
+
+@pytest.mark.parametrize(
+    ("file", "old", "new", "signature"),
+    [
+        ("cache", "slot >= 0", "(slot > 0)", "k_quant_cache/unwritten/cache_scales"),
+        ("gather", "token < num_tokens", "(token <= num_tokens)", "gather/out-of-bounds"),
+        ("mqa_logits", "key[:, None] >= window_start[None, :]", "(key[:, None] > window_start[None, :])", "prefill"),
+        ("paged_mqa_logits", "position < length", "(position <= length)", "paged_logits"),
+        ("indexer", "decode_end + prefill.ks.shape[0]", "(decode_end - prefill.ks.shape[0])", "topk/metamorphic"),
+    ],
+)
+def test_a_mutant_is_found(file, old, new, signature):
+    result = Examiner(Budget(cases=100)).examine(mutant_with(file, old, new))
+    assert result.fate == "killed"
+    assert result.signature.startswith(signature)
+
+
+def test_an_equivalent_mutant_survives():
+    mutant = next(m for m in enumerate_mutants() if m.id in equivalent())
+    assert Examiner(Budget(cases=10)).examine(mutant).fate == "survived"
+
+
+class Sleeping:
+    def examine(self, _mutant):
+        time.sleep(1000)
+
+
+class Spinning:
+    def examine(self, _mutant):
+        while True:
+            pass
+
+
+class Failing:
+    def examine(self, _mutant):
+        raise RuntimeError("a bug of ours")
+
+
+def serving(examiner):
+    """What a forked worker does, with another examiner."""
+
+    def serve(connection, budget):
+        workers.Examiner = lambda _budget: examiner
+        workers._serve(connection, budget)
+
+    return serve
+
+
+@pytest.mark.parametrize(("examiner", "patience"), [(Sleeping(), 1), (Spinning(), 1000)])
+def test_a_mutant_that_hangs_is_stopped(monkeypatch, examiner, patience):
+    monkeypatch.setattr(workers, "GRACE", 0.1)
+    monkeypatch.setattr(workers, "PATIENCE", patience)
+    worker = Worker(Budget(seconds=0.1), serve=serving(examiner), method="fork")
+    result = worker.examine(enumerate_mutants()[0])
+    worker.stop()
+    assert result.fate == "hang"
+
+
+def test_a_failure_of_the_examination_is_no_kill():
+    worker = Worker(Budget(), serve=serving(Failing()), method="fork")
+    with pytest.raises(ExaminationError, match="a bug of ours"):
+        worker.examine(enumerate_mutants()[0])
+    worker.stop()
+
+
+def test_the_score_leaves_out_equivalent_mutants(monkeypatch):
+    same = next(m for m in enumerate_mutants() if m.id in equivalent())
+    gap, plain = [m for m in enumerate_mutants() if m.id not in equivalent()][:2]
+    monkeypatch.setattr(report, "gaps", lambda: {gap.id: "a longer search"})
+    results = [Result(same, "survived"), Result(gap, "survived"), Result(plain, "killed", cases=7)]
+    found = Report(results)
+    assert found.score == 0.5
+    assert f"{gap.id}  " in found.as_text()
+    assert "(needs: a longer search)" in found.as_text()
+    assert same.id not in found.as_text()
+    assert found.is_as_known
+    assert "listed as equivalent" in Report([Result(same, "killed")]).as_text()
+    assert not Report([Result(same, "killed")]).is_as_known
+    assert not Report([Result(plain, "survived")]).is_as_known
+
+
+def test_a_page_counts_by_operator_and_names_what_is_left(monkeypatch):
+    same = next(m for m in enumerate_mutants() if m.id in equivalent())
+    gap, plain = [m for m in enumerate_mutants() if m.id not in equivalent()][:2]
+    monkeypatch.setattr(report, "gaps", lambda: {gap.id: "a longer search"})
+    results = [Result(same, "survived"), Result(gap, "survived"), Result(plain, "killed", cases=7)]
+    page = Report(results).as_markdown("X.")
+    assert "score 50.0%: of 3 mutants 1 found" in page
+    assert f"`{gap.id}  {gap.file}:{gap.line}" in page
+    assert "Needs: a longer search" in page
+    assert "the slowest took 7" in page
+    assert f"| {plain.operator} |" in page
+    assert "None." in Report([Result(plain, "killed")]).as_markdown("X.")
+
+
+def test_words_choose_mutants():
+    assert {m.operator for m in chosen(["loop"])} == {"loop"}
+    assert {m.file for m in chosen(["gather"])} == {"kernels/gather.py"}
+    with pytest.raises(ValueError, match="no mutant, operator or kernel file is called 'nix'"):
+        chosen(["nix"])

@@ -1,0 +1,186 @@
+"""Strategies: every value that history asks for is drawn, cheaply, and shrinks to the plainest."""
+
+from collections import Counter
+from collections.abc import Callable, Iterator
+
+import pytest
+from hypothesis import HealthCheck, Phase, find, given, seed, settings
+from hypothesis import strategies as st
+
+from indexfuzz.core.case import Case
+from indexfuzz.core.presets import PRESETS
+from indexfuzz.generation import strategies
+from indexfuzz.samples.regimes import TENSORS
+from indexfuzz.samples.step import materialise
+
+SAMPLES = 2500
+QUIET = settings(database=None, deadline=None, suppress_health_check=list(HealthCheck), phases=[Phase.generate])
+
+
+def drawn(count: int, strategy: st.SearchStrategy[Case]) -> list[Case]:
+    found: list[Case] = []
+
+    def keep(case: Case) -> None:
+        found.append(case)
+
+    seed(1)(settings(QUIET, max_examples=count)(given(strategy)(keep)))()
+    return found
+
+
+@pytest.fixture(scope="module")
+def samples() -> list[Case]:
+    return drawn(SAMPLES, strategies.cases())
+
+
+def facts(case: Case) -> Iterator[str]:
+    """What a case has of the ranges that history asks for."""
+    model, cache, batch, memory = case.model, case.cache, case.batch, case.memory
+    yield f"block_size {cache.block_size}"
+    yield f"head_dim {model.head_dim}"
+    yield f"num_heads {model.num_heads}"
+    yield f"{model.fp8} {model.scale_fmt}"
+    yield f"batch {len(batch.decode)}"
+    yield f"prefill rows {batch.prefill_rows}"
+    yield f"page_pad {cache.page_pad}"
+    yield f"slots {memory.slots}"
+    yield f"layout {cache.layout}"
+    yield from (f"{name} {getattr(case.values, name)}" for name in TENSORS)
+    yield from (f"context {length}" for length in case.lengths)
+    if batch.decode:
+        yield f"next_n {batch.next_n}"
+        yield f"lens {batch.lens}"
+        yield f"max_model_len {batch.max_model_len}"
+    yield from (f"context next_n {length - batch.next_n:+}" for length in batch.decode)
+    yield from _offsets(case)
+    yield from _padding(case)
+    if any(case.lengths) and memory.table_extra:
+        yield f"table tail {memory.table_tail}"
+    if len({getattr(case.values, name) for name in TENSORS}) == 1:
+        yield f"all {case.values.q}"
+        if (model.head_dim, model.num_heads) in strategies.EXACT_SHAPES:
+            yield f"all {case.values.q}, scaled by a power of two"
+
+
+def _offsets(case: Case) -> Iterator[str]:
+    stride = case.cache.block_size * (case.model.head_dim + 4) + case.cache.page_pad
+    for bits in (31, 32):
+        if (case.num_blocks - 1) * stride >= 1 << bits:
+            yield f"offset beyond 2^{bits}"
+
+
+def _padding(case: Case) -> Iterator[str]:
+    batch = case.batch
+    short = [length < batch.next_n for length in batch.decode]
+    if short and short[0]:
+        yield "slot -1 in front"
+    if any(short[1:]):
+        yield "slot -1 in the middle"
+    if batch.pad_tokens and batch.tokens > batch.pad_tokens:
+        yield "slots shorter than k" if batch.short_slots else "slot -1 at the end"
+    if batch.gather_pad and batch.prefill:
+        yield "gather padding"
+    if sum(p.length for p in batch.prefill[:-1]) and batch.prefill[-1].new:
+        yield "ks above 0"
+    if any(p.length > p.new > 0 for p in batch.prefill):
+        yield "chunked prefill"
+    if any(p.length == 0 for p in batch.prefill):
+        yield "empty request"
+
+
+WANTED = {
+    "block_size": (1, 2, 8, 16, 24, 32, 48, 64, 128, 256, 640),
+    "head_dim": (16, 32, 64, 100, 128),
+    "num_heads": (1, 6, 8, 12, 16, 24, 32, 64, 128),
+    "batch": (0, 1, 2, 31, 32, 33, 65),
+    "next_n": (1, 2, 3, 4, 5, 6),
+    "context": (0, 1, 15, 16, 17, 63, 64, 65, 127, 128, 129, 240, 255, 256, 257),
+    "context next_n": ("-1", "+0", "+1"),
+    "max_model_len": (40, 64, 256, 300, 1000),
+    "lens": ("1d", "2d", "ragged"),
+    "prefill rows": (0, 1, 16, 17),
+    "page_pad": (0, 4, 16, 132),
+    "offset beyond": ("2^31", "2^32"),
+    "layout": ("auto", "normal", "shuffle"),
+    "table tail": ("minus-one", "num-blocks", "huge"),
+    "slots": ("int32", "int64", "shorter than k"),
+    "slot -1": ("in front", "in the middle", "at the end"),
+    "e4m3fn": ("ue8m0", "fp32"),
+    "e4m3fnuz": ("ue8m0", "fp32"),
+    **TENSORS,
+}
+SINGLE = ("gather padding", "ks above 0", "chunked prefill", "empty request", "all exact, scaled by a power of two")
+
+
+def test_every_value_that_history_asks_for_is_drawn(samples: list[Case]) -> None:
+    seen = Counter(fact for case in samples for fact in set(facts(case)))
+    wanted = [f"{what} {value}" for what, values in WANTED.items() for value in values]
+    assert [fact for fact in (*wanted, *SINGLE) if not seen[fact]] == []
+    assert seen["all exact, scaled by a power of two"] > 0.6 * seen["all exact"] > SAMPLES * 0.1
+
+
+def test_every_context_length_of_a_laptop_is_drawn_somewhere(samples: list[Case]) -> None:
+    lengths = {length for case in samples for length in case.lengths}
+    assert lengths >= set(range(strategies.SMALL.length + 1))
+    assert len([length for length in lengths if length > strategies.MEDIUM.length]) > 50
+
+
+def test_windows_are_empty_and_inverted(samples: list[Case]) -> None:
+    """`empty_windows` draws rows with ks == ke and, where ks is above 0, ke < ks."""
+    found = set()
+    for case in samples[:400]:
+        if case.batch.empty_windows and case.batch.prefill_rows > 0:
+            tensors = materialise(case.replace(model={"num_heads": 1})).tensors
+            found |= set((tensors["ke"] - tensors["ks"]).clamp(-1, 1).tolist())
+    assert found == {-1, 0, 1}
+
+
+def test_most_samples_are_small_and_all_within_budget(samples: list[Case]) -> None:
+    elements = sorted(case.batch.tokens * case.model.num_heads * case.model.head_dim for case in samples)
+    assert elements[len(elements) // 2] <= 2 * strategies.SMALL.activations
+    assert sum(elements) / len(elements) < strategies.LAPTOP.activations / 5
+    assert elements[-1] > strategies.LAPTOP.activations / 2
+    assert len({case.id for case in samples}) > 0.99 * SAMPLES
+
+
+def test_restrictions_hold() -> None:
+    options = {"values": ("normal", "zeros"), "formats": ("e4m3fnuz",), "preset": PRESETS["deepseek-v3.2"]}
+    for case in drawn(100, strategies.cases(**options, budget=strategies.SMALL)):
+        assert case.model == PRESETS["deepseek-v3.2"].model
+        assert case.cache.block_size in PRESETS["deepseek-v3.2"].block_sizes
+        assert {getattr(case.values, name) for name in TENSORS} <= {"normal", "zeros"}
+    assert {case.model.fp8 for case in drawn(50, strategies.cases(formats=("e4m3fnuz",)))} == {"e4m3fnuz"}
+
+
+PLAINEST = Case().replace(model={"index_topk": 1}, batch={"decode": (0,)}, values=dict.fromkeys(TENSORS, "zeros"))
+
+
+@pytest.mark.parametrize(
+    ("wanted", "changes"),
+    [
+        (lambda c: True, {}),
+        (
+            lambda c: c.batch.next_n >= 3 and c.model.head_dim == 64 and max(c.batch.decode, default=0) >= 20,
+            {
+                "batch": {"next_n": 3, "decode": (31,), "max_model_len": 31},
+                "model": {"head_dim": 64, "quant_group": 64},
+            },
+        ),
+        (
+            lambda c: c.cache.block_size == 48 and c.batch.prefill_rows >= 5 and c.memory.k_pad > 0,
+            {
+                "cache": {"block_size": 48},
+                "batch": {"decode": (), "prefill": ({"length": 15, "new": 15},)},
+                "memory": {"k_pad": 16},
+            },
+        ),
+        (
+            lambda c: c.values.q == "ties" and c.model.fp8 == "e4m3fnuz",
+            {"model": {"fp8": "e4m3fnuz"}, "values": {"q": "ties"}},
+        ),
+    ],
+)
+def test_samples_shrink_to_the_plainest(wanted: Callable[[Case], bool], changes: dict[str, dict[str, object]]) -> None:
+    thorough = settings(
+        database=None, deadline=None, derandomize=True, max_examples=3000, suppress_health_check=list(HealthCheck)
+    )
+    assert find(strategies.cases(), wanted, settings=thorough) == PLAINEST.replace(**changes)

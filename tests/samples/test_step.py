@@ -1,0 +1,186 @@
+"""Step and arena: pinned bytes, guards that see every stray write, and the shape of a step."""
+
+import hashlib
+
+import pytest
+import torch
+
+from indexfuzz.core.case import Case
+from indexfuzz.reference import layout
+from indexfuzz.samples import buffers
+from indexfuzz.samples.regimes import TENSORS
+from indexfuzz.samples.step import materialise
+
+MIXED = Case().replace(
+    model={"num_heads": 2, "head_dim": 32, "rope_dim": 16, "quant_group": 32},
+    cache={"block_size": 16, "pages": "permuted", "spare_blocks": 3, "shared_prefix": True},
+    batch={
+        "decode": (40, 3, 17),
+        "prefill": ({"length": 40, "new": 7}, {"length": 9, "new": 9}),
+        "next_n": 2,
+        "max_model_len": 300,
+        "pad_tokens": 2,
+        "gather_pad": 2,
+    },
+)
+
+GOLDEN = {
+    "normal": "0e68b61d13b8932c",
+    "exact": "881667ef10fb8c60",
+    "ties": "f4b530f487060aee",
+    "saturation": "61f47395c851a649",
+    "subnormal": "db8576402185e8d8",
+    "clamp": "200960fccbb4515e",
+    "outlier": "528fe789b10eef0b",
+    "large": "d2fc48749769653e",
+    "tied": "412f4f5c4fa769b2",
+    "zeros": "4b72c460dd58e7bf",
+    "nonfinite": "ce24d460e104ff02",
+}
+
+
+@pytest.mark.parametrize("regime", GOLDEN)
+def test_the_bytes_of_every_regime_are_pinned(regime):
+    names = [n for n, known in TENSORS.items() if regime in known or (regime == "nonfinite" and n != "rope")]
+    step = materialise(MIXED.replace(values=dict.fromkeys(names, regime)))
+    digest = hashlib.sha256()
+    for _, tensor in sorted(step.tensors.items()):
+        digest.update(tensor.contiguous().view(torch.uint8).numpy().tobytes())
+    assert digest.hexdigest()[:16] == GOLDEN[regime]
+
+
+def test_tokens_of_a_step():
+    step = materialise(MIXED)
+    assert step.tensors["q"].shape == (24, 2, 32)
+    assert step.tensors["positions"].tolist()[:6] == [38, 39, 1, 2, 15, 16]
+    assert step.tensors["ks"].tolist() == [0] * 7 + [40] * 9
+    assert step.tensors["ke"].tolist() == [*range(34, 41), *range(41, 50)]
+    assert step.tensors["slot_mapping"].tolist()[-2:] == [-1, -1]
+    assert step.tensors["token_to_seq"].tolist()[-3:] == [1, -1, -1]
+
+
+def test_context_below_next_n_is_padding():
+    step = materialise(MIXED.replace(batch={"decode": (1,), "next_n": 3}))
+    assert (step.tensors["slot_mapping"][:3] >= 0).tolist() == [False, False, True]
+
+
+def test_short_slot_mapping_leaves_out_the_padding():
+    assert len(materialise(MIXED.replace(batch={"short_slots": True})).tensors["slot_mapping"]) == 22
+
+
+def test_shared_prefix_aliases_whole_context_pages():
+    tables = materialise(MIXED).tensors
+    assert tables["prefill_table"][0, :2].tolist() == tables["decode_table"][0, :2].tolist()
+    assert tables["prefill_table"][0, 2] != tables["decode_table"][0, 2]
+
+
+def test_context_is_in_the_cache_and_the_rest_is_poison():
+    step = materialise(MIXED.replace(cache={"shared_prefix": False}))
+    cache, table = step.tensors["cache"], step.tensors["decode_table"]
+    slots = table[0].long().repeat_interleave(16) * 16 + torch.arange(48) % 16
+    codes, scales = layout.read_tokens(cache, slots, "shuffle")
+    assert torch.isfinite(scales[:38]).all()
+    assert (codes[:38] & 0x7F != 0x7F).all()
+    assert torch.isnan(scales[38:]).all()
+    assert (codes[38:] == 0x7F).all()
+
+
+def test_overrides_reach_their_tensor():
+    step = materialise(MIXED.replace(values={"k": "zeros", "set": {"k": ((1, 2, "0x1.8p+1"), (999, 0, "0x1p0"))}}))
+    assert step.tensors["k"].nonzero().tolist() == [[1, 2]]
+    assert step.tensors["k"][1, 2] == 3.0
+
+
+@pytest.mark.parametrize("stride_pad", [0, 4, 1 << 25])
+@pytest.mark.parametrize("where", [-1, "end", "page_end"])
+def test_guards_of_a_cache_see_every_stray_write(stride_pad, where):
+    buffer = buffers.allocate_pages("cache", (3, 2, 36), 72 + stride_pad, "cpu", torch.zeros(72, dtype=torch.uint8))
+    buffer.seal()
+    buffer.view.fill_(1)
+    assert buffer.first_change(payload_may_change=True) is None
+    assert buffer.first_change(payload_may_change=False) == 0
+    offset = {"end": 2 * (72 + stride_pad) + 72, "page_end": 72, -1: -1}[where]
+    if where == "page_end" and not stride_pad:
+        return
+    assert not buffer.differs(payload_may_change=True)
+    assert buffer.differs(payload_may_change=False)
+    buffer.storage[buffers.GUARD + offset] = 0x55
+    assert buffer.first_change(payload_may_change=True) == offset
+    assert buffer.differs(payload_may_change=True)
+
+
+@pytest.mark.parametrize("offset", [-2, 6, 16, 22])
+def test_guards_see_writes_between_rows_and_around(offset):
+    buffer = buffers.allocate("k", (2, 3), torch.bfloat16, "cpu", row_pad=5)
+    buffer.view.fill_(1.0)
+    buffer.seal()
+    buffer.view.fill_(2.0)
+    assert buffer.first_change(payload_may_change=True) is None
+    buffer.storage[buffers.GUARD + offset] ^= 0x55
+    change = buffer.first_change(payload_may_change=True)
+    assert change == (None if offset == 16 else offset)
+    assert bool(buffer.differs(payload_may_change=True)) is (offset != 16)
+    buffer.restore()
+    assert buffer.first_change(payload_may_change=False) is None
+    assert buffer.view.tolist() == [[1.0] * 3] * 2
+
+
+def test_a_stride_of_gigabytes_takes_no_memory():
+    step = materialise(MIXED.replace(cache={"page_pad": 1 << 30, "spare_blocks": 0}))
+    assert step.tensors["cache"].stride(0) > 1 << 30
+    assert step.buffers["cache"].snapshot.numel() < 1 << 16
+
+
+def test_gathered_padding_says_what_the_case_asks_for():
+    for pad_seq, claimed in (("batch", 2), ("huge", 1 << 30), ("first", 0), ("last", 1)):
+        owners = materialise(MIXED.replace(batch={"pad_seq": pad_seq})).tensors["token_to_seq"]
+        assert owners.tolist() == [0] * 40 + [1] * 9 + [claimed] * 2
+    holes = materialise(MIXED.replace(batch={"gather_holes": 4})).tensors["token_to_seq"][:49]
+    assert {-1, 2, 1 << 30} == set(holes.tolist()) - {0, 1}
+    assert 10 < int((holes == torch.tensor([0] * 40 + [1] * 9)).sum()) < 40
+
+
+def test_windows_may_end_beyond_the_last_key():
+    step = materialise(MIXED.replace(batch={"long_windows": True}))
+    beyond = step.tensors["ke"][step.tensors["ke"] > MIXED.batch.keys]
+    assert set(beyond.tolist()) == {52, 51 + 64, 1 << 30}
+
+
+@pytest.mark.parametrize(("tail", "missing"), [("minus-one", -1), ("num-blocks", MIXED.num_blocks), ("huge", 1 << 30)])
+def test_pages_are_missing_from_tables_but_not_from_slots(tail, missing):
+    case = MIXED.replace(memory={"missing_pages": 4, "table_tail": tail})
+    step, whole = materialise(case), materialise(MIXED)
+    changed = step.tensors["prefill_table"] != whole.tensors["prefill_table"]
+    assert set(step.tensors["prefill_table"][changed].tolist()) == {missing}
+    assert torch.equal(step.tensors["slot_mapping"], whole.tensors["slot_mapping"])
+
+
+@pytest.mark.parametrize("name", ["q", "k", "weights", "table"])
+def test_far_rows_hold_the_same_and_take_no_memory(name):
+    step, near = materialise(MIXED.replace(memory={"far": name})), materialise(MIXED)
+    tensor = "decode_table" if name == "table" else name
+    view, buffer = step.tensors[tensor], step.buffers[tensor]
+    assert (len(view) - 1) * view.stride(0) >= 1 << 31 > view.stride(0)
+    assert torch.equal(view, near.tensors[tensor])
+    assert buffer.snapshot.numel() < 1 << 16
+    view[-1, ..., -1] += 1
+    assert buffer.first_change(payload_may_change=True) is None
+    assert buffer.element(buffer.first_change(payload_may_change=False))[0] == len(view) - 1
+    buffer.restore()
+    buffer.rows[-1, -1] ^= 0x55
+    assert buffer.first_change(payload_may_change=True) > 0
+
+
+def test_quantised_q_is_spread_as_the_case_asks():
+    step = materialise(MIXED.replace(memory={"q_fp8_pad": 8, "far": "q_weights"}))
+    q, weights = torch.ones((24, 2, 32)).to(torch.float8_e4m3fn), torch.arange(48.0).view(24, 2)
+    step.tensors |= {"q_fp8": q, "q_weights": weights}
+    spread = step.spread("q_fp8"), step.spread("q_weights")
+    assert spread[0].stride() == (72, 32, 1)
+    assert 23 * spread[1].stride(0) >= 1 << 31
+    assert torch.equal(spread[0].float(), q.float())
+    assert torch.equal(spread[1], weights)
+    assert step.spread("q_fp8") is spread[0]
+    dense = materialise(MIXED)
+    dense.tensors["q_fp8"] = q
+    assert dense.spread("q_fp8") is q

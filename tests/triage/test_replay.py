@@ -1,0 +1,70 @@
+import pytest
+
+from indexfuzz.core.case import Case
+from indexfuzz.core.finding import Finding
+from indexfuzz.core.outcome import Outcome
+from indexfuzz.corpus.entry import Entry, Record
+from indexfuzz.devices.base import UnsupportedKernelError
+from indexfuzz.implementations.base import Implementation, ImplementationError
+from indexfuzz.subjects.in_process import InProcess
+from indexfuzz.triage import replay as module
+from indexfuzz.triage.replay import replay
+
+SCALE = Finding("gather", "code-mismatch", "k_scale", "token 1 is 2, must be 1")
+CRASH = Finding("gather", "crash", "KeyError", "KeyError: 1")
+
+
+@pytest.fixture
+def subject(pytorch_device):
+    return InProcess(Implementation("toy 1.0", {"gather": print}), pytorch_device)
+
+
+@pytest.mark.parametrize(
+    ("status", "findings", "expected"),
+    [
+        ("open", (), "FIXED"),
+        ("fixed", (), "PASSES"),
+        ("guard", (), "PASSES"),
+        ("open", (SCALE,), "STILL FAILS"),
+        ("guard", (CRASH, SCALE), "STILL FAILS"),
+        ("open", (CRASH,), "CHANGED"),
+    ],
+)
+def test_status(subject, monkeypatch, status, findings, expected):
+    monkeypatch.setattr(
+        "indexfuzz.oracles.differential.run", lambda case, *_: Outcome(case, list(findings), ["gather"])
+    )
+    result = replay(Entry(case=Case(), finding=Record.of(SCALE), status=status), subject)
+    assert (result.status, set(result.findings)) == (expected, set(findings))
+    assert expected != "STILL FAILS" or result.findings[0] == SCALE
+
+
+def test_any_finding_changes_a_guard_that_never_had_one(subject, monkeypatch):
+    monkeypatch.setattr("indexfuzz.oracles.differential.run", lambda case, *_: Outcome(case, [CRASH]))
+    assert replay(Entry(case=Case(), status="guard"), subject).status == "CHANGED"
+    monkeypatch.setattr("indexfuzz.oracles.differential.run", lambda case, *_: Outcome(case))
+    assert replay(Entry(case=Case(), status="guard"), subject).status == "PASSES"
+
+
+@pytest.mark.parametrize("error", [UnsupportedKernelError("no atomics"), ImplementationError("no such file")])
+def test_what_cannot_run_is_an_error(subject, monkeypatch, error):
+    def fail(*_: object) -> None:
+        raise error
+
+    monkeypatch.setattr("indexfuzz.oracles.differential.run", fail)
+    result = replay(Entry(case=Case(), status="guard"), subject)
+    assert (result.status, result.message.endswith(str(error))) == ("ERROR", True)
+
+
+@pytest.mark.parametrize(
+    ("outcome", "stage", "message"),
+    [
+        (Outcome(Case(), outside={"gather": "cut tiles"}), "gather", "outside the contract of toy 1.0: cut tiles"),
+        (Outcome(Case()), "gather", "the case does not reach the stage gather"),
+        (Outcome(Case()), "rope", "toy 1.0 has no stage rope"),
+    ],
+)
+def test_silence_is_no_fix(subject, monkeypatch, outcome, stage, message):
+    monkeypatch.setattr("indexfuzz.oracles.differential.run", lambda *_: outcome)
+    record = Record.of(Finding(stage, "crash", "KeyError", "KeyError: 1"))
+    assert replay(Entry(case=Case(), finding=record), subject) == module.Replay("ERROR", message=message)

@@ -1,0 +1,92 @@
+import base64
+import zlib
+from math import inf, nan
+
+import pytest
+import torch
+
+from indexfuzz.core.case import Case
+from indexfuzz.core.finding import Finding
+from indexfuzz.core.setup import Setup
+from indexfuzz.corpus.entry import Entry, Record
+from indexfuzz.implementations.base import Implementation, ImplementationError
+from indexfuzz.subjects.in_process import InProcess
+from indexfuzz.subjects.under_test import UnderTest
+from indexfuzz.triage import repro, repro_source
+from indexfuzz.triage.repro import ReproError, script
+
+
+def evaluate(text: str) -> torch.Tensor:
+    """What a script's expression makes, with the script's own helpers."""
+    names = {"torch": torch, "base64": base64, "zlib": zlib, "inf": inf, "nan": nan, "DEVICE": "cpu"}
+    exec(repro.UNPACK + repro.STRIDED, names)
+    return eval(text, names)
+
+
+BITS = torch.arange(-(2**31), 2**31, 2**23 + 12345, dtype=torch.int64).to(torch.int32)
+
+TENSORS = {
+    "a few floats": torch.tensor([[1.1, -0.0], [inf, 1e-45]]),
+    "bf16": torch.tensor([0.1, 3e38]).bfloat16(),
+    "NaN payloads": BITS.view(torch.float32),
+    "every bf16": torch.arange(-(2**15), 2**15, dtype=torch.int16).view(torch.bfloat16),
+    "every code": torch.arange(256, dtype=torch.uint8).view(torch.float8_e4m3fn),
+    "a few codes": torch.tensor([[0x7F, 0x80]], dtype=torch.uint8).view(torch.float8_e4m3fnuz),
+    "all the same": torch.full((3, 4, 5), 7, dtype=torch.int32),
+    "all NaN": torch.full((9,), nan),
+    "zeros of either sign": torch.tensor([0.0, -0.0, 0.0, -0.0, 0.0, 0.0]),
+    "empty": torch.empty((0, 4), dtype=torch.int64),
+    "a scalar": torch.tensor(3),
+    "a column slice": torch.arange(12).view(3, 4)[:, :2],
+    "padded pages": torch.arange(240, dtype=torch.uint8).as_strided((3, 2, 36), (80, 36, 1)),
+}
+
+
+@pytest.mark.parametrize("name", TENSORS)
+def test_expressions_are_exact_in_bits_dtype_and_strides(name):
+    tensor = TENSORS[name]
+    made = evaluate(repro._expression(tensor))
+    assert (made.dtype, made.shape, made.stride()) == (tensor.dtype, tensor.shape, tensor.stride())
+    raw = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}[tensor.dtype.itemsize]
+    assert torch.equal(made.contiguous().view(raw), tensor.contiguous().view(raw))
+
+
+def test_too_large_for_a_script():
+    with pytest.raises(ReproError, match=r"shape \[500, 500\] is too large for a script; minimise the case first"):
+        repro._expression((torch.arange(250_000) * 2654435761 % 2**31).to(torch.int32).view(500, 500))
+
+
+class TestRefusals:
+    @pytest.fixture
+    def target(self, pytorch_device):
+        return UnderTest(
+            InProcess(Implementation("toy", {"gather": len, "rope": lambda **_: None}), pytorch_device),
+            Setup("module:toy"),
+        )
+
+    def entry(self, stage: str) -> Entry:
+        return Entry(case=Case(), finding=Record.of(Finding(stage, "crash", "KeyError", "")))
+
+    def test_no_finding(self, target):
+        with pytest.raises(ReproError, match="never showed a finding"):
+            script(Entry(case=Case(), status="guard"), target)
+
+    def test_no_such_stage(self, target):
+        with pytest.raises(ImplementationError, match="toy has no stage topk"):
+            script(self.entry("topk"), target)
+
+    def test_a_case_that_does_not_get_there(self, target):
+        with pytest.raises(ReproError, match="does not reach the stage gather"):
+            script(self.entry("gather"), target)
+
+
+def test_a_function_without_a_name_is_taken_from_its_adapter(pytorch_device):
+    subject = InProcess(Implementation("toy", {"gather": lambda **_: None}), pytorch_device)
+    source = repro_source.kernel_source(UnderTest(subject, Setup("sglang:some/path")), "gather", Case())
+    assert source.code.endswith("kernel = load('sglang:some/path').stages['gather']\n")
+    assert "indexfuzz" in source.needs
+
+
+def test_vllm_needs_only_the_launcher_and_what_it_calls():
+    text = "def a():\n    return b()\ndef b():\n    return c\nc = 1\ndef d():\n    return a()\n"
+    assert repro_source._needed(text, "a") == {"a", "b"}
