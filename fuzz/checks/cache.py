@@ -8,7 +8,7 @@ from torch import Tensor
 
 from indexfuzz.checks import describe, quant
 from indexfuzz.checks.arrangement import SCALES, VALUES, Arrangement, layout_seen
-from indexfuzz.checks.mismatch import Mismatch
+from indexfuzz.core.finding import Finding, complaint
 
 
 def inserted(
@@ -23,12 +23,12 @@ def inserted(
     arrangements: Mapping[str, Arrangement],
     fp8: torch.dtype,
     tokens: Sequence[int] | None = None,
-) -> Mismatch | None:
+) -> Finding | None:
     """Judge the pages of a cache, uint8 [num_blocks, page bytes], before and after n tokens were written.
 
     Token i belongs to page ``block[i]``, place ``offset[i]``; ``allowed`` [n, m] are its legal scales and
     ``codes_under`` gives its legal codes under an observed scale. ``layout`` names the arrangement that was promised;
-    if the bytes are right under another one, the mismatch says so. ``tokens`` are the numbers of the tokens in k,
+    if the bytes are right under another one, the finding says so. ``tokens`` are the numbers of the tokens in k,
     where padding was left out.
     """
     promised = arrangements[layout]
@@ -63,7 +63,7 @@ def _unchanged(before: Tensor, after: Tensor, block: Tensor, offset: Tensor, pro
 
 def _untouched(
     before: Tensor, after: Tensor, block: Tensor, offset: Tensor, promised: Arrangement, layout: str
-) -> Mismatch | None:
+) -> Finding | None:
     changed = before != after
     page = block.unsqueeze(1)
     changed[page, promised[0][offset]] = False
@@ -82,4 +82,4 @@ def _untouched(
         f"block {i}, byte {byte} ({what} in the {layout.upper()} layout) belongs to no token of this step "
         f"but changed from {old} to {new}; {count} such bytes"
     )
-    return Mismatch("guard-write", "cache", (i, byte), new, old, count, changed.numel(), detail)
+    return complaint("guard-write", "cache", detail, (i, byte), new, old)

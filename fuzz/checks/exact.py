@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from torch import Tensor
 
 from indexfuzz.checks import describe
-from indexfuzz.checks.mismatch import Mismatch
+from indexfuzz.core.finding import Finding, complaint
 
 
 def same_bits(
@@ -17,12 +17,12 @@ def same_bits(
     poison: Tensor | None = None,
     alternatives: Mapping[str, Callable[[], Tensor]] | None = None,
     kind: str = "code-mismatch",
-) -> Mismatch | None:
+) -> Finding | None:
     """``got`` and ``want``, of one shape and dtype with the named axes, must be equal bit for bit.
 
     ``poison``, a tensor like ``got`` with what it held before, turns wrong elements that never changed into
     "unwritten". ``alternatives`` maps the name of a layout to what ``got`` would be if that one had been read
-    (``got`` itself where that is not known): if one explains everything, the mismatch is a "layout-mismatch".
+    (``got`` itself where that is not known): if one explains everything, the kind is "layout-mismatch".
     """
     wrong = describe.bits(got) != describe.bits(want)
     if not bool(wrong.any()):
@@ -39,13 +39,4 @@ def same_bits(
             if bool((describe.bits(got) == describe.bits(other)).all()):
                 kind, sentence = "layout-mismatch", f"was read as the {name.upper()} layout: {sentence}"
                 break
-    return Mismatch(
-        kind=kind,
-        output=output,
-        index=index,
-        got=describe.text(got[index]),
-        want=describe.text(want[index]),
-        count=int(wrong.sum()),
-        total=wrong.numel(),
-        detail=sentence,
-    )
+    return complaint(kind, output, sentence, index, describe.text(got[index]), describe.text(want[index]))

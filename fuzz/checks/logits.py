@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from indexfuzz.checks import describe
-from indexfuzz.checks.mismatch import Mismatch
+from indexfuzz.core.finding import Finding, complaint
 
 AXES = ("row", "column")
 
@@ -27,8 +27,8 @@ def judge(
     untouched: Tensor | None = None,
     layouts: Mapping[str, Alternative] | None = None,
     explanations: Mapping[str, Alternative] | None = None,
-) -> tuple[Mismatch | None, float]:
-    """Judge logits fp32 [rows, columns]; returns the mismatch, if any, and the largest error as a share of its bound.
+) -> tuple[Finding | None, float]:
+    """Judge logits fp32 [rows, columns]; returns what is wrong, or None, and the largest error as a share of its bound.
 
     ``reference`` and ``bound`` are fp64, ``visible`` is bool, all of the same shape. A visible logit must lie within
     ``bound`` of its reference; where the bound is infinite anything is right. Every other must be -inf, or, if
@@ -50,12 +50,12 @@ def judge(
 
 
 def _named(
-    found: Mismatch,
+    found: Finding,
     got: Tensor,
     visible: Tensor,
     layouts: Mapping[str, Alternative],
     explanations: Mapping[str, Alternative],
-) -> Mismatch:
+) -> Finding:
     for name, make in layouts.items():
         if _fits(got, make(), visible):
             return replace(found, kind="layout-mismatch", detail=f"reads the {name.upper()} layout: {found.detail}")
@@ -74,7 +74,7 @@ def _fits(got: Tensor, other: tuple[Tensor, Tensor], visible: Tensor) -> bool:
 
 def _unwritten(
     output: str, got: Tensor, visible: Tensor, bound: Tensor, poison: Tensor | None, untouched: Tensor | None
-) -> Mismatch | None:
+) -> Finding | None:
     if poison is None:
         return None
     same = describe.bits(got) == describe.bits(poison)
@@ -85,10 +85,10 @@ def _unwritten(
     want = "a logit" if bool(visible[index]) else "-inf"
     detail = f"{describe.place(index, AXES)} was never written, must be {want}; {_where(wrong, torch.ones_like(wrong))}"
     seen = describe.text(got[index])
-    return Mismatch("unwritten", output, index, seen, want, int(wrong.sum()), wrong.numel(), detail)
+    return complaint("unwritten", output, detail, index, seen, want)
 
 
-def _hidden(output: str, got: Tensor, visible: Tensor, untouched: Tensor | None) -> Mismatch | None:
+def _hidden(output: str, got: Tensor, visible: Tensor, untouched: Tensor | None) -> Finding | None:
     """Columns that a row must not see."""
     if untouched is None:
         right, must = got == float("-inf"), "-inf"
@@ -106,19 +106,17 @@ def _hidden(output: str, got: Tensor, visible: Tensor, untouched: Tensor | None)
         f"{describe.place(index, AXES)} holds {seen}, must be {must}: row {row} sees {sees}; "
         f"{_where(wrong, ~visible)} of those not visible"
     )
-    return Mismatch("mask-mismatch", output, index, seen, must, int(wrong.sum()), int((~visible).sum()), detail)
+    return complaint("mask-mismatch", output, detail, index, seen, must)
 
 
-def _missing(output: str, got: Tensor, visible: Tensor, bound: Tensor) -> Mismatch | None:
+def _missing(output: str, got: Tensor, visible: Tensor, bound: Tensor) -> Finding | None:
     """Columns that a row must see but that were masked away."""
     wrong = (got == float("-inf")) & visible & torch.isfinite(bound)
     if not bool(wrong.any()):
         return None
     index = describe.first(wrong)
     detail = f"{describe.place(index, AXES)} is visible but holds -inf; {_where(wrong, visible)} of those visible"
-    return Mismatch(
-        "mask-mismatch", output, index, "-inf", "a finite logit", int(wrong.sum()), int(visible.sum()), detail
-    )
+    return complaint("mask-mismatch", output, detail, index, "-inf", "a finite logit")
 
 
 def _where(wrong: Tensor, judged: Tensor) -> str:
@@ -128,7 +126,7 @@ def _where(wrong: Tensor, judged: Tensor) -> str:
 
 def _beyond(
     output: str, got: Tensor, reference: Tensor, bound: Tensor, visible: Tensor, tier: str
-) -> tuple[Mismatch | None, float]:
+) -> tuple[Finding | None, float]:
     bounded = visible & torch.isfinite(bound)
     error = torch.where(bounded, (got.double() - reference).abs(), 0.0).nan_to_num(
         nan=float("inf"), posinf=float("inf")
@@ -143,7 +141,4 @@ def _beyond(
     want = f"{float(reference[index]):.9g} +- {allowed:.3g}" if allowed else f"exactly {float(reference[index]):.9g}"
     words = describe.summary(got, reference, wrong, AXES, visible)
     detail = f"{describe.place(index, AXES)} is {seen}, must be {want} ({tier}); {words}"
-    count, total = int(wrong.sum()), int(visible.sum())
-    return Mismatch(
-        "bound-exceeded", output, index, seen, want, count, total, detail, tier=tier, ratio=largest
-    ), largest
+    return complaint("bound-exceeded", output, detail, index, seen, want, tier=tier), largest

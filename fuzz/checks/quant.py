@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from indexfuzz.checks import describe
-from indexfuzz.checks.mismatch import Mismatch
+from indexfuzz.core.finding import Finding, complaint
 
 CodesUnder = Callable[[Tensor], tuple[Tensor, Tensor]]
 """Scales fp32 [n] -> the one or two legal codes of every element, uint8 [n, D] each."""
@@ -23,7 +23,7 @@ def rows(
     fp8: torch.dtype,
     row: str = "token",
     names: Sequence[int] | None = None,
-) -> Mismatch | None:
+) -> Finding | None:
     """Judge n quantised rows with observed scales; ``values`` and ``scales`` name the two outputs.
 
     got_codes uint8 [n, D], got_scales fp32 [n], ``allowed`` fp32 [n, m] the legal scales. The codes are judged under
@@ -52,14 +52,12 @@ def legal_scale(got: Tensor, allowed: Tensor) -> Tensor:
     return (describe.bits(got).unsqueeze(-1) == describe.bits(allowed)).any(-1)
 
 
-def _wrong_scale(output: str, got: Tensor, allowed: Tensor, wrong: Tensor, number: Sequence[int], row: str) -> Mismatch:
+def _wrong_scale(output: str, got: Tensor, allowed: Tensor, wrong: Tensor, number: Sequence[int], row: str) -> Finding:
     i = int(wrong.nonzero()[0])
     want = " or ".join(sorted({describe.text(s) for s in allowed[i]}))
     words = describe.summary(got, allowed[:, 0], wrong, (row,))
     detail = f"the scale of {row} {number[i]} is {describe.text(got[i])}, must be {want}; {words}"
-    return Mismatch(
-        "code-mismatch", output, (number[i],), describe.text(got[i]), want, int(wrong.sum()), wrong.numel(), detail
-    )
+    return complaint("code-mismatch", output, detail, (number[i],), describe.text(got[i]), want)
 
 
 def wrong_codes(
@@ -72,8 +70,8 @@ def wrong_codes(
     fp8: torch.dtype,
     axes: Sequence[str],
     names: Sequence[Sequence[int] | None],
-) -> Mismatch:
-    """The mismatch for codes uint8 with ``wrong`` elements, none of which is ``low`` or ``high``."""
+) -> Finding:
+    """What is wrong with codes uint8 with ``wrong`` elements, none of which is ``low`` or ``high``."""
     index = describe.first(wrong)
     spoken = tuple(n[i] if n is not None else i for n, i in zip(names, index, strict=True))
     want = code_text(low[index], fp8)
@@ -82,7 +80,7 @@ def wrong_codes(
     seen = code_text(got[index], fp8)
     words = describe.summary(got.view(fp8).float(), low.view(fp8).float(), wrong, axes)
     detail = f"{describe.place(spoken, axes)} is {seen}, must be {want}; {words}"
-    return Mismatch("code-mismatch", output, spoken, seen, want, int(wrong.sum()), wrong.numel(), detail)
+    return complaint("code-mismatch", output, detail, spoken, seen, want)
 
 
 def code_text(code: Tensor, fp8: torch.dtype) -> str:
@@ -100,7 +98,7 @@ def folded(
     fp8: torch.dtype,
     values: str = "q_fp8",
     weights: str = "q_weights",
-) -> Mismatch | None:
+) -> Finding | None:
     """Judge quantised rows whose scale shows only in the weight that it was multiplied into.
 
     got_codes uint8 [T, H, D], got_weights fp32 [T, H], ``scales`` fp32 [T, H, m] the legal scales. ``weights_under``
@@ -131,4 +129,4 @@ def folded(
     words = describe.summary(got_weights, (smallest + largest) / 2, bad, axes[:2])
     seen = describe.text(got_weights[index])
     detail = f"the folded weight of {describe.place(index, axes[:2])} is {seen}, must be {want}; {words}"
-    return Mismatch("bound-exceeded", weights, index, seen, want, int(bad.sum()), bad.numel(), detail)
+    return complaint("bound-exceeded", weights, detail, index, seen, want)

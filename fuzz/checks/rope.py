@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from torch import Tensor
 
 from indexfuzz.checks import describe
-from indexfuzz.checks.mismatch import Mismatch
+from indexfuzz.core.finding import Finding, complaint
 
 
 def rotated(
@@ -15,7 +15,7 @@ def rotated(
     *,
     axes: Sequence[str],
     explanations: Mapping[str, Callable[[], Tensor]] | None = None,
-) -> Mismatch | None:
+) -> Finding | None:
     """``got`` bf16 must equal one of ``legal`` [n, *got.shape] in every element; zeros are equal whatever their sign.
 
     ``explanations`` maps a phrase ("was not rotated") to a callable with the tensor that ``got`` then equals.
@@ -32,9 +32,7 @@ def rotated(
         if bool(member(values, make().float().unsqueeze(0)).all()):
             detail = f"{output} {phrase}: {detail}"
             break
-    return Mismatch(
-        "bound-exceeded", output, index, describe.text(got[index]), want, int(wrong.sum()), wrong.numel(), detail
-    )
+    return complaint("bound-exceeded", output, detail, index, describe.text(got[index]), want)
 
 
 def member(got: Tensor, legal: Tensor) -> Tensor:

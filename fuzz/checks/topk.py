@@ -4,10 +4,10 @@ import torch
 from torch import Tensor
 
 from indexfuzz.checks import describe
-from indexfuzz.checks.mismatch import Mismatch
+from indexfuzz.core.finding import Finding, complaint
 
 
-def selected(output: str, chosen: Tensor, logits: Tensor) -> Mismatch | None:
+def selected(output: str, chosen: Tensor, logits: Tensor) -> Finding | None:
     """Judge a selection from known logits fp32 [rows, columns], -inf where not visible; ties are free, -0 equals +0."""
     columns = logits.shape[1]
     if chosen.shape[1] > columns and bool((chosen[:, columns:] == -1).all()):
@@ -15,7 +15,7 @@ def selected(output: str, chosen: Tensor, logits: Tensor) -> Mismatch | None:
     return reachable(output, chosen, logits, logits, logits != float("-inf"))
 
 
-def reachable(output: str, chosen: Tensor, low: Tensor, high: Tensor, visible: Tensor) -> Mismatch | None:
+def reachable(output: str, chosen: Tensor, low: Tensor, high: Tensor, visible: Tensor) -> Finding | None:
     """Judge a selection from logits known to lie in [low, high], [rows, columns]; ``visible`` is bool.
 
     chosen int32 [rows, k]: a row with v visible columns has min(k, v) distinct visible columns first and -1 after.
@@ -46,15 +46,15 @@ def reachable(output: str, chosen: Tensor, low: Tensor, high: Tensor, visible: T
     return _order(output, low, high, visible, inside)
 
 
-def _malformed(output: str, chosen: Tensor, wrong: Tensor, phrase: str) -> Mismatch:
+def _malformed(output: str, chosen: Tensor, wrong: Tensor, phrase: str) -> Finding:
     index = describe.first(wrong)
     value = int(chosen[index])
     words = f"{int(wrong.sum())} of {wrong.numel()} entries"
     detail = f"row {index[0]}, entry {index[1]}: column {value} {phrase}; {words}"
-    return Mismatch("illegal-topk", output, index, str(value), phrase, int(wrong.sum()), wrong.numel(), detail)
+    return complaint("illegal-topk", output, detail, index, str(value), phrase)
 
 
-def _order(output: str, low: Tensor, high: Tensor, visible: Tensor, inside: Tensor) -> Mismatch | None:
+def _order(output: str, low: Tensor, high: Tensor, visible: Tensor, inside: Tensor) -> Finding | None:
     if not low.shape[1]:
         return None
     infinity = float("inf")
@@ -73,4 +73,4 @@ def _order(output: str, low: Tensor, high: Tensor, visible: Tensor, inside: Tens
         f"(at least {float(strongest[row]):.9g}); {lost} better columns left out of {kept} chosen; "
         f"{int(wrong.sum())} of {len(wrong)} rows wrong"
     )
-    return Mismatch("illegal-topk", output, (row, took), str(took), str(left), int(wrong.sum()), len(wrong), detail)
+    return complaint("illegal-topk", output, detail, (row, took), str(took), str(left))

@@ -4,7 +4,7 @@ Two findings with the same signature are the same bug. Hypothesis tells failures
 each signature raises a type of its own; with a single type it would report one bug of several.
 """
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import cache
 from typing import Any
 
@@ -47,7 +47,10 @@ def promise(beyond: str) -> str:
 
 @dataclass(frozen=True)
 class Finding:
-    """One violation: where, what, and the first wrong element."""
+    """One violation: where, what, and the first wrong element.
+
+    `stage` is empty where a check or a device made it, which do not know what they look at; `at` says so later.
+    """
 
     stage: str
     kind: str
@@ -72,6 +75,10 @@ class Finding:
         features = (self.feature, BEYOND if self.beyond else "")
         return "/".join(part for part in (self.stage, self.kind, self.output, *features) if part)
 
+    def at(self, stage: str) -> "Finding":
+        """The finding as one of a stage."""
+        return replace(self, stage=stage)
+
     @property
     def promise(self) -> str:
         """Whether the implementation promises to handle the case, and if not, what its project says."""
@@ -81,6 +88,22 @@ class Finding:
         """The finding as plain JSON data, empty fields left out."""
         data = {name: value for name, value in asdict(self).items() if value not in ("", ())}
         return {"signature": self.signature, "contract": "beyond" if self.beyond else "within"} | data
+
+
+def complaint(
+    kind: str,
+    output: str,
+    detail: str,
+    index: tuple[int, ...] = (),
+    got: str = "",
+    want: str = "",
+    *,
+    feature: str = "",
+    tier: str = "",
+    location: str = "",
+) -> Finding:
+    """What is wrong with one output, said by who does not know of which stage it is."""
+    return Finding("", kind, output, detail, feature, index, got, want, tier, location)
 
 
 class FindingError(AssertionError):

@@ -1,11 +1,11 @@
 """What a device is: a place where kernels run, and what it notices while they do."""
 
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
 from typing import Any, Protocol
 
 from torch import Tensor
 
+from indexfuzz.core.finding import Finding
 from indexfuzz.core.terms import Promises, Terms
 
 
@@ -17,24 +17,14 @@ class UnsupportedKernelError(Exception):
     """The device cannot run this kernel; names the language feature and the source line."""
 
 
-@dataclass(frozen=True)
-class Trespass:
-    """Something a kernel did that no value shows: an access out of bounds, a race, an overflow, a use of garbage."""
-
-    kind: str
-    argument: str
-    location: str
-    message: str
-
-
 class Session(Protocol):
     """The execution of one stage of one case."""
 
     def declare(self, name: str, tensor: Tensor, initialised: Tensor | bool) -> None:  # noqa: FBT001
         """Tell the device about a buffer, and which of its bytes are defined: all, none, or a bool for each."""
 
-    def trespasses(self) -> list[Trespass]:
-        """What was noticed since the last call."""
+    def violations(self) -> list[Finding]:
+        """What kernels did since the last call that no value shows: accesses out of bounds, races, overflows."""
 
     def terms(self, promises: Promises) -> Terms:
         """What the results of the kernels that ran in this session may be judged by."""

@@ -6,8 +6,9 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from indexfuzz.core.finding import Finding, complaint
 from indexfuzz.core.terms import Promises, Terms
-from indexfuzz.devices.base import Session, Trespass
+from indexfuzz.devices.base import Session
 from indexfuzz.devices.simulated_dot import simulated_dot
 from indexfuzz.lockstep import Coverage, Lockstep, LockstepError, UnsupportedFeature
 from indexfuzz.reference.arithmetic import DOT_UNITS, PRESETS, Arithmetic
@@ -34,9 +35,11 @@ class LockstepSession:
         """Bound accesses to the tensor and track which of its bytes are defined."""
         self.machine.declare(name, tensor, initialised=initialised)
 
-    def trespasses(self) -> list[Trespass]:
+    def violations(self) -> list[Finding]:
         """The machine's violations, drained."""
-        return [Trespass(v.kind, v.argument or "", f"{v.file}:{v.line}", v.detail) for v in self.machine.drain()]
+        return [
+            complaint(v.kind, v.argument or "", v.detail, location=f"{v.file}:{v.line}") for v in self.machine.drain()
+        ]
 
     def terms(self, promises: Promises) -> Terms:
         """Those of the device, whose arithmetic is the same for every kernel."""

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from indexfuzz.core.finding import Finding
 from indexfuzz.core.terms import Promises, Terms
-from indexfuzz.devices.base import Trespass
 
 
 @dataclass(frozen=True)
@@ -18,7 +18,7 @@ class PlainSession:
     def declare(self, name: str, tensor: Tensor, initialised: Tensor | bool) -> None:  # noqa: FBT001
         """Nothing to track."""
 
-    def trespasses(self) -> list[Trespass]:
+    def violations(self) -> list[Finding]:
         """Nothing noticed."""
         return []
 

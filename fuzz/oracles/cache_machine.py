@@ -10,7 +10,6 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor
 
-from indexfuzz.checks.mismatch import Mismatch
 from indexfuzz.core.case import Case
 from indexfuzz.core.finding import Finding
 from indexfuzz.core.rng import bits, derive
@@ -21,7 +20,6 @@ from indexfuzz.reference import layout
 from indexfuzz.reference.fp8 import FORMATS
 from indexfuzz.samples import buffers, regimes
 from indexfuzz.stages.base import STAGES, Call, Stage
-from indexfuzz.stages.judges import Verdict
 
 BY_NAME: dict[str, Stage] = {stage.name: stage for stage in STAGES}
 
@@ -231,11 +229,11 @@ class PagedCache:
                     raise
                 name = type(error).__name__
                 found.append(Finding(stage.name, "crash", name, f"{name}: {error}", location=location_of(error)))
-            noticed = session.trespasses()
-        found += [Finding(stage.name, t.kind, t.argument, t.message, location=t.location) for t in noticed]
+            noticed = session.violations()
         if got:
             terms = session.terms(self._implementation.promises)
-            found += stage.judge(self.case, given.tensors, got, terms).findings(stage.name)
+            noticed += stage.judge(self.case, given.tensors, got, terms).findings
+        found += [finding.at(stage.name) for finding in noticed]
         return [self._told(finding) for finding in found], got
 
     def _told(self, finding: Finding) -> Finding:
@@ -254,6 +252,6 @@ class PagedCache:
         slot = int(slots[wrong][0])
         count, total = int(wrong.sum()), len(slots)
         detail = f"slot {slot} holds other bytes than were written to it; {count} of {total} slots wrong"
-        lost = Mismatch("guard-write", "cache", (slot,), "", "", count, total, detail, "lost-token")
+        lost = Finding(stage, "guard-write", "cache", detail, "lost-token", (slot,))
         layout.write_tokens(self._cache, slots, codes, scales, self._layout)
-        return [self._told(finding) for finding in Verdict((lost,)).findings(stage)]
+        return [self._told(lost)]

@@ -6,12 +6,12 @@ here. The kernels are the same on both sides; what a row may select follows from
 
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 
 import torch
 from torch import Tensor
 
 from indexfuzz.checks import topk as topk_check
-from indexfuzz.checks.mismatch import Mismatch
 from indexfuzz.core.case import Case
 from indexfuzz.core.contract import covers
 from indexfuzz.core.finding import Finding
@@ -115,8 +115,8 @@ def compare(case: Case, implementation: Implementation, whole: Whole, device: De
                 raise
             words = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
             return Finding("topk", KIND, "selected", f"the whole indexer raised {words}", location=location_of(error))
-        for trespass in session.trespasses():
-            return Finding("topk", KIND, "selected", trespass.message, location=trespass.location)
+        for violation in session.violations():
+            return replace(violation, stage="topk", kind=KIND, output="selected")
     in_place = case.rope.mode == "inplace" and implementation.promises.rope_in_place
     return _difference(case, stepwise, step, selected, ("q", "k") if in_place else ())
 
@@ -139,7 +139,7 @@ def _difference(case: Case, stepwise: Step, whole: Step, selected: Tensor, rotat
         if not torch.equal(stepwise.tensors[name], whole.tensors[name]):
             return Finding("topk", KIND, name, f"the whole indexer leaves another {name} behind than RoPE in place")
     decode, prefill = whole.decode_rows, whole.prefill_rows
-    found: Mismatch | None = None
+    found: Finding | None = None
     if case.batch.decode:
         found = topk_check.selected("selected", selected[decode], stepwise.tensors["paged_logits"])
     if "prefill_logits" in stepwise.tensors and not found:
@@ -147,7 +147,7 @@ def _difference(case: Case, stepwise: Step, whole: Step, selected: Tensor, rotat
         columns = torch.where(own >= 0, own + stepwise.tensors["ks"].unsqueeze(1), own)
         found = topk_check.selected("selected", columns, stepwise.tensors["prefill_logits"])
     if found:
-        return Finding("topk", KIND, "selected", found.detail, index=found.index, got=found.got, want=found.want)
+        return replace(found, stage="topk", kind=KIND)
     if bool((selected[prefill.stop :] != -1).any()):
         return Finding("topk", KIND, "selected", "selects positions for padded tokens, which must all be -1")
     return None

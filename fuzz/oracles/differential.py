@@ -121,10 +121,10 @@ def _judged(
         if not expected.broken:
             raise
         return [Finding(stage.name, "not-rejected", "", f"accepted what has no right result: {error}")]
-    if verdict.tier and not verdict.mismatches:
+    if verdict.tier and not verdict.findings:
         outcome.ratios[stage.name] = max(outcome.ratios.get(stage.name, 0.0), verdict.ratio)
         outcome.tiers[stage.name] = verdict.tier
-    return verdict.findings(stage.name)
+    return [finding.at(stage.name) for finding in verdict.findings]
 
 
 def _left_behind(stage: Stage, call: Call, got: dict[str, Tensor], implementation: Implementation) -> list[Finding]:
@@ -164,7 +164,7 @@ def _raised(stage: Stage, error: Exception) -> Finding:
 
 def _noticed(stage: Stage, step: Step, call: Call, session: Session) -> list[Finding]:
     """What the device saw, and what the guards and the inputs show."""
-    findings = [Finding(stage.name, t.kind, t.argument, t.message, location=t.location) for t in session.trespasses()]
+    findings = [violation.at(stage.name) for violation in session.violations()]
     fills = frozenset(call.fills.values())
     for buffer in buffers.suspects(step.buffers.values(), fills):
         name, filled = buffer.name, buffer.name in fills

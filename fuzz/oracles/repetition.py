@@ -11,7 +11,6 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 from indexfuzz.checks import memory
-from indexfuzz.checks.mismatch import Mismatch
 from indexfuzz.core.case import Case
 from indexfuzz.core.finding import Finding
 from indexfuzz.core.outcome import Outcome
@@ -23,7 +22,6 @@ from indexfuzz.samples import buffers
 from indexfuzz.samples.buffers import Buffer
 from indexfuzz.samples.step import Step
 from indexfuzz.stages.base import Call, Stage
-from indexfuzz.stages.judges import Verdict
 
 OTHER_POISON = 0x40
 """Fills memory in the second launch: 2 or 3 in every floating-point format, where the arena's own poison is NaN. A NaN
@@ -71,17 +69,17 @@ def _compare(
     for other in again:
         found = _first(masks, memory.repeatable, first, other)
         if found:
-            yield from Verdict((found,)).findings(stage.name)
+            yield found.at(stage.name)
             return
     second = launch_with_other_garbage(step, call, function, device)
     found = _first(masks, memory.independent_of_poison, first, second)
     if found:
-        yield from Verdict((found,)).findings(stage.name)
+        yield found.at(stage.name)
 
 
 def _first(
-    masks: Tensors, check: Callable[[str, Tensor, Tensor], Mismatch | None], first: Tensors, second: Tensors
-) -> Mismatch | None:
+    masks: Tensors, check: Callable[[str, Tensor, Tensor], Finding | None], first: Tensors, second: Tensors
+) -> Finding | None:
     """The first output that a check complains about, in the elements that the stage determines."""
     for name, output in first.items():
         other = second[name]

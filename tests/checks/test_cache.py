@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 
 from indexfuzz.checks.cache import inserted
-from indexfuzz.checks.mismatch import Mismatch
+from indexfuzz.core.finding import Finding
 from indexfuzz.reference import fp8, layout, legal
 from indexfuzz.reference.quant import quantise, row_scale
 
@@ -41,7 +41,7 @@ class Insertion:
             if int(scale_at[-1]) < len(flat):
                 flat[scale_at] = self.scale[i : i + 1].view(torch.uint8)
 
-    def judge(self, tokens: list[int] | None = None) -> Mismatch | None:
+    def judge(self, tokens: list[int] | None = None) -> Finding | None:
         block_size = self.cache.shape[1]
         return inserted(
             self.before,
@@ -106,7 +106,8 @@ def test_a_single_wrong_code_is_located() -> None:
     case.write("shuffle", "shuffle")
     found = case.judge(tokens=[0, 1, 2, 3, 40, 5, 6, 7, 8])
     assert found is not None
-    assert (found.kind, found.output, found.index, found.count) == ("code-mismatch", "cache_values", (40, 17), 1)
+    assert (found.kind, found.output, found.index) == ("code-mismatch", "cache_values", (40, 17))
+    assert "1 of " in found.detail
     block, offset = divmod(int(case.slots[4]), 16)
     assert found.detail.endswith(f"(block {block}, offset {offset}, SHUFFLE layout)")
 
@@ -144,7 +145,8 @@ def test_a_byte_that_belongs_to_nobody() -> None:
     )
     found = case.judge()
     assert found is not None
-    assert (found.kind, found.output, found.count) == ("guard-write", "cache", HEAD_DIM + 4)
+    assert (found.kind, found.output) == ("guard-write", "cache")
+    assert f"{HEAD_DIM + 4} such bytes" in found.detail
     assert f"block {free // 16}" in found.detail
     assert f"the value at offset {free % 16}, dim 0 in the SHUFFLE layout" in found.detail
 

@@ -118,7 +118,7 @@ class Trial:
         """Whether another stage that is to confirm this one is wrong itself."""
         judge = next(stage.judge for stage in STAGES if stage.name == twin.stage)
         verdicts = [judge(twin.case, call.tensors, out, self._terms) for call, out in zip(given, got, strict=True)]
-        return any(verdict.mismatches for verdict in verdicts)
+        return any(verdict.findings for verdict in verdicts)
 
     def _finding(self, kind: str, change: str, output: str, got: Tensor, want: Tensor, wrong: Tensor) -> Finding:
         index = describe.first(wrong)

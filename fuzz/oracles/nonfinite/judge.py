@@ -37,7 +37,7 @@ def judge(stage: Stage, case: Case, given: Call, got: Tensors, terms: Terms) -> 
     judged = {name: replaced(masks.get(name), want[name], tensor) for name, tensor in got.items()}
     # The reference's dots, which are exact, are no matrix unit's bits.
     verdict = stage.judge(case, finite.tensors, judged, replace(terms, simulated_dot=None))
-    if verdict.mismatches or not follows:
+    if verdict.findings or not follows:
         return verdict
     found = broken_rule(stage.name, case, given.tensors, got, terms)
-    return replace(verdict, mismatches=(found,)) if found else verdict
+    return replace(verdict, findings=(found,)) if found else verdict

@@ -4,8 +4,8 @@ import torch
 from torch import Tensor
 
 from indexfuzz.checks import describe
-from indexfuzz.checks.mismatch import Mismatch
 from indexfuzz.core.case import Case
+from indexfuzz.core.finding import Finding, complaint
 from indexfuzz.core.terms import Terms
 from indexfuzz.oracles.determined import visible
 from indexfuzz.oracles.nonfinite.reach import Tensors, paged_keys, tainted
@@ -13,7 +13,7 @@ from indexfuzz.reference import fp8, layout
 from indexfuzz.reference.legal import legal_codes, legal_scales
 
 
-def broken_rule(stage: str, case: Case, given: Tensors, got: Tensors, terms: Terms) -> Mismatch | None:
+def broken_rule(stage: str, case: Case, given: Tensors, got: Tensors, terms: Terms) -> Finding | None:
     """What NaN and infinities themselves must have become."""
     if stage == "q_quant":
         return _codes("q_fp8", given["q"], fp8.codes(got["q_fp8"]), case, terms)
@@ -28,7 +28,7 @@ def broken_rule(stage: str, case: Case, given: Tensors, got: Tensors, terms: Ter
     return None
 
 
-def _codes(output: str, x: Tensor, codes: Tensor, case: Case, terms: Terms) -> Mismatch | None:
+def _codes(output: str, x: Tensor, codes: Tensor, case: Case, terms: Terms) -> Finding | None:
     """The codes of rows that hold NaN or infinities; NaN codes are equal whatever their sign."""
     fmt = case.model.fp8
     bad = tainted(x)
@@ -52,10 +52,10 @@ def _codes(output: str, x: Tensor, codes: Tensor, case: Case, terms: Terms) -> M
     axes = ("token", "head", "dim") if x.dim() == 3 else ("token", "dim")
     where = f"{describe.place(index, axes)} came from {float(x[index]):g} in a row with NaN or infinities"
     detail = f"{where}: it is {now}, must be {must}; {describe.share(wrong)}"
-    return Mismatch("code-mismatch", output, index, now, must, int(wrong.sum()), wrong.numel(), detail, "nonfinite")
+    return complaint("code-mismatch", output, detail, index, now, must, feature="nonfinite")
 
 
-def _nan_logits(stage: str, case: Case, given: Tensors, got: Tensor) -> Mismatch | None:
+def _nan_logits(stage: str, case: Case, given: Tensors, got: Tensor) -> Finding | None:
     """A NaN weight or key scale makes every logit that it takes part in NaN."""
     scale = given["k_scale"].unsqueeze(0) if stage == "prefill_logits" else paged_keys(case, given)[1]
     if stage == "paged_logits":
@@ -69,5 +69,4 @@ def _nan_logits(stage: str, case: Case, given: Tensors, got: Tensor) -> Mismatch
     seen = describe.text(got[index])
     where = describe.place(index, ("row", "column"))
     detail = f"{where} is {seen}, but a weight or scale in it is NaN; {describe.share(wrong)}"
-    count, total = int(wrong.sum()), wrong.numel()
-    return Mismatch("bound-exceeded", "logits", index, seen, "NaN", count, total, detail, "nonfinite")
+    return complaint("bound-exceeded", "logits", detail, index, seen, "NaN", feature="nonfinite")

@@ -7,8 +7,8 @@ from torch import Tensor
 
 from indexfuzz.checks import quant
 from indexfuzz.checks import rope as rope_check
-from indexfuzz.checks.mismatch import Mismatch
 from indexfuzz.core.case import Case
+from indexfuzz.core.finding import Finding
 from indexfuzz.core.terms import Terms
 from indexfuzz.reference import fp8, legal
 from indexfuzz.reference import rope as rope_reference
@@ -35,7 +35,7 @@ def rope(case: Case, given: Tensors, got: Tensors, _terms: Terms) -> Verdict:
     return verdict(*(_rotated(case, given, name, got[name]) for name in others))
 
 
-def _rotated(case: Case, given: Tensors, name: str, got: Tensor) -> Mismatch | None:
+def _rotated(case: Case, given: Tensors, name: str, got: Tensor) -> Finding | None:
     """Judge q or k, and recognise the usual mistakes."""
     before, style, placement = given[name], case.rope.style, case.rope.placement
     rotate = partial(legal.legal_rope, before, given["positions"], given["cos_sin_cache"], rope_dim=case.model.rope_dim)

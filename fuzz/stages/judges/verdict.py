@@ -7,7 +7,6 @@ import torch
 from torch import Tensor
 
 from indexfuzz.checks import shape
-from indexfuzz.checks.mismatch import Mismatch
 from indexfuzz.core.finding import Finding
 
 Tensors = Mapping[str, Tensor]
@@ -15,23 +14,16 @@ Tensors = Mapping[str, Tensor]
 
 @dataclass(frozen=True)
 class Verdict:
-    """What a judge says: mismatches, and for bounded outputs the largest error as a share of its bound."""
+    """What a judge says of a stage's outputs, and of bounded ones the largest error as a share of its bound."""
 
-    mismatches: tuple[Mismatch, ...] = ()
+    findings: tuple[Finding, ...] = ()
     ratio: float = 0.0
     tier: str = ""
 
-    def findings(self, stage: str) -> list[Finding]:
-        """The mismatches as findings about a stage."""
-        return [
-            Finding(stage, m.kind, m.output, m.detail, m.feature, m.index, m.got, m.want, m.tier)
-            for m in self.mismatches
-        ]
 
-
-def verdict(*found: Mismatch | None) -> Verdict:
+def verdict(*found: Finding | None) -> Verdict:
     """The verdict of what several checks found."""
-    return Verdict(tuple(mismatch for mismatch in found if mismatch))
+    return Verdict(tuple(finding for finding in found if finding))
 
 
 def wrong_form(got: Tensors, **forms: tuple[tuple[int, ...], torch.dtype]) -> Verdict | None:
