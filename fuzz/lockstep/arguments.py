@@ -103,9 +103,7 @@ class Arguments:
         base = int(tensor.storage_offset()) * tensor.element_size()
         ty, ir = self._pointer_type(dtype, const=const)
         align = min(base & -base, _MOST_ALIGNED) or _MOST_ALIGNED
-        value = Value(
-            np.full(1, base, np.int64), ir, (), None, None, base, base, allocation, name, base, align
-        )
+        value = Value(np.full(1, base, np.int64), ir, (), None, None, base, base, allocation, name, base, align)
         return triton_api.fast_tensor(value, ty)
 
     def _pointer_type(self, dtype: Any, *, const: bool) -> tuple[Any, ScalarType]:
