@@ -6,43 +6,21 @@ from typing import Annotated
 
 import typer
 
-from indexfuzz.cli.common import (
-    AsJson,
-    BeyondContract,
-    CaseFile,
-    Corpus,
-    DeviceName,
-    Faults,
-    Impl,
-    InputError,
-    Isolate,
-    Python,
-    Timeout,
-    console,
-    find_one,
-    in_this_process,
-    under_test,
-    with_finding,
-)
-from indexfuzz.core.setup import DEFAULT_DEVICE, DEFAULT_IMPLEMENTATION, Setup
+from indexfuzz.cli.common import InputError, console, find_one, in_this_process, under_test, with_finding
+from indexfuzz.cli.options import AsJson, CaseFile, Corpus, KernelOptions, SetupOptions, expand_options
 from indexfuzz.corpus.entry import Entry, Record
 from indexfuzz.corpus.store import merge, save, write
 
 
+@expand_options
 def minimize(
     file: CaseFile,
     *,
-    faults: Faults,
-    impl: Impl = DEFAULT_IMPLEMENTATION,
-    device: DeviceName = DEFAULT_DEVICE,
-    beyond_contract: BeyondContract = False,
+    options: SetupOptions,
     out: Annotated[
         Path | None, typer.Option(metavar="FILE", show_default="beside FILE, by its new id", help="Where to write it.")
     ] = None,
     seconds: Annotated[float, typer.Option(min=0.0, metavar="S", help="Stop trying after this time.")] = 60.0,
-    isolate: Isolate = None,
-    python: Python = None,
-    timeout: Timeout = None,
     corpus: Corpus = None,
 ) -> None:
     """Make a failing case as small as its bug allows, and write the result to a file of its own.
@@ -51,7 +29,7 @@ def minimize(
     """
     path, entry = find_one(file, corpus)
     signature = with_finding(path, entry)
-    target = under_test(Setup(impl, device, tuple(faults), beyond_contract, isolate, python, timeout))
+    target = under_test(options.setup())
     from indexfuzz.triage.minimize import NotFailingError, minimise  # noqa: PLC0415 - imports torch
 
     try:
@@ -76,12 +54,11 @@ def minimize(
     console().print("\n  ".join(lines))
 
 
+@expand_options
 def repro(
     file: CaseFile,
     *,
-    faults: Faults,
-    impl: Impl = DEFAULT_IMPLEMENTATION,
-    device: DeviceName = DEFAULT_DEVICE,
+    kernels: KernelOptions,
     corpus: Corpus = None,
 ) -> None:
     """Print a script that shows the bug with torch, triton and the kernel alone, to hand to whoever mends it.
@@ -90,7 +67,7 @@ def repro(
     """
     path, entry = find_one(file, corpus)
     with_finding(path, entry)
-    target = in_this_process(Setup(impl, device, tuple(faults)))
+    target = in_this_process(kernels.setup())
     from indexfuzz.implementations.base import ImplementationError  # noqa: PLC0415 - imports torch
     from indexfuzz.triage.repro import ReproError, script  # noqa: PLC0415
 

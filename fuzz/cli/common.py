@@ -1,4 +1,4 @@
-"""What several commands share: options, where the corpus lies, and how findings are printed."""
+"""What several commands share: where the corpus lies, what is under test, and how text is printed."""
 
 import os
 import signal
@@ -7,9 +7,8 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
-import typer
 from rich.console import Console
 
 from indexfuzz.core.setup import Setup
@@ -27,77 +26,6 @@ NOTHING_NEW, FINDINGS, USAGE_ERROR, INTERNAL_ERROR = 0, 1, 2, 3
 
 class InputError(Exception):
     """Something that the user gave cannot be used. One sentence."""
-
-
-Impl = Annotated[
-    str, typer.Option("--impl", metavar="NAME[:PATH]", help="What to test; `indexfuzz impls` lists what there is.")
-]
-DeviceName = Annotated[
-    str,
-    typer.Option(
-        "--device",
-        metavar="lockstep[:sm90|:cdna3]|interpreter|cuda",
-        help="Where kernels run: lockstep, a checking executor on the CPU, whose tl.dot may have the bits of a matrix "
-        "unit; cuda, a GPU; or Triton's own interpreter.",
-    ),
-]
-Faults = Annotated[
-    list[str],
-    typer.Option(
-        "--fault",
-        metavar="ID",
-        default_factory=list,
-        show_default=False,
-        help="Plant this bug in the built-in kernels; repeat for several. `indexfuzz faults` lists them.",
-    ),
-]
-BeyondContract = Annotated[
-    bool,
-    typer.Option(
-        "--beyond-contract",
-        help="Also run what the implementation's project does not promise to handle: "
-        "refusing it is fine, anything else is a finding. `indexfuzz impls` with "
-        "its NAME:PATH prints what is promised.",
-    ),
-]
-Corpus = Annotated[
-    Path | None,
-    typer.Option(
-        "--corpus",
-        metavar="DIR",
-        show_default="corpus/ of the checkout, else of this folder",
-        help="Where known findings are.",
-    ),
-]
-Isolate = Annotated[
-    bool | None,
-    typer.Option(
-        "--isolate/--no-isolate",
-        show_default="on for code that is not ours",
-        help="Run the implementation in a process of its own: what kills that or never ends is a finding.",
-    ),
-]
-Python = Annotated[
-    str | None,
-    typer.Option(
-        "--python",
-        metavar="PATH",
-        show_default="this one",
-        help="Run the implementation under this interpreter, with its own torch and triton, isolated.",
-    ),
-]
-Timeout = Annotated[
-    float | None,
-    typer.Option(
-        "--timeout",
-        min=0.1,
-        metavar="S",
-        show_default="120",
-        help="How long an isolated case may take before that is a hang.",
-    ),
-]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for scripts instead of text.")]
-CaseFile = Annotated[str, typer.Argument(metavar="FILE", help="A corpus file, or the id of a case in the corpus.")]
 
 
 def each_known(option: str, words: list[str], choices: Iterable[str]) -> list[str]:

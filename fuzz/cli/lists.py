@@ -8,7 +8,8 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
-from indexfuzz.cli.common import AsJson, InputError, console
+from indexfuzz.cli.common import InputError, console
+from indexfuzz.cli.options import AsJson
 from indexfuzz.evaluation.bench import BENCHES
 
 

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from indexfuzz.cli.common import FINDINGS, NOTHING_NEW, AsJson, InputError, console
+from indexfuzz.cli.common import FINDINGS, NOTHING_NEW, InputError, console
+from indexfuzz.cli.options import AsJson
 
 if TYPE_CHECKING:  # these import torch
     from collections.abc import Sequence

@@ -10,22 +10,13 @@ from indexfuzz.cli.common import (
     FINDINGS,
     INTERNAL_ERROR,
     USAGE_ERROR,
-    AsJson,
-    BeyondContract,
-    Corpus,
-    DeviceName,
-    Faults,
-    Impl,
-    Isolate,
-    Python,
-    Timeout,
     console,
     default_corpus,
     find,
     under_test,
 )
+from indexfuzz.cli.options import AsJson, Corpus, SetupOptions, expand_options
 from indexfuzz.core.finding import summary_line
-from indexfuzz.core.setup import DEFAULT_DEVICE, DEFAULT_IMPLEMENTATION, Setup
 from indexfuzz.corpus.entry import CorpusError
 from indexfuzz.corpus.store import files, load
 from indexfuzz.triage.replay import FAILING, Replay
@@ -37,6 +28,7 @@ if TYPE_CHECKING:
 STYLES = {"FIXED": "green", "PASSES": "green", "STILL FAILS": "red", "CHANGED": "yellow", "ERROR": "magenta"}
 
 
+@expand_options
 def replay(
     cases: Annotated[
         list[str],
@@ -48,13 +40,7 @@ def replay(
         ),
     ],
     *,
-    faults: Faults,
-    impl: Impl = DEFAULT_IMPLEMENTATION,
-    device: DeviceName = DEFAULT_DEVICE,
-    beyond_contract: BeyondContract = False,
-    isolate: Isolate = None,
-    python: Python = None,
-    timeout: Timeout = None,
+    options: SetupOptions,
     corpus: Corpus = None,
     as_json: AsJson = False,
 ) -> None:
@@ -68,7 +54,7 @@ def replay(
     Example: `indexfuzz replay corpus/gather --impl vllm:vllm-0.22.0.whl`
     """
     paths = [path for name in cases for path in find(name, corpus)] or files(corpus or default_corpus())
-    target = under_test(Setup(impl, device, tuple(faults), beyond_contract, isolate, python, timeout))
+    target = under_test(options.setup())
     out, rows, codes = console(), [], {0}
     for path in paths:
         result, code = _replay_file(path, target.subject)
@@ -78,7 +64,7 @@ def replay(
             out.print(f"{result.status:<11}", style=STYLES[result.status], end=" ")
             out.print(f"{path}  {_explanation(result)}".rstrip())
     if as_json:
-        where = {"implementation": target.subject.facts.name, "device": device}
+        where = {"implementation": target.subject.facts.name, "device": options.device}
         typer.echo(json.dumps(where | {"cases": rows}, indent=1))
     elif not paths:
         out.print(f"no cases in {corpus or default_corpus()}")

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, get_args
+from typing import TYPE_CHECKING
 
 import typer
 
@@ -15,111 +15,28 @@ from indexfuzz.cli.common import (
     FINDINGS,
     INTERNAL_ERROR,
     NOTHING_NEW,
-    AsJson,
-    BeyondContract,
-    DeviceName,
-    Faults,
-    Impl,
-    InputError,
-    Isolate,
-    Python,
-    Timeout,
     console,
     default_corpus,
-    each_known,
     interrupted_by_sigterm,
     under_test,
 )
 from indexfuzz.cli.coverage import covering, write_listing
-from indexfuzz.core.case import Regime
+from indexfuzz.cli.options import expand_options
+from indexfuzz.cli.run_options import RunOptions
 from indexfuzz.core.presets import PRESETS
-from indexfuzz.core.setup import DEFAULT_DEVICE, DEFAULT_IMPLEMENTATION, Setup
-from indexfuzz.corpus import store as corpus_files
-from indexfuzz.corpus.entry import STAGES
-from indexfuzz.testing.options import parse_shard
+from indexfuzz.core.setup import Setup
+from indexfuzz.corpus.store import known_signatures
 
 if TYPE_CHECKING:
     from indexfuzz.campaign.settings import Settings
     from indexfuzz.cli.progress import Progress
+    from indexfuzz.subjects.subject import Subject
 
 DEFAULT_SECONDS = 60.0
 
 
-def run(
-    *,
-    faults: Faults,
-    stage: Annotated[
-        list[str],
-        typer.Option(
-            metavar="NAME",
-            default_factory=list,
-            show_default="all that the implementation has",
-            help=f"Test only this stage; repeat for several. One of {', '.join(sorted(STAGES))}.",
-        ),
-    ],
-    values: Annotated[
-        list[str],
-        typer.Option(
-            metavar="REGIME",
-            default_factory=list,
-            show_default="all but nonfinite",
-            help=f"Draw values of this kind only; repeat for several. One of {', '.join(get_args(Regime))}.",
-        ),
-    ],
-    impl: Impl = DEFAULT_IMPLEMENTATION,
-    device: DeviceName = DEFAULT_DEVICE,
-    beyond_contract: BeyondContract = False,
-    preset: Annotated[
-        str | None,
-        typer.Option(
-            metavar="NAME",
-            help=f"Take the model's shape from this one: {', '.join(PRESETS)}.",
-            show_default="any shape",
-        ),
-    ] = None,
-    seconds: Annotated[
-        float | None,
-        typer.Option(min=0.0, metavar="S", show_default="60", help="Stop after this time."),
-    ] = None,
-    cases: Annotated[int | None, typer.Option(min=1, metavar="N", help="Stop after this many cases.")] = None,
-    seed: Annotated[
-        int | None, typer.Option(min=0, metavar="N", show_default="random", help="Makes a run repeatable.")
-    ] = None,
-    shard: Annotated[
-        str, typer.Option(metavar="I/N", help="Be worker I of N: each of them tries cases of its own.")
-    ] = "1/1",
-    corpus: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="DIR",
-            show_default="corpus/ of the checkout, else of this folder",
-            help="Findings kept here are known and do not count; new ones are written here.",
-        ),
-    ] = None,
-    out: Annotated[
-        Path | None, typer.Option(metavar="DIR", show_default="--corpus", help="Write new findings here instead.")
-    ] = None,
-    coverage: Annotated[
-        bool,
-        typer.Option(
-            "--coverage",
-            help="After the summary, list the masks and branches of the kernels that "
-            "were never true, never false, never mixed or never taken.",
-        ),
-    ] = False,
-    coverage_listing: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="FILE",
-            show_default=False,
-            help="With --coverage: also write the kernels' source here, every line marked.",
-        ),
-    ] = None,
-    isolate: Isolate = None,
-    python: Python = None,
-    timeout: Timeout = None,
-    as_json: AsJson = False,
-) -> None:
+@expand_options
+def run(options: RunOptions) -> None:
     """Draw cases, run them on the kernels, compare with the reference; keep a minimal case of every new finding.
 
     Without --seconds and --cases it takes 60 seconds; with a --fault it ends as soon as that is found. The exit code
@@ -131,56 +48,51 @@ def run(
     `indexfuzz run --impl module:my_kernels --python other/bin/python` runs them under another interpreter,
     `indexfuzz run --cases 200 --coverage` shows what the cases leave untried in the kernels.
     """
-    if seconds is not None and cases is not None:
-        raise InputError("--seconds and --cases exclude each other; give one of them")
-    only = each_known("--stage", stage, STAGES)
-    regimes = each_known("--values", values, get_args(Regime))
-    try:
-        worker = parse_shard(shard)
-    except ValueError as error:
-        raise InputError(f"--shard: {error}") from None
-    if preset is not None:
-        each_known("--preset", [preset], PRESETS)
-    if coverage_listing is not None and not coverage:
-        raise InputError("--coverage-listing needs --coverage")
-    setup = Setup(impl, device, tuple(faults), beyond_contract, isolate, python, timeout)
-    target, covered = covering(setup) if coverage else (under_test(setup), None)
+    options.check()
+    setup = options.setup()
+    target, covered = covering(setup) if options.coverage else (under_test(setup), None)
 
     from indexfuzz.campaign.loop import Campaign  # noqa: PLC0415 - imports torch
-    from indexfuzz.campaign.settings import Settings  # noqa: PLC0415
     from indexfuzz.cli.progress import Progress  # noqa: PLC0415
     from indexfuzz.cli.report import as_data, print_summary  # noqa: PLC0415
 
-    kept = corpus or default_corpus()
-    settings = Settings(
-        target.subject,
-        only=frozenset(only),
-        preset=PRESETS[preset] if preset else None,
-        values=tuple(regimes),  # type: ignore[arg-type]
-        seconds=DEFAULT_SECONDS if seconds is None and cases is None else seconds,
-        cases=cases,
-        seed=secrets.randbelow(1 << 32) if seed is None else seed,
-        shard=worker,
-        known=corpus_files.known_signatures(kept, target.subject.facts.name),
-    )
-    first_only = bool(faults) and seconds is None and cases is None
-    progress = Progress(settings, target, out or kept, console(err=as_json), first_only=first_only)
+    kept = options.corpus or default_corpus()
+    settings = build_settings(options, target.subject, kept)
+    first_only = bool(options.faults) and options.seconds is None and options.cases is None
+    progress = Progress(settings, target, options.out or kept, console(err=options.as_json), first_only=first_only)
     with progress, _journaled(settings, setup, progress) as settings, interrupted_by_sigterm():
         summary = Campaign(settings, progress.listen).run()
     if progress.stopped_itself:
         summary.interrupted = False
-    if as_json:
+    if options.as_json:
         data = as_data(summary, progress.saved, settings, target)
         typer.echo(json.dumps(data | ({"coverage": covered.as_data()} if covered else {}), indent=1))
     else:
         print_summary(summary, progress.saved, target, console())
         if covered:
             console().print(f"\n{covered.report()}")
-    if covered and coverage_listing:
-        write_listing(covered, coverage_listing)
+    if covered and options.coverage_listing:
+        write_listing(covered, options.coverage_listing)
     if summary.findings:
         raise typer.Exit(FINDINGS)
     raise typer.Exit(INTERNAL_ERROR if summary.unsupported and not summary.cases else NOTHING_NEW)
+
+
+def build_settings(options: RunOptions, subject: "Subject", corpus: Path) -> "Settings":
+    """What a campaign shall do with a subject, from what was typed; known findings are those of a corpus."""
+    from indexfuzz.campaign.settings import Settings  # noqa: PLC0415 - imports torch
+
+    return Settings(
+        subject,
+        only=frozenset(options.stages),
+        preset=PRESETS[options.preset] if options.preset else None,
+        values=options.regimes,
+        seconds=DEFAULT_SECONDS if options.seconds is None and options.cases is None else options.seconds,
+        cases=options.cases,
+        seed=secrets.randbelow(1 << 32) if options.seed is None else options.seed,
+        shard=options.parsed_shard,
+        known=known_signatures(corpus, subject.facts.name),
+    )
 
 
 @contextmanager

@@ -6,28 +6,16 @@ from typing import Annotated
 
 import typer
 
-from indexfuzz.cli.common import (
-    AsJson,
-    CaseFile,
-    Corpus,
-    DeviceName,
-    Faults,
-    Impl,
-    InputError,
-    console,
-    each_known,
-    find_one,
-    in_this_process,
-    with_finding,
-)
-from indexfuzz.core.setup import DEFAULT_DEVICE, DEFAULT_IMPLEMENTATION, Setup
+from indexfuzz.cli.common import InputError, console, each_known, find_one, in_this_process, with_finding
+from indexfuzz.cli.options import AsJson, CaseFile, Corpus, KernelOptions, expand_options
 from indexfuzz.corpus.entry import STAGES, stage_of
 
 
+@expand_options
 def severity(
     file: CaseFile,
     *,
-    faults: Faults,
+    kernels: KernelOptions,
     stage: Annotated[
         list[str],
         typer.Option(
@@ -38,8 +26,6 @@ def severity(
             "it, this tells what each costs.",
         ),
     ],
-    impl: Impl = DEFAULT_IMPLEMENTATION,
-    device: DeviceName = DEFAULT_DEVICE,
     corpus: Corpus = None,
     as_json: AsJson = False,
 ) -> None:
@@ -52,7 +38,7 @@ def severity(
     """
     path, entry = find_one(file, corpus)
     blamed, only = stage_of(with_finding(path, entry)), each_known("--stage", stage, STAGES)
-    target = in_this_process(Setup(impl, device, tuple(faults)))
+    target = in_this_process(kernels.setup())
     from indexfuzz.triage.severity import SeverityError, grown, recall  # noqa: PLC0415 - imports torch
 
     try:

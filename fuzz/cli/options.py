@@ -1,0 +1,146 @@
+"""Options that several commands share, and groups of them that a command takes as one parameter."""
+
+import inspect
+from collections.abc import Callable
+from dataclasses import MISSING, dataclass, fields, is_dataclass
+from functools import wraps
+from pathlib import Path
+from typing import Annotated, Any, get_type_hints
+
+import typer
+
+from indexfuzz.core.setup import DEFAULT_DEVICE, DEFAULT_IMPLEMENTATION, Setup
+
+Impl = Annotated[
+    str, typer.Option("--impl", metavar="NAME[:PATH]", help="What to test; `indexfuzz impls` lists what there is.")
+]
+DeviceName = Annotated[
+    str,
+    typer.Option(
+        "--device",
+        metavar="lockstep[:sm90|:cdna3]|interpreter|cuda",
+        help="Where kernels run: lockstep, a checking executor on the CPU, whose tl.dot may have the bits of a matrix "
+        "unit; cuda, a GPU; or Triton's own interpreter.",
+    ),
+]
+Faults = Annotated[
+    list[str],
+    typer.Option(
+        "--fault",
+        metavar="ID",
+        default_factory=list,
+        show_default=False,
+        help="Plant this bug in the built-in kernels; repeat for several. `indexfuzz faults` lists them.",
+    ),
+]
+BeyondContract = Annotated[
+    bool,
+    typer.Option(
+        "--beyond-contract",
+        help="Also run what the implementation's project does not promise to handle: "
+        "refusing it is fine, anything else is a finding. `indexfuzz impls` with "
+        "its NAME:PATH prints what is promised.",
+    ),
+]
+Corpus = Annotated[
+    Path | None,
+    typer.Option(
+        "--corpus",
+        metavar="DIR",
+        show_default="corpus/ of the checkout, else of this folder",
+        help="Where known findings are.",
+    ),
+]
+Isolate = Annotated[
+    bool | None,
+    typer.Option(
+        "--isolate/--no-isolate",
+        show_default="on for code that is not ours",
+        help="Run the implementation in a process of its own: what kills that or never ends is a finding.",
+    ),
+]
+Python = Annotated[
+    str | None,
+    typer.Option(
+        "--python",
+        metavar="PATH",
+        show_default="this one",
+        help="Run the implementation under this interpreter, with its own torch and triton, isolated.",
+    ),
+]
+Timeout = Annotated[
+    float | None,
+    typer.Option(
+        "--timeout",
+        min=0.1,
+        metavar="S",
+        show_default="120",
+        help="How long an isolated case may take before that is a hang.",
+    ),
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for scripts instead of text.")]
+CaseFile = Annotated[str, typer.Argument(metavar="FILE", help="A corpus file, or the id of a case in the corpus.")]
+
+
+@dataclass(frozen=True, kw_only=True)
+class KernelOptions:
+    """What is under test and where it runs, for commands that look into it."""
+
+    faults: Faults
+    impl: Impl = DEFAULT_IMPLEMENTATION
+    device: DeviceName = DEFAULT_DEVICE
+
+    def setup(self) -> Setup:
+        """The same, in the words that the rest of IndexFuzz knows."""
+        return Setup(self.impl, self.device, tuple(self.faults))
+
+
+@dataclass(frozen=True, kw_only=True)
+class SetupOptions(KernelOptions):
+    """What is under test, where it runs and in which process."""
+
+    beyond_contract: BeyondContract = False
+    isolate: Isolate = None
+    python: Python = None
+    timeout: Timeout = None
+
+    def setup(self) -> Setup:
+        """The same, in the words that the rest of IndexFuzz knows."""
+        where = (self.beyond_contract, self.isolate, self.python, self.timeout)
+        return Setup(self.impl, self.device, tuple(self.faults), *where)
+
+
+def expand_options(command: Callable[..., None]) -> Callable[..., None]:
+    """A command for typer, which sees every field of a parameter that is a dataclass as an option of its own."""
+    parameters = inspect.signature(command).parameters.values()
+    groups: dict[str, Any] = {p.name: p.annotation for p in parameters if is_dataclass(p.annotation)}
+
+    @wraps(command)
+    def expanded(**given: Any) -> None:
+        for name, group in groups.items():
+            given[name] = group(**{field.name: given.pop(field.name) for field in fields(group)})
+        command(**given)
+
+    seen = []
+    for parameter in parameters:
+        if parameter.name in groups:
+            seen += _parameters(groups[parameter.name])
+        else:
+            seen.append(parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY))
+    expanded.__signature__ = inspect.Signature(seen)  # type: ignore[attr-defined]
+    return expanded
+
+
+def _parameters(group: Any) -> list[inspect.Parameter]:
+    """A parameter for each field of a dataclass."""
+    hints = get_type_hints(group, include_extras=True)
+    empty = inspect.Parameter.empty
+    return [
+        inspect.Parameter(
+            field.name,
+            inspect.Parameter.KEYWORD_ONLY,
+            default=empty if field.default is MISSING else field.default,
+            annotation=hints[field.name],
+        )
+        for field in fields(group)
+    ]

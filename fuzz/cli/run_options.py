@@ -1,0 +1,114 @@
+"""The options of the command `run`."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, get_args
+
+import typer
+from pydantic import TypeAdapter
+
+from indexfuzz.cli.common import InputError, each_known
+from indexfuzz.cli.options import AsJson, SetupOptions
+from indexfuzz.core.case import Regime
+from indexfuzz.core.presets import PRESETS
+from indexfuzz.corpus.entry import STAGES
+from indexfuzz.testing.options import parse_shard
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunOptions(SetupOptions):
+    """What a campaign shall do, as typed."""
+
+    stage: Annotated[
+        list[str],
+        typer.Option(
+            metavar="NAME",
+            default_factory=list,
+            show_default="all that the implementation has",
+            help=f"Test only this stage; repeat for several. One of {', '.join(sorted(STAGES))}.",
+        ),
+    ]
+    values: Annotated[
+        list[str],
+        typer.Option(
+            metavar="REGIME",
+            default_factory=list,
+            show_default="all but nonfinite",
+            help=f"Draw values of this kind only; repeat for several. One of {', '.join(get_args(Regime))}.",
+        ),
+    ]
+    preset: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help=f"Take the model's shape from this one: {', '.join(PRESETS)}.",
+            show_default="any shape",
+        ),
+    ] = None
+    seconds: Annotated[
+        float | None,
+        typer.Option(min=0.0, metavar="S", show_default="60", help="Stop after this time."),
+    ] = None
+    cases: Annotated[int | None, typer.Option(min=1, metavar="N", help="Stop after this many cases.")] = None
+    seed: Annotated[
+        int | None, typer.Option(min=0, metavar="N", show_default="random", help="Makes a run repeatable.")
+    ] = None
+    shard: Annotated[
+        str, typer.Option(metavar="I/N", help="Be worker I of N: each of them tries cases of its own.")
+    ] = "1/1"
+    corpus: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR",
+            show_default="corpus/ of the checkout, else of this folder",
+            help="Findings kept here are known and do not count; new ones are written here.",
+        ),
+    ] = None
+    out: Annotated[
+        Path | None, typer.Option(metavar="DIR", show_default="--corpus", help="Write new findings here instead.")
+    ] = None
+    coverage: Annotated[
+        bool,
+        typer.Option(
+            "--coverage",
+            help="After the summary, list the masks and branches of the kernels that "
+            "were never true, never false, never mixed or never taken.",
+        ),
+    ] = False
+    coverage_listing: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            show_default=False,
+            help="With --coverage: also write the kernels' source here, every line marked.",
+        ),
+    ] = None
+    as_json: AsJson = False
+
+    def check(self) -> None:
+        """Raise InputError where the options contradict each other or name what there is not."""
+        if self.seconds is not None and self.cases is not None:
+            raise InputError("--seconds and --cases exclude each other; give one of them")
+        if self.preset is not None:
+            each_known("--preset", [self.preset], PRESETS)
+        if self.coverage_listing is not None and not self.coverage:
+            raise InputError("--coverage-listing needs --coverage")
+        self.stages, self.regimes, self.parsed_shard  # noqa: B018 - raise for what they cannot read
+
+    @property
+    def stages(self) -> list[str]:
+        """The stages to test; none means all."""
+        return each_known("--stage", self.stage, STAGES)
+
+    @property
+    def regimes(self) -> tuple[Regime, ...]:
+        """The kinds of values to draw; none means the usual ones."""
+        return TypeAdapter(tuple[Regime, ...]).validate_python(each_known("--values", self.values, get_args(Regime)))
+
+    @property
+    def parsed_shard(self) -> tuple[int, int]:
+        """I and N."""
+        try:
+            return parse_shard(self.shard)
+        except ValueError as error:
+            raise InputError(f"--shard: {error}") from None
