@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from indexfuzz.implementations.base import Implementation
     from indexfuzz.implementations.callers import as_callers_do
     from indexfuzz.lockstep import Lockstep
+    from indexfuzz.subjects.open import open_subject
     from indexfuzz.testing.target import check, target
 
 __version__ = "0.1.0"
@@ -29,6 +30,7 @@ __all__ = [
     "as_callers_do",
     "cases",
     "check",
+    "open_subject",
     "target",
 ]
 
@@ -42,6 +44,7 @@ _HOMES = {
     "as_callers_do": "implementations.callers",
     "cases": "generation.strategies",
     "check": "testing.target",
+    "open_subject": "subjects.open",
     "target": "testing.target",
 }
 

@@ -36,7 +36,7 @@ FOLDERS = (
 APART = {"kernels": set(), "reference": set(), "lockstep": set(), "checks": {"core"}}
 """Folders that import from the folders named here alone: each has its own arithmetic, so that they check each other."""
 
-LOOSE = {"__init__"}
+LOOSE = {"__init__", "__main__"}
 """The only modules of the fuzzer that lie in no folder."""
 
 RESERVED = {
@@ -59,6 +59,9 @@ def modules() -> dict[str, Path]:
 MODULES = modules()
 
 
+FACES = {"indexfuzz", "indexfuzz.__main__"}
+
+
 def imports(text: str) -> set[str]:
     """Every module that a source text imports, deferred and TYPE_CHECKING imports included."""
     found = set()
@@ -72,8 +75,8 @@ def imports(text: str) -> set[str]:
     return {name for name in found if name.split(".")[0] not in sys.stdlib_module_names}
 
 
-GRAPH = {module: imports(file.read_text()) for module, file in MODULES.items() if module != "indexfuzz"}
-"""The face of the package offers what lies in the folders, so it stands above them all and counts in no circle."""
+GRAPH = {module: imports(file.read_text()) for module, file in MODULES.items() if module not in FACES}
+"""Who imports what; the faces of the package offer what lies in the folders, so they stand above them all."""
 
 
 def folder_of(module: str) -> str:

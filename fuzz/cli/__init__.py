@@ -3,45 +3,43 @@
 Exit codes: 0 nothing new, 1 findings, 2 wrong usage or bad input, 3 an error in IndexFuzz itself.
 """
 
+import json
 import sys
 import tempfile
 import traceback
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from indexfuzz import __version__
 from indexfuzz.cli import cases, lists, mutate, new_impl, replay, run, severity
 from indexfuzz.cli.common import INTERNAL_ERROR, USAGE_ERROR, InputError
+from indexfuzz.core.project import Project
 from indexfuzz.core.setup import SetupError
 from indexfuzz.corpus.entry import CorpusError
+
+GROUPS: dict[str, tuple[Callable[..., None], ...]] = {
+    "Find bugs": (run.run, replay.replay),
+    "Look into a finding": (cases.show, cases.minimize, cases.repro, severity.severity),
+    "Put kernels under test": (new_impl.new_impl, lists.impls, lists.presets),
+    "Measure IndexFuzz itself": (lists.faults, lists.bench, mutate.mutate),
+}
+"""Heading in the help -> the commands below it."""
 
 app = typer.Typer(
     name="indexfuzz",
     help="Find bugs in the FP8 kernels of sparse-attention indexers, on a CPU, and keep a minimal case of each.\n\n"
-    "Start with `indexfuzz run`.",
+    "Start with `indexfuzz run`. A project's defaults stand in the table [tool.indexfuzz] of its pyproject.toml.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
-    add_completion=False,
     rich_markup_mode="markdown",
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (
-    run.run,
-    replay.replay,
-    cases.minimize,
-    cases.repro,
-    cases.show,
-    severity.severity,
-    lists.impls,
-    new_impl.new_impl,
-    lists.faults,
-    lists.presets,
-    lists.bench,
-    mutate.mutate,
-):
-    app.command()(command)
+for heading, commands in GROUPS.items():
+    for command in commands:
+        app.command(rich_help_panel=heading)(command)
 
 
 def _show_version(wanted: bool) -> None:  # noqa: FBT001 - typer's callback
@@ -52,24 +50,44 @@ def _show_version(wanted: bool) -> None:  # noqa: FBT001 - typer's callback
 
 @app.callback()
 def _options(
+    context: typer.Context,
     *,
-    version: Annotated[
+    _version: Annotated[
         bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version and exit.")
     ] = False,
 ) -> None:
-    pass
+    context.default_map = _defaults(Project.here())
+
+
+def _defaults(project: Project) -> dict[str, Any]:
+    """Command -> the options that a project's settings give it."""
+    table = project.table
+    given = {"impl": project.impl, "device": table.device, "timeout": table.timeout, "values": table.values}
+    names = (command.__name__.replace("_", "-") for commands in GROUPS.values() for command in commands)
+    return dict.fromkeys(names, given)
 
 
 def main() -> None:
     """Run the command line and exit with its code."""
     try:
         app()
-    except Exception as error:  # noqa: BLE001 - the last line of defence
+    except Exception as error:  # noqa: BLE001 - whatever else goes wrong is told in one line
         if _is_bad_input(error):
-            typer.echo(f"error: {error}", err=True)
-            sys.exit(USAGE_ERROR)
-        typer.echo(f"internal error: {type(error).__name__}: {error} (traceback in {_write_traceback()})", err=True)
-        sys.exit(INTERNAL_ERROR)
+            _tell_error(str(error), USAGE_ERROR)
+        _tell_error(
+            f"internal error: {type(error).__name__}: {error} (traceback in {_write_traceback()})", INTERNAL_ERROR
+        )
+
+
+def _tell_error(message: str, code: int) -> None:
+    """Say what went wrong, for scripts as JSON on standard output, and exit.
+
+    Raises SystemExit.
+    """
+    if "--json" in sys.argv:
+        typer.echo(json.dumps({"error": message, "exit_code": code}))
+    typer.echo(message if code == INTERNAL_ERROR else f"error: {message}", err=True)
+    sys.exit(code)
 
 
 def _is_bad_input(error: Exception) -> bool:

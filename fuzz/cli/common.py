@@ -11,7 +11,9 @@ from typing import TYPE_CHECKING
 
 from rich.console import Console
 
+from indexfuzz.core.project import Project
 from indexfuzz.core.setup import Setup
+from indexfuzz.core.words import suggestion
 from indexfuzz.corpus.entry import CorpusError, Entry
 from indexfuzz.corpus.store import files, is_entry, load
 from indexfuzz.subjects.open import prepare
@@ -20,6 +22,9 @@ from indexfuzz.subjects.under_test import UnderTest, put_under_test
 if TYPE_CHECKING:
     from indexfuzz.subjects.in_process import InProcess
     from indexfuzz.subjects.subject import Subject
+
+PLANTED = Path(".indexfuzz") / "planted"
+"""The corpus of findings that planted bugs showed, unless another one is named."""
 
 NOTHING_NEW, FINDINGS, USAGE_ERROR, INTERNAL_ERROR = 0, 1, 2, 3
 
@@ -36,17 +41,16 @@ def each_known(option: str, words: list[str], choices: Iterable[str]) -> list[st
     given = [word for text in words for word in text.split(",") if word]
     for word in given:
         if word not in choices:
-            raise InputError(f"{option}: no {word!r}; choose from {', '.join(sorted(choices))}")
+            raise InputError(f"{option}: no {word!r}; {suggestion(word, choices)}")
     return given
 
 
-def default_corpus() -> Path:
-    """`corpus/` of the checkout that this package runs from, or else of the current folder."""
-    checkout = Path(__file__).resolve().parents[2]
-    if (checkout / "pyproject.toml").is_file() and (checkout / "corpus").is_dir():
-        found = checkout / "corpus"
-        return found.relative_to(Path.cwd()) if found.is_relative_to(Path.cwd()) else found
-    return Path("corpus")
+def default_corpus(faults: Iterable[str] = ()) -> Path:
+    """Where the project's settings say that cases are kept; what planted bugs show is kept apart from that.
+
+    Raises SetupError when the settings cannot be read.
+    """
+    return PLANTED if list(faults) else Project.here().corpus
 
 
 def under_test(setup: Setup) -> "UnderTest[Subject]":

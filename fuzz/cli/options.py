@@ -11,8 +11,33 @@ import typer
 
 from indexfuzz.core.setup import DEFAULT_DEVICE, DEFAULT_IMPLEMENTATION, Setup
 
+
+def _is_of_project(context: typer.Context, name: str) -> bool:
+    """Whether a parameter has its value from the project's settings, not from the command line."""
+    source = context.get_parameter_source(name)
+    return source is not None and source.name == "DEFAULT_MAP"
+
+
+def _impl(context: typer.Context, value: str) -> str:
+    """Faults are planted in the built-in kernels, whatever the project tests otherwise."""
+    return DEFAULT_IMPLEMENTATION if _is_of_project(context, "impl") and context.params.get("faults") else value
+
+
+def _timeout(context: typer.Context, value: float | None) -> float | None:
+    """A project's timeout is for isolated cases; it does not ask for isolation. Declared after what decides that."""
+    chosen = context.params
+    setup = Setup(chosen["impl"], isolate=chosen["isolate"], python=chosen["python"])
+    return None if _is_of_project(context, "timeout") and not setup.isolated else value
+
+
 Impl = Annotated[
-    str, typer.Option("--impl", metavar="NAME[:PATH]", help="What to test; `indexfuzz impls` lists what there is.")
+    str,
+    typer.Option(
+        "--impl",
+        metavar="NAME[:PATH]",
+        callback=_impl,
+        help="What to test; `indexfuzz impls` lists what there is.",
+    ),
 ]
 DeviceName = Annotated[
     str,
@@ -47,7 +72,7 @@ Corpus = Annotated[
     typer.Option(
         "--corpus",
         metavar="DIR",
-        show_default="corpus/ of the checkout, else of this folder",
+        show_default="that of the project, else corpus/ of this folder",
         help="Where known findings are.",
     ),
 ]
@@ -74,6 +99,7 @@ Timeout = Annotated[
         "--timeout",
         min=0.1,
         metavar="S",
+        callback=_timeout,
         show_default="120",
         help="How long an isolated case may take before that is a hang.",
     ),

@@ -56,7 +56,7 @@ def run(options: RunOptions) -> None:
     from indexfuzz.cli.progress import Progress  # noqa: PLC0415
     from indexfuzz.cli.report import as_data, print_summary  # noqa: PLC0415
 
-    kept = options.corpus or default_corpus()
+    kept = options.corpus or default_corpus(options.faults)
     settings = build_settings(options, target.subject, kept)
     first_only = bool(options.faults) and options.seconds is None and options.cases is None
     progress = Progress(settings, target, options.out or kept, console(err=options.as_json), first_only=first_only)

@@ -60,7 +60,7 @@ class RunOptions(SetupOptions):
         Path | None,
         typer.Option(
             metavar="DIR",
-            show_default="corpus/ of the checkout, else of this folder",
+            show_default="that of the project, else corpus/ of this folder",
             help="Findings kept here are known and do not count; new ones are written here.",
         ),
     ] = None

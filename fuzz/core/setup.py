@@ -4,6 +4,8 @@ import shlex
 from dataclasses import dataclass
 from pathlib import Path
 
+from indexfuzz.core.words import path_from_here
+
 DEFAULT_IMPLEMENTATION = "builtin"
 DEFAULT_DEVICE = "lockstep"
 
@@ -38,8 +40,7 @@ class Setup:
 
     def command(self, name: str, file: Path) -> str:
         """The command line that does something with the case of a file under the same conditions."""
-        here = Path.cwd()
-        words = ["indexfuzz", name, str(file.relative_to(here) if file.is_relative_to(here) else file)]
+        words = ["indexfuzz", name, str(path_from_here(file))]
         if self.spec != DEFAULT_IMPLEMENTATION:
             words += ["--impl", self.spec]
         for fault in self.faults:

@@ -2,23 +2,51 @@
 
 import importlib
 import sys
+from pathlib import Path
 
+from indexfuzz.core.project import Project
+from indexfuzz.core.tracebacks import location_of
+from indexfuzz.core.words import path_from_here
 from indexfuzz.implementations.base import Implementation, ImplementationError
+from indexfuzz.implementations.validation import kind_of, validate
 
 
 def load(name: str) -> Implementation:
-    """Import a module (the current folder included) and take its `implementation`.
+    """Import a module, from the current folder, the project's or the environment, and take its `implementation`.
 
-    Raises ImplementationError when the module cannot be imported or has no such Implementation.
+    Raises ImplementationError when the module cannot be imported or has no Implementation that can be tested.
     """
-    if "" not in sys.path:
-        sys.path.insert(0, "")
+    if not all(part.isidentifier() for part in name.split(".")):
+        raise ImplementationError(f"module:{name} is no name of a module{_meant(name)}")
+    if name.endswith(".py"):
+        raise ImplementationError(f"module:{name} is the name of a file{_meant(name)}")
+    for folder in (str(Project.here().root), ""):
+        if folder not in sys.path:
+            sys.path.insert(0, folder)
     try:
         module = importlib.import_module(name)
-    except Exception as error:
-        raise ImplementationError(f"module:{name} cannot be imported: {type(error).__name__}: {error}") from error
+    except (Exception, SystemExit) as error:
+        raise ImplementationError(f"module:{name} cannot be imported: {_told(error)}") from error
     implementation = getattr(module, "implementation", None)
     if not isinstance(implementation, Implementation):
-        wanted = f"{Implementation.__module__}.{Implementation.__name__}"
-        raise ImplementationError(f"module:{name} must define `implementation`, an instance of {wanted}")
+        found = "has none" if implementation is None else f"has {kind_of(implementation)}"
+        raise ImplementationError(
+            f"module:{name} must define `implementation`, an instance of indexfuzz.Implementation; it {found}"
+        )
+    try:
+        validate(implementation)
+    except ImplementationError as error:
+        raise ImplementationError(f"module:{name}: {error}") from None
     return implementation
+
+
+def _meant(name: str) -> str:
+    stem = Path(name).stem
+    return f"; write module:{stem}" if name.endswith(".py") and stem.isidentifier() else ", such as module:my_kernels"
+
+
+def _told(error: BaseException) -> str:
+    """What was raised, and on which line of the user's files."""
+    file, _, line = location_of(error).rpartition(":")
+    where = f" ({path_from_here(Path(file))}:{line})" if file and "importlib" not in file else ""
+    return f"{type(error).__name__}: {error}{where}"

@@ -9,7 +9,6 @@ from dataclasses import replace
 from torch import Tensor
 
 from indexfuzz.core.case import Case
-from indexfuzz.core.contract import outside
 from indexfuzz.core.finding import Finding
 from indexfuzz.core.outcome import Outcome
 from indexfuzz.core.terms import Terms
@@ -49,9 +48,9 @@ def run(case: Case, implementation: Implementation, device: Device, only: frozen
 
 def _within(stage: Stage, case: Case, implementation: Implementation, outcome: Outcome) -> bool:
     """Whether a stage promises anything about a case: to handle it, or to reject it."""
-    why = outside(implementation.contract, stage.name, case)
-    if why and not implementation.contract.must_reject(stage.name, case):
-        outcome.outside[stage.name] = why
+    outside = implementation.contract.outside(stage.name, case)
+    if outside and not implementation.contract.must_reject(stage.name, case):
+        outcome.outside[stage.name] = outside
         return False
     return True
 

@@ -2,10 +2,12 @@
 
 from typing import TYPE_CHECKING
 
-from indexfuzz.core.setup import Setup, SetupError
+from indexfuzz.core.setup import DEFAULT_DEVICE, Setup, SetupError
 from indexfuzz.subjects.under_test import UnderTest, put_under_test
 
 if TYPE_CHECKING:  # imports torch, and `indexfuzz --help` must not
+    from indexfuzz.implementations.base import Implementation
+    from indexfuzz.subjects.in_process import InProcess
     from indexfuzz.subjects.subject import Subject
 
 
@@ -22,3 +24,20 @@ def prepare(setup: Setup) -> "UnderTest[Subject]":
     from indexfuzz.subjects.isolation.isolated import SECONDS, Isolated  # noqa: PLC0415 - imports torch
 
     return UnderTest(Isolated(setup, python=setup.python, seconds=setup.timeout or SECONDS), setup)
+
+
+def open_subject(implementation: "str | Implementation", device: str = DEFAULT_DEVICE) -> "InProcess":
+    """An implementation on a device, in this process: `open_subject("module:my_kernels").run(case).findings`.
+
+    `implementation` is one, or names one as after --impl; `device` is named as after --device. Raises
+    ImplementationError where it cannot be had or tested, DeviceError where the device is not there.
+    """
+    from indexfuzz.devices import open_device  # noqa: PLC0415 - imports torch
+    from indexfuzz.implementations import load  # noqa: PLC0415
+    from indexfuzz.implementations.validation import validate  # noqa: PLC0415
+    from indexfuzz.subjects.in_process import InProcess  # noqa: PLC0415
+
+    if isinstance(implementation, str):
+        implementation = load(implementation)
+    validate(implementation)
+    return InProcess(implementation, open_device(device))

@@ -13,6 +13,7 @@ from indexfuzz.cli.common import InputError
 from indexfuzz.cli.coverage import covering
 from indexfuzz.core.case import Case
 from indexfuzz.core.finding import Finding
+from indexfuzz.core.project import Project
 from indexfuzz.core.setup import Setup
 from indexfuzz.corpus import store
 from indexfuzz.corpus.entry import Entry, Record, Sighting
@@ -86,7 +87,7 @@ class TestBadInput:
             (("run", "--sedd", "1"), "No such option"),
             (("walk",), "No such command"),
             (("run", "--seconds", "1", "--cases", "1"), "exclude each other"),
-            (("run", "--stage", "gathr"), "--stage: no 'gathr'; choose from gather"),
+            (("run", "--stage", "gathr"), "--stage: no 'gathr'; did you mean 'gather'?"),
             (("run", "--values", "odd"), "--values: no 'odd'"),
             (("run", "--preset", "gpt"), "--preset: no 'gpt'; choose from deepseek-v3.2"),
             (("run", "--shard", "3/2"), "--shard: '3/2' must be I/N"),
@@ -214,6 +215,57 @@ class TestRun:
         code, out, _ = indexfuzz("run", *TOY, "--cases", 100, "--corpus", "kept")
         assert code == 0
         assert "interrupted after 4 cases" in out
+
+
+@pytest.mark.usefixtures("hasty")
+class TestProject:
+    """Where findings land, and what a project's settings decide."""
+
+    def write(self, folder: Path, *lines: str) -> None:
+        (folder / "pyproject.toml").write_text("\n".join(("[tool.indexfuzz]", *lines)))
+
+    def test_findings_land_in_the_current_folder(self, indexfuzz):
+        code, out, _ = indexfuzz("run", *TOY, "--cases", 60, "--seed", 1)
+        (path,) = Path("corpus").glob("gather/*.json")
+        assert code == 1
+        assert f"saved as {path}" in out
+
+    def test_its_table_names_the_kernels_and_the_corpus_also_from_below(self, indexfuzz, monkeypatch, tmp_path):
+        self.write(tmp_path, 'impl = "module:toy_gather"', 'corpus = "kept"', 'values = ["exact"]', "timeout = 9")
+        (tmp_path / "src").mkdir()
+        monkeypatch.chdir(tmp_path / "src")
+        code, out, _ = indexfuzz("run", "--no-isolate", "--cases", 60, "--seed", 1)
+        (path,) = tmp_path.glob("kept/gather/*.json")
+        assert code == 1
+        assert f"saved as ../kept/gather/{path.name}" in out
+        assert cli._defaults(Project.here())["run"]["values"] == ["exact"]
+        assert indexfuzz("show", path.stem)[0] == 0
+        assert indexfuzz("replay", "--no-isolate")[1].startswith(f"STILL FAILS ../kept/gather/{path.name}")
+
+    def test_an_option_wins(self, indexfuzz, tmp_path):
+        self.write(tmp_path, 'impl = "module:no_such_module"', 'device = "abacus"', 'corpus = "kept"')
+        words = ("--device", "lockstep", "--corpus", "other")
+        assert indexfuzz("run", *TOY, *words, "--cases", 60, "--seed", 1)[0] == 1
+        assert not Path("kept").exists()
+        assert list(Path("other").glob("gather/*.json"))
+        assert indexfuzz("run", *TOY, "--cases", 1)[2] == (
+            "error: no device 'abacus'; choose one of lockstep, lockstep:sm90, lockstep:cdna3, interpreter, cuda\n"
+        )
+
+    @pytest.mark.parametrize("command", COMMANDS)
+    def test_an_unknown_setting_is_2(self, indexfuzz, tmp_path, command):
+        self.write(tmp_path, 'implementation = "x"')
+        complaint = "error: pyproject.toml: tool.indexfuzz has no setting 'implementation'; "
+        assert indexfuzz(command)[::2] == (2, f"{complaint}choose from corpus, device, impl, timeout, values\n")
+
+    def test_what_a_planted_bug_shows_is_kept_apart(self, indexfuzz, tmp_path):
+        """Whatever the project tests, faults are planted in the built-in kernels, and its corpus stays as it is."""
+        self.write(tmp_path, 'impl = "module:toy_gather"', 'corpus = "kept"')
+        code, out, _ = indexfuzz("run", "--fault", "layout-hardcoded-shuffle", "--seed", 3)
+        (path,) = Path(".indexfuzz/planted").glob("k_quant_cache/*.json")
+        assert code == 1
+        assert f"again: indexfuzz replay {path} --fault layout-hardcoded-shuffle" in out
+        assert not Path("kept").exists()
 
 
 class TestMutate:

@@ -1,0 +1,20 @@
+"""Small pieces of messages: what somebody may have meant, and a path as they would type it."""
+
+import os
+from collections.abc import Iterable
+from difflib import get_close_matches
+from pathlib import Path
+
+
+def suggestion(word: str, choices: Iterable[str]) -> str:
+    """The end of a sentence about an unknown word: the choice that looks most like it, else all of them."""
+    known = sorted(choices)
+    close = get_close_matches(word, known, n=1)
+    return f"did you mean {close[0]!r}?" if close else f"choose from {', '.join(known)}"
+
+
+def path_from_here(path: Path) -> Path:
+    """The path as it is typed in the current folder: relative, unless that is longer."""
+    absolute = Path(os.path.abspath(path))  # noqa: PTH100 - resolve() would follow links, and show another path
+    relative = Path(os.path.relpath(absolute))
+    return relative if len(str(relative)) <= len(str(absolute)) else absolute
