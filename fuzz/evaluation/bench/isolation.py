@@ -12,6 +12,7 @@ import signal
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -35,6 +36,9 @@ SHARE_GUILTY = 3
 
 PAUSE = 0.4
 """Seconds between two kills, at most."""
+
+PATIENCE = 9.0
+"""Seconds that a case may take."""
 
 COMPARED = 120
 SIGNALS = (signal.SIGKILL, signal.SIGSEGV, signal.SIGTERM, signal.SIGABRT, signal.SIGBUS)
@@ -73,7 +77,8 @@ class Injections:
 class Killer(threading.Thread):
     """Sends signals to whatever worker there is, at random moments.
 
-    At most one for each case: two of a kind would be taken for its doing, as nobody could tell them from that.
+    No case sees two of them, one that comes after the answer to the case before included: two of a kind would be taken
+    for its doing, as nobody could tell them from that.
     """
 
     def __init__(self, subject: Isolated, seed: int) -> None:
@@ -81,24 +86,26 @@ class Killer(threading.Thread):
         self._subject = subject
         self._random = random.Random(seed)  # noqa: S311 - decides no case
         self._over = threading.Event()
+        self._lock = threading.Lock()
         self._armed = False
+        self._has_killed = False
         self.kills = 0
 
     def run(self) -> None:
         """Kill until told to stop."""
         while not self._over.wait(self._random.uniform(0, PAUSE)):
-            victim = self._subject.worker
-            if victim and self._armed:
-                self._armed = False
-                try:
-                    os.kill(victim, self._random.choice(SIGNALS))
-                except ProcessLookupError:
-                    continue
-                self.kills += 1
+            with self._lock:
+                victim = self._subject.worker
+                if victim and self._armed:
+                    self._armed, self._has_killed = False, True
+                    with suppress(ProcessLookupError):
+                        os.kill(victim, self._random.choice(SIGNALS))
+                        self.kills += 1
 
     def next_case(self) -> None:
         """Another case begins."""
-        self._armed = True
+        with self._lock:
+            self._armed, self._has_killed = not self._has_killed, False
 
     def stop(self) -> None:
         """Wait for the last kill."""
@@ -119,12 +126,12 @@ def _cases(formats: tuple[str, ...]) -> Iterator[tuple[Case, str]]:
         yield plain.replace(batch={"prefill": ({"length": keys, "new": 0},)}), SIGNATURES.get(keys, "")
 
 
-def measure_injections(wanted: int = INJECTED) -> Injections:
-    """Inject until there were as many as wanted."""
+def measure_injections(wanted: int = INJECTED, seconds: float = PATIENCE) -> Injections:
+    """Inject until there were as many as wanted; a case may take that many seconds."""
     here = InProcess(implementation, open_device("lockstep"))
     result, started = Injections(), time.monotonic()
     gather = frozenset({"gather"})
-    with Isolated(Setup("module:indexfuzz.evaluation.bench.hostile"), seconds=9, memory=1 << 30) as subject:
+    with Isolated(Setup("module:indexfuzz.evaluation.bench.hostile"), seconds=seconds, memory=1 << 30) as subject:
         killer = Killer(subject, SEED)
         killer.start()
         for case, expected in _cases(here.facts.formats):

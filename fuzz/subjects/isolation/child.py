@@ -2,7 +2,7 @@
 
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from multiprocessing.connection import wait
 
@@ -21,12 +21,13 @@ LOST = Death("lost", "the process that forks workers died")
 
 
 class Child:
-    """One child, one worker at a time; either is started when it is needed."""
+    """One child, one worker at a time; either is started when it is needed. `clock` measures what an answer takes."""
 
-    def __init__(self, setup: Setup, python: str, memory: int) -> None:
+    def __init__(self, setup: Setup, python: str, memory: int, clock: Callable[[], float] = time.monotonic) -> None:
         self._setup = setup
         self._python = python
         self._memory = memory
+        self._clock = clock
         self._connection: Connection | None = None
         self._worker: HeldWorker | None = None
 
@@ -116,7 +117,7 @@ class Child:
 
         Raises DiedError.
         """
-        until = time.monotonic() + seconds
+        until = self._clock() + seconds
         ends: list[int | socket.socket] = [worker.answers, connection.control]
         while True:
             try:
@@ -129,7 +130,7 @@ class Child:
                 death = worker.told(of_status(worker.status))
                 self._discard()
                 raise DiedError(death)
-            now = time.monotonic()
+            now = self._clock()
             if now >= until:
                 raise self._killed(Death("timeout", f"no answer within {seconds:.3g} s"))
             if excess := worker.excess(self._memory):
@@ -157,7 +158,7 @@ class Child:
         connection, worker = self._connection, self._worker
         if connection is not None and worker is not None:
             connection.command(WHERE)
-            time.sleep(POLL)
+            worker.await_report(SOON if death.how == "timeout" else POLL)
             connection.command(KILL)
             self._hear(connection.next(SOON))
             death = worker.told(death)

@@ -13,6 +13,8 @@ MOST_QUOTED = 200
 FRAME = re.compile(r'^  File "([^"]+)", line (\d+) in ', re.MULTILINE)
 DUMP = re.compile(r"^(Fatal Python error: |Current thread 0x|Stack \(most recent)", re.MULTILINE)
 """How what faulthandler writes begins."""
+END = re.compile(r'^  (File ".*bootstrap\.py", line \d+ in <module>|\.\.\.)$', re.MULTILINE)
+"""How it ends: with the outermost frame of the child, or where it leaves out the rest."""
 
 
 @dataclass(frozen=True)
@@ -80,6 +82,12 @@ def last_words(errors: str) -> str:
     dump = DUMP.search(errors)
     lines = [line.strip() for line in errors[: dump.start() if dump else None].splitlines()]
     return next((line for line in reversed(lines) if line), "")
+
+
+def has_whole_report(errors: str) -> bool:
+    """Whether Python's report of where the process was is there, to its end."""
+    dump = DUMP.search(errors)
+    return dump is not None and END.search(errors, dump.start()) is not None
 
 
 def location(errors: str) -> str:

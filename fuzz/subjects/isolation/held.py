@@ -3,19 +3,22 @@
 import os
 import socket
 import tempfile
+import time
 from contextlib import suppress
 from dataclasses import replace
 from multiprocessing.connection import wait
 from pathlib import Path
 
 from indexfuzz.subjects.isolation import frames
-from indexfuzz.subjects.isolation.deaths import Death
+from indexfuzz.subjects.isolation.deaths import Death, has_whole_report
 from indexfuzz.subjects.isolation.worker import STAGE_BYTES, Posts
 from indexfuzz.subjects.isolation.zygote import FORK
 
 MOST_OUTPUT = 64 << 20
 MOST_ERRORS = 1 << 13
 PAGE = os.sysconf("SC_PAGE_SIZE")
+LOOK = 0.01
+"""Seconds between two looks at what it has written."""
 
 
 class HeldWorker:
@@ -72,6 +75,12 @@ class HeldWorker:
         os.close(self.answers)
         for file in (self._output, self._errors, self._stage):
             file.close()
+
+    def await_report(self, seconds: float) -> None:
+        """Wait until it has written to standard error what it is doing, as it was told to, but no longer than that."""
+        until = time.monotonic() + seconds
+        while not has_whole_report(tail(self._errors.fileno())) and time.monotonic() < until:
+            time.sleep(LOOK)
 
     def told(self, death: Death) -> Death:
         """A death with what the worker has left behind."""

@@ -80,8 +80,7 @@ class Zygote:
                     if self._worker is not None:
                         os.kill(self._worker, WHERE_SIGNAL)
                 else:
-                    self._kill()
-                    os._exit(0)
+                    self._end()
 
     def _fork(self, posts: Posts) -> None:
         me = os.getpid()
@@ -107,6 +106,13 @@ class Zygote:
                 os.killpg(self._worker, signal.SIGKILL)
             except ProcessLookupError:  # it has no group of its own yet
                 os.kill(self._worker, signal.SIGKILL)
+
+    def _end(self) -> NoReturn:
+        """End once the worker has."""
+        self._kill()
+        if self._worker is not None:
+            os.waitpid(self._worker, 0)
+        os._exit(0)
 
     def _reap(self) -> None:
         """Tell the parent how a worker has ended."""

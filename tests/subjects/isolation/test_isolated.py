@@ -1,12 +1,11 @@
 """What kills or blocks the process becomes a finding of the right case and stage, and nothing is left behind."""
 
+import math
 import os
-import random
+import select
 import signal
 import subprocess
 import sys
-import threading
-import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -51,20 +50,34 @@ def children() -> set[int]:
 
 @pytest.fixture(scope="module")
 def hostile():
-    with Isolated(Setup(SPEC), seconds=60, memory=1 << 30) as subject:
+    with Isolated(Setup(SPEC), seconds=math.inf, memory=1 << 30) as subject:
         yield subject
     assert children() == set()
 
 
 @pytest.fixture
 def impatient(hostile, monkeypatch):
+    """Gives a case 2 seconds, by a clock that stands still until gather runs; then the time is over."""
+
+    def clock() -> float:
+        worker = hostile._child._worker
+        return 10.0 if worker is not None and worker.told(Death("", "")).running else 0.0
+
     monkeypatch.setattr(hostile, "_seconds", 2.0)
     monkeypatch.setattr(hostile, "_hangs", False)
+    monkeypatch.setattr(hostile._child, "_clock", clock)
     return hostile
 
 
-def worker_of(subject: Isolated) -> int:
-    return subject._child._worker.pid
+def wait_for_end(*pids: int) -> None:
+    """Wait until these processes have ended."""
+    for pid in pids:
+        try:
+            process = os.pidfd_open(pid)
+        except ProcessLookupError:
+            continue
+        select.select([process], [], [])
+        os.close(process)
 
 
 @pytest.mark.parametrize("number", [n for n, signature in SIGNATURES.items() if "hang" not in signature])
@@ -96,7 +109,7 @@ def test_a_hang_is_a_finding_and_is_believed_in_haste_while_it_shrinks(impatient
 def test_other_stages_are_judged_when_one_kills_the_process(monkeypatch):
     monkeypatch.syspath_prepend(Path(__file__).parent)
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    with Isolated(Setup("module:two_stages"), seconds=60) as subject:
+    with Isolated(Setup("module:two_stages"), seconds=math.inf) as subject:
         case = keys(3).replace(batch={"pad_tokens": 1})
         outcome = subject.run(case)
         assert sorted(f.signature for f in outcome.findings) == ["gather/crash/exit-7", "rope/bound-exceeded/q"]
@@ -108,36 +121,62 @@ def test_other_stages_are_judged_when_one_kills_the_process(monkeypatch):
 
 def test_a_crash_is_made_smaller(hostile):
     big = keys(2).replace(model={"num_heads": 8}, batch={"pad_tokens": 3})
-    small, finding = minimise(big, hostile, SIGNATURES[2], seconds=20)
+    small, finding = minimise(big, hostile, SIGNATURES[2], seconds=math.inf)
     assert finding.signature == SIGNATURES[2]
     assert small.batch.keys == 2
     assert small.batch.pad_tokens == 0
     assert small.model.num_heads == 1
 
 
-def test_innocent_cases_are_not_blamed_for_what_kills_them(hostile):
-    """Somebody kills the worker at random moments: every case is judged all the same, and each death is told."""
-    here = InProcess(implementation, open_device("lockstep"))
-    cases = [HARMLESS.replace(values={"seed": seed}) for seed in range(12)]
-    hits = 0
-    for number, case in enumerate(cases):
-        hostile.run(HARMLESS)
-        moments = random.Random(number)
-        after, by = moments.uniform(0, 0.02), moments.choice((signal.SIGKILL, signal.SIGSEGV, signal.SIGTERM))
-        victim = worker_of(hostile)
-        killer = threading.Timer(after, lambda victim=victim, by=by: os.kill(victim, by))
-        killer.start()
-        outcome = hostile.run(case)
-        killer.join()
-        assert (outcome.findings, outcome.stages) == ([], here.run(case).stages)
-        hits += any(case.id in death for death in hostile.unrepeated)
-    assert hits
-    hostile.unrepeated.clear()
+@pytest.fixture(scope="module")
+def struck(tmp_path_factory):
+    """A subject whose process dies once, at the moment and of the signal that are written to `order`."""
+    order = tmp_path_factory.mktemp("struck") / "order"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(Path(__file__).parent)
+        patch.setenv("INDEXFUZZ_ORDER", str(order))
+        patch.setenv("OMP_NUM_THREADS", "1")
+        with Isolated(Setup("module:struck"), seconds=math.inf) as subject:
+            yield subject, order
+
+
+@pytest.mark.parametrize("by", [signal.SIGKILL, signal.SIGSEGV, signal.SIGTERM])
+@pytest.mark.parametrize(
+    ("moment", "told"),
+    [
+        ("contract", "before any stage had run"),
+        ("stage", "while gather ran"),
+        ("answer", "after gather had run"),
+    ],
+)
+def test_innocent_cases_are_not_blamed_for_what_kills_them(struck, moment, told, by):
+    """Somebody kills the worker: the case is judged all the same, and the death is told."""
+    subject, order = struck
+    order.write_text(f"{moment} {by.value}")
+    outcome = subject.run(HARMLESS)
+    assert not order.exists()
+    assert (outcome.findings, outcome.stages) == ([], ["gather"])
+    (death,) = subject.unrepeated
+    assert death.startswith(f"case {HARMLESS.id}: the process died of {by.name} (")
+    assert death.endswith(told)
+    subject.unrepeated.clear()
+
+
+def test_a_worker_that_dies_between_two_cases_is_replaced(struck):
+    subject, _ = struck
+    subject.run(HARMLESS)
+    os.kill(subject.worker, signal.SIGKILL)
+    wait_for_end(subject.worker)
+    outcome = subject.run(HARMLESS)
+    assert (outcome.findings, outcome.stages) == ([], ["gather"])
+    subject.unrepeated.clear()
 
 
 def test_a_lost_zygote_is_replaced(hostile):
     hostile.run(HARMLESS)
-    hostile._child._connection._process.kill()
+    zygote = hostile._child._connection._process
+    zygote.kill()
+    zygote.wait()
     assert hostile.run(HARMLESS).findings == []
     hostile.unrepeated.clear()
 
@@ -152,12 +191,11 @@ def test_isolated_or_not_the_cases_and_findings_are_the_same(hostile):
     assert found[0] == found[1]
 
 
-def test_too_slow_in_our_own_code_is_no_hang(impatient, monkeypatch):
-    impatient.run(HARMLESS)
+def test_too_slow_in_our_own_code_is_no_hang(hostile):
     with pytest.raises(UnsupportedKernelError, match="too much for IndexFuzz itself"):
-        impatient._blame(Death("timeout", "no answer", "gather", running=False), HARMLESS)
+        hostile._blame(Death("timeout", "no answer", "gather", running=False), HARMLESS)
     with pytest.raises(ChildError, match="before any stage had run"):
-        impatient._blame(Death("SIGSEGV", "the process died"), HARMLESS)
+        hostile._blame(Death("SIGSEGV", "the process died"), HARMLESS)
 
 
 def test_what_cannot_be_loaded_is_one_sentence():
@@ -195,8 +233,7 @@ def test_no_orphans_when_the_parent_ends():
         parent.send_signal(end)
         parent.wait()
         parent.stdout.close()
-    while any(map(is_running, pids)):
-        time.sleep(0.01)
+    wait_for_end(*pids)
 
 
 @pytest.mark.parametrize("device", ["cuda", "lockstep"])
