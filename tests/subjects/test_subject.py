@@ -1,5 +1,7 @@
 """The seam between what asks about cases and what runs them: the same questions as the oracles, whoever asks."""
 
+import math
+
 import pytest
 
 from indexfuzz.campaign.loop import run
@@ -65,7 +67,7 @@ def test_a_campaign_puts_its_cases_to_all_oracles(subject, monkeypatch):
 
 
 def test_minimiser_and_replay_ask_for_relations(subject, related):
-    small, finding = minimise(related, subject, SIGNATURE, seconds=1)
+    small, finding = minimise(related, subject, SIGNATURE, seconds=math.inf)
     assert small != related
     assert finding.signature == SIGNATURE
     assert replay(Entry(case=small, finding=Record.of(finding)), subject).status == "STILL FAILS"

@@ -107,7 +107,7 @@ class TestCorpusFiles:
 class TestFuzzTargets:
     def test_a_finding_is_a_few_lines_and_a_file(self, session, pytester):
         pytester.makepyfile(test_toy=TARGET)
-        result = session("--hypothesis-seed=1", "--fuzz-seconds=20")
+        result = session("--hypothesis-seed=1")
         result.assert_outcomes(failed=1)
         (path,) = Path("findings").glob("gather/*.json")
         entry = store.load(path)
@@ -122,7 +122,7 @@ class TestFuzzTargets:
     def test_known_findings_do_not_raise(self, session, pytester):
         keep(TWO_KEYS)
         pytester.makepyfile(test_toy=TARGET)
-        session("--fuzz-seconds=1", "-k", "test_gather").assert_outcomes(passed=1, deselected=1)
+        session("--hypothesis-seed=1", "-k", "test_gather").assert_outcomes(passed=1, deselected=1)
 
 
 class TestShards:

@@ -1,5 +1,7 @@
 """The minimiser: small results, the same signature, and an error when there is nothing to minimise."""
 
+import math
+
 import pytest
 
 from indexfuzz.core.case import Case
@@ -35,7 +37,7 @@ def test_a_layout_bug_ends_at_one_token(reference_with, pytorch_device):
         always_normal(k, cache, slot_mapping, **options)
 
     subject = InProcess(reference_with(k_quant_cache=broken), pytorch_device)
-    small, finding = minimise(BIG, subject, "k_quant_cache/layout-mismatch/cache_values")
+    small, finding = minimise(BIG, subject, "k_quant_cache/layout-mismatch/cache_values", seconds=math.inf)
     assert finding.signature == "k_quant_cache/layout-mismatch/cache_values"
     assert len(small.lengths) == 1
     assert small.batch.tokens <= 2
@@ -50,7 +52,7 @@ def test_a_bug_of_long_contexts_keeps_its_length(reference_with, pytorch_device)
         paged_mqa_logits.paged_mqa_logits(logits=logits, context_lens=context_lens.clamp_max(64), **given)
 
     subject = InProcess(reference_with(paged_logits=forgetful), pytorch_device)
-    small, _ = minimise(BIG, subject, "paged_logits/mask-mismatch/logits")
+    small, _ = minimise(BIG, subject, "paged_logits/mask-mismatch/logits", seconds=math.inf)
     assert small.batch.decode == (65,)
     assert small.batch.prefill == ()
 

@@ -5,6 +5,7 @@ A fault counts as found only where the clean kernels pass the very case. Written
 
 import contextlib
 import json
+import math
 import multiprocessing
 import os
 import statistics
@@ -77,8 +78,10 @@ class _Seen(BaseException):
     """Ends a campaign at its first finding; no Exception, so that Hypothesis lets it through."""
 
 
-def campaign_sight(implementation: Implementation, device: Device, seed: int, seconds: float) -> Sight | None:
-    """What a campaign of this seed finds first."""
+def campaign_sight(
+    implementation: Implementation, device: Device, seed: int, *, seconds: float | None = None, most: int | None = None
+) -> Sight | None:
+    """What a campaign of this seed finds first, within so many seconds and cases."""
     started, cases = time.monotonic(), 0
     sight: Sight | None = None
 
@@ -90,14 +93,14 @@ def campaign_sight(implementation: Implementation, device: Device, seed: int, se
             raise _Seen
 
     with contextlib.suppress(_Seen):
-        Campaign(Settings(InProcess(implementation, device), seconds=seconds, seed=seed), listen).run()
+        Campaign(Settings(InProcess(implementation, device), seconds=seconds, cases=most, seed=seed), listen).run()
     return sight
 
 
 def stream_sight(
-    stream: Iterable[Case], implementation: Implementation, device: Device, seconds: float
+    stream: Iterable[Case], implementation: Implementation, device: Device, seconds: float = math.inf
 ) -> Sight | None:
-    """What the cases of a stream show first."""
+    """What the cases of a stream show first, within so many seconds."""
     started = time.monotonic()
     for number, case in enumerate(stream, 1):
         if time.monotonic() - started > seconds:
@@ -121,7 +124,7 @@ def detect(fault: Fault, device: Device, *, seeds: tuple[int, ...] = SEEDS, seco
     implementation = plant((fault.id,))
     found = Detection(fault.id, fault.kind, fault.stage)
     for seed in seeds:
-        sight = campaign_sight(implementation, device, seed, seconds)
+        sight = campaign_sight(implementation, device, seed, seconds=seconds)
         if sight is None or not is_clean(sight.case, device):
             continue
         found.cases.append(sight.cases)

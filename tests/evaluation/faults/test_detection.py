@@ -1,5 +1,8 @@
 """Campaigns still find planted bugs, and quickly: a part of the bench, so that nobody weakens the fuzzer unnoticed."""
 
+import math
+from itertools import islice
+
 import pytest
 import torch
 
@@ -61,35 +64,34 @@ def test_every_bug_of_the_history_can_be_planted():
 @pytest.mark.parametrize("name", sorted((HISTORY | ONCE_MISSED) - RARE))
 def test_a_campaign_finds_it_and_blames_the_right_stage(name):
     fault = load_faults()[name]
-    sight = campaign_sight(plant((name,)), DEVICE, seed=1, seconds=120.0)
+    sight = campaign_sight(plant((name,)), DEVICE, seed=1, most=120)
     assert sight is not None
-    assert sight.cases <= 120
     assert is_clean(sight.case, DEVICE)
     assert sight.finding.stage in (fault.stage, *fault.also)
 
 
 def test_a_generator_without_gaps_between_rows_would_be_noticed(monkeypatch):
     monkeypatch.setattr(strategies, "MEMORY", {name: options[:1] for name, options in strategies.MEMORY.items()})
-    assert campaign_sight(plant(("logits-taken-for-dense",)), DEVICE, seed=1, seconds=3.0) is None
+    assert campaign_sight(plant(("logits-taken-for-dense",)), DEVICE, seed=1, most=60) is None
 
 
 def test_oracles_that_look_at_stages_alone_would_be_noticed(monkeypatch):
     monkeypatch.setattr(schedule, "COMPOSED", 0)
-    assert campaign_sight(plant(("offset-of-another-row",)), DEVICE, seed=1, seconds=3.0) is None
+    assert campaign_sight(plant(("offset-of-another-row",)), DEVICE, seed=1, most=60) is None
 
 
 def test_planted_together_each_stage_is_blamed_for_its_own():
     several = plant(("fnuz-bitcast", "relu-after-sum", "rope-placement-swapped", "weights-bf16"))
     seen = set()
     for seed in range(3):
-        sight = campaign_sight(several, DEVICE, seed=seed, seconds=60.0)
+        sight = campaign_sight(several, DEVICE, seed=seed, most=300)
         assert sight is not None
         seen.add(sight.finding.stage)
     assert seen <= {"rope", "k_quant_cache", "prefill_logits", "paged_logits"}
 
 
 def test_a_minimal_case_is_reported(monkeypatch):
-    monkeypatch.setattr(detection, "MINIMISE_SECONDS", 600.0)
+    monkeypatch.setattr(detection, "MINIMISE_SECONDS", math.inf)
     found = detect(load_faults()["relu-after-sum"], DEVICE, seeds=(0,))
     assert (found.sequences, found.tokens) == (1, 1)
     assert found.rightly_blamed
@@ -98,7 +100,7 @@ def test_a_minimal_case_is_reported(monkeypatch):
 
 
 def test_nothing_is_found_in_clean_kernels():
-    assert stream_sight(uniform(0, DEVICE.formats), builtin(), DEVICE, seconds=3.0) is None
+    assert stream_sight(islice(uniform(0, DEVICE.formats), 20), builtin(), DEVICE) is None
 
 
 @pytest.mark.parametrize("grid", GRIDS, ids=lambda grid: grid.project)
