@@ -9,10 +9,33 @@ from indexfuzz.kernels.checks import require, require_head_dim, require_tensor
 from indexfuzz.kernels.quant import FP8_DTYPES
 
 KEYS = 64
-"""Keys of one program: the M of the matrix instruction."""
+"""Keys of one step of a program: the M of the matrix instruction."""
 
-LANES = 128
-"""(row, head) pairs of one program: the N of the matrix instruction."""
+LANES = 256
+"""(row, head) pairs of one program: the N of the matrix instruction, as wide as it gets."""
+
+MAX_HEADS = 128
+
+STAGES = 4
+"""Steps whose keys are on their way while one is computed."""
+
+PROGRAMS = 1024
+"""Enough programs for every multiprocessor: with fewer rows, several share the keys of a row."""
+
+MIN_STEPS = 4
+"""Steps of a program, so that it pays to keep q."""
+
+HIDDEN = 1024
+"""Keys of one store of -inf."""
+
+
+@triton.jit
+def _fill_hidden(logits_ptrs, is_valid_row, first, end, HIDDEN: tl.constexpr):
+    """Store -inf at keys ``first`` to ``end`` of the rows that start at ``logits_ptrs`` [rows]."""
+    for start in range(first, end, HIDDEN):
+        key = start + tl.arange(0, HIDDEN)
+        mask = is_valid_row[:, None] & (key < end)[None, :]
+        tl.store(logits_ptrs[:, None] + key[None, :], float("-inf"), mask=mask)
 
 
 @triton.jit
@@ -31,47 +54,53 @@ def _mqa_logits_kernel(
     logits_row_stride,
     num_rows,  # M
     num_keys,  # N
+    keys_per_program,
     NUM_HEADS: tl.constexpr,
     HEAD_DIM: tl.constexpr,
     ROWS: tl.constexpr,
     HEADS: tl.constexpr,  # NUM_HEADS, padded to a power of two
     KEYS: tl.constexpr,
+    STAGES: tl.constexpr,
+    HIDDEN: tl.constexpr,
 ):
-    first_row = tl.program_id(0) * ROWS
+    # Later rows see more keys, so they start first: the short programs fill the gaps at the end.
+    first_row = (tl.num_programs(0) - 1 - tl.program_id(0)) * ROWS
     row = first_row + tl.arange(0, ROWS)
-    key = tl.program_id(1) * KEYS + tl.arange(0, KEYS)
     is_valid_row = row < num_rows
-    is_valid_key = key < num_keys
+    first_key = tl.program_id(1) * keys_per_program
+    end_key = tl.minimum(first_key + keys_per_program, num_keys)
+    window_start = tl.maximum(tl.load(ks_ptr + row, mask=is_valid_row, other=0), first_key)
+    window_end = tl.minimum(tl.load(ke_ptr + row, mask=is_valid_row, other=0), end_key)
+    is_empty = window_start >= window_end
+    first_seen = tl.min(tl.where(is_empty, end_key, window_start), axis=0)
+    end_seen = tl.maximum(tl.max(tl.where(is_empty, first_key, window_end), axis=0), first_seen)
+    logits_ptrs = logits_ptr + row.to(tl.int64) * logits_row_stride
 
-    window_start = tl.load(ks_ptr + row, mask=is_valid_row, other=0)
-    window_end = tl.load(ke_ptr + row, mask=is_valid_row, other=0)
-    is_in_window = (key[:, None] >= window_start[None, :]) & (key[:, None] < window_end[None, :])
-    is_visible = is_in_window & is_valid_key[:, None]
-    is_visible_to_any = tl.max(is_visible.to(tl.int32), axis=1) > 0
+    # The heads of all rows stand side by side, so that even one head fills the matrix unit and all rows share k.
+    lane = tl.arange(0, ROWS * HEADS)
+    lane_row, head = (first_row + lane // HEADS).to(tl.int64), lane % HEADS
+    is_valid_lane = (lane_row < num_rows) & (head < NUM_HEADS)
+    dim = tl.arange(0, HEAD_DIM)
+    q_at = (lane_row * q_row_stride + head * q_head_stride)[:, None] + dim[None, :]
+    q = tl.trans(tl.load(q_ptr + q_at, mask=is_valid_lane[:, None], other=0.0))
+    weights_at = lane_row * weights_row_stride + head
+    weights = tl.load(weights_ptr + weights_at, mask=is_valid_lane, other=0.0)
 
-    logits = tl.full([KEYS, ROWS], float("-inf"), tl.float32)
-    if tl.max(is_visible_to_any.to(tl.int32), axis=0) > 0:
-        # The heads of all rows stand side by side, so that even one head fills the matrix unit and all rows share k.
-        lane = tl.arange(0, ROWS * HEADS)
-        lane_row, head = (first_row + lane // HEADS).to(tl.int64), lane % HEADS
-        is_valid_lane = (lane_row < num_rows) & (head < NUM_HEADS)
-        dim = tl.arange(0, HEAD_DIM)
-
-        q_at = (lane_row * q_row_stride + head * q_head_stride)[:, None] + dim[None, :]
-        q = tl.load(q_ptr + q_at, mask=is_valid_lane[:, None], other=0.0)
-        weights_at = lane_row * weights_row_stride + head
-        weights = tl.load(weights_ptr + weights_at, mask=is_valid_lane, other=0.0)
+    _fill_hidden(logits_ptrs, is_valid_row, first_key, first_seen, HIDDEN)
+    for start in tl.range(first_seen, end_seen, KEYS, num_stages=STAGES):
+        key = start + tl.arange(0, KEYS)
+        is_valid_key = key < end_seen
         k_at = (key.to(tl.int64) * k_row_stride)[:, None] + dim[None, :]
-        k = tl.load(k_ptr + k_at, mask=is_visible_to_any[:, None], other=0.0)
-        k_scale = tl.load(k_scale_ptr + key, mask=is_visible_to_any, other=0.0)
+        k = tl.load(k_ptr + k_at, mask=is_valid_key[:, None], other=0.0)
+        k_scale = tl.load(k_scale_ptr + key, mask=is_valid_key, other=0.0)
 
-        scores = tl.dot(k, tl.trans(q))
+        scores = tl.dot(k, q)
         weighted = tl.maximum(scores, 0.0) * weights[None, :]
         summed = tl.sum(tl.reshape(weighted, [KEYS, ROWS, HEADS]), axis=2)
+        is_visible = (key[:, None] >= window_start[None, :]) & (key[:, None] < window_end[None, :])
         logits = tl.where(is_visible, summed * k_scale[:, None], float("-inf"))
-
-    logits_at = (row.to(tl.int64) * logits_row_stride)[None, :] + key[:, None]
-    tl.store(logits_ptr + logits_at, logits, mask=is_valid_row[None, :] & is_valid_key[:, None])
+        tl.store(logits_ptrs[None, :] + key[:, None], logits, mask=is_valid_row[None, :] & is_valid_key[:, None])
+    _fill_hidden(logits_ptrs, is_valid_row, end_seen, end_key, HIDDEN)
 
 
 def mqa_logits(
@@ -85,7 +114,8 @@ def mqa_logits(
 ) -> None:
     """Fill logits [M, N] fp32: k_scale[n] * sum_h weights[m, h] * relu(q[m, h] . k[n]), -inf outside the row's window.
 
-    Row m sees ks[m] <= n < ke[m]; ke <= ks is an empty window, ke > N ends at N. Only keys inside some window are read.
+    Row m sees ks[m] <= n < ke[m]; ke <= ks is an empty window, ke > N ends at N. Of the keys, those
+    from the first to the last that one of a few neighbouring rows sees are read.
 
     q_fp8 [M, H, D] and k_fp8 [N, D] of one FP8 format, k_scale [N] and weights [M, H] fp32, ks and ke [M] int32. H is 1
     to 128; rows may be strided. Raises ValueError outside this contract.
@@ -93,7 +123,7 @@ def mqa_logits(
     require_tensor("q_fp8", q_fp8, (None, None, None), *FP8_DTYPES.values())
     num_rows, num_heads, head_dim = q_fp8.shape
     require_head_dim(head_dim)
-    require(1 <= num_heads <= LANES, f"num_heads must be 1 to {LANES}, got {num_heads}")
+    require(1 <= num_heads <= MAX_HEADS, f"num_heads must be 1 to {MAX_HEADS}, got {num_heads}")
     require_tensor("k_fp8", k_fp8, (None, head_dim), q_fp8.dtype)
     num_keys = k_fp8.shape[0]
     require_tensor("k_scale", k_scale, (num_keys,), torch.float32)
@@ -106,7 +136,10 @@ def mqa_logits(
         return
     heads = triton.next_power_of_2(num_heads)
     rows = LANES // heads
-    _mqa_logits_kernel[(triton.cdiv(num_rows, rows), triton.cdiv(num_keys, KEYS))](
+    row_tiles = triton.cdiv(num_rows, rows)
+    tiles = triton.cdiv(num_keys * row_tiles, KEYS * PROGRAMS)
+    keys_per_program = KEYS * max(tiles, MIN_STEPS)
+    _mqa_logits_kernel[(row_tiles, triton.cdiv(num_keys, keys_per_program))](
         q_fp8,
         q_fp8.stride(0),
         q_fp8.stride(1),
@@ -121,9 +154,12 @@ def mqa_logits(
         logits.stride(0),
         num_rows,
         num_keys,
+        keys_per_program,
         NUM_HEADS=num_heads,
         HEAD_DIM=head_dim,
         ROWS=rows,
         HEADS=heads,
         KEYS=KEYS,
+        STAGES=STAGES,
+        HIDDEN=HIDDEN,
     )

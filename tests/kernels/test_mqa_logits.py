@@ -73,12 +73,19 @@ def test_two_requests_of_one_prefill(draw):
     assert_scored(arguments)
 
 
-def test_only_keys_inside_a_window_are_read(machine, draw):
+def test_only_keys_from_the_first_to_the_last_in_a_window_are_read(machine, draw):
     arguments = draw(3, 130)
     arguments["ks"][:], arguments["ke"][:] = torch.tensor([10, 40, 40]), torch.tensor([20, 100, 45])
     for name in ("k_fp8", "k_scale"):
-        machine.declare(f"{name}[10:20]", arguments[name][10:20])
-        machine.declare(f"{name}[40:100]", arguments[name][40:100])
+        machine.declare(f"{name}[10:100]", arguments[name][10:100])
+    assert_scored(arguments)
+
+
+@pytest.mark.parametrize("num_keys", [256, 257, 700])
+def test_several_programs_share_the_keys_of_a_row(draw, num_keys):
+    arguments = draw(5, num_keys)
+    arguments["ks"][:] = torch.tensor([0, 255, 256, 300, 511], dtype=torch.int32)
+    arguments["ke"][:] = torch.tensor([num_keys, 256, 257, 300, 1 << 30], dtype=torch.int32)
     assert_scored(arguments)
 
 
