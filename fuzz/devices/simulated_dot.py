@@ -5,7 +5,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from indexfuzz.lockstep.matrix_units import MODELS
+from indexfuzz.lockstep.arithmetic.matrix_units import MODELS
 from indexfuzz.reference import fp8
 from indexfuzz.reference.bounds import Dot
 

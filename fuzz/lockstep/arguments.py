@@ -7,13 +7,25 @@ from typing import Any, Final
 import numpy as np
 import torch
 
-from indexfuzz.lockstep import triton_api
-from indexfuzz.lockstep.blame import fault, faults
-from indexfuzz.lockstep.dtypes import ScalarType
-from indexfuzz.lockstep.memory import Allocation, Buffer, storage_bytes
-from indexfuzz.lockstep.triton_api import Constexpr, Tensor, Tuple
-from indexfuzz.lockstep.values import Value
-from indexfuzz.lockstep.violations import UnsupportedFeature
+from indexfuzz.lockstep.tracking.attribution import blame_kernel, blaming_kernel
+from indexfuzz.lockstep.tracking.violations import UnsupportedFeature
+from indexfuzz.lockstep.triton_api.functions import is_jit
+from indexfuzz.lockstep.triton_api.types import (
+    Constexpr,
+    Dtype,
+    Tensor,
+    Tuple,
+    dtype_of,
+    dtype_of_annotation,
+    fast_tensor,
+    intern_type,
+    is_host_descriptor,
+    pointer_dtype,
+)
+from indexfuzz.lockstep.values.buffers import Buffer
+from indexfuzz.lockstep.values.dtypes import ScalarType
+from indexfuzz.lockstep.values.memory import Allocation, storage_bytes
+from indexfuzz.lockstep.values.value import Value
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,8 +41,7 @@ class Parameter:
 def parameters(kernel: Any) -> tuple[Parameter, ...]:
     """The parameters of a jit function."""
     return tuple(
-        Parameter(p.name, p.is_constexpr, p.is_const, triton_api.annotated_dtype(p.annotation_type))
-        for p in kernel.params
+        Parameter(p.name, p.is_constexpr, p.is_const, dtype_of_annotation(p.annotation_type)) for p in kernel.params
     )
 
 
@@ -46,7 +57,6 @@ class Arguments:
         self._builder = builder
         self._buffers = buffers
         self.allocations: dict[int, Allocation] = {}
-        self.names: dict[int, str] = {}
 
     def convert(self, parameter: Parameter, argument: Any) -> Any:
         """One argument as the kernel sees it.
@@ -61,15 +71,15 @@ class Arguments:
     def _value(self, parameter: Parameter, name: str, argument: Any) -> Any:
         if isinstance(argument, Constexpr):
             return argument
-        if argument is None or isinstance(argument, triton_api.Dtype | str) or triton_api.is_jit(argument):
+        if argument is None or isinstance(argument, Dtype | str) or is_jit(argument):
             return Constexpr(argument)
         if isinstance(argument, tuple | list):
             return Tuple([self._value(parameter, f"{name}[{i}]", a) for i, a in enumerate(argument)])
         if isinstance(argument, bool) and parameter.dtype is None:
-            return Tensor(self._builder.get_int1(argument), triton_api.interned_type(triton_api.Dtype("int1")))
+            return Tensor(self._builder.get_int1(argument), intern_type(Dtype("int1")))
         if isinstance(argument, int | float):
             return self._scalar(parameter, argument)
-        if triton_api.is_host_descriptor(argument):
+        if is_host_descriptor(argument):
             raise UnsupportedFeature(
                 f"the TensorDescriptor made on the host, argument {name}, is not supported by lockstep; "
                 "pass the tensor and call tl.make_tensor_descriptor in the kernel"
@@ -77,41 +87,37 @@ class Arguments:
         tensor = argument if isinstance(argument, torch.Tensor) else getattr(argument, "base", None)
         if isinstance(tensor, torch.Tensor):
             return self._pointer(name, tensor, argument.dtype, const=parameter.const)
-        raise fault(TypeError(f"a kernel takes no {type(argument).__name__} as argument {name}"))
+        raise blame_kernel(TypeError(f"a kernel takes no {type(argument).__name__} as argument {name}"))
 
     def _scalar(self, parameter: Parameter, argument: float | int) -> Any:  # noqa: PYI041
         dtype = parameter.dtype
         if dtype is None:
-            if isinstance(argument, float):
-                dtype = triton_api.Dtype("fp32")
-            else:
-                dtype = triton_api.Dtype(_integer_name(parameter.name, argument))
+            dtype = Dtype("fp32") if isinstance(argument, float) else Dtype(_integer_name(parameter.name, argument))
         make = getattr(self._builder, f"get_{dtype.name}")
-        return Tensor(make(argument if dtype.is_floating() else int(argument)), triton_api.interned_type(dtype))
+        return Tensor(make(argument if dtype.is_floating() else int(argument)), intern_type(dtype))
 
     def _pointer(self, name: str, tensor: torch.Tensor, dtype: Any, *, const: bool) -> Any:
         if tensor.device.type != "cpu":
-            raise fault(
+            raise blame_kernel(
                 ValueError(f"lockstep runs on the CPU, but argument {name} is on {tensor.device}; move it with .cpu()")
             )
         key = tensor.untyped_storage().data_ptr()
         allocation = self.allocations.get(key)
         if allocation is None:
-            allocation = Allocation(storage_bytes(tensor), key, list(self._buffers.get(key, ())))
+            allocation = Allocation(storage_bytes(tensor), key, name, list(self._buffers.get(key, ())))
             self.allocations[key] = allocation
-            self.names[key] = name
         base = int(tensor.storage_offset()) * tensor.element_size()
         ty, ir = self._pointer_type(dtype, const=const)
         align = min(base & -base, _MOST_ALIGNED) or _MOST_ALIGNED
         value = Value(np.full(1, base, np.int64), ir, (), None, None, base, base, allocation, name, base, align)
-        return triton_api.fast_tensor(value, ty)
+        return fast_tensor(value, ty)
 
     def _pointer_type(self, dtype: Any, *, const: bool) -> tuple[Any, ScalarType]:
         known = _POINTERS.get((dtype, const))
         if known is None:
-            with faults():
-                element = triton_api.dtype_of(dtype)
-            ty = triton_api.interned_type(triton_api.pointer_dtype(element, const=const))
+            with blaming_kernel():
+                element = dtype_of(dtype)
+            ty = intern_type(pointer_dtype(element, const=const))
             known = _POINTERS[dtype, const] = ty, ty.to_ir(self._builder)
         return known
 
@@ -123,4 +129,4 @@ def _integer_name(name: str, value: int) -> str:
         return "int64"
     if value < 2**64:
         return "uint64"
-    raise fault(TypeError(f"argument {name} does not fit 64 bits: {value}"))
+    raise blame_kernel(TypeError(f"argument {name} does not fit 64 bits: {value}"))

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from indexfuzz.checks import logits
 from indexfuzz.core.finding import Finding
-from indexfuzz.lockstep.matrix_units import MODELS
+from indexfuzz.lockstep.arithmetic.matrix_units import MODELS
 from indexfuzz.reference import bounds, fp8
 from indexfuzz.reference.arithmetic import DOT_UNITS, PORTABLE, Arithmetic
 from indexfuzz.reference.quant import q_quant, quantise, row_scale

@@ -33,8 +33,8 @@ from sm90_cases import (
 )
 from sm90_scalars import SCALARS, scalar_inputs, stratified_floats, ulp_distance
 
-from indexfuzz.lockstep import numerics
-from indexfuzz.lockstep.matrix_units import MODELS
+from indexfuzz.lockstep.arithmetic.fp8_codec import encode_fp8, truncate_to_e5m2
+from indexfuzz.lockstep.arithmetic.matrix_units import MODELS
 
 PROGRAMS: Final = 8
 TORCH_TYPES: Final = {
@@ -191,9 +191,9 @@ def record_scalars() -> tuple[dict[str, NDArray[Any]], int]:
     encode_kernel[(x.size // size,)](torch.from_numpy(x).cuda(), *codes, SIZE=size)
     e4m3fn, e5m2, e5m2_rtz = (c.view(torch.uint8).cpu().numpy() for c in codes)
     encoders = (
-        ("e4m3fn", e4m3fn, numerics.encode_fp8(x, "e4m3fn")),
-        ("e5m2", e5m2, numerics.encode_fp8(x, "e5m2")),
-        ("e5m2_rtz", e5m2_rtz, numerics.truncate_to_e5m2(x)),
+        ("e4m3fn", e4m3fn, encode_fp8(x, "e4m3fn")),
+        ("e5m2", e5m2, encode_fp8(x, "e5m2")),
+        ("e5m2_rtz", e5m2_rtz, truncate_to_e5m2(x)),
     )
     for name, device, model in encoders:
         bad = device != model

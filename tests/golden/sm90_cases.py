@@ -6,7 +6,8 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from indexfuzz.lockstep.numerics import FORMATS, decode_fp8, encode_fp8, round_to_bf16, round_to_fp16
+from indexfuzz.lockstep.arithmetic.fp8_codec import FORMATS, decode_fp8, encode_fp8
+from indexfuzz.lockstep.arithmetic.rounding import round_to_bf16, round_to_fp16
 
 F32 = NDArray[np.float32]
 

@@ -7,7 +7,27 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from indexfuzz.lockstep import numerics
+from indexfuzz.lockstep.arithmetic.extrema import clamp, maximum_nan, maxnum, minnum
+from indexfuzz.lockstep.arithmetic.fma import fma32
+from indexfuzz.lockstep.arithmetic.fp8_codec import decode_fp8
+from indexfuzz.lockstep.arithmetic.nan import canonical_nan
+from indexfuzz.lockstep.arithmetic.rounding import (
+    divide_by_constant,
+    float_to_int,
+    round_to_bf16,
+    round_to_fp16,
+    truncate_to_bf16,
+    truncate_to_fp16,
+)
+from indexfuzz.lockstep.arithmetic.transcendental import (
+    exp2_f32,
+    exp_f32,
+    log2_f32,
+    log_f32,
+    rsqrt_f32,
+    sqrt_f32,
+    sqrt_rn_f32,
+)
 
 F32 = NDArray[np.float32]
 
@@ -22,31 +42,31 @@ class Scalar:
 
 
 SCALARS: Final = (
-    Scalar("log2", lambda x, _: numerics.log2_f32(x)),
-    Scalar("log", lambda x, _: numerics.log_f32(x)),
-    Scalar("exp2", lambda x, _: numerics.exp2_f32(x), 2),
-    Scalar("exp", lambda x, _: numerics.exp_f32(x), 2),
-    Scalar("sqrt", lambda x, _: numerics.sqrt_f32(x), 2),
-    Scalar("rsqrt", lambda x, _: numerics.rsqrt_f32(x), 2),
-    Scalar("divide", lambda x, y: numerics.canonical_nan(x / y), 2),
-    Scalar("divide_by_448", lambda x, _: numerics.divide_by_constant(x, 448.0)),
-    Scalar("div_rn", lambda x, y: numerics.canonical_nan(x / y)),
-    Scalar("maximum", numerics.maxnum),
-    Scalar("minimum", numerics.minnum),
-    Scalar("clamp_symmetric", lambda x, _: numerics.clamp(x, np.float32(-448), np.float32(448))),
-    Scalar("clamp", lambda x, _: numerics.clamp(x, np.float32(0), np.float32(448))),
-    Scalar("maximum_nan", numerics.maximum_nan),
-    Scalar("to_bf16", lambda x, _: numerics.round_to_bf16(x)),
-    Scalar("to_fp16", lambda x, _: numerics.round_to_fp16(x)),
-    Scalar("fma", lambda x, y: numerics.fma32(x, y, x)),
+    Scalar("log2", lambda x, _: log2_f32(x)),
+    Scalar("log", lambda x, _: log_f32(x)),
+    Scalar("exp2", lambda x, _: exp2_f32(x), 2),
+    Scalar("exp", lambda x, _: exp_f32(x), 2),
+    Scalar("sqrt", lambda x, _: sqrt_f32(x), 2),
+    Scalar("rsqrt", lambda x, _: rsqrt_f32(x), 2),
+    Scalar("divide", lambda x, y: canonical_nan(x / y), 2),
+    Scalar("divide_by_448", lambda x, _: divide_by_constant(x, 448.0)),
+    Scalar("div_rn", lambda x, y: canonical_nan(x / y)),
+    Scalar("maximum", maxnum),
+    Scalar("minimum", minnum),
+    Scalar("clamp_symmetric", lambda x, _: clamp(x, np.float32(-448), np.float32(448))),
+    Scalar("clamp", lambda x, _: clamp(x, np.float32(0), np.float32(448))),
+    Scalar("maximum_nan", maximum_nan),
+    Scalar("to_bf16", lambda x, _: round_to_bf16(x)),
+    Scalar("to_fp16", lambda x, _: round_to_fp16(x)),
+    Scalar("fma", lambda x, y: fma32(x, y, x)),
     # Of two products the compiler fuses the first, unless something else needs its rounded value: here "multiply" does.
-    Scalar("contraction", lambda x, y: numerics.fma32(-y, np.float32(0.7), x * y)),
-    Scalar("to_int32", lambda x, _: numerics.float_to_int(x, np.int32).view(np.float32)),
-    Scalar("to_bf16_rtz", lambda x, _: numerics.truncate_to_bf16(x)),
-    Scalar("to_fp16_rtz", lambda x, _: numerics.truncate_to_fp16(x)),
-    Scalar("sqrt_rn", lambda x, _: numerics.sqrt_rn_f32(x)),
-    Scalar("multiply", lambda x, y: numerics.canonical_nan(x * y)),
-    Scalar("add", lambda x, y: numerics.canonical_nan(x + y)),
+    Scalar("contraction", lambda x, y: fma32(-y, np.float32(0.7), x * y)),
+    Scalar("to_int32", lambda x, _: float_to_int(x, np.int32).view(np.float32)),
+    Scalar("to_bf16_rtz", lambda x, _: truncate_to_bf16(x)),
+    Scalar("to_fp16_rtz", lambda x, _: truncate_to_fp16(x)),
+    Scalar("sqrt_rn", lambda x, _: sqrt_rn_f32(x)),
+    Scalar("multiply", lambda x, y: canonical_nan(x * y)),
+    Scalar("add", lambda x, y: canonical_nan(x + y)),
 )
 
 
@@ -59,7 +79,7 @@ def ulp_distance(x: F32, y: F32) -> NDArray[np.int64]:
 
 def stratified_floats(count: int) -> F32:
     """fp32 values that matter to an e4m3fn encoder: midpoints of two codes and their neighbours, then random ones."""
-    codes = numerics.decode_fp8(np.arange(127, dtype=np.uint8), "e4m3fn").astype(np.float64)
+    codes = decode_fp8(np.arange(127, dtype=np.uint8), "e4m3fn").astype(np.float64)
     centres = np.concatenate([(codes[1:] + codes[:-1]) / 2, codes, [464.0, 480.0]]).astype(np.float32)
     near = (
         (centres.view(np.uint32)[:, None].astype(np.int64) + np.arange(-3, 4))

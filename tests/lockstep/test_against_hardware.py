@@ -37,8 +37,12 @@ def case(**values: str) -> Case:
     """A small case with every stage; num_heads * head_dim is a power of 4, so that the weights can stay exact."""
     model = {"num_heads": 16, "head_dim": 64, "quant_group": 64}
     batch = {
-        "decode": [5, 18], "next_n": 2, "max_model_len": 20, "prefill": [{"length": 9, "new": 4}], "gather_pad": 1,
-    }  # fmt: skip
+        "decode": [5, 18],
+        "next_n": 2,
+        "max_model_len": 20,
+        "prefill": [{"length": 9, "new": 4}],
+        "gather_pad": 1,
+    }
     return Case.parse({"model": model, "batch": batch, "cache": {"block_size": 16}, "values": {"seed": 3} | values})
 
 

@@ -23,9 +23,10 @@ from indexfuzz.devices.lockstep import FORMATS, LockstepDevice
 from indexfuzz.generation.narrowing import narrowed
 from indexfuzz.generation.strategies import Budget, cases
 from indexfuzz.implementations import load
-from indexfuzz.lockstep import Lockstep, launch, machine
-from indexfuzz.lockstep.memory import Allocation, Buffer
-from indexfuzz.lockstep.runtime import RUNTIME
+from indexfuzz.lockstep import Lockstep, executor, launch
+from indexfuzz.lockstep.language.runtime import RUNTIME
+from indexfuzz.lockstep.values.buffers import Buffer
+from indexfuzz.lockstep.values.memory import Allocation
 from indexfuzz.oracles import differential
 from indexfuzz.oracles.walk import function_for, launch_in, launches
 
@@ -69,8 +70,9 @@ def batch(number: int) -> list[Case]:
     found: list[Case] = []
 
     @seed(number)
-    @settings(max_examples=50, database=None, deadline=None, phases=[Phase.generate],
-              suppress_health_check=list(HealthCheck))  # fmt: skip
+    @settings(
+        max_examples=50, database=None, deadline=None, phases=[Phase.generate], suppress_health_check=list(HealthCheck)
+    )
     @given(cases(budget=SMALL))
     def draw(case: Case) -> None:
         found.append(case)
@@ -104,14 +106,14 @@ def launched(monkeypatch: pytest.MonkeyPatch) -> set[tuple[str, int]]:
 def kinds(monkeypatch: pytest.MonkeyPatch) -> set[str]:
     """The kinds of all violations so far."""
     found: set[str] = set()
-    complete = machine.execute
+    complete = executor.execute
 
     def execute(*args, **kwargs):
         violations = complete(*args, **kwargs)
         found.update(violation.kind for violation in violations)
         return violations
 
-    monkeypatch.setattr(machine, "execute", execute)
+    monkeypatch.setattr(executor, "execute", execute)
     return found
 
 

@@ -7,7 +7,7 @@ import triton
 import triton.language as tl
 
 from indexfuzz.lockstep import Coverage, Lockstep
-from indexfuzz.lockstep.coverage import Operation
+from indexfuzz.lockstep.tracking.coverage import Operation
 
 
 @triton.jit

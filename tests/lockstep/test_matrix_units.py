@@ -6,8 +6,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from indexfuzz.lockstep.matrix_units import MODELS
-from indexfuzz.lockstep.numerics import FORMATS, decode_fp8, encode_fp8, round_to_bf16, round_to_fp16
+from indexfuzz.lockstep.arithmetic.fp8_codec import FORMATS, decode_fp8, encode_fp8
+from indexfuzz.lockstep.arithmetic.matrix_units import MODELS
+from indexfuzz.lockstep.arithmetic.rounding import round_to_bf16, round_to_fp16
 
 _spec = importlib.util.spec_from_file_location("exact_dot", Path(__file__).with_name("exact_dot.py"))
 exact = importlib.util.module_from_spec(_spec)

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from indexfuzz.lockstep.matrix_units import MODELS
+from indexfuzz.lockstep.arithmetic.matrix_units import MODELS
 
 _spec = importlib.util.spec_from_file_location("golden_data", Path(__file__).with_name("golden_data.py"))
 golden = importlib.util.module_from_spec(_spec)

@@ -13,15 +13,8 @@ import numpy as np
 import pytest
 import torch
 
-from indexfuzz.lockstep.numerics import (
-    decode_fp8,
-    encode_fp8,
-    round_to_bf16,
-    round_to_fp16,
-    truncate_to_bf16,
-    truncate_to_e5m2,
-    truncate_to_fp16,
-)
+from indexfuzz.lockstep.arithmetic.fp8_codec import decode_fp8, encode_fp8, truncate_to_e5m2
+from indexfuzz.lockstep.arithmetic.rounding import round_to_bf16, round_to_fp16, truncate_to_bf16, truncate_to_fp16
 
 
 @dataclass(frozen=True)

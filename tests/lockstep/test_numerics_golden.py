@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from indexfuzz.lockstep.numerics import encode_fp8
+from indexfuzz.lockstep.arithmetic.fp8_codec import encode_fp8
 
 _spec = importlib.util.spec_from_file_location("golden_data", Path(__file__).with_name("golden_data.py"))
 golden = importlib.util.module_from_spec(_spec)

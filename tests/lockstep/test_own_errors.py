@@ -10,9 +10,11 @@ from indexfuzz import cli
 from indexfuzz.core.case import Case
 from indexfuzz.devices.lockstep import LockstepDevice
 from indexfuzz.implementations import load
-from indexfuzz.lockstep import KernelError, Lockstep, LockstepError, access, launch, numerics
-from indexfuzz.lockstep.builder import Builder
+from indexfuzz.lockstep import KernelError, Lockstep, LockstepError, launch
 from indexfuzz.lockstep.checkers import bounds, races
+from indexfuzz.lockstep.operations import floats
+from indexfuzz.lockstep.operations.builder import Builder
+from indexfuzz.lockstep.tracking import access
 from indexfuzz.oracles import differential
 
 
@@ -24,8 +26,8 @@ def _add(x, out, N: tl.constexpr):
 
 PLANTED = {
     "an operation": (Builder, "create_fadd", Builder.create_select),
-    "numpy": (numerics, "canonical_nan", np.linalg.inv),
-    "an access": (access, "selected", None),
+    "numpy": (floats, "canonical_nan", np.linalg.inv),
+    "an access": (access, "select", None),
     "a checker": (bounds, "_fits", "no function"),
     "a checker of the whole launch": (races, "_FAR", "no number"),
     "the launch": (launch, "MOST_PROGRAMS", None),
@@ -106,9 +108,16 @@ def _wrong_types(x):
 
 @pytest.mark.parametrize(
     ("kernel", "options"),
-    [(_wrong_attribute, {}), (_wrong_python, {"N": 3}), (_wrong_call, {}), (_wrong_argument, {}),
-     (_wrong_index, {"N": 3}), (_wrong_operand, {"N": 3}), (_wrong_types, {})],
-)  # fmt: skip
+    [
+        (_wrong_attribute, {}),
+        (_wrong_python, {"N": 3}),
+        (_wrong_call, {}),
+        (_wrong_argument, {}),
+        (_wrong_index, {"N": 3}),
+        (_wrong_operand, {"N": 3}),
+        (_wrong_types, {}),
+    ],
+)
 def test_what_the_kernel_does_wrong_is_its_own_fault(kernel, options):
     with Lockstep(), pytest.raises(KernelError, match=r"test_own_errors\.py:\d+: in _wrong_"):
         kernel[(1,)](torch.zeros(4), **options)

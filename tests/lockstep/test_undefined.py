@@ -88,8 +88,10 @@ def _found(machine: Lockstep) -> list[str]:
 def _reasons(machine: Lockstep) -> list[str]:
     """What the first violation says about its origin, with the source in place of line numbers."""
     message = machine.drain()[0].message
-    return [re.sub(r"line (\d+)", lambda found: linecache.getline(__file__, int(found[1])).strip(), reason)
-            for reason in message.partition(": ")[2].split(" or ")]  # fmt: skip
+    return [
+        re.sub(r"line (\d+)", lambda found: linecache.getline(__file__, int(found[1])).strip(), reason)
+        for reason in message.partition(": ")[2].split(" or ")
+    ]
 
 
 def test_a_sum_over_masked_lanes() -> None:

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from indexfuzz.lockstep.matrix_units import MODELS
+from indexfuzz.lockstep.arithmetic.matrix_units import MODELS
 from indexfuzz.reference import bounds, fp8, layout, legal, mqa_logits
 from indexfuzz.reference.arithmetic import DOT_UNITS, PORTABLE, PRESETS, Arithmetic
 from indexfuzz.reference.quant import q_quant, quantise, row_scale

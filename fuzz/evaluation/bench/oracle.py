@@ -20,7 +20,7 @@ from indexfuzz.checks import exact
 from indexfuzz.core.rng import below, bits, derive
 from indexfuzz.devices.lockstep import LockstepDevice
 from indexfuzz.evaluation.bench.mistakes import MISTAKES, RIGHT, Inputs, Mistake
-from indexfuzz.lockstep.matrix_units import MODELS
+from indexfuzz.lockstep.arithmetic.matrix_units import MODELS
 from indexfuzz.reference import bounds, fp8, mqa_logits
 from indexfuzz.reference.arithmetic import DOT_UNITS, Arithmetic
 from indexfuzz.reference.quant import q_quant, quantise, row_scale

@@ -1,18 +1,14 @@
 """Accesses outside the tensor that a pointer came from, and accesses at addresses that their size does not divide."""
 
-from typing import TYPE_CHECKING
-
 import numpy as np
 
-from indexfuzz.lockstep.values import Array, Mask
-
-if TYPE_CHECKING:
-    from indexfuzz.lockstep.access import Access
-    from indexfuzz.lockstep.memory import Allocation
-    from indexfuzz.lockstep.run import Run
+from indexfuzz.lockstep.tracking.access import Access
+from indexfuzz.lockstep.tracking.run import Run
+from indexfuzz.lockstep.values.arrays import Array, Mask
+from indexfuzz.lockstep.values.memory import Allocation
 
 
-def check_access(run: "Run", access: "Access") -> Mask | None:
+def check_bounds(run: Run, access: Access) -> Mask | None:
     """Report bad lanes; the good ones where some are not (shaped as the offsets), None where all are good."""
     offsets = access.offsets
     if not offsets.size:
@@ -36,7 +32,7 @@ def check_access(run: "Run", access: "Access") -> Mask | None:
     return inside
 
 
-def _fits(allocation: "Allocation", low: int, high: int) -> bool:
+def _fits(allocation: Allocation, low: int, high: int) -> bool:
     if low < 0 or high > allocation.size:
         return False
     if not allocation.buffers:
@@ -44,7 +40,7 @@ def _fits(allocation: "Allocation", low: int, high: int) -> bool:
     return any(not b.dims and b.start <= low and high <= b.end for b in allocation.buffers)
 
 
-def _report(run: "Run", access: "Access", inside: Mask) -> None:
+def _report(run: Run, access: Access, inside: Mask) -> None:
     first = int(np.argmin(inside.ravel()))
     offset = int(access.offsets.ravel()[first])
     relative = offset - access.pointer.base
@@ -56,7 +52,7 @@ def _report(run: "Run", access: "Access", inside: Mask) -> None:
     run.report("out-of-bounds", access.pointer, _lanes(access, ~inside), message)
 
 
-def _lanes(access: "Access", bad: Mask) -> Mask:
+def _lanes(access: Access, bad: Mask) -> Mask:
     if access.everywhere:
         return bad
     marks = np.zeros(access.lanes.shape, np.bool_)
@@ -64,7 +60,7 @@ def _lanes(access: "Access", bad: Mask) -> Mask:
     return marks
 
 
-def _check_alignment(run: "Run", access: "Access") -> None:
+def _check_alignment(run: Run, access: Access) -> None:
     offsets, size, address = access.offsets, access.size, access.allocation.address
     mask = size - 1
     if not address & mask and not int(np.bitwise_or.reduce(offsets, axis=None)) & mask:

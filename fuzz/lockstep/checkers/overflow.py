@@ -1,14 +1,11 @@
 """32-bit arithmetic that overflowed on the way to an address."""
 
-from typing import TYPE_CHECKING
-
-from indexfuzz.lockstep.values import Mask, Value
-
-if TYPE_CHECKING:
-    from indexfuzz.lockstep.run import Run
+from indexfuzz.lockstep.tracking.run import Run
+from indexfuzz.lockstep.values.arrays import Mask
+from indexfuzz.lockstep.values.value import Value
 
 
-def check_access(run: "Run", kind: str, pointer: Value, active: Mask) -> None:
+def check_overflow(run: Run, kind: str, pointer: Value, active: Mask) -> None:
     """Report active lanes whose address has a 32-bit overflow behind it."""
     if pointer.wrapped is None:
         return

@@ -1,17 +1,15 @@
 """Hints to the compiler that are not true: it may use them to vectorise, and then reads other addresses."""
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
 
-from indexfuzz.lockstep.values import Array, Mask, Value
+from indexfuzz.lockstep.tracking.run import Run
+from indexfuzz.lockstep.values.arrays import Array, Mask
+from indexfuzz.lockstep.values.value import Value
 
-if TYPE_CHECKING:
-    from indexfuzz.lockstep.run import Run
 
-
-def check(run: "Run", name: str, value: Value, factors: Sequence[int]) -> None:
+def check_promise(run: Run, name: str, value: Value, factors: Sequence[int]) -> None:
     """Check tl.multiple_of, tl.max_contiguous or tl.max_constancy, one factor for each axis of the block."""
     full = value.full().astype(np.int64)
     step = 1
@@ -30,7 +28,7 @@ def check(run: "Run", name: str, value: Value, factors: Sequence[int]) -> None:
             return
 
 
-def check_assumption(run: "Run", condition: Value) -> None:
+def check_assumption(run: Run, condition: Value) -> None:
     """Check tl.assume."""
     bad: Mask = ~condition.data
     if condition.undefined is not None:

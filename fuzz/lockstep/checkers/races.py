@@ -2,15 +2,15 @@
 
 from collections import defaultdict
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 import numpy as np
 
-from indexfuzz.lockstep.values import Array, Mask, count_by_program
-
-if TYPE_CHECKING:
-    from indexfuzz.lockstep.access import Access
-    from indexfuzz.lockstep.launch import Launch
+from indexfuzz.lockstep.tracking.access import Access
+from indexfuzz.lockstep.tracking.run import Launch
+from indexfuzz.lockstep.tracking.sites import current_site
+from indexfuzz.lockstep.tracking.violations import Violation
+from indexfuzz.lockstep.values.arrays import Array, Mask, count_by_program
 
 _FAR: Final = np.int64(1 << 62)
 _MANY: Final = -1
@@ -32,14 +32,14 @@ _EXPANDED: Final = 1 << 20
 class _Touch:
     """The elements of one access: index of the element, program + 1 (or _MANY for all of them), value."""
 
-    access: "Access"
+    access: Access
     index: Array
     offsets: Array
     program: Array
     values: Array | None
 
 
-def check_launch(launch: "Launch") -> None:
+def check_races(launch: Launch) -> None:
     """Report races among the accesses of a launch's completed runs."""
     grouped: dict[int, list[Access]] = defaultdict(list)
     for access in launch.accesses:
@@ -52,23 +52,23 @@ def check_launch(launch: "Launch") -> None:
                 _check(launch, stores, loads)
 
 
-def _apart(launch: "Launch", accesses: list["Access"]) -> bool:
+def _apart(launch: Launch, accesses: list[Access]) -> bool:
     """Whether every program stays in a range of addresses of its own; cheap, and true for most kernels."""
     low = np.full(launch.total, _FAR)
     high = np.full(launch.total, -1, np.int64)
     for access in accesses:
         offsets = access.offsets
         if access.everywhere:
-            if offsets.shape[0] != access.run.count:
+            if offsets.shape[0] != access.programs.shape[0]:
                 return False
             rows = offsets.reshape(offsets.shape[0], -1)
-            programs = access.run.programs
+            programs = access.programs
             least, most = rows.min(axis=1), rows.max(axis=1)
         else:
-            if access.lanes.shape[0] != access.run.count:
+            if access.lanes.shape[0] != access.programs.shape[0]:
                 return False
             counts = count_by_program(access.lanes)
-            programs = access.run.programs
+            programs = access.programs
             if not counts.all():
                 programs, counts = programs[counts > 0], counts[counts > 0]
             starts = np.cumsum(counts) - counts
@@ -81,7 +81,7 @@ def _apart(launch: "Launch", accesses: list["Access"]) -> bool:
     return bool((low[order][1:] >= high[order][:-1]).all())
 
 
-def _stored_once(stores: list["Access"], loads: list["Access"]) -> bool:
+def _stored_once(stores: list[Access], loads: list[Access]) -> bool:
     """Whether no byte is stored twice, nor loaded as well; cheap where the stores lie close together."""
     first = min(int(a.offsets.min()) for a in stores) & -_WORD
     span = max(int(a.offsets.max()) + a.size for a in stores) - first
@@ -91,7 +91,7 @@ def _stored_once(stores: list["Access"], loads: list["Access"]) -> bool:
     marks = np.zeros(-(-span // _WORD) * _WORD, np.uint8)
     for store in stores:
         rows = store.offsets.shape[0] if store.everywhere else store.lanes.shape[0]
-        if rows != store.run.count or not store.is_aligned:
+        if rows != store.programs.shape[0] or not store.is_aligned:
             return False
         words = marks.view(f"u{store.size}")
         words[(store.offsets - first) // store.size] = np.iinfo(words.dtype).max
@@ -105,7 +105,7 @@ def _stored_once(stores: list["Access"], loads: list["Access"]) -> bool:
     return True
 
 
-def _check(launch: "Launch", stores: list["Access"], loads: list["Access"]) -> None:
+def _check(launch: Launch, stores: list[Access], loads: list[Access]) -> None:
     size = stores[0].size
     same = all(
         a.size == size and not int(np.bitwise_or.reduce(a.offsets, axis=None)) & (size - 1) for a in stores + loads
@@ -127,7 +127,7 @@ def _check(launch: "Launch", stores: list["Access"], loads: list["Access"]) -> N
     _compare(launch, writes, reads, span)
 
 
-def _compare(launch: "Launch", writes: list[_Touch], reads: list[_Touch], span: int) -> None:
+def _compare(launch: Launch, writes: list[_Touch], reads: list[_Touch], span: int) -> None:
     index = np.concatenate([w.index for w in writes])
     program = np.concatenate([w.program for w in writes])
     writer = _writers(span)
@@ -141,8 +141,8 @@ def _compare(launch: "Launch", writes: list[_Touch], reads: list[_Touch], span: 
             writer[index[repeated]] = _MANY
             again = np.flatnonzero(writer[index] == _MANY)
             shared = index[again] * scale + program[again]
-            _stored_twice(launch, writes, again, index[again], program[again])
-        released = any(_released(w.access) for w in writes)
+            _check_stores(launch, writes, again, index[again], program[again])
+        released = any(w.access.released for w in writes)
         for read in reads:
             if released and read.access.epoch:
                 continue
@@ -158,11 +158,11 @@ def _compare(launch: "Launch", writes: list[_Touch], reads: list[_Touch], span: 
         writer[index] = 0
 
 
-def _stored_twice(launch: "Launch", writes: list[_Touch], again: Array, index: Array, program: Array) -> None:
+def _check_stores(launch: Launch, writes: list[_Touch], again: Array, index: Array, program: Array) -> None:
     """Stores at addresses that occur more than once: no race as long as the programs agree about the bytes."""
     starts = np.cumsum([0, *(w.index.shape[0] for w in writes)])
     value = np.concatenate([w.values for w in writes if w.values is not None])[again]
-    ordered = np.repeat([_released(w.access) or w.access.epoch > 0 for w in writes], np.diff(starts))[again]
+    ordered = np.repeat([w.access.released or w.access.epoch > 0 for w in writes], np.diff(starts))[again]
     order = np.argsort(index, kind="stable")
     index, program, value, ordered = index[order], program[order], value[order], ordered[order]
     heads = np.flatnonzero(np.concatenate([[True], index[1:] != index[:-1]]))
@@ -192,15 +192,15 @@ def _writers(span: int) -> Array:
     return found
 
 
-def _touch(access: "Access", unit: int, first: int) -> _Touch:
+def _touch(access: Access, unit: int, first: int) -> _Touch:
     offsets = access.offsets.ravel()
     values = None if access.values is None else access.values.ravel()
     rows = access.offsets.shape[0] if access.everywhere else access.lanes.shape[0]
-    count = access.run.count
+    count = access.programs.shape[0]
     if rows == count:
-        program = access.run.programs[access.programs()] + 1
+        program = access.programs[access.rows()] + 1
     elif offsets.size * count <= _EXPANDED:
-        program = np.repeat(access.run.programs + 1, offsets.size)
+        program = np.repeat(access.programs + 1, offsets.size)
         offsets = np.tile(offsets, count)
         values = None if values is None else np.tile(values, count)
     else:
@@ -227,16 +227,12 @@ def _compress(touch: _Touch, known: Array) -> None:
         _keep(touch, found)
 
 
-def _released(access: "Access") -> bool:
-    return access.epoch < access.run.atomics
-
-
-def _report(launch: "Launch", touch: _Touch, bad: Mask, what: str) -> None:
+def _report(launch: Launch, touch: _Touch, bad: Mask, what: str) -> None:
     place = int(np.argmax(bad))
     program = int(touch.program[place])
-    launch.report_race(
-        touch.access,
-        None if program == _MANY else program - 1,
-        int(touch.offsets[place]),
-        f"{what} {touch.access.pointer.argument}",
-    )
+    access, pointer = touch.access, touch.access.pointer
+    who = None if program == _MANY else launch.coordinates(program - 1)
+    byte = int(touch.offsets[place]) - pointer.base
+    site = access.site or current_site()
+    message = f"{what} {pointer.argument}"
+    launch.record(Violation("race", launch.name, site.file, site.line, pointer.argument, who, None, byte, message))

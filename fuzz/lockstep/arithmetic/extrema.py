@@ -1,0 +1,68 @@
+"""The maximum, minimum and clamp of a GPU, with its rules for NaN and the sign of zero.
+
+Every function is elementwise over any shape and gives the same bits on every machine.
+"""
+
+from typing import TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+F32 = NDArray[np.float32]
+
+Float = TypeVar("Float", bound=np.floating)
+
+
+@np.errstate(all="ignore")
+def maxnum(a: NDArray[Float], b: NDArray[Float]) -> NDArray[Float]:
+    """Larger operand, broadcasting; a NaN operand is ignored, +0 is above -0 (PTX max)."""
+    return _select(a, b, np.asarray(a > b), np.bitwise_and)
+
+
+@np.errstate(all="ignore")
+def minnum(a: NDArray[Float], b: NDArray[Float]) -> NDArray[Float]:
+    """Smaller operand, broadcasting; a NaN operand is ignored, -0 is below +0 (PTX min)."""
+    return _select(a, b, np.asarray(a < b), np.bitwise_or)
+
+
+@np.errstate(all="ignore")
+def maximum_nan(a: NDArray[Float], b: NDArray[Float]) -> NDArray[Float]:
+    """Larger operand, or NaN if either is NaN (PTX max.NaN, `PropagateNan.ALL`)."""
+    return np.where(np.isnan(a) | np.isnan(b), _nan(a), maxnum(a, b))
+
+
+@np.errstate(all="ignore")
+def minimum_nan(a: NDArray[Float], b: NDArray[Float]) -> NDArray[Float]:
+    """Smaller operand, or NaN if either is NaN (PTX min.NaN, `PropagateNan.ALL`)."""
+    return np.where(np.isnan(a) | np.isnan(b), _nan(a), minnum(a, b))
+
+
+@np.errstate(all="ignore")
+def clamp(x: F32, low: F32, high: F32) -> F32:
+    """`tl.clamp` without NaN propagation, broadcasting, as sm_90 compiles it.
+
+    Bounds [-c, c] use min.xorsign.abs: NaN gives c, with the sign of the NaN. Other bounds use max, then min: NaN gives
+    `low`.
+    """
+    symmetric = np.asarray(low == -np.asarray(high))
+    plain = minnum(maxnum(x, low), high)
+    if not symmetric.any():
+        return plain
+    return np.where(symmetric, np.copysign(minnum(np.abs(x), np.abs(high)), x), plain)
+
+
+def _select(a: NDArray[Float], b: NDArray[Float], first: NDArray[np.bool_], combine_zeros: np.ufunc) -> NDArray[Float]:
+    """Pick `a` where `first` or b is NaN, else `b`; equal operands differ in a zero's sign at most."""
+    left, right = np.broadcast_arrays(a, b)
+    unsigned = np.dtype(f"u{left.dtype.itemsize}")
+    equal = left == right
+    zeros = combine_zeros(left.view(unsigned), right.view(unsigned)).view(left.dtype)
+    chosen = np.where(first | np.isnan(right), left, np.where(equal, zeros, right))
+    nan = np.isnan(chosen)
+    return np.where(nan, _nan(left), chosen) if nan.any() else chosen
+
+
+def _nan(like: NDArray[Float]) -> NDArray[Float]:
+    """Return the canonical NaN in the dtype of `like`: every bit set but the sign."""
+    size = np.asarray(like).dtype.itemsize
+    return np.array((1 << (8 * size - 1)) - 1, dtype=f"u{size}").view(np.asarray(like).dtype)

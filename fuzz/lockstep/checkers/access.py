@@ -1,0 +1,45 @@
+"""Every check that one load, store or atomic goes through."""
+
+import numpy as np
+
+from indexfuzz.lockstep.checkers.bounds import check_bounds
+from indexfuzz.lockstep.checkers.overflow import check_overflow
+from indexfuzz.lockstep.checkers.undefined import check_defined
+from indexfuzz.lockstep.tracking.access import Access
+from indexfuzz.lockstep.tracking.run import Run
+from indexfuzz.lockstep.tracking.sites import current_site
+from indexfuzz.lockstep.values.dtypes import ScalarType
+from indexfuzz.lockstep.values.value import Value
+
+
+def begin_access(run: Run, kind: str, pointer: Value, mask: Value | None, *values: Value) -> Access:
+    """Check one access with everything that is switched on; the access with the lanes that may go on.
+
+    kind is "load", "store" or "atomic", values are what is stored. Raises TypeError for a pointer from no argument.
+    """
+    allocation, element = pointer.allocation, pointer.ty.element
+    if allocation is None or not isinstance(element, ScalarType):
+        raise TypeError("an access needs a pointer that comes from a tensor argument")
+    run.note_mask(kind, None if mask is None else mask.data)
+    wanted = np.ones((1,) * pointer.data.ndim, np.bool_) if mask is None else mask.data
+    usable = wanted
+    if run.checks.undefined:
+        usable = check_defined(run, kind, pointer, mask, wanted, values)
+    if run.checks.overflow and pointer.wrapped is not None:
+        check_overflow(run, kind, pointer, usable)
+    access = Access(
+        kind, pointer, allocation, run.programs, element.itemsize, pointer.data, usable, wanted, run.atomics
+    )
+    if usable is not wanted or (mask is not None and not usable.all()):
+        access.narrow(usable)
+    inside = check_bounds(run, access)
+    if inside is not None:
+        access.keep(inside)
+    if usable is not wanted or inside is not None:
+        access.failed = wanted & ~access.lanes
+    if allocation.buffers and kind != "store":
+        access.uninitialised = access.find_unwritten()
+    if run.checks.races and kind != "atomic" and access.offsets.size:
+        access.site = current_site()
+        run.accesses.append(access)
+    return access

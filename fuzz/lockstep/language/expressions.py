@@ -1,0 +1,260 @@
+"""The expressions of a jit function, rewritten into calls of the runtime's helpers."""
+
+import ast
+from types import ModuleType
+from typing import Any, Final
+
+from indexfuzz.lockstep.language.recording import literal
+from indexfuzz.lockstep.tracking.violations import UnsupportedFeature
+from indexfuzz.lockstep.triton_api.types import Constexpr, Slice, Tuple
+
+_BINARY: Final = {
+    ast.Add: "add",
+    ast.Sub: "sub",
+    ast.Mult: "mul",
+    ast.Div: "truediv",
+    ast.FloorDiv: "floordiv",
+    ast.Mod: "mod",
+    ast.Pow: "pow",
+    ast.LShift: "lshift",
+    ast.RShift: "rshift",
+    ast.BitAnd: "and",
+    ast.BitOr: "or",
+    ast.BitXor: "xor",
+    ast.Eq: "eq",
+    ast.NotEq: "ne",
+    ast.Lt: "lt",
+    ast.LtE: "le",
+    ast.Gt: "gt",
+    ast.GtE: "ge",
+}
+_UNARY: Final = {ast.USub: "__neg__", ast.UAdd: "__pos__", ast.Not: "__not__", ast.Invert: "__invert__"}
+_BOOLEAN: Final = {ast.And: "logical_and", ast.Or: "logical_or"}
+
+
+def _literal_index(node: ast.expr | None) -> Any:
+    """An index that consists of literals, as the language knows it; LookupError for any other."""
+    if isinstance(node, ast.Constant):
+        return Constexpr(node.value)
+    if isinstance(node, ast.Tuple):
+        return Tuple([_literal_index(element) for element in node.elts])
+    if isinstance(node, ast.Slice):
+        parts = (node.lower, node.upper, node.step)
+        return Slice(*(None if part is None else _literal_index(part) for part in parts))
+    raise LookupError
+
+
+class ExpressionRewriter:
+    """Rewrites expressions; constants collects what the result refers to by name."""
+
+    def __init__(self, file: str, name: str, scope: dict[str, Any]) -> None:
+        self.file = file
+        self.name = name
+        self.scope = scope
+        self.constants: dict[str, Any] = {}
+        self.locals: set[str] = set()
+        self.awaiting: set[str] = set()
+
+    def expr(self, node: ast.expr) -> ast.expr:
+        """Rewrite one expression."""
+        handler = getattr(self, f"on_{type(node).__name__}", None)
+        if handler is None:
+            raise self.unsupported(node, f"the expression `{type(node).__name__}`")
+        made: ast.expr = handler(node)
+        return ast.copy_location(made, node)
+
+    def on_Constant(self, node: ast.Constant) -> ast.expr:
+        """A literal."""
+        return self.constant(node.value)
+
+    def on_Name(self, node: ast.Name) -> ast.expr:
+        """A variable or a free name."""
+        return ast.Name(node.id, ast.Load())
+
+    def on_Attribute(self, node: ast.Attribute) -> ast.expr:
+        """`a.b`; of a module without a detour."""
+        if self.is_module(node.value):
+            return ast.Attribute(self.expr(node.value), node.attr, ast.Load())
+        return self.helper("_ls_attribute", node, self.expr(node.value), ast.Constant(node.attr))
+
+    def on_Call(self, node: ast.Call) -> ast.expr:
+        """A call."""
+        return self.helper(
+            "_ls_call", node, self.expr(node.func), self.arguments(node.args), self.keywords(node.keywords)
+        )
+
+    def on_BinOp(self, node: ast.BinOp) -> ast.expr:
+        """`a + b`."""
+        return self.binary(node, node.op, self.expr(node.left), self.expr(node.right))
+
+    def on_UnaryOp(self, node: ast.UnaryOp) -> ast.expr:
+        """`-a`."""
+        return self.helper("_ls_unary", node, ast.Constant(_UNARY[type(node.op)]), self.expr(node.operand))
+
+    def on_BoolOp(self, node: ast.BoolOp) -> ast.expr:
+        """`a and b`, its operands evaluated one by one."""
+        values = ast.Tuple([self.thunk(v) for v in node.values], ast.Load())
+        return self.helper("_ls_boolean", node, ast.Constant(_BOOLEAN[type(node.op)]), values)
+
+    def on_Compare(self, node: ast.Compare) -> ast.expr:
+        """A comparison, or a chain of them."""
+        if len(node.ops) == 1:
+            return self.compare(node, node.ops[0], self.expr(node.left), self.expr(node.comparators[0]))
+        thunks: list[ast.expr] = []
+        for i, op in enumerate(node.ops):
+            left = self.expr(node.left) if i == 0 else ast.Name("_ls_left", ast.Load())
+            pair = ast.Tuple([left, self.expr(node.comparators[i])], ast.Load())
+            if isinstance(op, ast.Is | ast.IsNot):
+                raise self.unsupported(node, "`is` in a chain of comparisons")
+            parameters = [] if i == 0 else [ast.arg("_ls_left")]
+            thunks.append(ast.Tuple([ast.Constant(_BINARY[type(op)]), self.lambda_(parameters, pair)], ast.Load()))
+        return self.helper("_ls_chain", node, ast.Tuple(thunks, ast.Load()))
+
+    def on_IfExp(self, node: ast.IfExp) -> ast.expr:
+        """`a if test else b`."""
+        test = self.expr(node.test)
+        return self.helper("_ls_choose", node, test, self.thunk(node.body), self.thunk(node.orelse))
+
+    def on_Tuple(self, node: ast.Tuple) -> ast.expr:
+        """A tuple."""
+        return self.helper("_ls_tuple", node, ast.List([self.expr(e) for e in node.elts], ast.Load()))
+
+    def on_List(self, node: ast.List) -> ast.expr:
+        """A list, which the language makes a tuple."""
+        return self.helper("_ls_tuple", node, ast.List([self.expr(e) for e in node.elts], ast.Load()))
+
+    def on_Subscript(self, node: ast.Subscript) -> ast.expr:
+        """`a[b]`; an index of literals, such as `[:, None]`, is made once."""
+        try:
+            index = self.constant(literal(_literal_index(node.slice)), raw=True)
+        except LookupError:
+            index = self.expr(node.slice)
+        return self.helper("_ls_subscript", node, self.expr(node.value), index)
+
+    def on_Slice(self, node: ast.Slice) -> ast.expr:
+        """`a:b:c`."""
+        parts = [self.expr(p) if p is not None else ast.Constant(None) for p in (node.lower, node.upper, node.step)]
+        return self.helper("_ls_slice", node, *parts)
+
+    def on_JoinedStr(self, node: ast.JoinedStr) -> ast.expr:
+        """An f-string."""
+        parts: list[ast.expr] = []
+        for value in node.values:
+            if isinstance(value, ast.Constant):
+                parts.append(value)
+            elif isinstance(value, ast.FormattedValue):
+                parts.append(ast.Tuple([self.expr(value.value), ast.Constant(value.conversion)], ast.Load()))
+        return self.helper("_ls_format", node, ast.List(parts, ast.Load()))
+
+    def on_ListComp(self, node: ast.ListComp) -> ast.expr:
+        """A comprehension over one name."""
+        generator = node.generators[0]
+        target = generator.target
+        if len(node.generators) != 1 or not isinstance(target, ast.Name):
+            raise self.unsupported(node, "a comprehension over more than one name")
+        parameter = [ast.arg(target.id)]
+        conditions = ast.Tuple([self.expr(c) for c in generator.ifs], ast.Load())
+        return self.helper(
+            "_ls_comprehension",
+            node,
+            self.expr(generator.iter),
+            self.lambda_(parameter, self.expr(node.elt)),
+            self.lambda_(parameter, conditions),
+        )
+
+    def on_NamedExpr(self, node: ast.NamedExpr) -> ast.expr:
+        """`a := b`."""
+        return ast.NamedExpr(node.target, self.helper("_ls_assign", node, self.expr(node.value)))
+
+    def binary(self, node: ast.AST, op: ast.operator, left: ast.expr, right: ast.expr) -> ast.expr:
+        """A binary operator on rewritten operands."""
+        name = _BINARY.get(type(op))
+        if name is None:
+            raise self.unsupported(node, f"the operator `{type(op).__name__}`")
+        return self.helper("_ls_binary", node, ast.Constant(name), left, right)
+
+    def compare(self, node: ast.AST, op: ast.cmpop, left: ast.expr, right: ast.expr) -> ast.expr:
+        """One comparison of rewritten operands."""
+        if isinstance(op, ast.Is | ast.IsNot):
+            helper = "_ls_is" if isinstance(op, ast.Is) else "_ls_is_not"
+            return self.helper(helper, node, left, right)
+        name = _BINARY.get(type(op))
+        if name is None:
+            raise self.unsupported(node, f"the comparison `{type(op).__name__}`")
+        return self.helper("_ls_binary", node, ast.Constant(name), left, right)
+
+    def arguments(self, nodes: list[ast.expr]) -> ast.expr:
+        """Positional arguments as a list."""
+        made: list[ast.expr] = []
+        for node in nodes:
+            if isinstance(node, ast.Starred):
+                made.append(ast.copy_location(ast.Starred(self.expr(node.value), ast.Load()), node))
+            else:
+                made.append(self.expr(node))
+        return ast.List(made, ast.Load())
+
+    def keywords(self, nodes: list[ast.keyword]) -> ast.expr:
+        """Keyword arguments as a dict."""
+        if any(k.arg is None for k in nodes):
+            raise self.unsupported(nodes[0].value, "`**` in a call")
+        return ast.Dict([ast.Constant(k.arg) for k in nodes], [self.expr(k.value) for k in nodes])
+
+    def thunk(self, node: ast.expr) -> ast.expr:
+        """An expression to be evaluated later, or never."""
+        if any(isinstance(n, ast.NamedExpr) for n in ast.walk(node)):
+            raise self.unsupported(node, "`:=` inside an expression that may not be evaluated")
+        return self.lambda_([], self.expr(node))
+
+    def lambda_(self, parameters: list[ast.arg], body: ast.expr) -> ast.expr:
+        """A function of some names."""
+        arguments = ast.arguments(posonlyargs=[], args=parameters, kwonlyargs=[], kw_defaults=[], defaults=[])
+        return ast.copy_location(ast.Lambda(arguments, body), body)
+
+    def helper(self, name: str, at: ast.AST, *args: ast.expr) -> ast.expr:
+        """A call of a helper, at the place of `at`."""
+        return ast.copy_location(ast.Call(ast.Name(name, ast.Load()), list(args), []), at)
+
+    def constant(self, value: Any, *, raw: bool = False) -> ast.expr:
+        """A name for an object, made a constexpr unless raw."""
+        name = f"_ls_c{len(self.constants)}"
+        self.constants[name] = value if raw else Constexpr(value)
+        return ast.Name(name, ast.Load())
+
+    def is_module(self, node: ast.expr) -> bool:
+        """Whether an expression names a module."""
+        try:
+            return isinstance(self.static(node), ModuleType)
+        except (LookupError, AttributeError):
+            return False
+
+    def static(self, node: ast.expr) -> Any:
+        """What an expression over free names means; LookupError where it has a local one."""
+        if isinstance(node, ast.Name):
+            if node.id in self.locals:
+                raise LookupError(node.id)
+            return self.scope[node.id]
+        if isinstance(node, ast.Attribute):
+            return getattr(self.static(node.value), node.attr)
+        raise LookupError
+
+    def is_constexpr_annotation(self, node: ast.expr) -> bool:
+        """Whether an annotation says tl.constexpr."""
+        if isinstance(node, ast.Constant) and isinstance(node.value, str):
+            return "constexpr" in node.value
+        try:
+            return self.static(node) is Constexpr
+        except (LookupError, AttributeError):
+            return False
+
+    def check_target(self, target: ast.expr) -> None:
+        """Refuse a target that is neither a name nor a tuple of them."""
+        if isinstance(target, ast.Tuple):
+            for element in target.elts:
+                self.check_target(element)
+        elif not isinstance(target, ast.Name):
+            raise self.unsupported(target, "assignment to something other than a name")
+
+    def unsupported(self, node: ast.AST, what: str) -> UnsupportedFeature:
+        """The error for syntax that has no translation."""
+        line = getattr(node, "lineno", 0)
+        return UnsupportedFeature(f"{self.file}:{line}: {what} in {self.name} is not supported by lockstep")

@@ -1,0 +1,133 @@
+"""Assignments, branches and loops of a translated kernel, with the meaning of Triton's code generator."""
+
+from collections.abc import Callable, Iterator
+from typing import Any, Final
+
+import numpy as np
+
+from indexfuzz.lockstep.language.operators import intern_result
+from indexfuzz.lockstep.operations.builder import Builder
+from indexfuzz.lockstep.tracking.attribution import blame_kernel
+from indexfuzz.lockstep.tracking.divergence import Divergence, split_by
+from indexfuzz.lockstep.triton_api.functions import RETURNS_CONSTEXPR
+from indexfuzz.lockstep.triton_api.types import (
+    INT1,
+    RANGE,
+    STATIC_RANGE,
+    BaseValue,
+    Constexpr,
+    Dtype,
+    Tensor,
+    Tuple,
+    fast_tensor,
+    intern_type,
+    unwrap,
+)
+from indexfuzz.lockstep.values.arrays import Array
+from indexfuzz.lockstep.values.dtypes import I1
+from indexfuzz.lockstep.values.value import Value
+
+_CONDITIONS: Final = {bool, int, type(None)}
+
+
+class Flow:
+    """What statements do. The builder and the semantic layer come from the runtime."""
+
+    builder: Builder
+    semantic: Any
+
+    def assign(self, value: Any) -> Any:
+        """What a variable holds after an assignment: a tensor, unless the value is none of the language's."""
+        if type(value) is Tensor:
+            return value
+        if isinstance(value, Tuple):
+            return Tuple([self.assign(v) if v is not None else Constexpr(None) for v in value], value.type)
+        value = unwrap(value)
+        if value is None or isinstance(value, BaseValue | Dtype | Tuple):
+            return value
+        return intern_result(self.semantic.to_tensor(value))
+
+    def convert_result(self, value: Any) -> Any:
+        """What a call gives back."""
+        if RETURNS_CONSTEXPR or type(value) is Tensor:
+            return value
+        if isinstance(value, Tuple):
+            return Tuple([self.convert_result(v) for v in value], None)
+        if isinstance(value, Constexpr | int | float):
+            return None if unwrap(value) is None else intern_result(self.semantic.to_tensor(value))
+        return value
+
+    def branch(self, test: Any) -> bool:
+        """Decide an `if` or `while`; raises Divergence where programs disagree."""
+        condition = getattr(test, "condition", test) if not isinstance(test, Tensor) else test
+        if not isinstance(condition, Tensor):
+            known = unwrap(condition)
+            if type(known) not in _CONDITIONS:
+                raise blame_kernel(TypeError(f"a condition must be a bool, an int or None, not {type(known).__name__}"))
+            if self.builder.run.launch.coverage is not None:
+                self.builder.note_mask("branch", np.full(1, bool(known)))
+            return bool(known)
+        if condition.type.is_block():
+            if condition.numel.value != 1:
+                raise blame_kernel(TypeError("the truth of a block with more than one element is ambiguous"))
+            condition = self.semantic.unsplat(condition)
+        handle: Value = self.semantic.cast(condition, INT1).handle
+        return self.builder.decide(handle)
+
+    def choose(self, test: Any, then: Callable[[], Any], otherwise: Callable[[], Any]) -> Any:
+        """`a if test else b`."""
+        chosen = then if self.branch(test) else otherwise
+        value = chosen()
+        return intern_result(self.semantic.to_tensor(value)) if isinstance(test, Tensor) else value
+
+    def iterate(self, iterator: Any, args: list[Any], kwargs: dict[str, Any]) -> Iterator[Any]:
+        """The values of a loop variable; raises Divergence where programs run different numbers of times."""
+        iterator = unwrap(iterator)
+        if iterator is STATIC_RANGE:
+            static = iterator(*args, **kwargs)
+            return (Constexpr(i) for i in range(static.start.value, static.end.value, static.step.value))
+        if iterator is RANGE:
+            dynamic = iterator(*args, **kwargs)
+            bounds = (dynamic.start, dynamic.end, dynamic.step)
+        elif iterator is range:
+            first = args[0] if len(args) > 1 else Constexpr(0)
+            bounds = (first, args[1] if len(args) > 1 else args[0], args[2] if len(args) > 2 else Constexpr(1))
+        else:
+            raise blame_kernel(TypeError("a kernel loops over range, tl.range or tl.static_range only"))
+        return self._count(*bounds)
+
+    def _count(self, first: Any, last: Any, step: Any) -> Iterator[Any]:
+        semantic = self.semantic
+        varies = any(isinstance(b, Tensor) for b in (first, last, step))
+        lower, upper, stride = (semantic.to_tensor(unwrap(b)) for b in (first, last, step))
+        for bound in (lower, upper, stride):
+            if not bound.dtype.is_int() or bound.type.is_block():
+                raise blame_kernel(TypeError(f"a loop's bounds and step are integer scalars, not {bound.type}"))
+        ty = semantic.integer_promote_impl(semantic.integer_promote_impl(lower.dtype, upper.dtype), stride.dtype)
+        a, b, s = (_integers(x, ty) for x in (lower, upper, stride))
+        builder = self.builder
+        for bound in (lower, upper, stride):
+            builder.check_used(bound.handle, "a loop bound")
+        if (s == 0).any():
+            raise blame_kernel(ValueError("a loop's step is zero"))
+        trips = np.maximum(np.where(s > 0, -((a - b) // s), -((b - a) // -s)), 0)
+        for bound in (lower, upper, stride):
+            if bound.handle.undefined is not None:
+                trips = np.where(bound.handle.undefined, 0, trips)
+        builder.note_mask("loop", trips > 0 if varies else None)
+        if trips.size > 1 and (trips != trips[0]).any():
+            raise Divergence(split_by(trips))
+        container = ty.to_ir(builder)
+        ty = intern_type(ty)
+        a_value, s_value = a.astype(container.container), s.astype(container.container)
+        for i in range(int(trips[0])):
+            yield fast_tensor(Value(a_value + s_value * container.container.type(i), container), ty)
+
+
+def _integers(x: Any, ty: Any) -> Array:
+    data: Array = x.handle.data
+    if x.dtype.is_int_unsigned() and x.handle.ty is not I1:
+        data = data.view(x.handle.ty.unsigned)
+    if ty.is_int_unsigned() and ty.int_bitwidth < 64:
+        return np.asarray(data.astype(np.int64) & ((1 << ty.int_bitwidth) - 1))
+    return data.astype(np.int64)

@@ -1,0 +1,240 @@
+"""What a translated kernel calls: the calls themselves, and the table of helpers that its code names."""
+
+import inspect
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from types import FunctionType, MethodType
+from typing import Any, Final
+
+from indexfuzz.lockstep.language.flow import Flow
+from indexfuzz.lockstep.language.operators import BoundJit, Operators, intern_result, is_value
+from indexfuzz.lockstep.language.recording import Recordings, key_of
+from indexfuzz.lockstep.language.translate import Translated, translate
+from indexfuzz.lockstep.operations.builder import Builder
+from indexfuzz.lockstep.operations.lanewise import each_lane
+from indexfuzz.lockstep.tracking.attribution import blame_kernel, blaming_kernel
+from indexfuzz.lockstep.triton_api.functions import BUILTIN_NAMES, is_builtin, is_constexpr_function, is_jit
+from indexfuzz.lockstep.triton_api.semantic import LockstepSemantic
+from indexfuzz.lockstep.triton_api.types import (
+    DEVICE_ASSERT,
+    MAP_ELEMENTWISE,
+    STATIC_ASSERT,
+    STATIC_PRINT,
+    BaseValue,
+    Constexpr,
+    Slice,
+    Tensor,
+    Tuple,
+    fast_tensor,
+    intern_type,
+    unwrap,
+)
+from indexfuzz.lockstep.values.value import Value
+
+
+@dataclass(slots=True)
+class _Builtin:
+    semantic: bool
+    generator: bool
+
+
+class Runtime(Operators, Flow):
+    """The state behind the helpers; one for the process, because translated functions are cached."""
+
+    def __init__(self) -> None:
+        self.builder = Builder()
+        self.semantic = LockstepSemantic(self.builder)
+        self.recordings = Recordings(self.semantic)
+        self.builder.call = self.call_jit
+        self.builder.semantic = self.semantic
+        self.launch = 0
+        self.translated: dict[int, Translated] = {}
+        self.builtins: dict[Any, _Builtin] = {}
+
+    def call(self, fn: Any, args: list[Any], kwargs: dict[str, Any]) -> Any:  # noqa: PLR0911
+        """Call what a kernel calls."""
+        kind = type(fn)
+        if kind is FunctionType and fn in self.builtins:
+            return self.call_builtin(fn, args, kwargs)
+        if kind is Constexpr:
+            fn = fn.value
+        elif kind is BoundJit:
+            args.insert(0, fn.owner)
+            fn = fn.function
+        if is_jit(fn):
+            return self.call_jit(fn, args, kwargs)
+        if isinstance(fn, MethodType):
+            owner = fn.__self__
+            if isinstance(owner, BaseValue) and not isinstance(owner, Constexpr):
+                return self.call_builtin(fn.__func__, [owner, *args], kwargs)
+            return self.plain(fn, args, kwargs, unwrapped=True)
+        if is_constexpr_function(fn):
+            result = fn(*args, **kwargs, _semantic=self.semantic)
+            return result if isinstance(result, BaseValue) else Constexpr(result)
+        static = _STATIC.get(fn) if getattr(fn, "__hash__", None) else None
+        if static is not None:
+            return static(self, args, kwargs)
+        if is_builtin(fn):
+            return self.call_builtin(fn, args, kwargs)
+        module = str(getattr(fn, "__module__", ""))
+        if module.endswith(".libdevice"):
+            return self.libdevice(fn.__name__, args, kwargs)
+        inner = getattr(fn, "__self__", None)
+        return self.plain(fn, args, kwargs, unwrapped=fn in _PYTHON or (inner is not None and not is_value(inner)))
+
+    def call_builtin(self, fn: Any, args: list[Any], kwargs: dict[str, Any]) -> Any:
+        """A function of the language, or a method of a tensor (unbound, args then has the tensor first)."""
+        names = tuple(kwargs)
+        given = [*args, *kwargs.values()] if names else args
+        key = (fn, names, *map(key_of, given))
+        replay = self.recordings.known.get(key)
+        if replay is not None:
+            return replay(self.semantic.builder, *[a.handle for a in given if type(a) is Tensor])
+        if None in key:
+            return self.perform(fn, args, kwargs)
+        count = len(args)
+
+        def perform(arguments: Sequence[Any]) -> Any:
+            return self.perform(fn, arguments[:count], dict(zip(names, arguments[count:], strict=True)))
+
+        return self.recordings.call(key, perform, given)
+
+    def perform(self, fn: Any, args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
+        """Call a function of the language with what it wants besides its arguments."""
+        known = self.builtins.get(fn)
+        if known is None:
+            parameters = inspect.signature(fn).parameters
+            known = self.builtins[fn] = _Builtin("_semantic" in parameters, "_generator" in parameters)
+        if known.semantic:
+            kwargs["_semantic"] = self.semantic
+        if known.generator:
+            kwargs["_generator"] = self
+        result = fn(*args, **kwargs)
+        return intern_result(Tuple(result) if isinstance(result, tuple) else result)
+
+    def plain(self, fn: Any, args: list[Any], kwargs: dict[str, Any], *, unwrapped: bool) -> Any:
+        """Python's own functions, on what is known while compiling."""
+        with blaming_kernel():
+            result = fn(*(unwrap(a) for a in args), **kwargs) if unwrapped else fn(*args, **kwargs)
+        if isinstance(result, tuple | Tuple):
+            return Tuple([v if isinstance(v, BaseValue) else Constexpr(v) for v in result])
+        return result if isinstance(result, BaseValue) else Constexpr(result)
+
+    def call_jit(self, fn: Any, args: list[Any], kwargs: dict[str, Any]) -> Any:
+        """Another jit function."""
+        code = self.translated.get(id(fn))
+        if code is None:
+            code = self.translated[id(fn)] = translate(fn, HELPERS)
+        code.refresh(self.launch)
+        parameters = code.parameters
+        if not kwargs and len(args) == len(parameters) and code.variadic is None:
+            bound = args
+        else:
+            with blaming_kernel():
+                given = fn.signature.bind(*args, **kwargs).arguments
+            bound = [given[p] if p in given else code.defaults.get(p, ()) for p in parameters]
+        return code.call(*[a if type(a) is Tensor else normalise(a) for a in bound])
+
+    def call_JitFunction(self, fn: Any, args: list[Any], kwargs: dict[str, Any]) -> Any:
+        """The name under which Triton's own helpers ask for it."""
+        return self.call_jit(fn, list(args), kwargs)
+
+    def libdevice(self, name: str, args: list[Any], kwargs: dict[str, Any]) -> Any:
+        """A math function of the device library."""
+        return self.builder.libdevice(name, [self.semantic.to_tensor(a) for a in args], kwargs)
+
+    def static_assert(self, args: list[Any], kwargs: dict[str, Any]) -> None:
+        """tl.static_assert."""
+        passed = unwrap(args[0] if args else kwargs["cond"])
+        if not isinstance(passed, bool):
+            raise NotImplementedError("tl.static_assert needs a condition that is known while compiling")
+        if not passed:
+            raise blame_kernel(AssertionError(unwrap(args[1]) if len(args) > 1 else unwrap(kwargs.get("msg", ""))))
+
+    def map_elementwise(self, args: list[Any], kwargs: dict[str, Any]) -> Any:
+        """tl.map_elementwise: a scalar function, each lane taking its own branches."""
+        if unwrap(kwargs.get("pack", 1)) != 1:
+            raise self.builder.unsupported("tl.map_elementwise with pack above 1")
+        function = unwrap(args[0])
+        blocks = self.semantic.broadcast_tensors(*args[1:])
+        types = [t.type.scalar for t in blocks]
+        found: list[Any] = []
+
+        def scalars(lanes: list[Value]) -> list[Value]:
+            result = self.call_jit(function, [Tensor(v, t) for v, t in zip(lanes, types, strict=True)], {})
+            single = isinstance(result, Tensor)
+            parts = [result] if single else list(result)
+            found[:] = [single, *(p.type for p in parts)]
+            return [p.handle for p in parts]
+
+        values = each_lane(scalars, [t.handle for t in blocks])
+        single, *made = found
+        shaped = [blocks[0].type.with_element_ty(t) for t in made]
+        tensors = [fast_tensor(v, intern_type(t)) for v, t in zip(values, shaped, strict=True)]
+        return tensors[0] if single else Tuple(tensors)
+
+    def device_assert(self, test: Any, message: Any) -> None:
+        """`assert`, and tl.device_assert through the language."""
+        self.call(DEVICE_ASSERT, [test, message], {})
+
+
+def normalise(argument: Any) -> Any:
+    """An argument as the callee sees it: everything that is no value of the language becomes a constexpr."""
+    if isinstance(argument, BaseValue):
+        return argument
+    if isinstance(argument, tuple):
+        return Tuple([normalise(a) for a in argument])
+    return Constexpr(argument)
+
+
+def _format(parts: list[Any]) -> str:
+    text = []
+    for part in parts:
+        if isinstance(part, str):
+            text.append(part)
+            continue
+        value, conversion = part
+        if isinstance(value, Tensor):
+            raise blame_kernel(TypeError("an f-string in a kernel shows only what is known while compiling"))
+        text.append(("{}" if conversion < 0 else "{!" + chr(conversion) + "}").format(unwrap(value)))
+    return "".join(text)
+
+
+def _comprehension(items: Any, element: Callable[[Any], Any], conditions: Callable[[Any], tuple[Any, ...]]) -> Any:
+    if not isinstance(items, Tuple):
+        raise blame_kernel(TypeError("a comprehension in a kernel goes over a tuple"))
+    return Tuple([element(i) for i in items if all(unwrap(c) for c in conditions(i))])
+
+
+RUNTIME: Final = Runtime()
+_PYTHON: Final = tuple(BUILTIN_NAMES.values())
+_STATIC: Final[dict[Any, Callable[[Runtime, list[Any], dict[str, Any]], Any]]] = {
+    STATIC_ASSERT: Runtime.static_assert,
+    MAP_ELEMENTWISE: Runtime.map_elementwise,
+    STATIC_PRINT: lambda _, args, __: print(*(unwrap(a) for a in args)),  # noqa: T201
+    int: lambda runtime, args, _: runtime.plain(int, args, {}, unwrapped=True),
+    len: lambda _, args, __: Constexpr(len(args[0] if isinstance(args[0], Tuple) else unwrap(args[0]))),
+}
+
+HELPERS: Final[dict[str, Any]] = {
+    "_ls_call": RUNTIME.call,
+    "_ls_binary": RUNTIME.binary,
+    "_ls_unary": RUNTIME.unary,
+    "_ls_boolean": RUNTIME.boolean,
+    "_ls_chain": RUNTIME.chain,
+    "_ls_attribute": RUNTIME.attribute,
+    "_ls_subscript": RUNTIME.subscript,
+    "_ls_assign": RUNTIME.assign,
+    "_ls_constexpr": lambda value: value if isinstance(value, Tuple) else Constexpr(value),
+    "_ls_return": RUNTIME.convert_result,
+    "_ls_branch": RUNTIME.branch,
+    "_ls_choose": RUNTIME.choose,
+    "_ls_iterate": RUNTIME.iterate,
+    "_ls_assert": RUNTIME.device_assert,
+    "_ls_tuple": Tuple,
+    "_ls_slice": Slice,
+    "_ls_is": lambda a, b: Constexpr(unwrap(a) is unwrap(b)),
+    "_ls_is_not": lambda a, b: Constexpr(unwrap(a) is not unwrap(b)),
+    "_ls_format": _format,
+    "_ls_comprehension": _comprehension,
+}

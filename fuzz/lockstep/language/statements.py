@@ -1,0 +1,125 @@
+"""The statements of a jit function, and the function as a whole, rewritten into Python that asks the runtime."""
+
+import ast
+
+from indexfuzz.lockstep.language.expressions import ExpressionRewriter
+from indexfuzz.lockstep.triton_api.functions import is_visible
+
+
+class StatementRewriter(ExpressionRewriter):
+    """Rewrites statements, and with them a whole function."""
+
+    def function(self, tree: ast.FunctionDef) -> tuple[ast.Module, set[str], tuple[str, ...]]:
+        arguments = tree.args
+        if arguments.kwarg is not None:
+            raise self.unsupported(tree, "**kwargs parameters")
+        names = [a.arg for a in [*arguments.posonlyargs, *arguments.args]]
+        if arguments.vararg is not None:
+            names.append(arguments.vararg.arg)
+        names += [a.arg for a in arguments.kwonlyargs]
+        self.locals = set(names)
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+                self.locals.add(node.id)
+        body = self.block(tree.body)
+        shadowed = [n for n in self.locals - set(names) if n in self.scope and is_visible(n, self.scope[n])]
+        prologue: list[ast.stmt] = []
+        for name in sorted(shadowed):
+            constant = self.constant(self.scope[name], raw=True)
+            prologue.append(ast.Assign([ast.Name(name, ast.Store())], constant, lineno=tree.lineno, col_offset=0))
+        made = ast.FunctionDef(
+            name=tree.name,
+            args=ast.arguments(
+                posonlyargs=[], args=[ast.arg(n) for n in names], kwonlyargs=[], kw_defaults=[], defaults=[]
+            ),
+            body=prologue + body,
+            decorator_list=[],
+        )
+        module = ast.Module([ast.copy_location(made, tree)], type_ignores=[])
+        return ast.fix_missing_locations(module), self.locals, tuple(names)
+
+    def block(self, statements: list[ast.stmt]) -> list[ast.stmt]:
+        result: list[ast.stmt] = []
+        for statement in statements:
+            handler = getattr(self, f"on_{type(statement).__name__}", None)
+            if handler is None:
+                raise self.unsupported(statement, f"the statement `{type(statement).__name__}`")
+            for made in handler(statement):
+                ast.copy_location(made, statement)
+                result.append(made)
+            if isinstance(statement, ast.Return):
+                break
+        return result or [ast.Pass()]
+
+    def on_Pass(self, node: ast.Pass) -> list[ast.stmt]:
+        return [node]
+
+    def on_Expr(self, node: ast.Expr) -> list[ast.stmt]:
+        if isinstance(node.value, ast.Constant):
+            return [ast.Pass()]
+        return [ast.Expr(self.expr(node.value))]
+
+    def on_Assign(self, node: ast.Assign) -> list[ast.stmt]:
+        if len(node.targets) != 1:
+            raise self.unsupported(node, "assignment to several targets at once")
+        target = node.targets[0]
+        self.check_target(target)
+        helper = "_ls_assign"
+        if isinstance(target, ast.Name) and target.id in self.awaiting:
+            self.awaiting.discard(target.id)
+            helper = "_ls_constexpr"
+        return [ast.Assign([target], self.helper(helper, node, self.expr(node.value)))]
+
+    def on_AnnAssign(self, node: ast.AnnAssign) -> list[ast.stmt]:
+        if not isinstance(node.target, ast.Name):
+            raise self.unsupported(node, "an annotated target that is not a name")
+        constexpr = self.is_constexpr_annotation(node.annotation)
+        if node.value is None:
+            if constexpr:
+                self.awaiting.add(node.target.id)
+            return [ast.Pass()]
+        helper = "_ls_constexpr" if constexpr else "_ls_assign"
+        return [ast.Assign([node.target], self.helper(helper, node, self.expr(node.value)))]
+
+    def on_AugAssign(self, node: ast.AugAssign) -> list[ast.stmt]:
+        self.check_target(node.target)
+        if not isinstance(node.target, ast.Name):
+            raise self.unsupported(node, "augmented assignment to something other than a name")
+        left = ast.copy_location(ast.Name(node.target.id, ast.Load()), node)
+        value = self.binary(node, node.op, left, self.expr(node.value))
+        return [ast.Assign([node.target], self.helper("_ls_assign", node, value))]
+
+    def on_If(self, node: ast.If) -> list[ast.stmt]:
+        test = self.helper("_ls_branch", node.test, self.expr(node.test))
+        return [ast.If(test, self.block(node.body), self.block(node.orelse) if node.orelse else [])]
+
+    def on_While(self, node: ast.While) -> list[ast.stmt]:
+        if node.orelse:
+            raise self.unsupported(node, "`else` after a loop")
+        return [ast.While(self.helper("_ls_branch", node.test, self.expr(node.test)), self.block(node.body), [])]
+
+    def on_For(self, node: ast.For) -> list[ast.stmt]:
+        if node.orelse:
+            raise self.unsupported(node, "`else` after a loop")
+        if not isinstance(node.iter, ast.Call) or not isinstance(node.target, ast.Name):
+            raise self.unsupported(node, "a loop over anything but range, tl.range and tl.static_range")
+        call = node.iter
+        iterator = self.helper(
+            "_ls_iterate", call, self.expr(call.func), self.arguments(call.args), self.keywords(call.keywords)
+        )
+        return [ast.For(node.target, iterator, self.block(node.body), [])]
+
+    def on_Break(self, node: ast.Break) -> list[ast.stmt]:
+        raise self.unsupported(node, "`break` (Triton does not compile it either)")
+
+    def on_Continue(self, node: ast.Continue) -> list[ast.stmt]:
+        raise self.unsupported(node, "`continue` (Triton does not compile it either)")
+
+    def on_Return(self, node: ast.Return) -> list[ast.stmt]:
+        if node.value is None:
+            return [ast.Return(None)]
+        return [ast.Return(self.helper("_ls_return", node, self.expr(node.value)))]
+
+    def on_Assert(self, node: ast.Assert) -> list[ast.stmt]:
+        message = self.expr(node.msg) if node.msg is not None else ast.Constant("")
+        return [ast.Expr(self.helper("_ls_assert", node, self.expr(node.test), message))]

@@ -1,0 +1,1 @@
+"""What Triton's semantic layer asks its builder for, computed at once in all programs."""

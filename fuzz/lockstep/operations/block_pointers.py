@@ -1,0 +1,121 @@
+"""Block pointers and tensor descriptors: a base, a shape and strides instead of a block of pointers."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from indexfuzz.lockstep.operations.accesses import MemoryOps
+from indexfuzz.lockstep.values.arrays import Array, either
+from indexfuzz.lockstep.values.dtypes import I1, ScalarType
+from indexfuzz.lockstep.values.value import Value
+
+
+@dataclass(frozen=True, slots=True)
+class BlockPointer:
+    """A window into a strided tensor; shape, strides and offsets are integer scalars."""
+
+    base: Value
+    shape: tuple[Value, ...]
+    strides: tuple[Value, ...]
+    offsets: tuple[Value, ...]
+    block: tuple[int, ...]
+    padding: str | None = None
+
+
+class BlockPointerOps(MemoryOps):
+    """tl.make_block_ptr, tl.make_tensor_descriptor, and what goes with them."""
+
+    def create_make_block_ptr(
+        self,
+        base: Value,
+        shape: Sequence[Value],
+        strides: Sequence[Value],
+        offsets: Sequence[Value],
+        block: Sequence[int],
+        order: Any,
+    ) -> BlockPointer:
+        """A window at an offset."""
+        return BlockPointer(base, tuple(shape), tuple(strides), tuple(offsets), tuple(block))
+
+    def create_advance(self, pointer: BlockPointer, offsets: Sequence[Value]) -> BlockPointer:
+        """The window moved."""
+        moved = tuple(self.create_add(a, b) for a, b in zip(pointer.offsets, offsets, strict=True))  # type: ignore[attr-defined]
+        return replace(pointer, offsets=moved)
+
+    def create_tensor_pointer_load(
+        self, pointer: BlockPointer, boundary_check: Sequence[int], padding: Any, *_policy: Any
+    ) -> Value:
+        """The window's elements; where a checked dimension ends, zero, NaN, or nothing defined."""
+        pointers, mask = self._window(pointer, boundary_check)
+        name = str(getattr(padding, "name", "")) if padding is not None else ""
+        return self._load_padded(pointers, mask, name)
+
+    def create_tensor_pointer_store(
+        self, pointer: BlockPointer, value: Value, boundary_check: Sequence[int], *_policy: Any
+    ) -> None:
+        """Write the window."""
+        pointers, mask = self._window(pointer, boundary_check)
+        self.store(pointers, value, mask)
+
+    def create_make_tensor_descriptor(
+        self,
+        base: Value,
+        shape: Sequence[Value],
+        strides: Sequence[Value],
+        block: Sequence[int],
+        signed: bool,
+        padding: Any,
+    ) -> BlockPointer:
+        """A tensor descriptor made in the kernel."""
+        return BlockPointer(base, tuple(shape), tuple(strides), (), tuple(block), str(getattr(padding, "name", "")))
+
+    def create_descriptor_load(self, descriptor: BlockPointer, offsets: Sequence[Value], *_policy: Any) -> Value:
+        """A window of the descriptor; what lies outside reads as its padding."""
+        window = replace(descriptor, offsets=tuple(offsets))
+        pointers, mask = self._window(window, range(len(window.block)))
+        return self._load_padded(pointers, mask, "PAD_NAN" if descriptor.padding == "PAD_NAN" else "PAD_ZERO")
+
+    def create_descriptor_store(self, descriptor: BlockPointer, value: Value, offsets: Sequence[Value]) -> None:
+        """Write a window of the descriptor; what lies outside is dropped."""
+        window = replace(descriptor, offsets=tuple(offsets))
+        pointers, mask = self._window(window, range(len(window.block)))
+        self.store(pointers, value, mask)
+
+    def _load_padded(self, pointers: Value, mask: Value | None, padding: str) -> Value:
+        element = pointers.ty.element
+        if mask is None or padding not in {"PAD_ZERO", "PAD_NAN"} or not isinstance(element, ScalarType):
+            return self.load(pointers, mask, None)
+        fill = np.zeros((1,) * pointers.data.ndim, element.container)
+        if padding == "PAD_NAN":
+            fill[...] = 0x7F if element.kind == "fp8" else np.nan
+        return self.load(pointers, mask, Value(fill, element, pointers.shape))
+
+    def _window(self, pointer: BlockPointer, checked: Sequence[int]) -> tuple[Value, Value | None]:
+        rank = len(pointer.block)
+        base = pointer.base
+        itemsize = base.ty.element.itemsize if isinstance(base.ty.element, ScalarType) else 1
+        offsets: Array = base.data.reshape(-1, *([1] * rank))
+        inside: Array | None = None
+        undefined = wrapped = None
+        for i, length in enumerate(pointer.block):
+            axis = tuple(-1 if j == i else 1 for j in range(rank))
+            start, stride, end = pointer.offsets[i], pointer.strides[i], pointer.shape[i]
+            lanes = np.arange(length).reshape(1, *axis)
+            place = start.data.astype(np.int64).reshape(-1, *([1] * rank)) + lanes
+            offsets = offsets + place * (stride.data.astype(np.int64).reshape(-1, *([1] * rank)) * itemsize)
+            for part in (start, stride):
+                undefined = either(undefined, _column(part.undefined, rank))
+                wrapped = either(wrapped, _column(part.wrapped, rank))
+            if i in checked:
+                limit = end.data.astype(np.int64).reshape(-1, *([1] * rank))
+                within = (place >= 0) & (place < limit)
+                inside = within if inside is None else inside & within
+        pointers = Value(offsets, base.ty, pointer.block, undefined, wrapped)
+        pointers.allocation, pointers.argument, pointers.base = base.allocation, base.argument, base.base
+        return pointers, None if inside is None else Value(inside, I1, pointer.block)
+
+
+def _column(mask: Array | None, rank: int) -> Array | None:
+    return None if mask is None else mask.reshape(-1, *([1] * rank))

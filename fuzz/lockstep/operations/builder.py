@@ -1,0 +1,51 @@
+"""The builder that Triton's semantic layer writes to: it computes instead of building IR."""
+
+from typing import Any
+
+from indexfuzz.lockstep.operations.block_pointers import BlockPointerOps
+from indexfuzz.lockstep.operations.casts import CastOps
+from indexfuzz.lockstep.operations.constants import ConstantOps
+from indexfuzz.lockstep.operations.control import ControlOps
+from indexfuzz.lockstep.operations.dot import DotOps
+from indexfuzz.lockstep.operations.floats import FloatOps
+from indexfuzz.lockstep.operations.hints import HintOps
+from indexfuzz.lockstep.operations.integers import IntegerOps
+from indexfuzz.lockstep.operations.libdevice import DeviceLibraryOps
+from indexfuzz.lockstep.operations.reductions import ReduceOps
+from indexfuzz.lockstep.operations.shapes import ShapeOps
+from indexfuzz.lockstep.operations.types import TypeOps
+from indexfuzz.lockstep.triton_api.types import OPTIONS
+
+
+class Builder(
+    TypeOps,
+    ConstantOps,
+    IntegerOps,
+    FloatOps,
+    CastOps,
+    ShapeOps,
+    BlockPointerOps,
+    ReduceOps,
+    DotOps,
+    ControlOps,
+    HintOps,
+    DeviceLibraryOps,
+):
+    """Everything that the language can ask for; what it cannot find here raises UnsupportedFeature."""
+
+    options = OPTIONS
+    codegen_fns: dict[str, Any]
+
+    def __init__(self) -> None:
+        self.codegen_fns = {"min_dot_size": lambda *_: (1, 1, 1), "convert_custom_types": self._refuse_fp8e4b15}
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith(("create_", "get_")):
+            raise self.unsupported(name.removeprefix("create_").removeprefix("get_"))
+        raise AttributeError(name)
+
+    def get_cache_policy(self, *_: Any) -> None:
+        """Caches do not change results."""
+
+    def _refuse_fp8e4b15(self, *_: Any, **__: Any) -> Any:
+        raise self.unsupported("fp8e4b15")

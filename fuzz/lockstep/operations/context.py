@@ -1,0 +1,42 @@
+"""What the builder's operations share: the run that is going on, and how results take over what is known of lanes."""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from indexfuzz.lockstep.tracking.run import Run
+from indexfuzz.lockstep.tracking.sites import current_site
+from indexfuzz.lockstep.tracking.violations import UnsupportedFeature
+from indexfuzz.lockstep.values.arrays import Array, either
+from indexfuzz.lockstep.values.dtypes import I1, ScalarType
+from indexfuzz.lockstep.values.value import Value
+
+
+class Context:
+    """The state of a builder.
+
+    run is set while a launch goes on; semantic and call reach back to the language for combine functions.
+    """
+
+    run: Run
+    semantic: Any
+    call: Callable[..., Any]
+    tracks_overflow: bool = True
+    tracks_undefined: bool = True
+    largest: int = 1 << 21
+
+    def _join(self, a: Value, b: Value, data: Array, ty: ScalarType | None = None) -> Value:
+        return Value(data, ty or a.ty, a.shape, either(a.undefined, b.undefined), either(a.wrapped, b.wrapped))
+
+    def _compare(self, a: Value, b: Value, data: Array) -> Value:
+        return Value(data, I1, a.shape, either(a.undefined, b.undefined))
+
+    def _integer(self, value: int, ty: ScalarType) -> Value:
+        wrapped = (value - ty.minimum) % (1 << ty.bits) + ty.minimum
+        return Value(np.full(1, wrapped, ty.container), ty, (), low=wrapped, high=wrapped)
+
+    def unsupported(self, what: str) -> UnsupportedFeature:
+        """The error for a missing feature, with the place in the kernel that asks for it."""
+        site = current_site()
+        return UnsupportedFeature(f"{site.file}:{site.line}: {what} in {site.function} is not supported by lockstep")

@@ -1,0 +1,215 @@
+"""Floating-point operations: each correctly rounded once, in the element's own format."""
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from indexfuzz.lockstep.arithmetic.extrema import clamp, maximum_nan, maxnum, minimum_nan, minnum
+from indexfuzz.lockstep.arithmetic.fma import fma32, fma64
+from indexfuzz.lockstep.arithmetic.nan import canonical_nan
+from indexfuzz.lockstep.arithmetic.rounding import round_to_bf16
+from indexfuzz.lockstep.arithmetic.transcendental import exp2_f32, exp_f32, log2_f32, log_f32, rsqrt_f32, sqrt_f32
+from indexfuzz.lockstep.operations.context import Context
+from indexfuzz.lockstep.values.arrays import Array
+from indexfuzz.lockstep.values.dtypes import BF16, FP16, FP32, FP64
+from indexfuzz.lockstep.values.value import Value
+
+
+class FloatOps(Context):
+    """create_fadd and everything else that takes floats."""
+
+    def _float(self, ufunc: Callable[..., Array], a: Value, b: Value) -> Value:
+        if a.ty.kind == "fp8":
+            raise self.unsupported(f"arithmetic on {a.ty.name}")
+        data = ufunc(a.data, b.data)
+        if a.ty is not FP64:
+            data = round_to_bf16(data) if a.ty is BF16 else canonical_nan(data)
+        return self._join(a, b, data)
+
+    def create_fadd(self, a: Value, b: Value) -> Value:
+        """a + b."""
+        return self._float(np.add, a, b)
+
+    def create_fsub(self, a: Value, b: Value) -> Value:
+        """a - b."""
+        return self._float(np.subtract, a, b)
+
+    def create_fmul(self, a: Value, b: Value) -> Value:
+        """a * b."""
+        return self._float(np.multiply, a, b)
+
+    def create_fdiv(self, a: Value, b: Value) -> Value:
+        """a / b, correctly rounded."""
+        return self._float(np.divide, a, b)
+
+    create_precise_divf = create_fdiv
+    create_approx_divf = create_fdiv
+
+    def create_frem(self, a: Value, b: Value) -> Value:
+        """The remainder of a division toward zero."""
+        return self._float(np.fmod, a, b)
+
+    def create_fneg(self, a: Value) -> Value:
+        """-a."""
+        if a.ty.kind == "fp8":
+            raise self.unsupported(f"arithmetic on {a.ty.name}")
+        return a.like(np.negative(a.data))
+
+    def create_fma(self, a: Value, b: Value, c: Value) -> Value:
+        """a * b + c, rounded once."""
+        if a.ty is FP64:
+            data: Array = fma64(*np.broadcast_arrays(a.data, b.data, c.data))
+        else:
+            wide = np.broadcast_arrays(*(x.data.astype(np.float32, copy=False) for x in (a, b, c)))
+            if a.ty is FP32:
+                data = fma32(*wide)
+            else:
+                x, y, z = (w.astype(np.float64) for w in wide)
+                data = self._round(a, x * y + z)
+        return self._join(self._join(a, b, data), c, data)
+
+    def _round(self, like: Value, exact: Array) -> Array:
+        if like.ty is BF16:
+            return round_to_bf16(exact.astype(np.float32))
+        return exact.astype(like.ty.container)
+
+    # order
+    def create_maxnumf(self, a: Value, b: Value) -> Value:
+        """The larger; a NaN gives way to a number."""
+        if _is_number_above_zero(b):
+            return self._join(a, b, np.fmax(a.data, b.data) + b.data.dtype.type(0))
+        return self._join(a, b, maxnum(a.data, b.data))
+
+    def create_minnumf(self, a: Value, b: Value) -> Value:
+        """The smaller; a NaN gives way to a number."""
+        return self._join(a, b, minnum(a.data, b.data))
+
+    def create_maximumf(self, a: Value, b: Value) -> Value:
+        """The larger; NaN where either is."""
+        return self._join(a, b, maximum_nan(a.data, b.data))
+
+    def create_minimumf(self, a: Value, b: Value) -> Value:
+        """The smaller; NaN where either is."""
+        return self._join(a, b, minimum_nan(a.data, b.data))
+
+    def create_clampf(self, x: Value, low: Value, high: Value, propagate_nan: Any) -> Value:
+        """X between low and high; a NaN becomes a bound unless it is to propagate."""
+        if str(getattr(propagate_nan, "name", propagate_nan)) == "ALL":
+            return self.create_minimumf(self.create_maximumf(x, low), high)
+        if x.ty is not FP32:
+            return self.create_minnumf(self.create_maxnumf(x, low), high)
+        data = clamp(x.data, low.data, high.data)
+        return self._join(self._join(x, low, data), high, data)
+
+    def create_fcmpOEQ(self, a: Value, b: Value) -> Value:
+        """a == b."""
+        return self._compare(a, b, a.data == b.data)
+
+    def create_fcmpUNE(self, a: Value, b: Value) -> Value:
+        """a != b, true for NaN."""
+        return self._compare(a, b, a.data != b.data)
+
+    def create_fcmpOLT(self, a: Value, b: Value) -> Value:
+        """a < b."""
+        return self._compare(a, b, a.data < b.data)
+
+    def create_fcmpOLE(self, a: Value, b: Value) -> Value:
+        """a <= b."""
+        return self._compare(a, b, a.data <= b.data)
+
+    def create_fcmpOGT(self, a: Value, b: Value) -> Value:
+        """a > b."""
+        return self._compare(a, b, a.data > b.data)
+
+    def create_fcmpOGE(self, a: Value, b: Value) -> Value:
+        """a >= b."""
+        return self._compare(a, b, a.data >= b.data)
+
+    # functions of one argument
+    def _function(self, a: Value, single: Callable[[Array], Array], double: Callable[[Array], Array]) -> Value:
+        if a.ty is FP64:
+            return a.like(double(np.ascontiguousarray(a.data)))
+        data = single(np.ascontiguousarray(a.data, np.float32))
+        if a.ty is BF16:
+            data = round_to_bf16(data)
+        return a.like(data.astype(np.float16) if a.ty is FP16 else data)
+
+    def create_fabs(self, a: Value) -> Value:
+        """|a|."""
+        return a.like(np.abs(a.data))
+
+    def create_floor(self, a: Value) -> Value:
+        """The largest integer not above a."""
+        return a.like(np.floor(a.data))
+
+    def create_ceil(self, a: Value) -> Value:
+        """The smallest integer not below a."""
+        return a.like(np.ceil(a.data))
+
+    def create_trunc(self, a: Value) -> Value:
+        """A without its fraction."""
+        return a.like(np.trunc(a.data))
+
+    def create_rint(self, a: Value) -> Value:
+        """The nearest integer, ties to even."""
+        return a.like(np.rint(a.data))
+
+    def create_round(self, a: Value) -> Value:
+        """The nearest integer, ties away from zero."""
+        whole = np.trunc(a.data)
+        return a.like(np.where(np.abs(a.data - whole) >= 0.5, whole + np.copysign(a.data.dtype.type(1), a.data), whole))
+
+    def create_erf(self, a: Value) -> Value:
+        """The error function, from the double-precision one."""
+        return self._function(a, lambda x: _erf(x).astype(np.float32), _erf)
+
+    def create_tanh(self, a: Value) -> Value:
+        """The hyperbolic tangent, from the double-precision one."""
+        return self._function(a, lambda x: np.tanh(x.astype(np.float64)).astype(np.float32), np.tanh)
+
+    def create_exp(self, a: Value) -> Value:
+        """e^a."""
+        return self._function(a, exp_f32, np.exp)
+
+    def create_exp2(self, a: Value) -> Value:
+        """2^a."""
+        return self._function(a, exp2_f32, np.exp2)
+
+    def create_log(self, a: Value) -> Value:
+        """The natural logarithm."""
+        return self._function(a, log_f32, np.log)
+
+    def create_log2(self, a: Value) -> Value:
+        """The logarithm to base 2."""
+        return self._function(a, log2_f32, np.log2)
+
+    def create_sqrt(self, a: Value) -> Value:
+        """The square root; subnormals count as zero."""
+        return self._function(a, sqrt_f32, np.sqrt)
+
+    def create_precise_sqrt(self, a: Value) -> Value:
+        """The square root, correctly rounded."""
+        return self._function(a, np.sqrt, np.sqrt)
+
+    def create_rsqrt(self, a: Value) -> Value:
+        """The reciprocal square root."""
+        return self._function(a, rsqrt_f32, lambda x: 1.0 / np.sqrt(x))
+
+    def create_sin(self, a: Value) -> Value:
+        """The sine, from the double-precision one."""
+        return self._function(a, lambda x: np.sin(x.astype(np.float64)).astype(np.float32), np.sin)
+
+    def create_cos(self, a: Value) -> Value:
+        """The cosine, from the double-precision one."""
+        return self._function(a, lambda x: np.cos(x.astype(np.float64)).astype(np.float32), np.cos)
+
+
+def _erf(x: Array) -> Array:
+    return np.array([math.erf(v) for v in x.ravel().tolist()], np.float64).reshape(x.shape)
+
+
+def _is_number_above_zero(x: Value) -> bool:
+    """Whether x is one number, +0 or more: then a maximum with it is never NaN, and never -0."""
+    return x.data.size == 1 and bool(x.data.flat[0] >= 0) and not np.signbit(x.data.flat[0])

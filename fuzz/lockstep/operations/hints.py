@@ -1,0 +1,50 @@
+"""Hints, assertions, barriers and output: what a kernel says beside what it computes."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from indexfuzz.lockstep.checkers.promises import check_assumption, check_promise
+from indexfuzz.lockstep.operations.context import Context
+from indexfuzz.lockstep.tracking.attribution import blame_kernel
+from indexfuzz.lockstep.values.value import Value
+
+
+class HintOps(Context):
+    """Promises to the compiler, which are checked, and messages to the user."""
+
+    def promise(self, name: str, value: Value, values: Sequence[int]) -> None:
+        """A hint about a value; it has to be true."""
+        if self.run.checks.promises:
+            check_promise(self.run, name, value, [int(v) for v in values])
+
+    def create_assume(self, condition: Value) -> None:
+        """tl.assume."""
+        if self.run.checks.promises:
+            check_assumption(self.run, condition)
+
+    def create_assert(self, condition: Value, message: str, *_: Any) -> None:
+        """tl.device_assert and `assert`."""
+        failed = ~condition.data
+        if condition.undefined is not None:
+            failed &= ~condition.undefined
+        if failed.any():
+            index = np.unravel_index(int(np.argmax(failed)), failed.shape)
+            program = self.run.launch.coordinates(int(self.run.programs[int(index[0])]))
+            raise blame_kernel(AssertionError(f"device_assert failed in program {program}: {message}"))
+
+    def create_barrier(self) -> None:
+        """Lanes are in step already."""
+
+    create_grid_dependency_wait = create_barrier
+    create_grid_dependency_launch_dependents = create_barrier
+
+    def create_print(self, prefix: str, hexadecimal: bool, values: Sequence[Value], *_: Any) -> None:
+        """tl.device_print: one line for each value, all programs in it."""
+        for value in values:
+            data = value.full(self.run.count)
+            shown = np.vectorize(hex)(data) if hexadecimal else data
+            print(f"{prefix}{shown}")  # noqa: T201
+        if not values:
+            print(prefix)  # noqa: T201

@@ -1,0 +1,176 @@
+"""Reductions and scans, in an order that depends on nothing but the length of the axis.
+
+A reduction is a tree: the first half of the axis combined with the second, until one is left. A scan goes from one
+end to the other.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any, Final
+
+import numpy as np
+
+from indexfuzz.lockstep.operations.context import Context
+from indexfuzz.lockstep.operations.lanewise import each_lane, handles
+from indexfuzz.lockstep.triton_api.functions import is_language_source
+from indexfuzz.lockstep.triton_api.types import Tensor
+from indexfuzz.lockstep.values.arrays import Array, Mask
+from indexfuzz.lockstep.values.value import Value
+
+_KNOWN: Final = {
+    "_sum_combine": ("create_fadd", "create_add", "create_add"),
+    "_elementwise_max": ("create_maxnumf", "create_maxsi", "create_maxui"),
+    "_elementwise_min": ("create_minnumf", "create_minsi", "create_minui"),
+    "_xor_combine": ("create_xor", "create_xor", "create_xor"),
+    "_or_combine": ("create_or", "create_or", "create_or"),
+    "_prod_combine": ("create_fmul", "create_mul", "create_mul"),
+}
+"""Combine functions of the language whose single operation the builder has: for floats, signed and unsigned."""
+
+_EXTREMES: Final[dict[str, tuple[Any, Any]]] = {
+    "_elementwise_max": (np.fmax, np.maximum),
+    "_elementwise_min": (np.fmin, np.minimum),
+}
+
+Combine = Callable[[list[Value], list[Value]], list[Value]]
+
+
+class ReduceOps(Context):
+    """reduce and scan, called by the semantic with the combine function."""
+
+    def reduce(self, inputs: Sequence[Any], axis: int, function: Any) -> list[Value]:
+        """Combine along an axis."""
+        values: list[Value] = [_whole(t.handle, axis) for t in inputs]
+        name = _name(function)
+        if name in _EXTREMES and len(values) == 1:
+            fast = self._extreme(name, inputs[0], values[0], axis)
+            if fast is not None:
+                return [fast]
+        combine = self._combine(function, inputs)
+        length = values[0].shape[axis]
+        while length > 1:
+            half = length // 2
+            first = [_cut(v, axis, 0, half) for v in values]
+            second = [_cut(v, axis, half, length) for v in values]
+            values = combine(first, second)
+            length = half
+        return [_drop(v, axis) for v in values]
+
+    def scan(self, inputs: Sequence[Any], axis: int, function: Any, *, reverse: bool) -> list[Value]:
+        """Every prefix combined, from the left or from the right."""
+        values: list[Value] = [_whole(t.handle, axis) for t in inputs]
+        combine = self._combine(function, inputs)
+        length = values[0].shape[axis]
+        places = range(length - 1, -1, -1) if reverse else range(length)
+        running: list[Value] = []
+        steps: list[list[Value]] = []
+        for place in places:
+            here = [_cut(v, axis, place, place + 1) for v in values]
+            running = combine(running, here) if running else here
+            steps.append(running)
+        if reverse:
+            steps.reverse()
+        return [_stacked([step[i] for step in steps], v, axis) for i, v in enumerate(values)]
+
+    def _combine(self, function: Any, inputs: Sequence[Any]) -> Combine:
+        name = _name(function)
+        if name in _KNOWN and len(inputs) == 1:
+            dtype = inputs[0].dtype
+            floating, signed, unsigned = _KNOWN[name]
+            known = floating if dtype.is_floating() else unsigned if dtype.is_int_unsigned() else signed
+            operation = getattr(self, known)
+
+            def apply(a: list[Value], b: list[Value]) -> list[Value]:
+                self.reads_unsigned = dtype.is_int_unsigned()
+                try:
+                    return [operation(a[0], b[0])]
+                finally:
+                    self.reads_unsigned = False
+
+            return apply
+        types = [t.type.scalar for t in inputs] * 2
+
+        def scalars(lanes: list[Value]) -> list[Value]:
+            return handles(self.call(function, [Tensor(v, t) for v, t in zip(lanes, types, strict=True)], {}))
+
+        return lambda a, b: each_lane(scalars, [*a, *b])
+
+    def _extreme(self, name: str, tensor: Any, value: Value, axis: int) -> Value | None:
+        floating, integer = _EXTREMES[name]
+        data = value.data
+        if tensor.dtype.is_floating():
+            found: Array = floating.reduce(data, axis=axis + 1)
+            if not (found != 0).all() or np.isnan(found).any():
+                return None
+        else:
+            unsigned = tensor.dtype.is_int_unsigned()
+            readable = data.view(value.ty.unsigned) if unsigned else data
+            found = integer.reduce(readable, axis=axis + 1).view(data.dtype)
+        shape = value.shape[:axis] + value.shape[axis + 1 :]
+        return Value(found, value.ty, shape, _any(value.undefined, axis + 1), _any(value.wrapped, axis + 1))
+
+
+def _name(function: Any) -> str:
+    return function.fn.__name__ if is_language_source(function.fn.__module__) else ""
+
+
+def _any(mask: Mask | None, axis: int) -> Mask | None:
+    return None if mask is None else np.asarray(mask.any(axis=axis))
+
+
+def _whole(v: Value, axis: int) -> Value:
+    place = axis + 1
+    length = v.shape[axis]
+
+    def stretched(mask: Array) -> Array:
+        if mask.shape[place] == length:
+            return mask
+        return np.broadcast_to(mask, (*mask.shape[:place], length, *mask.shape[place + 1 :]))
+
+    return Value(
+        stretched(v.data),
+        v.ty,
+        v.shape,
+        None if v.undefined is None else stretched(v.undefined),
+        None if v.wrapped is None else stretched(v.wrapped),
+        v.low,
+        v.high,
+    )
+
+
+def _cut(v: Value, axis: int, start: int, stop: int) -> Value:
+    index = (slice(None),) * (axis + 1) + (slice(start, stop),)
+    shape = (*v.shape[:axis], stop - start, *v.shape[axis + 1 :])
+    return Value(
+        v.data[index],
+        v.ty,
+        shape,
+        None if v.undefined is None else v.undefined[index],
+        None if v.wrapped is None else v.wrapped[index],
+        v.low,
+        v.high,
+    )
+
+
+def _drop(v: Value, axis: int) -> Value:
+    return Value(
+        v.data.take(0, axis=axis + 1),
+        v.ty,
+        v.shape[:axis] + v.shape[axis + 1 :],
+        _any(v.undefined, axis + 1),
+        _any(v.wrapped, axis + 1),
+        v.low,
+        v.high,
+    )
+
+
+def _stacked(steps: list[Value], like: Value, axis: int) -> Value:
+    full = np.broadcast_shapes(*(s.data.shape for s in steps))
+    result = Value(
+        np.concatenate([np.broadcast_to(s.data, full) for s in steps], axis=axis + 1), steps[0].ty, like.shape
+    )
+    for name in ("undefined", "wrapped"):
+        marks = [getattr(s, name) for s in steps]
+        if any(m is not None for m in marks):
+            parts = [np.broadcast_to(False if m is None else m, full) for m in marks]
+            setattr(result, name, np.concatenate(parts, axis=axis + 1))
+    return result

@@ -1,0 +1,174 @@
+"""Ranges, and operations that move lanes without computing."""
+
+from collections.abc import Sequence
+from functools import cache
+from typing import Any
+
+import numpy as np
+
+from indexfuzz.lockstep.operations.context import Context
+from indexfuzz.lockstep.tracking.divergence import Divergence, halves
+from indexfuzz.lockstep.values.arrays import Array, Mask, either
+from indexfuzz.lockstep.values.dtypes import I32, BlockType
+from indexfuzz.lockstep.values.value import Value
+
+
+@cache
+def _range(start: int, end: int) -> Array:
+    made = np.arange(start, end, dtype=np.int32)[None]
+    made.flags.writeable = False
+    return made
+
+
+class ShapeOps(Context):
+    """create_splat, create_join and the like."""
+
+    def create_make_range(self, ty: BlockType, start: int, end: int) -> Value:
+        """start, start + 1, ..., end - 1."""
+        return Value(_range(start, end), I32, tuple(ty.shape), low=start, high=end - 1)
+
+    def create_splat(self, ty: BlockType, a: Value) -> Value:
+        """A scalar in every lane."""
+        return a.spread(ty)
+
+    def create_broadcast(self, a: Value, shape: Sequence[int]) -> Value:
+        """Length-1 axes repeated; the data stays as it is."""
+        new = tuple(int(s) for s in shape)
+        self.check_size(new)
+        return self._move(a, a.data, new, lambda m: m)
+
+    def check_size(self, shape: tuple[int, ...]) -> None:
+        """Raise Divergence, to run fewer programs at once, where a block in all of them would be too large."""
+        lanes = 1
+        for s in shape:
+            lanes *= s
+        programs = self.run.count
+        if lanes * programs > self.largest and programs > 1:
+            raise Divergence(halves(programs))
+
+    def create_expand_dims(self, a: Value, axis: int) -> Value:
+        """A new axis of length 1."""
+        shape = (*a.shape[:axis], 1, *a.shape[axis:])
+        index = (slice(None),) * (axis + 1) + (None,)
+        return self._move(a, a.data[index], shape, lambda m: m[index])
+
+    def create_reshape(self, a: Value, shape: Sequence[int], can_reorder: bool = False) -> Value:  # noqa: FBT002
+        """The same lanes in row-major order; never reordered."""
+        new = tuple(int(s) for s in shape)
+        old = a.shape
+        return self._move(a, _reshape(a.data, old, new), new, lambda m: _reshape(m, old, new))
+
+    def create_unsplat(self, a: Value) -> Value:
+        """The only lane of a block."""
+        return self._move(a, a.data.reshape(a.data.shape[0]), (), lambda m: m.reshape(m.shape[0]))
+
+    def create_trans(self, a: Value, order: Sequence[Any]) -> Value:
+        """Axes in another order."""
+        axes = [int(o) for o in order]
+        shape = tuple(a.shape[i] for i in axes)
+        full = (0, *(i + 1 for i in axes))
+        return self._move(a, a.data.transpose(full), shape, lambda m: m.transpose(full))
+
+    def create_join(self, a: Value, b: Value) -> Value:
+        """Two blocks as one with a last axis of 2."""
+        shape = (*a.shape, 2)
+        programs = max(a.data.shape[0], b.data.shape[0])
+        data = np.stack([a.full(programs), b.full(programs)], axis=-1)
+        result = a.like(data, shape=shape)
+        result.undefined = _stacked(a.undefined, b.undefined, (programs, *a.shape))
+        result.wrapped = _stacked(a.wrapped, b.wrapped, (programs, *a.shape))
+        return result
+
+    def create_split(self, a: Value) -> tuple[Value, Value]:
+        """The two blocks of a last axis of 2."""
+        full = a.full()
+
+        def half(i: int) -> Value:
+            return self._move(
+                a, full[..., i], a.shape[:-1], lambda m: np.broadcast_to(m, (m.shape[0], *a.shape))[..., i]
+            )
+
+        return half(0), half(1)
+
+    def create_cat(self, a: Value, b: Value) -> Value:
+        """Two blocks of one axis, one after the other."""
+        programs = max(a.data.shape[0], b.data.shape[0])
+        data = np.concatenate([a.full(programs), b.full(programs)], axis=1)
+        marks = [
+            np.broadcast_to(False if m is None else m, (programs, *v.shape))
+            for v, m in ((a, a.undefined), (b, b.undefined))
+        ]
+        undefined = None if a.undefined is None and b.undefined is None else np.concatenate(marks, axis=1)
+        return Value(data, a.ty, (a.shape[0] + b.shape[0],), undefined)
+
+    def create_gather(self, source: Value, index: Value, axis: int) -> Value:
+        """source[index] along an axis; an index outside is undefined."""
+        programs = max(source.data.shape[0], index.data.shape[0])
+        where = index.full(programs).astype(np.int64)
+        bad = (where < 0) | (where >= source.shape[axis])
+        safe = np.where(bad, 0, where)
+        data = np.take_along_axis(source.full(programs), safe, axis + 1)
+        undefined = index.undefined
+        if source.undefined is not None:
+            marks = np.broadcast_to(source.undefined, (programs, *source.shape))
+            undefined = either(undefined, np.take_along_axis(marks, safe, axis + 1))
+        if bad.any():
+            undefined = either(undefined, bad)
+        return Value(data, source.ty, index.shape, undefined)
+
+    def create_select(self, condition: Value, a: Value, b: Value) -> Value:
+        """A where the condition holds, else b."""
+        self.run.note_mask("where", condition.data)
+        if a.allocation is not b.allocation:
+            raise self.unsupported("tl.where between pointers into different tensors")
+        result = self._join(a, b, np.where(condition.data, a.data, b.data))
+        result.undefined = either(condition.undefined, _choose(condition.data, a.undefined, b.undefined))
+        result.wrapped = _choose(condition.data, a.wrapped, b.wrapped)
+        result.allocation, result.argument, result.base = a.allocation, a.argument, a.base
+        result.align = min(a.align, b.align)
+        if a.low is not None and b.low is not None and a.high is not None and b.high is not None:
+            result.low, result.high = min(a.low, b.low), max(a.high, b.high)
+        return result
+
+    def create_histogram(self, a: Value, bins: int, mask: Value | None) -> Value:
+        """How often each of 0 ... bins - 1 occurs."""
+        full = a.full()
+        programs = full.shape[0] if mask is None else max(full.shape[0], mask.data.shape[0])
+        full = a.full(programs).reshape(programs, -1).astype(np.int64)
+        keep = (full >= 0) & (full < bins)
+        if mask is not None:
+            keep &= mask.full(programs).reshape(programs, -1)
+        rows = np.broadcast_to(np.arange(programs)[:, None], full.shape)
+        counts = np.bincount((rows * bins + full)[keep], minlength=programs * bins)
+        return Value(counts.reshape(programs, bins).astype(np.int32), I32, (bins,))
+
+    def _move(self, a: Value, data: Array, shape: tuple[int, ...], move: Any) -> Value:
+        result = a.like(data, shape=shape)
+        result.undefined = None if a.undefined is None else move(_match_rank(a.undefined, a))
+        result.wrapped = None if a.wrapped is None else move(_match_rank(a.wrapped, a))
+        result.low, result.high = a.low, a.high
+        return result
+
+
+def _match_rank(mask: Mask, a: Value) -> Mask:
+    return mask if mask.ndim == a.data.ndim else np.broadcast_to(mask, a.data.shape)
+
+
+def _reshape(data: Array, old: tuple[int, ...], new: tuple[int, ...]) -> Array:
+    if data.shape[1:] == old:
+        return data.reshape(data.shape[0], *new)
+    if all(s == 1 for s in data.shape[1:]):
+        return data.reshape(data.shape[0], *([1] * len(new)))
+    return np.broadcast_to(data, (data.shape[0], *old)).reshape(data.shape[0], *new)
+
+
+def _stacked(a: Mask | None, b: Mask | None, shape: tuple[int, ...]) -> Mask | None:
+    if a is None and b is None:
+        return None
+    return np.stack([np.broadcast_to(False if m is None else m, shape) for m in (a, b)], axis=-1)
+
+
+def _choose(condition: Mask, a: Mask | None, b: Mask | None) -> Mask | None:
+    if a is None and b is None:
+        return None
+    return np.where(condition, False if a is None else a, False if b is None else b)

@@ -1,0 +1,1 @@
+"""What is noted while a launch goes on: running programs and lines, accesses, masks, violations, whose error it was."""

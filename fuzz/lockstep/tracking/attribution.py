@@ -1,0 +1,66 @@
+"""Whose fault an error is that ends a launch: the kernel's, its launcher's, or the executor's own.
+
+The innermost frame that belongs to no library decides. Where it is one of the executor's, the error is the executor's,
+unless it was raised in the kernel's name: a rule of the language was broken.
+"""
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType, TracebackType
+from typing import Final, TypeVar
+
+from indexfuzz.lockstep.tracking.sites import MARKER
+
+E = TypeVar("E", bound=Exception)
+
+_PACKAGE: Final = __name__.removesuffix(".tracking.attribution")
+_LIBRARIES: Final = sys.stdlib_module_names | {"numpy"}
+_MARK: Final = "_in_the_kernels_name"
+
+
+def blame_kernel(error: E) -> E:
+    """An error that the executor raises in the kernel's name, marked as such."""
+    setattr(error, _MARK, True)
+    return error
+
+
+@contextmanager
+def blaming_kernel() -> Iterator[None]:
+    """Where Python's own code runs in the kernel's name; what it raises is the kernel's."""
+    try:
+        yield
+    except Exception as error:
+        blame_kernel(error)
+        raise
+
+
+def is_own(error: Exception) -> bool:
+    """Whether an error is the executor's own."""
+    if getattr(error, _MARK, False):
+        return False
+    owner = ""
+    for frame, _ in _frames(error):
+        names = frame.f_globals
+        module = str(names.get("__name__", ""))
+        if MARKER in names:
+            owner = "kernel"
+        elif module.partition(".")[0] not in _LIBRARIES:
+            owner = module
+    return owner.startswith(_PACKAGE)
+
+
+def kernel_line(error: Exception) -> str:
+    """file:line of the innermost line of a kernel that an error passed through."""
+    place = "<unknown>"
+    for frame, line in _frames(error):
+        if MARKER in frame.f_globals:
+            place = f"{frame.f_code.co_filename}:{line}"
+    return place
+
+
+def _frames(error: Exception) -> Iterator[tuple[FrameType, int]]:
+    trace: TracebackType | None = error.__traceback__
+    while trace is not None:
+        yield trace.tb_frame, trace.tb_lineno
+        trace = trace.tb_next

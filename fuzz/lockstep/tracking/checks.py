@@ -1,0 +1,26 @@
+"""Which checkers there are, and which of them are on."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Final
+
+ALL_CHECKERS: Final = ("bounds", "races", "overflow", "undefined", "promises")
+
+
+@dataclass(frozen=True, slots=True)
+class Checks:
+    """Which checkers are on. An access outside its tensor is dropped even where none is."""
+
+    bounds: bool
+    races: bool
+    overflow: bool
+    undefined: bool
+    promises: bool
+
+    @classmethod
+    def of(cls, names: Iterable[str]) -> "Checks":
+        """The checkers of these names; ValueError for a name that is none."""
+        chosen = set(names)
+        if unknown := chosen - set(ALL_CHECKERS):
+            raise ValueError(f"unknown checkers {sorted(unknown)}; there are {', '.join(ALL_CHECKERS)}")
+        return cls(**{name: name in chosen for name in ALL_CHECKERS})

@@ -1,0 +1,69 @@
+"""Arrays over programs and lanes, what is done with masks of them, and how a write to one is taken back."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[Any]
+Mask = NDArray[np.bool_]
+
+
+@dataclass(frozen=True, slots=True)
+class Undo:
+    """What a write replaced."""
+
+    target: Array
+    index: Array
+    old: Array
+
+    def roll_back(self) -> None:
+        """Put it back."""
+        self.target[self.index] = self.old
+
+
+def select(data: Array, lanes: Mask) -> Array:
+    """The elements of data where a mask of its shape holds, in order; whole rows at once where it allows."""
+    rows = _rows(lanes)
+    return data.ravel() if rows is None else data[rows].ravel()
+
+
+def place(data: Array, lanes: Mask, values: Array) -> None:
+    """Set the elements of data where a mask of its shape holds."""
+    rows = _rows(lanes)
+    if rows is None:
+        data[...] = values.reshape(data.shape)
+    else:
+        data[rows] = values.reshape(-1, *data.shape[rows.ndim :])
+
+
+def count_by_program(lanes: Mask) -> Array:
+    """How many lanes of each program a mask holds."""
+    rows = _rows(lanes)
+    if rows is None:
+        return np.full(lanes.shape[0], lanes[0].size)
+    inner = lanes[0].size // max(rows[0].size, 1)
+    counts: Array = np.count_nonzero(rows.reshape(rows.shape[0], -1), axis=1) * inner
+    return counts
+
+
+def _rows(lanes: Mask) -> Mask | None:
+    """The mask without the last axes along which it is only repeated; None where that leaves one True."""
+    axes = lanes.ndim
+    while axes and (lanes.strides[axes - 1] == 0 or lanes.shape[axes - 1] == 1):
+        axes -= 1
+    rows: Mask = lanes[(slice(None),) * axes + (0,) * (lanes.ndim - axes)]
+    return rows if axes or not rows else None
+
+
+def either(a: Mask | None, b: Mask | None) -> Mask | None:
+    """The lanes marked in one of two masks."""
+    if a is None:
+        return b
+    return a if b is None else a | b
+
+
+def spread(data: Array, shape: tuple[int, ...]) -> Array:
+    """The data at a shape that it broadcasts to (a read-only view)."""
+    return data if data.shape == shape else np.broadcast_to(data, shape)

@@ -1,0 +1,74 @@
+"""The tensors that a launch may touch: one allocation per storage, seen as bytes, with what is declared about them."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+
+from indexfuzz.lockstep.values.arrays import Array, Undo
+from indexfuzz.lockstep.values.buffers import Buffer
+
+
+@dataclass(slots=True)
+class Allocation:
+    """The bytes of one torch storage, and the first kernel argument that brought it."""
+
+    data: Array
+    address: int
+    argument: str
+    buffers: list[Buffer] = field(default_factory=list)
+    views: dict[np.dtype[Any], Array] = field(default_factory=dict)
+
+    @property
+    def size(self) -> int:
+        """Bytes in the storage."""
+        return int(self.data.shape[0])
+
+    def view(self, dtype: np.dtype[Any]) -> Array:
+        """The storage as elements of `dtype`, without a tail that is shorter than one."""
+        found = self.views.get(dtype)
+        if found is None:
+            whole = self.size // dtype.itemsize * dtype.itemsize
+            found = self.views[dtype] = self.data[:whole].view(dtype)
+        return found
+
+    def gather(self, offsets: Array, dtype: np.dtype[Any], *, aligned: bool = False) -> Array:
+        """The elements at byte offsets, which must be inside; aligned says that they are multiples of the size."""
+        size = dtype.itemsize
+        if size == 1:
+            return self.view(dtype).take(offsets)
+        if aligned or self._aligned(offsets, size):
+            return self.view(dtype).take(offsets >> (size.bit_length() - 1))
+        pieces = self.data[offsets[..., None] + np.arange(size)]
+        return np.ascontiguousarray(pieces).view(dtype)[..., 0]
+
+    def scatter(self, offsets: Array, values: Array, *, aligned: bool = False) -> Undo:
+        """Write elements at byte offsets, which must be inside; of two at one offset the later stays."""
+        size = values.dtype.itemsize
+        if size == 1 or aligned or self._aligned(offsets, size):
+            target = self.view(values.dtype)
+            index = offsets if size == 1 else offsets >> (size.bit_length() - 1)
+        else:
+            target = self.data
+            index = offsets[..., None] + np.arange(size)
+            values = np.ascontiguousarray(values)[..., None].view(np.uint8)
+        undo = Undo(target, index, target.take(index))
+        target[index] = values
+        return undo
+
+    @staticmethod
+    def _aligned(offsets: Array, size: int) -> bool:
+        return offsets.size == 0 or not int(np.bitwise_or.reduce(offsets, axis=None)) & (size - 1)
+
+
+def storage_bytes(tensor: torch.Tensor) -> Array:
+    """Every byte of the storage under a CPU tensor, without a copy.
+
+    Raises ValueError for a tensor that is not in CPU memory.
+    """
+    if tensor.device.type != "cpu":
+        raise ValueError(f"lockstep runs on the CPU; got a tensor on {tensor.device}, move it with .cpu()")
+    view = torch.empty(0, dtype=torch.uint8).set_(tensor.untyped_storage())
+    data: Array = view.numpy()
+    return data
