@@ -10,7 +10,7 @@ import torch
 
 from indexfuzz.lockstep.arguments import Arguments
 from indexfuzz.lockstep.arithmetic.matrix_units import MODELS
-from indexfuzz.lockstep.language.runtime import RUNTIME
+from indexfuzz.lockstep.language.helpers import RUNTIME
 from indexfuzz.lockstep.launch import execute
 from indexfuzz.lockstep.tracking.attribution import is_own
 from indexfuzz.lockstep.tracking.checks import ALL_CHECKERS, Checks
@@ -20,6 +20,7 @@ from indexfuzz.lockstep.triton_api.functions import location_of
 from indexfuzz.lockstep.triton_api.routing import route_launches
 from indexfuzz.lockstep.values.arrays import Array
 from indexfuzz.lockstep.values.buffers import Buffer, describe_buffer
+from indexfuzz.lockstep.values.heap import keep_freed_memory
 
 
 class Lockstep:
@@ -34,6 +35,7 @@ class Lockstep:
     ) -> None:
         if dot not in MODELS:
             raise ValueError(f"unknown matrix unit {dot!r}; there are {', '.join(MODELS)}")
+        keep_freed_memory()
         self.violations: list[Violation] = []
         self.coverage = coverage
         self._model = MODELS[dot]

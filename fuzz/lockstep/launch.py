@@ -1,13 +1,13 @@
 """One launch: a grid of programs, run in as few groups as their control flow and the memory allow."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, Final
 
 import numpy as np
 
 from indexfuzz.lockstep.arguments import Arguments, Parameter, parameters
 from indexfuzz.lockstep.checkers.races import check_races
-from indexfuzz.lockstep.language.runtime import RUNTIME
+from indexfuzz.lockstep.language.helpers import RUNTIME
 from indexfuzz.lockstep.tracking.attribution import blame_kernel, blaming_kernel, is_own, kernel_line
 from indexfuzz.lockstep.tracking.checks import Checks
 from indexfuzz.lockstep.tracking.coverage import Coverage
@@ -111,7 +111,7 @@ def _run(kernel: Any, values: list[Any], run: Run) -> list[Array]:
 
 
 def _dimensions(grid: Any, bound: dict[str, Any]) -> tuple[int, int, int]:
-    if isinstance(grid, Callable):  # type: ignore[arg-type]
+    if callable(grid):
         grid = grid(bound)
     with blaming_kernel():
         sizes = [int(g) for g in (grid if isinstance(grid, Sequence) else (grid,))]

@@ -24,7 +24,7 @@ from indexfuzz.generation.narrowing import narrowed
 from indexfuzz.generation.strategies import Budget, cases
 from indexfuzz.implementations import load
 from indexfuzz.lockstep import Lockstep, executor, launch
-from indexfuzz.lockstep.language.runtime import RUNTIME
+from indexfuzz.lockstep.language.helpers import RUNTIME
 from indexfuzz.lockstep.values.buffers import Buffer
 from indexfuzz.lockstep.values.memory import Allocation
 from indexfuzz.oracles import differential

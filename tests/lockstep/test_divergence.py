@@ -6,7 +6,7 @@ import triton
 import triton.language as tl
 
 from indexfuzz.lockstep import Lockstep, launch
-from indexfuzz.lockstep.language.runtime import RUNTIME
+from indexfuzz.lockstep.language.helpers import RUNTIME
 
 
 @triton.jit

@@ -11,7 +11,7 @@ from indexfuzz.core.case import Case
 from indexfuzz.devices.lockstep import LockstepDevice
 from indexfuzz.implementations import load
 from indexfuzz.lockstep import KernelError, Lockstep, LockstepError, launch
-from indexfuzz.lockstep.checkers import bounds, races
+from indexfuzz.lockstep.checkers import bounds, disjoint
 from indexfuzz.lockstep.operations import floats
 from indexfuzz.lockstep.operations.builder import Builder
 from indexfuzz.lockstep.tracking import access
@@ -29,7 +29,7 @@ PLANTED = {
     "numpy": (floats, "canonical_nan", np.linalg.inv),
     "an access": (access, "select", None),
     "a checker": (bounds, "_fits", "no function"),
-    "a checker of the whole launch": (races, "_FAR", "no number"),
+    "a checker of the whole launch": (disjoint, "_FAR", "no number"),
     "the launch": (launch, "MOST_PROGRAMS", None),
 }
 

@@ -6,23 +6,17 @@ from typing import Final
 
 import numpy as np
 
+from indexfuzz.lockstep.checkers.disjoint import is_stored_once, lie_apart
 from indexfuzz.lockstep.tracking.access import Access
 from indexfuzz.lockstep.tracking.run import Launch
 from indexfuzz.lockstep.tracking.sites import current_site
 from indexfuzz.lockstep.tracking.violations import Violation
-from indexfuzz.lockstep.values.arrays import Array, Mask, count_by_program
+from indexfuzz.lockstep.values.arrays import Array, Mask
 
-_FAR: Final = np.int64(1 << 62)
 _MANY: Final = -1
 _DENSE: Final = 1 << 24
 """Spans up to this many elements get one map; its untouched pages cost nothing."""
 
-
-_WORD: Final = 8
-"""Bytes of the largest element."""
-
-_SPREAD: Final = 64
-"""Stores of n bytes are marked one by one in a map of up to this many times n bytes."""
 
 _EXPANDED: Final = 1 << 20
 """Accesses that all programs make alike are written out for each of them up to this many lanes."""
@@ -46,63 +40,10 @@ def check_races(launch: Launch) -> None:
         grouped[id(access.allocation)].append(access)
     for accesses in grouped.values():
         stores = [a for a in accesses if a.kind == "store"]
-        if stores and launch.total > 1 and not _apart(launch, accesses):
+        if stores and launch.total > 1 and not lie_apart(launch, accesses):
             loads = [a for a in accesses if a.kind == "load"]
-            if not _stored_once(stores, loads):
+            if not is_stored_once(stores, loads):
                 _check(launch, stores, loads)
-
-
-def _apart(launch: Launch, accesses: list[Access]) -> bool:
-    """Whether every program stays in a range of addresses of its own; cheap, and true for most kernels."""
-    low = np.full(launch.total, _FAR)
-    high = np.full(launch.total, -1, np.int64)
-    for access in accesses:
-        offsets = access.offsets
-        if access.everywhere:
-            if offsets.shape[0] != access.programs.shape[0]:
-                return False
-            rows = offsets.reshape(offsets.shape[0], -1)
-            programs = access.programs
-            least, most = rows.min(axis=1), rows.max(axis=1)
-        else:
-            if access.lanes.shape[0] != access.programs.shape[0]:
-                return False
-            counts = count_by_program(access.lanes)
-            programs = access.programs
-            if not counts.all():
-                programs, counts = programs[counts > 0], counts[counts > 0]
-            starts = np.cumsum(counts) - counts
-            least, most = np.minimum.reduceat(offsets, starts), np.maximum.reduceat(offsets, starts)
-        low[programs] = np.minimum(low[programs], least)
-        high[programs] = np.maximum(high[programs], most + access.size)
-    used = high >= 0
-    low, high = low[used], high[used]
-    order = np.argsort(low)
-    return bool((low[order][1:] >= high[order][:-1]).all())
-
-
-def _stored_once(stores: list[Access], loads: list[Access]) -> bool:
-    """Whether no byte is stored twice, nor loaded as well; cheap where the stores lie close together."""
-    first = min(int(a.offsets.min()) for a in stores) & -_WORD
-    span = max(int(a.offsets.max()) + a.size for a in stores) - first
-    total = sum(a.offsets.size * a.size for a in stores)
-    if span > _SPREAD * total:
-        return False
-    marks = np.zeros(-(-span // _WORD) * _WORD, np.uint8)
-    for store in stores:
-        rows = store.offsets.shape[0] if store.everywhere else store.lanes.shape[0]
-        if rows != store.programs.shape[0] or not store.is_aligned:
-            return False
-        words = marks.view(f"u{store.size}")
-        words[(store.offsets - first) // store.size] = np.iinfo(words.dtype).max
-    if int(np.count_nonzero(marks)) != total:
-        return False
-    for load in loads:
-        place = load.offsets.ravel() - first
-        place = place[(place >= 0) & (place < span)]
-        if not load.is_aligned or marks.view(f"u{load.size}").take(place // load.size).any():
-            return False
-    return True
 
 
 def _check(launch: Launch, stores: list[Access], loads: list[Access]) -> None:

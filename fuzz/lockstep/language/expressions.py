@@ -1,11 +1,10 @@
 """The expressions of a jit function, rewritten into calls of the runtime's helpers."""
 
 import ast
-from types import ModuleType
 from typing import Any, Final
 
 from indexfuzz.lockstep.language.recording import literal
-from indexfuzz.lockstep.tracking.violations import UnsupportedFeature
+from indexfuzz.lockstep.language.rewriter import Rewriter
 from indexfuzz.lockstep.triton_api.types import Constexpr, Slice, Tuple
 
 _BINARY: Final = {
@@ -44,19 +43,10 @@ def _literal_index(node: ast.expr | None) -> Any:
     raise LookupError
 
 
-class ExpressionRewriter:
-    """Rewrites expressions; constants collects what the result refers to by name."""
-
-    def __init__(self, file: str, name: str, scope: dict[str, Any]) -> None:
-        self.file = file
-        self.name = name
-        self.scope = scope
-        self.constants: dict[str, Any] = {}
-        self.locals: set[str] = set()
-        self.awaiting: set[str] = set()
+class ExpressionRewriter(Rewriter):
+    """Rewrites expressions."""
 
     def expr(self, node: ast.expr) -> ast.expr:
-        """Rewrite one expression."""
         handler = getattr(self, f"on_{type(node).__name__}", None)
         if handler is None:
             raise self.unsupported(node, f"the expression `{type(node).__name__}`")
@@ -64,11 +54,9 @@ class ExpressionRewriter:
         return ast.copy_location(made, node)
 
     def on_Constant(self, node: ast.Constant) -> ast.expr:
-        """A literal."""
         return self.constant(node.value)
 
     def on_Name(self, node: ast.Name) -> ast.expr:
-        """A variable or a free name."""
         return ast.Name(node.id, ast.Load())
 
     def on_Attribute(self, node: ast.Attribute) -> ast.expr:
@@ -78,17 +66,14 @@ class ExpressionRewriter:
         return self.helper("_ls_attribute", node, self.expr(node.value), ast.Constant(node.attr))
 
     def on_Call(self, node: ast.Call) -> ast.expr:
-        """A call."""
         return self.helper(
             "_ls_call", node, self.expr(node.func), self.arguments(node.args), self.keywords(node.keywords)
         )
 
     def on_BinOp(self, node: ast.BinOp) -> ast.expr:
-        """`a + b`."""
         return self.binary(node, node.op, self.expr(node.left), self.expr(node.right))
 
     def on_UnaryOp(self, node: ast.UnaryOp) -> ast.expr:
-        """`-a`."""
         return self.helper("_ls_unary", node, ast.Constant(_UNARY[type(node.op)]), self.expr(node.operand))
 
     def on_BoolOp(self, node: ast.BoolOp) -> ast.expr:
@@ -111,12 +96,10 @@ class ExpressionRewriter:
         return self.helper("_ls_chain", node, ast.Tuple(thunks, ast.Load()))
 
     def on_IfExp(self, node: ast.IfExp) -> ast.expr:
-        """`a if test else b`."""
         test = self.expr(node.test)
         return self.helper("_ls_choose", node, test, self.thunk(node.body), self.thunk(node.orelse))
 
     def on_Tuple(self, node: ast.Tuple) -> ast.expr:
-        """A tuple."""
         return self.helper("_ls_tuple", node, ast.List([self.expr(e) for e in node.elts], ast.Load()))
 
     def on_List(self, node: ast.List) -> ast.expr:
@@ -132,12 +115,10 @@ class ExpressionRewriter:
         return self.helper("_ls_subscript", node, self.expr(node.value), index)
 
     def on_Slice(self, node: ast.Slice) -> ast.expr:
-        """`a:b:c`."""
         parts = [self.expr(p) if p is not None else ast.Constant(None) for p in (node.lower, node.upper, node.step)]
         return self.helper("_ls_slice", node, *parts)
 
     def on_JoinedStr(self, node: ast.JoinedStr) -> ast.expr:
-        """An f-string."""
         parts: list[ast.expr] = []
         for value in node.values:
             if isinstance(value, ast.Constant):
@@ -163,7 +144,6 @@ class ExpressionRewriter:
         )
 
     def on_NamedExpr(self, node: ast.NamedExpr) -> ast.expr:
-        """`a := b`."""
         return ast.NamedExpr(node.target, self.helper("_ls_assign", node, self.expr(node.value)))
 
     def binary(self, node: ast.AST, op: ast.operator, left: ast.expr, right: ast.expr) -> ast.expr:
@@ -205,47 +185,6 @@ class ExpressionRewriter:
             raise self.unsupported(node, "`:=` inside an expression that may not be evaluated")
         return self.lambda_([], self.expr(node))
 
-    def lambda_(self, parameters: list[ast.arg], body: ast.expr) -> ast.expr:
-        """A function of some names."""
-        arguments = ast.arguments(posonlyargs=[], args=parameters, kwonlyargs=[], kw_defaults=[], defaults=[])
-        return ast.copy_location(ast.Lambda(arguments, body), body)
-
-    def helper(self, name: str, at: ast.AST, *args: ast.expr) -> ast.expr:
-        """A call of a helper, at the place of `at`."""
-        return ast.copy_location(ast.Call(ast.Name(name, ast.Load()), list(args), []), at)
-
-    def constant(self, value: Any, *, raw: bool = False) -> ast.expr:
-        """A name for an object, made a constexpr unless raw."""
-        name = f"_ls_c{len(self.constants)}"
-        self.constants[name] = value if raw else Constexpr(value)
-        return ast.Name(name, ast.Load())
-
-    def is_module(self, node: ast.expr) -> bool:
-        """Whether an expression names a module."""
-        try:
-            return isinstance(self.static(node), ModuleType)
-        except (LookupError, AttributeError):
-            return False
-
-    def static(self, node: ast.expr) -> Any:
-        """What an expression over free names means; LookupError where it has a local one."""
-        if isinstance(node, ast.Name):
-            if node.id in self.locals:
-                raise LookupError(node.id)
-            return self.scope[node.id]
-        if isinstance(node, ast.Attribute):
-            return getattr(self.static(node.value), node.attr)
-        raise LookupError
-
-    def is_constexpr_annotation(self, node: ast.expr) -> bool:
-        """Whether an annotation says tl.constexpr."""
-        if isinstance(node, ast.Constant) and isinstance(node.value, str):
-            return "constexpr" in node.value
-        try:
-            return self.static(node) is Constexpr
-        except (LookupError, AttributeError):
-            return False
-
     def check_target(self, target: ast.expr) -> None:
         """Refuse a target that is neither a name nor a tuple of them."""
         if isinstance(target, ast.Tuple):
@@ -253,8 +192,3 @@ class ExpressionRewriter:
                 self.check_target(element)
         elif not isinstance(target, ast.Name):
             raise self.unsupported(target, "assignment to something other than a name")
-
-    def unsupported(self, node: ast.AST, what: str) -> UnsupportedFeature:
-        """The error for syntax that has no translation."""
-        line = getattr(node, "lineno", 0)
-        return UnsupportedFeature(f"{self.file}:{line}: {what} in {self.name} is not supported by lockstep")

@@ -140,7 +140,7 @@ class Recorder:
             self.opaque = True
         return "None"
 
-    def compiled(self, result: Any) -> Replay | None:
+    def compile(self, result: Any) -> Replay | None:
         """The function of (builder, operands...) that does it again; None where something else mattered."""
         last = self.result(result)
         if self.opaque:
@@ -183,5 +183,5 @@ class Recordings:
         finally:
             self.semantic.builder = builder
             self.recording = False
-        self.known[key] = recorder.compiled(result)
+        self.known[key] = recorder.compile(result)
         return result

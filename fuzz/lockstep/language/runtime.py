@@ -1,6 +1,7 @@
 """What a translated kernel calls: the calls themselves, and the table of helpers that its code names."""
 
 import inspect
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from types import FunctionType, MethodType
@@ -22,7 +23,6 @@ from indexfuzz.lockstep.triton_api.types import (
     STATIC_PRINT,
     BaseValue,
     Constexpr,
-    Slice,
     Tensor,
     Tuple,
     fast_tensor,
@@ -48,6 +48,7 @@ class Runtime(Operators, Flow):
         self.builder.call = self.call_jit
         self.builder.semantic = self.semantic
         self.launch = 0
+        self.helpers: dict[str, Any] = {}
         self.translated: dict[int, Translated] = {}
         self.builtins: dict[Any, _Builtin] = {}
 
@@ -121,10 +122,9 @@ class Runtime(Operators, Flow):
         return result if isinstance(result, BaseValue) else Constexpr(result)
 
     def call_jit(self, fn: Any, args: list[Any], kwargs: dict[str, Any]) -> Any:
-        """Another jit function."""
         code = self.translated.get(id(fn))
         if code is None:
-            code = self.translated[id(fn)] = translate(fn, HELPERS)
+            code = self.translated[id(fn)] = translate(fn, self.helpers)
         code.refresh(self.launch)
         parameters = code.parameters
         if not kwargs and len(args) == len(parameters) and code.variadic is None:
@@ -144,12 +144,15 @@ class Runtime(Operators, Flow):
         return self.builder.libdevice(name, [self.semantic.to_tensor(a) for a in args], kwargs)
 
     def static_assert(self, args: list[Any], kwargs: dict[str, Any]) -> None:
-        """tl.static_assert."""
         passed = unwrap(args[0] if args else kwargs["cond"])
         if not isinstance(passed, bool):
             raise NotImplementedError("tl.static_assert needs a condition that is known while compiling")
         if not passed:
             raise blame_kernel(AssertionError(unwrap(args[1]) if len(args) > 1 else unwrap(kwargs.get("msg", ""))))
+
+    def static_print(self, args: list[Any], _kwargs: dict[str, Any]) -> None:
+        """What is known while compiling, on a line of its own."""
+        sys.stdout.write(f"{' '.join(str(unwrap(a)) for a in args)}\n")
 
     def map_elementwise(self, args: list[Any], kwargs: dict[str, Any]) -> Any:
         """tl.map_elementwise: a scalar function, each lane taking its own branches."""
@@ -187,54 +190,11 @@ def normalise(argument: Any) -> Any:
     return Constexpr(argument)
 
 
-def _format(parts: list[Any]) -> str:
-    text = []
-    for part in parts:
-        if isinstance(part, str):
-            text.append(part)
-            continue
-        value, conversion = part
-        if isinstance(value, Tensor):
-            raise blame_kernel(TypeError("an f-string in a kernel shows only what is known while compiling"))
-        text.append(("{}" if conversion < 0 else "{!" + chr(conversion) + "}").format(unwrap(value)))
-    return "".join(text)
-
-
-def _comprehension(items: Any, element: Callable[[Any], Any], conditions: Callable[[Any], tuple[Any, ...]]) -> Any:
-    if not isinstance(items, Tuple):
-        raise blame_kernel(TypeError("a comprehension in a kernel goes over a tuple"))
-    return Tuple([element(i) for i in items if all(unwrap(c) for c in conditions(i))])
-
-
-RUNTIME: Final = Runtime()
 _PYTHON: Final = tuple(BUILTIN_NAMES.values())
 _STATIC: Final[dict[Any, Callable[[Runtime, list[Any], dict[str, Any]], Any]]] = {
     STATIC_ASSERT: Runtime.static_assert,
     MAP_ELEMENTWISE: Runtime.map_elementwise,
-    STATIC_PRINT: lambda _, args, __: print(*(unwrap(a) for a in args)),  # noqa: T201
+    STATIC_PRINT: Runtime.static_print,
     int: lambda runtime, args, _: runtime.plain(int, args, {}, unwrapped=True),
     len: lambda _, args, __: Constexpr(len(args[0] if isinstance(args[0], Tuple) else unwrap(args[0]))),
-}
-
-HELPERS: Final[dict[str, Any]] = {
-    "_ls_call": RUNTIME.call,
-    "_ls_binary": RUNTIME.binary,
-    "_ls_unary": RUNTIME.unary,
-    "_ls_boolean": RUNTIME.boolean,
-    "_ls_chain": RUNTIME.chain,
-    "_ls_attribute": RUNTIME.attribute,
-    "_ls_subscript": RUNTIME.subscript,
-    "_ls_assign": RUNTIME.assign,
-    "_ls_constexpr": lambda value: value if isinstance(value, Tuple) else Constexpr(value),
-    "_ls_return": RUNTIME.convert_result,
-    "_ls_branch": RUNTIME.branch,
-    "_ls_choose": RUNTIME.choose,
-    "_ls_iterate": RUNTIME.iterate,
-    "_ls_assert": RUNTIME.device_assert,
-    "_ls_tuple": Tuple,
-    "_ls_slice": Slice,
-    "_ls_is": lambda a, b: Constexpr(unwrap(a) is unwrap(b)),
-    "_ls_is_not": lambda a, b: Constexpr(unwrap(a) is not unwrap(b)),
-    "_ls_format": _format,
-    "_ls_comprehension": _comprehension,
 }

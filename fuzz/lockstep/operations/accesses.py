@@ -39,7 +39,6 @@ class MemoryOps(Context):
         return result
 
     def create_ptr_to_int(self, pointer: Value, ty: ScalarType | BlockType) -> Value:
-        """The address as an integer."""
         address = pointer.allocation.address if pointer.allocation is not None else 0
         result = Value(pointer.data + address, ty.scalar, pointer.shape, pointer.undefined, pointer.wrapped)
         return result if ty.scalar is I64 else self._narrow(result, ty.scalar)
@@ -107,11 +106,9 @@ class MemoryOps(Context):
         return Value(data, element, pointer.shape, undefined)
 
     def create_store(self, pointer: Value, value: Value, *_policy: Any) -> None:
-        """Write every lane."""
         self.store(pointer, value, None)
 
     def create_masked_store(self, pointer: Value, value: Value, mask: Value, *_policy: Any) -> None:
-        """Write the lanes where the mask holds."""
         self.store(pointer, value, mask)
 
     def store(self, pointer: Value, value: Value, mask: Value | None) -> None:

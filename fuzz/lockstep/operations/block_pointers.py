@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from indexfuzz.lockstep.operations.accesses import MemoryOps
+from indexfuzz.lockstep.operations.integers import IntegerOps
 from indexfuzz.lockstep.values.arrays import Array, either
 from indexfuzz.lockstep.values.dtypes import I1, ScalarType
 from indexfuzz.lockstep.values.value import Value
@@ -24,7 +25,7 @@ class BlockPointer:
     padding: str | None = None
 
 
-class BlockPointerOps(MemoryOps):
+class BlockPointerOps(MemoryOps, IntegerOps):
     """tl.make_block_ptr, tl.make_tensor_descriptor, and what goes with them."""
 
     def create_make_block_ptr(
@@ -36,12 +37,10 @@ class BlockPointerOps(MemoryOps):
         block: Sequence[int],
         order: Any,
     ) -> BlockPointer:
-        """A window at an offset."""
         return BlockPointer(base, tuple(shape), tuple(strides), tuple(offsets), tuple(block))
 
     def create_advance(self, pointer: BlockPointer, offsets: Sequence[Value]) -> BlockPointer:
-        """The window moved."""
-        moved = tuple(self.create_add(a, b) for a, b in zip(pointer.offsets, offsets, strict=True))  # type: ignore[attr-defined]
+        moved = tuple(self.create_add(a, b) for a, b in zip(pointer.offsets, offsets, strict=True))
         return replace(pointer, offsets=moved)
 
     def create_tensor_pointer_load(

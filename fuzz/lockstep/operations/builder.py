@@ -4,6 +4,7 @@ from typing import Any
 
 from indexfuzz.lockstep.operations.block_pointers import BlockPointerOps
 from indexfuzz.lockstep.operations.casts import CastOps
+from indexfuzz.lockstep.operations.comparisons import ComparisonOps
 from indexfuzz.lockstep.operations.constants import ConstantOps
 from indexfuzz.lockstep.operations.control import ControlOps
 from indexfuzz.lockstep.operations.dot import DotOps
@@ -20,11 +21,12 @@ from indexfuzz.lockstep.triton_api.types import OPTIONS
 class Builder(
     TypeOps,
     ConstantOps,
-    IntegerOps,
     FloatOps,
+    ComparisonOps,
     CastOps,
     ShapeOps,
     BlockPointerOps,
+    IntegerOps,
     ReduceOps,
     DotOps,
     ControlOps,

@@ -34,7 +34,6 @@ class CastOps(Context):
         return a.like(self._convert(a, target), ty=target)
 
     def create_fp_trunc(self, a: Value, ty: ScalarType | BlockType) -> Value:
-        """Float to a narrower float."""
         return a.like(self._convert(a, ty.scalar), ty=ty.scalar)
 
     create_fp_ext = create_fp_trunc
@@ -79,11 +78,9 @@ class CastOps(Context):
         return result
 
     def create_si_to_fp(self, a: Value, ty: ScalarType | BlockType) -> Value:
-        """Signed integer to float."""
         return self._from_integer(a, a.data, ty.scalar)
 
     def create_ui_to_fp(self, a: Value, ty: ScalarType | BlockType) -> Value:
-        """Unsigned integer to float."""
         return self._from_integer(a, a.data.view(a.ty.unsigned), ty.scalar)
 
     def _from_integer(self, a: Value, data: Array, target: ScalarType) -> Value:

@@ -12,7 +12,6 @@ class ConstantOps(Context):
     """get_int32, get_null_value and the like."""
 
     def get_null_value(self, ty: ScalarType | BlockType) -> Value:
-        """Zero."""
         scalar = ty.scalar
         return Value(np.zeros(1, scalar.container), scalar, (), low=0, high=0).spread(ty)
 
@@ -22,23 +21,18 @@ class ConstantOps(Context):
         return Value(np.full(1, True if scalar.bits == 1 else -1, scalar.container), scalar, ())
 
     def get_int1(self, value: bool) -> Value:
-        """An i1."""
         return Value(np.full(1, bool(value)), I1, ())
 
     def get_int8(self, value: int) -> Value:
-        """An i8."""
         return self._integer(value, I8)
 
     def get_int16(self, value: int) -> Value:
-        """An i16."""
         return self._integer(value, I16)
 
     def get_int32(self, value: int) -> Value:
-        """An i32."""
         return self._integer(value, I32)
 
     def get_int64(self, value: int) -> Value:
-        """An i64."""
         return self._integer(value, I64)
 
     get_uint8 = get_int8
@@ -47,7 +41,6 @@ class ConstantOps(Context):
     get_uint64 = get_int64
 
     def get_fp16(self, value: float) -> Value:
-        """An fp16, rounded from the double."""
         return Value(np.full(1, value, np.float16), FP16, ())
 
     def get_bf16(self, value: float) -> Value:
@@ -55,9 +48,7 @@ class ConstantOps(Context):
         return Value(round_to_bf16(np.full(1, value, np.float32)), BF16, ())
 
     def get_fp32(self, value: float) -> Value:
-        """An fp32, rounded from the double."""
         return Value(np.full(1, value, np.float32), FP32, ())
 
     def get_fp64(self, value: float) -> Value:
-        """An fp64."""
         return Value(np.full(1, value, np.float64), FP64, ())

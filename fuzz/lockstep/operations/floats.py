@@ -2,11 +2,9 @@
 
 import math
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 
-from indexfuzz.lockstep.arithmetic.extrema import clamp, maximum_nan, maxnum, minimum_nan, minnum
 from indexfuzz.lockstep.arithmetic.fma import fma32, fma64
 from indexfuzz.lockstep.arithmetic.nan import canonical_nan
 from indexfuzz.lockstep.arithmetic.rounding import round_to_bf16
@@ -29,15 +27,12 @@ class FloatOps(Context):
         return self._join(a, b, data)
 
     def create_fadd(self, a: Value, b: Value) -> Value:
-        """a + b."""
         return self._float(np.add, a, b)
 
     def create_fsub(self, a: Value, b: Value) -> Value:
-        """a - b."""
         return self._float(np.subtract, a, b)
 
     def create_fmul(self, a: Value, b: Value) -> Value:
-        """a * b."""
         return self._float(np.multiply, a, b)
 
     def create_fdiv(self, a: Value, b: Value) -> Value:
@@ -52,7 +47,6 @@ class FloatOps(Context):
         return self._float(np.fmod, a, b)
 
     def create_fneg(self, a: Value) -> Value:
-        """-a."""
         if a.ty.kind == "fp8":
             raise self.unsupported(f"arithmetic on {a.ty.name}")
         return a.like(np.negative(a.data))
@@ -75,58 +69,6 @@ class FloatOps(Context):
             return round_to_bf16(exact.astype(np.float32))
         return exact.astype(like.ty.container)
 
-    # order
-    def create_maxnumf(self, a: Value, b: Value) -> Value:
-        """The larger; a NaN gives way to a number."""
-        if _is_number_above_zero(b):
-            return self._join(a, b, np.fmax(a.data, b.data) + b.data.dtype.type(0))
-        return self._join(a, b, maxnum(a.data, b.data))
-
-    def create_minnumf(self, a: Value, b: Value) -> Value:
-        """The smaller; a NaN gives way to a number."""
-        return self._join(a, b, minnum(a.data, b.data))
-
-    def create_maximumf(self, a: Value, b: Value) -> Value:
-        """The larger; NaN where either is."""
-        return self._join(a, b, maximum_nan(a.data, b.data))
-
-    def create_minimumf(self, a: Value, b: Value) -> Value:
-        """The smaller; NaN where either is."""
-        return self._join(a, b, minimum_nan(a.data, b.data))
-
-    def create_clampf(self, x: Value, low: Value, high: Value, propagate_nan: Any) -> Value:
-        """X between low and high; a NaN becomes a bound unless it is to propagate."""
-        if str(getattr(propagate_nan, "name", propagate_nan)) == "ALL":
-            return self.create_minimumf(self.create_maximumf(x, low), high)
-        if x.ty is not FP32:
-            return self.create_minnumf(self.create_maxnumf(x, low), high)
-        data = clamp(x.data, low.data, high.data)
-        return self._join(self._join(x, low, data), high, data)
-
-    def create_fcmpOEQ(self, a: Value, b: Value) -> Value:
-        """a == b."""
-        return self._compare(a, b, a.data == b.data)
-
-    def create_fcmpUNE(self, a: Value, b: Value) -> Value:
-        """a != b, true for NaN."""
-        return self._compare(a, b, a.data != b.data)
-
-    def create_fcmpOLT(self, a: Value, b: Value) -> Value:
-        """a < b."""
-        return self._compare(a, b, a.data < b.data)
-
-    def create_fcmpOLE(self, a: Value, b: Value) -> Value:
-        """a <= b."""
-        return self._compare(a, b, a.data <= b.data)
-
-    def create_fcmpOGT(self, a: Value, b: Value) -> Value:
-        """a > b."""
-        return self._compare(a, b, a.data > b.data)
-
-    def create_fcmpOGE(self, a: Value, b: Value) -> Value:
-        """a >= b."""
-        return self._compare(a, b, a.data >= b.data)
-
     # functions of one argument
     def _function(self, a: Value, single: Callable[[Array], Array], double: Callable[[Array], Array]) -> Value:
         if a.ty is FP64:
@@ -137,19 +79,15 @@ class FloatOps(Context):
         return a.like(data.astype(np.float16) if a.ty is FP16 else data)
 
     def create_fabs(self, a: Value) -> Value:
-        """|a|."""
         return a.like(np.abs(a.data))
 
     def create_floor(self, a: Value) -> Value:
-        """The largest integer not above a."""
         return a.like(np.floor(a.data))
 
     def create_ceil(self, a: Value) -> Value:
-        """The smallest integer not below a."""
         return a.like(np.ceil(a.data))
 
     def create_trunc(self, a: Value) -> Value:
-        """A without its fraction."""
         return a.like(np.trunc(a.data))
 
     def create_rint(self, a: Value) -> Value:
@@ -170,19 +108,15 @@ class FloatOps(Context):
         return self._function(a, lambda x: np.tanh(x.astype(np.float64)).astype(np.float32), np.tanh)
 
     def create_exp(self, a: Value) -> Value:
-        """e^a."""
         return self._function(a, exp_f32, np.exp)
 
     def create_exp2(self, a: Value) -> Value:
-        """2^a."""
         return self._function(a, exp2_f32, np.exp2)
 
     def create_log(self, a: Value) -> Value:
-        """The natural logarithm."""
         return self._function(a, log_f32, np.log)
 
     def create_log2(self, a: Value) -> Value:
-        """The logarithm to base 2."""
         return self._function(a, log2_f32, np.log2)
 
     def create_sqrt(self, a: Value) -> Value:
@@ -194,7 +128,6 @@ class FloatOps(Context):
         return self._function(a, np.sqrt, np.sqrt)
 
     def create_rsqrt(self, a: Value) -> Value:
-        """The reciprocal square root."""
         return self._function(a, rsqrt_f32, lambda x: 1.0 / np.sqrt(x))
 
     def create_sin(self, a: Value) -> Value:
@@ -208,8 +141,3 @@ class FloatOps(Context):
 
 def _erf(x: Array) -> Array:
     return np.array([math.erf(v) for v in x.ravel().tolist()], np.float64).reshape(x.shape)
-
-
-def _is_number_above_zero(x: Value) -> bool:
-    """Whether x is one number, +0 or more: then a maximum with it is never NaN, and never -0."""
-    return x.data.size == 1 and bool(x.data.flat[0] >= 0) and not np.signbit(x.data.flat[0])

@@ -1,5 +1,6 @@
 """Hints, assertions, barriers and output: what a kernel says beside what it computes."""
 
+import sys
 from collections.abc import Sequence
 from typing import Any
 
@@ -20,12 +21,10 @@ class HintOps(Context):
             check_promise(self.run, name, value, [int(v) for v in values])
 
     def create_assume(self, condition: Value) -> None:
-        """tl.assume."""
         if self.run.checks.promises:
             check_assumption(self.run, condition)
 
     def create_assert(self, condition: Value, message: str, *_: Any) -> None:
-        """tl.device_assert and `assert`."""
         failed = ~condition.data
         if condition.undefined is not None:
             failed &= ~condition.undefined
@@ -45,6 +44,6 @@ class HintOps(Context):
         for value in values:
             data = value.full(self.run.count)
             shown = np.vectorize(hex)(data) if hexadecimal else data
-            print(f"{prefix}{shown}")  # noqa: T201
+            sys.stdout.write(f"{prefix}{shown}\n")
         if not values:
-            print(prefix)  # noqa: T201
+            sys.stdout.write(f"{prefix}\n")

@@ -19,26 +19,27 @@ class IntegerOps(Context):
     reads_unsigned: bool = False
     """Whether the running addition, subtraction or multiplication reads its operands as unsigned."""
 
-    def read_unsigned(self, value: bool) -> None:
-        """Say how the coming operations read their operands."""
-        self.reads_unsigned = value
+    def begin_unsigned(self) -> None:
+        """Say that the coming operations read their operands as unsigned."""
+        self.reads_unsigned = True
+
+    def end_unsigned(self) -> None:
+        """Say that they no longer do."""
+        self.reads_unsigned = False
 
     def create_add(self, a: Value, b: Value) -> Value:
-        """a + b."""
         if a.ty.bits == 1:
             return self.create_xor(a, b)
         (al, ah), (bl, bh) = self._span(a), self._span(b)
         return self._arithmetic(np.add, a, b, al + bl, ah + bh)
 
     def create_sub(self, a: Value, b: Value) -> Value:
-        """a - b."""
         if a.ty.bits == 1:
             return self.create_xor(a, b)
         (al, ah), (bl, bh) = self._span(a), self._span(b)
         return self._arithmetic(np.subtract, a, b, al - bh, ah - bl)
 
     def create_mul(self, a: Value, b: Value) -> Value:
-        """a * b."""
         if a.ty.bits == 1:
             return self.create_and(a, b)
         (al, ah), (bl, bh) = self._span(a), self._span(b)
@@ -130,11 +131,9 @@ class IntegerOps(Context):
 
     # bits
     def create_and(self, a: Value, b: Value) -> Value:
-        """a & b."""
         return self._join(a, b, a.data & b.data)
 
     def create_or(self, a: Value, b: Value) -> Value:
-        """a | b."""
         return self._join(a, b, a.data | b.data)
 
     def create_xor(self, a: Value, b: Value) -> Value:
@@ -168,67 +167,7 @@ class IntegerOps(Context):
         return self._join(a, b, (x1 * y1 + (middle >> half) + (other >> half)).view(np.int64))
 
     def create_iabs(self, a: Value) -> Value:
-        """|a|."""
         return a.like(np.abs(a.data))
-
-    # order
-    def create_minsi(self, a: Value, b: Value) -> Value:
-        """The smaller, signed."""
-        return self._join(a, b, np.minimum(a.data, b.data))
-
-    def create_maxsi(self, a: Value, b: Value) -> Value:
-        """The larger, signed."""
-        return self._join(a, b, np.maximum(a.data, b.data))
-
-    def create_minui(self, a: Value, b: Value) -> Value:
-        """The smaller, unsigned."""
-        unsigned = a.ty.unsigned
-        return self._join(a, b, np.minimum(a.data.view(unsigned), b.data.view(unsigned)).view(a.data.dtype))
-
-    def create_maxui(self, a: Value, b: Value) -> Value:
-        """The larger, unsigned."""
-        unsigned = a.ty.unsigned
-        return self._join(a, b, np.maximum(a.data.view(unsigned), b.data.view(unsigned)).view(a.data.dtype))
-
-    def create_icmpEQ(self, a: Value, b: Value) -> Value:
-        """a == b."""
-        return self._compare(a, b, a.data == b.data)
-
-    def create_icmpNE(self, a: Value, b: Value) -> Value:
-        """a != b."""
-        return self._compare(a, b, a.data != b.data)
-
-    def create_icmpSLT(self, a: Value, b: Value) -> Value:
-        """a < b, signed."""
-        return self._compare(a, b, a.data < b.data)
-
-    def create_icmpSLE(self, a: Value, b: Value) -> Value:
-        """a <= b, signed."""
-        return self._compare(a, b, a.data <= b.data)
-
-    def create_icmpSGT(self, a: Value, b: Value) -> Value:
-        """a > b, signed."""
-        return self._compare(a, b, a.data > b.data)
-
-    def create_icmpSGE(self, a: Value, b: Value) -> Value:
-        """a >= b, signed."""
-        return self._compare(a, b, a.data >= b.data)
-
-    def create_icmpULT(self, a: Value, b: Value) -> Value:
-        """a < b, unsigned."""
-        return self._compare(a, b, a.data.view(a.ty.unsigned) < b.data.view(b.ty.unsigned))
-
-    def create_icmpULE(self, a: Value, b: Value) -> Value:
-        """a <= b, unsigned."""
-        return self._compare(a, b, a.data.view(a.ty.unsigned) <= b.data.view(b.ty.unsigned))
-
-    def create_icmpUGT(self, a: Value, b: Value) -> Value:
-        """a > b, unsigned."""
-        return self._compare(a, b, a.data.view(a.ty.unsigned) > b.data.view(b.ty.unsigned))
-
-    def create_icmpUGE(self, a: Value, b: Value) -> Value:
-        """a >= b, unsigned."""
-        return self._compare(a, b, a.data.view(a.ty.unsigned) >= b.data.view(b.ty.unsigned))
 
 
 def _divide_toward_zero(a: Array, b: Array) -> Array:

@@ -69,7 +69,7 @@ class ReduceOps(Context):
             steps.append(running)
         if reverse:
             steps.reverse()
-        return [_stacked([step[i] for step in steps], v, axis) for i, v in enumerate(values)]
+        return [_stack([step[i] for step in steps], v, axis) for i, v in enumerate(values)]
 
     def _combine(self, function: Any, inputs: Sequence[Any]) -> Combine:
         name = _name(function)
@@ -163,7 +163,7 @@ def _drop(v: Value, axis: int) -> Value:
     )
 
 
-def _stacked(steps: list[Value], like: Value, axis: int) -> Value:
+def _stack(steps: list[Value], like: Value, axis: int) -> Value:
     full = np.broadcast_shapes(*(s.data.shape for s in steps))
     result = Value(
         np.concatenate([np.broadcast_to(s.data, full) for s in steps], axis=axis + 1), steps[0].ty, like.shape

@@ -28,7 +28,6 @@ class ShapeOps(Context):
         return Value(_range(start, end), I32, tuple(ty.shape), low=start, high=end - 1)
 
     def create_splat(self, ty: BlockType, a: Value) -> Value:
-        """A scalar in every lane."""
         return a.spread(ty)
 
     def create_broadcast(self, a: Value, shape: Sequence[int]) -> Value:
@@ -47,12 +46,11 @@ class ShapeOps(Context):
             raise Divergence(halves(programs))
 
     def create_expand_dims(self, a: Value, axis: int) -> Value:
-        """A new axis of length 1."""
         shape = (*a.shape[:axis], 1, *a.shape[axis:])
         index = (slice(None),) * (axis + 1) + (None,)
         return self._move(a, a.data[index], shape, lambda m: m[index])
 
-    def create_reshape(self, a: Value, shape: Sequence[int], can_reorder: bool = False) -> Value:  # noqa: FBT002
+    def create_reshape(self, a: Value, shape: Sequence[int], can_reorder: bool = False) -> Value:
         """The same lanes in row-major order; never reordered."""
         new = tuple(int(s) for s in shape)
         old = a.shape
@@ -63,7 +61,6 @@ class ShapeOps(Context):
         return self._move(a, a.data.reshape(a.data.shape[0]), (), lambda m: m.reshape(m.shape[0]))
 
     def create_trans(self, a: Value, order: Sequence[Any]) -> Value:
-        """Axes in another order."""
         axes = [int(o) for o in order]
         shape = tuple(a.shape[i] for i in axes)
         full = (0, *(i + 1 for i in axes))
@@ -75,8 +72,8 @@ class ShapeOps(Context):
         programs = max(a.data.shape[0], b.data.shape[0])
         data = np.stack([a.full(programs), b.full(programs)], axis=-1)
         result = a.like(data, shape=shape)
-        result.undefined = _stacked(a.undefined, b.undefined, (programs, *a.shape))
-        result.wrapped = _stacked(a.wrapped, b.wrapped, (programs, *a.shape))
+        result.undefined = _stack(a.undefined, b.undefined, (programs, *a.shape))
+        result.wrapped = _stack(a.wrapped, b.wrapped, (programs, *a.shape))
         return result
 
     def create_split(self, a: Value) -> tuple[Value, Value]:
@@ -162,7 +159,7 @@ def _reshape(data: Array, old: tuple[int, ...], new: tuple[int, ...]) -> Array:
     return np.broadcast_to(data, (data.shape[0], *old)).reshape(data.shape[0], *new)
 
 
-def _stacked(a: Mask | None, b: Mask | None, shape: tuple[int, ...]) -> Mask | None:
+def _stack(a: Mask | None, b: Mask | None, shape: tuple[int, ...]) -> Mask | None:
     if a is None and b is None:
         return None
     return np.stack([np.broadcast_to(False if m is None else m, shape) for m in (a, b)], axis=-1)

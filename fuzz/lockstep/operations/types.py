@@ -52,7 +52,6 @@ class TypeOps(Context):
     """Only a name: nothing converts to it."""
 
     def get_ptr_ty(self, element: ScalarType | BlockType, _space: Any) -> ScalarType:
-        """A pointer, of any address space."""
         return pointer_to(element)
 
     def get_block_ty(self, element: ScalarType, shape: Sequence[int]) -> BlockType:

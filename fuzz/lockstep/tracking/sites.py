@@ -10,6 +10,9 @@ MARKER: Final = "__lockstep__"
 """The global name that a translated function's frames have and no other frame has."""
 
 
+_frame: Final = sys._getframe  # noqa: SLF001 - inspect has no cheap way
+
+
 class Site(NamedTuple):
     """A line of a kernel."""
 
@@ -20,7 +23,7 @@ class Site(NamedTuple):
 
 def current_site() -> Site:
     """The innermost line that a kernel's author wrote; Triton's own library counts only where nothing else runs."""
-    frame: FrameType | None = sys._getframe(1)  # noqa: SLF001
+    frame: FrameType | None = _frame(1)
     library: Site | None = None
     while frame is not None:
         names = frame.f_globals
@@ -35,7 +38,7 @@ def current_site() -> Site:
 
 def author_site() -> Site | None:
     """The running line of a kernel, None inside a function of Triton's own library."""
-    frame: FrameType | None = sys._getframe(1)  # noqa: SLF001
+    frame: FrameType | None = _frame(1)
     while frame is not None:
         names = frame.f_globals
         if MARKER in names:

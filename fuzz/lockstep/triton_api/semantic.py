@@ -5,8 +5,7 @@ methods that would build regions of IR or throw away what a checker needs.
 """
 
 import inspect
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from triton.language.semantic import TritonSemantic
@@ -14,34 +13,31 @@ from triton.language.semantic import TritonSemantic
 from indexfuzz.lockstep.triton_api.types import Tensor, unwrap
 
 
+def _is_unsigned(x: Any) -> bool:
+    return isinstance(x, Tensor) and x.dtype.is_int_unsigned()
+
+
+def _announce_signs(method: Callable[..., Any]) -> Callable[..., Any]:
+    """An arithmetic method that tells the builder where its operands read as unsigned."""
+
+    def perform(self: Any, a: Any, b: Any, *args: Any, **kwargs: Any) -> Any:
+        if not _is_unsigned(a) and not _is_unsigned(b):
+            return method(self, a, b, *args, **kwargs)
+        self.builder.begin_unsigned()
+        try:
+            return method(self, a, b, *args, **kwargs)
+        finally:
+            self.builder.end_unsigned()
+
+    return perform
+
+
 class LockstepSemantic(TritonSemantic):  # type: ignore[misc]
     """Triton's typing rules over the executor's builder."""
 
-    def add(self, input: Any, other: Any, sanitize_overflow: bool) -> Any:  # noqa: A002, FBT001
-        """Addition that tells the builder how the operands read."""
-        with self._signs(input, other):
-            return super().add(input, other, sanitize_overflow)
-
-    def sub(self, input: Any, other: Any, sanitize_overflow: bool) -> Any:  # noqa: A002, FBT001
-        """Subtraction that tells the builder how the operands read."""
-        with self._signs(input, other):
-            return super().sub(input, other, sanitize_overflow)
-
-    def mul(self, input: Any, other: Any, sanitize_overflow: bool) -> Any:  # noqa: A002, FBT001
-        """Multiplication that tells the builder how the operands read."""
-        with self._signs(input, other):
-            return super().mul(input, other, sanitize_overflow)
-
-    @contextmanager
-    def _signs(self, a: Any, b: Any) -> Iterator[None]:
-        if not _is_unsigned(a) and not _is_unsigned(b):
-            yield
-            return
-        self.builder.read_unsigned(True)  # noqa: FBT003
-        try:
-            yield
-        finally:
-            self.builder.read_unsigned(False)  # noqa: FBT003
+    add = _announce_signs(TritonSemantic.add)
+    sub = _announce_signs(TritonSemantic.sub)
+    mul = _announce_signs(TritonSemantic.mul)
 
     def reduction(
         self, inputs: Sequence[Any], axis: int | None, region_builder_fn: Callable[..., Any]
@@ -79,7 +75,3 @@ class LockstepSemantic(TritonSemantic):  # type: ignore[misc]
         """Check the promise instead of believing it."""
         self.builder.promise("max_constancy", x.handle, values)
         return x
-
-
-def _is_unsigned(x: Any) -> bool:
-    return isinstance(x, Tensor) and x.dtype.is_int_unsigned()

@@ -1,0 +1,70 @@
+"""Cheap proofs that a launch has no race: what its programs access lies apart, or nothing is stored twice."""
+
+from typing import Final
+
+import numpy as np
+
+from indexfuzz.lockstep.tracking.access import Access
+from indexfuzz.lockstep.tracking.run import Launch
+from indexfuzz.lockstep.values.arrays import count_by_program
+
+_FAR: Final = np.int64(1 << 62)
+
+_WORD: Final = 8
+"""Bytes of the largest element."""
+
+_SPREAD: Final = 64
+"""Stores of n bytes are marked one by one in a map of up to this many times n bytes."""
+
+
+def lie_apart(launch: Launch, accesses: list[Access]) -> bool:
+    """Whether every program stays in a range of addresses of its own; cheap, and true for most kernels."""
+    low = np.full(launch.total, _FAR)
+    high = np.full(launch.total, -1, np.int64)
+    for access in accesses:
+        offsets = access.offsets
+        if access.everywhere:
+            if offsets.shape[0] != access.programs.shape[0]:
+                return False
+            rows = offsets.reshape(offsets.shape[0], -1)
+            programs = access.programs
+            least, most = rows.min(axis=1), rows.max(axis=1)
+        else:
+            if access.lanes.shape[0] != access.programs.shape[0]:
+                return False
+            counts = count_by_program(access.lanes)
+            programs = access.programs
+            if not counts.all():
+                programs, counts = programs[counts > 0], counts[counts > 0]
+            starts = np.cumsum(counts) - counts
+            least, most = np.minimum.reduceat(offsets, starts), np.maximum.reduceat(offsets, starts)
+        low[programs] = np.minimum(low[programs], least)
+        high[programs] = np.maximum(high[programs], most + access.size)
+    used = high >= 0
+    low, high = low[used], high[used]
+    order = np.argsort(low)
+    return bool((low[order][1:] >= high[order][:-1]).all())
+
+
+def is_stored_once(stores: list[Access], loads: list[Access]) -> bool:
+    """Whether no byte is stored twice, nor loaded as well; cheap where the stores lie close together."""
+    first = min(int(a.offsets.min()) for a in stores) & -_WORD
+    span = max(int(a.offsets.max()) + a.size for a in stores) - first
+    total = sum(a.offsets.size * a.size for a in stores)
+    if span > _SPREAD * total:
+        return False
+    marks = np.zeros(-(-span // _WORD) * _WORD, np.uint8)
+    for store in stores:
+        rows = store.offsets.shape[0] if store.everywhere else store.lanes.shape[0]
+        if rows != store.programs.shape[0] or not store.is_aligned:
+            return False
+        words = marks.view(f"u{store.size}")
+        words[(store.offsets - first) // store.size] = np.iinfo(words.dtype).max
+    if int(np.count_nonzero(marks)) != total:
+        return False
+    for load in loads:
+        place = load.offsets.ravel() - first
+        place = place[(place >= 0) & (place < span)]
+        if not load.is_aligned or marks.view(f"u{load.size}").take(place // load.size).any():
+            return False
+    return True

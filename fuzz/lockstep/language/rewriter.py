@@ -1,0 +1,66 @@
+"""What rewriting a jit function starts from: the names that it sees, and calls of helpers in place of its nodes."""
+
+import ast
+from types import ModuleType
+from typing import Any
+
+from indexfuzz.lockstep.tracking.violations import UnsupportedFeature
+from indexfuzz.lockstep.triton_api.types import Constexpr
+
+
+class Rewriter:
+    """The jit function at hand; constants collects what the result refers to by name."""
+
+    def __init__(self, file: str, name: str, scope: dict[str, Any]) -> None:
+        self.file = file
+        self.name = name
+        self.scope = scope
+        self.constants: dict[str, Any] = {}
+        self.locals: set[str] = set()
+        self.awaiting: set[str] = set()
+
+    def lambda_(self, parameters: list[ast.arg], body: ast.expr) -> ast.expr:
+        """A function of some names."""
+        arguments = ast.arguments(posonlyargs=[], args=parameters, kwonlyargs=[], kw_defaults=[], defaults=[])
+        return ast.copy_location(ast.Lambda(arguments, body), body)
+
+    def helper(self, name: str, at: ast.AST, *args: ast.expr) -> ast.expr:
+        """A call of a helper, at the place of `at`."""
+        return ast.copy_location(ast.Call(ast.Name(name, ast.Load()), list(args), []), at)
+
+    def constant(self, value: Any, *, raw: bool = False) -> ast.expr:
+        """A name for an object, made a constexpr unless raw."""
+        name = f"_ls_c{len(self.constants)}"
+        self.constants[name] = value if raw else Constexpr(value)
+        return ast.Name(name, ast.Load())
+
+    def is_module(self, node: ast.expr) -> bool:
+        """Whether an expression names a module."""
+        try:
+            return isinstance(self.static(node), ModuleType)
+        except (LookupError, AttributeError):
+            return False
+
+    def static(self, node: ast.expr) -> Any:
+        """What an expression over free names means; LookupError where it has a local one."""
+        if isinstance(node, ast.Name):
+            if node.id in self.locals:
+                raise LookupError(node.id)
+            return self.scope[node.id]
+        if isinstance(node, ast.Attribute):
+            return getattr(self.static(node.value), node.attr)
+        raise LookupError
+
+    def is_constexpr_annotation(self, node: ast.expr) -> bool:
+        """Whether an annotation says tl.constexpr."""
+        if isinstance(node, ast.Constant) and isinstance(node.value, str):
+            return "constexpr" in node.value
+        try:
+            return self.static(node) is Constexpr
+        except (LookupError, AttributeError):
+            return False
+
+    def unsupported(self, node: ast.AST, what: str) -> UnsupportedFeature:
+        """The error for syntax that has no translation."""
+        line = getattr(node, "lineno", 0)
+        return UnsupportedFeature(f"{self.file}:{line}: {what} in {self.name} is not supported by lockstep")
