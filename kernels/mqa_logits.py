@@ -14,6 +14,9 @@ KEYS = 64
 LANES = 256
 """(row, head) pairs of one program: the N of the matrix instruction, as wide as it gets."""
 
+MIN_LANES = 16
+"""The smallest N of the matrix instruction that every target has."""
+
 MAX_HEADS = 128
 
 STAGES = 4
@@ -135,7 +138,7 @@ def mqa_logits(
     if logits.numel() == 0:
         return
     heads = triton.next_power_of_2(num_heads)
-    rows = LANES // heads
+    rows = min(LANES // heads, max(MIN_LANES // heads, triton.next_power_of_2(num_rows)))
     row_tiles = triton.cdiv(num_rows, rows)
     tiles = triton.cdiv(num_keys * row_tiles, KEYS * PROGRAMS)
     keys_per_program = KEYS * max(tiles, MIN_STEPS)
