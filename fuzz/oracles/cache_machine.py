@@ -13,9 +13,10 @@ from torch import Tensor
 from indexfuzz.core.case import Case
 from indexfuzz.core.finding import Finding
 from indexfuzz.core.rng import bits, derive
-from indexfuzz.core.tracebacks import location_of
-from indexfuzz.devices.base import Device, UnsupportedKernelError
-from indexfuzz.implementations.base import Implementation, MalformedResultError
+from indexfuzz.devices.base import Device
+from indexfuzz.implementations.base import Implementation
+from indexfuzz.oracles.causes import roots
+from indexfuzz.oracles.launching import launch
 from indexfuzz.reference import layout
 from indexfuzz.reference.fp8 import FORMATS
 from indexfuzz.samples import buffers, regimes
@@ -174,7 +175,7 @@ class PagedCache:
             },
             fills={"cache": "cache"},
         )
-        findings, _ = self._launch(BY_NAME["k_quant_cache"], call, call.copy())
+        findings = self._launch(BY_NAME["k_quant_cache"], call, call.copy())
         if findings:
             BY_NAME["k_quant_cache"].reference(**call.tensors, **call.options)
         index = self._here(torch.tensor(slots))
@@ -186,7 +187,7 @@ class PagedCache:
         """Run a reader, and judge it as if the cache held what the dictionary says and nothing else."""
         given = call.copy()
         given = replace(given, tensors=given.tensors | {"cache": self._filled()})
-        findings, _ = self._launch(BY_NAME[stage], call, given)
+        findings = self._launch(BY_NAME[stage], call, given)
         return findings + self._compare(stage)
 
     def _filled(self) -> Tensor:
@@ -210,31 +211,20 @@ class PagedCache:
             layout.write_tokens(defined, slots, torch.ones_like(codes), ones, self._layout)
         return defined.bool()
 
-    def _launch(self, stage: Stage, call: Call, given: Call) -> tuple[list[Finding], dict[str, Tensor]]:
-        got: dict[str, Tensor] = {}
-        found: list[Finding] = []
-        with self._device.session() as session:
-            for name, tensor in call.tensors.items():
-                session.declare(name, tensor, self._defined() if name == "cache" else name not in call.undefined)
-            try:
-                got = call.run(self._implementation.stages[stage.name])
-            except self._device.broken:
-                raise
-            except self._device.unsupported as error:
-                raise UnsupportedKernelError(f"{stage.name} on {self._device.name}: {error}") from error
-            except MalformedResultError as error:
-                found.append(Finding(stage.name, "shape", "", str(error)))
-            except Exception as error:
-                if self._device.lacks_memory(error):
-                    raise
-                name = type(error).__name__
-                found.append(Finding(stage.name, "crash", name, f"{name}: {error}", location=location_of(error)))
-            noticed = session.violations()
-        if got:
-            terms = session.terms(self._implementation.promises)
-            noticed += stage.judge(self.case, given.tensors, got, terms).findings
-        found += [finding.at(stage.name) for finding in noticed]
-        return [self._told(finding) for finding in found], got
+    def _launch(self, stage: Stage, call: Call, given: Call) -> list[Finding]:
+        """Launch a stage and judge what it made as if it had been given `given`."""
+        initialised = {
+            name: self._defined() if name == "cache" else name not in call.undefined for name in call.tensors
+        }
+        launched = launch(
+            stage.name, call, self._implementation.stages[stage.name], self._device, initialised=initialised
+        )
+        found = launched.findings()
+        if launched.outputs:
+            terms = launched.terms(self._implementation.promises)
+            verdict = stage.judge(self.case, given.tensors, launched.outputs, terms)
+            found += [finding.at(stage.name) for finding in verdict.findings]
+        return [self._told(finding) for finding in roots(found)]
 
     def _told(self, finding: Finding) -> Finding:
         """A finding that says how it came to it."""

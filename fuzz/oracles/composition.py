@@ -17,10 +17,12 @@ from indexfuzz.core.contract import covers
 from indexfuzz.core.finding import Finding
 from indexfuzz.core.outcome import Outcome
 from indexfuzz.core.tracebacks import location_of
-from indexfuzz.devices.base import Device, UnsupportedKernelError
+from indexfuzz.devices.base import Device
 from indexfuzz.implementations.base import Implementation
-from indexfuzz.samples.step import Step, materialise
-from indexfuzz.stages.base import STAGES
+from indexfuzz.oracles.launching import describe_error, launch
+from indexfuzz.oracles.walk import materialise_on
+from indexfuzz.samples.step import Step
+from indexfuzz.stages.base import STAGES, Call
 
 KIND = "metamorphic/composition"
 
@@ -72,16 +74,11 @@ def run(case: Case, implementation: Implementation, device: Device, only: frozen
 
     Raises UnsupportedKernelError when the device cannot execute a kernel or has not the FP8 format.
     """
-    if case.model.fp8 not in device.formats:
-        raise UnsupportedKernelError(f"device {device.name} has no {case.model.fp8}, which the case asks for")
     outcome = Outcome(case)
     if only or implementation.forward is None or not applies(case, implementation):
         return outcome
     outcome.stages.append("topk")
-    try:
-        found = compare(case, implementation, whole_indexer(implementation.forward), device)
-    except device.unsupported as error:
-        raise UnsupportedKernelError(f"{device.name}: {error}") from error
+    found = compare(case, implementation, whole_indexer(implementation.forward), device)
     outcome.findings += [found] if found else []
     return outcome
 
@@ -96,37 +93,31 @@ def applies(case: Case, implementation: Implementation) -> bool:
 
 def compare(case: Case, implementation: Implementation, whole: Whole, device: Device) -> Finding | None:
     """Run a case by stages and as a whole; the first difference. The stages are taken to be right."""
-    stepwise = materialise(case, device.torch_device)
-    with device.session():
-        try:
-            _run_stages(stepwise, implementation)
-        except (*device.unsupported, *device.broken):
-            raise
-        except Exception:  # noqa: BLE001 - differential.run reports it
-            return None
-    step = materialise(case, device.torch_device)
-    with device.session() as session:
-        try:
-            selected = whole(step)
-        except (*device.unsupported, *device.broken):
-            raise
-        except Exception as error:
-            if device.lacks_memory(error):
-                raise
-            words = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
-            return Finding("topk", KIND, "selected", f"the whole indexer raised {words}", location=location_of(error))
-        for violation in session.violations():
-            return replace(violation, stage="topk", kind=KIND, output="selected")
+    stepwise = materialise_on(case, device)
+    if not _run_stages(stepwise, implementation, device):
+        return None
+    step = materialise_on(case, device)
+    launched = launch("topk", Call({}, {"step": step}, returns=("selected",)), whole, device)
+    if launched.error:
+        words = f"the whole indexer raised {describe_error(launched.error)}"
+        return Finding("topk", KIND, "selected", words, location=location_of(launched.error))
+    for seen in launched.seen:
+        return replace(seen, stage="topk", kind=KIND, output="selected")
     in_place = case.rope.mode == "inplace" and implementation.promises.rope_in_place
-    return _difference(case, stepwise, step, selected, ("q", "k") if in_place else ())
+    return _difference(case, stepwise, step, launched.outputs["selected"], ("q", "k") if in_place else ())
 
 
-def _run_stages(step: Step, implementation: Implementation) -> None:
+def _run_stages(step: Step, implementation: Implementation, device: Device) -> bool:
+    """Let each stage work on what the one before it left; whether all of them came to an end."""
     for stage in STAGES:
         if stage.applies(step.case):
             call = stage.prepare(step)
-            for name, tensor in call.run(implementation.stages[stage.name]).items():
+            launched = launch(stage.name, call, implementation.stages[stage.name], device)
+            if launched.error:
+                return False  # differential.run reports it
+            for name, tensor in launched.outputs.items():
                 step.tensors[call.fills.get(name, name)] = tensor
+    return True
 
 
 def _difference(case: Case, stepwise: Step, whole: Step, selected: Tensor, rotated: tuple[str, ...]) -> Finding | None:

@@ -12,15 +12,18 @@ from indexfuzz.core.case import Case
 from indexfuzz.core.finding import Finding
 from indexfuzz.core.outcome import Outcome
 from indexfuzz.core.terms import Terms
-from indexfuzz.core.tracebacks import location_of, origin_of
-from indexfuzz.devices.base import Device, Session, UnsupportedKernelError
-from indexfuzz.implementations.base import Implementation, ImplementationError, MalformedResultError, StageFunction
+from indexfuzz.devices.base import Device
+from indexfuzz.implementations.base import Implementation, StageFunction
 from indexfuzz.oracles.causes import roots
-from indexfuzz.oracles.expected import Expected
+from indexfuzz.oracles.launching import Expected, launch
 from indexfuzz.oracles.nonfinite import judge
+from indexfuzz.oracles.walk import accept, fill_in, materialise_on
 from indexfuzz.samples import buffers
-from indexfuzz.samples.step import Step, materialise
+from indexfuzz.samples.step import Step
 from indexfuzz.stages.base import STAGES, Call, Stage
+
+FATAL = frozenset({"guard-write", "input-mutated"})
+"""Kinds after which the reference can no longer be fed with what the implementation was given."""
 
 
 def run(case: Case, implementation: Implementation, device: Device, only: frozenset[str] = frozenset()) -> Outcome:
@@ -29,9 +32,7 @@ def run(case: Case, implementation: Implementation, device: Device, only: frozen
     Raises ImplementationError when the implementation turns out to be incomplete, and UnsupportedKernelError when the
     device cannot execute a kernel or lacks the FP8 format; that says nothing about the kernel.
     """
-    if case.model.fp8 not in device.formats:
-        raise UnsupportedKernelError(f"device {device.name} has no {case.model.fp8}, which the case asks for")
-    step = materialise(case, device.torch_device)
+    step = materialise_on(case, device)
     outcome = Outcome(case)
     for stage in STAGES:
         if not stage.applies(case):
@@ -68,13 +69,13 @@ def _put_under_test(
     given = call.copy()
     outcome.stages.append(stage.name)
     expected = Expected.of(implementation.contract, stage.name, step.case)
-    with device.session() as session:
-        got, findings = _launch(stage, step, call, function, device, session, expected)
+    launched = launch(stage.name, call, function, device, initialised=_initialised(step, call))
+    got, findings = launched.outputs, launched.findings(expected) + look_around(stage, step, call)
     if got and expected.outside:
         words = f"accepted a case that it must reject: {expected.outside}"
         findings.append(Finding(stage.name, "not-rejected", "", words))
     elif got and not any(finding.kind in FATAL for finding in findings):
-        judged = _judged(stage, given, got, session.terms(implementation.promises), outcome, expected)
+        judged = _judge(stage, given, got, launched.terms(implementation.promises), outcome, expected)
         findings += judged or _left_behind(stage, call, got, implementation)
     outcome.findings += [replace(finding, beyond=expected.broken) for finding in roots(findings)]
     if findings or not got:
@@ -84,31 +85,7 @@ def _put_under_test(
     return got
 
 
-def _launch(
-    stage: Stage, step: Step, call: Call, function: StageFunction, device: Device, session: Session, expected: Expected
-) -> tuple[dict[str, Tensor], list[Finding]]:
-    """The outputs, none where it raised, and what was noticed."""
-    got: dict[str, Tensor] = {}
-    findings: list[Finding] = []
-    for name, tensor in call.tensors.items():
-        session.declare(name, tensor, _defined(step, call, name))
-    try:
-        got = call.run(function)
-    except ImplementationError:
-        raise
-    except device.broken:
-        raise
-    except device.unsupported as error:
-        raise UnsupportedKernelError(f"{stage.name} on {device.name}: {error}") from error
-    except Exception as error:
-        if device.lacks_memory(error):
-            raise
-        if not expected.includes(error):
-            findings.append(_raised(stage, error))
-    return got, findings + _noticed(stage, step, call, session)
-
-
-def _judged(
+def _judge(
     stage: Stage, given: Call, got: dict[str, Tensor], terms: Terms, outcome: Outcome, expected: Expected
 ) -> list[Finding]:
     """What is wrong with the values of a stage; how far right ones were off goes into the outcome."""
@@ -142,29 +119,14 @@ def _left_behind(stage: Stage, call: Call, got: dict[str, Tensor], implementatio
     ]
 
 
-FATAL = frozenset({"guard-write", "input-mutated"})
-"""Kinds after which the reference can no longer be fed with what the implementation was given."""
+def _initialised(step: Step, call: Call) -> dict[str, Tensor | bool]:
+    """Which bytes of each argument hold something, for the device's check of undefined values."""
+    return {name: step.defined.bool() if name == "cache" else name not in call.undefined for name in call.tensors}
 
 
-def _defined(step: Step, call: Call, argument: str) -> Tensor | bool:
-    """Which bytes of an argument hold something, for the device's check of undefined values."""
-    if argument == "cache":
-        return step.defined.bool()
-    return argument not in call.undefined
-
-
-def _raised(stage: Stage, error: Exception) -> Finding:
-    if isinstance(error, MalformedResultError):
-        return Finding(stage.name, "shape", "", str(error))
-    kind = "rejected" if isinstance(error, ValueError) else "crash"
-    origin = origin_of(error)
-    name, message = type(origin).__name__, (str(origin).splitlines() or [""])[0]
-    return Finding(stage.name, kind, name, f"{name}: {message}", location=location_of(error))
-
-
-def _noticed(stage: Stage, step: Step, call: Call, session: Session) -> list[Finding]:
-    """What the device saw, and what the guards and the inputs show."""
-    findings = [violation.at(stage.name) for violation in session.violations()]
+def look_around(stage: Stage, step: Step, call: Call) -> list[Finding]:
+    """What a launch did to guards and inputs, which are put back."""
+    findings = []
     fills = frozenset(call.fills.values())
     for buffer in buffers.suspects(step.buffers.values(), fills):
         name, filled = buffer.name, buffer.name in fills
@@ -181,33 +143,3 @@ def _noticed(stage: Stage, step: Step, call: Call, session: Session) -> list[Fin
             findings.append(Finding(stage.name, "input-mutated", name, detail, index=element))
         buffer.restore()
     return findings
-
-
-def fill_in(stage: Stage, call: Call) -> dict[str, Tensor]:
-    """Let the reference do the stage; zeros where not even the reference defines a result."""
-    try:
-        return call.run(stage.reference)
-    except ValueError:
-        for argument in call.undefined:
-            call.tensors[argument].zero_()
-        return {name: call.tensors[name] for name in call.fills}
-
-
-def accept(stage: Stage, step: Step, call: Call, outputs: dict[str, Tensor]) -> None:
-    """Hand the outputs of a stage to the later ones.
-
-    A result that takes the place of an input goes into that input's buffer, and so keeps its strides and guards.
-    """
-    for name, tensor in outputs.items():
-        target = call.fills.get(name, name)
-        buffer = step.buffers.get(target)
-        if buffer is None:
-            step.tensors[target] = tensor
-            continue
-        if tensor.data_ptr() != buffer.view.data_ptr():
-            buffer.view.copy_(tensor)
-        step.tensors[target] = buffer.view
-        buffer.seal()
-    if stage.name == "k_quant_cache":
-        slots = call.tensors["slot_mapping"].long()
-        step.define_slots(slots[slots >= 0])

@@ -1,13 +1,16 @@
-"""All oracles together: what a campaign asks about one case, and which of them to ask again about one signature.
+"""All oracles, a row each: which are asked about a case, and which of them can show a signature.
 
-Every case is compared with the reference. Relations, repetitions and the whole indexer cost several launches each, so
-only some cases are put to one of them, chosen by the case's own seed: the same case always gets the same questions.
+Every case is compared with the reference. The others cost several launches each, so each is asked about a share of the
+cases only, chosen by the case's own seed: the same case always gets the same questions, and a row more or less changes
+nothing for the others.
 """
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 
 from indexfuzz.core.case import Case
+from indexfuzz.core.finding import KINDS
 from indexfuzz.core.outcome import Outcome
 from indexfuzz.core.rng import derive
 from indexfuzz.devices.base import Device
@@ -18,64 +21,86 @@ from indexfuzz.oracles.metamorphic import runner
 from indexfuzz.oracles.metamorphic.catalogue import COMPILED, RELATIONS
 from indexfuzz.oracles.metamorphic.containment import CONTAINED
 from indexfuzz.oracles.metamorphic.relation import Relation
-from indexfuzz.oracles.nonfinite import judge
+from indexfuzz.oracles.nonfinite.judge import is_drawn
 
-Oracle = Callable[[Case, Implementation, Device, frozenset[str]], Outcome]
+Run = Callable[[Case, Implementation, Device, frozenset[str]], Outcome]
 
-RELATED, REPEATED, COMPOSED = 3, 1, 3
-"""Of SHARE cases, how many are put to one relation each, how many are repeated, and how many are run as a whole where
-they have several requests to mix up."""
 
-SHARE = 16
+@dataclass(frozen=True)
+class Oracle:
+    """One question about a case.
 
-BY_NAME: dict[str, Relation] = {relation.name: relation for relation in (*RELATIONS, COMPILED, CONTAINED)}
+    `share` of the cases that it `applies` to are asked it, 1 for all. `run` answers, for the stages that are named, or
+    all of them; `kinds` are those of the findings it may report.
+    """
+
+    name: str
+    share: float
+    applies: Callable[[Case], bool]
+    run: Run
+    kinds: frozenset[str]
+
+    def is_asked(self, case: Case) -> bool:
+        """Whether a case is one of its share."""
+        drawn = derive(case.values.seed, f"oracle {self.name}") / 2**63
+        return drawn < self.share and self.applies(case)
+
+
+def _is_finite(case: Case) -> bool:
+    return not is_drawn(case)
+
+
+def _mixes_requests(case: Case) -> bool:
+    return _is_finite(case) and sum(request.new > 0 for request in case.batch.prefill) > 1
+
+
+def _of_relation(relation: Relation, share: float, applies: Callable[[Case], bool] = _is_finite) -> Oracle:
+    run = partial(runner.run, relations=(relation,))
+    return Oracle(relation.name, share, applies, run, frozenset({relation.kind}))
+
+
+ORACLES = (
+    Oracle("reference", 1, lambda _: True, differential.run, KINDS - {"nondeterministic"}),
+    Oracle("repetition", 1 / 16, _is_finite, repetition.run, frozenset({"nondeterministic", "uninitialised"})),
+    Oracle("composition", 3 / 16, _mixes_requests, composition.run, frozenset({composition.KIND})),
+    *(_of_relation(relation, 1 / 64) for relation in RELATIONS),
+    _of_relation(COMPILED, 0),
+    _of_relation(CONTAINED, 1, is_drawn),
+)
+"""The comparison with the reference, and then the others, the cheapest first."""
+
+REFERENCE, *OTHERS = ORACLES
 
 
 def run(case: Case, implementation: Implementation, device: Device, only: frozenset[str] = frozenset()) -> Outcome:
-    """Compare a case with the reference; where that shows nothing, ask what else its seed says.
+    """Compare a case with the reference; while that shows nothing, ask what else its seed says.
 
     Raises UnsupportedKernelError as `differential.run` does.
     """
-    outcome = differential.run(case, implementation, device, only)
-    if not outcome.findings:
-        for ask in _others(case):
-            outcome.findings += ask(case, implementation, device, only).findings
+    outcome = REFERENCE.run(case, implementation, device, only)
+    for oracle in OTHERS:
+        if not outcome.findings and oracle.is_asked(case):
+            outcome.findings += oracle.run(case, implementation, device, only).findings
     return outcome
 
 
-def _others(case: Case) -> list[Oracle]:
-    if judge.is_drawn(case):
-        return [_related(CONTAINED)]
-    drawn = derive(case.values.seed, "oracles")
-    kind, which = drawn % SHARE, drawn // SHARE % len(RELATIONS)
-    if kind < RELATED:
-        return [_related(RELATIONS[which])]
-    if kind < RELATED + REPEATED:
-        return [repetition.run]
-    if kind < RELATED + REPEATED + COMPOSED and sum(request.new > 0 for request in case.batch.prefill) > 1:
-        return [composition.run]
-    return []
+def ask(case: Case, implementation: Implementation, device: Device, signature: str) -> Outcome:
+    """Ask the oracles that can show a signature until one does; for making its case smaller and for running it again.
 
-
-def _related(relation: Relation) -> Oracle:
-    return partial(runner.run, relations=(relation,))
-
-
-def about(signature: str) -> Oracle:
-    """The cheapest oracle that shows a signature, for making its case smaller and for running it again."""
-    kind, _, rest = signature.partition("/")[2].partition("/")
-    name = rest.partition("/")[0]
-    if kind == "metamorphic" and name in BY_NAME:
-        return _related(BY_NAME[name])
-    if f"{kind}/{name}" == composition.KIND:
-        return composition.run
-    if kind == "nondeterministic":
-        return repetition.run
-    return _with_repetition if kind == "uninitialised" else differential.run
-
-
-def _with_repetition(case: Case, implementation: Implementation, device: Device, only: frozenset[str]) -> Outcome:
-    """A device that tracks what is defined sees a use of garbage at once; on others it takes a second launch."""
-    outcome = differential.run(case, implementation, device, only)
-    outcome.findings = roots([*outcome.findings, *repetition.run(case, implementation, device, only).findings])
+    A device that tracks what is defined sees a use of garbage at once, for example; others need a second launch.
+    """
+    outcome = Outcome(case)
+    for oracle in oracles_for(signature):
+        answer = oracle.run(case, implementation, device, frozenset())
+        answer.findings = roots([*outcome.findings, *answer.findings])
+        outcome = answer
+        if any(finding.signature == signature for finding in outcome.findings):
+            break
     return outcome
+
+
+def oracles_for(signature: str) -> list[Oracle]:
+    """The oracles that can show a signature, the cheapest first."""
+    kind = signature.partition("/")[2] + "/"
+    able = [oracle for oracle in ORACLES if any(kind.startswith(f"{known}/") for known in oracle.kinds)]
+    return able or [REFERENCE]

@@ -1,7 +1,6 @@
-"""Walk through a case stage by stage with the reference, and launch stages of an implementation beside it.
+"""Walk through a case stage by stage: what each stage is given, and what the next one reads.
 
-Oracles that compare launches with each other use this: every stage gets right inputs, and what it does to them is
-taken back.
+Oracles that compare launches with each other let the reference do every stage, so that each gets right inputs.
 """
 
 from collections.abc import Iterator
@@ -12,9 +11,18 @@ from indexfuzz.core.case import Case
 from indexfuzz.core.contract import covers
 from indexfuzz.devices.base import Device, UnsupportedKernelError
 from indexfuzz.implementations.base import Implementation, StageFunction
-from indexfuzz.oracles.differential import accept, fill_in
 from indexfuzz.samples.step import Step, materialise
 from indexfuzz.stages.base import STAGES, Call, Stage
+
+
+def materialise_on(case: Case, device: Device) -> Step:
+    """The tensors of a case on a device.
+
+    Raises UnsupportedKernelError when the device has not the FP8 format.
+    """
+    if case.model.fp8 not in device.formats:
+        raise UnsupportedKernelError(f"device {device.name} has no {case.model.fp8}, which the case asks for")
+    return materialise(case, device.torch_device)
 
 
 def launches(case: Case, device: Device) -> Iterator[tuple[Stage, Step, Call]]:
@@ -22,9 +30,7 @@ def launches(case: Case, device: Device) -> Iterator[tuple[Stage, Step, Call]]:
 
     Raises UnsupportedKernelError when the device has not the FP8 format.
     """
-    if case.model.fp8 not in device.formats:
-        raise UnsupportedKernelError(f"device {device.name} has no {case.model.fp8}, which the case asks for")
-    step = materialise(case, device.torch_device)
+    step = materialise_on(case, device)
     for stage in STAGES:
         if stage.applies(case):
             call = stage.prepare(step)
@@ -41,23 +47,31 @@ def function_for(
     return implementation.stages.get(stage)
 
 
-def launch(call: Call, function: StageFunction, device: Device) -> dict[str, Tensor]:
-    """Copies of what a function makes of a call. What it writes to the call's tensors stays there.
-
-    Raises UnsupportedKernelError when the device cannot execute the kernel, and whatever the function raises.
-    """
-    with device.session():
-        try:
-            outputs = call.run(function)
-        except device.unsupported as error:
-            raise UnsupportedKernelError(f"{device.name}: {error}") from error
-    return {name: output.clone() for name, output in outputs.items()}
-
-
-def launch_in(step: Step, call: Call, function: StageFunction, device: Device) -> dict[str, Tensor]:
-    """`launch` for a call on the buffers of a step, which are as before afterwards."""
+def fill_in(stage: Stage, call: Call) -> dict[str, Tensor]:
+    """Let the reference do the stage; zeros where not even the reference defines a result."""
     try:
-        return launch(call, function, device)
-    finally:
-        for buffer in step.buffers.values():
-            buffer.restore()
+        return call.run(stage.reference)
+    except ValueError:
+        for argument in call.undefined:
+            call.tensors[argument].zero_()
+        return {name: call.tensors[name] for name in call.fills}
+
+
+def accept(stage: Stage, step: Step, call: Call, outputs: dict[str, Tensor]) -> None:
+    """Hand the outputs of a stage to the later ones.
+
+    A result that takes the place of an input goes into that input's buffer, and so keeps its strides and guards.
+    """
+    for name, tensor in outputs.items():
+        target = call.fills.get(name, name)
+        buffer = step.buffers.get(target)
+        if buffer is None:
+            step.tensors[target] = tensor
+            continue
+        if tensor.data_ptr() != buffer.view.data_ptr():
+            buffer.view.copy_(tensor)
+        step.tensors[target] = buffer.view
+        buffer.seal()
+    if stage.name == "k_quant_cache":
+        slots = call.tensors["slot_mapping"].long()
+        step.define_slots(slots[slots >= 0])

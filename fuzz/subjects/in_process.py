@@ -48,7 +48,7 @@ class InProcess:
     def ask(self, case: Case, signature: str) -> Outcome:
         """Run it here and now."""
         with self._supported():
-            return schedule.about(signature)(case, self.implementation, self.device, frozenset())
+            return schedule.ask(case, self.implementation, self.device, signature)
 
     @contextmanager
     def _supported(self) -> Iterator[None]:

@@ -5,20 +5,19 @@ and the shape of a published model, with everything that triggers the bug kept a
 twice: once with the implementation's stages, each fed with what the one before it made, once with the reference's.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from indexfuzz.core.case import Case, CaseError
 from indexfuzz.core.presets import PRESETS
-from indexfuzz.devices.base import Device
-from indexfuzz.implementations.base import Implementation
-from indexfuzz.oracles.differential import accept
-from indexfuzz.samples.step import materialise
-from indexfuzz.stages.base import STAGES, Call
+from indexfuzz.devices.base import Device, UnsupportedKernelError
+from indexfuzz.implementations.base import Implementation, StageFunction
+from indexfuzz.oracles.launching import describe_error, launch
+from indexfuzz.oracles.walk import accept, materialise_on
+from indexfuzz.stages.base import STAGES
 
 MODEL = "deepseek-v3.2"
 KEYS_CACHED, KEYS_WRITTEN = 4096, 512
@@ -81,14 +80,19 @@ def recall(case: Case, implementation: Implementation, device: Device, only: fro
 
     `only` names the stages to take from the implementation, all that promise to handle the case when empty.
 
-    Raises SeverityError when no row has more keys than it may select.
+    Raises SeverityError when no row has more keys than it may select, or the device cannot run the case.
     """
-    right = _select(case, {}, device)
     try:
-        got = _select(case, _within(case, implementation, only), device)
-        failed = ""
-    except Exception as error:  # noqa: BLE001 - whatever a kernel raises, there is no selection
-        got, failed = {}, f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"
+        right, undefined = _select(case, {}, device)
+        got, failed = _select(case, _within(case, implementation, only), device)
+    except UnsupportedKernelError as error:
+        raise SeverityError(f"the grown case cannot run here: {error}") from error
+    except Exception as error:
+        if not device.lacks_memory(error):
+            raise
+        raise SeverityError(f"{device.name} has not enough memory for the grown case") from error
+    if undefined:
+        raise SeverityError(f"the reference defines no result of the grown case: {undefined}")
     shares, blind = [], []
     for name, (selected, visible) in right.items():
         choosing = visible > selected.shape[1]
@@ -101,7 +105,7 @@ def recall(case: Case, implementation: Implementation, device: Device, only: fro
     return Recall(case, float(share.mean()), float(share.min()), float(torch.cat(blind).mean()), len(share), failed)
 
 
-def _within(case: Case, implementation: Implementation, only: frozenset[str]) -> Mapping[str, Callable[..., Any]]:
+def _within(case: Case, implementation: Implementation, only: frozenset[str]) -> Mapping[str, StageFunction]:
     """The stages that promise to handle the case, or those of them that are named."""
     return {
         name: function
@@ -111,27 +115,24 @@ def _within(case: Case, implementation: Implementation, only: frozenset[str]) ->
 
 
 def _select(
-    case: Case, functions: Mapping[str, Callable[..., Any]], device: Device
-) -> dict[str, tuple[Tensor, Tensor]]:
-    """The selections int32 [rows, k] and the number of visible keys int64 [rows], by output."""
-    step = materialise(case, device.torch_device)
+    case: Case, functions: Mapping[str, StageFunction], device: Device
+) -> tuple[dict[str, tuple[Tensor, Tensor]], str]:
+    """The selections int32 [rows, k] and the number of visible keys int64 [rows], by output; and what was raised."""
+    step = materialise_on(case, device)
     selections: dict[str, tuple[Tensor, Tensor]] = {}
     for stage in STAGES:
         if not stage.applies(case):
             continue
         call = stage.prepare(step)
-        outputs = _run(call, functions.get(stage.name, stage.reference), device)
+        launched = launch(stage.name, call, functions.get(stage.name, stage.reference), device)
+        if launched.error:
+            return {}, describe_error(launched.error)
         if stage.name == "topk":
-            ((name, selected),) = outputs.items()
+            ((name, selected),) = launched.outputs.items()
             visible = (call.tensors["logits"] != float("-inf")).sum(1)
             selections[name] = (selected.cpu(), visible.cpu())
-        accept(stage, step, call, outputs)
-    return selections
-
-
-def _run(call: Call, function: Callable[..., Any], device: Device) -> dict[str, Tensor]:
-    with device.session():
-        return call.run(function)
+        accept(stage, step, call, launched.outputs)
+    return selections, ""
 
 
 def _shared(right: Tensor, got: Tensor) -> Tensor:

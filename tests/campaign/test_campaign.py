@@ -63,7 +63,7 @@ def test_a_broken_relation_says_nothing_new_of_a_stage_that_is_known_to_be_wrong
         return Outcome(case, findings=findings)
 
     monkeypatch.setattr(schedule, "run", broken_relations)
-    monkeypatch.setattr(schedule, "about", lambda _: broken_relations)
+    monkeypatch.setattr(schedule, "ask", broken_relations)
     subject = InProcess(reference_with(), pytorch_device)
     known = frozenset({"paged_logits/bound-exceeded/logits", "gather/metamorphic/layout/k_fp8"})
     summary = run(Settings(subject, cases=3, seed=1, known=known, minimise_seconds=0.1))

@@ -20,7 +20,7 @@ from indexfuzz.generation.strategies import Budget, cases
 from indexfuzz.implementations.builtin import builtin
 from indexfuzz.kernels import mqa_logits, paged_mqa_logits
 from indexfuzz.lockstep import Lockstep
-from indexfuzz.oracles.differential import accept
+from indexfuzz.oracles.walk import accept
 from indexfuzz.reference import bounds, rope
 from indexfuzz.reference.arithmetic import DOT_UNITS, Arithmetic
 from indexfuzz.samples.step import Step, materialise

@@ -28,7 +28,8 @@ from indexfuzz.lockstep.language.helpers import RUNTIME
 from indexfuzz.lockstep.values.buffers import Buffer
 from indexfuzz.lockstep.values.memory import Allocation
 from indexfuzz.oracles import differential
-from indexfuzz.oracles.walk import function_for, launch_in, launches
+from indexfuzz.oracles.launching import launch_in
+from indexfuzz.oracles.walk import function_for, launches
 
 LAUNCHES = int(os.environ.get("INDEXFUZZ_LAUNCHES", "7"))
 SMALL = Budget(scores=1 << 12, activations=1 << 13, length=140, cached=1 << 15)
@@ -142,7 +143,7 @@ def test_together_and_alone_give_the_same_bits(spec, launched, kinds, monkeypatc
             launched.clear()
             kinds.clear()
             try:
-                together = launch_in(step, call, function, device)
+                together = launch_in(step, stage.name, call, function, device)
             except UnsupportedKernelError:
                 assert device.dot != "ieee"  # a matrix unit may lack a K; ieee has all of them
                 continue
@@ -151,9 +152,10 @@ def test_together_and_alone_give_the_same_bits(spec, launched, kinds, monkeypatc
             counted.update(name for name, _ in launched)
             with monkeypatch.context() as patched:
                 patched.setattr(launch, "MOST_PROGRAMS", 1)
-                alone = launch_in(step, call, function, device)
-            for name, tensor in together.items():
-                assert torch.equal(bits(tensor), bits(alone[name])), f"{stage.name}: {name} of {case!r}"
+                alone = launch_in(step, stage.name, call, function, device)
+            assert together.outputs.keys() == alone.outputs.keys()
+            for name, tensor in together.outputs.items():
+                assert torch.equal(bits(tensor), bits(alone.outputs[name])), f"{stage.name}: {name} of {case!r}"
             if all(counted[kernel] >= LAUNCHES for kernel in kernels[stage.name]):
                 wanted.discard(stage.name)
         if not wanted:

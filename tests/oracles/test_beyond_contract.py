@@ -105,8 +105,8 @@ class TestFindings:
     def test_relations_and_repetitions_keep_to_the_contract(self, pytorch_device, monkeypatch):
         monkeypatch.setenv("TOY", "right")
         for signature in ("gather/nondeterministic/k_fp8", "gather/metamorphic/table-width/k_fp8"):
-            assert schedule.about(signature)(WITHIN, LIFTED, pytorch_device, frozenset()).stages == ["gather"]
-            assert schedule.about(signature)(OUTSIDE, LIFTED, pytorch_device, frozenset()).stages == []
+            assert schedule.ask(WITHIN, LIFTED, pytorch_device, signature).stages == ["gather"]
+            assert schedule.ask(OUTSIDE, LIFTED, pytorch_device, signature).stages == []
 
     def test_an_open_finding_beyond_hides_none_within(self):
         beyond_it = Finding("gather", "crash", "KeyError", "", beyond="block_size is 1 (toy/ops.py:7)")

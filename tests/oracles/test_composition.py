@@ -72,7 +72,7 @@ def test_the_built_in_whole_selects_what_its_stages_select(mode, kind):
 def test_a_mistake_of_the_whole_alone_is_found(label, old, new, output):
     (found,) = composition.run(CASE, with_edit(label, old, new), DEVICE).findings
     assert found.signature == f"{SIGNATURE}{output}"
-    (again,) = schedule.about(found.signature)(CASE, with_edit(label, old, new), DEVICE, frozenset()).findings
+    (again,) = schedule.ask(CASE, with_edit(label, old, new), DEVICE, found.signature).findings
     assert again.signature == found.signature
 
 

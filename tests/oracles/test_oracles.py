@@ -1,11 +1,15 @@
 """All oracles together: which are asked about a case, and which about a signature."""
 
+from collections import Counter
+from dataclasses import replace
+
 import pytest
 
 from indexfuzz.core.case import Case
-from indexfuzz.core.finding import Finding
+from indexfuzz.core.finding import KINDS, Finding
 from indexfuzz.core.outcome import Outcome
-from indexfuzz.oracles import composition, differential, repetition, schedule
+from indexfuzz.oracles import schedule
+from indexfuzz.oracles.metamorphic.catalogue import RELATIONS
 from indexfuzz.reference import gather, mqa_logits
 
 CASE = Case().replace(
@@ -14,31 +18,39 @@ CASE = Case().replace(
 )
 
 
-def asked(seed):
-    return schedule._others(CASE.replace(values={"seed": seed}))
+def asked(case):
+    return {oracle.name for oracle in schedule.OTHERS if oracle.is_asked(case)}
 
 
 def seeds_that_ask(name):
-    return [seed for seed in range(400) if any(name in repr(ask) for ask in asked(seed))]
+    return [seed for seed in range(400) if name in asked(CASE.replace(values={"seed": seed}))]
 
 
 def test_every_oracle_is_asked_about_some_cases():
-    names = [relation.name for relation in schedule.RELATIONS]
-    assert all(seeds_that_ask(f"name='{name}'") for name in names)
-    assert len([seed for seed in range(400) if repetition.run in asked(seed)]) in range(10, 45)
-    assert len([seed for seed in range(400) if composition.run in asked(seed)]) in range(40, 110)
-    assert sum(map(bool, map(asked, range(400)))) in range(130, 220)
+    assert all(len(seeds_that_ask(relation.name)) in range(1, 20) for relation in RELATIONS)
+    assert len(seeds_that_ask("repetition")) in range(10, 45)
+    assert len(seeds_that_ask("composition")) in range(40, 110)
+    assert sum(bool(asked(CASE.replace(values={"seed": seed}))) for seed in range(400)) in range(110, 220)
+
+
+def test_names_and_kinds_are_those_of_one_oracle():
+    names = [oracle.name for oracle in schedule.ORACLES]
+    assert len(set(names)) == len(names)
+    owners = Counter(kind for oracle in schedule.ORACLES for kind in oracle.kinds)
+    assert {kind for kind, count in owners.items() if count > 1} == {"uninitialised"}
+    assert owners.keys() >= KINDS
 
 
 def test_the_whole_is_asked_only_where_it_has_requests_to_mix_up():
     single = CASE.replace(batch={"prefill": ({"length": 20, "new": 4}, {"length": 9, "new": 0})})
     cases = [single.replace(values={"seed": seed}) for seed in range(200)]
-    assert not any(composition.run in schedule._others(case) for case in cases)
+    assert not any("composition" in asked(case) for case in cases)
 
 
-def test_cases_with_nan_are_asked_about_containment():
-    (ask,) = schedule._others(CASE.replace(values={"q": "nonfinite"}))
-    assert ask.keywords["relations"] == (schedule.CONTAINED,)
+def test_cases_with_nan_are_asked_about_containment_alone():
+    cases = [CASE.replace(values={"q": "nonfinite", "seed": seed}) for seed in range(200)]
+    assert all(asked(case) == {"nonfinite-contained"} for case in cases)
+    assert not seeds_that_ask("nonfinite-contained")
 
 
 def test_a_finding_of_the_reference_comes_first(reference_with, pytorch_device):
@@ -59,27 +71,28 @@ def test_a_twin_that_fails_is_found_by_the_cases_that_ask_for_it(reference_with,
         gather.gather(block_table=block_table, **rest)
 
     tested = reference_with(gather=refuses_wide_tables)
-    seed = seeds_that_ask("name='table-width'")[0]
+    seed = seeds_that_ask("table-width")[0]
     case = CASE.replace(values={"seed": seed})
     (found,) = schedule.run(case, tested, pytorch_device).findings
     assert found.signature == "gather/metamorphic/table-width/RuntimeError"
-    (again,) = schedule.about(found.signature)(CASE, tested, pytorch_device, frozenset()).findings
+    (again,) = schedule.ask(CASE, tested, pytorch_device, found.signature).findings
     assert again.signature == found.signature
 
 
 @pytest.mark.parametrize(
-    ("signature", "oracle"),
+    ("signature", "oracles"),
     [
-        ("gather/code-mismatch/k_fp8", differential.run),
-        ("gather/not-rejected", differential.run),
-        ("gather/nondeterministic/k_fp8", repetition.run),
-        ("topk/metamorphic/composition/selected", composition.run),
-        ("gather/uninitialised/k_fp8", schedule._with_repetition),
-        ("gather/metamorphic/unheard-of/k_fp8", differential.run),
+        ("gather/code-mismatch/k_fp8", ["reference"]),
+        ("gather/not-rejected", ["reference"]),
+        ("gather/nondeterministic/k_fp8", ["repetition"]),
+        ("topk/metamorphic/composition/selected", ["composition"]),
+        ("gather/uninitialised/k_fp8", ["reference", "repetition"]),
+        ("paged_logits/metamorphic/next-n/logits", ["next-n"]),
+        ("gather/metamorphic/unheard-of/k_fp8", ["reference"]),
     ],
 )
-def test_the_oracle_of_a_signature(signature, oracle):
-    assert schedule.about(signature) is oracle
+def test_the_oracles_of_a_signature(signature, oracles):
+    assert [oracle.name for oracle in schedule.oracles_for(signature)] == oracles
 
 
 def test_garbage_is_seen_with_and_without_a_device_that_tracks_it(reference_with, pytorch_device):
@@ -89,14 +102,18 @@ def test_garbage_is_seen_with_and_without_a_device_that_tracks_it(reference_with
         k_scale[:-1] = fresh[:-1]
 
     tested = reference_with(gather=last_scale_left_out)
-    found = schedule.about("gather/uninitialised/k_scale")(CASE, tested, pytorch_device, frozenset()).findings
+    found = schedule.ask(CASE, tested, pytorch_device, "gather/uninitialised/k_scale").findings
     assert "gather/uninitialised/k_scale" in {finding.signature for finding in found}
 
 
 def test_an_access_out_of_bounds_explains_garbage(reference_with, pytorch_device, monkeypatch):
     stray = Finding("gather", "out-of-bounds", "cache", "loads at byte 256")
     garbage = [Finding(stage, "uninitialised", "x", "nobody wrote it") for stage in ("gather", "paged_logits")]
-    for module, findings in ((differential, [stray]), (repetition, garbage)):
-        monkeypatch.setattr(module, "run", lambda *_, found=findings: Outcome(CASE, list(found)))
-    outcome = schedule.about("gather/uninitialised/x")(CASE, reference_with(), pytorch_device, frozenset())
+    reference, repetition = schedule.ORACLES[:2]
+    planted = (
+        replace(reference, run=lambda *_: Outcome(CASE, [stray])),
+        replace(repetition, run=lambda *_: Outcome(CASE, list(garbage))),
+    )
+    monkeypatch.setattr(schedule, "ORACLES", planted)
+    outcome = schedule.ask(CASE, reference_with(), pytorch_device, "gather/uninitialised/x")
     assert outcome.findings == [stray, garbage[1]]

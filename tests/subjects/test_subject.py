@@ -8,6 +8,7 @@ from indexfuzz.campaign.loop import run
 from indexfuzz.campaign.settings import Settings
 from indexfuzz.core.case import Case
 from indexfuzz.core.finding import Finding
+from indexfuzz.core.outcome import Outcome
 from indexfuzz.corpus.entry import Entry, Record
 from indexfuzz.oracles import schedule
 from indexfuzz.reference import gather
@@ -37,8 +38,9 @@ def subject(reference_with, pytorch_device):
 @pytest.fixture(scope="session")
 def related():
     """The case, with a seed that asks for the relation."""
-    seeds = (s for s in range(400) if "name='table-width'" in repr(schedule._others(CASE.replace(values={"seed": s}))))
-    return CASE.replace(values={"seed": next(seeds)})
+    (width,) = (oracle for oracle in schedule.ORACLES if oracle.name == "table-width")
+    cases = (CASE.replace(values={"seed": seed}) for seed in range(400))
+    return next(case for case in cases if width.is_asked(case))
 
 
 def signatures(outcome):
@@ -61,7 +63,10 @@ def test_a_case_is_put_to_all_oracles_and_a_signature_to_its_own(subject, relate
 
 def test_a_campaign_puts_its_cases_to_all_oracles(subject, monkeypatch):
     asked = []
-    monkeypatch.setattr("indexfuzz.oracles.schedule._others", lambda case: asked.append(case.id) or [])
+    silent = schedule.Oracle(
+        "silent", 1, lambda case: asked.append(case.id), lambda case, *_: Outcome(case), frozenset()
+    )
+    monkeypatch.setattr(schedule, "OTHERS", [silent])
     run(Settings(subject, cases=5, seed=3, known=frozenset({"gather/crash/RuntimeError"})))
     assert len(asked) >= 3
 

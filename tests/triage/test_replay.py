@@ -6,6 +6,7 @@ from indexfuzz.core.outcome import Outcome
 from indexfuzz.corpus.entry import Entry, Record
 from indexfuzz.devices.base import UnsupportedKernelError
 from indexfuzz.implementations.base import Implementation, ImplementationError
+from indexfuzz.oracles import schedule
 from indexfuzz.subjects.in_process import InProcess
 from indexfuzz.triage import replay as module
 from indexfuzz.triage.replay import replay
@@ -17,6 +18,14 @@ CRASH = Finding("gather", "crash", "KeyError", "KeyError: 1")
 @pytest.fixture
 def subject(pytorch_device):
     return InProcess(Implementation("toy 1.0", {"gather": print}), pytorch_device)
+
+
+def answer_by(monkeypatch, run):
+    """Let one oracle alone answer every question."""
+    every = schedule.Oracle("planted", 1, lambda _: True, run, frozenset())
+    monkeypatch.setattr(schedule, "REFERENCE", every)
+    monkeypatch.setattr(schedule, "OTHERS", [])
+    monkeypatch.setattr(schedule, "ORACLES", ())
 
 
 @pytest.mark.parametrize(
@@ -31,18 +40,16 @@ def subject(pytorch_device):
     ],
 )
 def test_status(subject, monkeypatch, status, findings, expected):
-    monkeypatch.setattr(
-        "indexfuzz.oracles.differential.run", lambda case, *_: Outcome(case, list(findings), ["gather"])
-    )
+    answer_by(monkeypatch, lambda case, *_: Outcome(case, list(findings), ["gather"]))
     result = replay(Entry(case=Case(), finding=Record.of(SCALE), status=status), subject)
     assert (result.status, set(result.findings)) == (expected, set(findings))
     assert expected != "STILL FAILS" or result.findings[0] == SCALE
 
 
 def test_any_finding_changes_a_guard_that_never_had_one(subject, monkeypatch):
-    monkeypatch.setattr("indexfuzz.oracles.differential.run", lambda case, *_: Outcome(case, [CRASH]))
+    answer_by(monkeypatch, lambda case, *_: Outcome(case, [CRASH]))
     assert replay(Entry(case=Case(), status="guard"), subject).status == "CHANGED"
-    monkeypatch.setattr("indexfuzz.oracles.differential.run", lambda case, *_: Outcome(case))
+    answer_by(monkeypatch, lambda case, *_: Outcome(case))
     assert replay(Entry(case=Case(), status="guard"), subject).status == "PASSES"
 
 
@@ -51,7 +58,7 @@ def test_what_cannot_run_is_an_error(subject, monkeypatch, error):
     def fail(*_: object) -> None:
         raise error
 
-    monkeypatch.setattr("indexfuzz.oracles.differential.run", fail)
+    answer_by(monkeypatch, fail)
     result = replay(Entry(case=Case(), status="guard"), subject)
     assert (result.status, result.message.endswith(str(error))) == ("ERROR", True)
 
@@ -65,6 +72,6 @@ def test_what_cannot_run_is_an_error(subject, monkeypatch, error):
     ],
 )
 def test_silence_is_no_fix(subject, monkeypatch, outcome, stage, message):
-    monkeypatch.setattr("indexfuzz.oracles.differential.run", lambda *_: outcome)
+    answer_by(monkeypatch, lambda *_: outcome)
     record = Record.of(Finding(stage, "crash", "KeyError", "KeyError: 1"))
     assert replay(Entry(case=Case(), finding=record), subject) == module.Replay("ERROR", message=message)

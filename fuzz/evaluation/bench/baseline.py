@@ -14,7 +14,8 @@ from torch import Tensor
 from indexfuzz.core.case import Batch, Cache, Case, Model, Prefill
 from indexfuzz.devices.base import Device
 from indexfuzz.implementations.base import Implementation
-from indexfuzz.oracles.walk import function_for, launch_in, launches
+from indexfuzz.oracles.launching import launch_in, name_of
+from indexfuzz.oracles.walk import function_for, launches
 
 Agrees = Callable[[Tensor, Tensor], bool]
 
@@ -63,10 +64,10 @@ class Grid:
                 if stage.name not in self.compares or function is None:
                     continue
                 want = call.copy().run(stage.reference)
-                try:
-                    got = launch_in(step, call, function, device)
-                except Exception as error:  # noqa: BLE001 - a test that raises has failed
-                    return f"{stage.name} raised {type(error).__name__} in case {number}"
+                launched = launch_in(step, stage.name, call, function, device)
+                got = launched.outputs
+                if launched.error:
+                    return f"{stage.name} raised {name_of(launched.error)} in case {number}"
                 if not all(self.compares[stage.name](got[n].float(), want[n].float()) for n in want):
                     return f"{stage.name} disagrees in case {number}"
         return None

@@ -14,7 +14,6 @@ from torch import Tensor
 from indexfuzz.core.terms import Promises
 from indexfuzz.implementations.base import Implementation, StageFunction
 from indexfuzz.implementations.loading.loader import Loader
-from indexfuzz.implementations.loading.poison import poisoned_empty
 from indexfuzz.implementations.loading.source import Project, open_project
 from indexfuzz.implementations.sglang.contract import HEAD_DIM, cache_contract, is_shuffle
 
@@ -113,8 +112,7 @@ class Kernels:
         read = self.cache_module(layout, block_size).GetKAndS.execute
         pages = cache.view(num_blocks, block_size * bytes_per_token)
         longest = int(lens.max()) if len(lens) else 0
-        with poisoned_empty():
-            keys, scales = read(_pool(block_size), pages, block_table, lens, k_fp8.shape[0], longest)
+        keys, scales = read(_pool(block_size), pages, block_table, lens, k_fp8.shape[0], longest)
         k_fp8.copy_(keys.view(k_fp8.dtype))
         k_scale.copy_(scales.view(k_scale.dtype).squeeze(-1))
 

@@ -54,6 +54,11 @@ class Relation:
     twins: Mapping[str, Twins]
     """Stage -> its twins."""
 
+    @property
+    def kind(self) -> str:
+        """The kind of its findings."""
+        return f"metamorphic/{self.name}"
+
 
 def unchanged(first: Tensors, others: Sequence[Tensors]) -> Pairs:
     """The pairs of a single twin with the very same outputs."""

@@ -11,12 +11,13 @@ from indexfuzz.core.finding import Finding
 from indexfuzz.core.outcome import Outcome
 from indexfuzz.core.terms import Terms
 from indexfuzz.core.tracebacks import location_of
-from indexfuzz.devices.base import Device, UnsupportedKernelError
+from indexfuzz.devices.base import Device
 from indexfuzz.implementations.base import Implementation, StageFunction
 from indexfuzz.oracles.determined import determined
+from indexfuzz.oracles.launching import describe_error, launch, launch_in, name_of
 from indexfuzz.oracles.metamorphic.catalogue import relations_for
 from indexfuzz.oracles.metamorphic.relation import Agreement, Relation, Tensors, Twin
-from indexfuzz.oracles.walk import function_for, launch, launch_in, launches
+from indexfuzz.oracles.walk import function_for, launches
 from indexfuzz.reference import bounds
 from indexfuzz.reference.legal import legal_rope
 from indexfuzz.stages.base import STAGES, Call
@@ -53,16 +54,11 @@ def run(
         wanted = [relation for relation in relations if stage.name in relation.twins]
         if function is None or not wanted:
             continue
-        try:
-            first = launch_in(step, call, function, device)
-        except UnsupportedKernelError:
-            raise
-        except device.broken:
-            raise
-        except Exception:  # noqa: BLE001, S112 - not a matter of relations
+        first = launch_in(step, stage.name, call, function, device)
+        if first.error:
             continue
         outcome.stages.append(stage.name)
-        trial = Trial(case, stage.name, call, first, implementation, device)
+        trial = Trial(case, stage.name, call, first.outputs, implementation, device)
         outcome.findings += [finding for relation in wanted for finding in trial.of(relation)]
     return outcome
 
@@ -93,22 +89,18 @@ class Trial:
         return found.values()
 
     def _compare(self, relation: Relation, twin: Twin, function: StageFunction) -> Iterable[Finding]:
-        kind = f"metamorphic/{relation.name}"
+        kind = relation.kind
         given = [call.copy() for call in twin.calls]
-        try:
-            others = [launch(call, function, self._device) for call in twin.calls]
-        except UnsupportedKernelError:
-            raise
-        except self._device.broken:
-            raise
-        except Exception as error:
-            if self._device.lacks_memory(error):
-                raise
-            if twin.stage:
-                return  # about another stage, on which it is reported
-            words = f"{relation.change}: {type(error).__name__}: {error}".splitlines()[0]
-            yield Finding(self._stage, kind, type(error).__name__, words, location=location_of(error))
-            return
+        others = []
+        for call in twin.calls:
+            launched = launch(twin.stage or self._stage, call, function, self._device)
+            if launched.error and not twin.stage:  # else it is about another stage, on which it is reported
+                words = f"{relation.change}: {describe_error(launched.error)}"
+                location = location_of(launched.error)
+                yield Finding(self._stage, kind, name_of(launched.error), words, location=location)
+            if launched.error:
+                return
+            others.append(launched.copies())
         for output, (want, got) in twin.pairs(self._first, others).items():
             wrong = self._differs(self._agreement(relation), output, got, want)
             if bool(wrong.any()) and not (twin.stage and self._is_wrong(twin, given, others)):

@@ -76,7 +76,8 @@ def test_a_generator_without_gaps_between_rows_would_be_noticed(monkeypatch):
 
 
 def test_oracles_that_look_at_stages_alone_would_be_noticed(monkeypatch):
-    monkeypatch.setattr(schedule, "COMPOSED", 0)
+    others = [oracle for oracle in schedule.OTHERS if oracle.name != "composition"]
+    monkeypatch.setattr(schedule, "OTHERS", others)
     assert campaign_sight(plant(("offset-of-another-row",)), DEVICE, seed=1, most=60) is None
 
 
