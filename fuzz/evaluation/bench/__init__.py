@@ -6,6 +6,7 @@ BENCHES = {
         "indexfuzz.evaluation.bench.isolation",
         "what isolation costs, and whether it holds against 200 deaths",
     ),
+    "kernels": ("indexfuzz.evaluation.bench.kernels", "how fast kernels are on a GPU, beside what the card can do"),
     "lockstep": (
         "indexfuzz.evaluation.bench.lockstep",
         "lockstep and Triton's interpreter side by side; on vLLM's kernels too where INDEXFUZZ_VLLM_WHEEL_0_33 is set",
