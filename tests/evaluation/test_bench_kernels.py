@@ -28,7 +28,7 @@ def test_right_kernels_are_timed():
 @pytest.mark.parametrize(
     ("fault", "stage"),
     [
-        ("scale-floor-of-scale", "q_quant"),
+        ("scale-rounded-late", "q_quant"),
         ("layout-hardcoded-shuffle", "k_quant_cache"),
         ("layout-hardcoded-shuffle", "gather"),
         ("relu-missing", "prefill_logits"),

@@ -19,10 +19,13 @@ TOKEN_BYTES = HEAD_DIM + 4
 CHECKED_ROWS = 3
 """Rows of logits that are compared with the reference: the first, the last, one between."""
 
+Arguments = dict[str, Any]
+"""Of a stage, by name."""
+
 ROUNDINGS = 4 * 2.0**-24
 """Relative error of a folded weight: three products, in any order."""
 
-QUANTISED = {"scale_fmt": "ue8m0", "fp8": "e4m3fn"}
+QUANTISED: Arguments = {"scale_fmt": "ue8m0", "fp8": "e4m3fn"}
 
 
 @dataclass(frozen=True)
@@ -62,7 +65,10 @@ def _same(name: str, got: Tensor, want: Tensor) -> str:
 
 def _q_quant(function: Callable[..., Any], *, small: bool, device: str) -> Iterator[Workload]:
     tokens = 64 if small else 8192
-    arguments = {"q": _normal(device, tokens, HEADS, HEAD_DIM).bfloat16(), "weights": _normal(device, tokens, HEADS)}
+    arguments: Arguments = {
+        "q": _normal(device, tokens, HEADS, HEAD_DIM).bfloat16(),
+        "weights": _normal(device, tokens, HEADS),
+    }
 
     def complaint() -> str:
         (codes, weights), (right, exact) = (f(**arguments, **QUANTISED) for f in (function, quant.q_quant))
@@ -81,13 +87,13 @@ def _k_quant_cache(function: Callable[..., Any], *, small: bool, device: str) ->
     single = torch.randperm(tokens, generator=torch.Generator().manual_seed(2)).to(device)
     for layout in ("normal", "shuffle"):
         for order, slots in (("pages", by_page), ("tokens", single)):
-            arguments = {"k": k, "cache": _cache(tokens, device), "slot_mapping": slots}
-            options = {**QUANTISED, "quant_group": HEAD_DIM, "layout": layout}
+            arguments: Arguments = {"k": k, "cache": _cache(tokens, device), "slot_mapping": slots}
+            options: Arguments = {**QUANTISED, "quant_group": HEAD_DIM, "layout": layout}
 
-            def launch(arguments: dict[str, Tensor] = arguments, options: dict[str, Any] = options) -> None:
+            def launch(arguments: Arguments = arguments, options: Arguments = options) -> None:
                 function(**arguments, **options)
 
-            def complaint(arguments: dict[str, Tensor] = arguments, options: dict[str, Any] = options) -> str:
+            def complaint(arguments: Arguments = arguments, options: Arguments = options) -> str:
                 want = torch.zeros_like(arguments["cache"])
                 cache.k_quant_cache(**arguments | {"cache": want}, **options)
                 return _same("cache", arguments["cache"], want)
@@ -117,24 +123,24 @@ def _gather(function: Callable[..., Any], *, small: bool, device: str) -> Iterat
     requests, tokens = (2, 128) if small else (4, 1 << 18)
     total = requests * tokens
     for layout in ("normal", "shuffle"):
-        inputs = {
+        inputs: Arguments = {
             "cache": _filled_cache(total, layout, device),
             "block_table": _table(requests, tokens, device),
             "cu_seqlens": torch.arange(requests + 1, dtype=torch.int32, device=device) * tokens,
             "token_to_seq": torch.arange(requests, dtype=torch.int32, device=device).repeat_interleave(tokens),
         }
-        options = {"quant_group": HEAD_DIM, "layout": layout}
+        options: Arguments = {"quant_group": HEAD_DIM, "layout": layout}
 
-        def outputs() -> dict[str, Tensor]:
+        def outputs() -> Arguments:
             k_fp8 = torch.zeros(total, HEAD_DIM, device=device).to(torch.float8_e4m3fn)
             return {"k_fp8": k_fp8, "k_scale": torch.zeros(total, device=device)}
 
         got = outputs()
 
-        def launch(inputs: dict[str, Tensor] = inputs, got: dict[str, Tensor] = got, options: Any = options) -> None:
+        def launch(inputs: Arguments = inputs, got: Arguments = got, options: Arguments = options) -> None:
             function(**inputs, **got, **options)
 
-        def complaint(inputs: dict[str, Tensor] = inputs, got: dict[str, Tensor] = got, options: Any = options) -> str:
+        def complaint(inputs: Arguments = inputs, got: Arguments = got, options: Arguments = options) -> str:
             want = outputs()
             gather.gather(**inputs, **want, **options)
             return next(filter(None, (_same(name, got[name], want[name]) for name in want)), "")
@@ -144,7 +150,7 @@ def _gather(function: Callable[..., Any], *, small: bool, device: str) -> Iterat
 
 def _prefill_logits(function: Callable[..., Any], *, small: bool, device: str) -> Iterator[Workload]:
     for rows, keys in ((8, 320),) if small else ((2048, 8192), (4096, 32768)):
-        arguments = {
+        arguments: Arguments = {
             "q_fp8": _normal(device, rows, HEADS, HEAD_DIM).to(torch.float8_e4m3fn),
             "k_fp8": _normal(device, keys, HEAD_DIM).to(torch.float8_e4m3fn),
             "k_scale": _normal(device, keys).abs(),
@@ -154,12 +160,14 @@ def _prefill_logits(function: Callable[..., Any], *, small: bool, device: str) -
         }
         logits = torch.empty(rows, keys, device=device)
 
-        def launch(arguments: dict[str, Tensor] = arguments, logits: Tensor = logits) -> None:
+        def launch(arguments: Arguments = arguments, logits: Tensor = logits) -> None:
             function(**arguments, logits=logits)
 
-        def complaint(arguments: dict[str, Tensor] = arguments, logits: Tensor = logits) -> str:
+        def complaint(arguments: Arguments = arguments, logits: Tensor = logits) -> str:
             some = _some(len(logits))
-            parts = {n: t[some] if n in ("q_fp8", "weights", "ks", "ke") else t for n, t in arguments.items()}
+            parts: Arguments = {
+                n: t[some] if n in ("q_fp8", "weights", "ks", "ke") else t for n, t in arguments.items()
+            }
             return _out_of_bounds(logits[some], bounds.prefill_bounds(**parts, arithmetic=_arithmetic(device)))
 
         amount = 2 * HEADS * HEAD_DIM * float(arguments["ke"].sum())
@@ -170,7 +178,7 @@ def _paged_logits(function: Callable[..., Any], *, small: bool, device: str) -> 
     shapes = ((2, 128, 2),) if small else ((64, 32768, 1), (64, 32768, 2), (64, 32768, 4), (8, 4096, 1))
     for requests, length, next_n in shapes:
         for layout in ("normal", "shuffle"):
-            arguments = {
+            arguments: Arguments = {
                 "q_fp8": _normal(device, requests, next_n, HEADS, HEAD_DIM).to(torch.float8_e4m3fn),
                 "cache": _filled_cache(requests * length, layout, device),
                 "weights": _normal(device, requests * next_n, HEADS),
@@ -179,11 +187,13 @@ def _paged_logits(function: Callable[..., Any], *, small: bool, device: str) -> 
             }
             logits = torch.empty(requests * next_n, length, device=device)
 
-            def launch(arguments: Any = arguments, logits: Tensor = logits, layout: str = layout) -> None:
+            def launch(arguments: Arguments = arguments, logits: Tensor = logits, layout: str = layout) -> None:
                 function(**arguments, logits=logits, layout=layout)
 
-            def complaint(arguments: Any = arguments, logits: Tensor = logits, layout: str = layout) -> str:
-                one = {n: t if n == "cache" else t[: len(t) // len(arguments["q_fp8"])] for n, t in arguments.items()}
+            def complaint(arguments: Arguments = arguments, logits: Tensor = logits, layout: str = layout) -> str:
+                one: Arguments = {
+                    n: t if n == "cache" else t[: len(t) // len(arguments["q_fp8"])] for n, t in arguments.items()
+                }
                 limits = bounds.paged_bounds(
                     **one, max_model_len=logits.shape[1], layout=layout, arithmetic=_arithmetic(device)
                 )
