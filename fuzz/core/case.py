@@ -30,6 +30,9 @@ FAR = 1 << 20
 MAX_FAR_PAGES = 64
 """Pages more than FAR bytes apart cost megabytes each, so a pool has few of them."""
 
+TILE = 16
+"""Tokens, and bytes of a token, of one tile of the SHUFFLE layout."""
+
 FAR_ELEMENTS = 1 << 31
 """Elements at which 32 bits end."""
 
@@ -285,6 +288,11 @@ class Case(Part):
         """Pages in the pool: what the requests need, and the spare ones; at least one."""
         needed = sum(-(-length // self.cache.block_size) for length in self.lengths)
         return max(needed + self.cache.spare_blocks, 1)
+
+    def has_layout(self, layout: str) -> bool:
+        """Whether such pages can be arranged so: SHUFFLE, which "auto" means above one token, takes whole tiles."""
+        shuffled = layout == "shuffle" or (layout == "auto" and self.cache.block_size > 1)
+        return not shuffled or not (self.cache.block_size % TILE or self.model.head_dim % TILE)
 
     def row_pad(self, name: str, rows: int, columns: int) -> int:
         """Elements between the rows of a tensor: its pad, or so many that the last row is far away.

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
-from indexfuzz.core.case import Case
+from indexfuzz.core.case import TILE, Case
 
 
 class Contract(Protocol):
@@ -44,6 +44,23 @@ class Clause:
 
     def __str__(self) -> str:
         return f"{self.sentence} ({self.place})"
+
+
+DEFINED = (
+    Clause(
+        ("k_quant_cache", "gather"),
+        lambda case: case.model.quant_group == case.model.head_dim,
+        "quant_group is head_dim",
+        "a token has one scale, else no result is right",
+    ),
+    Clause(
+        ("k_quant_cache", "gather", "paged_logits"),
+        lambda case: case.has_layout(case.cache.layout),
+        f"SHUFFLE pages are whole tiles of {TILE} tokens by {TILE} bytes",
+        "of others no arrangement is defined",
+    ),
+)
+"""Where a result can be right at all, whatever a contract says."""
 
 
 @dataclass(frozen=True)
@@ -95,14 +112,23 @@ class Lifted:
         """The clauses that a case breaks although it runs; empty where it breaks none."""
         if self.must_reject(stage, case):
             return ""
-        if isinstance(self.contract, Clauses):
-            return "; ".join(self.contract.broken(stage, case))
-        return self.contract.outside(stage, case) or ""
+        if isinstance(self.contract, Clauses) and (broken := self.contract.broken(stage, case)):
+            return "; ".join(broken)
+        return outside(self.contract, stage, case) or ""
+
+
+def outside(contract: Contract, stage: str, case: Case) -> str | None:
+    """Why nothing is known of a stage and a case, in one sentence: the contract says so, or no result is right.
+
+    None where the stage must handle it, or the contract is lifted.
+    """
+    said = contract.outside(stage, case)
+    return said if said or isinstance(contract, Lifted) else Clauses(DEFINED).outside(stage, case)
 
 
 def covers(contract: Contract, stage: str, case: Case) -> bool:
     """Whether a contract, lifted or not, says that a stage handles a case."""
-    return contract.outside(stage, case) is None and not beyond(contract, stage, case)
+    return outside(contract, stage, case) is None and not beyond(contract, stage, case)
 
 
 def beyond(contract: Contract, stage: str, case: Case) -> str:

@@ -8,7 +8,7 @@ one change from a short list, the plainest first.
 from collections.abc import Iterator
 
 from indexfuzz.core.case import Case, CaseError
-from indexfuzz.core.contract import Contract
+from indexfuzz.core.contract import Contract, outside
 from indexfuzz.implementations.base import Implementation
 
 CHANGES: tuple[tuple[str, str, tuple[object, ...]], ...] = (
@@ -54,9 +54,9 @@ def narrowed(case: Case, implementation: Implementation) -> Case:
     contract = implementation.contract
     done: list[str] = []
     for stage in implementation.stages:
-        if contract.outside(stage, case) and not contract.must_reject(stage, case):
+        if outside(contract, stage, case) and not contract.must_reject(stage, case):
             inside = _inside(stage, case, contract)
-            if inside and all(contract.outside(s, case) or not contract.outside(s, inside) for s in done):
+            if inside and all(outside(contract, s, case) or not outside(contract, s, inside) for s in done):
                 case = inside
         done.append(stage)
     return case
@@ -64,14 +64,14 @@ def narrowed(case: Case, implementation: Implementation) -> Case:
 
 def _inside(stage: str, case: Case, contract: Contract) -> Case | None:
     """The case after one change for each reason that keeps a stage out; None where no single change helps."""
-    reasons = [contract.outside(stage, case)]
+    reasons = [outside(contract, stage, case)]
     while reasons[-1]:
-        lifting = (c for c in _candidates(case) if contract.outside(stage, c) not in reasons)
+        lifting = (c for c in _candidates(case) if outside(contract, stage, c) not in reasons)
         changed = next(lifting, None)
         if changed is None:
             return None
         case = changed
-        reasons.append(contract.outside(stage, case))
+        reasons.append(outside(contract, stage, case))
     return case
 
 

@@ -9,6 +9,7 @@ from dataclasses import replace
 from torch import Tensor
 
 from indexfuzz.core.case import Case
+from indexfuzz.core.contract import outside
 from indexfuzz.core.finding import Finding
 from indexfuzz.core.outcome import Outcome
 from indexfuzz.core.terms import Terms
@@ -49,9 +50,9 @@ def run(case: Case, implementation: Implementation, device: Device, only: frozen
 
 def _within(stage: Stage, case: Case, implementation: Implementation, outcome: Outcome) -> bool:
     """Whether a stage promises anything about a case: to handle it, or to reject it."""
-    outside = implementation.contract.outside(stage.name, case)
-    if outside and not implementation.contract.must_reject(stage.name, case):
-        outcome.outside[stage.name] = outside
+    why = outside(implementation.contract, stage.name, case)
+    if why and not implementation.contract.must_reject(stage.name, case):
+        outcome.outside[stage.name] = why
         return False
     return True
 

@@ -71,7 +71,7 @@ class Step:
     def define_slots(self, slots: Tensor) -> None:
         """Note that slots int64 [n] >= 0 of the cache hold tokens now, where their layout exists at all."""
         concrete = layout.resolve(self.case.cache.layout, self.case.cache.block_size)
-        if is_defined(concrete, self.case):
+        if self.case.has_layout(concrete):
             codes = torch.ones((len(slots), self.case.model.head_dim), dtype=torch.uint8, device=slots.device)
             scales = torch.full((len(slots),), _ALL_BYTES_SET, dtype=torch.int32, device=slots.device)
             layout.write_tokens(self.defined, slots, codes, scales.view(torch.float32), concrete)
@@ -213,7 +213,7 @@ def _place_cache(step: Step, tables: list[list[int]], positions: Tensor, request
     codes = regimes.cached_codes(case.values.cache, bits_at(step.key("cache"), element), model.fp8)
     scales = regimes.cached_scales(case.values.cache, bits_at(step.key("scales"), slots), model.scale_fmt)
     concrete = layout.resolve(case.cache.layout, block_size)
-    if is_defined(concrete, case):
+    if case.has_layout(concrete):
         there = step.device
         layout.write_tokens(buffer.view, slots.to(there), codes.to(there), scales.to(there), concrete)
     step.add(buffer)
@@ -226,11 +226,6 @@ def _place_cache(step: Step, tables: list[list[int]], positions: Tensor, request
     if case.batch.short_slots:
         slot_mapping = slot_mapping[: len(slot_mapping) - case.batch.pad_tokens]
     step.place("slot_mapping", slot_mapping.to(torch.int32 if case.memory.slots == "int32" else torch.int64))
-
-
-def is_defined(concrete: str, case: Case) -> bool:
-    """Whether a concrete layout exists for a case: SHUFFLE moves whole tiles of 16 tokens by 16 bytes."""
-    return concrete == "normal" or not (case.cache.block_size % layout.TILE or case.model.head_dim % layout.TILE)
 
 
 def _slots(pages: Tensor, requests: Tensor, positions: Tensor, block_size: int) -> Tensor:

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from indexfuzz.core.case import Case, CaseError
+from indexfuzz.core.contract import outside
 from indexfuzz.core.presets import PRESETS
 from indexfuzz.devices.base import Device, UnsupportedKernelError
 from indexfuzz.implementations.base import Implementation, StageFunction
@@ -110,7 +111,7 @@ def _within(case: Case, implementation: Implementation, only: frozenset[str]) ->
     return {
         name: function
         for name, function in implementation.stages.items()
-        if (not only or name in only) and implementation.contract.outside(name, case) is None
+        if (not only or name in only) and outside(implementation.contract, name, case) is None
     }
 
 

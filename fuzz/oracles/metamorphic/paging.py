@@ -21,7 +21,6 @@ from indexfuzz.oracles.metamorphic.relation import (
 )
 from indexfuzz.reference import layout
 from indexfuzz.samples import buffers
-from indexfuzz.samples.step import is_defined
 from indexfuzz.stages.base import Call
 
 BLOCK_SIZES = (1, 16, 64)
@@ -84,7 +83,7 @@ def _other_block_sizes(case: Case) -> Iterator[tuple[int, Case]]:
                 other = case.replace(cache={"block_size": size})
             except CaseError:
                 continue
-            if is_defined(layout.resolve(other.cache.layout, size), other):
+            if other.has_layout(other.cache.layout):
                 yield size, other
 
 
@@ -145,7 +144,7 @@ def _other_layout(case: Case, cache: Tensor) -> Iterator[tuple[Case, Tensor]]:
     """The same tokens in the other layout, where it exists."""
     now = layout.resolve(case.cache.layout, cache.shape[1])
     other = "shuffle" if now == "normal" else "normal"
-    if not is_defined(other, case):
+    if not case.has_layout(other):
         return
     slots = torch.arange(len(cache) * cache.shape[1], device=cache.device)
     moved = _pages(case, cache, len(cache), cache.shape[1], cache.stride(0))

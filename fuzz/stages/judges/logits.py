@@ -13,7 +13,6 @@ from indexfuzz.core.terms import Terms
 from indexfuzz.reference import bounds, layout
 from indexfuzz.reference.mqa_logits import exact_scores
 from indexfuzz.reference.paged_mqa_logits import visible_keys
-from indexfuzz.samples.step import is_defined
 from indexfuzz.stages.judges.verdict import Tensors, Verdict
 
 LOOSE = 2.0**-12
@@ -66,7 +65,7 @@ def paged_logits(case: Case, given: Tensors, got: Tensors, terms: Terms) -> Verd
         keys = visible_keys(q, given["cache"], lens, table, columns, layout=concrete)
         return Operands(q, keys.k_fp8, keys.k_scale, given["weights"].reshape(q.shape[:3]))
 
-    others = [name for name in ("normal", "shuffle") if name != concrete and is_defined(name, case)]
+    others = [name for name in ("normal", "shuffle") if name != concrete and case.has_layout(name)]
     layouts = {other: partial(_span, limits, other) for other in others}
     return _judged(limits(concrete), given, got, terms, operands, layouts)
 
