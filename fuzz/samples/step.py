@@ -11,10 +11,12 @@ import torch
 from torch import Tensor
 
 from indexfuzz.core.case import Case
-from indexfuzz.core.rng import below, bits, bits_at, derive, permutation
+from indexfuzz.core.rng import below, bits, bits_at, derive
 from indexfuzz.reference import layout
+from indexfuzz.reference.fp8 import FORMATS
 from indexfuzz.samples import buffers, regimes
 from indexfuzz.samples.buffers import Buffer
+from indexfuzz.samples.requests import Requests, page_tables, rectangle, slots_of, token_places, tokens_of
 
 TABLE_TAIL = {"minus-one": -1, "huge": 1 << 30}
 
@@ -95,59 +97,17 @@ class Step:
 def materialise(case: Case, device: str = "cpu") -> Step:
     """Make every input of a case on a device."""
     step = Step(case, device)
-    tables = _page_tables(case, step.key("pages"))
-    positions, requests = _token_places(case)
+    tables = page_tables(case, step.key("pages"))
+    positions, requests = token_places(case)
     _place_activations(step, positions)
     _place_tables(step, tables)
-    _place_cache(step, tables, positions, requests)
-    _place_prefill(step)
+    pages = rectangle(tables, -1)
+    _place_cache(step, pages)
+    _place_slots(step, pages, positions, requests)
+    _place_gathered(step)
+    _place_windows(step)
     _place_decode(step)
     return step
-
-
-def _request_lengths(case: Case) -> list[tuple[int, int]]:
-    """(length, tokens of it already cached) of every request, decode first."""
-    batch = case.batch
-    decode = [(length, max(length - batch.next_n, 0)) for length in batch.decode]
-    return decode + [(p.length, p.length - p.new) for p in batch.prefill]
-
-
-def _page_tables(case: Case, key: int) -> list[list[int]]:
-    """The physical pages of each request, in order."""
-    total, block_size = case.num_blocks, case.cache.block_size
-    pool = torch.arange(total)
-    if case.cache.pages == "reversed":
-        pool = pool.flip(0)
-    elif case.cache.pages == "permuted":
-        pool = permutation(key, total)
-    elif case.cache.pages == "highest":
-        pool = pool.roll(-case.cache.spare_blocks)
-    free, tables = pool.tolist(), list[list[int]]()
-    start, first_context = 0, 0
-    for length, context in _request_lengths(case):
-        pages = -(-length // block_size)
-        table = free[start : start + pages]
-        start += pages
-        if tables and case.cache.shared_prefix:
-            shared = min(context, first_context) // block_size
-            table[:shared] = tables[0][:shared]
-        elif not tables:
-            first_context = context
-        tables.append(table)
-    return tables
-
-
-def _token_places(case: Case) -> tuple[Tensor, Tensor]:
-    """Position and request of each token of the step, int64 [T] each; -1 for padding."""
-    batch = case.batch
-    lengths = torch.tensor([length for length, _ in _request_lengths(case)], dtype=torch.int64)
-    new = torch.tensor([batch.next_n] * len(batch.decode) + [p.new for p in batch.prefill], dtype=torch.int64)
-    requests = torch.repeat_interleave(torch.arange(len(new)), new)
-    rank = torch.arange(len(requests)) - (new.cumsum(0) - new)[requests]
-    positions = (lengths - new)[requests] + rank
-    padding = torch.full((batch.pad_tokens,), -1)
-    requests = torch.where(positions < 0, -1, requests)
-    return torch.cat([positions.clamp_min(-1), padding]), torch.cat([requests, padding])
 
 
 def _place_activations(step: Step, positions: Tensor) -> None:
@@ -182,85 +142,84 @@ def _place_tables(step: Step, tables: list[list[int]]) -> None:
     case, memory, split = step.case, step.case.memory, len(step.case.batch.decode)
     tail = TABLE_TAIL.get(memory.table_tail, case.num_blocks)
     for name, part in (("decode_table", tables[:split]), ("prefill_table", tables[split:])):
-        rectangle = _rectangle(part, tail, extra=memory.table_extra)
+        table = rectangle(part, tail, extra=memory.table_extra)
         if memory.missing_pages:
-            missing = below(bits(step.key(f"missing {name}"), tuple(rectangle.shape)), 8) < memory.missing_pages
-            rectangle = torch.where(missing, tail, rectangle)
-        step.place(name, rectangle.int(), row_pad=case.row_pad("table", *rectangle.shape))
+            missing = below(bits(step.key(f"missing {name}"), tuple(table.shape)), 8) < memory.missing_pages
+            table = torch.where(missing, tail, table)
+        step.place(name, table.int(), row_pad=case.row_pad("table", *table.shape))
 
 
-def _rectangle(tables: list[list[int]], tail: int, *, extra: int = 0) -> Tensor:
-    """Tables as rows, filled up with `tail` to the longest and `extra` columns: int64 [tables, at least 1]."""
-    width = max(max((len(table) for table in tables), default=0) + extra, 1)
-    rows = [table + [tail] * (width - len(table)) for table in tables]
-    return torch.tensor(rows, dtype=torch.int64).view(len(tables), width)
-
-
-def _place_cache(step: Step, tables: list[list[int]], positions: Tensor, requests: Tensor) -> None:
-    case, model, block_size = step.case, step.case.model, step.case.cache.block_size
-    page = block_size * (model.head_dim + 4)
-    stride, blocks = page + case.cache.page_pad, case.num_blocks
+def _place_cache(step: Step, pages: Tensor) -> None:
+    """The pages: what earlier steps have written, where such pages have an arrangement; all else is poison."""
+    case, block_size, head_dim = step.case, step.case.cache.block_size, step.case.model.head_dim
+    shape = (case.num_blocks, block_size, head_dim + layout.SCALE_BYTES)
+    page = block_size * shape[2]
     poison = torch.full((page,), buffers.POISON_BYTE, dtype=torch.uint8)
-    poison[: block_size * model.head_dim] = 0x80 if model.fp8 == "e4m3fnuz" else 0x7F
-    shape = (blocks, block_size, model.head_dim + 4)
-    buffer = buffers.allocate_pages("cache", shape, stride, step.device, poison)
+    poison[: block_size * head_dim] = buffers.poison_byte(FORMATS[case.model.fp8].dtype)
+    buffer = buffers.allocate_pages("cache", shape, page + case.cache.page_pad, step.device, poison)
+    step.defined = torch.zeros(shape, dtype=torch.uint8, device=step.device)
+    slots = _fill_cache(step, buffer.view, pages)
+    step.add(buffer)
+    step.define_slots(slots.to(step.device))
 
-    pages = _rectangle(tables, -1)
-    contexts = torch.tensor([context for _, context in _request_lengths(case)], dtype=torch.int64)
-    owner = torch.repeat_interleave(contexts)
-    slots = _slots(pages, owner, torch.arange(len(owner)) - (contexts.cumsum(0) - contexts)[owner], block_size)
+
+def _fill_cache(step: Step, cache: Tensor, pages: Tensor) -> Tensor:
+    """Write the tokens of earlier steps; their slots."""
+    case, model = step.case, step.case.model
+    owner, rank = tokens_of(Requests.of(case).contexts)
+    slots = slots_of(pages, owner, rank, case.cache.block_size)
     element = slots.unsqueeze(1) * model.head_dim + torch.arange(model.head_dim)
     codes = regimes.cached_codes(case.values.cache, bits_at(step.key("cache"), element), model.fp8)
     scales = regimes.cached_scales(case.values.cache, bits_at(step.key("scales"), slots), model.scale_fmt)
-    concrete = layout.resolve(case.cache.layout, block_size)
+    concrete = layout.resolve(case.cache.layout, case.cache.block_size)
     if case.has_layout(concrete):
         there = step.device
-        layout.write_tokens(buffer.view, slots.to(there), codes.to(there), scales.to(there), concrete)
-    step.add(buffer)
-    step.defined = torch.zeros(shape, dtype=torch.uint8, device=step.device)
-    step.define_slots(slots.to(step.device))
-
-    slot_mapping = torch.full_like(positions, -1)
-    owned = requests >= 0
-    slot_mapping[owned] = _slots(pages, requests[owned], positions[owned], block_size)
-    if case.batch.short_slots:
-        slot_mapping = slot_mapping[: len(slot_mapping) - case.batch.pad_tokens]
-    step.place("slot_mapping", slot_mapping.to(torch.int32 if case.memory.slots == "int32" else torch.int64))
+        layout.write_tokens(cache, slots.to(there), codes.to(there), scales.to(there), concrete)
+    return slots
 
 
-def _slots(pages: Tensor, requests: Tensor, positions: Tensor, block_size: int) -> Tensor:
-    """The slot of each position of a request, int64 [n]; `pages` has a row for each request."""
-    return pages[requests, positions // block_size] * block_size + positions % block_size
-
-
-def _place_prefill(step: Step) -> None:
+def _place_slots(step: Step, pages: Tensor, positions: Tensor, requests: Tensor) -> None:
+    """Where this step's keys go."""
     batch = step.case.batch
-    lengths = torch.tensor([p.length for p in batch.prefill], dtype=torch.int32)
-    new = torch.tensor([p.new for p in batch.prefill], dtype=torch.int32)
-    cu_seqlens = torch.cat([torch.zeros(1, dtype=torch.int32), lengths.cumsum(0, dtype=torch.int32)])
-    requests = torch.arange(len(lengths), dtype=torch.int32)
-    owners = torch.repeat_interleave(requests, lengths)
-    none = torch.tensor((-1, len(lengths), 1 << 30), dtype=torch.int32)
+    slots, owned = torch.full_like(positions, -1), requests >= 0
+    slots[owned] = slots_of(pages, requests[owned], positions[owned], step.case.cache.block_size)
+    if batch.short_slots:
+        slots = slots[: len(slots) - batch.pad_tokens]
+    step.place("slot_mapping", slots.to(torch.int32 if step.case.memory.slots == "int32" else torch.int64))
+
+
+def _place_gathered(step: Step) -> None:
+    """Which keys prefill gathers: the sequence of each, and where each sequence starts."""
+    batch = step.case.batch
+    lengths = torch.tensor([p.length for p in batch.prefill], dtype=torch.int64)
+    owners, _ = tokens_of(lengths)
+    none = torch.tensor((-1, len(lengths), 1 << 30))
     if batch.gather_holes:
         is_hole = below(bits(step.key("holes"), (len(owners),)), 8) < batch.gather_holes
         owners = torch.where(is_hole, none[below(bits(step.key("hole owners"), (len(owners),)), len(none))], owners)
     claimed = {"minus-one": -1, "batch": len(lengths), "huge": 1 << 30, "first": 0, "last": len(lengths) - 1}
-    pad = torch.full((batch.gather_pad,), claimed[batch.pad_seq], dtype=torch.int32)
-    rows = torch.repeat_interleave(torch.arange(len(lengths)), new)
-    rank = torch.arange(len(rows), dtype=torch.int32) - (new.cumsum(0, dtype=torch.int32) - new)[rows]
-    ks = cu_seqlens[rows]
+    padding = torch.full((batch.gather_pad,), claimed[batch.pad_seq])
+    step.place("cu_seqlens", torch.nn.functional.pad(lengths.cumsum(0), (1, 0)).int())
+    step.place("token_to_seq", torch.cat([owners, padding]).int())
+
+
+def _place_windows(step: Step) -> None:
+    """Which of the gathered keys each row of prefill sees."""
+    batch, prefill = step.case.batch, step.case.batch.prefill
+    lengths = torch.tensor([p.length for p in prefill], dtype=torch.int64)
+    new = torch.tensor([p.new for p in prefill], dtype=torch.int64)
+    rows, rank = tokens_of(new)
+    ks = (lengths.cumsum(0) - lengths)[rows]
     ke = ks + (lengths - new)[rows] + rank + 1
     if batch.empty_windows:
         kind = below(bits(step.key("windows"), (len(rows),)), 6)
-        ke = torch.where(kind == 0, ks, torch.where(kind == 1, ks - 1, ke)).clamp_min(0).int()
+        ke = torch.where(kind == 0, ks, torch.where(kind == 1, ks - 1, ke)).clamp_min(0)
     if batch.long_windows:
-        ends = torch.tensor((batch.keys + 1, batch.keys + 64, 1 << 30), dtype=torch.int32)
+        ends = torch.tensor((batch.keys + 1, batch.keys + 64, 1 << 30))
         kind = below(bits(step.key("long windows"), (len(rows),)), 2 * len(ends))
         ke = torch.where(kind < len(ends), ends[kind % len(ends)], ke)
-    step.place("cu_seqlens", cu_seqlens)
-    step.place("token_to_seq", torch.cat([owners, pad]))
-    step.place("ks", ks)
-    step.place("ke", ke)
+    step.place("ks", ks.int())
+    step.place("ke", ke.int())
 
 
 def _place_decode(step: Step) -> None:
