@@ -15,7 +15,7 @@ from indexfuzz.core.finding import Finding
 from indexfuzz.core.rng import bits, derive
 from indexfuzz.devices.base import Device
 from indexfuzz.implementations.base import Implementation
-from indexfuzz.oracles.causes import roots
+from indexfuzz.oracles.causes import without_consequences
 from indexfuzz.oracles.launching import launch
 from indexfuzz.reference import layout
 from indexfuzz.reference.fp8 import FORMATS
@@ -224,7 +224,7 @@ class PagedCache:
             terms = launched.terms(self._implementation.promises)
             verdict = stage.judge(self.case, given.tensors, launched.outputs, terms)
             found += [finding.at(stage.name) for finding in verdict.findings]
-        return [self._told(finding) for finding in roots(found)]
+        return [self._told(finding) for finding in without_consequences(found)]
 
     def _told(self, finding: Finding) -> Finding:
         """A finding that says how it came to it."""

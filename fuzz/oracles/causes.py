@@ -1,10 +1,10 @@
-"""Causes and symptoms: what a launch did wrong of its own, without what merely follows from it.
+"""Causes and symptoms: one mistake is reported once, under its first cause, whatever else it shows.
 
-An offset that wraps leads out of bounds, what is loaded there is undefined, and the value made of it is wrong. That is
-one mistake, and it shall be reported once, under its first cause.
+An offset that wraps leads out of bounds, what is loaded there is undefined, and the value made of it is wrong. In one
+launch all of this may show at once, in another only the wrong value.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from indexfuzz.core.finding import Finding
 
@@ -14,9 +14,12 @@ VALUES = frozenset({"code-mismatch", "bound-exceeded", "mask-mismatch", "unwritt
 STRAY = frozenset({"out-of-bounds", "misaligned", "race", "uninitialised"})
 """Kinds of access that go wrong where a kernel takes a page for one of another layout."""
 
+UNSTABLE = frozenset({"uninitialised", "nondeterministic", "state-kept"})
+"""Kinds of results that hang on something else than the inputs."""
 
-def roots(findings: Sequence[Finding]) -> list[Finding]:
-    """The findings that no other of the same stage explains, in the same order.
+
+def without_consequences(findings: Sequence[Finding]) -> list[Finding]:
+    """The findings of one launch each that no other of the same stage explains, in the same order.
 
     A wrong layout explains stray accesses. An overflow explains why an access to the same argument is out of bounds or
     misaligned; either explains undefined values. Each of them explains wrong values; races, and accesses to other
@@ -36,3 +39,28 @@ def _explains(cause: Finding, symptom: Finding) -> bool:
         return cause.kind in ("overflow", "out-of-bounds")
     is_same = cause.output == symptom.output
     return cause.kind == "overflow" and symptom.kind in ("out-of-bounds", "misaligned") and is_same
+
+
+def cause_among(finding: Finding, found: Iterable[Finding]) -> Finding | None:
+    """The first of some findings, of other cases, whose mistake this one most likely shows as well.
+
+    It is of the same stage, and like it within the contract or beyond. One line of a kernel that goes wrong in several
+    ways is one mistake. A broken relation says nothing new of a stage that is known to be wrong; nor does a wrong value
+    where memory is misused, a page is misread, or the same output has wrong values of another sort.
+    """
+    return next((other for other in found if _may_cause(other, finding)), None)
+
+
+def _may_cause(cause: Finding, symptom: Finding) -> bool:
+    if cause.stage != symptom.stage or bool(cause.beyond) != bool(symptom.beyond):
+        return False
+    if cause.signature == symptom.signature or (cause.location and cause.location == symptom.location):
+        return True
+    if symptom.kind.startswith("metamorphic/"):
+        return True
+    if symptom.kind in VALUES:
+        is_same = cause.kind in VALUES and cause.output == symptom.output
+        return is_same or cause.kind in STRAY | UNSTABLE | {"overflow", "layout-mismatch"}
+    if symptom.kind in UNSTABLE:
+        return cause.kind in STRAY | UNSTABLE | {"overflow", "layout-mismatch", "unwritten"}
+    return symptom.kind in STRAY and cause.kind in ("overflow", "layout-mismatch")

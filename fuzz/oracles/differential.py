@@ -15,7 +15,7 @@ from indexfuzz.core.outcome import Outcome
 from indexfuzz.core.terms import Terms
 from indexfuzz.devices.base import Device
 from indexfuzz.implementations.base import Implementation, StageFunction
-from indexfuzz.oracles.causes import roots
+from indexfuzz.oracles.causes import without_consequences
 from indexfuzz.oracles.launching import Expected, launch
 from indexfuzz.oracles.nonfinite import judge
 from indexfuzz.oracles.walk import accept, fill_in, materialise_on
@@ -78,7 +78,7 @@ def _put_under_test(
     elif got and not any(finding.kind in FATAL for finding in findings):
         judged = _judge(stage, given, got, launched.terms(implementation.promises), outcome, expected)
         findings += judged or _left_behind(stage, call, got, implementation)
-    outcome.findings += [replace(finding, beyond=expected.broken) for finding in roots(findings)]
+    outcome.findings += [replace(finding, beyond=expected.broken) for finding in without_consequences(findings)]
     if findings or not got:
         for name in call.fills:
             call.tensors[name].copy_(given.tensors[name])

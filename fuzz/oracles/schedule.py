@@ -16,7 +16,7 @@ from indexfuzz.core.rng import derive
 from indexfuzz.devices.base import Device
 from indexfuzz.implementations.base import Implementation
 from indexfuzz.oracles import composition, differential, repetition
-from indexfuzz.oracles.causes import roots
+from indexfuzz.oracles.causes import without_consequences
 from indexfuzz.oracles.metamorphic import runner
 from indexfuzz.oracles.metamorphic.catalogue import COMPILED, RELATIONS
 from indexfuzz.oracles.metamorphic.containment import CONTAINED
@@ -92,7 +92,7 @@ def ask(case: Case, implementation: Implementation, device: Device, signature: s
     outcome = Outcome(case)
     for oracle in oracles_for(signature):
         answer = oracle.run(case, implementation, device, frozenset())
-        answer.findings = roots([*outcome.findings, *answer.findings])
+        answer.findings = without_consequences([*outcome.findings, *answer.findings])
         outcome = answer
         if any(finding.signature == signature for finding in outcome.findings):
             break

@@ -1,13 +1,15 @@
 """One mistake is reported once, under its cause; two mistakes are two."""
 
+from dataclasses import replace
+
 import pytest
 
 from indexfuzz.core.finding import Finding
-from indexfuzz.oracles.causes import roots
+from indexfuzz.oracles.causes import cause_among, without_consequences
 
 
 def finding(text: str) -> Finding:
-    kind, _, output = text.partition("/")
+    kind, _, output = text.rpartition("/")
     return Finding("gather", kind, output, text)
 
 
@@ -32,4 +34,43 @@ def finding(text: str) -> Finding:
     ],
 )
 def test_what_follows_from_something_else_is_left_out(seen, reported):
-    assert [f.detail for f in roots([finding(text) for text in seen.split()])] == reported.split()
+    assert [f.detail for f in without_consequences([finding(text) for text in seen.split()])] == reported.split()
+
+
+@pytest.mark.parametrize(
+    ("symptom", "known", "cause"),
+    [
+        ("code-mismatch/k_fp8", "code-mismatch/k_scale out-of-bounds/cache", "out-of-bounds/cache"),
+        ("code-mismatch/k_fp8", "mask-mismatch/k_fp8", "mask-mismatch/k_fp8"),
+        ("code-mismatch/k_fp8", "code-mismatch/k_scale crash/KeyError", ""),
+        ("unwritten/k_fp8", "nondeterministic/k_fp8", "nondeterministic/k_fp8"),
+        ("nondeterministic/k_fp8", "code-mismatch/k_fp8 unwritten/k_fp8", "unwritten/k_fp8"),
+        ("uninitialised/cache", "race/cache", "race/cache"),
+        ("race/cache", "out-of-bounds/cache code-mismatch/k_fp8", ""),
+        ("race/cache", "layout-mismatch/k_fp8", "layout-mismatch/k_fp8"),
+        ("metamorphic/layout/k_fp8", "crash/KeyError", "crash/KeyError"),
+        ("metamorphic/layout/k_fp8", "metamorphic/next-n/k_scale", "metamorphic/next-n/k_scale"),
+        ("out-of-bounds/cache", "metamorphic/layout/k_fp8", ""),
+        ("crash/KeyError", "out-of-bounds/cache crash/IndexError", ""),
+        ("guard-write/cache", "overflow/cache", ""),
+        ("code-mismatch/k_fp8", "", ""),
+    ],
+)
+def test_a_finding_of_another_case_may_be_the_same_mistake(symptom, known, cause):
+    found = cause_among(finding(symptom), [finding(text) for text in known.split()])
+    assert (found.detail if found else "") == cause
+
+
+def test_one_line_that_goes_wrong_in_several_ways_is_one_mistake():
+    one, other, elsewhere = (
+        replace(finding(text), location=f"gather.py:{line}")
+        for text, line in (("race/cache", 7), ("out-of-bounds/cache", 7), ("out-of-bounds/cache", 8))
+    )
+    assert cause_among(one, [elsewhere, other]) == other
+    assert cause_among(one, [elsewhere]) is None
+
+
+def test_stages_and_sides_of_the_contract_are_told_apart():
+    seen = finding("code-mismatch/k_fp8")
+    for change in ({"stage": "rope"}, {"beyond": "block_size is 1"}):
+        assert cause_among(seen, [replace(finding("out-of-bounds/cache"), **change)]) is None
