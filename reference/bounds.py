@@ -4,9 +4,11 @@ A logit is k_scale * sum_h w_h relu(q_h . k). With d_h the exact dot (or the bit
 eps_h a bound on the dot's error (with rho |d_h| more where dots are stored with a relative error rho), r_h = relu(d_h)
 and u = 2**-24:
 
-    |logit - reference| <= k_scale * ( sum_h |w_h| eps_h + g * sum_h |w_h| (r_h + eps_h) ) + eta g = (1 + u)**(H + 2 +
-    extra) - 1        products, any tree of additions, the key scale, one to spare for a scaled weight eta = (H + 2)
-    2**-126 (1 + k_scale + max|w| + max r)        underflow of any intermediate
+    |logit - reference| <= k_scale * ( sum_h |w_h| eps_h + g * sum_h |w_h| (r_h + eps_h) ) + eta
+
+    g   = (1 + u)**(H + 2 + extra) - 1                      products, any tree of additions, the key scale,
+                                                            one to spare for a scaled weight
+    eta = (H + 2) 2**-126 (1 + k_scale + max|w| + max r)    underflow of any intermediate
 
 relu is 1-Lipschitz, and a dot below -eps_h is zero on every machine, so that eps_h counts only as far as d_h + eps_h
 is positive.
@@ -46,16 +48,6 @@ class LogitBounds(NamedTuple):
     """bool: the columns that the row may see. All others must be -inf."""
     tier: str
     """The weakest tier that a visible element was bounded by: "T0" to "T3"."""
-
-    @property
-    def low(self) -> Tensor:
-        """Smallest legal value; -inf where not visible."""
-        return self.reference - self.bound
-
-    @property
-    def high(self) -> Tensor:
-        """Largest legal value; -inf where not visible."""
-        return torch.where(self.visible, self.reference + self.bound, float("-inf"))
 
 
 def prefill_bounds(

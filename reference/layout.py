@@ -43,8 +43,13 @@ def check_defined(layout: str, block_size: int, head_dim: int) -> None:
     """ValueError where ``layout`` is neither "normal" nor "shuffle", or SHUFFLE is not defined for such pages."""
     if layout not in ("normal", "shuffle"):
         raise ValueError(f'offsets exist for "normal" and "shuffle", not for "{layout}"')
-    if layout == "shuffle" and (block_size % TILE or head_dim % TILE):
+    if not is_defined(layout, block_size, head_dim):
         raise ValueError(f"SHUFFLE needs multiples of {TILE}, got block_size {block_size} and head_dim {head_dim}")
+
+
+def is_defined(layout: str, block_size: int, head_dim: int) -> bool:
+    """Whether pages may have a concrete layout: SHUFFLE moves whole tiles of 16 tokens by 16 bytes."""
+    return layout == "normal" or not (block_size % TILE or head_dim % TILE)
 
 
 def _grid(block_size: int, head_dim: int, device: torch.device) -> tuple[Tensor, Tensor]:
@@ -126,14 +131,6 @@ def pages(cache: Tensor) -> Tensor:
     return flat.as_strided((num_blocks, block_size * token_bytes), (cache.stride(0), 1), cache.storage_offset())
 
 
-def split(page: Tensor, block_size: int, layout: str) -> tuple[Tensor, Tensor]:
-    """Bytes of pages [..., block_size * (D + 4)] -> values uint8 [..., block_size, D], scales [..., block_size]."""
-    head_dim = page.shape[-1] // block_size - SCALE_BYTES
-    values = page[..., value_offsets(layout, block_size, head_dim, page.device)]
-    scales = page[..., scale_offsets(block_size, head_dim, page.device)]
-    return values, scales.view(torch.float32).squeeze(-1)
-
-
 def write_tokens(cache: Tensor, slots: Tensor, values: Tensor, scales: Tensor, layout: str) -> None:
     """Put tokens into a cache at slots [n] >= 0: values uint8 [n, D], scales fp32 [n]; ``layout`` is concrete."""
     value_rows, scale_rows, block, offset = _rows(cache, slots, layout)
@@ -142,6 +139,13 @@ def write_tokens(cache: Tensor, slots: Tensor, values: Tensor, scales: Tensor, l
         values.contiguous().view(value_rows.dtype).view(len(slots), chunks, words)
     )
     scale_rows[block, offset] = scales.contiguous().view(torch.uint8).view(-1, SCALE_BYTES)
+
+
+def mark_tokens(cache: Tensor, slots: Tensor, layout: str) -> None:
+    """Set the bytes of the tokens at slots [n] >= 0, values and scale, to 1; ``layout`` is concrete."""
+    values = torch.ones((len(slots), cache.shape[2] - SCALE_BYTES), dtype=torch.uint8, device=cache.device)
+    scales = torch.ones((len(slots), SCALE_BYTES), dtype=torch.uint8, device=cache.device)
+    write_tokens(cache, slots, values, scales.view(torch.float32).squeeze(1), layout)
 
 
 def read_tokens(cache: Tensor, slots: Tensor, layout: str) -> tuple[Tensor, Tensor]:

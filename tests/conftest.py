@@ -14,7 +14,7 @@ from indexfuzz.implementations.base import Implementation
 from indexfuzz.implementations.builtin import CONTRACT
 from indexfuzz.reference import rope as rope_reference
 from indexfuzz.reference.arithmetic import PRESETS
-from indexfuzz.stages.base import STAGES
+from indexfuzz.stages.table import STAGES
 
 
 @pytest.fixture(autouse=True, scope="session")

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from indexfuzz.checks import quant
+from indexfuzz.checks.quant import LegalRows
 
 Arrangement = tuple[Tensor, Tensor]
 """Byte offsets in a page: of the values, int64 [block_size, D], and of the scales' bytes, int64 [block_size, 4]."""
@@ -17,18 +17,17 @@ def layout_seen(
     pages: Tensor,
     block: Tensor,
     offset: Tensor,
-    allowed: Tensor,
-    codes_under: quant.CodesUnder,
+    legal: LegalRows,
     layout: str,
     arrangements: Mapping[str, Arrangement],
 ) -> tuple[str, str] | None:
     """The output that lies elsewhere, and where, if another arrangement than ``layout`` explains every byte.
 
     pages uint8 [num_blocks, page bytes] is a view of the cache's memory; block and offset [n] say where each token
-    belongs, allowed [n, m] are its legal scales and ``codes_under`` gives its codes under one.
+    belongs, ``legal`` what it may be.
     """
     right_values, right_scales = arrangements[layout]
-    written = _may_be_written(allowed, codes_under)
+    written = _may_be_written(legal)
     for name, (values, _) in arrangements.items():
         for where, (_, scales) in arrangements.items():
             moved_values, moved_scales = not torch.equal(values, right_values), not torch.equal(scales, right_scales)
@@ -41,10 +40,10 @@ def layout_seen(
     return None
 
 
-def _may_be_written(allowed: Tensor, codes_under: quant.CodesUnder) -> Tensor:
+def _may_be_written(legal: LegalRows) -> Tensor:
     """Bytes that each token may have written, uint8 [n, D + 4, choices], under any of its scales."""
-    codes = torch.stack([code for scale in allowed.unbind(-1) for code in codes_under(scale)], -1)
-    scales = allowed.contiguous().view(torch.uint8).view(len(allowed), -1, 4).transpose(1, 2)
+    codes = torch.stack([code for scale in legal.scales.unbind(-1) for code in legal.codes_under(scale)], -1)
+    scales = legal.scales.contiguous().view(torch.uint8).view(len(legal.scales), -1, 4).transpose(1, 2)
     return torch.cat([codes, scales.repeat_interleave(2, -1)], 1)
 
 

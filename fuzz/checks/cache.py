@@ -1,73 +1,85 @@
 """The paged cache after an insertion: every token at its place, nothing else touched."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
+from typing import NamedTuple, Self
 
 import torch
 from torch import Tensor
 
-from indexfuzz.checks import describe, quant
+from indexfuzz.checks import describe
 from indexfuzz.checks.arrangement import SCALES, VALUES, Arrangement, layout_seen
+from indexfuzz.checks.quant import LegalRows, check_rows
 from indexfuzz.core.finding import Finding, complaint
 
 
-def inserted(
+class Tokens(NamedTuple):
+    """Tokens to be inserted: token i belongs to page `block[i]`, place `offset[i]`, and is row `rows[i]` of k.
+
+    All are int64 [n].
+    """
+
+    block: Tensor
+    offset: Tensor
+    rows: Tensor
+
+    @classmethod
+    def at(cls, slots: Tensor, block_size: int, rows: Tensor | None = None) -> Self:
+        """Tokens at slots int64 [n]; without ``rows`` they are the rows in order."""
+        own = torch.arange(len(slots), device=slots.device) if rows is None else rows
+        return cls(slots // block_size, slots % block_size, own)
+
+
+def check_insertion(
     before: Tensor,
     after: Tensor,
-    block: Tensor,
-    offset: Tensor,
-    allowed: Tensor,
-    codes_under: quant.CodesUnder,
+    tokens: Tokens,
+    legal: LegalRows,
     *,
     layout: str,
     arrangements: Mapping[str, Arrangement],
-    fp8: torch.dtype,
-    tokens: Sequence[int] | None = None,
 ) -> Finding | None:
-    """Judge the pages of a cache, uint8 [num_blocks, page bytes], before and after n tokens were written.
+    """Judge the pages of a cache, uint8 [num_blocks, page bytes], before and after tokens were written.
 
-    Token i belongs to page ``block[i]``, place ``offset[i]``; ``allowed`` [n, m] are its legal scales and
-    ``codes_under`` gives its legal codes under an observed scale. ``layout`` names the arrangement that was promised;
-    if the bytes are right under another one, the finding says so. ``tokens`` are the numbers of the tokens in k,
-    where padding was left out.
+    ``layout`` names the arrangement that was promised; if the bytes are right under another one, the finding says so.
     """
     promised = arrangements[layout]
-    got_codes, got_scales = read(after, block, offset, promised)
-    found = quant.rows(VALUES, SCALES, got_codes, got_scales, allowed, codes_under, fp8=fp8, names=tokens)
+    names = tokens.rows.tolist()
+    found = check_rows(VALUES, SCALES, *read(after, tokens, promised), legal, names=names)
     if found is None:
-        return _untouched(before, after, block, offset, promised, layout)
-    row = found.index[0] if tokens is None else list(tokens).index(found.index[0])
-    home = f"block {int(block[row])}, offset {int(offset[row])}, {layout.upper()} layout"
+        return _check_others(before, after, tokens, promised, layout)
+    i = names.index(found.index[0])
+    home = f"block {int(tokens.block[i])}, offset {int(tokens.offset[i])}, {layout.upper()} layout"
     sentence = f"{found.detail} ({home})"
-    seen = layout_seen(after, block, offset, allowed, codes_under, layout, arrangements)
+    seen = layout_seen(after, tokens.block, tokens.offset, legal, layout, arrangements)
     if seen:
         output, where = seen
         detail = f"{where}, but {layout.upper()} is promised: {sentence}"
         return replace(found, kind="layout-mismatch", output=output, detail=detail)
-    if _unchanged(before, after, block[row], offset[row], promised):
+    if _is_unchanged(before, after, tokens, i, promised):
         return replace(found, kind="unwritten", detail=f"never written: {sentence}")
     return replace(found, detail=sentence)
 
 
-def read(pages: Tensor, block: Tensor, offset: Tensor, arrangement: Arrangement) -> tuple[Tensor, Tensor]:
-    """Codes uint8 [n, D] and scales fp32 [n] of the tokens at (block, offset) of uint8 [num_blocks, page bytes]."""
+def read(pages: Tensor, tokens: Tokens, arrangement: Arrangement) -> tuple[Tensor, Tensor]:
+    """Codes uint8 [n, D] and scales fp32 [n] of tokens in uint8 [num_blocks, page bytes]."""
     values, scales = arrangement
-    page = block.unsqueeze(1)
-    return pages[page, values[offset]], pages[page, scales[offset]].view(torch.float32).squeeze(-1)
+    page = tokens.block.unsqueeze(1)
+    return pages[page, values[tokens.offset]], pages[page, scales[tokens.offset]].view(torch.float32).squeeze(-1)
 
 
-def _unchanged(before: Tensor, after: Tensor, block: Tensor, offset: Tensor, promised: Arrangement) -> bool:
-    """Whether one token's bytes, values and scale, are still what they were."""
+def _is_unchanged(before: Tensor, after: Tensor, tokens: Tokens, i: int, promised: Arrangement) -> bool:
+    """Whether the bytes of token i, values and scale, are still what they were."""
+    block, offset = tokens.block[i], tokens.offset[i]
     return all(torch.equal(before[block, part[offset]], after[block, part[offset]]) for part in promised)
 
 
-def _untouched(
-    before: Tensor, after: Tensor, block: Tensor, offset: Tensor, promised: Arrangement, layout: str
-) -> Finding | None:
+def _check_others(before: Tensor, after: Tensor, tokens: Tokens, promised: Arrangement, layout: str) -> Finding | None:
+    """The bytes of a page that belong to none of the tokens must stay."""
     changed = before != after
-    page = block.unsqueeze(1)
-    changed[page, promised[0][offset]] = False
-    changed[page, promised[1][offset]] = False
+    page = tokens.block.unsqueeze(1)
+    for part in promised:
+        changed[page, part[tokens.offset]] = False
     if not bool(changed.any()):
         return None
     i, byte = describe.first(changed)

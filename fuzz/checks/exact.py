@@ -1,4 +1,4 @@
-"""Outputs that have one right value, bit for bit: gathered keys and scales, passed-through data, untouched memory."""
+"""Outputs that have one right value, bit for bit: gathered keys and scales, passed-through data."""
 
 from collections.abc import Callable, Mapping, Sequence
 
@@ -8,35 +8,33 @@ from indexfuzz.checks import describe
 from indexfuzz.core.finding import Finding, complaint
 
 
-def same_bits(
+def check_bits(
     output: str,
     got: Tensor,
     want: Tensor,
     *,
     axes: Sequence[str],
-    poison: Tensor | None = None,
-    alternatives: Mapping[str, Callable[[], Tensor]] | None = None,
-    kind: str = "code-mismatch",
+    before: Tensor | None = None,
+    layouts: Mapping[str, Callable[[], Tensor]] | None = None,
 ) -> Finding | None:
-    """``got`` and ``want``, of one shape and dtype with the named axes, must be equal bit for bit.
+    """Complain unless ``got`` and ``want``, of one shape and dtype with the named axes, are equal bit for bit.
 
-    ``poison``, a tensor like ``got`` with what it held before, turns wrong elements that never changed into
-    "unwritten". ``alternatives`` maps the name of a layout to what ``got`` would be if that one had been read
-    (``got`` itself where that is not known): if one explains everything, the kind is "layout-mismatch".
+    ``before``, a tensor like ``got``, is what the memory held: wrong elements that never changed are "unwritten".
+    ``layouts`` maps the name of a layout to what ``got`` would be if that one had been read (``got`` itself where that
+    is not known): if one explains everything, the kind is "layout-mismatch".
     """
     wrong = describe.bits(got) != describe.bits(want)
     if not bool(wrong.any()):
         return None
     index = describe.first(wrong)
-    where = describe.place(index, axes)
+    where, must = describe.place(index, axes), describe.text(want[index])
     words = describe.summary(got.float(), want.float(), wrong, axes)
-    sentence = f"{where} is {describe.text(got[index])}, must be {describe.text(want[index])}; {words}"
-    if poison is not None and bool((describe.bits(got) == describe.bits(poison))[wrong].all()):
-        kind, sentence = "unwritten", f"{where} was never written, must be {describe.text(want[index])}; {words}"
+    kind, detail = "code-mismatch", f"{where} is {describe.text(got[index])}, must be {must}; {words}"
+    if before is not None and bool((describe.bits(got) == describe.bits(before))[wrong].all()):
+        kind, detail = "unwritten", f"{where} was never written, must be {must}; {words}"
     else:
-        for name, read in (alternatives or {}).items():
-            other = read()
-            if bool((describe.bits(got) == describe.bits(other)).all()):
-                kind, sentence = "layout-mismatch", f"was read as the {name.upper()} layout: {sentence}"
+        for name, read in (layouts or {}).items():
+            if bool((describe.bits(got) == describe.bits(read())).all()):
+                kind, detail = "layout-mismatch", f"was read as the {name.upper()} layout: {detail}"
                 break
-    return complaint(kind, output, sentence, index, describe.text(got[index]), describe.text(want[index]))
+    return complaint(kind, output, detail, index, describe.text(got[index]), must)

@@ -1,7 +1,7 @@
 """Logits: first which of them are there, as a set; then each within its bound."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
@@ -15,108 +15,115 @@ Alternative = Callable[[], tuple[Tensor, Tensor]]
 """Makes a reference and a bound, both fp64 [rows, columns]."""
 
 
-def judge(
-    output: str,
-    got: Tensor,
-    reference: Tensor,
-    bound: Tensor,
-    visible: Tensor,
-    tier: str,
-    *,
-    poison: Tensor | None = None,
-    untouched: Tensor | None = None,
-    layouts: Mapping[str, Alternative] | None = None,
-    explanations: Mapping[str, Alternative] | None = None,
-) -> tuple[Finding | None, float]:
-    """Judge logits fp32 [rows, columns]; returns what is wrong, or None, and the largest error as a share of its bound.
+@dataclass(frozen=True)
+class Expected:
+    """What logits [rows, columns] must be.
 
-    ``reference`` and ``bound`` are fp64, ``visible`` is bool, all of the same shape. A visible logit must lie within
-    ``bound`` of its reference; where the bound is infinite anything is right. Every other must be -inf, or, if
-    ``untouched`` is given, hold that tensor's bits. ``poison`` is what the buffer held before: visible elements that
-    still hold it are "unwritten".
-
-    Two ways to name the mistake once a logit is beyond its bound: ``layouts`` maps a layout to the logits that
-    reading the cache by it would give, ``explanations`` a phrase ("forgets the ReLU") to the logits of that mistake.
+    `reference` and `bound` are fp64, `visible` is bool. A visible logit must lie within `bound` of its reference, which
+    `tier` proves; where the bound is infinite anything is right. Every other must be -inf, or where `hidden_stay` what
+    it was `before`, which tells unwritten elements from wrong ones.
     """
-    for found in (
-        _unwritten(output, got, visible, bound, poison, untouched),
-        _hidden(output, got, visible, untouched),
-        _missing(output, got, visible, bound),
-    ):
+
+    reference: Tensor
+    bound: Tensor
+    visible: Tensor
+    tier: str
+    before: Tensor | None = None
+    hidden_stay: bool = False
+
+    @property
+    def bounded(self) -> Tensor:
+        """The logits that not just anything is right for."""
+        return torch.isfinite(self.bound)
+
+
+@dataclass(frozen=True)
+class Alternatives:
+    """Mistakes to name where one explains all visible logits.
+
+    `layouts` maps a layout to the logits that reading the cache by it gives, `mistakes` a phrase such as "forgets the
+    ReLU" to the logits of that mistake.
+    """
+
+    layouts: Mapping[str, Alternative] = field(default_factory=dict)
+    mistakes: Mapping[str, Alternative] = field(default_factory=dict)
+
+
+def check_logits(
+    got: Tensor, expected: Expected, alternatives: Alternatives | None = None
+) -> tuple[Finding | None, float]:
+    """Judge logits fp32; returns what is wrong, or None, and the largest error as a share of its bound."""
+    for check in (_check_written, _check_hidden, _check_shown):
+        found = check(got, expected)
         if found is not None:
             return found, float("inf")
-    beyond, ratio = _beyond(output, got, reference, bound, visible, tier)
-    return (_named(beyond, got, visible, layouts or {}, explanations or {}) if beyond else None), ratio
+    beyond, ratio = _check_bounds(got, expected)
+    return (_name_mistake(beyond, got, expected, alternatives or Alternatives()) if beyond else None), ratio
 
 
-def _named(
-    found: Finding,
-    got: Tensor,
-    visible: Tensor,
-    layouts: Mapping[str, Alternative],
-    explanations: Mapping[str, Alternative],
-) -> Finding:
-    for name, make in layouts.items():
-        if _fits(got, make(), visible):
+def _name_mistake(found: Finding, got: Tensor, expected: Expected, alternatives: Alternatives) -> Finding:
+    for name, make in alternatives.layouts.items():
+        if _explains(make(), got, expected):
             return replace(found, kind="layout-mismatch", detail=f"reads the {name.upper()} layout: {found.detail}")
-    for phrase, make in explanations.items():
-        if _fits(got, make(), visible):
+    for phrase, make in alternatives.mistakes.items():
+        if _explains(make(), got, expected):
             return replace(found, detail=f"{phrase}: {found.detail}")
     return found
 
 
-def _fits(got: Tensor, other: tuple[Tensor, Tensor], visible: Tensor) -> bool:
+def _explains(other: tuple[Tensor, Tensor], got: Tensor, expected: Expected) -> bool:
     """Whether a mistake explains every visible logit; one that reads memory nobody wrote makes NaN."""
     value, bound = other
     same = ((got.double() - value).abs() <= bound) | (got.isnan() & value.isnan())
-    return bool((same | ~visible).all())
+    return bool((same | ~expected.visible).all())
 
 
-def _unwritten(
-    output: str, got: Tensor, visible: Tensor, bound: Tensor, poison: Tensor | None, untouched: Tensor | None
-) -> Finding | None:
-    if poison is None:
+def _check_written(got: Tensor, expected: Expected) -> Finding | None:
+    """What must be written must not hold what it held before."""
+    if expected.before is None:
         return None
-    same = describe.bits(got) == describe.bits(poison)
-    wrong = same & torch.isfinite(bound) if untouched is None else same & torch.isfinite(bound) & visible
+    wrong = (describe.bits(got) == describe.bits(expected.before)) & expected.bounded
+    if expected.hidden_stay:
+        wrong &= expected.visible
     if not bool(wrong.any()):
         return None
     index = describe.first(wrong)
-    want = "a logit" if bool(visible[index]) else "-inf"
+    want = "a logit" if bool(expected.visible[index]) else "-inf"
     detail = f"{describe.place(index, AXES)} was never written, must be {want}; {_where(wrong, torch.ones_like(wrong))}"
-    seen = describe.text(got[index])
-    return complaint("unwritten", output, detail, index, seen, want)
+    return complaint("unwritten", "logits", detail, index, describe.text(got[index]), want)
 
 
-def _hidden(output: str, got: Tensor, visible: Tensor, untouched: Tensor | None) -> Finding | None:
+def _check_hidden(got: Tensor, expected: Expected) -> Finding | None:
     """Columns that a row must not see."""
-    if untouched is None:
-        right, must = got == float("-inf"), "-inf"
+    hidden = ~expected.visible
+    if expected.hidden_stay and expected.before is not None:
+        right, must = describe.bits(got) == describe.bits(expected.before), "left as it was"
     else:
-        right, must = describe.bits(got) == describe.bits(untouched), "left as it was"
-    wrong = ~right & ~visible
+        right, must = got == float("-inf"), "-inf"
+    wrong = ~right & hidden
     if not bool(wrong.any()):
         return None
     index = describe.first(wrong)
     row = index[0]
-    window = visible[row].nonzero().flatten().tolist()
+    window = expected.visible[row].nonzero().flatten().tolist()
     sees = f"columns {window[0]} to {window[-1]}" if window else "nothing"
     seen = describe.text(got[index])
     detail = (
         f"{describe.place(index, AXES)} holds {seen}, must be {must}: row {row} sees {sees}; "
-        f"{_where(wrong, ~visible)} of those not visible"
+        f"{_where(wrong, hidden)} of those not visible"
     )
-    return complaint("mask-mismatch", output, detail, index, seen, must)
+    return complaint("mask-mismatch", "logits", detail, index, seen, must)
 
 
-def _missing(output: str, got: Tensor, visible: Tensor, bound: Tensor) -> Finding | None:
-    """Columns that a row must see but that were masked away."""
-    wrong = (got == float("-inf")) & visible & torch.isfinite(bound)
+def _check_shown(got: Tensor, expected: Expected) -> Finding | None:
+    """Columns that a row must see must not be masked away."""
+    wrong = (got == float("-inf")) & expected.visible & expected.bounded
     if not bool(wrong.any()):
         return None
     index = describe.first(wrong)
-    detail = f"{describe.place(index, AXES)} is visible but holds -inf; {_where(wrong, visible)} of those visible"
-    return complaint("mask-mismatch", output, detail, index, "-inf", "a finite logit")
+    where = _where(wrong, expected.visible)
+    detail = f"{describe.place(index, AXES)} is visible but holds -inf; {where} of those visible"
+    return complaint("mask-mismatch", "logits", detail, index, "-inf", "a finite logit")
 
 
 def _where(wrong: Tensor, judged: Tensor) -> str:
@@ -124,11 +131,10 @@ def _where(wrong: Tensor, judged: Tensor) -> str:
     return ", ".join(word for word in words if word)
 
 
-def _beyond(
-    output: str, got: Tensor, reference: Tensor, bound: Tensor, visible: Tensor, tier: str
-) -> tuple[Finding | None, float]:
-    bounded = visible & torch.isfinite(bound)
-    error = torch.where(bounded, (got.double() - reference).abs(), 0.0).nan_to_num(
+def _check_bounds(got: Tensor, expected: Expected) -> tuple[Finding | None, float]:
+    """Every visible logit within its bound, and the largest error as a share of it."""
+    reference, bound, visible = expected.reference, expected.bound, expected.visible
+    error = torch.where(visible & expected.bounded, (got.double() - reference).abs(), 0.0).nan_to_num(
         nan=float("inf"), posinf=float("inf")
     )
     ratio = torch.where(error == 0, 0.0, error / bound).nan_to_num(nan=float("inf"), posinf=float("inf"))
@@ -140,5 +146,5 @@ def _beyond(
     seen, allowed = describe.text(got[index]), float(bound[index])
     want = f"{float(reference[index]):.9g} +- {allowed:.3g}" if allowed else f"exactly {float(reference[index]):.9g}"
     words = describe.summary(got, reference, wrong, AXES, visible)
-    detail = f"{describe.place(index, AXES)} is {seen}, must be {want} ({tier}); {words}"
-    return complaint("bound-exceeded", output, detail, index, seen, want, tier=tier), largest
+    detail = f"{describe.place(index, AXES)} is {seen}, must be {want} ({expected.tier}); {words}"
+    return complaint("bound-exceeded", "logits", detail, index, seen, want, tier=expected.tier), largest

@@ -10,17 +10,17 @@ from indexfuzz.checks import describe
 from indexfuzz.core.finding import Finding, complaint
 
 
-def independent_of_poison(output: str, first: Tensor, second: Tensor) -> Finding | None:
+def check_independence_of_poison(output: str, first: Tensor, second: Tensor) -> Finding | None:
     """Results of two runs that differ only in what uninitialised memory held; they must agree bit for bit."""
-    return _agree(output, first, second, "uninitialised", "depends on memory that nobody wrote")
+    return _check_agreement(output, first, second, "uninitialised", "depends on memory that nobody wrote")
 
 
-def repeatable(output: str, first: Tensor, second: Tensor) -> Finding | None:
+def check_repeatable(output: str, first: Tensor, second: Tensor) -> Finding | None:
     """Results of two identical launches; they must agree bit for bit."""
-    return _agree(output, first, second, "nondeterministic", "differs between two identical launches")
+    return _check_agreement(output, first, second, "nondeterministic", "differs between two identical launches")
 
 
-def _agree(output: str, first: Tensor, second: Tensor, kind: str, what: str) -> Finding | None:
+def _check_agreement(output: str, first: Tensor, second: Tensor, kind: str, what: str) -> Finding | None:
     wrong = describe.bits(first) != describe.bits(second)
     if not bool(wrong.any()):
         return None

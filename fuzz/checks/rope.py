@@ -8,7 +8,7 @@ from indexfuzz.checks import describe
 from indexfuzz.core.finding import Finding, complaint
 
 
-def rotated(
+def check_rope(
     output: str,
     got: Tensor,
     legal: Tensor,
@@ -16,12 +16,12 @@ def rotated(
     axes: Sequence[str],
     explanations: Mapping[str, Callable[[], Tensor]] | None = None,
 ) -> Finding | None:
-    """``got`` bf16 must equal one of ``legal`` [n, *got.shape] in every element; zeros are equal whatever their sign.
+    """Complain unless every element of ``got`` bf16 equals one of ``legal`` [n, *got.shape]; -0 equals 0.
 
     ``explanations`` maps a phrase ("was not rotated") to a callable with the tensor that ``got`` then equals.
     """
     values = got.float()
-    wrong = ~member(values, legal.float())
+    wrong = ~is_member(values, legal.float())
     if not bool(wrong.any()):
         return None
     index = describe.first(wrong)
@@ -29,12 +29,12 @@ def rotated(
     words = describe.summary(values, legal[0].float(), wrong, axes)
     detail = f"{describe.place(index, axes)} is {describe.text(got[index])}, must be {want}; {words}"
     for phrase, make in (explanations or {}).items():
-        if bool(member(values, make().float().unsqueeze(0)).all()):
+        if bool(is_member(values, make().float().unsqueeze(0)).all()):
             detail = f"{output} {phrase}: {detail}"
             break
     return complaint("bound-exceeded", output, detail, index, describe.text(got[index]), want)
 
 
-def member(got: Tensor, legal: Tensor) -> Tensor:
+def is_member(got: Tensor, legal: Tensor) -> Tensor:
     """Which elements of ``got`` equal one of ``legal`` [n, *got.shape]; NaN equals NaN."""
     return ((got == legal) | (got.isnan() & legal.isnan())).any(0)

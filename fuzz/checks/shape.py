@@ -6,8 +6,8 @@ from torch import Tensor
 from indexfuzz.core.finding import Finding, complaint
 
 
-def form(output: str, got: Tensor, *, shape: tuple[int, ...], dtype: torch.dtype) -> Finding | None:
-    """``got`` must have this shape and dtype."""
+def check_shape(output: str, got: Tensor, shape: tuple[int, ...], dtype: torch.dtype) -> Finding | None:
+    """Complain unless ``got`` has this shape and dtype."""
     if tuple(got.shape) == shape and got.dtype == dtype:
         return None
     seen, must = f"{got.dtype} {tuple(got.shape)}", f"{dtype} {shape}"

@@ -7,15 +7,15 @@ from indexfuzz.checks import describe
 from indexfuzz.core.finding import Finding, complaint
 
 
-def selected(output: str, chosen: Tensor, logits: Tensor) -> Finding | None:
+def check_topk(output: str, chosen: Tensor, logits: Tensor) -> Finding | None:
     """Judge a selection from known logits fp32 [rows, columns], -inf where not visible; ties are free, -0 equals +0."""
     columns = logits.shape[1]
     if chosen.shape[1] > columns and bool((chosen[:, columns:] == -1).all()):
         chosen = chosen[:, :columns]
-    return reachable(output, chosen, logits, logits, logits != float("-inf"))
+    return check_reachable(output, chosen, logits, logits, logits != float("-inf"))
 
 
-def reachable(output: str, chosen: Tensor, low: Tensor, high: Tensor, visible: Tensor) -> Finding | None:
+def check_reachable(output: str, chosen: Tensor, low: Tensor, high: Tensor, visible: Tensor) -> Finding | None:
     """Judge a selection from logits known to lie in [low, high], [rows, columns]; ``visible`` is bool.
 
     chosen int32 [rows, k]: a row with v visible columns has min(k, v) distinct visible columns first and -1 after.

@@ -11,7 +11,7 @@ from indexfuzz.cli.common import InputError, each_known
 from indexfuzz.cli.options import AsJson, SetupOptions
 from indexfuzz.core.case import Regime
 from indexfuzz.core.presets import PRESETS
-from indexfuzz.corpus.entry import STAGES
+from indexfuzz.core.stage_names import STAGE_NAMES
 from indexfuzz.testing.options import parse_shard
 
 
@@ -25,7 +25,7 @@ class RunOptions(SetupOptions):
             metavar="NAME",
             default_factory=list,
             show_default="all that the implementation has",
-            help=f"Test only this stage; repeat for several. One of {', '.join(sorted(STAGES))}.",
+            help=f"Test only this stage; repeat for several. One of {', '.join(sorted(STAGE_NAMES))}.",
         ),
     ]
     values: Annotated[
@@ -98,7 +98,7 @@ class RunOptions(SetupOptions):
     @property
     def stages(self) -> list[str]:
         """The stages to test; none means all."""
-        return each_known("--stage", self.stage, STAGES)
+        return each_known("--stage", self.stage, STAGE_NAMES)
 
     @property
     def regimes(self) -> tuple[Regime, ...]:

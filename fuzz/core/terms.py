@@ -17,7 +17,7 @@ class Promises:
 
     `gather_padding`: what gathered rows beyond the last sequence hold. `hidden_logits`: what logits outside a row's
     window hold. `nonfinite`: what becomes of NaN and infinities: anything that stays where they are, or what Triton's
-    operators make of them on a GPU (fuzz/oracles/nonfinite/judge.py). `dot_rows`: the rows of the tl.dot of every
+    operators make of them on a GPU (fuzz/stages/nonfinite.py). `dot_rows`: the rows of the tl.dot of every
     logits kernel, where each scores a whole head_dim by one tl.dot and nothing else: on a known matrix unit its bits
     are known.
     `batch_invariant`: whether a row's bits are the same wherever it stands in the batch, as those of a kernel are; a

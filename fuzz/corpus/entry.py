@@ -12,14 +12,12 @@ from pydantic import Field, ValidationError, field_validator, model_validator
 
 from indexfuzz.core.case import Case, Part, first_error
 from indexfuzz.core.finding import BEYOND, Finding
+from indexfuzz.core.stage_names import require_stage
 
 SCHEMA = 1
 
-STAGES = frozenset({"rope", "q_quant", "k_quant_cache", "gather", "prefill_logits", "paged_logits", "topk"})
-"""The only folders that a corpus has, besides WHOLE."""
-
 WHOLE = "indexer"
-"""The folder of interesting cases that never showed a finding of some stage."""
+"""The folder of interesting cases that never showed a finding of some stage; all others are called as a stage."""
 
 ID = re.compile(r"[0-9a-f]{16}")
 MAX_DETAIL = 4000
@@ -50,8 +48,7 @@ class Record(Part):
     @field_validator("signature")
     @classmethod
     def _stage_exists(cls, signature: str) -> str:
-        if stage_of(signature) not in STAGES:
-            raise ValueError(f"{stage_of(signature)!r} is no stage; the stages are {', '.join(sorted(STAGES))}")
+        require_stage(stage_of(signature))
         return signature
 
     @model_validator(mode="after")

@@ -15,7 +15,8 @@ from typing import Any
 from pydantic import ValidationError
 
 from indexfuzz.core.case import first_error
-from indexfuzz.corpus.entry import ID, SCHEMA, STAGES, WHOLE, CorpusError, Entry
+from indexfuzz.core.stage_names import STAGE_NAMES
+from indexfuzz.corpus.entry import ID, SCHEMA, WHOLE, CorpusError, Entry
 
 MAX_BYTES = 4 << 20
 """A corpus file is a few kilobytes; nothing larger than this is read."""
@@ -123,7 +124,7 @@ def write(entry: Entry, path: Path) -> None:
 
 def is_entry(path: Path) -> bool:
     """Whether a path is that of a corpus file: .../corpus/<stage>/<id>.json. Nothing is read."""
-    return path.suffix == ".json" and bool(ID.fullmatch(path.stem)) and path.parent.name in {*STAGES, WHOLE}
+    return path.suffix == ".json" and bool(ID.fullmatch(path.stem)) and path.parent.name in {*STAGE_NAMES, WHOLE}
 
 
 def files(corpus: Path) -> list[Path]:

@@ -20,9 +20,8 @@ from indexfuzz.oracles.launching import launch
 from indexfuzz.reference import layout
 from indexfuzz.reference.fp8 import FORMATS
 from indexfuzz.samples import buffers, regimes
-from indexfuzz.stages.base import STAGES, Call, Stage
-
-BY_NAME: dict[str, Stage] = {stage.name: stage for stage in STAGES}
+from indexfuzz.stages.base import Call, Stage
+from indexfuzz.stages.table import GATHER, K_QUANT_CACHE, PAGED_LOGITS
 
 
 @dataclass
@@ -103,21 +102,16 @@ class PagedCache:
         dtype = FORMATS[self.case.model.fp8].dtype
         cu_seqlens = torch.cat([torch.zeros(1, dtype=torch.int32), lengths.cumsum(0, dtype=torch.int32)])
         owners = torch.arange(len(present), dtype=torch.int32).repeat_interleave(lengths.long())
-        call = Call(
-            {
-                "cache": self._cache,
-                "block_table": self._table(present),
-                "cu_seqlens": self._here(cu_seqlens),
-                "token_to_seq": self._here(owners),
-                "k_fp8": self._output((total, self.case.model.head_dim), dtype),
-                "k_scale": self._output((total,), torch.float32),
-            },
-            {"quant_group": self.case.model.quant_group, "layout": self.case.cache.layout},
-            fills={"k_fp8": "k_fp8", "k_scale": "k_scale"},
-            undefined=frozenset({"k_fp8", "k_scale"}),
-        )
+        tensors = {
+            "cache": self._cache,
+            "block_table": self._table(present),
+            "cu_seqlens": self._here(cu_seqlens),
+            "token_to_seq": self._here(owners),
+            "k_fp8": self._output((total, self.case.model.head_dim), dtype),
+            "k_scale": self._output((total,), torch.float32),
+        }
         self.history.append(f"gather({', '.join(map(str, chosen))})")
-        return self._read("gather", call)
+        return self._read(GATHER, tensors)
 
     def score(self, chosen: Sequence[int], seed: int) -> list[Finding]:
         """Score one query row for each sequence against its tokens."""
@@ -129,21 +123,16 @@ class PagedCache:
             "normal", bits(derive(seed, "q"), (batch, 1, model.num_heads, model.head_dim)), model.fp8
         )
         columns = self.case.batch.max_model_len
-        call = Call(
-            {
-                "q_fp8": self._here(code).view(FORMATS[model.fp8].dtype),
-                "cache": self._cache,
-                "weights": self._here(regimes.dense("normal", derive(seed, "w"), (batch, model.num_heads), model.fp8)),
-                "context_lens": self._here(torch.tensor([tokens.length for tokens in present], dtype=torch.int32)),
-                "block_table": self._table(present),
-                "logits": self._output((batch, columns), torch.float32),
-            },
-            {"layout": self.case.cache.layout},
-            fills={"logits": "paged_logits"},
-            undefined=frozenset({"logits"}),
-        )
+        tensors = {
+            "q_fp8": self._here(code).view(FORMATS[model.fp8].dtype),
+            "cache": self._cache,
+            "weights": self._here(regimes.dense("normal", derive(seed, "w"), (batch, model.num_heads), model.fp8)),
+            "context_lens": self._here(torch.tensor([tokens.length for tokens in present], dtype=torch.int32)),
+            "block_table": self._table(present),
+            "logits": self._output((batch, columns), torch.float32),
+        }
         self.history.append(f"score({', '.join(map(str, chosen))})")
-        return self._read("paged_logits", call)
+        return self._read(PAGED_LOGITS, tensors)
 
     def _here(self, tensor: Tensor) -> Tensor:
         return tensor.to(self._device.torch_device)
@@ -165,29 +154,20 @@ class PagedCache:
             return []
         model = self.case.model
         k = regimes.dense("normal", derive(seed, "k"), (len(slots), model.head_dim), model.fp8).bfloat16()
-        call = Call(
-            {"k": self._here(k), "cache": self._cache, "slot_mapping": self._here(torch.tensor(slots))},
-            {
-                "scale_fmt": model.scale_fmt,
-                "fp8": model.fp8,
-                "quant_group": model.quant_group,
-                "layout": self.case.cache.layout,
-            },
-            fills={"cache": "cache"},
-        )
-        findings = self._launch(BY_NAME["k_quant_cache"], call, call.copy())
+        tensors = {"k": self._here(k), "cache": self._cache, "slot_mapping": self._here(torch.tensor(slots))}
+        call = K_QUANT_CACHE.call(self.case, tensors)
+        findings = self._launch(K_QUANT_CACHE, call, call.copy())
         if findings:
-            BY_NAME["k_quant_cache"].reference(**call.tensors, **call.options)
+            call.run(K_QUANT_CACHE.reference)
         index = self._here(torch.tensor(slots))
         written = layout.read_tokens(self._cache, index, self._layout)
         self.expected |= {slot: (code, scale) for slot, code, scale in zip(slots, *written, strict=True)}
-        return findings + self._compare("k_quant_cache")
+        return findings + self._compare(K_QUANT_CACHE)
 
-    def _read(self, stage: str, call: Call) -> list[Finding]:
+    def _read(self, stage: Stage, tensors: dict[str, Tensor]) -> list[Finding]:
         """Run a reader, and judge it as if the cache held what the dictionary says and nothing else."""
-        given = call.copy()
-        given = replace(given, tensors=given.tensors | {"cache": self._filled()})
-        findings = self._launch(BY_NAME[stage], call, given)
+        call = stage.call(self.case, tensors)
+        findings = self._launch(stage, call, call.copy().with_tensors({"cache": self._filled()}))
         return findings + self._compare(stage)
 
     def _filled(self) -> Tensor:
@@ -206,9 +186,8 @@ class PagedCache:
         """Which bytes of the cache hold tokens."""
         defined = torch.zeros(self._cache.shape, dtype=torch.uint8, device=self._cache.device)
         if self.expected:
-            slots, codes, _ = self._dictionary()
-            ones = torch.full((len(slots),), 0x01010101, dtype=torch.int32, device=slots.device).view(torch.float32)
-            layout.write_tokens(defined, slots, torch.ones_like(codes), ones, self._layout)
+            slots, _, _ = self._dictionary()
+            layout.mark_tokens(defined, slots, self._layout)
         return defined.bool()
 
     def _launch(self, stage: Stage, call: Call, given: Call) -> list[Finding]:
@@ -222,7 +201,7 @@ class PagedCache:
         found = launched.findings()
         if launched.outputs:
             terms = launched.terms(self._implementation.promises)
-            verdict = stage.judge(self.case, given.tensors, launched.outputs, terms)
+            verdict = stage.judge(self.case, given, launched.outputs, terms)
             found += [finding.at(stage.name) for finding in verdict.findings]
         return [self._told(finding) for finding in without_consequences(found)]
 
@@ -230,7 +209,7 @@ class PagedCache:
         """A finding that says how it came to it."""
         return replace(finding, detail=f"{finding.detail}; after {', '.join(self.history)}")
 
-    def _compare(self, stage: str) -> list[Finding]:
+    def _compare(self, stage: Stage) -> list[Finding]:
         """Whether the cache holds what the dictionary says; it does afterwards."""
         if not self.expected:
             return []
@@ -242,6 +221,6 @@ class PagedCache:
         slot = int(slots[wrong][0])
         count, total = int(wrong.sum()), len(slots)
         detail = f"slot {slot} holds other bytes than were written to it; {count} of {total} slots wrong"
-        lost = Finding(stage, "guard-write", "cache", detail, "lost-token", (slot,))
+        lost = Finding(stage.name, "guard-write", "cache", detail, "lost-token", (slot,))
         layout.write_tokens(self._cache, slots, codes, scales, self._layout)
         return [self._told(lost)]

@@ -11,18 +11,20 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from indexfuzz.checks import topk as topk_check
+from indexfuzz.checks.topk import check_topk
 from indexfuzz.core.case import Case
 from indexfuzz.core.contract import covers
 from indexfuzz.core.finding import Finding
 from indexfuzz.core.outcome import Outcome
+from indexfuzz.core.stage_names import PAGED_LOGITS, PREFILL_LOGITS, TOPK
 from indexfuzz.core.tracebacks import location_of
 from indexfuzz.devices.base import Device
 from indexfuzz.implementations.base import Implementation
 from indexfuzz.oracles.launching import describe_error, launch
 from indexfuzz.oracles.walk import materialise_on
 from indexfuzz.samples.step import Step
-from indexfuzz.stages.base import STAGES, Call
+from indexfuzz.stages.base import Call
+from indexfuzz.stages.table import STAGES
 
 KIND = "metamorphic/composition"
 
@@ -77,7 +79,7 @@ def run(case: Case, implementation: Implementation, device: Device, only: frozen
     outcome = Outcome(case)
     if only or implementation.forward is None or not applies(case, implementation):
         return outcome
-    outcome.stages.append("topk")
+    outcome.stages.append(TOPK)
     found = compare(case, implementation, whole_indexer(implementation.forward), device)
     outcome.findings += [found] if found else []
     return outcome
@@ -97,12 +99,12 @@ def compare(case: Case, implementation: Implementation, whole: Whole, device: De
     if not _run_stages(stepwise, implementation, device):
         return None
     step = materialise_on(case, device)
-    launched = launch("topk", Call({}, {"step": step}, returns=("selected",)), whole, device)
+    launched = launch(TOPK, Call({}, {"step": step}, returns=("selected",)), whole, device)
     if launched.error:
         words = f"the whole indexer raised {describe_error(launched.error)}"
-        return Finding("topk", KIND, "selected", words, location=location_of(launched.error))
+        return Finding(TOPK, KIND, "selected", words, location=location_of(launched.error))
     for seen in launched.seen:
-        return replace(seen, stage="topk", kind=KIND, output="selected")
+        return replace(seen, stage=TOPK, kind=KIND, output="selected")
     in_place = case.rope.mode == "inplace" and implementation.promises.rope_in_place
     return _difference(case, stepwise, step, launched.outputs["selected"], ("q", "k") if in_place else ())
 
@@ -123,22 +125,22 @@ def _run_stages(step: Step, implementation: Implementation, device: Device) -> b
 def _difference(case: Case, stepwise: Step, whole: Step, selected: Tensor, rotated: tuple[str, ...]) -> Finding | None:
     wanted = (case.batch.tokens, case.model.index_topk)
     if tuple(selected.shape) != wanted or selected.dtype != torch.int32:
-        return Finding("topk", KIND, "selected", f"is {selected.dtype} {list(selected.shape)}, not int32 {wanted}")
+        return Finding(TOPK, KIND, "selected", f"is {selected.dtype} {list(selected.shape)}, not int32 {wanted}")
     if not torch.equal(stepwise.tensors["cache"], whole.tensors["cache"]):
-        return Finding("topk", KIND, "cache", "the whole indexer leaves other keys in the cache than its stages")
+        return Finding(TOPK, KIND, "cache", "the whole indexer leaves other keys in the cache than its stages")
     for name in rotated:
         if not torch.equal(stepwise.tensors[name], whole.tensors[name]):
-            return Finding("topk", KIND, name, f"the whole indexer leaves another {name} behind than RoPE in place")
+            return Finding(TOPK, KIND, name, f"the whole indexer leaves another {name} behind than RoPE in place")
     decode, prefill = whole.decode_rows, whole.prefill_rows
     found: Finding | None = None
     if case.batch.decode:
-        found = topk_check.selected("selected", selected[decode], stepwise.tensors["paged_logits"])
-    if "prefill_logits" in stepwise.tensors and not found:
+        found = check_topk("selected", selected[decode], stepwise.tensors[PAGED_LOGITS])
+    if PREFILL_LOGITS in stepwise.tensors and not found:
         own = selected[prefill].long()
         columns = torch.where(own >= 0, own + stepwise.tensors["ks"].unsqueeze(1), own)
-        found = topk_check.selected("selected", columns, stepwise.tensors["prefill_logits"])
+        found = check_topk("selected", columns, stepwise.tensors[PREFILL_LOGITS])
     if found:
-        return replace(found, stage="topk", kind=KIND)
+        return replace(found, stage=TOPK, kind=KIND)
     if bool((selected[prefill.stop :] != -1).any()):
-        return Finding("topk", KIND, "selected", "selects positions for padded tokens, which must all be -1")
+        return Finding(TOPK, KIND, "selected", "selects positions for padded tokens, which must all be -1")
     return None

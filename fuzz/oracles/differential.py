@@ -17,11 +17,11 @@ from indexfuzz.devices.base import Device
 from indexfuzz.implementations.base import Implementation, StageFunction
 from indexfuzz.oracles.causes import without_consequences
 from indexfuzz.oracles.launching import Expected, launch
-from indexfuzz.oracles.nonfinite import judge
 from indexfuzz.oracles.walk import accept, fill_in, materialise_on
 from indexfuzz.samples import buffers
 from indexfuzz.samples.step import Step
-from indexfuzz.stages.base import STAGES, Call, Stage
+from indexfuzz.stages.base import Call, Stage
+from indexfuzz.stages.table import STAGES
 
 FATAL = frozenset({"guard-write", "input-mutated"})
 """Kinds after which the reference can no longer be fed with what the implementation was given."""
@@ -91,10 +91,7 @@ def _judge(
 ) -> list[Finding]:
     """What is wrong with the values of a stage; how far right ones were off goes into the outcome."""
     try:
-        if judge.is_drawn(outcome.case):
-            verdict = judge.judge(stage, outcome.case, given, got, terms)
-        else:
-            verdict = stage.judge(outcome.case, given.tensors, got, terms)
+        verdict = stage.judge(outcome.case, given, got, terms)
     except ValueError as error:  # the reference defines no result
         if not expected.broken:
             raise

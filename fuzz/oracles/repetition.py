@@ -3,7 +3,7 @@
 Either way every bit that the stage determines must come out again.
 """
 
-from collections.abc import Mapping
+from dataclasses import replace
 from functools import partial
 
 import torch
@@ -16,11 +16,11 @@ from indexfuzz.core.outcome import Outcome
 from indexfuzz.core.tracebacks import location_of
 from indexfuzz.devices.base import Device
 from indexfuzz.implementations.base import Implementation
-from indexfuzz.oracles.determined import defined_after, determined
 from indexfuzz.oracles.launching import Launched, describe_error, launch_in, name_of
 from indexfuzz.oracles.walk import function_for, launches
 from indexfuzz.samples.step import Step
-from indexfuzz.stages.base import Call
+from indexfuzz.stages.base import Call, Stage
+from indexfuzz.stages.verdict import Tensors
 
 OTHER_GARBAGE = 0x40
 """Fills memory in the last launch: 2 or 3 in every floating-point format, where the usual poison is NaN. A NaN can
@@ -29,9 +29,7 @@ hide, as tl.maximum(NaN, 0) is 0; a number cannot."""
 TIMES = 3
 """Launches compared by default."""
 
-CHECKS = {"nondeterministic": memory.repeatable, "uninitialised": memory.independent_of_poison}
-
-Tensors = Mapping[str, Tensor]
+CHECKS = {"nondeterministic": memory.check_repeatable, "uninitialised": memory.check_independence_of_poison}
 
 
 def run(case: Case, implementation: Implementation, device: Device, only: frozenset[str] = frozenset()) -> Outcome:
@@ -49,9 +47,9 @@ def run(case: Case, implementation: Implementation, device: Device, only: frozen
         if first.error:
             continue
         outcome.stages.append(stage.name)
-        masks = determined(stage.name, call.tensors, implementation.promises)
-        if stage.name == "k_quant_cache":
-            masks["cache"] = defined_after(step, call)
+        masks = stage.determined(call, implementation.promises)
+        if "cache" in call.fills:
+            masks["cache"] = _defined_after(stage, step, call)
         again = partial(launch_in, step, stage.name, call, function, device)
         for _ in range(TIMES - 1):
             found = _compare("nondeterministic", first, again(), masks)
@@ -77,6 +75,13 @@ def _compare(kind: str, first: Launched, again: Launched, masks: Tensors) -> lis
         if found:
             return [found.at(first.stage)]
     return []
+
+
+def _defined_after(stage: Stage, step: Step, call: Call) -> Tensor:
+    """Which bytes of the cache hold something once a stage has run: bool, of the cache's shape."""
+    after = replace(step, defined=step.defined.clone())
+    stage.define(after, call)
+    return after.defined.bool()
 
 
 def _raw(tensor: Tensor) -> Tensor:

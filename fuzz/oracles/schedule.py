@@ -21,7 +21,7 @@ from indexfuzz.oracles.metamorphic import runner
 from indexfuzz.oracles.metamorphic.catalogue import COMPILED, RELATIONS
 from indexfuzz.oracles.metamorphic.containment import CONTAINED
 from indexfuzz.oracles.metamorphic.relation import Relation
-from indexfuzz.oracles.nonfinite.judge import is_drawn
+from indexfuzz.stages.nonfinite import may_be_nonfinite
 
 Run = Callable[[Case, Implementation, Device, frozenset[str]], Outcome]
 
@@ -47,7 +47,7 @@ class Oracle:
 
 
 def _is_finite(case: Case) -> bool:
-    return not is_drawn(case)
+    return not may_be_nonfinite(case)
 
 
 def _mixes_requests(case: Case) -> bool:
@@ -65,7 +65,7 @@ ORACLES = (
     Oracle("composition", 3 / 16, _mixes_requests, composition.run, frozenset({composition.KIND})),
     *(_of_relation(relation, 1 / 64) for relation in RELATIONS),
     _of_relation(COMPILED, 0),
-    _of_relation(CONTAINED, 1, is_drawn),
+    _of_relation(CONTAINED, 1, may_be_nonfinite),
 )
 """The comparison with the reference, and then the others, the cheapest first."""
 

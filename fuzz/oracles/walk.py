@@ -12,7 +12,8 @@ from indexfuzz.core.contract import covers
 from indexfuzz.devices.base import Device, UnsupportedKernelError
 from indexfuzz.implementations.base import Implementation, StageFunction
 from indexfuzz.samples.step import Step, materialise
-from indexfuzz.stages.base import STAGES, Call, Stage
+from indexfuzz.stages.base import Call, Stage
+from indexfuzz.stages.table import STAGES
 
 
 def materialise_on(case: Case, device: Device) -> Step:
@@ -72,6 +73,4 @@ def accept(stage: Stage, step: Step, call: Call, outputs: dict[str, Tensor]) -> 
             buffer.view.copy_(tensor)
         step.tensors[target] = buffer.view
         buffer.seal()
-    if stage.name == "k_quant_cache":
-        slots = call.tensors["slot_mapping"].long()
-        step.define_slots(slots[slots >= 0])
+    stage.define(step, call)

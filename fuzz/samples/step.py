@@ -21,9 +21,6 @@ from indexfuzz.samples.requests import Requests, page_tables, rectangle, slots_o
 TABLE_TAIL = {"minus-one": -1, "huge": 1 << 30}
 
 
-_ALL_BYTES_SET = 0x01010101
-
-
 @dataclass
 class Step:
     """The inputs of a case, each in a guarded buffer, and what the stages have produced so far.
@@ -74,9 +71,7 @@ class Step:
         """Note that slots int64 [n] >= 0 of the cache hold tokens now, where their layout exists at all."""
         concrete = layout.resolve(self.case.cache.layout, self.case.cache.block_size)
         if self.case.has_layout(concrete):
-            codes = torch.ones((len(slots), self.case.model.head_dim), dtype=torch.uint8, device=slots.device)
-            scales = torch.full((len(slots),), _ALL_BYTES_SET, dtype=torch.int32, device=slots.device)
-            layout.write_tokens(self.defined, slots, codes, scales.view(torch.float32), concrete)
+            layout.mark_tokens(self.defined, slots, concrete)
 
     @property
     def decode_rows(self) -> slice:

@@ -1,30 +1,45 @@
-"""The stages of the indexer: what each reads, what it fills or returns, its reference, and how it is judged.
+"""What a stage of the indexer is: one object, of a class in one file, that holds everything that is true of it.
 
-A sample flows through STAGES from top to bottom. Every stage function, ours or a stranger's, takes the tensors and
-options that `prepare` lists, by keyword.
+Every stage function, that of an implementation and that of the reference, takes the tensors and options of a `Call` by
+keyword.
 """
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor
 
 from indexfuzz.checks import memory
+from indexfuzz.checks.shape import check_shape
 from indexfuzz.core.case import Case
-from indexfuzz.core.terms import Terms
+from indexfuzz.core.finding import Finding
+from indexfuzz.core.terms import Promises, Terms
 from indexfuzz.implementations.base import MalformedResultError
-from indexfuzz.reference import cache, gather, indexer, mqa_logits, paged_mqa_logits, quant, rope
-from indexfuzz.reference.fp8 import FORMATS
 from indexfuzz.samples.step import Step
-from indexfuzz.stages import judges
-from indexfuzz.stages.judges import Verdict
+from indexfuzz.stages.nonfinite import may_be_nonfinite, replace_where
+from indexfuzz.stages.verdict import Tensors, Verdict, verdict
+
+Agreement = Literal["bits", "bounds", "candidates"]
+"""How closely two results must agree.
+
+"bits": the same bits. "bounds": logits may differ as far as two legal evaluations can, all else has the same bits.
+"candidates": values may differ where each is a legal rounding.
+"""
+
+Form = tuple[tuple[int, ...], torch.dtype]
+"""Shape and dtype."""
 
 
 @dataclass(frozen=True)
 class Call:
-    """The arguments of one stage. `fills` maps arguments that the stage may write to the buffers they lie in."""
+    """The arguments of one stage.
+
+    `fills` maps arguments that the stage may write to the buffers they lie in, `returns` names the tensors that it
+    returns. `undefined` are the arguments that hold nothing before.
+    """
 
     tensors: dict[str, Tensor]
     options: dict[str, Any] = field(default_factory=dict)
@@ -47,163 +62,146 @@ class Call:
             raise MalformedResultError(f"returned ({kinds}) instead of the tensors ({', '.join(self.returns)})")
         return outputs | dict(zip(self.returns, results, strict=True))
 
-    def left_behind(self, outputs: Mapping[str, Tensor]) -> list[str]:
+    @property
+    def results(self) -> tuple[str, ...]:
+        """The outputs that count: those returned, or else those filled."""
+        return self.returns or tuple(self.fills)
+
+    def left_behind(self, outputs: Tensors) -> list[str]:
         """The returned tensors that the arguments of their names, to be changed in place, do not hold."""
         both = [name for name in self.returns if name in self.fills]
         return [name for name in both if not memory.same(self.tensors[name], outputs[name])]
 
     def copy(self) -> "Call":
         """The same call on copies of what the stage may write, dense."""
-        tensors = {name: t.clone() if name in self.fills else t for name, t in self.tensors.items()}
-        return Call(tensors, self.options, self.fills, self.returns, self.undefined)
+        return self.with_tensors({name: self.tensors[name].clone() for name in self.fills})
+
+    def with_tensors(self, tensors: Tensors) -> "Call":
+        """The same call with other tensors for some of its arguments."""
+        return replace(self, tensors={**self.tensors, **tensors})
 
 
 @dataclass(frozen=True)
-class Stage:
+class Reach:
+    """How far NaN and infinities in the inputs of a call reach.
+
+    `masks` says of each output, bool of its shape, which elements they may change; an output without a mask is out of
+    their reach. `finite` holds the inputs that have some, with numbers in their place.
+    """
+
+    masks: Tensors
+    finite: Tensors
+
+
+class Output(NamedTuple):
+    """An output by the name that signatures give it, and what its axes are called."""
+
+    name: str
+    axes: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Workload:
+    """What benchmarks launch of a stage: sizes, and from each of them a case."""
+
+    sizes: tuple[tuple[int, ...], ...]
+    case: Callable[..., Case]
+
+
+class Stage(ABC):
     """One step of the indexer."""
 
     name: str
-    applies: Callable[[Case], bool]
-    prepare: Callable[[Step], Call]
+    outputs: tuple[Output, ...]
+    """What findings may be about."""
+    row_inputs: tuple[str, ...]
+    """The tensors with a row for each token or query, if no row has to do with another and every output has these
+    rows, too. Empty where rows share something."""
+    sources: tuple[str, ...]
+    """The files in kernels/, without suffix, whose mistakes a test of this stage shows."""
     reference: Callable[..., Any]
-    judge: Callable[[Case, Mapping[str, Tensor], Mapping[str, Tensor], Terms], Verdict]
+    """The stage function that is right. It raises ValueError where no result is defined."""
+    agreement: Agreement = "bits"
+    """How closely two right results agree at least; see `are_both_legal`."""
+    workload: Workload | None = None
 
+    @property
+    def axes(self) -> dict[str, tuple[str, ...]]:
+        """What the axes of each output are called."""
+        return {output.name: output.axes for output in self.outputs}
 
-def _rope(step: Step) -> Call:
-    t, rope_case = step.tensors, step.case.rope
-    inplace = rope_case.mode == "inplace"
-    return Call(
-        {name: t[name] for name in ("q", "k", "positions", "cos_sin_cache")},
-        {
-            "rope_dim": step.case.model.rope_dim,
-            "style": rope_case.style,
-            "placement": rope_case.placement,
-            "mode": rope_case.mode,
-        },
-        fills={"q": "q", "k": "k"} if inplace else {},
-        returns=("q", "k"),
-    )
+    @abstractmethod
+    def applies(self, case: Case) -> bool:
+        """Whether the stage has something to do in a case."""
 
+    @abstractmethod
+    def tensors(self, step: Step) -> dict[str, Tensor]:
+        """The tensors of a step that the stage takes, poisoned buffers for what it fills included."""
 
-def _q_quant(step: Step) -> Call:
-    model = step.case.model
-    return Call(
-        {"q": step.tensors["q"], "weights": step.tensors["weights"]},
-        {"scale_fmt": model.scale_fmt, "fp8": model.fp8},
-        returns=("q_fp8", "q_weights"),
-    )
+    @abstractmethod
+    def call(self, case: Case, tensors: dict[str, Tensor]) -> Call:
+        """The call of the stage on such tensors, with the options that a case asks for."""
 
+    @abstractmethod
+    def judge_finite(self, given: Call, got: Tensors, terms: Terms) -> Verdict:
+        """What is wrong with outputs of the right form. The inputs are as they were before, and they are numbers.
 
-def _k_quant_cache(step: Step) -> Call:
-    model = step.case.model
-    return Call(
-        {name: step.tensors[name] for name in ("k", "cache", "slot_mapping")},
-        {
-            "scale_fmt": model.scale_fmt,
-            "fp8": model.fp8,
-            "quant_group": model.quant_group,
-            "layout": step.case.cache.layout,
-        },
-        fills={"cache": "cache"},
-    )
+        Raises ValueError where no result is defined.
+        """
 
+    @abstractmethod
+    def nonfinite_reach(self, given: Call, *, hides_nan: bool = False) -> Reach:
+        """How far NaN and infinities reach. With ``hides_nan`` a dot product with a NaN is 0 and reaches nothing."""
 
-def _gather(step: Step) -> Call:
-    model, keys = step.case.model, step.case.batch.keys
-    pad = step.case.row_pad("k_fp8", keys, model.head_dim)
-    k_fp8 = step.output("k_fp8", (keys, model.head_dim), FORMATS[model.fp8].dtype, row_pad=pad)
-    k_scale = step.output("k_scale", (keys,), torch.float32)
-    return Call(
-        {
-            "cache": step.tensors["cache"],
-            "block_table": step.tensors["prefill_table"],
-            "cu_seqlens": step.tensors["cu_seqlens"],
-            "token_to_seq": step.tensors["token_to_seq"],
-            "k_fp8": k_fp8,
-            "k_scale": k_scale,
-        },
-        {"quant_group": model.quant_group, "layout": step.case.cache.layout},
-        fills={"k_fp8": "k_fp8", "k_scale": "k_scale"},
-        undefined=frozenset({"k_fp8", "k_scale"}),
-    )
+    def prepare(self, step: Step) -> Call:
+        """The call of the stage on the tensors of a step."""
+        return self.call(step.case, self.tensors(step))
 
+    def forms(self, given: Call) -> dict[str, Form]:
+        """Shape and dtype of what the stage returns. What it fills has the right form as it is given."""
+        return {}
 
-def _logits(step: Step, name: str, rows: int, columns: int) -> Tensor:
-    return step.output(name, (rows, columns), torch.float32, row_pad=step.case.row_pad("logits", rows, columns))
+    def determined(self, given: Call, promises: Promises) -> dict[str, Tensor]:
+        """Masks over the outputs that are not determined everywhere, bool of their shapes.
 
+        Where a mask is False anything may be, even something else from launch to launch.
+        """
+        return {}
 
-def _prefill_logits(step: Step) -> Call:
-    batch, t, rows = step.case.batch, step.tensors, step.prefill_rows
-    logits = _logits(step, "prefill_logits", batch.prefill_rows, batch.keys)
-    q_fp8, q_weights = step.spread("q_fp8"), step.spread("q_weights")
-    return Call(
-        {
-            "q_fp8": q_fp8[rows],
-            "k_fp8": t["k_fp8"],
-            "k_scale": t["k_scale"],
-            "weights": q_weights[rows],
-            "ks": t["ks"],
-            "ke": t["ke"],
-            "logits": logits,
-        },
-        fills={"logits": "prefill_logits"},
-        undefined=frozenset({"logits"}),
-    )
+    def define(self, step: Step, call: Call) -> None:
+        """Note in a step which bytes of the cache the stage has written; by default none."""
 
+    def comparable(self, given: Call, outputs: Tensors) -> Tensors:
+        """Outputs in a form in which two right results agree."""
+        return outputs
 
-def _paged_logits(step: Step) -> Call:
-    batch, t, rows = step.case.batch, step.tensors, step.decode_rows
-    logits = _logits(step, "paged_logits", batch.decode_rows, batch.max_model_len)
-    q_fp8, q_weights = step.spread("q_fp8"), step.spread("q_weights")
-    q_fp8 = q_fp8[rows].view(len(batch.decode), batch.next_n, *q_fp8.shape[1:])
-    return Call(
-        {
-            "q_fp8": q_fp8,
-            "cache": t["cache"],
-            "weights": q_weights[rows],
-            "context_lens": t["context_lens"],
-            "block_table": t["decode_table"],
-            "logits": logits,
-        },
-        {"layout": step.case.cache.layout},
-        fills={"logits": "paged_logits"},
-        undefined=frozenset({"logits"}),
-    )
+    def are_both_legal(self, given: Call, output: str, one: Tensor, other: Tensor, terms: Terms) -> Tensor:
+        """Where two results of an output may differ by the stage's `agreement`, bool of their shape."""
+        return torch.zeros_like(one, dtype=torch.bool)
 
+    def check_nonfinite(self, given: Call, got: Tensors, terms: Terms) -> Finding | None:
+        """What NaN and infinities have become that Triton's operators on a GPU would not make of them."""
+        return None
 
-def _prefill_topk(step: Step) -> Call:
-    logits = step.tensors["prefill_logits"]
-    return Call({"logits": logits}, {"index_topk": step.case.model.index_topk}, returns=("prefill_topk",))
+    def judge(self, case: Case, given: Call, got: Tensors, terms: Terms) -> Verdict:
+        """What is wrong with the outputs of a stage, from the inputs that it was given.
 
+        What NaN and infinities do not reach is judged as ever, as if numbers stood in their place. What they reach is
+        judged where the implementation promises Triton's rules, else left alone.
 
-def _paged_topk(step: Step) -> Call:
-    logits = step.tensors["paged_logits"]
-    return Call({"logits": logits}, {"index_topk": step.case.model.index_topk}, returns=("paged_topk",))
-
-
-def _has_tokens(case: Case) -> bool:
-    return case.batch.tokens > 0
-
-
-def _has_keys(case: Case) -> bool:
-    return case.batch.keys > 0
-
-
-def _has_prefill_rows(case: Case) -> bool:
-    return case.batch.prefill_rows > 0 and case.batch.keys > 0
-
-
-def _has_decode(case: Case) -> bool:
-    return len(case.batch.decode) > 0
-
-
-STAGES = (
-    Stage("rope", _has_tokens, _rope, rope.rope, judges.rope),
-    Stage("q_quant", _has_tokens, _q_quant, quant.q_quant, judges.q_quant),
-    Stage("k_quant_cache", _has_tokens, _k_quant_cache, cache.k_quant_cache, judges.k_quant_cache),
-    Stage("gather", _has_keys, _gather, gather.gather, judges.gather),
-    Stage("prefill_logits", _has_prefill_rows, _prefill_logits, mqa_logits.mqa_logits, judges.prefill_logits),
-    Stage("paged_logits", _has_decode, _paged_logits, paged_mqa_logits.paged_mqa_logits, judges.paged_logits),
-    Stage("topk", _has_prefill_rows, _prefill_topk, indexer.topk, judges.topk),
-    Stage("topk", _has_decode, _paged_topk, indexer.topk, judges.topk),
-)
+        Raises ValueError where no result is defined.
+        """
+        wrong = [check_shape(name, got[name], *form) for name, form in self.forms(given).items()]
+        if any(wrong):
+            return verdict(*wrong)
+        if not may_be_nonfinite(case):
+            return self.judge_finite(given, got, terms)
+        follows = terms.promises.nonfinite == "triton"
+        reach = self.nonfinite_reach(given, hides_nan=follows)
+        finite = given.with_tensors(reach.finite)
+        want = finite.copy().run(self.reference)
+        judged = {name: replace_where(reach.masks.get(name), want[name], tensor) for name, tensor in got.items()}
+        # The reference's dots, which are exact, are no matrix unit's bits.
+        found = self.judge_finite(finite, judged, replace(terms, simulated_dot=None))
+        broken = self.check_nonfinite(given, got, terms) if follows and not found.findings else None
+        return replace(found, findings=(broken,)) if broken else found

@@ -8,32 +8,21 @@ else in lockstep.
 import base64
 import textwrap
 import zlib
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from indexfuzz.core.case import Case
 from indexfuzz.corpus.entry import Entry, Record, stage_of
-from indexfuzz.implementations.base import Implementation
-from indexfuzz.oracles.differential import run
-from indexfuzz.stages.base import STAGES
+from indexfuzz.devices.base import Device
+from indexfuzz.oracles.walk import launches
+from indexfuzz.stages.base import Stage
+from indexfuzz.stages.table import find
 from indexfuzz.subjects.in_process import InProcess
 from indexfuzz.subjects.under_test import UnderTest
 from indexfuzz.triage.repro_source import kernel_source
-
-RESULTS = {
-    "rope": ("q", "k"),
-    "q_quant": ("q_fp8", "q_weights"),
-    "topk": ("selected",),
-    "k_quant_cache": ("cache",),
-    "gather": ("k_fp8", "k_scale"),
-    "prefill_logits": ("logits",),
-    "paged_logits": ("logits",),
-}
-RETURNING = frozenset({"rope", "q_quant", "topk"})
-"""Stages that return their results; the others fill arguments."""
 
 MAX_LITERAL = 160
 """Elements up to which a tensor is written out; larger ones are packed."""
@@ -73,24 +62,32 @@ class ReproError(Exception):
     """No script can be written. One sentence that says why."""
 
 
-@dataclass
-class _Recorder:
-    """Stands for a stage: keeps what it was given and what the reference made of it."""
+@dataclass(frozen=True)
+class _Launch:
+    """A launch of the stage that a finding is about: what it was given, and what the reference makes of that."""
 
-    reference: Callable[..., Any]
-    given: list[dict[str, Any]] = field(default_factory=list)
-    results: list[tuple[Tensor, ...]] = field(default_factory=list)
+    given: dict[str, Any]
+    returns: bool
+    names: tuple[str, ...]
+    """Of the results."""
+    results: tuple[Tensor, ...]
+    """None where the reference defines none."""
 
-    def recording(self, stage: str) -> Callable[..., Any]:
-        def record(**arguments: Any) -> Any:
-            self.given.append({name: _copy(value) for name, value in arguments.items()})
-            result = self.reference(**arguments)
-            returned = result if isinstance(result, tuple) else (result,)
-            wanted = returned if stage in RETURNING else tuple(arguments[name] for name in RESULTS[stage])
-            self.results.append(tuple(_copy(tensor) for tensor in wanted))
-            return result
 
-        return record
+def _launch_of(stage: Stage, case: Case, device: Device) -> _Launch:
+    """The launch of a stage in a case, with the inputs that the reference's stages make for it.
+
+    Raises ReproError when the case does not reach the stage.
+    """
+    for here, _, call in launches(case, device):
+        if here is stage:
+            given = {name: _copy(value) for name, value in (call.tensors | call.options).items()}
+            try:
+                outputs = call.copy().run(stage.reference)
+            except ValueError:
+                return _Launch(given, bool(call.returns), call.results, ())
+            return _Launch(given, bool(call.returns), call.results, tuple(_copy(outputs[n]) for n in call.results))
+    raise ReproError(f"the case does not reach the stage {stage.name}")
 
 
 def _copy(value: Any) -> Any:
@@ -107,24 +104,17 @@ def script(entry: Entry, target: UnderTest[InProcess]) -> str:
     """
     if entry.finding is None:
         raise ReproError("this case never showed a finding")
-    stage = stage_of(entry.finding.signature)
-    source = kernel_source(target, stage, entry.case)
-    call = 1 if entry.finding.signature.startswith("topk/") and "paged" in entry.finding.signature else 0
-    recorder = _Recorder(next(s.reference for s in STAGES if s.name == stage))
-    run(entry.case, Implementation("recorder", {stage: recorder.recording(stage)}), target.subject.device)
-    if not recorder.given:
-        raise ReproError(f"the case does not reach the stage {stage}")
-    call = min(call, len(recorder.given) - 1)
-    inputs = "\n".join(f"{name} = {_expression(value)}" for name, value in recorder.given[call].items())
-    names = ", ".join(RESULTS[stage])
-    assign = f"{names} = " if stage in RETURNING else ""
-    arguments = ", ".join(f"{name}={name}" for name in recorder.given[call])
-    results = recorder.results[call] if len(recorder.results) > call else ()
-    body = f"{inputs}\n\n{_comparison(entry.finding, stage, f'{assign}run({arguments})', results)}"
+    stage = find(stage_of(entry.finding.signature), entry.finding.signature.split("/")[2])
+    source = kernel_source(target, stage.name, entry.case)
+    launch = _launch_of(stage, entry.case, target.subject.device)
+    inputs = "\n".join(f"{name} = {_expression(value)}" for name, value in launch.given.items())
+    assign = f"{', '.join(launch.names)} = " if launch.returns else ""
+    arguments = ", ".join(f"{name}={name}" for name in launch.given)
+    body = f"{inputs}\n\n{_comparison(entry.finding, launch, f'{assign}run({arguments})')}"
     helpers = RUN + "".join(text for word, text in (("unpack(", UNPACK), ("strided(", STRIDED)) if word in body)
     story = textwrap.fill(f"{entry.finding.signature}: {entry.finding.detail}", 110)
     return (
-        f'"""{target.subject.facts.name}, stage {stage}.\n\n{_quotable(story)}\n\n'
+        f'"""{target.subject.facts.name}, stage {stage.name}.\n\n{_quotable(story)}\n\n'
         f"Needs torch, triton and {source.needs}. Without a GPU it runs in indexfuzz's lockstep.\n"
         f'"""\n\n{_imports(body + source.code)}\n'
         'DEVICE = "cuda" if torch.cuda.is_available() else "cpu"\n'
@@ -144,7 +134,7 @@ def _imports(body: str) -> str:
     return "\n".join([*dict.fromkeys(lines), "", "import torch", ""])
 
 
-def _comparison(finding: Record, stage: str, call: str, results: tuple[Tensor, ...]) -> str:
+def _comparison(finding: Record, launch: _Launch, call: str) -> str:
     """The call, and what tells a wrong result from a right one; the exit code of the script is 1 for a wrong one."""
     kind, _, output = finding.signature.partition("/")[2].partition("/")
     if kind == "not-rejected":
@@ -152,11 +142,12 @@ def _comparison(finding: Record, stage: str, call: str, results: tuple[Tensor, .
             f"try:\n    {call}\nexcept ValueError as error:\n    print('rejected, as it must be:', error)\n"
             "else:\n    raise SystemExit('accepted, and must be rejected')\n"
         )
-    if kind in ("crash", "rejected") or not results:
+    if kind in ("crash", "rejected") or not launch.results:
         return f"{call}  # raises\nprint('no error')\n"
-    name = next((name for name in RESULTS[stage] if output.split("/")[0] == name), RESULTS[stage][0])
-    want = results[RESULTS[stage].index(name)]
-    if stage != "k_quant_cache" and finding.index and len(finding.index) == want.dim():
+    about = output.split("/")[0]
+    name = about if about in launch.names else launch.names[0]
+    want = launch.results[launch.names.index(name)]
+    if name == about and finding.index and len(finding.index) == want.dim():
         value = _literal(want[finding.index].float())
         return (
             f"{call}\ngot, want = {name}[{finding.index}].float().item(), {value}\n"

@@ -14,11 +14,12 @@ from torch import Tensor
 from indexfuzz.core.case import Case, CaseError
 from indexfuzz.core.contract import outside
 from indexfuzz.core.presets import PRESETS
+from indexfuzz.core.stage_names import PAGED_LOGITS, TOPK
 from indexfuzz.devices.base import Device, UnsupportedKernelError
 from indexfuzz.implementations.base import Implementation, StageFunction
 from indexfuzz.oracles.launching import describe_error, launch
 from indexfuzz.oracles.walk import accept, materialise_on
-from indexfuzz.stages.base import STAGES
+from indexfuzz.stages.table import STAGES
 
 MODEL = "deepseek-v3.2"
 KEYS_CACHED, KEYS_WRITTEN = 4096, 512
@@ -57,7 +58,7 @@ def grown(case: Case, stage: str) -> Case:
     Raises SeverityError when the case cannot hold more keys.
     """
     block_size, lengths = case.cache.block_size, case.lengths or (1,)
-    paged = stage == "paged_logits" or (stage == "topk" and bool(case.batch.decode))
+    paged = stage == PAGED_LOGITS or (stage == TOPK and bool(case.batch.decode))
     wanted = KEYS_CACHED if paged else KEYS_WRITTEN
     model = PRESETS[MODEL].model.model_dump(include={"num_heads", "head_dim", "rope_dim", "quant_group"})
     while wanted >= KEYS_WRITTEN // SHARE:
@@ -128,7 +129,7 @@ def _select(
         launched = launch(stage.name, call, functions.get(stage.name, stage.reference), device)
         if launched.error:
             return {}, describe_error(launched.error)
-        if stage.name == "topk":
+        if stage.name == TOPK:
             ((name, selected),) = launched.outputs.items()
             visible = (call.tensors["logits"] != float("-inf")).sum(1)
             selections[name] = (selected.cpu(), visible.cpu())

@@ -4,7 +4,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from indexfuzz.checks.cache import inserted
+from indexfuzz.checks.cache import Tokens, check_insertion
+from indexfuzz.checks.quant import LegalRows
 from indexfuzz.core.finding import Finding
 from indexfuzz.reference import fp8, layout, legal
 from indexfuzz.reference.quant import quantise, row_scale
@@ -41,19 +42,20 @@ class Insertion:
             if int(scale_at[-1]) < len(flat):
                 flat[scale_at] = self.scale[i : i + 1].view(torch.uint8)
 
-    def judge(self, tokens: list[int] | None = None) -> Finding | None:
+    def judge(self, rows: list[int] | None = None) -> Finding | None:
         block_size = self.cache.shape[1]
-        return inserted(
-            self.before,
-            layout.pages(self.cache),
-            self.slots // block_size,
-            self.slots % block_size,
+        legal_rows = LegalRows(
             legal.legal_scales(self.k, scale_fmt="ue8m0", fp8="e4m3fn"),
             partial(legal.legal_codes, self.k, fp8="e4m3fn"),
+            torch.float8_e4m3fn,
+        )
+        return check_insertion(
+            self.before,
+            layout.pages(self.cache),
+            Tokens.at(self.slots, block_size, None if rows is None else torch.tensor(rows)),
+            legal_rows,
             layout=self.promised,
             arrangements=layout.arrangements(block_size, HEAD_DIM, self.k.device),
-            fp8=torch.float8_e4m3fn,
-            tokens=tokens,
         )
 
 
@@ -104,7 +106,7 @@ def test_a_single_wrong_code_is_located() -> None:
     case = Insertion(16, "shuffle")
     case.codes[4, 17] ^= 0x80
     case.write("shuffle", "shuffle")
-    found = case.judge(tokens=[0, 1, 2, 3, 40, 5, 6, 7, 8])
+    found = case.judge(rows=[0, 1, 2, 3, 40, 5, 6, 7, 8])
     assert found is not None
     assert (found.kind, found.output, found.index) == ("code-mismatch", "cache_values", (40, 17))
     assert "1 of " in found.detail

@@ -1,9 +1,10 @@
 import math
+from typing import Any
 
 import pytest
 import torch
 
-from indexfuzz.checks import logits
+from indexfuzz.checks.logits import Alternatives, Expected, check_logits
 
 INF = math.inf
 
@@ -17,17 +18,15 @@ def beside(reference: float, bound: float, sign: int) -> tuple[float, float]:
     return float(inside), float(torch.nextafter(inside, torch.tensor(sign * INF)))
 
 
-def judge(got: list[float], reference: list[float], bound: list[float], **options: torch.Tensor) -> tuple:
-    visible = torch.tensor([[r > -INF for r in reference]])
-    return logits.judge(
-        "logits",
-        torch.tensor([got]),
+def judge(got: list[float], reference: list[float], bound: list[float], **options: Any) -> tuple:
+    expected = Expected(
         torch.tensor([reference], dtype=torch.float64),
         torch.tensor([bound], dtype=torch.float64),
-        visible,
+        torch.tensor([[r > -INF for r in reference]]),
         "T3",
         **options,
     )
+    return check_logits(torch.tensor([got]), expected)
 
 
 @pytest.mark.parametrize("sign", [1, -1])
@@ -96,7 +95,7 @@ def test_poison_that_is_still_there_is_unwritten() -> None:
     for reference in (1.0, -INF):
         want = torch.tensor([[1.0, reference]], dtype=torch.float64)
         visible = want > -INF
-        found, _ = logits.judge("logits", got, want, torch.zeros(1, 2).double(), visible, "T0", poison=poison)
+        found, _ = check_logits(got, Expected(want, torch.zeros(1, 2).double(), visible, "T0", poison))
         assert found is not None
         assert (found.kind, found.index) == ("unwritten", (0, 1))
         assert "1 of " in found.detail
@@ -105,8 +104,8 @@ def test_poison_that_is_still_there_is_unwritten() -> None:
 
 def test_a_contract_may_leave_hidden_columns_untouched() -> None:
     before = torch.full((1, 2), math.nan)
-    assert judge([1.0, math.nan], [1.0, -INF], [0.1, 0.0], untouched=before, poison=before) == (None, 0.0)
-    found, _ = judge([1.0, -INF], [1.0, -INF], [0.1, 0.0], untouched=before)
+    assert judge([1.0, math.nan], [1.0, -INF], [0.1, 0.0], before=before, hidden_stay=True) == (None, 0.0)
+    found, _ = judge([1.0, -INF], [1.0, -INF], [0.1, 0.0], before=before, hidden_stay=True)
     assert found is not None
     assert (found.kind, found.want) == ("mask-mismatch", "left as it was")
 
@@ -114,15 +113,14 @@ def test_a_contract_may_leave_hidden_columns_untouched() -> None:
 def test_a_mistake_that_explains_everything_is_named() -> None:
     reference = torch.tensor([[1.0, 2.0, 3.0]]).double()
     bound, visible = torch.full((1, 3), 1e-6).double(), torch.ones(1, 3, dtype=torch.bool)
+    expected = Expected(reference, bound, visible, "T3")
     got = torch.tensor([[3.0, 1.0, 2.0]])
     named = {"forgets the ReLU": lambda: (got.double(), bound), "other": lambda: (reference, bound)}
-    found, _ = logits.judge("logits", got, reference, bound, visible, "T3", explanations=named)
+    found, _ = check_logits(got, expected, Alternatives(mistakes=named))
     assert found is not None
     assert found.kind == "bound-exceeded"
     assert found.detail.startswith("forgets the ReLU: row 0, column 0 is 3 (0x40400000), must be 1 +- 1e-06 (T3)")
-    found, _ = logits.judge(
-        "logits", got, reference, bound, visible, "T3", layouts={"normal": named["forgets the ReLU"]}
-    )
+    found, _ = check_logits(got, expected, Alternatives(layouts={"normal": named["forgets the ReLU"]}))
     assert found is not None
     assert found.kind == "layout-mismatch"
     assert found.detail.startswith("reads the NORMAL layout: ")
@@ -132,4 +130,4 @@ def test_no_rows_and_no_columns() -> None:
     for shape in ((0, 3), (3, 0)):
         empty = torch.empty(shape)
         visible = torch.empty(shape, dtype=torch.bool)
-        assert logits.judge("logits", empty, empty.double(), empty.double(), visible, "T0", poison=empty) == (None, 0.0)
+        assert check_logits(empty, Expected(empty.double(), empty.double(), visible, "T0", empty)) == (None, 0.0)

@@ -4,19 +4,19 @@ import pytest
 import torch
 from torch import Tensor
 
-from indexfuzz.checks import quant
+from indexfuzz.checks.quant import LegalRows, check_folded_weights, check_rows, is_legal_scale
 from indexfuzz.core.finding import Finding
 from indexfuzz.reference import fp8, legal
 from indexfuzz.reference.quant import q_quant, quantise, row_scale
 
-E4M3FN = torch.float8_e4m3fn
-
 
 def rows(x: Tensor, codes: Tensor, scales: Tensor, scale_fmt: str = "fp32", fmt: str = "e4m3fn") -> Finding | None:
-    allowed = legal.legal_scales(x, scale_fmt=scale_fmt, fp8=fmt)
-    return quant.rows(
-        "values", "scales", codes, scales, allowed, partial(legal.legal_codes, x, fp8=fmt), fp8=fp8.FORMATS[fmt].dtype
-    )
+    return check_rows("values", "scales", codes, scales, legal_rows(x, scale_fmt, fmt))
+
+
+def legal_rows(x: Tensor, scale_fmt: str = "fp32", fmt: str = "e4m3fn") -> LegalRows:
+    scales = legal.legal_scales(x, scale_fmt=scale_fmt, fp8=fmt)
+    return LegalRows(scales, partial(legal.legal_codes, x, fp8=fmt), fp8.FORMATS[fmt].dtype)
 
 
 def quantised(x: Tensor, scale_fmt: str, fmt: str) -> tuple[Tensor, Tensor]:
@@ -86,7 +86,7 @@ def test_a_scale_one_ulp_off_fails(scale_fmt: str, sign: int) -> None:
     wrong = scale.clone()
     wrong[3] = edge
     quantise(x, wrong, fp8="e4m3fn")
-    assert quant.legal_scale(wrong, allowed).all()
+    assert is_legal_scale(wrong, allowed).all()
     wrong[3] = torch.nextafter(edge, torch.tensor(sign * 9.0))
     found = rows(x, codes, wrong, scale_fmt)
     assert found is not None
@@ -131,9 +131,7 @@ def test_names_of_rows_and_values() -> None:
     x = torch.randn(3, 4).bfloat16()
     codes, scale = quantised(x, "ue8m0", "e4m3fn")
     codes[1, 2] ^= 0x80
-    allowed = legal.legal_scales(x, scale_fmt="ue8m0", fp8="e4m3fn")
-    under = partial(legal.legal_codes, x, fp8="e4m3fn")
-    found = quant.rows("values", "scales", codes, scale, allowed, under, fp8=E4M3FN, names=[4, 7, 9])
+    found = check_rows("values", "scales", codes, scale, legal_rows(x, "ue8m0"), names=[4, 7, 9])
     assert found is not None
     assert found.index == (7, 2)
     assert found.detail.startswith("token 7, dim 2 is 0x")
@@ -145,14 +143,8 @@ def test_no_rows() -> None:
 
 def fold(q: Tensor, weights: Tensor, codes: Tensor, got_weights: Tensor, scale_fmt: str = "fp32") -> Finding | None:
     heads, dim = q.shape[1:]
-    return quant.folded(
-        codes,
-        got_weights,
-        legal.legal_scales(q, scale_fmt=scale_fmt, fp8="e4m3fn"),
-        partial(legal.legal_codes, q, fp8="e4m3fn"),
-        partial(legal.legal_weights, weights, num_heads=heads, head_dim=dim),
-        fp8=E4M3FN,
-    )
+    legal_weights = partial(legal.legal_weights, weights, num_heads=heads, head_dim=dim)
+    return check_folded_weights(codes, got_weights, legal_rows(q, scale_fmt), legal_weights)
 
 
 @pytest.mark.parametrize("scale_fmt", ["ue8m0", "fp32"])

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from indexfuzz.checks import logits
+from indexfuzz.checks.logits import Expected, check_logits
 from indexfuzz.core.finding import Finding
 from indexfuzz.lockstep.arithmetic.matrix_units import MODELS
 from indexfuzz.reference import bounds, fp8
@@ -72,7 +72,7 @@ def judge(x: Inputs, got: Tensor, arithmetic: Arithmetic, dot: bounds.Dot | None
     ks, ke = torch.zeros(ROWS, dtype=torch.int32), torch.full((ROWS,), KEYS, dtype=torch.int32)
     simulated = None if dot is None else lambda q, k: dot(q[0], k[0])[None]
     limits = bounds.prefill_bounds(x.q, x.k, x.scale, x.weights, ks, ke, arithmetic=arithmetic, simulated_dot=simulated)
-    return logits.judge("logits", got, limits.reference, limits.bound, limits.visible, limits.tier)[0]
+    return check_logits(got, Expected(*limits))[0]
 
 
 def one_code(x: Inputs, dot: bounds.Dot) -> Tensor:

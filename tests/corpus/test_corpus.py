@@ -9,7 +9,7 @@ from indexfuzz.core.finding import Finding
 from indexfuzz.corpus import store
 from indexfuzz.corpus.entry import CorpusError, Entry, Record, Sighting
 from indexfuzz.corpus.store import load, save
-from indexfuzz.stages.base import STAGES
+from indexfuzz.stages.table import STAGES
 
 FINDING = Finding(
     "gather",
@@ -31,10 +31,6 @@ def sighting(implementation: str = "toy 1.0", **more: str) -> Sighting:
 def entry(seed: int = 0, finding: Finding = FINDING, **more: object) -> Entry:
     case = Case().replace(values={"seed": seed, "set": {"k": ((0, 3, math.pi.hex()),)}})
     return Entry(case=case, finding=Record.of(finding), **({"seen": (sighting(),)} | more))
-
-
-def test_stages_are_those_of_the_registry():
-    assert {stage.name for stage in STAGES} == store.STAGES
 
 
 class TestFormat:

@@ -5,7 +5,7 @@ import json
 import pytest
 import torch
 
-from indexfuzz.checks import logits
+from indexfuzz.checks.logits import Expected, check_logits
 from indexfuzz.devices.lockstep import LockstepDevice
 from indexfuzz.evaluation.bench import oracle
 from indexfuzz.evaluation.bench.mistakes import MISTAKES, RIGHT
@@ -72,7 +72,7 @@ def test_the_tiers_decide_as_the_judge_does():
                 seen = bench.flagged(mistake, got)
                 for tier, limits in bench.limits.items():
                     shown = torch.where(limits.visible, got, float("-inf"))
-                    found, _ = logits.judge("logits", shown, limits.reference, limits.bound, limits.visible, tier)
+                    found, _ = check_logits(shown, Expected(*limits))
                     assert seen[tier] == (found is not None), (mistake.name, tier)
 
 

@@ -24,7 +24,8 @@ from indexfuzz.oracles.walk import accept
 from indexfuzz.reference import bounds, rope
 from indexfuzz.reference.arithmetic import DOT_UNITS, Arithmetic
 from indexfuzz.samples.step import Step, materialise
-from indexfuzz.stages.base import STAGES, Call, Stage
+from indexfuzz.stages.base import Call, Stage
+from indexfuzz.stages.table import STAGES
 
 Outputs = dict[str, Tensor]
 

@@ -13,7 +13,7 @@ from indexfuzz.implementations.base import Implementation, ImplementationError
 from indexfuzz.implementations.builtin import builtin
 from indexfuzz.implementations.validation import validate
 from indexfuzz.reference import gather as reference
-from indexfuzz.stages.base import STAGES
+from indexfuzz.stages.table import STAGES
 
 
 @triton.jit

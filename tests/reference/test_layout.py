@@ -51,12 +51,21 @@ def test_tokens_come_back_from_pages_at_any_stride(name: str, page_stride: int) 
     back, back_scales = layout.read_tokens(cache, slots, name)
     assert torch.equal(back, values)
     assert torch.equal(back_scales, scales)
-    page_values, page_scales = layout.split(layout.pages(cache), block_size, name)
-    assert torch.equal(page_values[1, 15], values[0])
-    assert page_scales[1, 15] == 1.5
+    page = layout.pages(cache)[1]
+    assert torch.equal(page[layout.value_offsets(name, block_size, head_dim, CPU)[15]], values[0])
+    assert page[layout.scale_offsets(block_size, head_dim, CPU)[15]].view(torch.float32) == 1.5
     assert int((layout.pages(cache) != 0).sum()) == int((values != 0).sum()) + int(
         (scales.view(torch.uint8) != 0).sum()
     )
+
+
+@pytest.mark.parametrize("name", ["normal", "shuffle"])
+def test_marked_tokens_are_exactly_the_bytes_that_are_written(name: str) -> None:
+    cache, marks = torch.zeros((2, 3, 16, 36), dtype=torch.uint8)
+    slots = torch.tensor([47, 0, 17])
+    layout.write_tokens(cache, slots, torch.full((3, 32), 9, dtype=torch.uint8), torch.full((3,), 7.1e8), name)
+    layout.mark_tokens(marks, slots, name)
+    assert torch.equal(marks, (cache != 0).to(torch.uint8))
 
 
 def test_empty_cache_and_wrong_caches() -> None:

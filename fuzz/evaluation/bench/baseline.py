@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from indexfuzz.core.case import Batch, Cache, Case, Model, Prefill
+from indexfuzz.core.stage_names import GATHER, K_QUANT_CACHE, PAGED_LOGITS, PREFILL_LOGITS
 from indexfuzz.devices.base import Device
 from indexfuzz.implementations.base import Implementation
 from indexfuzz.oracles.launching import launch_in, name_of
@@ -104,7 +105,7 @@ GRIDS = (
         "block_size 64; 32 heads of 128; ks 0; calc_diff < 1e-3",
         "prefill 64 x 128; context about 256, max_model_len 512",
         (_prefill(32, 64, 128), _paged(32, 1, (240, 251, 262, 273), 512), _paged(32, 2, (249, 262), 512)),
-        {"prefill_logits": similar_logits, "paged_logits": similar_visible_logits},
+        {PREFILL_LOGITS: similar_logits, PAGED_LOGITS: similar_visible_logits},
     ),
     Grid(
         "AITER",
@@ -112,7 +113,7 @@ GRIDS = (
         "1024 x 1560 with ks 0; allclose",
         "insert and gather up to 257 tokens; prefill 64 x 98",
         (*(_insert(tokens) for tokens in (1, 64, 128, 257)), _prefill(64, 64, 98, block_size=1)),
-        {"k_quant_cache": close, "gather": close, "prefill_logits": close},
+        {K_QUANT_CACHE: close, GATHER: close, PREFILL_LOGITS: close},
     ),
     Grid(
         "DeepGEMM",
@@ -125,7 +126,7 @@ GRIDS = (
             _paged(64, 1, (180, 212, 301, 332), 512),
             _paged(64, 2, (187, 240, 289, 330), 512),
         ),
-        {"prefill_logits": similar_logits, "paged_logits": similar_visible_logits},
+        {PREFILL_LOGITS: similar_logits, PAGED_LOGITS: similar_visible_logits},
     ),
 )
 """What issue trackers and test folders of the three projects show."""

@@ -14,7 +14,7 @@ import triton.language as tl
 from triton.runtime import interpreter
 
 from indexfuzz import implementations
-from indexfuzz.evaluation.bench.workloads import Workload, prepare
+from indexfuzz.evaluation.bench.workloads import Launch, prepare
 from indexfuzz.implementations.base import Implementation
 
 
@@ -32,10 +32,10 @@ def _implementation(spec: str) -> Implementation:
 
 
 @cache
-def _workload(spec: str, stage: str, size: tuple[int, ...]) -> Workload:
-    workload = prepare(_implementation(spec), stage, size)
-    workload.launch()
-    return workload
+def _launch(spec: str, stage: str, size: tuple[int, ...]) -> Launch:
+    launch = prepare(_implementation(spec), stage, size)
+    launch.run()
+    return launch
 
 
 def _repair_masks() -> None:
@@ -79,9 +79,9 @@ def main() -> None:
     for line in sys.stdin:
         asked = json.loads(line)
         try:
-            workload = _workload(asked["implementation"], asked["stage"], tuple(asked["size"]))
+            launch = _launch(asked["implementation"], asked["stage"], tuple(asked["size"]))
             started = time.process_time()
-            workload.launch()
+            launch.run()
             _answer(seconds=time.process_time() - started)
         except Exception as error:  # noqa: BLE001 - the other kernels may still run
             _answer(error=_sentence(error))

@@ -22,6 +22,7 @@ import torch
 from indexfuzz.core.case import Case
 from indexfuzz.core.outcome import Outcome
 from indexfuzz.core.setup import Setup
+from indexfuzz.core.stage_names import GATHER
 from indexfuzz.devices import open_device
 from indexfuzz.evaluation.bench.hostile import SIGNATURES, implementation
 from indexfuzz.generation.stream import drawn
@@ -130,7 +131,7 @@ def measure_injections(wanted: int = INJECTED, seconds: float = PATIENCE) -> Inj
     """Inject until there were as many as wanted; a case may take that many seconds."""
     here = InProcess(implementation, open_device("lockstep"))
     result, started = Injections(), time.monotonic()
-    gather = frozenset({"gather"})
+    gather = frozenset({GATHER})
     with Isolated(Setup("module:indexfuzz.evaluation.bench.hostile"), seconds=seconds, memory=1 << 30) as subject:
         killer = Killer(subject, SEED)
         killer.start()

@@ -21,9 +21,11 @@ import triton
 
 from indexfuzz import implementations
 from indexfuzz.evaluation.bench.interpreter import Interpreter, InterpreterError, interpreter
-from indexfuzz.evaluation.bench.workloads import HEAD_DIM, Workload, prepare
+from indexfuzz.evaluation.bench.workloads import Launch, prepare
 from indexfuzz.implementations.base import ImplementationError
 from indexfuzz.lockstep import ALL_CHECKERS, Lockstep
+from indexfuzz.stages.table import GATHER, K_QUANT_CACHE, STAGES
+from indexfuzz.stages.workloads import HEAD_DIM
 
 WHEEL = "INDEXFUZZ_VLLM_WHEEL_0_33"
 """The environment variable that names a wheel, an unpacked wheel or a checkout of vLLM."""
@@ -32,15 +34,8 @@ REPEATS = 7
 SHORTEST = 0.05
 """Seconds that one measurement of lockstep takes at least; short launches are repeated until then."""
 
-Sizes = tuple[tuple[int, ...], ...]
-TOKENS: Sizes = ((8,), (64,), (256,))
-BUILTIN: dict[str, Sizes] = {
-    "q_quant": TOKENS,
-    "k_quant_cache": TOKENS,
-    "gather": TOKENS,
-    "prefill_logits": ((16, 256),),
-}
-VLLM: dict[str, Sizes] = {"k_quant_cache": TOKENS, "gather": TOKENS}
+BUILTIN = tuple(stage for stage in STAGES if stage.workload)
+VLLM = (K_QUANT_CACHE, GATHER)
 
 Timer = Callable[[], float]
 
@@ -102,9 +97,9 @@ def _wanted() -> Iterator[tuple[str, str, tuple[int, ...]]]:
     if wheel := os.environ.get(WHEEL):
         specs[f"vllm:{wheel}"] = VLLM
     for spec, stages in specs.items():
-        for stage, sizes in stages.items():
-            for size in sizes:
-                yield spec, stage, size
+        for stage in stages:
+            for size in stage.workload.sizes if stage.workload else ():
+                yield spec, stage.name, size
 
 
 def measured(wanted: Iterable[tuple[str, str, tuple[int, ...]]], beside: Interpreter, repeats: int) -> Iterator[Row]:
@@ -114,8 +109,8 @@ def measured(wanted: Iterable[tuple[str, str, tuple[int, ...]]], beside: Interpr
     """
     for spec, stage, size in wanted:
         implementation = implementations.load(spec)
-        workload = prepare(implementation, stage, size)
-        checked, unchecked = in_lockstep(workload, ALL_CHECKERS), in_lockstep(workload, ())
+        launch = prepare(implementation, stage, size)
+        checked, unchecked = in_lockstep(launch, ALL_CHECKERS), in_lockstep(launch, ())
         slow = partial(beside.seconds, spec, stage, size)
         taken, note = by_turns({"interpreter": slow, "lockstep": checked, "unchecked": unchecked}, repeats)
         fastest = {side: 1e3 * min(times) for side, times in taken.items() if times}
@@ -137,14 +132,14 @@ def by_turns(sides: dict[str, Timer], repeats: int) -> tuple[dict[str, list[floa
     return taken, note
 
 
-def in_lockstep(workload: Workload, checkers: Sequence[str]) -> Timer:
+def in_lockstep(launch: Launch, checkers: Sequence[str]) -> Timer:
     """What measures launches in lockstep for at least SHORTEST seconds: the CPU seconds of the fastest."""
     machine = Lockstep(checkers=checkers)
     if checkers:
-        for name, tensor in workload.arguments.items():
-            machine.declare(name, tensor, initialised=workload.defined[name])
+        for name, tensor in launch.arguments.items():
+            machine.declare(name, tensor, initialised=launch.defined[name])
     with machine:
-        workload.launch()
+        launch.run()
     if machine.violations:
         raise AssertionError(f"the benchmark's own launch violates something: {machine.violations[0]}")
 
@@ -154,7 +149,7 @@ def in_lockstep(workload: Workload, checkers: Sequence[str]) -> Timer:
             ended = started = time.process_time()
             while ended - started < SHORTEST:
                 before = ended
-                workload.launch()
+                launch.run()
                 ended = time.process_time()
                 fastest = min(fastest, ended - before)
         return fastest

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from indexfuzz.core.stage_names import PREFILL_LOGITS
 from indexfuzz.devices.lockstep import LockstepDevice
 from indexfuzz.implementations.base import StageFunction
 from indexfuzz.implementations.builtin import builtin
@@ -61,7 +62,7 @@ class Mistake:
         return self.writes(out) if self.writes else out
 
     def _kernel(self) -> StageFunction:
-        right = builtin().stages["prefill_logits"]
+        right = builtin().stages[PREFILL_LOGITS]
         if not self.edits:
             return right
         label = "".join(c if c.isalnum() else "-" for c in self.name)

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from indexfuzz.checks import exact
+from indexfuzz.checks.exact import check_bits
 from indexfuzz.core.rng import below, bits, derive
 from indexfuzz.devices.lockstep import LockstepDevice
 from indexfuzz.evaluation.bench.mistakes import MISTAKES, RIGHT, Inputs, Mistake
@@ -140,7 +140,7 @@ class Bench:
         """Keys and scales that were read, bit for bit: what the check of the gather sees."""
         read = mistake.reads(self.inputs) if mistake.reads else self.inputs
         return any(
-            exact.same_bits(name, got, want, axes=axes) is not None
+            check_bits(name, got, want, axes=axes) is not None
             for name, got, want, axes in (
                 ("k_fp8", fp8.codes(read.k_fp8), fp8.codes(self.inputs.k_fp8), ("token", "dim")),
                 ("k_scale", read.k_scale, self.inputs.k_scale, ("token",)),

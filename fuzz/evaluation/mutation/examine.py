@@ -16,7 +16,7 @@ from indexfuzz.implementations.builtin import builtin
 from indexfuzz.implementations.faults.planting import edited_kernels
 from indexfuzz.oracles import composition
 from indexfuzz.oracles.differential import run
-from indexfuzz.stages.base import STAGES
+from indexfuzz.stages.table import STAGES
 
 Fate = Literal["killed", "hang", "survived", "unsupported"]
 

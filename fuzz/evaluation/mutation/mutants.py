@@ -8,22 +8,9 @@ from functools import cache
 
 from indexfuzz.evaluation.mutation.operators import OPERATORS, Scope
 from indexfuzz.implementations.faults.planting import original_sources
+from indexfuzz.stages.table import STAGES
 
-FILES = tuple(
-    f"kernels/{stem}.py"
-    for stem in ("cache", "gather", "indexer", "layout", "mqa_logits", "paged_mqa_logits", "quant", "rope")
-)
-STAGES = {
-    "kernels/cache.py": ("rope", "k_quant_cache"),
-    "kernels/gather.py": ("gather",),
-    "kernels/indexer.py": ("topk",),
-    "kernels/layout.py": ("k_quant_cache", "gather", "paged_logits"),
-    "kernels/mqa_logits.py": ("prefill_logits",),
-    "kernels/paged_mqa_logits.py": ("paged_logits",),
-    "kernels/quant.py": ("rope", "q_quant", "k_quant_cache"),
-    "kernels/rope.py": ("rope",),
-}
-"""The stages that run the code of a file, and rope where only RoPE in place hands on rows that are strided."""
+FILES = tuple(sorted({f"kernels/{source}.py" for stage in STAGES for source in stage.sources}))
 
 PLAIN_PYTORCH = frozenset({"rotate_compiled", "_neox_rotation", "_interleaved_rotation", "_compiled_rotation"})
 """RoPE by PyTorch operations: no kernel, and cases that compile take seconds each, so campaigns draw none."""
@@ -53,8 +40,9 @@ class Mutant:
 
     @property
     def stages(self) -> tuple[str, ...]:
-        """The stages that run the mutated file."""
-        return STAGES[self.file]
+        """The stages that show mistakes of the mutated file."""
+        own = (stage.name for stage in STAGES if self.file in {f"kernels/{source}.py" for source in stage.sources})
+        return tuple(dict.fromkeys(own))
 
 
 @cache

@@ -8,11 +8,12 @@ import tomllib
 from dataclasses import replace
 from functools import cache
 from importlib.resources import files
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated
 
-from pydantic import Field, ValidationError
+from pydantic import AfterValidator, Field, ValidationError
 
 from indexfuzz.core.case import Part, first_error
+from indexfuzz.core.stage_names import require_stage
 from indexfuzz.implementations.faults.planting import FaultError, edited_kernels
 
 if TYPE_CHECKING:  # imports torch, and listing faults must not
@@ -21,7 +22,7 @@ if TYPE_CHECKING:  # imports torch, and listing faults must not
 __all__ = ["Edit", "Fault", "FaultError", "load_faults", "plant"]
 
 
-StageName = Literal["rope", "q_quant", "k_quant_cache", "gather", "prefill_logits", "paged_logits", "topk"]
+StageName = Annotated[str, AfterValidator(require_stage)]
 
 
 class Edit(Part):

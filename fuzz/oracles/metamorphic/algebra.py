@@ -7,9 +7,9 @@ import torch
 from torch import Tensor
 
 from indexfuzz.core.case import Case
+from indexfuzz.core.stage_names import PREFILL_LOGITS
 from indexfuzz.oracles.metamorphic.relation import (
     Pairs,
-    Tensors,
     Twin,
     altered,
     blank,
@@ -18,8 +18,9 @@ from indexfuzz.oracles.metamorphic.relation import (
     taken,
     unchanged,
 )
-from indexfuzz.reference.paged_mqa_logits import visible_keys
 from indexfuzz.stages.base import Call
+from indexfuzz.stages.paged_logits import seen_keys
+from indexfuzz.stages.verdict import Tensors
 
 SHIFT = 5
 """Keys in front that no row sees: enough to move every tile."""
@@ -52,7 +53,7 @@ def as_prefill(case: Case, call: Call) -> Iterator[Twin]:
     """Decode queries as prefill rows over the gathered keys of their sequences."""
     t = call.tensors
     q, logits = t["q_fp8"], t["logits"]
-    keys = visible_keys(q, t["cache"], t["context_lens"], t["block_table"], logits.shape[1], layout=case.cache.layout)
+    keys = seen_keys(call)
     sequences, longest = keys.k_scale.shape
     if not longest or case.memory.missing_pages:
         return
@@ -74,7 +75,7 @@ def as_prefill(case: Case, call: Call) -> Iterator[Twin]:
         return {"logits": (others[0]["logits"].gather(1, own), first["logits"][:, :longest])}
 
     prefill = replace(call, tensors=tensors, options={}, fills={"logits": "twin"})
-    yield Twin(case, (prefill,), pairs, stage="prefill_logits")
+    yield Twin(case, (prefill,), pairs, stage=PREFILL_LOGITS)
 
 
 def _heads(case: Case, call: Call, q: str, dim: int) -> tuple[Tensor, Tensor] | None:
@@ -151,10 +152,7 @@ def weights_doubled_prefill(case: Case, call: Call) -> Iterator[Twin]:
 
 def weights_doubled_paged(case: Case, call: Call) -> Iterator[Twin]:
     """Twice the weights make twice the logits."""
-    t = call.tensors
-    lens, table, columns = t["context_lens"], t["block_table"], t["logits"].shape[1]
-    keys = visible_keys(t["q_fp8"], t["cache"], lens, table, columns, layout=case.cache.layout)
-    yield from _weights_doubled(case, call, keys.k_scale)
+    yield from _weights_doubled(case, call, seen_keys(call).k_scale)
 
 
 def _weights_doubled(case: Case, call: Call, scale: Tensor) -> Iterator[Twin]:

@@ -9,7 +9,6 @@ from torch import Tensor
 from indexfuzz.core.case import Case
 from indexfuzz.oracles.metamorphic.relation import (
     Pairs,
-    Tensors,
     Twin,
     altered,
     in_form_of,
@@ -17,19 +16,10 @@ from indexfuzz.oracles.metamorphic.relation import (
     shuffled,
     stored,
     taken,
-    written_slots,
 )
-from indexfuzz.stages.base import Call
-
-ROW_INPUTS = {
-    "rope": ("q", "k", "positions"),
-    "q_quant": ("q", "weights"),
-    "prefill_logits": ("q_fp8", "weights", "ks", "ke", "logits"),
-    "topk": ("logits",),
-}
-"""Stage -> its tensors with a row for each token or query; all outputs have these rows, too."""
-
-LEAD = {"rope": "q", "q_quant": "q", "prefill_logits": "q_fp8", "topk": "logits"}
+from indexfuzz.stages.base import Call, Stage
+from indexfuzz.stages.k_quant_cache import written_slots
+from indexfuzz.stages.verdict import Tensors
 
 
 def selected(call: Call, names: Sequence[str], index: Tensor) -> Call:
@@ -49,16 +39,9 @@ def halves(size: int) -> tuple[Tensor, Tensor]:
     return torch.arange(size // 2), torch.arange(size // 2, size)
 
 
-def _ranked(outputs: Tensors, logits: Tensor) -> dict[str, Tensor]:
-    """Selections as the values selected, in order: which of equal logits is taken is nobody's business."""
-    ((name, chosen),) = outputs.items()
-    values = torch.gather(logits, 1, chosen.clamp_min(0).long()) if logits.shape[1] else chosen.float()
-    return {name: torch.where(chosen < 0, float("-inf"), values).sort(1).values}
-
-
-def rows_permuted(stage: str, case: Case, call: Call) -> Iterator[Twin]:
+def rows_permuted(stage: Stage, case: Case, call: Call) -> Iterator[Twin]:
     """Tokens, or query rows, in another order."""
-    size = len(call.tensors[LEAD[stage]])
+    size = len(call.tensors[stage.row_inputs[0]])
     if size < 2:
         return
     order = shuffled(case, "rows", size)
@@ -68,12 +51,12 @@ def rows_permuted(stage: str, case: Case, call: Call) -> Iterator[Twin]:
         restored = {name: taken(output, back) for name, output in others[0].items()}
         return _pairs(stage, call, first, restored)
 
-    yield Twin(case, (reordered(call, ROW_INPUTS[stage], order),), pairs)
+    yield Twin(case, (reordered(call, stage.row_inputs, order),), pairs)
 
 
-def rows_split(stage: str, case: Case, call: Call) -> Iterator[Twin]:
+def rows_split(stage: Stage, case: Case, call: Call) -> Iterator[Twin]:
     """Two launches, each with about half of the rows."""
-    size = len(call.tensors[LEAD[stage]])
+    size = len(call.tensors[stage.row_inputs[0]])
     if size < 2:
         return
     parts = halves(size)
@@ -82,14 +65,11 @@ def rows_split(stage: str, case: Case, call: Call) -> Iterator[Twin]:
         whole = {name: joined([other[name] for other in others]) for name in first}
         return _pairs(stage, call, first, whole)
 
-    yield Twin(case, tuple(selected(call, ROW_INPUTS[stage], half) for half in parts), pairs)
+    yield Twin(case, tuple(selected(call, stage.row_inputs, half) for half in parts), pairs)
 
 
-def _pairs(stage: str, call: Call, first: Tensors, restored: dict[str, Tensor]) -> Pairs:
-    if stage != "topk":
-        return paired(restored, dict(first))
-    logits = call.tensors["logits"]
-    return paired(_ranked(restored, logits), _ranked(first, logits))
+def _pairs(stage: Stage, call: Call, first: Tensors, restored: Tensors) -> Pairs:
+    return paired(stage.comparable(call, restored), stage.comparable(call, first))
 
 
 def joined(parts: Sequence[Tensor]) -> Tensor:

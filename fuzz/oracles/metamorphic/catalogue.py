@@ -8,26 +8,30 @@ legal evaluations are. Bytes and codes agree always.
 from functools import partial
 
 from indexfuzz.core.case import Case
+from indexfuzz.core.stage_names import GATHER, K_QUANT_CACHE, PAGED_LOGITS, PREFILL_LOGITS, Q_QUANT, ROPE
 from indexfuzz.oracles.metamorphic import algebra, batching, paging, rotation, sequences
 from indexfuzz.oracles.metamorphic.containment import CONTAINED
 from indexfuzz.oracles.metamorphic.relation import Relation, Twins
-from indexfuzz.oracles.nonfinite.judge import is_drawn
+from indexfuzz.stages.nonfinite import may_be_nonfinite
+from indexfuzz.stages.table import STAGES
 
 
 def _of_cache(reader: Twins, writer: Twins) -> dict[str, Twins]:
-    return {"k_quant_cache": writer, "gather": reader, "paged_logits": reader}
+    return {K_QUANT_CACHE: writer, GATHER: reader, PAGED_LOGITS: reader}
 
 
-PERMUTED: dict[str, Twins] = {stage: partial(batching.rows_permuted, stage) for stage in batching.ROW_INPUTS} | {
-    "k_quant_cache": batching.tokens_permuted,
-    "gather": sequences.gather_permuted,
-    "paged_logits": sequences.sequences_permuted,
+OF_ROWS = tuple(stage for stage in STAGES if stage.row_inputs)
+
+PERMUTED: dict[str, Twins] = {stage.name: partial(batching.rows_permuted, stage) for stage in OF_ROWS} | {
+    K_QUANT_CACHE: batching.tokens_permuted,
+    GATHER: sequences.gather_permuted,
+    PAGED_LOGITS: sequences.sequences_permuted,
 }
 
-SPLIT: dict[str, Twins] = {stage: partial(batching.rows_split, stage) for stage in batching.ROW_INPUTS} | {
-    "k_quant_cache": batching.tokens_split,
-    "gather": sequences.gather_split,
-    "paged_logits": sequences.sequences_split,
+SPLIT: dict[str, Twins] = {stage.name: partial(batching.rows_split, stage) for stage in OF_ROWS} | {
+    K_QUANT_CACHE: batching.tokens_split,
+    GATHER: sequences.gather_split,
+    PAGED_LOGITS: sequences.sequences_split,
 }
 
 RELATIONS = (
@@ -53,24 +57,24 @@ RELATIONS = (
         "table-width",
         "with a wider or narrower block table",
         "bounds",
-        {"gather": paging.table_width, "paged_logits": paging.table_width},
+        {GATHER: paging.table_width, PAGED_LOGITS: paging.table_width},
     ),
-    Relation("next-n", "with next_n rows as sequences of one row", "bounds", {"paged_logits": sequences.one_row_each}),
+    Relation("next-n", "with next_n rows as sequences of one row", "bounds", {PAGED_LOGITS: sequences.one_row_each}),
     Relation("batch-permuted", "with the batch permuted", "bits", PERMUTED),
     Relation("batch-split", "with the batch split in two", "bounds", SPLIT),
     Relation(
-        "window-shifted", "with ks, ke and K shifted together", "bounds", {"prefill_logits": algebra.window_shifted}
+        "window-shifted", "with ks, ke and K shifted together", "bounds", {PREFILL_LOGITS: algebra.window_shifted}
     ),
-    Relation("prefill-decode", "as prefill over the gathered keys", "bounds", {"paged_logits": algebra.as_prefill}),
+    Relation("prefill-decode", "as prefill over the gathered keys", "bounds", {PAGED_LOGITS: algebra.as_prefill}),
     Relation(
         "heads-permuted",
         "with its heads permuted",
         "bounds",
         {
-            "rope": algebra.heads_permuted_rope,
-            "q_quant": algebra.heads_permuted_quant,
-            "prefill_logits": algebra.heads_permuted_logits,
-            "paged_logits": algebra.heads_permuted_logits,
+            ROPE: algebra.heads_permuted_rope,
+            Q_QUANT: algebra.heads_permuted_quant,
+            PREFILL_LOGITS: algebra.heads_permuted_logits,
+            PAGED_LOGITS: algebra.heads_permuted_logits,
         },
     ),
     Relation(
@@ -78,19 +82,19 @@ RELATIONS = (
         "with twice the weights",
         "bits",
         {
-            "q_quant": algebra.weights_doubled_quant,
-            "prefill_logits": algebra.weights_doubled_prefill,
-            "paged_logits": algebra.weights_doubled_paged,
+            Q_QUANT: algebra.weights_doubled_quant,
+            PREFILL_LOGITS: algebra.weights_doubled_prefill,
+            PAGED_LOGITS: algebra.weights_doubled_paged,
         },
     ),
-    Relation("rope-mode", "with RoPE in another mode", "candidates", {"rope": rotation.rope_modes}),
+    Relation("rope-mode", "with RoPE in another mode", "candidates", {ROPE: rotation.rope_modes}),
 )
 """Cheap ones, for every case."""
 
-COMPILED = Relation("rope-compiled", "with RoPE under torch.compile", "candidates", {"rope": rotation.rope_compiled})
+COMPILED = Relation("rope-compiled", "with RoPE under torch.compile", "candidates", {ROPE: rotation.rope_compiled})
 """Takes seconds to compile, once per process."""
 
 
 def relations_for(case: Case) -> tuple[Relation, ...]:
     """The relations that a case must satisfy: with NaN and infinities, whose bits differ freely, containment alone."""
-    return (CONTAINED,) if is_drawn(case) else RELATIONS
+    return (CONTAINED,) if may_be_nonfinite(case) else RELATIONS

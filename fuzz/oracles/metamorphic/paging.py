@@ -9,7 +9,6 @@ from torch import Tensor
 from indexfuzz.core.case import Case, CaseError
 from indexfuzz.oracles.metamorphic.relation import (
     Pairs,
-    Tensors,
     Twin,
     altered,
     in_form_of,
@@ -17,11 +16,12 @@ from indexfuzz.oracles.metamorphic.relation import (
     shuffled,
     stored,
     unchanged,
-    written_slots,
 )
 from indexfuzz.reference import layout
 from indexfuzz.samples import buffers
 from indexfuzz.stages.base import Call
+from indexfuzz.stages.k_quant_cache import written_slots
+from indexfuzz.stages.verdict import Tensors
 
 BLOCK_SIZES = (1, 16, 64)
 PADDING = 132

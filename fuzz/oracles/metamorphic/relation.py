@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -11,19 +11,11 @@ from indexfuzz.core.case import Case
 from indexfuzz.core.rng import derive, permutation
 from indexfuzz.reference import layout
 from indexfuzz.samples import buffers
-from indexfuzz.stages.base import Call
-
-Tensors = Mapping[str, Tensor]
+from indexfuzz.stages.base import Agreement, Call
+from indexfuzz.stages.verdict import Tensors
 
 Pairs = dict[str, tuple[Tensor, Tensor]]
 """Output -> (what the twin says that it is, what the first launch made it), of one shape."""
-
-Agreement = Literal["bits", "bounds", "candidates"]
-"""How closely outputs must agree.
-
-"bits": the same bits. "bounds": logits may differ as far as two legal evaluations can, all else has the same bits.
-"candidates": values may differ where each is a legal rounding.
-"""
 
 
 @dataclass(frozen=True)
@@ -92,12 +84,6 @@ def shuffled(case: Case, purpose: str, size: int) -> Tensor:
     """A permutation of range(size) that is the case's own, int64; the reverse order where chance gives the identity."""
     order = permutation(derive(case.values.seed, f"twin {purpose}"), size)
     return order.flip(0) if torch.equal(order, torch.arange(size)) else order
-
-
-def written_slots(call: Call) -> Tensor:
-    """The slots that k_quant_cache writes, int64, in order of the tokens."""
-    slots = call.tensors["slot_mapping"].long()
-    return slots[slots >= 0]
 
 
 def stored(case: Case, cache: Tensor, slots: Tensor) -> dict[str, Tensor]:

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterable, Sequence
 
-import torch
 from torch import Tensor
 
 from indexfuzz.checks import describe
@@ -13,26 +12,13 @@ from indexfuzz.core.terms import Terms
 from indexfuzz.core.tracebacks import location_of
 from indexfuzz.devices.base import Device
 from indexfuzz.implementations.base import Implementation, StageFunction
-from indexfuzz.oracles.determined import determined
 from indexfuzz.oracles.launching import describe_error, launch, launch_in, name_of
 from indexfuzz.oracles.metamorphic.catalogue import relations_for
-from indexfuzz.oracles.metamorphic.relation import Agreement, Relation, Tensors, Twin
+from indexfuzz.oracles.metamorphic.relation import Relation, Twin
 from indexfuzz.oracles.walk import function_for, launches
-from indexfuzz.reference import bounds
-from indexfuzz.reference.legal import legal_rope
-from indexfuzz.stages.base import STAGES, Call
-
-AXES = {
-    "q": ("token", "head", "dim"),
-    "k": ("token", "dim"),
-    "q_fp8": ("token", "head", "dim"),
-    "q_weights": ("token", "head"),
-    "cache_values": ("token", "dim"),
-    "cache_scales": ("token",),
-    "k_fp8": ("token", "dim"),
-    "k_scale": ("token",),
-    "logits": ("row", "column"),
-}
+from indexfuzz.stages.base import Agreement, Call, Stage
+from indexfuzz.stages.table import find
+from indexfuzz.stages.verdict import Tensors
 
 
 def run(
@@ -58,7 +44,7 @@ def run(
         if first.error:
             continue
         outcome.stages.append(stage.name)
-        trial = Trial(case, stage.name, call, first.outputs, implementation, device)
+        trial = Trial(case, stage, call, first.outputs, implementation, device)
         outcome.findings += [finding for relation in wanted for finding in trial.of(relation)]
     return outcome
 
@@ -67,7 +53,7 @@ class Trial:
     """One launch, and the relations that are tried on it."""
 
     def __init__(
-        self, case: Case, stage: str, call: Call, first: Tensors, implementation: Implementation, device: Device
+        self, case: Case, stage: Stage, call: Call, first: Tensors, implementation: Implementation, device: Device
     ) -> None:
         self._case = case
         self._stage = stage
@@ -76,13 +62,13 @@ class Trial:
         self._implementation = implementation
         self._device = device
         self._terms: Terms = device.terms(implementation.promises)
-        self._masks = determined(stage, call.tensors, implementation.promises)
+        self._masks = stage.determined(call, implementation.promises)
 
     def of(self, relation: Relation) -> Iterable[Finding]:
         """The findings of one relation, at most one for each output."""
         found: dict[str, Finding] = {}
-        for twin in relation.twins[self._stage](self._case, self._call):
-            function = function_for(twin.stage or self._stage, twin.case, self._implementation)
+        for twin in relation.twins[self._stage.name](self._case, self._call):
+            function = function_for(twin.stage or self._stage.name, twin.case, self._implementation)
             if function is not None:
                 for finding in self._compare(relation, twin, function):
                     found.setdefault(finding.output, finding)
@@ -93,11 +79,11 @@ class Trial:
         given = [call.copy() for call in twin.calls]
         others = []
         for call in twin.calls:
-            launched = launch(twin.stage or self._stage, call, function, self._device)
+            launched = launch(twin.stage or self._stage.name, call, function, self._device)
             if launched.error and not twin.stage:  # else it is about another stage, on which it is reported
                 words = f"{relation.change}: {describe_error(launched.error)}"
                 location = location_of(launched.error)
-                yield Finding(self._stage, kind, name_of(launched.error), words, location=location)
+                yield Finding(self._stage.name, kind, name_of(launched.error), words, location=location)
             if launched.error:
                 return
             others.append(launched.copies())
@@ -108,17 +94,17 @@ class Trial:
 
     def _is_wrong(self, twin: Twin, given: Sequence[Call], got: Sequence[Tensors]) -> bool:
         """Whether another stage that is to confirm this one is wrong itself."""
-        judge = next(stage.judge for stage in STAGES if stage.name == twin.stage)
-        verdicts = [judge(twin.case, call.tensors, out, self._terms) for call, out in zip(given, got, strict=True)]
+        judge = find(twin.stage).judge
+        verdicts = [judge(twin.case, call, out, self._terms) for call, out in zip(given, got, strict=True)]
         return any(verdict.findings for verdict in verdicts)
 
     def _finding(self, kind: str, change: str, output: str, got: Tensor, want: Tensor, wrong: Tensor) -> Finding:
         index = describe.first(wrong)
-        axes = AXES.get(output, describe.default_axes(got))
+        axes = self._stage.axes.get(output, describe.default_axes(got))
         seen, other = describe.text(got[index]), describe.text(want[index])
         words = describe.summary(got.float(), want.float(), wrong, axes)
         detail = f"{describe.place(index, axes)} is {seen}, but {other} {change}; {words}"
-        return Finding(self._stage, kind, output, detail, index=index, got=seen, want=other)
+        return Finding(self._stage.name, kind, output, detail, index=index, got=seen, want=other)
 
     def _agreement(self, relation: Relation) -> Agreement:
         """What the relation asks, but the bits of a matrix product only from those who promise them."""
@@ -132,50 +118,6 @@ class Trial:
             wrong &= self._masks[output][..., : got.shape[-1]] if got.dim() > 1 else self._masks[output]
         if not bool(wrong.any()):
             return wrong
-        if agreement == "bounds" and output == "logits":
-            apart = (got.double() - want.double()).abs()
-            return wrong & ~(apart <= self._twice_the_bound()[:, : got.shape[1]])
-        if agreement == "candidates":
-            return wrong & ~(self._is_candidate(output, got) & self._is_candidate(output, want))
+        if agreement == self._stage.agreement != "bits":
+            return wrong & ~self._stage.are_both_legal(self._call, output, got, want, self._terms)
         return wrong
-
-    def _twice_the_bound(self) -> Tensor:
-        """How far two legal evaluations of each logit may lie apart; fp64."""
-        t, arithmetic, dot = self._call.tensors, self._terms.scoring, self._terms.simulated_dot
-        if self._stage == "prefill_logits":
-            limits = bounds.prefill_bounds(
-                t["q_fp8"],
-                t["k_fp8"],
-                t["k_scale"],
-                t["weights"],
-                t["ks"],
-                t["ke"],
-                arithmetic=arithmetic,
-                simulated_dot=dot,
-            )
-        else:
-            limits = bounds.paged_bounds(
-                t["q_fp8"],
-                t["cache"],
-                t["weights"],
-                t["context_lens"],
-                t["block_table"],
-                t["logits"].shape[1],
-                layout=self._case.cache.layout,
-                arithmetic=arithmetic,
-                simulated_dot=dot,
-            )
-        return 2 * limits.bound
-
-    def _is_candidate(self, output: str, value: Tensor) -> Tensor:
-        t, rope = self._call.tensors, self._case.rope
-        candidates = legal_rope(
-            t[output],
-            t["positions"],
-            t["cos_sin_cache"],
-            rope_dim=self._case.model.rope_dim,
-            style=rope.style,
-            placement=rope.placement,
-        )
-        same = (value == candidates) | (torch.isnan(value) & torch.isnan(candidates))
-        return same.any(0)

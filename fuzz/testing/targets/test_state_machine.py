@@ -11,6 +11,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, rule
 from indexfuzz.core.case import Case
 from indexfuzz.core.contract import covers
 from indexfuzz.core.finding import Finding, error_for
+from indexfuzz.core.stage_names import GATHER, K_QUANT_CACHE, PAGED_LOGITS
 from indexfuzz.oracles.cache_machine import PagedCache
 from indexfuzz.subjects.in_process import InProcess
 from indexfuzz.testing.options import present
@@ -53,7 +54,7 @@ class PagedCacheMachine(RuleBasedStateMachine):
             batch={"max_model_len": 70},
         )
         promise = subject.implementation.contract
-        if all(covers(promise, stage, case) for stage in ("k_quant_cache", "gather", "paged_logits")):
+        if all(covers(promise, stage, case) for stage in (K_QUANT_CACHE, GATHER, PAGED_LOGITS)):
             self.pool = PagedCache(case, subject.implementation, subject.device)
 
     @rule(sequence=sequences, count=counts, drawn=seeds)

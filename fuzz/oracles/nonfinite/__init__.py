@@ -1,1 +1,0 @@
-"""NaN and infinities: how far they may reach, and what they must become."""

@@ -1,0 +1,123 @@
+"""Gathering of the keys that prefill reads, out of the paged cache."""
+
+from functools import partial
+
+import torch
+from torch import Tensor
+
+from indexfuzz.checks.exact import check_bits
+from indexfuzz.core import stage_names
+from indexfuzz.core.case import Case
+from indexfuzz.core.terms import Promises, Terms
+from indexfuzz.reference import fp8, layout
+from indexfuzz.reference import gather as gather_reference
+from indexfuzz.samples.step import Step
+from indexfuzz.stages.base import Call, Output, Reach, Stage, Workload
+from indexfuzz.stages.verdict import Tensors, Verdict, verdict
+from indexfuzz.stages.workloads import TOKENS, prefill
+
+
+class Gather(Stage):
+    """Fills k_fp8 [N,D] and k_scale [N] fp32 with the tokens of all sequences, one after the other."""
+
+    name = stage_names.GATHER
+    outputs = (Output("k_fp8", ("token", "dim")), Output("k_scale", ("token",)))
+    row_inputs = ()
+    sources = ("gather", "layout")
+    reference = staticmethod(gather_reference.gather)
+
+    def applies(self, case: Case) -> bool:
+        return case.batch.keys > 0
+
+    def tensors(self, step: Step) -> dict[str, Tensor]:
+        model, keys = step.case.model, step.case.batch.keys
+        pad = step.case.row_pad("k_fp8", keys, model.head_dim)
+        k_fp8 = step.output("k_fp8", (keys, model.head_dim), fp8.FORMATS[model.fp8].dtype, row_pad=pad)
+        return {
+            "cache": step.tensors["cache"],
+            "block_table": step.tensors["prefill_table"],
+            "cu_seqlens": step.tensors["cu_seqlens"],
+            "token_to_seq": step.tensors["token_to_seq"],
+            "k_fp8": k_fp8,
+            "k_scale": step.output("k_scale", (keys,), torch.float32),
+        }
+
+    def call(self, case: Case, tensors: dict[str, Tensor]) -> Call:
+        return Call(
+            tensors,
+            {"quant_group": case.model.quant_group, "layout": case.cache.layout},
+            fills={"k_fp8": "k_fp8", "k_scale": "k_scale"},
+            undefined=frozenset({"k_fp8", "k_scale"}),
+        )
+
+    def judge_finite(self, given: Call, got: Tensors, terms: Terms) -> Verdict:
+        """Keys and scales are the bytes of the cache; padding holds what is promised."""
+        want = _wanted(given, got, terms)
+        block_size, head_dim = _page(given)
+        arrangements = layout.arrangements(block_size, head_dim, given.tensors["cache"].device)
+        others = {name: offsets for name, offsets in arrangements.items() if name != _layout(given)}
+        found = []
+        for name, axes in self.axes.items():
+            as_read = {other: partial(_read_as, given, got, want, name, others[other]) for other in others}
+            before = given.tensors[name]
+            found.append(check_bits(name, got[name], want[name], axes=axes, before=before, layouts=as_read))
+        return verdict(*found)
+
+    def determined(self, given: Call, promises: Promises) -> dict[str, Tensor]:
+        if promises.gather_padding == "zeros":
+            return {}
+        _, is_token = _slots(given)
+        return {"k_fp8": is_token.unsqueeze(1).expand(given.tensors["k_fp8"].shape), "k_scale": is_token}
+
+    def nonfinite_reach(self, given: Call, *, hides_nan: bool = False) -> Reach:
+        """Nothing: bytes are copied, whatever they stand for."""
+        return Reach({}, {})
+
+    workload = Workload(TOKENS, lambda tokens: prefill((tokens // 3, 0), (tokens - tokens // 3, 0)))
+
+
+def _page(call: Call) -> tuple[int, int]:
+    """block_size and head_dim."""
+    _, block_size, token_bytes = call.tensors["cache"].shape
+    return block_size, token_bytes - layout.SCALE_BYTES
+
+
+def _layout(call: Call) -> str:
+    return layout.resolve(call.options["layout"], _page(call)[0])
+
+
+def _slots(call: Call) -> tuple[Tensor, Tensor]:
+    """The slot of every gathered token, int64 [N], and whether it has one."""
+    names = ("cache", "block_table", "cu_seqlens", "token_to_seq")
+    return gather_reference.gathered_slots(*(call.tensors[name] for name in names))
+
+
+def _wanted(given: Call, got: Tensors, terms: Terms) -> dict[str, Tensor]:
+    """The one right result; where a project promises nothing about padding, it is what was made of it."""
+    _, head_dim = _page(given)
+    want = given.copy()
+    gather_reference.gather(**want.tensors, quant_group=head_dim, layout=given.options["layout"])
+    _, is_token = _slots(given)
+    padding = terms.promises.gather_padding
+    if padding != "zeros":
+        source = given.tensors if padding == "untouched" else got
+        for name in want.fills:
+            _bytes(want.tensors[name])[~is_token] = _bytes(source[name])[~is_token]
+    return {name: want.tensors[name] for name in want.fills}
+
+
+def _read_as(given: Call, got: Tensors, want: Tensors, name: str, offsets: tuple[Tensor, Tensor]) -> Tensor:
+    """An output if the cache were arranged otherwise; what it is where that reaches beyond the cache's end."""
+    out = want[name].clone()
+    slots, is_token = _slots(given)
+    codes, scales, inside = layout.read_arranged(given.tensors["cache"], slots[is_token], *offsets)
+    if name == "k_scale":
+        out[is_token] = scales
+    else:
+        _bytes(out)[is_token] = torch.where(inside, codes, _bytes(got[name])[is_token])
+    return out
+
+
+def _bytes(tensor: Tensor) -> Tensor:
+    """FP8 as its codes, which can be indexed; anything else as it is."""
+    return fp8.codes(tensor) if tensor.element_size() == 1 else tensor

@@ -1,0 +1,96 @@
+"""Quantisation of k and its insertion into the paged cache."""
+
+import torch
+from torch import Tensor
+
+from indexfuzz.checks.cache import Tokens, check_insertion
+from indexfuzz.checks.nonfinite import check_nonfinite_codes
+from indexfuzz.core import stage_names
+from indexfuzz.core.case import Case
+from indexfuzz.core.finding import Finding
+from indexfuzz.core.terms import Terms
+from indexfuzz.reference import cache as cache_reference
+from indexfuzz.reference import layout
+from indexfuzz.samples.step import Step
+from indexfuzz.stages.base import Call, Output, Reach, Stage, Workload
+from indexfuzz.stages.nonfinite import has_nonfinite, numbers
+from indexfuzz.stages.quantised import legal_rows
+from indexfuzz.stages.verdict import Tensors, Verdict, verdict
+from indexfuzz.stages.workloads import TOKENS, prefill
+
+
+class KQuantCache(Stage):
+    """Fills cache uint8 [num_blocks, block_size, D + 4] at the slots of its tokens, and leaves all else as it is."""
+
+    name = stage_names.K_QUANT_CACHE
+    outputs = (Output("cache_values", ("token", "dim")), Output("cache_scales", ("token",)))
+    row_inputs = ()
+    sources = ("cache", "layout", "quant")
+    reference = staticmethod(cache_reference.k_quant_cache)
+
+    def applies(self, case: Case) -> bool:
+        return case.batch.tokens > 0
+
+    def tensors(self, step: Step) -> dict[str, Tensor]:
+        return {name: step.tensors[name] for name in ("k", "cache", "slot_mapping")}
+
+    def call(self, case: Case, tensors: dict[str, Tensor]) -> Call:
+        model = case.model
+        options = {
+            "scale_fmt": model.scale_fmt,
+            "fp8": model.fp8,
+            "quant_group": model.quant_group,
+            "layout": case.cache.layout,
+        }
+        return Call(tensors, options, fills={"cache": "cache"})
+
+    def define(self, step: Step, call: Call) -> None:
+        step.define_slots(written_slots(call))
+
+    def judge_finite(self, given: Call, got: Tensors, terms: Terms) -> Verdict:
+        """Every token with a slot is at its place under a legal scale, and no other byte of a page has changed."""
+        cache = given.tensors["cache"]
+        _, block_size, token_bytes = cache.shape
+        promised = layout.resolve(given.options["layout"], block_size)
+        layout.check_defined(promised, block_size, token_bytes - layout.SCALE_BYTES)
+        kept, k = _written(given)
+        return verdict(
+            check_insertion(
+                layout.pages(cache),
+                layout.pages(got["cache"]),
+                Tokens.at(written_slots(given), block_size, kept.nonzero().flatten()),
+                legal_rows(k, given, terms),
+                layout=promised,
+                arrangements=layout.arrangements(block_size, token_bytes - layout.SCALE_BYTES, k.device),
+            )
+        )
+
+    def nonfinite_reach(self, given: Call, *, hides_nan: bool = False) -> Reach:
+        """The bytes of a token."""
+        cache, (_, k) = given.tensors["cache"], _written(given)
+        slots = written_slots(given)[has_nonfinite(k)]
+        mask = torch.zeros(cache.shape, dtype=torch.uint8, device=cache.device)
+        layout.mark_tokens(mask, slots, layout.resolve(given.options["layout"], cache.shape[1]))
+        return Reach({"cache": mask.bool()}, {"k": numbers(given.tensors["k"])})
+
+    def check_nonfinite(self, given: Call, got: Tensors, terms: Terms) -> Finding | None:
+        _, k = _written(given)
+        concrete = layout.resolve(given.options["layout"], got["cache"].shape[1])
+        codes, _ = layout.read_tokens(got["cache"], written_slots(given), concrete)
+        axes = self.axes["cache_values"]
+        return check_nonfinite_codes("cache_values", codes, k, legal_rows(k, given, terms), axes=axes)
+
+    workload = Workload(TOKENS, lambda tokens: prefill((tokens, tokens)))
+
+
+def _written(call: Call) -> tuple[Tensor, Tensor]:
+    """Which tokens have a slot, bool of slot_mapping's shape, and their rows of k."""
+    slots = call.tensors["slot_mapping"]
+    kept = slots >= 0
+    return kept, call.tensors["k"][: len(slots)][kept]
+
+
+def written_slots(call: Call) -> Tensor:
+    """The slots that a call writes, int64 [n], in order of the tokens."""
+    slots = call.tensors["slot_mapping"].long()
+    return slots[slots >= 0]

@@ -1,0 +1,110 @@
+"""Logits of the query rows of decode, straight from the paged cache."""
+
+from collections.abc import Mapping
+from functools import partial
+
+import torch
+from torch import Tensor
+
+from indexfuzz.checks.logits import Alternative
+from indexfuzz.core import stage_names
+from indexfuzz.core.case import Case
+from indexfuzz.core.terms import Terms
+from indexfuzz.reference import layout, paged_mqa_logits
+from indexfuzz.reference.bounds import LogitBounds, paged_bounds
+from indexfuzz.samples.step import Step
+from indexfuzz.stages.base import Call
+from indexfuzz.stages.logits import LogitStage, Operands, poisoned_logits
+from indexfuzz.stages.nonfinite import cache_numbers
+
+
+class PagedLogits(LogitStage):
+    """Fills logits [B*next_n, max_model_len] in the positions below the window of each row that have a page."""
+
+    name = stage_names.PAGED_LOGITS
+    row_inputs = ()
+    sources = ("paged_mqa_logits", "layout")
+    reference = staticmethod(paged_mqa_logits.paged_mqa_logits)
+
+    def applies(self, case: Case) -> bool:
+        return len(case.batch.decode) > 0
+
+    def tensors(self, step: Step) -> dict[str, Tensor]:
+        batch, t, rows = step.case.batch, step.tensors, step.decode_rows
+        logits = poisoned_logits(step, "paged_logits", batch.decode_rows, batch.max_model_len)
+        q_fp8, q_weights = step.spread("q_fp8"), step.spread("q_weights")
+        return {
+            "q_fp8": q_fp8[rows].view(len(batch.decode), batch.next_n, *q_fp8.shape[1:]),
+            "cache": t["cache"],
+            "weights": q_weights[rows],
+            "context_lens": t["context_lens"],
+            "block_table": t["decode_table"],
+            "logits": logits,
+        }
+
+    def call(self, case: Case, tensors: dict[str, Tensor]) -> Call:
+        options = {"layout": case.cache.layout}
+        return Call(tensors, options, fills={"logits": "paged_logits"}, undefined=frozenset({"logits"}))
+
+    def operands(self, given: Call) -> Operands:
+        q, weights = given.tensors["q_fp8"], given.tensors["weights"]
+        keys = seen_keys(given)
+        return Operands(q, keys.k_fp8, keys.k_scale, weights.reshape(q.shape[:3]))
+
+    def visible(self, given: Call) -> Tensor:
+        t = given.tensors
+        next_n, table, columns = t["q_fp8"].shape[1], t["block_table"], t["logits"].shape[1]
+        num_blocks, block_size, _ = t["cache"].shape
+        windows = paged_mqa_logits.row_windows(t["context_lens"], next_n, columns)
+        position = torch.arange(columns, device=windows.device)
+        block = table[:, (position // block_size).clamp_max(table.shape[1] - 1)]
+        has_page = ((block >= 0) & (block < num_blocks)).repeat_interleave(next_n, 0)
+        return (position < windows.reshape(-1, 1)) & has_page
+
+    def limits(self, given: Call, terms: Terms) -> LogitBounds:
+        return self._limits_by(given.options["layout"], given, terms)
+
+    def _limits_by(self, layout_read: str, given: Call, terms: Terms) -> LogitBounds:
+        t = given.tensors
+        return paged_bounds(
+            t["q_fp8"],
+            t["cache"],
+            t["weights"],
+            t["context_lens"],
+            t["block_table"],
+            t["logits"].shape[1],
+            layout=layout_read,
+            arithmetic=terms.scoring,
+            simulated_dot=terms.simulated_dot,
+        )
+
+    def layouts(self, given: Call, terms: Terms) -> Mapping[str, Alternative]:
+        _, block_size, token_bytes = given.tensors["cache"].shape
+        promised = layout.resolve(given.options["layout"], block_size)
+        others = [
+            name
+            for name in ("normal", "shuffle")
+            if name != promised and layout.is_defined(name, block_size, token_bytes - layout.SCALE_BYTES)
+        ]
+        return {other: partial(self._values_by, other, given, terms) for other in others}
+
+    def _values_by(self, layout_read: str, given: Call, terms: Terms) -> tuple[Tensor, Tensor]:
+        limits = self._limits_by(layout_read, given, terms)
+        return limits.reference, limits.bound
+
+    def finite_keys(self, given: Call, *, whole_rows: bool) -> dict[str, Tensor]:
+        cache, dtype = given.tensors["cache"], given.tensors["q_fp8"].dtype
+        return {"cache": cache_numbers(cache, given.options["layout"], dtype, whole_rows=whole_rows)}
+
+
+def seen_keys(given: Call) -> paged_mqa_logits.VisibleKeys:
+    """The keys that some row of their sequence sees."""
+    t = given.tensors
+    return paged_mqa_logits.visible_keys(
+        t["q_fp8"],
+        t["cache"],
+        t["context_lens"],
+        t["block_table"],
+        t["logits"].shape[1],
+        layout=given.options["layout"],
+    )

@@ -1,0 +1,41 @@
+"""The stages in order: a sample flows through them from top to bottom."""
+
+from indexfuzz.stages.base import Stage
+from indexfuzz.stages.gather import Gather
+from indexfuzz.stages.k_quant_cache import KQuantCache
+from indexfuzz.stages.paged_logits import PagedLogits
+from indexfuzz.stages.prefill_logits import PrefillLogits
+from indexfuzz.stages.q_quant import QQuant
+from indexfuzz.stages.rope import Rope
+from indexfuzz.stages.topk import Topk
+
+ROPE = Rope()
+Q_QUANT = QQuant()
+K_QUANT_CACHE = KQuantCache()
+GATHER = Gather()
+PREFILL_LOGITS = PrefillLogits()
+PAGED_LOGITS = PagedLogits()
+PREFILL_TOPK = Topk(PREFILL_LOGITS, "prefill_topk")
+PAGED_TOPK = Topk(PAGED_LOGITS, "paged_topk")
+
+STAGES: tuple[Stage, ...] = (
+    ROPE,
+    Q_QUANT,
+    K_QUANT_CACHE,
+    GATHER,
+    PREFILL_LOGITS,
+    PAGED_LOGITS,
+    PREFILL_TOPK,
+    PAGED_TOPK,
+)
+
+
+def find(name: str, output: str = "") -> Stage:
+    """The stage of a name; of one that stands in several places, the place that has an output, or the first.
+
+    Raises LookupError where no stage has the name.
+    """
+    named = [stage for stage in STAGES if stage.name == name]
+    if not named:
+        raise LookupError(f"{name!r} is no stage")
+    return next((stage for stage in named if output in stage.axes), named[0])
