@@ -53,10 +53,10 @@ def mutate(
 
     Example: `indexfuzz mutate gather --workers 2`
     """
-    from indexfuzz.evaluation.mutation.examine import Budget  # noqa: PLC0415 - imports torch
+    from indexfuzz.evaluation.mutation.examine import Budget, Examiner, give_up  # noqa: PLC0415 - imports torch
     from indexfuzz.evaluation.mutation.mutants import chosen  # noqa: PLC0415
     from indexfuzz.evaluation.mutation.report import Report  # noqa: PLC0415
-    from indexfuzz.evaluation.mutation.workers import run_mutants  # noqa: PLC0415
+    from indexfuzz.evaluation.processes import examine_all  # noqa: PLC0415
 
     try:
         mutants = chosen(words)
@@ -68,7 +68,8 @@ def mutate(
     if markdown and not markdown.parent.is_dir():
         raise InputError(f"--markdown: {markdown.parent} is no folder")
     started = time.monotonic()
-    report = Report(run_mutants(mutants, Budget(cases, seconds, seed), workers=workers, on_result=_Told(len(mutants))))
+    budget, progress = Budget(cases, seconds, seed), _Progress(len(mutants))
+    report = Report(examine_all(mutants, Examiner, give_up, budget, workers=workers, on_result=progress))
     minutes = (time.monotonic() - started) / 60
     if markdown:
         markdown.write_text(
@@ -96,7 +97,7 @@ def _print_list(mutants: "Sequence[Mutant]", *, as_json: bool) -> None:
         typer.echo(words(mutant) + (f"  ({known[mutant.id]})" if known[mutant.id] else ""))
 
 
-class _Told:
+class _Progress:
     """Tells on stderr how far it is: of each survivor at once, of everything else now and then."""
 
     def __init__(self, total: int) -> None:

@@ -44,7 +44,7 @@ class Result:
 
 
 @dataclass(frozen=True)
-class Subject:
+class Suspect:
     """Kernels under test, the stages that matter, and whether all of them at once matter, too."""
 
     implementation: Implementation
@@ -55,7 +55,7 @@ class Subject:
         """Whether a case runs any code in question."""
         return any(stage.name in self.stages and stage.applies(case) for stage in STAGES)
 
-    def first(self, case: Case, device: Device) -> Finding | None:
+    def first_finding(self, case: Case, device: Device) -> Finding | None:
         """What a case shows first."""
         findings = run(case, self.implementation, device, self.stages).findings
         if self.composed and not findings:
@@ -77,7 +77,7 @@ class Examiner:
         started = time.process_time()
         clean = original(mutant)
         try:
-            subject = planted(mutant)
+            suspect = plant(mutant)
         except Exception as error:  # noqa: BLE001 - a module that cannot be imported is noticed at once
             return Result(mutant, "killed", signature="import", detail=f"{type(error).__name__}: {error}")
         tried, unsupported = 0, ""
@@ -85,14 +85,14 @@ class Examiner:
             if time.process_time() - started > self._budget.seconds:
                 break
             tried += 1
-            if not subject.is_reached_by(case):
+            if not suspect.is_reached_by(case):
                 continue
             try:
-                finding = subject.first(case, self._device)
+                finding = suspect.first_finding(case, self._device)
             except UnsupportedKernelError as error:
                 unsupported = str(error)
                 continue
-            if finding and clean.first(case, self._device) is None:
+            if finding and clean.first_finding(case, self._device) is None:
                 seconds = time.process_time() - started
                 return Result(mutant, "killed", tried, seconds, finding.signature, finding.detail, case.id)
         fate: Fate = "unsupported" if unsupported else "survived"
@@ -105,12 +105,17 @@ class Examiner:
             yield self._drawn[number]
 
 
-def original(mutant: Mutant) -> Subject:
+def give_up(mutant: Mutant, seconds: float, why: str) -> Result:
+    """The result for a mutant that does not end."""
+    return Result(mutant, "hang", seconds=seconds, signature="hang", detail=why)
+
+
+def original(mutant: Mutant) -> Suspect:
     """The kernels proper, to be looked at where a mutant is."""
-    return Subject(builtin(), frozenset(mutant.stages), composed=mutant.file == "kernels/indexer.py")
+    return Suspect(builtin(), frozenset(mutant.stages), composed=mutant.file == "kernels/indexer.py")
 
 
-def planted(mutant: Mutant) -> Subject:
+def plant(mutant: Mutant) -> Suspect:
     """A mutant, imported.
 
     Raises whatever its import does.

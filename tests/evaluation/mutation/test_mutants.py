@@ -1,13 +1,10 @@
-import time
-
 import pytest
 
-from indexfuzz.evaluation.mutation import report, workers
+from indexfuzz.evaluation.mutation import report
 from indexfuzz.evaluation.mutation.examine import Budget, Examiner, Result
 from indexfuzz.evaluation.mutation.mutants import chosen, enumerate_mutants
 from indexfuzz.evaluation.mutation.report import Report
 from indexfuzz.evaluation.mutation.survivors import equivalent, gaps
-from indexfuzz.evaluation.mutation.workers import ExaminationError, Worker
 
 
 def test_there_are_hundreds_and_each_has_an_id_of_its_own():
@@ -48,49 +45,6 @@ def test_a_mutant_is_found(file, old, new, signature):
 def test_an_equivalent_mutant_survives():
     mutant = next(m for m in enumerate_mutants() if m.id in equivalent())
     assert Examiner(Budget(cases=10)).examine(mutant).fate == "survived"
-
-
-class Sleeping:
-    def examine(self, _mutant):
-        time.sleep(1000)
-
-
-class Spinning:
-    def examine(self, _mutant):
-        while True:
-            pass
-
-
-class Failing:
-    def examine(self, _mutant):
-        raise RuntimeError("a bug of ours")
-
-
-def serving(examiner):
-    """What a forked worker does, with another examiner."""
-
-    def serve(connection, budget):
-        workers.Examiner = lambda _budget: examiner
-        workers._serve(connection, budget)
-
-    return serve
-
-
-@pytest.mark.parametrize(("examiner", "patience"), [(Sleeping(), 1), (Spinning(), 1000)])
-def test_a_mutant_that_hangs_is_stopped(monkeypatch, examiner, patience):
-    monkeypatch.setattr(workers, "GRACE", 0.1)
-    monkeypatch.setattr(workers, "PATIENCE", patience)
-    worker = Worker(Budget(seconds=0.1), serve=serving(examiner), method="fork")
-    result = worker.examine(enumerate_mutants()[0])
-    worker.stop()
-    assert result.fate == "hang"
-
-
-def test_a_failure_of_the_examination_is_no_kill():
-    worker = Worker(Budget(), serve=serving(Failing()), method="fork")
-    with pytest.raises(ExaminationError, match="a bug of ours"):
-        worker.examine(enumerate_mutants()[0])
-    worker.stop()
 
 
 def test_the_score_leaves_out_equivalent_mutants(monkeypatch):
