@@ -2,12 +2,13 @@
 
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 from torch import Tensor
 
 from indexfuzz.core.contract import Contract, Unlimited
 from indexfuzz.core.terms import Promises
+from indexfuzz.samples.step import Step
 
 StageFunction = Callable[..., Any]
 """A stage with the signature that kernels/ and reference/ share; see ARCHITECTURE.md for the seven of them."""
@@ -21,12 +22,22 @@ class MalformedResultError(Exception):
     """A stage returned something else than the tensors it promises."""
 
 
+class WholeIndexer(Protocol):
+    """All stages at once."""
+
+    def __call__(self, step: Step) -> Tensor:
+        """Select from the inputs of a step: the positions that each token attends to, int32 [T, index_topk].
+
+        -1 stands beyond their number, and in all of a padding token. Positions count from the start of the token's own
+        sequence. The keys of the step are in `step.tensors["cache"]` afterwards.
+        """
+
+
 @dataclass(frozen=True)
 class Implementation:
     """A set of kernels under test. Stages it does not have are filled in by the reference.
 
-    `forward` is all stages at once, with the signature of `forward` in kernels/indexer.py and, in its module, the
-    classes of its arguments: Decode, Prefill and IndexerConfig. It must select what the stages select one by one.
+    `forward` is all stages at once: it must select what the stages select one by one.
     `replaced` names the imports of executed files that got something else than the real thing; it grows where
     functions import as they run.
     """
@@ -37,7 +48,7 @@ class Implementation:
     promises: Promises = field(default_factory=Promises)
     notes: tuple[str, ...] = ()
     replaced: Collection[str] = ()
-    forward: Callable[..., Tensor] | None = None
+    forward: WholeIndexer | None = None
 
 
 def fill(output: Tensor, result: Tensor) -> None:

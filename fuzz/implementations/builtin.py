@@ -1,9 +1,15 @@
 """The built-in kernels, and what their launchers promise."""
 
+import importlib
+from types import ModuleType
+
+from torch import Tensor
+
 from indexfuzz.core.contract import Checked, Clause
 from indexfuzz.core.terms import Promises
-from indexfuzz.implementations.base import Implementation
+from indexfuzz.implementations.base import Implementation, WholeIndexer
 from indexfuzz.reference import layout as page_layout
+from indexfuzz.samples.step import Step
 
 HEAD_DIMS = (32, 64, 128)
 MAX_HEADS = 128
@@ -44,12 +50,17 @@ CONTRACT = Checked(
 """The launchers' own conditions; everything outside is rejected with ValueError."""
 
 
-def builtin() -> Implementation:
-    """The kernels of this package."""
-    from indexfuzz.kernels import cache, gather, indexer, mqa_logits, paged_mqa_logits, quant, rope  # noqa: PLC0415 - heavy
+KERNELS = "indexfuzz.kernels"
 
+
+def builtin(package: str = KERNELS, name: str = "builtin") -> Implementation:
+    """The kernels of this package, or of an edited copy that can be imported under another name."""
+    modules = ("cache", "gather", "indexer", "mqa_logits", "paged_mqa_logits", "quant", "rope")
+    cache, gather, indexer, mqa_logits, paged_mqa_logits, quant, rope = (
+        importlib.import_module(f"{package}.{module}") for module in modules
+    )
     return Implementation(
-        "builtin",
+        name,
         {
             "rope": rope.rope,
             "q_quant": quant.q_quant,
@@ -61,5 +72,44 @@ def builtin() -> Implementation:
         },
         CONTRACT,
         Promises(nonfinite="triton", dot_rows=mqa_logits.KEYS, rope_in_place=True),
-        forward=indexer.forward,
+        forward=whole_indexer(indexer),
     )
+
+
+def whole_indexer(indexer: ModuleType) -> WholeIndexer:
+    """The `forward` of kernels/indexer.py, or of an edited copy, as a function of a step."""
+
+    def forward(step: Step) -> Tensor:
+        case, t = step.case, step.tensors
+        config = indexer.IndexerConfig(
+            rope_dim=case.model.rope_dim,
+            rope_style=case.rope.style,
+            rope_placement=case.rope.placement,
+            rope_mode=case.rope.mode,
+            scale_fmt=case.model.scale_fmt,
+            fp8=case.model.fp8,
+            quant_group=case.model.quant_group,
+            layout=case.cache.layout,
+            index_topk=case.model.index_topk,
+        )
+        decode = prefill = None
+        if case.batch.decode:
+            decode = indexer.Decode(
+                context_lens=t["context_lens"],
+                block_table=t["decode_table"],
+                next_n=case.batch.next_n,
+                max_model_len=case.batch.max_model_len,
+            )
+        if case.batch.prefill:
+            prefill = indexer.Prefill(
+                block_table=t["prefill_table"],
+                cu_seqlens=t["cu_seqlens"],
+                token_to_seq=t["token_to_seq"],
+                ks=t["ks"],
+                ke=t["ke"],
+            )
+        inputs = (t[name] for name in ("q", "k", "weights", "positions", "cos_sin_cache", "cache", "slot_mapping"))
+        selected: Tensor = indexer.forward(*inputs, config=config, decode=decode, prefill=prefill)
+        return selected
+
+    return forward

@@ -4,8 +4,6 @@ Stages are judged alone, so a call of a stage with the wrong rows, or indices th
 here. The kernels are the same on both sides; what a row may select follows from the logits of the stages.
 """
 
-import sys
-from collections.abc import Callable
 from dataclasses import replace
 
 import torch
@@ -19,7 +17,7 @@ from indexfuzz.core.outcome import Outcome
 from indexfuzz.core.stage_names import PAGED_LOGITS, PREFILL_LOGITS, TOPK
 from indexfuzz.core.tracebacks import location_of
 from indexfuzz.devices.base import Device
-from indexfuzz.implementations.base import Implementation
+from indexfuzz.implementations.base import Implementation, WholeIndexer
 from indexfuzz.oracles.launching import describe_error, launch
 from indexfuzz.oracles.walk import materialise_on
 from indexfuzz.samples.step import Step
@@ -27,48 +25,6 @@ from indexfuzz.stages.base import Call
 from indexfuzz.stages.table import STAGES
 
 KIND = "metamorphic/composition"
-
-Whole = Callable[[Step], Tensor]
-"""All stages at once: from the inputs of a step to the selected positions, int32 [T, index_topk]."""
-
-
-def whole_indexer(forward: Callable[..., Tensor]) -> Whole:
-    """The `forward` of kernels/indexer.py, or of an edited copy, as a function of a step."""
-    module = sys.modules[forward.__module__]
-
-    def run(step: Step) -> Tensor:
-        case, t = step.case, step.tensors
-        decode = prefill = None
-        if case.batch.decode:
-            decode = module.Decode(
-                context_lens=t["context_lens"],
-                block_table=t["decode_table"],
-                next_n=case.batch.next_n,
-                max_model_len=case.batch.max_model_len,
-            )
-        if case.batch.prefill:
-            prefill = module.Prefill(
-                block_table=t["prefill_table"],
-                cu_seqlens=t["cu_seqlens"],
-                token_to_seq=t["token_to_seq"],
-                ks=t["ks"],
-                ke=t["ke"],
-            )
-        config = module.IndexerConfig(
-            rope_dim=case.model.rope_dim,
-            rope_style=case.rope.style,
-            rope_placement=case.rope.placement,
-            rope_mode=case.rope.mode,
-            scale_fmt=case.model.scale_fmt,
-            fp8=case.model.fp8,
-            quant_group=case.model.quant_group,
-            layout=case.cache.layout,
-            index_topk=case.model.index_topk,
-        )
-        inputs = (t[name] for name in ("q", "k", "weights", "positions", "cos_sin_cache", "cache", "slot_mapping"))
-        return forward(*inputs, config=config, decode=decode, prefill=prefill)
-
-    return run
 
 
 def run(case: Case, implementation: Implementation, device: Device, only: frozenset[str] = frozenset()) -> Outcome:
@@ -80,7 +36,7 @@ def run(case: Case, implementation: Implementation, device: Device, only: frozen
     if only or implementation.forward is None or not applies(case, implementation):
         return outcome
     outcome.stages.append(TOPK)
-    found = compare(case, implementation, whole_indexer(implementation.forward), device)
+    found = compare(case, implementation, implementation.forward, device)
     outcome.findings += [found] if found else []
     return outcome
 
@@ -93,7 +49,7 @@ def applies(case: Case, implementation: Implementation) -> bool:
     )
 
 
-def compare(case: Case, implementation: Implementation, whole: Whole, device: Device) -> Finding | None:
+def compare(case: Case, implementation: Implementation, whole: WholeIndexer, device: Device) -> Finding | None:
     """Run a case by stages and as a whole; the first difference. The stages are taken to be right."""
     stepwise = materialise_on(case, device)
     if not _run_stages(stepwise, implementation, device):

@@ -122,7 +122,4 @@ def plant(mutant: Mutant) -> Suspect:
     """
     clean = original(mutant)
     kernels = edited_kernels(mutant.id, [(mutant.id, mutant.file, mutant.before, mutant.after)])
-    stages = {name: kernels.counterpart(function) for name, function in clean.implementation.stages.items()}
-    forward = kernels.counterpart(clean.implementation.forward)
-    implementation = replace(clean.implementation, name=f"builtin+{mutant.id}", stages=stages, forward=forward)
-    return replace(clean, implementation=implementation)
+    return replace(clean, implementation=builtin(kernels.package, f"builtin+{mutant.id}"))

@@ -5,7 +5,6 @@ source while they are imported under a package name of their own; no file is cha
 """
 
 import tomllib
-from dataclasses import replace
 from functools import cache
 from importlib.resources import files
 from typing import TYPE_CHECKING, Annotated
@@ -89,8 +88,4 @@ def plant(ids: tuple[str, ...]) -> "Implementation":
             raise FaultError(f"no fault {name!r}; choose one of {', '.join(faults)}")
     chosen = tuple(sorted(set(ids)))
     edits = [(name, edit.file, edit.old, edit.new) for name in chosen for edit in faults[name].edits]
-    kernels = edited_kernels("+".join(chosen), edits)
-    whole = builtin()
-    stages = {stage: kernels.counterpart(function) for stage, function in whole.stages.items()}
-    forward = kernels.counterpart(whole.forward)
-    return replace(whole, name="+".join(("builtin", *chosen)), stages=stages, forward=forward)
+    return builtin(edited_kernels("+".join(chosen), edits).package, "+".join(("builtin", *chosen)))
