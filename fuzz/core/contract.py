@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from indexfuzz.core.case import TILE, Case
+from indexfuzz.core.stage_names import GATHER, K_QUANT_CACHE, PAGED_LOGITS
 
 
 class Contract(Protocol):
@@ -48,13 +49,13 @@ class Clause:
 
 DEFINED = (
     Clause(
-        ("k_quant_cache", "gather"),
+        (K_QUANT_CACHE, GATHER),
         lambda case: case.model.quant_group == case.model.head_dim,
         "quant_group is head_dim",
         "a token has one scale, else no result is right",
     ),
     Clause(
-        ("k_quant_cache", "gather", "paged_logits"),
+        (K_QUANT_CACHE, GATHER, PAGED_LOGITS),
         lambda case: case.has_layout(case.cache.layout),
         f"SHUFFLE pages are whole tiles of {TILE} tokens by {TILE} bytes",
         "of others no arrangement is defined",

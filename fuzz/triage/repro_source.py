@@ -6,17 +6,18 @@ from pathlib import Path
 from typing import Any
 
 from indexfuzz.core.case import Case
+from indexfuzz.core.stage_names import GATHER, K_QUANT_CACHE
 from indexfuzz.implementations.base import ImplementationError
 from indexfuzz.subjects.in_process import InProcess
 from indexfuzz.subjects.under_test import UnderTest
 
 VLLM_FILE = "vllm/v1/attention/ops/rocm_aiter_mla_sparse.py"
 VLLM_CALLS = {
-    "k_quant_cache": (
+    K_QUANT_CACHE: (
         "indexer_k_quant_and_cache_triton",
         "{launcher}(k[:slot_mapping.shape[0]], cache, slot_mapping, quant_group, scale_fmt)",
     ),
-    "gather": (
+    GATHER: (
         "cp_gather_indexer_k_quant_cache_triton",
         "{launcher}(cache, k_fp8, k_scale.view(torch.uint8).view(-1, 4), block_table, cu_seqlens, token_to_seq)",
     ),
@@ -92,7 +93,7 @@ def kernel({", ".join(_arguments(stage))}):
 
 
 def _arguments(stage: str) -> tuple[str, ...]:
-    if stage == "gather":
+    if stage == GATHER:
         return ("cache", "block_table", "cu_seqlens", "token_to_seq", "k_fp8", "k_scale", "quant_group", "layout")
     return ("k", "cache", "slot_mapping", "scale_fmt", "fp8", "quant_group", "layout")
 

@@ -14,7 +14,7 @@ from indexfuzz.generation.stream import drawn
 from indexfuzz.implementations.base import Implementation
 from indexfuzz.implementations.builtin import CONTRACT
 from indexfuzz.reference.fp8 import FORMATS
-from indexfuzz.stages.base import STAGES
+from indexfuzz.stages.table import STAGES
 from indexfuzz.subjects.in_process import InProcess
 
 CASES = int(os.environ.get("INDEXFUZZ_CASES", "300"))

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from indexfuzz.core.stage_names import GATHER, K_QUANT_CACHE, PAGED_LOGITS, PREFILL_LOGITS, Q_QUANT
 from indexfuzz.implementations.base import Implementation
 from indexfuzz.reference import bounds, cache, gather, quant
 from indexfuzz.reference.arithmetic import PRESETS, Arithmetic
@@ -42,11 +43,11 @@ class Workload:
 def workloads(implementation: Implementation, *, small: bool = False, device: str = "cuda") -> Iterator[Workload]:
     """The launches of the stages that an implementation has; `small` ones fit a test on a CPU."""
     makers = {
-        "q_quant": _q_quant,
-        "k_quant_cache": _k_quant_cache,
-        "gather": _gather,
-        "prefill_logits": _prefill_logits,
-        "paged_logits": _paged_logits,
+        Q_QUANT: _q_quant,
+        K_QUANT_CACHE: _k_quant_cache,
+        GATHER: _gather,
+        PREFILL_LOGITS: _prefill_logits,
+        PAGED_LOGITS: _paged_logits,
     }
     for stage, make in makers.items():
         if stage in implementation.stages:

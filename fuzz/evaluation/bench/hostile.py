@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from indexfuzz.core.case import Case
+from indexfuzz.core.stage_names import GATHER
 from indexfuzz.implementations.base import Implementation
 from indexfuzz.reference import gather as reference
 from indexfuzz.reference import layout as page_layout
@@ -99,4 +100,4 @@ def gather(*, k_fp8: Tensor, **rest: object) -> None:
     reference.gather(k_fp8=k_fp8, **rest)  # type: ignore[arg-type]
 
 
-implementation = Implementation("hostile", {"gather": gather}, Contract())
+implementation = Implementation("hostile", {GATHER: gather}, Contract())

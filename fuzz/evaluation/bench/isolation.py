@@ -142,7 +142,7 @@ def measure_injections(wanted: int = INJECTED, seconds: float = PATIENCE) -> Inj
             found = _signatures(outcome)
             if expected:
                 result.misdeeds[expected] = result.misdeeds.get(expected, 0) + 1
-            if "gather" not in outcome.stages or (not expected and outcome != here.run(case, gather)):
+            if GATHER not in outcome.stages or (not expected and outcome != here.run(case, gather)):
                 result.lost.append(case.id)
             if found - {expected}:
                 result.wrongly_blamed.append(f"{case.id}: {', '.join(found - {expected})}")
