@@ -30,6 +30,7 @@ KINDS = frozenset(
         "mask-mismatch",
         "illegal-topk",
         "nondeterministic",
+        "state-kept",
         "not-in-place",
         "stray-output",
     }

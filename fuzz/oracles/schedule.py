@@ -15,7 +15,7 @@ from indexfuzz.core.outcome import Outcome
 from indexfuzz.core.rng import derive
 from indexfuzz.devices.base import Device
 from indexfuzz.implementations.base import Implementation
-from indexfuzz.oracles import composition, differential, repetition
+from indexfuzz.oracles import composition, differential, history, repetition
 from indexfuzz.oracles.causes import without_consequences
 from indexfuzz.oracles.metamorphic import runner
 from indexfuzz.oracles.metamorphic.catalogue import COMPILED, RELATIONS
@@ -60,8 +60,9 @@ def _of_relation(relation: Relation, share: float, applies: Callable[[Case], boo
 
 
 ORACLES = (
-    Oracle("reference", 1, lambda _: True, differential.run, KINDS - {"nondeterministic"}),
+    Oracle("reference", 1, lambda _: True, differential.run, KINDS - {"nondeterministic", history.KIND}),
     Oracle("repetition", 1 / 16, _is_finite, repetition.run, frozenset({"nondeterministic", "uninitialised"})),
+    Oracle("history", 1 / 32, _is_finite, history.run, frozenset({history.KIND})),
     Oracle("composition", 3 / 16, _mixes_requests, composition.run, frozenset({composition.KIND})),
     *(_of_relation(relation, 1 / 64) for relation in RELATIONS),
     _of_relation(COMPILED, 0),

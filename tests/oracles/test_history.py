@@ -1,0 +1,130 @@
+"""Launches one after the other: silent where nothing is kept, and whatever a launcher remembers is found and named."""
+
+import pytest
+import torch
+
+from indexfuzz.core.case import Case
+from indexfuzz.devices.lockstep import LockstepDevice
+from indexfuzz.implementations.builtin import builtin
+from indexfuzz.oracles import schedule
+from indexfuzz.oracles.history import run, with_other_contents
+from indexfuzz.reference import cache, gather, mqa_logits, paged_mqa_logits, quant
+from indexfuzz.samples.step import materialise
+
+CASE = Case().replace(
+    model={"num_heads": 2, "head_dim": 32, "rope_dim": 16, "quant_group": 32},
+    cache={"block_size": 16, "pages": "permuted", "spare_blocks": 2},
+    batch={
+        "decode": (40, 3),
+        "prefill": ({"length": 40, "new": 7}, {"length": 9, "new": 7}),
+        "max_model_len": 60,
+        "pad_tokens": 2,
+    },
+)
+VARIANTS = [
+    CASE,
+    CASE.replace(rope={"mode": "inplace"}, cache={"layout": "normal"}, model={"fp8": "e4m3fnuz", "scale_fmt": "fp32"}),
+    CASE.replace(cache={"block_size": 1, "page_pad": 1 << 30}, batch={"decode": (3,), "prefill": ()}),
+    CASE.replace(memory={"q_fp8_pad": 8, "weights_pad": 1, "far": "k"}),
+]
+
+
+def signatures(outcome):
+    return [str(finding.signature) for finding in outcome.findings]
+
+
+@pytest.mark.parametrize("case", VARIANTS)
+def test_the_reference_and_the_kernels_keep_nothing(case, reference_with, pytorch_device):
+    assert signatures(run(case, reference_with(), pytorch_device)) == []
+    outcome = run(case, builtin(), LockstepDevice())
+    assert signatures(outcome) == []
+    assert set(outcome.stages) == {stage for stage in outcome.stages if stage in builtin().stages}
+    assert len(outcome.stages) == (8 if case.batch.prefill else 5)
+
+
+def test_the_other_contents_are_other_contents_of_the_same_form():
+    one, other = materialise(CASE), materialise(with_other_contents(CASE))
+    same = [n for n, t in one.tensors.items() if torch.equal(t.view(torch.uint8), other.tensors[n].view(torch.uint8))]
+    assert {name: t.shape for name, t in one.tensors.items()} == {name: t.shape for name, t in other.tensors.items()}
+    assert not {"q", "k", "weights", "cache", "decode_table", "context_lens", "ks", "cu_seqlens"} & set(same)
+
+
+class Remembers:
+    """A stage whose launcher keeps what it makes of one argument, by the argument's address."""
+
+    def __init__(self, function, argument):
+        self.function, self.argument = function, argument
+        self.kept = {}
+
+    def __call__(self, **arguments):
+        tensor = arguments[self.argument]
+        arguments[self.argument] = self.kept.setdefault(tensor.data_ptr(), tensor.clone())
+        return self.function(**arguments)
+
+
+@pytest.mark.parametrize(
+    ("stage", "function", "argument"),
+    [
+        ("q_quant", quant.q_quant, "weights"),
+        ("k_quant_cache", cache.k_quant_cache, "slot_mapping"),
+        ("gather", gather.gather, "cu_seqlens"),
+        ("prefill_logits", mqa_logits.mqa_logits, "ke"),
+        ("paged_logits", paged_mqa_logits.paged_mqa_logits, "context_lens"),
+    ],
+)
+def test_an_argument_that_is_remembered_is_found_and_named(stage, function, argument, reference_with, pytorch_device):
+    tested = reference_with(**{stage: Remembers(function, argument)})
+    assert schedule.REFERENCE.run(CASE, tested, pytorch_device, frozenset()).findings == []
+    found = run(CASE, reference_with(**{stage: Remembers(function, argument)}), pytorch_device).findings
+    assert {(finding.stage, finding.kind) for finding in found} == {(stage, "state-kept")}
+    assert all(finding.detail.endswith(f"it is right for {argument} of the launch before") for finding in found)
+    (again,) = schedule.ask(CASE, tested, pytorch_device, str(found[0].signature)).findings
+    assert again.kind == "state-kept"
+
+
+def test_a_result_that_is_remembered_is_found(reference_with, pytorch_device):
+    kept = []
+
+    def first_result(**given):
+        kept.append(quant.q_quant(**given))
+        return kept[0]
+
+    (finding,) = run(CASE, reference_with(q_quant=first_result), pytorch_device).findings
+    assert finding.detail.endswith("it is right for q and weights of the launch before")
+
+
+def test_a_sum_that_is_not_reset_is_found(reference_with, pytorch_device):
+    total = torch.zeros(())
+
+    def adds_up(*, logits, **given):
+        mqa_logits.mqa_logits(logits=logits, **given)
+        logits += total
+        total.add_(1)
+
+    (finding,) = run(CASE, reference_with(prefill_logits=adds_up), pytorch_device).findings
+    assert str(finding.signature) == "prefill_logits/state-kept/logits"
+    assert finding.detail.endswith("the same launch once more gives something else")
+
+
+def test_a_plan_that_fits_the_first_contents_alone_is_found(reference_with, pytorch_device):
+    planned = {}
+
+    def refuses(*, cu_seqlens, **given):
+        plan = planned.setdefault(cu_seqlens.data_ptr(), cu_seqlens.tolist())
+        if plan != cu_seqlens.tolist():
+            raise RuntimeError("not as planned")
+        gather.gather(cu_seqlens=cu_seqlens, **given)
+
+    (finding,) = run(CASE, reference_with(gather=refuses), pytorch_device).findings
+    assert str(finding.signature) == "gather/state-kept/RuntimeError"
+
+
+def test_what_is_wrong_by_itself_is_left_to_others(reference_with, pytorch_device):
+    def doubled(*, logits, **given):
+        mqa_logits.mqa_logits(logits=logits, **given)
+        logits *= 2
+
+    def fails(**_):
+        raise RuntimeError("boom")
+
+    assert run(CASE, reference_with(prefill_logits=doubled, gather=fails), pytorch_device).findings == []
