@@ -25,10 +25,14 @@ def _one_thread() -> None:
 class PyTorchDevice:
     name = "pytorch"
     torch_device = "cpu"
+    forks = True
     formats = ("e4m3fn", "e4m3fnuz")
     values_per_shape = 1
     unsupported: tuple[type[Exception], ...] = ()
     broken: tuple[type[Exception], ...] = ()
+
+    def probe(self) -> None:
+        pass
 
     def lacks_memory(self, error: Exception) -> bool:
         return False

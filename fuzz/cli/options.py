@@ -25,9 +25,11 @@ def _impl(context: typer.Context, value: str) -> str:
 
 def _timeout(context: typer.Context, value: float | None) -> float | None:
     """A project's timeout is for isolated cases; it does not ask for isolation. Declared after what decides that."""
+    if not _is_of_project(context, "timeout"):
+        return value
     chosen = context.params
     setup = Setup(chosen["impl"], isolate=chosen["isolate"], python=chosen["python"])
-    return None if _is_of_project(context, "timeout") and not setup.isolated else value
+    return value if setup.isolated else None
 
 
 Impl = Annotated[
@@ -101,7 +103,7 @@ Timeout = Annotated[
         metavar="S",
         callback=_timeout,
         show_default="120",
-        help="How long an isolated case may take before that is a hang.",
+        help="How long loading the implementation may take, and an isolated case before that is a hang.",
     ),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for scripts instead of text.")]

@@ -1,31 +1,45 @@
 """Where kernels run: `open_device` by name; lockstep imports no GPU runtime, cuda no executor."""
 
 from dataclasses import replace
+from importlib import import_module
+from typing import Any
 
 from indexfuzz.devices.base import Device, DeviceError, MaskCoverage
 
 DEVICES = ("lockstep", "lockstep:sm90", "lockstep:cdna3", "interpreter", "cuda")
 """What stands behind lockstep's colon is the matrix unit whose bits tl.dot has; IEEE arithmetic without one."""
 
+CLASSES = {
+    "lockstep": ("lockstep", "LockstepDevice"),
+    "interpreter": ("interpreter", "InterpreterDevice"),
+    "cuda": ("cuda", "CudaDevice"),
+}
+"""Name before the colon -> module and class."""
+
 
 def open_device(name: str) -> Device:
-    """The device of a name, imported only now.
+    """The device of a name, imported only now; what stands behind a colon is its argument.
 
     Raises DeviceError when there is none of that name or it cannot be used here.
     """
+    device: Device = _find(name)(*name.split(":")[1:])
+    return device
+
+
+def forks(name: str) -> bool:
+    """Whether a process that has opened the device of a name may fork.
+
+    Raises DeviceError when there is none of that name.
+    """
+    return bool(_find(name).forks)
+
+
+def _find(name: str) -> Any:
+    """The class of a device."""
     if name not in DEVICES:
         raise DeviceError(f"no device {name!r}; choose one of {', '.join(DEVICES)}")
-    if name == "cuda":
-        from indexfuzz.devices.cuda import CudaDevice  # noqa: PLC0415
-
-        return CudaDevice()
-    if name == "interpreter":
-        from indexfuzz.devices.interpreter import InterpreterDevice  # noqa: PLC0415
-
-        return InterpreterDevice()
-    from indexfuzz.devices.lockstep import LockstepDevice  # noqa: PLC0415
-
-    return LockstepDevice(name.partition(":")[2] or "ieee")
+    module, found = CLASSES[name.partition(":")[0]]
+    return getattr(import_module(f"indexfuzz.devices.{module}"), found)
 
 
 def covering(device: Device) -> tuple[Device, MaskCoverage]:

@@ -58,6 +58,10 @@ class Device(Protocol):
         """Where its tensors live, as PyTorch calls it."""
 
     @property
+    def forks(self) -> bool:
+        """Whether a process that has opened it may fork: not where a driver keeps a context. True of the class, too."""
+
+    @property
     def formats(self) -> tuple[str, ...]:
         """FP8 formats that its kernels can handle: e4m3fn, e4m3fnuz."""
 
@@ -72,6 +76,9 @@ class Device(Protocol):
     @property
     def broken(self) -> tuple[type[Exception], ...]:
         """What the device raises when it is wrong itself; says nothing about a kernel, and is never caught."""
+
+    def probe(self) -> None:
+        """Look whether it still works; raises what its driver does once a kernel has left it unusable."""
 
     def lacks_memory(self, error: Exception) -> bool:
         """Whether an error says that the device has no room for a case, which is no fault of a kernel."""

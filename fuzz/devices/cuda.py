@@ -78,6 +78,7 @@ class CudaDevice:
 
     name: str = "cuda"
     torch_device: str = "cuda"
+    forks: bool = False
     formats: tuple[str, ...] = ("e4m3fn",)
     values_per_shape: int = 32
     unsupported: tuple[type[Exception], ...] = ()
@@ -86,6 +87,10 @@ class CudaDevice:
     def __post_init__(self) -> None:
         if not torch.cuda.is_available():
             raise DeviceError("device cuda: PyTorch sees no CUDA GPU here; use --device lockstep")
+
+    def probe(self) -> None:
+        """Wait for its kernels: once one has failed, CUDA gives the same error for every call."""
+        torch.cuda.synchronize()
 
     def lacks_memory(self, error: Exception) -> bool:
         """By the words that PyTorch, Triton and cuBLAS have for it."""

@@ -18,6 +18,7 @@ class InterpreterDevice:
 
     name: str = "interpreter"
     torch_device: str = "cpu"
+    forks: bool = True
     formats: tuple[str, ...] = ("e4m3fn",)
     values_per_shape: int = 1
     unsupported: tuple[type[Exception], ...] = (NotImplementedError,)
@@ -26,6 +27,9 @@ class InterpreterDevice:
     def __post_init__(self) -> None:
         if not triton.knobs.runtime.interpret:
             raise DeviceError("device interpreter: set TRITON_INTERPRET=1 before Python starts")
+
+    def probe(self) -> None:
+        """A CPU always works."""
 
     def lacks_memory(self, error: Exception) -> bool:  # noqa: ARG002
         """Never: what takes all memory of a CPU is a finding about the kernel."""

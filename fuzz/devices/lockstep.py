@@ -53,6 +53,7 @@ class LockstepDevice:
     dot: str = "ieee"
     coverage: Coverage | None = None
     torch_device: str = "cpu"
+    forks: bool = True
     values_per_shape: int = 1
     unsupported: tuple[type[Exception], ...] = (UnsupportedFeature,)
     broken: tuple[type[Exception], ...] = (LockstepError,)
@@ -66,6 +67,9 @@ class LockstepDevice:
     def formats(self) -> tuple[str, ...]:
         """FP8 formats that the matrix unit multiplies."""
         return FORMATS[self.dot]
+
+    def probe(self) -> None:
+        """A CPU always works."""
 
     def lacks_memory(self, error: Exception) -> bool:  # noqa: ARG002
         """Never: what takes all memory of a CPU is a finding about the kernel."""

@@ -28,6 +28,7 @@ class InProcess:
         return Facts(
             name=self.implementation.name,
             device=self.device.name,
+            torch_device=self.device.torch_device,
             formats=self.device.formats,
             values_per_shape=self.device.values_per_shape,
             stages=tuple(self.implementation.stages),

@@ -12,11 +12,13 @@ from indexfuzz.core.outcome import Outcome
 class Facts:
     """What there is to know about a subject before it is asked anything.
 
-    `formats` and `values_per_shape` are those of its device, `triton` and `torch` the versions that it runs on.
+    `torch_device`, `formats` and `values_per_shape` are those of its device, `triton` and `torch` the
+    versions that it runs on.
     """
 
     name: str
     device: str
+    torch_device: str
     formats: tuple[str, ...]
     values_per_shape: int
     stages: tuple[str, ...]

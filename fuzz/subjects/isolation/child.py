@@ -8,10 +8,10 @@ from multiprocessing.connection import wait
 
 from indexfuzz.core.setup import Setup
 from indexfuzz.subjects.isolation import frames
-from indexfuzz.subjects.isolation.connection import LOADING, SOON, Connection
+from indexfuzz.subjects.isolation.connection import SOON, STARTING, Connection
 from indexfuzz.subjects.isolation.deaths import Death, of_status
 from indexfuzz.subjects.isolation.errors import DiedError, checked
-from indexfuzz.subjects.isolation.held import HeldWorker
+from indexfuzz.subjects.isolation.handle import WorkerHandle
 from indexfuzz.subjects.isolation.zygote import KILL, WHERE
 
 POLL = 0.1
@@ -21,15 +21,27 @@ LOST = Death("lost", "the process that forks workers died")
 
 
 class Child:
-    """One child, one worker at a time; either is started when it is needed. `clock` measures what an answer takes."""
+    """One child, one worker at a time; either is started when it is needed.
 
-    def __init__(self, setup: Setup, python: str, memory: int, clock: Callable[[], float] = time.monotonic) -> None:
+    The child may take `loading` seconds to load the implementation, a worker hold `memory` bytes. `clock` measures what
+    an answer takes.
+    """
+
+    def __init__(
+        self,
+        setup: Setup,
+        python: str,
+        loading: float,
+        memory: int,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._setup = setup
         self._python = python
+        self._loading = loading
         self._memory = memory
         self._clock = clock
         self._connection: Connection | None = None
-        self._worker: HeldWorker | None = None
+        self._worker: WorkerHandle | None = None
 
     @property
     def worker(self) -> int | None:
@@ -59,7 +71,7 @@ class Child:
             message = self._await(connection, worker, worker.ask(question), seconds)
             if "poisoned" in message:
                 words = f'the process left the GPU unusable ("{message["poisoned"]}")'
-                death = worker.told(Death("poisoned-gpu", words))
+                death = worker.complete(Death("poisoned-gpu", words))
                 self._discard()
                 raise DiedError(death)
         return checked(message)
@@ -89,7 +101,7 @@ class Child:
             self.close()
             raise
 
-    def _ready(self) -> tuple[Connection, HeldWorker]:
+    def _ready(self) -> tuple[Connection, WorkerHandle]:
         """A worker that waits for a question, and who forked it."""
         if self._connection is not None:
             while (message := self._connection.next(0)) is not None:
@@ -100,19 +112,19 @@ class Child:
             return connection, worker
         return self._connection, self._worker
 
-    def _started(self) -> tuple[Connection, HeldWorker, frames.Message]:
+    def _started(self) -> tuple[Connection, WorkerHandle, frames.Message]:
         """A new worker that has loaded the implementation, who forked it, and what it says of itself."""
-        connection = self._connection = self._connection or Connection(self._setup, self._python)
-        worker = self._worker = HeldWorker()
+        connection = self._connection = self._connection or Connection(self._setup, self._python, self._loading)
+        worker = self._worker = WorkerHandle()
         worker.hand_over(connection.control)
         message = connection.next(SOON)
         if message is None:
             self.close()
             raise DiedError(LOST)
         worker.pid = message["forked"]
-        return connection, worker, checked(self._await(connection, worker, 0, LOADING))["facts"]
+        return connection, worker, checked(self._await(connection, worker, 0, self._loading + STARTING))["facts"]
 
-    def _await(self, connection: Connection, worker: HeldWorker, number: int, seconds: float) -> frames.Message:
+    def _await(self, connection: Connection, worker: WorkerHandle, number: int, seconds: float) -> frames.Message:
         """The message with that number.
 
         Raises DiedError.
@@ -127,13 +139,13 @@ class Child:
             if message is not None:
                 return message
             if worker.status is not None:
-                death = worker.told(of_status(worker.status))
+                death = worker.complete(of_status(worker.status))
                 self._discard()
                 raise DiedError(death)
             now = self._clock()
             if now >= until:
                 raise self._killed(Death("timeout", f"no answer within {seconds:.3g} s"))
-            if excess := worker.excess(self._memory):
+            if excess := worker.find_excess(self._memory):
                 raise self._killed(excess)
             for end in wait(ends, min(POLL, until - now)):
                 if end is connection.control:
@@ -147,7 +159,7 @@ class Child:
         Raises DiedError when it says nothing more.
         """
         if message is None:
-            death = self._worker.told(LOST) if self._worker else LOST
+            death = self._worker.complete(LOST) if self._worker else LOST
             self.close()
             raise DiedError(death)
         if self._worker is not None and "died" in message:
@@ -161,7 +173,7 @@ class Child:
             worker.await_report(SOON if death.how == "timeout" else POLL)
             connection.command(KILL)
             self._hear(connection.next(SOON))
-            death = worker.told(death)
+            death = worker.complete(death)
         self._discard()
         return DiedError(death)
 

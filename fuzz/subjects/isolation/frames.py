@@ -5,7 +5,7 @@ import os
 import struct
 from typing import Any
 
-PROTOCOL = 1
+PROTOCOL = 2
 MOST_BYTES = 64 << 20
 """A message is a few kilobytes; nothing larger than this is read."""
 

@@ -4,7 +4,6 @@ import os
 import sys
 import time
 import weakref
-from functools import cached_property
 from typing import Any, Self
 
 from indexfuzz.core.case import Case
@@ -15,7 +14,6 @@ from indexfuzz.subjects.isolation.child import Child
 from indexfuzz.subjects.isolation.deaths import Death, is_of_death
 from indexfuzz.subjects.isolation.errors import ChildError, DiedError
 from indexfuzz.subjects.isolation.messages import to_facts, to_outcome
-from indexfuzz.subjects.subject import Facts
 
 SECONDS = 120.0
 """How long a case may take unless the user says otherwise: long enough for a GPU's compilers and for a busy CPU."""
@@ -23,8 +21,8 @@ SECONDS = 120.0
 MOST_RUNS = 4
 """How often a worker may die of a case in ever different ways, or before any stage, until that is taken seriously."""
 
-HASTY = 20
-"""A hang that is known is believed after this share of the time that a case may take, or that many average cases."""
+SHARE = 20
+"""While the case of a hang is made smaller, it gets this share of the time of a case, or that many average cases."""
 
 
 def memory_limit() -> int:
@@ -43,31 +41,26 @@ class Isolated:
     def __init__(
         self, setup: Setup, *, python: str | None = None, seconds: float = SECONDS, memory: int | None = None
     ) -> None:
-        """Load the implementation; `python` is an interpreter, `seconds` what a case may take, `memory` in bytes.
+        """Load the implementation under the interpreter `python`; that, and a case, may take `seconds`, `memory` bytes.
 
         Raises SetupError when that does not work.
         """
-        self._child = Child(setup, python or sys.executable, memory or memory_limit())
+        self._child = Child(setup, python or sys.executable, seconds, memory or memory_limit())
         self._seconds = seconds
         self._answered: list[float] = []
         self._hangs = False
         self.unrepeated: list[str] = []
         self.close = weakref.finalize(self, self._child.close)
-        self.facts  # noqa: B018 - loads it
+        try:
+            self.facts = to_facts(self._child.facts())
+        except DiedError as error:
+            raise SetupError(f"the implementation cannot be loaded: {error}") from None
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
         self.close()
-
-    @cached_property
-    def facts(self) -> Facts:
-        """As the child reads them."""
-        try:
-            return to_facts(self._child.facts())
-        except DiedError as error:
-            raise SetupError(f"the implementation cannot be loaded: {error}") from None
 
     @property
     def worker(self) -> int | None:
@@ -100,7 +93,7 @@ class Isolated:
         else:
             question = {"do": "run", "only": []}
         is_hang = "/hang/" in signature
-        answer = self._answer(case, question, self._haste if is_hang else self._patience, once=is_hang)
+        answer = self._answer(case, question, self._patience_with_hangs if is_hang else self._patience, once=is_hang)
         if not isinstance(answer, Death):
             return to_outcome(answer["outcome"])
         self._blame(answer, case)
@@ -109,7 +102,7 @@ class Isolated:
     @property
     def _is_on_gpu(self) -> bool:
         """Whether kernels run beside the process that launches them, on memory that nobody guards."""
-        return self.facts.device.startswith("cuda")
+        return self.facts.torch_device != "cpu"
 
     @property
     def _patience(self) -> float:
@@ -121,10 +114,10 @@ class Isolated:
         )
 
     @property
-    def _haste(self) -> float:
-        """Seconds after which a hang is believed while its case is being made smaller."""
+    def _patience_with_hangs(self) -> float:
+        """Seconds that a case may take while a hang is being made smaller."""
         average = sum(self._answered) / len(self._answered) if self._answered else 0.0
-        return min(self._patience, max(self._seconds / HASTY, HASTY * average))
+        return min(self._patience, max(self._seconds / SHARE, SHARE * average))
 
     def _answer(self, case: Case, question: dict[str, Any], seconds: float, *, once: bool = False) -> Any:
         """The answer, or the death that the case is to blame for.

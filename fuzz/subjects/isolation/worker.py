@@ -10,7 +10,6 @@ import os
 import signal
 import sys
 import traceback
-from collections.abc import Callable
 from dataclasses import replace
 from typing import Any, NamedTuple, NoReturn
 
@@ -20,7 +19,7 @@ from indexfuzz.core.case import Case
 from indexfuzz.core.contract import beyond
 from indexfuzz.core.finding import Finding
 from indexfuzz.core.setup import Setup, SetupError
-from indexfuzz.devices.base import UnsupportedKernelError
+from indexfuzz.devices.base import Device, UnsupportedKernelError
 from indexfuzz.implementations.base import ImplementationError, StageFunction
 from indexfuzz.subjects.in_process import InProcess
 from indexfuzz.subjects.isolation import frames
@@ -45,7 +44,7 @@ class Posts(NamedTuple):
     stage: int
 
 
-def explained(error: Exception) -> frames.Message:
+def explain(error: Exception) -> frames.Message:
     """An exception as a message, which the parent turns into the same."""
     if isinstance(error, SetupError):
         return {"refused": str(error)}
@@ -71,7 +70,7 @@ def work(posts: Posts, parent: int, setup: Setup, loaded: InProcess | None) -> N
         if not loaded:
             torch.zeros(1, device=subject.device.torch_device)  # opens the context, which takes seconds
     except Exception as error:  # noqa: BLE001 - the parent raises it
-        frames.send(posts.answers, {"number": 0, **explained(error)})
+        frames.send(posts.answers, {"number": 0, **explain(error)})
         os._exit(1)
     Worker(posts, subject).serve()
 
@@ -113,10 +112,10 @@ class Worker:
             else:
                 outcome = self._subject.ask(case, question["signature"])
         except Exception as error:  # noqa: BLE001 - the parent raises it
-            why = poisoned(self._subject.device.torch_device)
-            return {"poisoned": why} if why else explained(error)
+            why = error_of(self._subject.device)
+            return {"poisoned": why} if why else explain(error)
         outcome.findings += self._printed.values()
-        if outcome.findings and (why := poisoned(self._subject.device.torch_device)):
+        if outcome.findings and (why := error_of(self._subject.device)):
             return {"poisoned": why}
         return {"outcome": from_outcome(outcome)}
 
@@ -172,12 +171,10 @@ def stray(stage: str, printed: bytes) -> Finding:
     return Finding(stage, "stray-output", "stdout", detail)
 
 
-def poisoned(torch_device: str, probe: Callable[[], object] = torch.cuda.synchronize) -> str:
-    """The error that a GPU's context keeps returning, its first line; empty where there is none."""
-    if torch_device == "cpu":
-        return ""
+def error_of(device: Device) -> str:
+    """The error that a device keeps giving once a kernel has left it unusable, its first line; empty for none."""
     try:
-        probe()
+        device.probe()
     except Exception as error:  # noqa: BLE001 - a CUDA error has no type of its own
         return (str(error).splitlines() or [type(error).__name__])[0]
     return ""

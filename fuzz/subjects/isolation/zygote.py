@@ -3,6 +3,7 @@
 It touches no GPU: a CUDA context does not survive a fork, so there each worker loads the implementation for itself.
 """
 
+import faulthandler
 import gc
 import os
 import platform
@@ -16,10 +17,11 @@ import torch
 
 from indexfuzz import __version__
 from indexfuzz.core.setup import Setup
+from indexfuzz.devices import forks
 from indexfuzz.subjects.in_process import InProcess, version_of
 from indexfuzz.subjects.isolation import frames
 from indexfuzz.subjects.isolation.lifeline import outlive
-from indexfuzz.subjects.isolation.worker import WHERE_SIGNAL, Posts, explained, work
+from indexfuzz.subjects.isolation.worker import WHERE_SIGNAL, Posts, explain, work
 from indexfuzz.subjects.under_test import put_under_test
 
 FORK, KILL, WHERE = b"F", b"K", b"W"
@@ -35,13 +37,15 @@ def serve(control: int) -> NoReturn:
         sys.path[:] = hello["path"]
     setup = Setup(**hello["setup"] | {"faults": tuple(hello["setup"]["faults"])})
     torch.set_num_threads(1)
+    faulthandler.register(WHERE_SIGNAL, file=2, all_threads=False)
+    frames.send(control, {"loading": setup.spec})
     loaded = None
-    if not hello["gpu"]:
-        try:
+    try:
+        if forks(setup.device):
             loaded = put_under_test(setup).subject
-        except Exception as error:  # noqa: BLE001 - the parent raises it
-            frames.send(control, explained(error))
-            os._exit(1)
+    except Exception as error:  # noqa: BLE001 - the parent raises it
+        frames.send(control, explain(error))
+        os._exit(1)
     versions = {"python": platform.python_version(), "torch": version_of("torch"), "triton": version_of("triton")}
     frames.send(control, {"ready": {"protocol": frames.PROTOCOL, "indexfuzz": __version__, **versions}})
     gc.freeze()

@@ -52,11 +52,12 @@ def test_needs_are_those_of_the_package():
 
 def test_another_version_of_the_protocol(monkeypatch):
     def launched(_python, _device, control, log):
+        frames.send(control.fileno(), {"loading": "builtin"})
         frames.send(control.fileno(), {"ready": {"protocol": frames.PROTOCOL + 1, "indexfuzz": "0.1.0"}})
         return subprocess.Popen(["/bin/true"], stdout=log)
 
     monkeypatch.setattr("indexfuzz.subjects.isolation.connection.launch", launched)
-    assert why_not("python9").endswith("python9 runs protocol 2, this is 1; both must be the same")
+    assert why_not("python9").endswith("python9 runs protocol 3, this is 2; both must be the same")
 
 
 def test_another_interpreter_gives_the_same_outcomes():

@@ -61,7 +61,7 @@ def impatient(hostile, monkeypatch):
 
     def clock() -> float:
         worker = hostile._child._worker
-        return 10.0 if worker is not None and worker.told(Death("", "")).running else 0.0
+        return 10.0 if worker is not None and worker.complete(Death("", "")).running else 0.0
 
     monkeypatch.setattr(hostile, "_seconds", 2.0)
     monkeypatch.setattr(hostile, "_hangs", False)
@@ -98,12 +98,12 @@ def test_details_say_what_happened_and_where(hostile):
     assert finding.detail == "printed to standard output: 'from C' and 1 more lines"
 
 
-def test_a_hang_is_a_finding_and_is_believed_in_haste_while_it_shrinks(impatient):
+def test_a_hang_is_a_finding_and_gets_less_time_while_it_shrinks(impatient):
     (finding,) = impatient.run(keys(8)).findings
     assert finding.signature == "gather/hang/timeout"
     assert finding.detail == "no answer within 2 s while gather ran"
     assert "bench/hostile.py:" in finding.location
-    assert impatient._haste <= impatient._patience <= 2.0
+    assert impatient._patience_with_hangs <= impatient._patience <= 2.0
 
 
 def test_other_stages_are_judged_when_one_kills_the_process(monkeypatch):
@@ -205,6 +205,19 @@ def test_what_cannot_be_loaded_is_one_sentence():
     assert children() == before
 
 
+def test_a_module_that_hangs_when_it_is_imported_is_given_up(tmp_path, monkeypatch):
+    (tmp_path / "endless.py").write_text("import time\n\nwhile True:\n    time.sleep(1)\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    before = children()
+    with pytest.raises(SetupError) as error:
+        Isolated(Setup("module:endless"), seconds=0.5)
+    assert str(error.value) == (
+        f"module:endless cannot be loaded by {sys.executable}: it took longer than 0.5 s, "
+        f"and is at {tmp_path / 'endless.py'}:4"
+    )
+    assert children() == before
+
+
 PARENT = """
 import os, sys
 from indexfuzz.subjects.isolation.isolated import Isolated
@@ -236,7 +249,7 @@ def test_no_orphans_when_the_parent_ends():
     wait_for_end(*pids)
 
 
-@pytest.mark.parametrize("device", ["cuda", "lockstep"])
+@pytest.mark.parametrize("device", ["cuda", "cpu"])
 @pytest.mark.parametrize("failures", [1, 2])
 def test_on_a_gpu_an_error_of_indexfuzz_itself_counts_once_it_has_happened_twice(
     hostile, monkeypatch, failures, device
@@ -250,7 +263,7 @@ def test_on_a_gpu_an_error_of_indexfuzz_itself_counts_once_it_has_happened_twice
 
     monkeypatch.setattr(hostile._child, "answer", answer)
     monkeypatch.setattr(hostile, "unrepeated", [])
-    monkeypatch.setitem(vars(hostile), "facts", replace(hostile.facts, device=device))
+    monkeypatch.setattr(hostile, "facts", replace(hostile.facts, torch_device=device))
     if failures == 1 and device == "cuda":
         before = hostile.worker
         assert not hostile.run(HARMLESS).findings

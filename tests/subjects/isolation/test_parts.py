@@ -10,7 +10,7 @@ from indexfuzz.core.outcome import Outcome
 from indexfuzz.subjects.isolation import frames
 from indexfuzz.subjects.isolation.deaths import Death, is_of_death, last_words, location, of_status
 from indexfuzz.subjects.isolation.messages import from_outcome, to_outcome
-from indexfuzz.subjects.isolation.worker import poisoned
+from indexfuzz.subjects.isolation.worker import error_of
 
 DUMP = """loading weights
 out of luck
@@ -71,10 +71,10 @@ def test_signatures_of_deaths_are_told_from_others(how):
     assert not is_of_death("gather/code-mismatch/SIGSEGV")
 
 
-def test_a_poisoned_context_keeps_failing():
-    def fail():
-        raise RuntimeError("CUDA error: an illegal memory access was encountered\nCompile with TORCH_USE_CUDA_DSA")
+def test_a_poisoned_context_keeps_failing(pytorch_device):
+    class Poisoned:
+        def probe(self):
+            raise RuntimeError("CUDA error: an illegal memory access was encountered\nCompile with TORCH_USE_CUDA_DSA")
 
-    assert poisoned("cuda", fail) == "CUDA error: an illegal memory access was encountered"
-    assert poisoned("cuda", lambda: None) == ""
-    assert poisoned("cpu", fail) == ""
+    assert error_of(Poisoned()) == "CUDA error: an illegal memory access was encountered"
+    assert error_of(pytorch_device) == ""

@@ -1,4 +1,4 @@
-"""What the parent holds of a worker: the ends of its pipes, and the files that outlive it."""
+"""What the parent has of a worker: the ends of its pipes, and the files that outlive it."""
 
 import os
 import socket
@@ -21,7 +21,7 @@ LOOK = 0.01
 """Seconds between two looks at what it has written."""
 
 
-class HeldWorker:
+class WorkerHandle:
     """One worker. `pid` is set once it is forked, `status` once it has ended: minus a signal, or an exit code."""
 
     def __init__(self) -> None:
@@ -37,7 +37,7 @@ class HeldWorker:
 
     def hand_over(self, control: socket.socket) -> None:
         """Send its ends to whoever forks it."""
-        with suppress(OSError):  # it is dead: so much will be told in a moment
+        with suppress(OSError):  # it has ended, which the next read shows
             socket.send_fds(control, [FORK], list(self._posts))
         os.close(self._posts.questions)
         os.close(self._posts.answers)
@@ -45,7 +45,7 @@ class HeldWorker:
     def ask(self, question: frames.Message) -> int:
         """Send a question; its number, which the answer will have."""
         self._asked += 1
-        with suppress(BrokenPipeError):  # it is dead: so much will be told in a moment
+        with suppress(BrokenPipeError):  # it has ended, which the next read shows
             frames.send(self._questions, question | {"number": self._asked})
         return self._asked
 
@@ -78,19 +78,17 @@ class HeldWorker:
 
     def await_report(self, seconds: float) -> None:
         """Wait until it has written to standard error what it is doing, as it was told to, but no longer than that."""
-        until = time.monotonic() + seconds
-        while not has_whole_report(tail(self._errors.fileno())) and time.monotonic() < until:
-            time.sleep(LOOK)
+        await_report(self._errors.fileno(), seconds)
 
-    def told(self, death: Death) -> Death:
+    def complete(self, death: Death) -> Death:
         """A death with what the worker has left behind."""
         note = os.pread(self._stage.fileno(), STAGE_BYTES, 0).decode(errors="replace").strip("\0 ")
         where, _, broken = note.partition("\n")
         running, errors = where.startswith("+"), tail(self._errors.fileno())
         return replace(death, stage=where[1:], running=running, beyond=broken, errors=errors)
 
-    def excess(self, memory: int) -> Death | None:
-        """The death that it deserves for what it takes, if any."""
+    def find_excess(self, memory: int) -> Death | None:
+        """The death of a worker that prints without end or holds more than `memory` bytes; None for any other."""
         if sum(os.fstat(file.fileno()).st_size for file in (self._output, self._errors)) > MOST_OUTPUT:
             return Death("output-flood", f"the process printed more than {MOST_OUTPUT >> 20} MiB")
         with suppress(OSError, IndexError):  # no /proc, or it is gone already
@@ -98,6 +96,14 @@ class HeldWorker:
             if held > memory:
                 return Death("memory", f"the process took more than the {memory / 2**30:.1f} GiB that it may")
         return None
+
+
+def await_report(fd: int, seconds: float) -> str:
+    """The end of a file, once a process has written there what it is doing, or after that many seconds."""
+    until = time.monotonic() + seconds
+    while not has_whole_report(errors := tail(fd)) and time.monotonic() < until:
+        time.sleep(LOOK)
+    return errors
 
 
 def tail(fd: int) -> str:
