@@ -22,6 +22,7 @@ from indexfuzz.core.outcome import Outcome
 from indexfuzz.core.rng import derive
 from indexfuzz.devices.base import UnsupportedKernelError
 from indexfuzz.generation.strategies import cases
+from indexfuzz.oracles.mistakes import Mistakes
 from indexfuzz.triage.minimize import NotFailingError, minimise
 
 CHUNK = 500
@@ -58,7 +59,7 @@ class Campaign:
     def __init__(self, wanted: Settings, listen: Callable[[Event], None]) -> None:
         self._wanted = wanted
         self._listen = listen
-        self._seen = set(wanted.known)
+        self._mistakes = Mistakes(wanted.known)
         self._ran: set[str] = set()
         self._broken: Exception | None = None
         self._smallest: dict[str, tuple[Finding, Case]] = {}
@@ -151,13 +152,15 @@ class Campaign:
         if not self._smallest:
             self._count(outcome)
         self._listen(CaseRun(outcome))
-        new = None
+        new = next((finding for finding in outcome.findings if finding.signature in self._smallest), None)
         for finding in outcome.findings:
-            if self._is_known(finding):
+            if self._mistakes.explain(finding, outcome.findings) is None:
+                new = new or finding
+                if new is finding:
+                    self._add(finding)
+            elif finding.signature not in self._smallest:
                 self.summary.known[finding.signature] += 1
                 self._listen(Known(finding, case))
-            elif new is None:
-                new = finding
         if new:
             if new.signature not in self._smallest:
                 self._shrink_until = time.monotonic() + (SHRINK_SECONDS if new.kind != "hang" else 0.0)
@@ -165,12 +168,10 @@ class Campaign:
             self._smallest[new.signature] = (new, case)
             raise error_for(new)
 
-    def _is_known(self, finding: Finding) -> bool:
-        """Whether a finding says nothing new: a broken relation does not where the stage is known to be wrong."""
-        is_relation = finding.kind.startswith("metamorphic/")
-        return finding.signature in self._seen or (
-            is_relation and any(_is_caught(finding.stage, signature) for signature in self._seen)
-        )
+    def _add(self, finding: Finding) -> None:
+        """Take a finding for a mistake of its own; what it explains need not be made smaller any more."""
+        for symptom in self._mistakes.add(finding):
+            self._smallest.pop(symptom, None)
 
     def _count(self, outcome: Outcome) -> None:
         self.summary.cases += 1
@@ -183,9 +184,10 @@ class Campaign:
 
     def _conclude(self) -> None:
         """Minimise and report what the chunk found."""
-        for signature, (finding, case) in self._smallest.items():
+        for signature, (finding, case) in list(self._smallest.items()):
             found = self._minimised(finding, case)
-            self._seen.update({signature, found.finding.signature})
+            if found.finding.signature != signature:
+                self._mistakes.add(found.finding)
             self.summary.findings.append(found)
             self._listen(found)
         self._smallest.clear()
@@ -198,11 +200,6 @@ class Campaign:
             detail = f"seen once, and not again on the same case: {finding.detail}"
             return Found(replace(finding, kind="nondeterministic", detail=detail), case)
         return Found(last, small)
-
-
-def _is_caught(stage: str, signature: str) -> bool:
-    """Whether a signature is about a stage that was compared with the reference."""
-    return signature.startswith(f"{stage}/") and not signature.startswith(f"{stage}/metamorphic/")
 
 
 def _variants(case: Case, count: int) -> Iterator[Case]:

@@ -1,0 +1,62 @@
+"""The mistakes of a campaign: each is new once, whatever else it shows, and none hides one that was not found here."""
+
+from indexfuzz.core.finding import Finding
+from indexfuzz.oracles.mistakes import Mistakes
+
+
+def finding(signature: str, beyond: str = "") -> Finding:
+    stage, _, rest = signature.partition("/")
+    kind, _, output = rest.rpartition("/")
+    return Finding(stage, kind, output, "", beyond=beyond)
+
+
+RACE, STRAY, CODES = map(finding, ("gather/race/cache", "gather/out-of-bounds/k_fp8", "gather/code-mismatch/k_fp8"))
+LAYOUT, OTHER = finding("gather/layout-mismatch/k_fp8"), finding("rope/bound-exceeded/q")
+RELATION = finding("gather/metamorphic/layout/k_fp8")
+
+
+def test_what_was_not_seen_is_new_and_what_was_found_is_not():
+    mistakes = Mistakes()
+    assert mistakes.explain(RACE) is None
+    assert mistakes.add(RACE) == []
+    assert mistakes.explain(RACE) == RACE.signature
+    assert mistakes.explain(OTHER) is None
+
+
+def test_what_follows_from_a_mistake_is_a_symptom_of_it():
+    mistakes = Mistakes()
+    mistakes.add(RACE)
+    assert [mistakes.explain(f) for f in (CODES, RELATION)] == [RACE.signature] * 2
+    assert mistakes.symptoms_of(RACE.signature) == [CODES.signature, RELATION.signature]
+
+
+def test_what_shows_beside_a_mistake_is_a_symptom_then_and_later():
+    mistakes = Mistakes()
+    mistakes.add(RACE)
+    assert mistakes.explain(STRAY) is None
+    assert mistakes.explain(STRAY, [RACE, STRAY]) == RACE.signature
+    assert mistakes.explain(STRAY) == RACE.signature
+
+
+def test_stages_and_sides_of_the_contract_stand_for_themselves():
+    mistakes = Mistakes()
+    mistakes.add(RACE)
+    assert mistakes.explain(OTHER, [RACE, OTHER]) is None
+    without = finding("gather/out-of-bounds/k_fp8", beyond="block_size is 1")
+    assert mistakes.explain(without, [RACE, without]) is None
+
+
+def test_a_cause_that_is_found_later_takes_its_symptoms_with_it():
+    mistakes = Mistakes()
+    for found in (RACE, STRAY, OTHER):
+        mistakes.add(found)
+    assert mistakes.add(LAYOUT) == [RACE.signature, STRAY.signature]
+    assert mistakes.explain(RACE) == mistakes.explain(STRAY) == LAYOUT.signature
+    assert mistakes.explain(OTHER) == OTHER.signature
+
+
+def test_what_was_known_before_hides_itself_and_relations_alone():
+    mistakes = Mistakes({RACE.signature})
+    assert mistakes.explain(RACE) == mistakes.explain(RELATION) == RACE.signature
+    assert [mistakes.explain(f, [RACE, f]) for f in (STRAY, CODES)] == [None, None]
+    assert Mistakes({RELATION.signature}).explain(CODES) is None
