@@ -20,6 +20,7 @@ from indexfuzz.core.case import Case
 from indexfuzz.core.finding import Finding, FindingError, error_for
 from indexfuzz.core.outcome import Outcome
 from indexfuzz.core.rng import derive
+from indexfuzz.core.signature import Signature
 from indexfuzz.devices.base import UnsupportedKernelError
 from indexfuzz.generation.strategies import cases
 from indexfuzz.oracles.mistakes import Mistakes
@@ -41,7 +42,7 @@ class Summary:
     seconds: float = 0.0
     stages: Counter[str] = field(default_factory=Counter)
     findings: list[Found] = field(default_factory=list)
-    known: Counter[str] = field(default_factory=Counter)
+    known: Counter[Signature] = field(default_factory=Counter)
     outside: Counter[str] = field(default_factory=Counter)
     unsupported: Counter[str] = field(default_factory=Counter)
     ratios: dict[str, dict[str, float]] = field(default_factory=dict)
@@ -62,7 +63,7 @@ class Campaign:
         self._mistakes = Mistakes(wanted.known)
         self._ran: set[str] = set()
         self._broken: Exception | None = None
-        self._smallest: dict[str, tuple[Finding, Case]] = {}
+        self._smallest: dict[Signature, tuple[Finding, Case]] = {}
         self._shrink_until = 0.0
         self._started = time.monotonic()
         self.summary = Summary()

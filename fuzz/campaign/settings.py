@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 
 from indexfuzz.core.case import Regime
 from indexfuzz.core.presets import Preset
+from indexfuzz.core.signature import Signature
 from indexfuzz.subjects.subject import Subject
 
 
@@ -23,5 +24,5 @@ class Settings:
     cases: int | None = None
     seed: int = 0
     shard: tuple[int, int] = (1, 1)
-    known: frozenset[str] = frozenset()
+    known: frozenset[Signature] = frozenset()
     minimise_seconds: float = field(default=20.0)

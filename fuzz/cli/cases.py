@@ -50,7 +50,7 @@ def minimize(
         raise InputError(f"cannot write to {error.filename or out}: {error.strerror}") from error
     again = "; it was minimal already" if case == entry.case else ""
     command = target.command("replay", out)
-    lines = (signature, finding.detail, finding.promise, f"saved as {out}{again}", f"again: {command}")
+    lines = (str(signature), finding.detail, finding.promise, f"saved as {out}{again}", f"again: {command}")
     console().print("\n  ".join(lines))
 
 

@@ -13,6 +13,7 @@ from rich.console import Console
 
 from indexfuzz.core.project import Project
 from indexfuzz.core.setup import Setup
+from indexfuzz.core.signature import Signature
 from indexfuzz.core.words import suggestion
 from indexfuzz.corpus.entry import CorpusError, Entry
 from indexfuzz.corpus.store import files, is_entry, load
@@ -132,7 +133,7 @@ def find_one(name: str, corpus: Path | None = None) -> tuple[Path, Entry]:
     return found[0], load(found[0])
 
 
-def with_finding(path: Path, entry: Entry) -> str:
+def with_finding(path: Path, entry: Entry) -> Signature:
     """The signature of an entry.
 
     Raises CorpusError when it has none.

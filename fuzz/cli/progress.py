@@ -13,6 +13,7 @@ from rich.text import Text
 from indexfuzz.campaign.events import CaseRun, Event, Found, Shrinking, Unsupported
 from indexfuzz.campaign.settings import Settings
 from indexfuzz.cli.common import InputError
+from indexfuzz.core.signature import Signature
 from indexfuzz.corpus.store import save
 from indexfuzz.subjects.subject import Subject
 from indexfuzz.subjects.under_test import UnderTest
@@ -45,7 +46,7 @@ class Progress:
         self._stages: Counter[str] = Counter()
         self._shrinking = ""
         self._started = self._next_line = time.monotonic()
-        self.saved: dict[str, Path] = {}
+        self.saved: dict[Signature, Path] = {}
         self.stopped_itself = False
 
     def __enter__(self) -> Self:
@@ -79,7 +80,7 @@ class Progress:
             self._cases += 1
             self._stages.update(event.outcome.stages)
         elif isinstance(event, Shrinking):
-            self._shrinking = event.finding.signature
+            self._shrinking = str(event.finding.signature)
             self._console.print(f"found {event.finding.signature}; making its case smaller", style="yellow")
         elif isinstance(event, Found):
             self._shrinking = ""

@@ -1,5 +1,6 @@
 """How a campaign ends: as text for people, as data for scripts."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -7,11 +8,12 @@ from rich.console import Console
 
 from indexfuzz.campaign.loop import Summary
 from indexfuzz.campaign.settings import Settings
+from indexfuzz.core.signature import Signature
 from indexfuzz.subjects.subject import Subject
 from indexfuzz.subjects.under_test import UnderTest
 
 
-def print_summary(summary: Summary, saved: dict[str, Path], target: UnderTest[Subject], console: Console) -> None:
+def print_summary(summary: Summary, saved: dict[Signature, Path], target: UnderTest[Subject], console: Console) -> None:
     """Print what was tried and what was found."""
     rate = summary.cases / summary.seconds if summary.seconds else 0.0
     end = "interrupted after" if summary.interrupted else "done:"
@@ -39,12 +41,14 @@ def print_summary(summary: Summary, saved: dict[str, Path], target: UnderTest[Su
             console.print(f"  again: {target.command('replay', path)}")
 
 
-def _print_counts(console: Console, what: str, counts: dict[str, int]) -> None:
+def _print_counts(console: Console, what: str, counts: Mapping[Any, int]) -> None:
     if counts:
         console.print(f"  {what}: " + ", ".join(f"{name} {count}" for name, count in counts.items()))
 
 
-def as_data(summary: Summary, saved: dict[str, Path], settings: Settings, target: UnderTest[Subject]) -> dict[str, Any]:
+def as_data(
+    summary: Summary, saved: dict[Signature, Path], settings: Settings, target: UnderTest[Subject]
+) -> dict[str, Any]:
     """The summary as plain JSON data."""
     return {
         "implementation": target.subject.facts.name,
@@ -59,7 +63,7 @@ def as_data(summary: Summary, saved: dict[str, Path], settings: Settings, target
             found.finding.as_json() | {"case": found.case.id, "file": str(saved.get(found.finding.signature, ""))}
             for found in summary.findings
         ],
-        "known": dict(summary.known),
+        "known": {str(signature): count for signature, count in summary.known.items()},
         "stages": dict(summary.stages),
         "outside": dict(summary.outside),
         "unsupported": dict(summary.unsupported),

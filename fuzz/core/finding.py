@@ -1,44 +1,19 @@
 """Finding: one violation, its signature, and one exception type per signature.
 
-Two findings with the same signature are the same bug. Hypothesis tells failures apart by exception type and place, so
-each signature raises a type of its own; with a single type it would report one bug of several.
+Hypothesis tells failures apart by exception type and place, so each signature raises a type of its own; with a single
+type it would report one bug of several.
 """
 
+import re
 from dataclasses import asdict, dataclass, field, replace
 from functools import cache
 from typing import Any
 
-KINDS = frozenset(
-    {
-        "crash",
-        "hang",
-        "rejected",
-        "not-rejected",
-        "guard-write",
-        "out-of-bounds",
-        "misaligned",
-        "race",
-        "overflow",
-        "promise",
-        "uninitialised",
-        "input-mutated",
-        "unwritten",
-        "shape",
-        "code-mismatch",
-        "layout-mismatch",
-        "bound-exceeded",
-        "mask-mismatch",
-        "illegal-topk",
-        "nondeterministic",
-        "state-kept",
-        "not-in-place",
-        "stray-output",
-    }
-)
-"""Every way to be wrong, besides metamorphic/<relation>."""
+from indexfuzz.core.kinds import check_kind
+from indexfuzz.core.signature import Signature
 
-BEYOND = "beyond-contract"
-"""Last feature of a signature where the case breaks the contract: such a finding never hides one within it."""
+MOST_NAMED = 100
+"""Characters of the name of an exception that are kept in a signature."""
 
 
 def promise(beyond: str) -> str:
@@ -67,14 +42,13 @@ class Finding:
     """The clause of the implementation's contract that the case breaks, with its place; empty within the contract."""
 
     def __post_init__(self) -> None:
-        if self.kind not in KINDS and not self.kind.startswith("metamorphic/"):
-            raise ValueError(f"{self.kind!r} is no kind of finding")
+        check_kind(self.kind)
 
     @property
-    def signature(self) -> str:
-        """stage/kind/output, a discriminating feature where there is one, and BEYOND where no contract covers it."""
-        features = (self.feature, BEYOND if self.beyond else "")
-        return "/".join(part for part in (self.stage, self.kind, self.output, *features) if part)
+    def signature(self) -> Signature:
+        """What the finding is about. An exception may have any name: it is cut, and what breaks the text replaced."""
+        output = re.sub(r"[/\x00-\x1f\x7f-\x9f]", "?", self.output[:MOST_NAMED])
+        return Signature(self.stage, self.kind, output, self.feature, bool(self.beyond))
 
     def at(self, stage: str) -> "Finding":
         """The finding as one of a stage."""
@@ -88,7 +62,7 @@ class Finding:
     def as_json(self) -> dict[str, Any]:
         """The finding as plain JSON data, empty fields left out."""
         data = {name: value for name, value in asdict(self).items() if value not in ("", ())}
-        return {"signature": self.signature, "contract": "beyond" if self.beyond else "within"} | data
+        return {"signature": str(self.signature), "contract": "beyond" if self.beyond else "within"} | data
 
 
 def complaint(
@@ -111,14 +85,13 @@ class FindingError(AssertionError):
     """Raised for a new finding; every signature has a subclass of its own."""
 
     def __init__(self, finding: Finding) -> None:
-        super().__init__(f"{finding.signature}: {finding.detail} ({finding.promise})")
+        super().__init__(summary_line(finding))
         self.finding = finding
 
 
 @cache
-def _error_type(signature: str) -> type[FindingError]:
-    name = "".join(word.capitalize() for word in signature.replace("_", "-").replace("/", "-").split("-"))
-    return type(name, (FindingError,), {"__doc__": signature, "__module__": __name__})
+def _error_type(signature: Signature) -> type[FindingError]:
+    return type(signature.type_name, (FindingError,), {"__doc__": str(signature), "__module__": __name__})
 
 
 def error_for(finding: Finding) -> FindingError:

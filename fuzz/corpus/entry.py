@@ -1,17 +1,15 @@
 """An entry of the corpus: a case, what it showed, where that was seen, and what became of it."""
 
 import json
-import os
 import re
-import uuid
-from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Literal, Self
 
-from pydantic import Field, ValidationError, field_validator, model_validator
+from pydantic import Field, PlainSerializer, PlainValidator, field_validator, model_validator
 
-from indexfuzz.core.case import Case, Part, first_error
-from indexfuzz.core.finding import BEYOND, Finding
+from indexfuzz.core.case import Case, Part
+from indexfuzz.core.finding import Finding
+from indexfuzz.core.signature import BEYOND, Signature
 from indexfuzz.core.stage_names import require_stage
 
 SCHEMA = 1
@@ -25,7 +23,20 @@ MAX_DETAIL = 4000
 Text = Annotated[str, Field(max_length=MAX_DETAIL, pattern=r"^[^\x00-\x08\x0b-\x1f\x7f\x80-\x9f]*$")]
 """Free text, without the control characters that would let a file paint on the reader's terminal."""
 
-Signature = Annotated[Text, Field(max_length=300, pattern=r"^[a-z0-9_]+(/[^/\n\t]+)+$")]
+MAX_SIGNATURE = 300
+
+
+def _signature(value: object) -> Signature:
+    """A signature, or the one that a text of a file stands for."""
+    if isinstance(value, Signature):
+        return value
+    if not isinstance(value, str) or len(value) > MAX_SIGNATURE or value != _printable(value):
+        raise ValueError(f"must be a printable text of at most {MAX_SIGNATURE} characters")
+    return Signature.parse(value)
+
+
+Kept = Annotated[Signature, PlainValidator(_signature), PlainSerializer(str)]
+"""A signature, which is text in a file."""
 
 
 class CorpusError(Exception):
@@ -35,7 +46,7 @@ class CorpusError(Exception):
 class Record(Part):
     """What a case showed: the part of a Finding that is worth keeping."""
 
-    signature: Signature
+    signature: Kept
     detail: Text
     index: tuple[int, ...] = ()
     got: Text = ""
@@ -47,13 +58,13 @@ class Record(Part):
 
     @field_validator("signature")
     @classmethod
-    def _stage_exists(cls, signature: str) -> str:
-        require_stage(stage_of(signature))
+    def _stage_exists(cls, signature: Signature) -> Signature:
+        require_stage(signature.stage)
         return signature
 
     @model_validator(mode="after")
     def _signature_says_so_too(self) -> Self:
-        if self.signature.endswith(f"/{BEYOND}") != bool(self.beyond):
+        if self.signature.beyond != bool(self.beyond):
             raise ValueError(f"beyond must name the broken clause where the signature ends in {BEYOND}, and only there")
         return self
 
@@ -69,7 +80,7 @@ class Record(Part):
             "beyond": finding.beyond,
         }
         printable = {name: _printable(text) for name, text in texts.items()}
-        return cls(signature=_printable(finding.signature), index=finding.index, tier=finding.tier, **printable)
+        return cls(signature=finding.signature, index=finding.index, tier=finding.tier, **printable)
 
 
 class Sighting(Part):
@@ -80,10 +91,10 @@ class Sighting(Part):
     triton: Text
     torch: Text
     date: Annotated[str, Field(pattern=r"^\d{4}-\d{2}-\d{2}$")]
-    signature: Signature | None = None
+    signature: Kept | None = None
 
     @property
-    def place(self) -> tuple[str | None, ...]:
+    def place(self) -> tuple[object, ...]:
         """What makes two sightings the same: all but the date."""
         return (self.implementation, self.device, self.triton, self.torch, self.signature)
 
@@ -109,15 +120,15 @@ class Entry(Part):
 
     @property
     def stage(self) -> str:
-        """The folder that the entry belongs into."""
-        return stage_of(self.finding.signature) if self.finding else WHOLE
+        """The folder that the entry belongs in."""
+        return self.finding.signature.stage if self.finding else WHOLE
 
     @property
     def file(self) -> str:
         """Path inside a corpus: <stage>/<id>.json."""
         return f"{self.stage}/{self.case.id}.json"
 
-    def signatures(self, implementation: str) -> frozenset[str]:
+    def signatures(self, implementation: str) -> frozenset[Signature]:
         """What the case was seen to show on the implementation of that name."""
         if self.finding is None:
             return frozenset()
@@ -133,11 +144,6 @@ class Entry(Part):
         seen = ",\n          ".join(json.dumps(sighting) for sighting in data.get("seen", ()))
         lines.append(f'"seen": [{seen}]')
         return "{" + ",\n ".join(lines) + "}\n"
-
-
-def stage_of(signature: str) -> str:
-    """The stage that a signature names."""
-    return signature.split("/", 1)[0]
 
 
 def _printable(text: str) -> str:

@@ -15,6 +15,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from indexfuzz.core.case import first_error
+from indexfuzz.core.signature import Signature
 from indexfuzz.core.stage_names import STAGE_NAMES
 from indexfuzz.corpus.entry import ID, SCHEMA, WHOLE, CorpusError, Entry
 
@@ -141,7 +142,7 @@ def entries(corpus: Path) -> Iterator[tuple[Path, Entry | CorpusError]]:
             yield path, error
 
 
-def known_signatures(corpus: Path, implementation: str) -> frozenset[str]:
+def known_signatures(corpus: Path, implementation: str) -> frozenset[Signature]:
     """The signatures of all open entries that were seen on the implementation of that name."""
     known = (e for _, e in entries(corpus) if isinstance(e, Entry) and e.status == "open")
-    return frozenset[str]().union(*(entry.signatures(implementation) for entry in known))
+    return frozenset[Signature]().union(*(entry.signatures(implementation) for entry in known))

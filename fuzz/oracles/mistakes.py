@@ -3,6 +3,7 @@
 from collections.abc import Collection, Iterable
 
 from indexfuzz.core.finding import Finding
+from indexfuzz.core.signature import Signature
 from indexfuzz.oracles.causes import cause_among
 
 
@@ -14,12 +15,12 @@ class Mistakes:
     down to it, and what showed beside it, in the same stage of the same case.
     """
 
-    def __init__(self, known: Collection[str] = ()) -> None:
+    def __init__(self, known: Collection[Signature] = ()) -> None:
         self._known = frozenset(known)
-        self._found: dict[str, Finding] = {}
-        self._symptoms: dict[str, str] = {}
+        self._found: dict[Signature, Finding] = {}
+        self._symptoms: dict[Signature, Signature] = {}
 
-    def explain(self, finding: Finding, beside: Iterable[Finding] = ()) -> str | None:
+    def explain(self, finding: Finding, beside: Iterable[Finding] = ()) -> Signature | None:
         """The signature of the mistake that a finding shows, its own where that is known; None where it is new.
 
         `beside` are all findings of its case.
@@ -27,7 +28,7 @@ class Mistakes:
         signature = finding.signature
         if signature in self._known or signature in self._found:
             return signature
-        if finding.kind.startswith("metamorphic/"):
+        if signature.relation:
             caught = next((known for known in self._known if _is_caught(finding.stage, known)), None)
             if caught is not None:
                 return caught
@@ -39,7 +40,7 @@ class Mistakes:
             self._symptoms[signature] = cause.signature
         return self._symptoms.get(signature)
 
-    def add(self, finding: Finding) -> list[str]:
+    def add(self, finding: Finding) -> list[Signature]:
         """Remember a new mistake; the signatures found before that turn out to be no more than symptoms of it."""
         symptoms = [s for s, found in self._found.items() if cause_among(found, [finding]) and s != finding.signature]
         for symptom in symptoms:
@@ -48,7 +49,7 @@ class Mistakes:
         self._found[finding.signature] = finding
         return symptoms
 
-    def symptoms_of(self, signature: str) -> list[str]:
+    def symptoms_of(self, signature: Signature) -> list[Signature]:
         """The other signatures under which a mistake was seen, in the order in which they were."""
         return [symptom for symptom, cause in self._symptoms.items() if cause == signature]
 
@@ -57,6 +58,6 @@ def _share_a_launch(one: Finding, other: Finding) -> bool:
     return one.stage == other.stage and bool(one.beyond) == bool(other.beyond)
 
 
-def _is_caught(stage: str, signature: str) -> bool:
+def _is_caught(stage: str, signature: Signature) -> bool:
     """Whether a signature is about a stage that was compared with the reference."""
-    return signature.startswith(f"{stage}/") and not signature.startswith(f"{stage}/metamorphic/")
+    return signature.stage == stage and not signature.relation

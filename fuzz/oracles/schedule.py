@@ -10,9 +10,10 @@ from dataclasses import dataclass
 from functools import partial
 
 from indexfuzz.core.case import Case
-from indexfuzz.core.finding import KINDS
+from indexfuzz.core.kinds import KINDS
 from indexfuzz.core.outcome import Outcome
 from indexfuzz.core.rng import derive
+from indexfuzz.core.signature import Signature
 from indexfuzz.devices.base import Device
 from indexfuzz.implementations.base import Implementation
 from indexfuzz.oracles import composition, differential, history, repetition
@@ -60,7 +61,7 @@ def _of_relation(relation: Relation, share: float, applies: Callable[[Case], boo
 
 
 ORACLES = (
-    Oracle("reference", 1, lambda _: True, differential.run, KINDS - {"nondeterministic", history.KIND}),
+    Oracle("reference", 1, lambda _: True, differential.run, frozenset(KINDS) - {"nondeterministic", history.KIND}),
     Oracle("repetition", 1 / 16, _is_finite, repetition.run, frozenset({"nondeterministic", "uninitialised"})),
     Oracle("history", 1 / 32, _is_finite, history.run, frozenset({history.KIND})),
     Oracle("composition", 3 / 16, _mixes_requests, composition.run, frozenset({composition.KIND})),
@@ -85,7 +86,7 @@ def run(case: Case, implementation: Implementation, device: Device, only: frozen
     return outcome
 
 
-def ask(case: Case, implementation: Implementation, device: Device, signature: str) -> Outcome:
+def ask(case: Case, implementation: Implementation, device: Device, signature: Signature) -> Outcome:
     """Ask the oracles that can show a signature until one does; for making its case smaller and for running it again.
 
     A device that tracks what is defined sees a use of garbage at once, for example; others need a second launch.
@@ -100,8 +101,6 @@ def ask(case: Case, implementation: Implementation, device: Device, signature: s
     return outcome
 
 
-def oracles_for(signature: str) -> list[Oracle]:
+def oracles_for(signature: Signature) -> list[Oracle]:
     """The oracles that can show a signature, the cheapest first."""
-    kind = signature.partition("/")[2] + "/"
-    able = [oracle for oracle in ORACLES if any(kind.startswith(f"{known}/") for known in oracle.kinds)]
-    return able or [REFERENCE]
+    return [oracle for oracle in ORACLES if signature.kind in oracle.kinds] or [REFERENCE]

@@ -7,6 +7,7 @@ from importlib.metadata import PackageNotFoundError, version
 
 from indexfuzz.core.case import Case
 from indexfuzz.core.outcome import Outcome
+from indexfuzz.core.signature import Signature
 from indexfuzz.devices.base import Device, UnsupportedKernelError
 from indexfuzz.generation.narrowing import narrowed
 from indexfuzz.implementations.base import Implementation
@@ -46,7 +47,7 @@ class InProcess:
         with self._supported():
             return schedule.run(case, self.implementation, self.device, only)
 
-    def ask(self, case: Case, signature: str) -> Outcome:
+    def ask(self, case: Case, signature: Signature) -> Outcome:
         """Run it here and now."""
         with self._supported():
             return schedule.ask(case, self.implementation, self.device, signature)

@@ -14,6 +14,7 @@ from typing import Self
 
 from indexfuzz.core.case import Case
 from indexfuzz.core.outcome import Outcome
+from indexfuzz.core.signature import Signature
 from indexfuzz.corpus.entry import CorpusError, Entry
 from indexfuzz.corpus.store import load
 from indexfuzz.subjects.subject import Facts, Subject
@@ -89,7 +90,7 @@ class Journaled:
         self.journal.note(case)
         return self.subject.run(case, only)
 
-    def ask(self, case: Case, signature: str) -> Outcome:
+    def ask(self, case: Case, signature: Signature) -> Outcome:
         """Note it, and ask."""
         self.journal.note(case)
         return self.subject.ask(case, signature)

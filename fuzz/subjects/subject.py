@@ -6,6 +6,7 @@ from typing import Protocol
 
 from indexfuzz.core.case import Case
 from indexfuzz.core.outcome import Outcome
+from indexfuzz.core.signature import Signature
 
 
 @dataclass(frozen=True)
@@ -48,7 +49,7 @@ class Subject(Protocol):
         the device cannot execute a kernel or lacks the FP8 format; that says nothing about the kernel.
         """
 
-    def ask(self, case: Case, signature: str) -> Outcome:
+    def ask(self, case: Case, signature: Signature) -> Outcome:
         """Put a case to the cheapest oracle that shows a signature.
 
         Raises the same as `run`.

@@ -116,14 +116,14 @@ class CorpusCase(pytest.Item):
             found = {finding.signature for finding in result.findings}
             came_back = found & here - expected
             if found <= expected | known() and not came_back:
-                pytest.xfail(f"open: {', '.join(sorted(found))}")
+                pytest.xfail(f"open: {', '.join(map(str, sorted(found)))}")
             lines = [summary_line(finding) for finding in result.findings]
             raise CorpusFailureError("\n  ".join([f"{result.status} on {name}", *lines, command]))
         if result.status == "ERROR":
             pytest.skip(result.message)
         if expected:
             raise CorpusFailureError(
-                f"FIXED on {name}: it no longer shows {', '.join(sorted(expected))}; "
+                f"FIXED on {name}: it no longer shows {', '.join(map(str, sorted(expected)))}; "
                 f'change its status from "open" to "fixed" or "guard"\n  {command}'
             )
 
@@ -174,7 +174,7 @@ def _described(error: FindingError) -> str:
     from indexfuzz.testing.target import failing, under_test  # noqa: PLC0415
 
     case, target = failing.get(error.finding.signature), under_test()
-    lines = [error.finding.signature, error.finding.detail, error.finding.promise]
+    lines = [str(error.finding.signature), error.finding.detail, error.finding.promise]
     if case is not None:
         path = save(target.entry(case, error.finding), present().findings)
         lines += [f"again: {target.command('replay', path)}", f"smaller: {target.command('minimize', path)}"]

@@ -16,6 +16,7 @@ from hypothesis import HealthCheck, seed, settings
 from indexfuzz.core.case import Case
 from indexfuzz.core.finding import error_for
 from indexfuzz.core.setup import Setup
+from indexfuzz.core.signature import Signature
 from indexfuzz.corpus.store import known_signatures
 from indexfuzz.subjects.open import prepare
 from indexfuzz.subjects.subject import Subject
@@ -58,13 +59,13 @@ def _opened(options: Options) -> UnderTest[Subject]:
     )
 
 
-def known() -> frozenset[str]:
+def known() -> frozenset[Signature]:
     """The signatures of open findings of what is under test, from the corpus; they do not raise."""
     return _known(present())
 
 
 @cache
-def _known(options: Options) -> frozenset[str]:
+def _known(options: Options) -> frozenset[Signature]:
     return known_signatures(options.corpus, _opened(options).subject.facts.name)
 
 
@@ -81,7 +82,7 @@ def target(test: Callable[..., None]) -> Callable[..., None]:
 
 _clocks: dict[frozenset[str], _Clock] = {}
 
-failing: dict[str, Case] = {}
+failing: dict[Signature, Case] = {}
 """Signature -> the case that raised it last: once Hypothesis is done, the smallest one it found."""
 
 

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from indexfuzz.core.case import Case
 from indexfuzz.core.finding import Finding
 from indexfuzz.core.outcome import Outcome
+from indexfuzz.core.signature import Signature
 from indexfuzz.devices.base import UnsupportedKernelError
 from indexfuzz.subjects.subject import Subject
 from indexfuzz.triage.reductions import REDUCTIONS
@@ -18,7 +19,7 @@ class NotFailingError(Exception):
 def minimise(
     case: Case,
     subject: Subject,
-    signature: str,
+    signature: Signature,
     *,
     seconds: float = 30.0,
     on_progress: Callable[[Case], None] = lambda _case: None,
@@ -37,7 +38,7 @@ def minimise(
         small = smaller
         on_progress(small)
         smaller = search.next_smaller(small)
-    if "/hang/" in signature:  # believed in haste so far; now it gets as long as any other case
+    if signature.kind == "hang":  # believed in haste so far; now it gets as long as any other case
         for last in (small, case):
             shown = _shown(subject.run(last), signature)
             if shown:
@@ -46,7 +47,7 @@ def minimise(
     return small, search.finding(small) or finding
 
 
-def _shown(outcome: Outcome, signature: str) -> Finding | None:
+def _shown(outcome: Outcome, signature: Signature) -> Finding | None:
     """The finding of that signature, if there is one."""
     return next((f for f in outcome.findings if f.signature == signature), None)
 
@@ -54,7 +55,7 @@ def _shown(outcome: Outcome, signature: str) -> Finding | None:
 class Search:
     """Remembers which cases were tried, and when to stop."""
 
-    def __init__(self, subject: Subject, signature: str, seconds: float) -> None:
+    def __init__(self, subject: Subject, signature: Signature, seconds: float) -> None:
         self._subject = subject
         self._signature = signature
         self._seconds = seconds

@@ -44,7 +44,7 @@ def replay(entry: Entry, subject: "Subject") -> Replay:
         return Replay("ERROR", message=f"the device cannot run it: {error}")
     except ImplementationError as error:
         return Replay("ERROR", message=str(error))
-    wanted = entry.finding.signature if entry.finding else ""
+    wanted = entry.finding.signature if entry.finding else None
     findings = tuple(sorted(outcome.findings, key=lambda finding: finding.signature != wanted))
     if findings and findings[0].signature == wanted:
         return Replay("STILL FAILS", findings)

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from indexfuzz.core.case import Case
-from indexfuzz.corpus.entry import Entry, Record, stage_of
+from indexfuzz.corpus.entry import Entry, Record
 from indexfuzz.devices.base import Device
 from indexfuzz.oracles.walk import launches
 from indexfuzz.stages.base import Stage
@@ -104,7 +104,8 @@ def script(entry: Entry, target: UnderTest[InProcess]) -> str:
     """
     if entry.finding is None:
         raise ReproError("this case never showed a finding")
-    stage = find(stage_of(entry.finding.signature), entry.finding.signature.split("/")[2])
+    signature = entry.finding.signature
+    stage = find(signature.stage, signature.output)
     source = kernel_source(target, stage.name, entry.case)
     launch = _launch_of(stage, entry.case, target.subject.device)
     inputs = "\n".join(f"{name} = {_expression(value)}" for name, value in launch.given.items())
@@ -136,7 +137,7 @@ def _imports(body: str) -> str:
 
 def _comparison(finding: Record, launch: _Launch, call: str) -> str:
     """The call, and what tells a wrong result from a right one; the exit code of the script is 1 for a wrong one."""
-    kind, _, output = finding.signature.partition("/")[2].partition("/")
+    kind, output = finding.signature.kind, finding.signature.output
     if kind == "not-rejected":
         return (
             f"try:\n    {call}\nexcept ValueError as error:\n    print('rejected, as it must be:', error)\n"
@@ -144,10 +145,9 @@ def _comparison(finding: Record, launch: _Launch, call: str) -> str:
         )
     if kind in ("crash", "rejected") or not launch.results:
         return f"{call}  # raises\nprint('no error')\n"
-    about = output.split("/")[0]
-    name = about if about in launch.names else launch.names[0]
+    name = output if output in launch.names else launch.names[0]
     want = launch.results[launch.names.index(name)]
-    if name == about and finding.index and len(finding.index) == want.dim():
+    if name == output and finding.index and len(finding.index) == want.dim():
         value = _literal(want[finding.index].float())
         return (
             f"{call}\ngot, want = {name}[{finding.index}].float().item(), {value}\n"

@@ -9,6 +9,7 @@ from indexfuzz.campaign.loop import run
 from indexfuzz.campaign.settings import Settings
 from indexfuzz.core.finding import Finding
 from indexfuzz.core.outcome import Outcome
+from indexfuzz.core.signature import Signature
 from indexfuzz.oracles import schedule
 from indexfuzz.reference import mqa_logits, quant
 from indexfuzz.subjects.in_process import InProcess
@@ -38,7 +39,7 @@ def test_a_planted_bug_is_found_made_small_and_reported_once(reference_with, pyt
     subject = InProcess(reference_with(prefill_logits=broken), pytorch_device)
     wanted = Settings(subject, cases=40, seed=1, minimise_seconds=math.inf)
     summary = run(wanted, events.append)
-    signatures = [found.finding.signature for found in summary.findings]
+    signatures = [str(found.finding.signature) for found in summary.findings]
     assert signatures[0] in ("prefill_logits/bound-exceeded/logits", "prefill_logits/mask-mismatch/logits")
     assert len(signatures) == len(set(signatures))
     assert all(len(found.case.lengths) == 1 for found in summary.findings)
@@ -47,7 +48,7 @@ def test_a_planted_bug_is_found_made_small_and_reported_once(reference_with, pyt
 
 
 def test_known_signatures_are_counted_not_reported(reference_with, pytorch_device):
-    known = frozenset({"prefill_logits/bound-exceeded/logits", "prefill_logits/mask-mismatch/logits"})
+    known = frozenset(Signature("prefill_logits", kind, "logits") for kind in ("bound-exceeded", "mask-mismatch"))
     subject = InProcess(reference_with(prefill_logits=broken), pytorch_device)
     summary = run(Settings(subject, cases=25, seed=1, known=known))
     assert summary.findings == []
@@ -65,10 +66,10 @@ def test_a_broken_relation_says_nothing_new_of_a_stage_that_is_known_to_be_wrong
     monkeypatch.setattr(schedule, "run", broken_relations)
     monkeypatch.setattr(schedule, "ask", broken_relations)
     subject = InProcess(reference_with(), pytorch_device)
-    known = frozenset({"paged_logits/bound-exceeded/logits", "gather/metamorphic/layout/k_fp8"})
+    known = frozenset(map(Signature.parse, ("paged_logits/bound-exceeded/logits", "gather/metamorphic/layout/k_fp8")))
     summary = run(Settings(subject, cases=3, seed=1, known=known, minimise_seconds=0.1))
-    assert [found.finding.signature for found in summary.findings] == ["gather/metamorphic/next-n/logits"]
-    assert summary.known["paged_logits/metamorphic/next-n/logits"] >= 3
+    assert [str(found.finding.signature) for found in summary.findings] == ["gather/metamorphic/next-n/logits"]
+    assert summary.known[Signature("paged_logits", "metamorphic/next-n", "logits")] >= 3
 
 
 def test_what_happens_once_is_called_nondeterministic(reference_with, pytorch_device):
@@ -129,7 +130,7 @@ def test_a_bug_in_other_values_is_found(reference_with, pytorch_device):
 
     subject = InProcess(reference_with(q_quant=right_once), ManyValues(pytorch_device))
     summary = run(Settings(subject, cases=30, seed=5, minimise_seconds=math.inf))
-    assert "q_quant/bound-exceeded/q_weights" in [found.finding.signature for found in summary.findings]
+    assert "q_quant/bound-exceeded/q_weights" in [str(found.finding.signature) for found in summary.findings]
 
 
 def test_a_device_without_the_memory_for_a_case_says_nothing_about_a_kernel(reference_with, pytorch_device):
@@ -154,5 +155,5 @@ def test_a_device_without_the_memory_for_a_case_says_nothing_about_a_kernel(refe
     assert dict(summary.unsupported) == {"pytorch: not enough memory for the case": 3}
     subject = InProcess(reference_with(q_quant=fail), pytorch_device)
     summary = run(Settings(subject, cases=3, seed=5, minimise_seconds=0.1))
-    assert [found.finding.signature for found in summary.findings] == ["q_quant/crash/RuntimeError"]
+    assert [str(found.finding.signature) for found in summary.findings] == ["q_quant/crash/RuntimeError"]
     assert not summary.unsupported

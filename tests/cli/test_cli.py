@@ -164,7 +164,7 @@ class TestRun:
         assert code == 1
         (path,) = Path("kept").glob("gather/*.json")
         entry = store.load(path)
-        assert entry.finding.signature == SIGNATURE
+        assert str(entry.finding.signature) == SIGNATURE
         assert entry.seen[0].implementation == "toy 1.0"
         assert all(text in out for text in (SIGNATURE, entry.finding.detail, str(path), "token 1"))
         assert f"again: indexfuzz replay {path} --impl module:toy_gather" in out

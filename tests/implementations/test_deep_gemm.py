@@ -97,7 +97,7 @@ def test_wrong_kernels_give_findings(on_cpu):
     on_cpu.fp8_paged_mqa_logits = lambda *args, **options: right(*args, **options) * 1.5
     on_cpu.fp8_mqa_logits = lambda q, kv, *_, **__: torch.zeros(q.shape[0], kv[0].shape[0] + 1)
     outcome = run(case(), load("deep_gemm"), LockstepDevice())
-    assert {finding.signature for finding in outcome.findings} == {
+    assert {str(finding.signature) for finding in outcome.findings} == {
         "prefill_logits/shape",
         "paged_logits/bound-exceeded/logits",
     }

@@ -481,7 +481,7 @@ class TestRealWheels:
         )
         fallbacks = load(f"vllm-torch:{third_party}")
         outcome = run(step, fallbacks, LockstepDevice())
-        assert (outcome.stages, [f.signature for f in outcome.findings]) == (
+        assert (outcome.stages, [str(f.signature) for f in outcome.findings]) == (
             ["prefill_logits", "paged_logits"],
             ["prefill_logits/shape"] if "0.22" in fallbacks.name else [],
         )

@@ -10,8 +10,9 @@ import pytest
 from indexfuzz import cli
 from indexfuzz.core.case import Case
 from indexfuzz.core.contract import Clauses, Lifted, beyond, covers
-from indexfuzz.core.finding import BEYOND, Finding, FindingError, error_for
+from indexfuzz.core.finding import Finding, FindingError, error_for
 from indexfuzz.core.setup import Setup
+from indexfuzz.core.signature import BEYOND, Signature
 from indexfuzz.corpus import store
 from indexfuzz.corpus.entry import CorpusError, Entry, Record, Sighting
 from indexfuzz.corpus.store import load, save
@@ -48,7 +49,7 @@ class TestContracts:
         cut = WITHIN.replace(cache={"block_size": 24, "layout": "shuffle"})
         accepting = replace(builtin(), stages={"gather": lambda **_: None}, contract=Lifted(BUILTIN))
         found = differential.run(cut, accepting, pytorch_device).findings
-        assert [(finding.signature, finding.beyond) for finding in found] == [("gather/not-rejected", "")]
+        assert [(str(finding.signature), finding.beyond) for finding in found] == [("gather/not-rejected", "")]
 
     def test_nothing_is_narrowed(self):
         assert narrowed(OUTSIDE, implementation) != OUTSIDE
@@ -63,7 +64,7 @@ class TestFindings:
 
     def test_what_is_accepted_and_wrong_is_found_and_says_what_is_broken(self, pytorch_device):
         (finding,) = differential.run(OUTSIDE, LIFTED, pytorch_device).findings
-        assert finding.signature == SIGNATURE
+        assert str(finding.signature) == SIGNATURE
         assert finding.promise == "beyond the contract: block_size is 1 (toy/ops.py:7)"
         data = finding.as_json()
         assert (data["contract"], data["beyond"]) == ("beyond", "block_size is 1 (toy/ops.py:7)")
@@ -75,7 +76,7 @@ class TestFindings:
             raise KeyError
 
         (finding,) = differential.run(WITHIN, replace(tested, stages={"gather": crash}), pytorch_device).findings
-        assert (finding.signature, finding.promise) == ("gather/crash/KeyError", "within the contract")
+        assert (str(finding.signature), finding.promise) == ("gather/crash/KeyError", "within the contract")
         assert (finding.as_json()["contract"], "beyond" in finding.as_json()) == ("within", False)
 
     def test_a_clean_refusal_is_fine(self, pytorch_device, monkeypatch):
@@ -87,7 +88,7 @@ class TestFindings:
     def test_any_other_end_is_found(self, pytorch_device, monkeypatch):
         monkeypatch.setenv("TOY", "KeyError")
         (finding,) = differential.run(OUTSIDE, LIFTED, pytorch_device).findings
-        assert finding.signature == f"gather/crash/KeyError/{BEYOND}"
+        assert str(finding.signature) == f"gather/crash/KeyError/{BEYOND}"
 
     def test_what_is_right_nevertheless_is_fine(self, pytorch_device, monkeypatch):
         monkeypatch.setenv("TOY", "right")
@@ -99,12 +100,13 @@ class TestFindings:
         batch = {"prefill": ({"length": 3, "new": 3},)}
         cut = WITHIN.replace(cache={"block_size": 8, "layout": "shuffle"}, batch=batch)
         (finding,) = differential.run(cut, silent, pytorch_device).findings
-        assert finding.signature == f"{stage}/not-rejected/{BEYOND}"
+        assert str(finding.signature) == f"{stage}/not-rejected/{BEYOND}"
         assert "SHUFFLE pages hold a multiple of 16 tokens (kernels/layout.py" in finding.promise
 
     def test_relations_and_repetitions_keep_to_the_contract(self, pytorch_device, monkeypatch):
         monkeypatch.setenv("TOY", "right")
-        for signature in ("gather/nondeterministic/k_fp8", "gather/metamorphic/table-width/k_fp8"):
+        for kind in ("nondeterministic", "metamorphic/table-width"):
+            signature = Signature("gather", kind, "k_fp8")
             assert schedule.ask(WITHIN, LIFTED, pytorch_device, signature).stages == ["gather"]
             assert schedule.ask(OUTSIDE, LIFTED, pytorch_device, signature).stages == []
 
@@ -122,7 +124,7 @@ class TestCorpus:
         path = save(Entry(case=OUTSIDE, finding=Record.of(finding)), tmp_path)
         kept = load(path)
         assert kept.finding is not None
-        assert (kept.finding.beyond, kept.finding.signature) == ("block_size is 1 (toy/ops.py:7)", SIGNATURE)
+        assert (kept.finding.beyond, str(kept.finding.signature)) == ("block_size is 1 (toy/ops.py:7)", SIGNATURE)
         assert replay(kept, InProcess(LIFTED, pytorch_device)).status == "STILL FAILS"
         assert "outside the contract" in replay(kept, InProcess(implementation, pytorch_device)).message
 
@@ -209,4 +211,4 @@ def test_known_signatures_are_of_one_side(tmp_path):
     where = {"device": "lockstep", "triton": "3.6.0", "torch": "2.13.0", "date": "2026-01-31"}
     seen = (Sighting(implementation="narrow 1.0", **where),)
     save(Entry(case=OUTSIDE, finding=outside, seen=seen), tmp_path)
-    assert store.known_signatures(tmp_path, "narrow 1.0") == {f"gather/crash/KeyError/{BEYOND}"}
+    assert store.known_signatures(tmp_path, "narrow 1.0") == {Signature("gather", "crash", "KeyError", beyond=True)}

@@ -69,7 +69,7 @@ def test_the_built_in_whole_selects_what_its_stages_select(mode, kind):
 )
 def test_a_mistake_of_the_whole_alone_is_found(label, old, new, output):
     (found,) = composition.run(CASE, with_edit(label, old, new), DEVICE).findings
-    assert found.signature == f"{SIGNATURE}{output}"
+    assert str(found.signature) == f"{SIGNATURE}{output}"
     (again,) = schedule.ask(CASE, with_edit(label, old, new), DEVICE, found.signature).findings
     assert again.signature == found.signature
 
@@ -78,7 +78,7 @@ def test_campaigns_ask_about_the_whole_for_some_cases():
     wrong, found = with_edit("offset", "columns - prefill.ks.unsqueeze(1)", "columns"), 0
     for seed in range(64):
         findings = schedule.run(CASE.replace(values={"seed": seed}), wrong, DEVICE).findings
-        assert {finding.signature for finding in findings} <= {f"{SIGNATURE}selected"}
+        assert {str(finding.signature) for finding in findings} <= {f"{SIGNATURE}selected"}
         found += bool(findings)
     assert 4 <= found <= 24
 

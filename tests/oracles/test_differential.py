@@ -26,7 +26,7 @@ CASE = Case().replace(
 
 
 def signatures(outcome):
-    return {finding.signature for finding in outcome.findings}
+    return {str(finding.signature) for finding in outcome.findings}
 
 
 def test_the_reference_has_no_findings(reference_with, pytorch_device):

@@ -78,7 +78,7 @@ def test_an_argument_that_is_remembered_is_found_and_named(stage, function, argu
     found = run(CASE, reference_with(**{stage: Remembers(function, argument)}), pytorch_device).findings
     assert {(finding.stage, finding.kind) for finding in found} == {(stage, "state-kept")}
     assert all(finding.detail.endswith(f"it is right for {argument} of the launch before") for finding in found)
-    (again,) = schedule.ask(CASE, tested, pytorch_device, str(found[0].signature)).findings
+    (again,) = schedule.ask(CASE, tested, pytorch_device, found[0].signature).findings
     assert again.kind == "state-kept"
 
 

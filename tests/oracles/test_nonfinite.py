@@ -38,7 +38,7 @@ VARIANTS = [
 
 
 def signatures(outcome):
-    return {finding.signature for finding in outcome.findings}
+    return {str(finding.signature) for finding in outcome.findings}
 
 
 def spreads_over_the_batch(*, q, weights, **options):

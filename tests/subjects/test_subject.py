@@ -9,6 +9,7 @@ from indexfuzz.campaign.settings import Settings
 from indexfuzz.core.case import Case
 from indexfuzz.core.finding import Finding
 from indexfuzz.core.outcome import Outcome
+from indexfuzz.core.signature import Signature
 from indexfuzz.corpus.entry import Entry, Record
 from indexfuzz.oracles import schedule
 from indexfuzz.reference import gather
@@ -44,7 +45,7 @@ def related():
 
 
 def signatures(outcome):
-    return [finding.signature for finding in outcome.findings]
+    return [str(finding.signature) for finding in outcome.findings]
 
 
 def test_facts_say_what_is_under_test(subject):
@@ -57,8 +58,8 @@ def test_facts_say_what_is_under_test(subject):
 
 def test_a_case_is_put_to_all_oracles_and_a_signature_to_its_own(subject, related):
     assert signatures(subject.run(related)) == [SIGNATURE]
-    assert signatures(subject.ask(CASE, SIGNATURE)) == [SIGNATURE]
-    assert signatures(subject.ask(related, "gather/crash/RuntimeError")) == []
+    assert signatures(subject.ask(CASE, Signature.parse(SIGNATURE))) == [SIGNATURE]
+    assert signatures(subject.ask(related, Signature("gather", "crash", "RuntimeError"))) == []
 
 
 def test_a_campaign_puts_its_cases_to_all_oracles(subject, monkeypatch):
@@ -67,18 +68,18 @@ def test_a_campaign_puts_its_cases_to_all_oracles(subject, monkeypatch):
         "silent", 1, lambda case: asked.append(case.id), lambda case, *_: Outcome(case), frozenset()
     )
     monkeypatch.setattr(schedule, "OTHERS", [silent])
-    run(Settings(subject, cases=5, seed=3, known=frozenset({"gather/crash/RuntimeError"})))
+    run(Settings(subject, cases=5, seed=3, known=frozenset({Signature("gather", "crash", "RuntimeError")})))
     assert len(asked) >= 3
 
 
 def test_minimiser_and_replay_ask_for_relations(subject, related):
-    small, finding = minimise(related, subject, SIGNATURE, seconds=math.inf)
+    small, finding = minimise(related, subject, Signature.parse(SIGNATURE), seconds=math.inf)
     assert small != related
-    assert finding.signature == SIGNATURE
+    assert str(finding.signature) == SIGNATURE
     assert replay(Entry(case=small, finding=Record.of(finding)), subject).status == "STILL FAILS"
 
 
 def test_replay_asks_everything_once_the_finding_is_gone(subject, related):
     other = Record.of(Finding("rope", "code-mismatch", "q", "differs"))
     result = replay(Entry(case=related, finding=other), subject)
-    assert (result.status, result.findings[0].signature) == ("CHANGED", SIGNATURE)
+    assert (result.status, str(result.findings[0].signature)) == ("CHANGED", SIGNATURE)

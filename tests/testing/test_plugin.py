@@ -112,7 +112,7 @@ class TestFuzzTargets:
         (path,) = Path("findings").glob("gather/*.json")
         entry = store.load(path)
         text = result.stdout.str()
-        assert entry.finding.signature == SIGNATURE
+        assert str(entry.finding.signature) == SIGNATURE
         assert SIGNATURE in text
         assert entry.finding.detail in text
         assert f"again: indexfuzz replay findings/gather/{path.name} --impl module:toy_gather" in text

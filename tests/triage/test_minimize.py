@@ -5,6 +5,7 @@ import math
 import pytest
 
 from indexfuzz.core.case import Case
+from indexfuzz.core.signature import Signature
 from indexfuzz.reference import cache, paged_mqa_logits
 from indexfuzz.subjects.in_process import InProcess
 from indexfuzz.triage.minimize import NotFailingError, minimise
@@ -37,8 +38,10 @@ def test_a_layout_bug_ends_at_one_token(reference_with, pytorch_device):
         always_normal(k, cache, slot_mapping, **options)
 
     subject = InProcess(reference_with(k_quant_cache=broken), pytorch_device)
-    small, finding = minimise(BIG, subject, "k_quant_cache/layout-mismatch/cache_values", seconds=math.inf)
-    assert finding.signature == "k_quant_cache/layout-mismatch/cache_values"
+    small, finding = minimise(
+        BIG, subject, Signature("k_quant_cache", "layout-mismatch", "cache_values"), seconds=math.inf
+    )
+    assert str(finding.signature) == "k_quant_cache/layout-mismatch/cache_values"
     assert len(small.lengths) == 1
     assert small.batch.tokens <= 2
     assert small.model.num_heads == 1
@@ -52,14 +55,14 @@ def test_a_bug_of_long_contexts_keeps_its_length(reference_with, pytorch_device)
         paged_mqa_logits.paged_mqa_logits(logits=logits, context_lens=context_lens.clamp_max(64), **given)
 
     subject = InProcess(reference_with(paged_logits=forgetful), pytorch_device)
-    small, _ = minimise(BIG, subject, "paged_logits/mask-mismatch/logits", seconds=math.inf)
+    small, _ = minimise(BIG, subject, Signature.parse("paged_logits/mask-mismatch/logits"), seconds=math.inf)
     assert small.batch.decode == (65,)
     assert small.batch.prefill == ()
 
 
 def test_nothing_to_minimise(reference_with, pytorch_device):
     with pytest.raises(NotFailingError, match=r"does not show gather/crash"):
-        minimise(Case(), InProcess(reference_with(), pytorch_device), "gather/crash/RuntimeError")
+        minimise(Case(), InProcess(reference_with(), pytorch_device), Signature("gather", "crash", "RuntimeError"))
 
 
 @pytest.mark.parametrize("reduction", REDUCTIONS, ids=lambda r: r.__name__)

@@ -131,14 +131,15 @@ def detect(fault: Fault, device: Device, *, seeds: tuple[int, ...] = SEEDS, seco
         found.seconds.append(round(sight.seconds, 2))
         found.blamed.append(sight.finding.stage)
         if not found.signature:
-            found.signature = sight.finding.signature
+            found.signature = str(sight.finding.signature)
             _minimise(found, sight, implementation, device)
     found.rightly_blamed = set(found.blamed) <= {fault.stage, *fault.also}
     return found
 
 
 def _minimise(found: Detection, sight: Sight, implementation: Implementation, device: Device) -> None:
-    small, _ = minimise(sight.case, InProcess(implementation, device), found.signature, seconds=MINIMISE_SECONDS)
+    subject = InProcess(implementation, device)
+    small, _ = minimise(sight.case, subject, sight.finding.signature, seconds=MINIMISE_SECONDS)
     found.sequences = len(small.batch.decode) + len(small.batch.prefill)
     found.tokens = small.batch.tokens
 

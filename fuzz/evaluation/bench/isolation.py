@@ -115,7 +115,7 @@ class Killer(threading.Thread):
 
 
 def _signatures(outcome: Outcome) -> set[str]:
-    return {finding.signature for finding in outcome.findings}
+    return {str(finding.signature) for finding in outcome.findings}
 
 
 def _cases(formats: tuple[str, ...]) -> Iterator[tuple[Case, str]]:

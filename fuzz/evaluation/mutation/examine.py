@@ -41,6 +41,7 @@ class Result:
     signature: str = ""
     detail: str = ""
     case_id: str = ""
+    kind: str = ""
 
 
 @dataclass(frozen=True)
@@ -79,7 +80,8 @@ class Examiner:
         try:
             suspect = plant(mutant)
         except Exception as error:  # noqa: BLE001 - a module that cannot be imported is noticed at once
-            return Result(mutant, "killed", signature="import", detail=f"{type(error).__name__}: {error}")
+            detail = f"{type(error).__name__}: {error}"
+            return Result(mutant, "killed", signature="import", detail=detail, kind="import")
         tried, unsupported = 0, ""
         for case in self._cases():
             if time.process_time() - started > self._budget.seconds:
@@ -94,7 +96,8 @@ class Examiner:
                 continue
             if finding and clean.first_finding(case, self._device) is None:
                 seconds = time.process_time() - started
-                return Result(mutant, "killed", tried, seconds, finding.signature, finding.detail, case.id)
+                words = (str(finding.signature), finding.detail, case.id, finding.kind)
+                return Result(mutant, "killed", tried, seconds, *words)
         fate: Fate = "unsupported" if unsupported else "survived"
         return Result(mutant, fate, tried, time.process_time() - started, detail=unsupported)
 

@@ -63,7 +63,7 @@ class Report:
 
     def summary(self) -> str:
         """The score and what it is made of, in one sentence."""
-        crashes = sum("/crash/" in result.signature or result.signature == "import" for result in self.killed)
+        crashes = sum(result.kind in ("crash", "import") for result in self.killed)
         hangs = sum(result.fate == "hang" for result in self.killed)
         known = len(self.survivors) - len(self.unexplained)
         odd = len(self.results) - len(self.killed) - len(self.survivors) - len(self.equivalent)

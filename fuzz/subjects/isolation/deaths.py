@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Literal
 
 from indexfuzz.core.finding import Finding
+from indexfuzz.core.signature import Signature
 from indexfuzz.core.tracebacks import TOOLS
 
 MOST_QUOTED = 200
@@ -39,7 +40,7 @@ class Death:
         return "hang" if self.how == "timeout" else "crash"
 
     @property
-    def signature(self) -> tuple[str, str, bool]:
+    def cause(self) -> tuple[str, str, bool]:
         """What two deaths share that have the same cause."""
         return self.how, self.stage, self.running
 
@@ -58,12 +59,10 @@ class Death:
         return Finding(self.stage, self.kind, self.how, detail, location=where, beyond=self.beyond)
 
 
-def is_of_death(signature: str) -> bool:
+def is_of_death(signature: Signature) -> bool:
     """Whether a signature is one that only a death has."""
-    _, _, rest = signature.partition("/")
-    kind, _, how = rest.partition("/")
     deadly = ("SIG", "exit-", "memory", "output-flood", "poisoned-gpu", "garbled")
-    return kind == "hang" or (kind == "crash" and how.startswith(deadly))
+    return signature.kind == "hang" or (signature.kind == "crash" and signature.output.startswith(deadly))
 
 
 def of_status(status: int) -> Death:

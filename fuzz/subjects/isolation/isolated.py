@@ -9,6 +9,7 @@ from typing import Any, Self
 from indexfuzz.core.case import Case
 from indexfuzz.core.outcome import Outcome
 from indexfuzz.core.setup import Setup, SetupError
+from indexfuzz.core.signature import Signature
 from indexfuzz.devices.base import UnsupportedKernelError
 from indexfuzz.subjects.isolation.child import Child
 from indexfuzz.subjects.isolation.deaths import Death, is_of_death
@@ -86,13 +87,13 @@ class Isolated:
         outcome.stages.append(answer.stage)
         return outcome
 
-    def ask(self, case: Case, signature: str) -> Outcome:
+    def ask(self, case: Case, signature: Signature) -> Outcome:
         """Put a case to the cheapest oracle that shows a signature; one of a death may come from any of them."""
         if not is_of_death(signature):
-            question: dict[str, Any] = {"do": "ask", "signature": signature}
+            question: dict[str, Any] = {"do": "ask", "signature": str(signature)}
         else:
             question = {"do": "run", "only": []}
-        is_hang = "/hang/" in signature
+        is_hang = signature.kind == "hang"
         answer = self._answer(case, question, self._patience_with_hangs if is_hang else self._patience, once=is_hang)
         if not isinstance(answer, Death):
             return to_outcome(answer["outcome"])
@@ -147,9 +148,9 @@ class Isolated:
                     self._answered.append(time.monotonic() - started)
                 return answer
             last = deaths[-1]
-            same = [death for death in deaths if death.signature == last.signature]
+            same = [death for death in deaths if death.cause == last.cause]
             if once or (last.stage and len(same) > 1) or len(deaths) == MOST_RUNS:
-                self._note(case, [death for death in deaths if death.signature != last.signature])
+                self._note(case, [death for death in deaths if death.cause != last.cause])
                 return last
 
     def _note(self, case: Case, deaths: list[Death]) -> None:

@@ -19,6 +19,7 @@ from indexfuzz.core.case import Case
 from indexfuzz.core.contract import beyond
 from indexfuzz.core.finding import Finding
 from indexfuzz.core.setup import Setup, SetupError
+from indexfuzz.core.signature import Signature
 from indexfuzz.devices.base import Device, UnsupportedKernelError
 from indexfuzz.implementations.base import ImplementationError, StageFunction
 from indexfuzz.subjects.in_process import InProcess
@@ -110,7 +111,7 @@ class Worker:
             if question["do"] == "run":
                 outcome = self._subject.run(case, frozenset(question["only"]))
             else:
-                outcome = self._subject.ask(case, question["signature"])
+                outcome = self._subject.ask(case, Signature.parse(question["signature"]))
         except Exception as error:  # noqa: BLE001 - the parent raises it
             why = error_of(self._subject.device)
             return {"poisoned": why} if why else explain(error)

@@ -16,6 +16,7 @@ from indexfuzz.campaign.loop import run
 from indexfuzz.campaign.settings import Settings
 from indexfuzz.core.case import Case
 from indexfuzz.core.setup import Setup, SetupError
+from indexfuzz.core.signature import Signature
 from indexfuzz.devices import open_device
 from indexfuzz.devices.base import UnsupportedKernelError
 from indexfuzz.evaluation.bench.hostile import SIGNATURES, implementation
@@ -84,7 +85,7 @@ def wait_for_end(*pids: int) -> None:
 def test_a_death_is_a_finding_of_its_case_and_stage(hostile, number):
     outcome = hostile.run(keys(number))
     (finding,) = outcome.findings
-    assert finding.signature == SIGNATURES[number]
+    assert str(finding.signature) == SIGNATURES[number]
     assert outcome.stages == ["gather"]
     assert hostile.run(HARMLESS).findings == []
     assert hostile.unrepeated == []
@@ -100,7 +101,7 @@ def test_details_say_what_happened_and_where(hostile):
 
 def test_a_hang_is_a_finding_and_gets_less_time_while_it_shrinks(impatient):
     (finding,) = impatient.run(keys(8)).findings
-    assert finding.signature == "gather/hang/timeout"
+    assert str(finding.signature) == "gather/hang/timeout"
     assert finding.detail == "no answer within 2 s while gather ran"
     assert "bench/hostile.py:" in finding.location
     assert impatient._patience_with_hangs <= impatient._patience <= 2.0
@@ -112,7 +113,7 @@ def test_other_stages_are_judged_when_one_kills_the_process(monkeypatch):
     with Isolated(Setup("module:two_stages"), seconds=math.inf) as subject:
         case = keys(3).replace(batch={"pad_tokens": 1})
         outcome = subject.run(case)
-        assert sorted(f.signature for f in outcome.findings) == ["gather/crash/exit-7", "rope/bound-exceeded/q"]
+        assert sorted(str(f.signature) for f in outcome.findings) == ["gather/crash/exit-7", "rope/bound-exceeded/q"]
         assert set(outcome.stages) == {"gather", "rope"}
         with pytest.raises(ChildError, match="ValueError: nothing is narrow enough") as error:
             subject.narrowed(case.replace(values={"seed": 1}))
@@ -121,8 +122,8 @@ def test_other_stages_are_judged_when_one_kills_the_process(monkeypatch):
 
 def test_a_crash_is_made_smaller(hostile):
     big = keys(2).replace(model={"num_heads": 8}, batch={"pad_tokens": 3})
-    small, finding = minimise(big, hostile, SIGNATURES[2], seconds=math.inf)
-    assert finding.signature == SIGNATURES[2]
+    small, finding = minimise(big, hostile, Signature.parse(SIGNATURES[2]), seconds=math.inf)
+    assert str(finding.signature) == SIGNATURES[2]
     assert small.batch.keys == 2
     assert small.batch.pad_tokens == 0
     assert small.model.num_heads == 1
@@ -222,6 +223,8 @@ PARENT = """
 import os, sys
 from indexfuzz.subjects.isolation.isolated import Isolated
 from indexfuzz.core.setup import Setup
+from indexfuzz.core.signature import Signature
+from indexfuzz.core.signature import Signature
 from indexfuzz.core.case import Case
 subject = Isolated(Setup({spec!r}))
 print(subject._child._worker.pid, subject._child._connection._process.pid, flush=True)

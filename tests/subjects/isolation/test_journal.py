@@ -7,6 +7,7 @@ import pytest
 
 from indexfuzz.core.case import Case
 from indexfuzz.core.setup import Setup
+from indexfuzz.core.signature import Signature
 from indexfuzz.corpus import store
 from indexfuzz.subjects.in_process import InProcess
 from indexfuzz.subjects.journal import FOLDER, Journal, Journaled, left_behind
@@ -49,7 +50,7 @@ def test_every_case_is_noted_before_it_runs(reference_with, pytorch_device):
     with journal() as kept:
         subject = Journaled(InProcess(reference_with(rope=look), pytorch_device), kept)
         subject.run(CASE)
-        subject.ask(CASE, "rope/crash/KeyError")
+        subject.ask(CASE, Signature("rope", "crash", "KeyError"))
         assert left_behind() == []
     assert noted == [CASE, CASE]
     assert not FOLDER.exists()

@@ -7,6 +7,7 @@ import pytest
 from indexfuzz.core.case import Case
 from indexfuzz.core.finding import Finding
 from indexfuzz.core.outcome import Outcome
+from indexfuzz.core.signature import Signature
 from indexfuzz.subjects.isolation import frames
 from indexfuzz.subjects.isolation.deaths import Death, is_of_death, last_words, location, of_status
 from indexfuzz.subjects.isolation.messages import from_outcome, to_outcome
@@ -67,8 +68,8 @@ def test_words_and_place_of_a_death():
 def test_signatures_of_deaths_are_told_from_others(how):
     finding = Death(how, "it died", "gather", beyond="block_size is 1").finding()
     assert is_of_death(finding.signature)
-    assert not is_of_death("gather/crash/KeyError")
-    assert not is_of_death("gather/code-mismatch/SIGSEGV")
+    assert not is_of_death(Signature("gather", "crash", "KeyError"))
+    assert not is_of_death(Signature("gather", "code-mismatch", "SIGSEGV"))
 
 
 def test_a_poisoned_context_keeps_failing(pytorch_device):
