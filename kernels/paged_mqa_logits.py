@@ -131,8 +131,8 @@ def paged_mqa_logits(
     no position whose page id is outside [0, num_blocks).
 
     q_fp8 [B, next_n, H, D] fp8 with H 1 to 128, cache uint8 [num_blocks, block_size, D + 4], weights [B * next_n, H]
-    fp32, context_lens [B] or [B, next_n] int32, block_table [B, max_blocks] int32; rows may be strided. Of the cache
-    and the block table, only what some row of the sequence sees is read. Raises ValueError outside this contract.
+    fp32, context_lens [B] or [B, next_n] int32, block_table [B, max_blocks] int32; rows may be strided. What no row of
+    a sequence sees, in the cache or the block table, changes nothing. Raises ValueError outside this contract.
     """
     require_tensor("q_fp8", q_fp8, (None, None, None, None), *FP8_DTYPES.values())
     batch, next_n, num_heads, head_dim = q_fp8.shape

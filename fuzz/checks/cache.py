@@ -9,7 +9,7 @@ from torch import Tensor
 
 from indexfuzz.checks import describe
 from indexfuzz.checks.arrangement import SCALES, VALUES, Arrangement, layout_seen
-from indexfuzz.checks.quant import LegalRows, check_rows
+from indexfuzz.checks.quant import LegalRows, check_rows, find_wrong_rows
 from indexfuzz.core.finding import Finding, complaint
 
 
@@ -56,7 +56,8 @@ def check_insertion(
         output, where = seen
         detail = f"{where}, but {layout.upper()} is promised: {sentence}"
         return replace(found, kind="layout-mismatch", output=output, detail=detail)
-    if _is_unchanged(before, after, tokens, i, promised):
+    wrong = find_wrong_rows(*read(after, tokens, promised), legal)
+    if bool(_are_unchanged(before, after, tokens, promised)[wrong].all()):
         return replace(found, kind="unwritten", detail=f"never written: {sentence}")
     return replace(found, detail=sentence)
 
@@ -68,10 +69,11 @@ def read(pages: Tensor, tokens: Tokens, arrangement: Arrangement) -> tuple[Tenso
     return pages[page, values[tokens.offset]], pages[page, scales[tokens.offset]].view(torch.float32).squeeze(-1)
 
 
-def _is_unchanged(before: Tensor, after: Tensor, tokens: Tokens, i: int, promised: Arrangement) -> bool:
-    """Whether the bytes of token i, values and scale, are still what they were."""
-    block, offset = tokens.block[i], tokens.offset[i]
-    return all(torch.equal(before[block, part[offset]], after[block, part[offset]]) for part in promised)
+def _are_unchanged(before: Tensor, after: Tensor, tokens: Tokens, promised: Arrangement) -> Tensor:
+    """Which tokens [n] still have the bytes, values and scale, that were there before."""
+    page = tokens.block.unsqueeze(1)
+    same = [(before[page, part[tokens.offset]] == after[page, part[tokens.offset]]).all(1) for part in promised]
+    return same[0] & same[1]
 
 
 def _check_others(before: Tensor, after: Tensor, tokens: Tokens, promised: Arrangement, layout: str) -> Finding | None:

@@ -8,6 +8,9 @@ from collections.abc import Callable, Iterator, Sequence
 import torch
 from torch import Tensor
 
+SHOWN = 4
+"""Lines that are named one by one."""
+
 _INTEGERS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 
 
@@ -38,6 +41,11 @@ def place(index: Sequence[int], axes: Sequence[str]) -> str:
 def first(wrong: Tensor) -> tuple[int, ...]:
     """Index of the first True."""
     return tuple(wrong.nonzero()[0].tolist())
+
+
+def is_unchanged(got: Tensor, before: Tensor, wrong: Tensor) -> bool:
+    """Whether all wrong elements have the bits that they had before anything was written."""
+    return bool((bits(got) == bits(before))[wrong].all())
 
 
 def share(wrong: Tensor) -> str:
@@ -145,18 +153,18 @@ def _factor(got: Tensor, want: Tensor, wrong: Tensor, axes: Sequence[str]) -> st
 
 
 def _shifted(got: Tensor, want: Tensor, wrong: Tensor, axes: Sequence[str]) -> str:
-    """Each wrong element is what belongs one further along one axis."""
+    """Each wrong element is what belongs one further along one axis; at its end nothing does."""
     for axis, name in enumerate(axes):
         size = got.shape[axis]
-        for step in (1, -1):
+        for step, neighbour in ((1, "before"), (-1, "after")):
             if size < 2:
                 continue
-            moved = want.roll(step, axis)
-            inside = torch.ones(size, dtype=torch.bool, device=got.device)
-            inside[0 if step == 1 else size - 1] = False
-            counted = wrong & inside.view([-1 if i == axis else 1 for i in range(got.dim())])
-            if int(counted.sum()) > 1 and _same(got[counted], moved[counted]):
-                return f"each holds what belongs to the {name} {'before' if step == 1 else 'after'} it"
+            end = 0 if step == 1 else size - 1
+            counted = wrong.clone()
+            counted.select(axis, end).zero_()
+            if int(counted.sum()) > 1 and _same(got[counted], want.roll(step, axis)[counted]):
+                but = f" but {name} {end}" if bool(wrong.select(axis, end).any()) else ""
+                return f"each{but} holds what belongs to the {name} {neighbour} it"
     return ""
 
 
@@ -166,10 +174,10 @@ def _moved(got: Tensor, want: Tensor, wrong: Tensor, axes: Sequence[str]) -> str
         lines = [i for i in range(got.shape[axis]) if bool(wrong.select(axis, i).any())]
         if len(axes) < 2 or wrong.select(axis, 0).numel() < 2:
             continue
-        found = list(_sources(got, want, lines[:4], axis))
-        if len(found) == len(lines[:4]) and any(found):
-            pairs = ", ".join(f"{name} {i} is {name} {j} of the reference" for i, j in zip(lines, found, strict=False))
-            return pairs + (" and so on" if len(lines) > 4 else "")
+        found = list(_sources(got, want, lines, axis))
+        if len(found) == len(lines):
+            pairs = [f"{name} {i} is {name} {j} of the reference" for i, j in zip(lines, found, strict=True)]
+            return ", ".join(pairs[:SHOWN]) + (" and so on" if len(pairs) > SHOWN else "")
     g, w = got[wrong], want[wrong]
     if len(g) > 2 and bool(torch.isfinite(g).all()) and _same(g.sort().values, w.sort().values):
         return "the right values in wrong places"
@@ -177,14 +185,15 @@ def _moved(got: Tensor, want: Tensor, wrong: Tensor, axes: Sequence[str]) -> str
 
 
 def _sources(got: Tensor, want: Tensor, lines: Sequence[int], axis: int) -> Iterator[int]:
+    """For each line, in order, which line of the reference it is, up to the first that is none."""
     for i in lines:
         line = got.select(axis, i)
-        if not bool((line != line.flatten()[0]).any()):
-            continue
-        for j in range(want.shape[axis]):
-            if j != i and _same(line, want.select(axis, j)):
-                yield j
-                break
+        source = None
+        if bool((line != line.flatten()[0]).any()):
+            source = next((j for j in range(want.shape[axis]) if j != i and _same(line, want.select(axis, j))), None)
+        if source is None:
+            return
+        yield source
 
 
 def _same(a: Tensor, b: Tensor) -> bool:

@@ -30,7 +30,7 @@ def check_bits(
     where, must = describe.place(index, axes), describe.text(want[index])
     words = describe.summary(got.float(), want.float(), wrong, axes)
     kind, detail = "code-mismatch", f"{where} is {describe.text(got[index])}, must be {must}; {words}"
-    if before is not None and bool((describe.bits(got) == describe.bits(before))[wrong].all()):
+    if before is not None and describe.is_unchanged(got, before, wrong):
         kind, detail = "unwritten", f"{where} was never written, must be {must}; {words}"
     else:
         for name, read in (layouts or {}).items():

@@ -1,7 +1,7 @@
 """Quantised rows: the scale must be one of the legal ones, and every code legal under the scale that was used."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import torch
@@ -52,6 +52,11 @@ def check_rows(
         return None
     codes = _Codes(got_codes, low, high, legal.fp8)
     return _complain_of_codes(values, codes, wrong, axes=(row, "dim"), names=(number, None))
+
+
+def find_wrong_rows(got_codes: Tensor, got_scales: Tensor, legal: LegalRows) -> Tensor:
+    """Which rows [n] have a scale that is not legal, or a code that is not under their own scale."""
+    return ~is_legal_scale(got_scales, legal.scales) | _neither(got_codes, *legal.codes_under(got_scales)).any(-1)
 
 
 def _neither(got: Tensor, low: Tensor, high: Tensor) -> Tensor:
@@ -105,37 +110,71 @@ def code_text(code: Tensor, fp8: torch.dtype) -> str:
     return f"0x{int(code):02x} ({float(code.reshape(1).view(fp8).float()):g})"
 
 
+class Heads(NamedTuple):
+    """Quantised heads: codes uint8 [T, H, D], and weights fp32 [T, H] that their scales were folded into."""
+
+    codes: Tensor
+    weights: Tensor
+
+
+class _Trial(NamedTuple):
+    """What one legal scale of each head would explain."""
+
+    low: Tensor
+    high: Tensor
+    codes_wrong: Tensor
+    smallest: Tensor
+    largest: Tensor
+    weights_wrong: Tensor
+
+    def unexplained(self) -> Tensor:
+        """Which heads it does not explain, bool [T, H]."""
+        return self.weights_wrong | self.codes_wrong.any(-1)
+
+
 def check_folded_weights(
-    got_codes: Tensor, got_weights: Tensor, legal: LegalRows, weights_under: CodesUnder
+    got: Heads, legal: LegalRows, weights_under: CodesUnder, before: Heads | None = None
 ) -> Finding | None:
     """Judge quantised heads, the outputs q_fp8 and q_weights, whose scale shows only in the weight it was folded into.
 
-    got_codes uint8 [T, H, D], got_weights fp32 [T, H]. ``weights_under`` gives the smallest and largest legal weight
-    (fp64) of every head under a scale. A head is right if one legal scale explains its codes and its weight.
+    ``weights_under`` gives the smallest and largest legal weight (fp64 [T, H]) of every head under a scale. A head is
+    right if one legal scale explains its codes and its weight. ``before`` is what the memory of both held: if all that
+    is wrong still holds it, it is "unwritten".
     """
-    axes = ("token", "head", "dim")
-    explained = torch.zeros_like(got_weights, dtype=torch.bool)
+    wrong = torch.ones_like(got.weights, dtype=torch.bool)
     trials = []
     for scale in legal.scales.unbind(-1):
         low, high = legal.codes_under(scale)
-        wrong = _neither(got_codes, low, high)
         smallest, largest = weights_under(scale)
-        weight_ok = (got_weights >= smallest) & (got_weights <= largest)
-        explained |= weight_ok & ~wrong.any(-1)
-        if bool(explained.all()):
+        within = (got.weights >= smallest) & (got.weights <= largest)
+        trial = _Trial(low, high, _neither(got.codes, low, high), smallest, largest, ~within)
+        wrong &= trial.unexplained()
+        if not bool(wrong.any()):
             return None
-        trials.append((low, high, wrong, smallest, largest, weight_ok))
-    # Blame by the scale that leaves fewest rows unexplained.
-    _, chosen = min((int((~ok | wrong.any(-1)).sum()), i) for i, (_, _, wrong, _, _, ok) in enumerate(trials))
-    low, high, wrong, smallest, largest, weight_ok = trials[chosen]
-    codes_wrong = wrong & ~explained.unsqueeze(-1)
+        trials.append(trial)
+    # Blame by the scale that leaves fewest heads unexplained.
+    best = min(trials, key=lambda trial: int(trial.unexplained().sum()))
+    codes_wrong = best.codes_wrong & wrong.unsqueeze(-1)
     if bool(codes_wrong.any()):
-        codes = _Codes(got_codes, low, high, legal.fp8)
-        return _complain_of_codes("q_fp8", codes, codes_wrong, axes=axes, names=(None, None, None))
-    bad = ~weight_ok & ~explained
-    index = describe.first(bad)
-    want = f"in [{float(smallest[index]):.9g}, {float(largest[index]):.9g}]"
-    words = describe.summary(got_weights, (smallest + largest) / 2, bad, axes[:2])
-    seen = describe.text(got_weights[index])
-    detail = f"the folded weight of {describe.place(index, axes[:2])} is {seen}, must be {want}; {words}"
+        codes = _Codes(got.codes, best.low, best.high, legal.fp8)
+        found = _complain_of_codes("q_fp8", codes, codes_wrong, axes=("token", "head", "dim"), names=(None, None, None))
+    else:
+        found = _complain_of_weights(got.weights, best, wrong)
+    weights_wrong = torch.stack([trial.weights_wrong for trial in trials]).all(0)
+    if before is None or not (
+        describe.is_unchanged(got.codes, before.codes, codes_wrong)
+        and describe.is_unchanged(got.weights, before.weights, weights_wrong)
+    ):
+        return found
+    return replace(found, kind="unwritten", detail=f"never written: {found.detail}")
+
+
+def _complain_of_weights(got: Tensor, best: _Trial, wrong: Tensor) -> Finding:
+    """What is to be said of the folded weights of wrong heads whose codes are right."""
+    index = describe.first(wrong)
+    smallest, largest = float(best.smallest[index]), float(best.largest[index])
+    want, seen = f"in [{smallest:.9g}, {largest:.9g}]", describe.text(got[index])
+    axes = ("token", "head")
+    words = describe.summary(got, (best.smallest + best.largest) / 2, wrong, axes)
+    detail = f"the folded weight of {describe.place(index, axes)} is {seen}, must be {want}; {words}"
     return complaint("bound-exceeded", "q_weights", detail, index, seen, want)

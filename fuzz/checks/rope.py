@@ -14,11 +14,14 @@ def check_rope(
     legal: Tensor,
     *,
     axes: Sequence[str],
+    before: Tensor | None = None,
     explanations: Mapping[str, Callable[[], Tensor]] | None = None,
 ) -> Finding | None:
     """Complain unless every element of ``got`` bf16 equals one of ``legal`` [n, *got.shape]; -0 equals 0.
 
-    ``explanations`` maps a phrase ("was not rotated") to a callable with the tensor that ``got`` then equals.
+    ``before``, a tensor like ``got``, is what its memory held: if all wrong elements still hold it, they are
+    "unwritten". ``explanations`` maps a phrase ("was not rotated") to a callable with the tensor that ``got`` then
+    equals.
     """
     values = got.float()
     wrong = ~is_member(values, legal.float())
@@ -27,12 +30,15 @@ def check_rope(
     index = describe.first(wrong)
     want = " or ".join(sorted({describe.text(candidate[index]) for candidate in legal}))
     words = describe.summary(values, legal[0].float(), wrong, axes)
-    detail = f"{describe.place(index, axes)} is {describe.text(got[index])}, must be {want}; {words}"
+    where, seen = describe.place(index, axes), describe.text(got[index])
+    if before is not None and describe.is_unchanged(got, before, wrong):
+        return complaint("unwritten", output, f"{where} was never written, must be {want}; {words}", index, seen, want)
+    detail = f"{where} is {seen}, must be {want}; {words}"
     for phrase, make in (explanations or {}).items():
         if bool(is_member(values, make().float().unsqueeze(0)).all()):
             detail = f"{output} {phrase}: {detail}"
             break
-    return complaint("bound-exceeded", output, detail, index, describe.text(got[index]), want)
+    return complaint("bound-exceeded", output, detail, index, seen, want)
 
 
 def is_member(got: Tensor, legal: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""Top-k selections: legal if some logits within the intervals lead to them."""
+"""Top-k selections from known logits: in range, distinct, and none left out that is larger than one chosen."""
 
 import torch
 from torch import Tensor
@@ -7,70 +7,75 @@ from indexfuzz.checks import describe
 from indexfuzz.core.finding import Finding, complaint
 
 
-def check_topk(output: str, chosen: Tensor, logits: Tensor) -> Finding | None:
-    """Judge a selection from known logits fp32 [rows, columns], -inf where not visible; ties are free, -0 equals +0."""
-    columns = logits.shape[1]
-    if chosen.shape[1] > columns and bool((chosen[:, columns:] == -1).all()):
-        chosen = chosen[:, :columns]
-    return check_reachable(output, chosen, logits, logits, logits != float("-inf"))
-
-
-def check_reachable(output: str, chosen: Tensor, low: Tensor, high: Tensor, visible: Tensor) -> Finding | None:
-    """Judge a selection from logits known to lie in [low, high], [rows, columns]; ``visible`` is bool.
+def check_topk(output: str, chosen: Tensor, logits: Tensor, before: Tensor | None = None) -> Finding | None:
+    """Judge a selection from logits fp32 [rows, columns], -inf where not visible; ties are free, -0 equals +0.
 
     chosen int32 [rows, k]: a row with v visible columns has min(k, v) distinct visible columns first and -1 after.
-    The set is reachable iff the smallest ``high`` inside it is at least the largest visible ``low`` outside. Rows
-    with NaN are not ordered.
+    Rows with NaN are not ordered. ``before``, a tensor like ``chosen``, is what its memory held: if all wrong entries
+    still hold it, they are "unwritten".
     """
-    rows, k = chosen.shape
-    columns = low.shape[1]
-    index = chosen.long()
-    count = visible.sum(1, keepdim=True).clamp_max(k)
-    expected = torch.arange(k, device=chosen.device) < count
-    in_range = (index >= 0) & (index < columns)
-    safe = index.clamp(0, max(columns - 1, 0))
-    times = torch.zeros((rows, columns + 1), dtype=torch.int64, device=chosen.device)
-    times.scatter_add_(1, torch.where(in_range, index, columns), torch.ones_like(index))
-    seen = torch.gather(visible, 1, safe) if columns else torch.zeros_like(in_range)
-    repeated = in_range & (torch.gather(times, 1, torch.where(in_range, index, columns)) > 1)
-    for wrong, phrase in (
-        (~expected & (index != -1), "must be -1: the row has no more visible columns"),
-        (expected & (index == -1), "is missing: the row has more visible columns"),
-        (expected & ~in_range, "is out of range"),
-        (expected & ~seen, "is not visible"),
-        (expected & repeated, "is chosen more than once"),
-    ):
-        if bool(wrong.any()):
-            return _malformed(output, chosen, wrong, phrase)
+    columns = logits.shape[1]
+    visible = logits != float("-inf")
+    wanted = torch.arange(chosen.shape[1], device=chosen.device) < visible.sum(1, keepdim=True)
+    exists = (chosen >= 0) & (chosen < columns)
+    index = torch.where(exists, chosen.long(), columns)
+    times = torch.zeros((len(chosen), columns + 1), dtype=torch.int64, device=chosen.device)
+    times.scatter_add_(1, index, torch.ones_like(index))
+    seen = torch.nn.functional.pad(visible, (0, 1)).gather(1, index)
+    repeated = exists & (times.gather(1, index) > 1)
     inside = times[:, :columns] > 0
-    return _order(output, low, high, visible, inside)
+    wrong = torch.where(wanted, ~seen | repeated, chosen != -1)
+    if not bool(wrong.any()):
+        return _check_order(output, chosen, logits, visible, inside)
+    at = describe.first(wrong)
+    row, entry = at
+    value, is_wanted = int(chosen[at]), bool(wanted[at])
+    must = _best(logits[row], visible[row] & ~inside[row]) if is_wanted else "-1"
+    count = f"{int(wrong.sum())} of {wrong.numel()} entries wrong"
+    if before is not None and describe.is_unchanged(chosen, before, wrong):
+        kind, words = "unwritten", f"was never written, must be {must}"
+    elif not is_wanted:
+        kind, words = "illegal-topk", f"is column {value}, must be -1: the row has no more visible columns"
+    elif value == -1:
+        kind, words = "illegal-topk", f"is -1, must be {must}: the row has more visible columns"
+    elif not bool(exists[at]):
+        kind, words = "illegal-topk", f"is column {value}, which does not exist: there are {columns}"
+    elif not bool(seen[at]):
+        kind, words = "illegal-topk", f"is column {value}, which the row does not see; {must} is left out"
+    else:
+        kind, words = "illegal-topk", f"is column {value}, which is chosen more than once; {must} is left out"
+    return complaint(kind, output, f"row {row}, entry {entry} {words}; {count}", at, str(value), must)
 
 
-def _malformed(output: str, chosen: Tensor, wrong: Tensor, phrase: str) -> Finding:
-    index = describe.first(wrong)
-    value = int(chosen[index])
-    words = f"{int(wrong.sum())} of {wrong.numel()} entries"
-    detail = f"row {index[0]}, entry {index[1]}: column {value} {phrase}; {words}"
-    return complaint("illegal-topk", output, detail, index, str(value), phrase)
+def _best(logits: Tensor, left: Tensor) -> str:
+    """The largest of the logits [columns] that are `left`, in words; NaN only where there is nothing else."""
+    lowest = torch.finfo(logits.dtype).min
+    column = int(torch.where(left, logits.nan_to_num(lowest, neginf=lowest), float("-inf")).argmax())
+    return _name(column, logits[column])
 
 
-def _order(output: str, low: Tensor, high: Tensor, visible: Tensor, inside: Tensor) -> Finding | None:
-    if not low.shape[1]:
+def _name(column: int, logit: Tensor) -> str:
+    """A column with its logit, such as ``column 3 (logit 1.5)``."""
+    return f"column {column} (logit {float(logit):.9g})"
+
+
+def _check_order(output: str, chosen: Tensor, logits: Tensor, visible: Tensor, inside: Tensor) -> Finding | None:
+    """No column that is left out is larger than one that is chosen."""
+    if not logits.shape[1]:
         return None
     infinity = float("inf")
-    weakest, chosen_at = torch.where(inside, high, infinity).min(1)
-    strongest, lost_at = torch.where(visible & ~inside, low, -infinity).max(1)
-    unordered = (visible & (low.isnan() | high.isnan())).any(1)
-    wrong = (weakest < strongest) & ~unordered
+    weakest, chosen_at = torch.where(inside, logits, infinity).min(1)
+    strongest, lost_at = torch.where(visible & ~inside, logits, -infinity).max(1)
+    wrong = (weakest < strongest) & ~logits.isnan().any(1)
     if not bool(wrong.any()):
         return None
     row = int(wrong.nonzero()[0])
-    lost = int((visible & ~inside & (low > weakest.unsqueeze(1)))[row].sum())
-    kept = int(inside[row].sum())
+    lost = int((visible & ~inside & (logits > weakest.unsqueeze(1)))[row].sum())
     took, left = int(chosen_at[row]), int(lost_at[row])
+    entry = int((chosen[row] == took).nonzero()[0])
+    seen, must = _name(took, weakest[row]), _name(left, strongest[row])
     detail = (
-        f"row {row} chose column {took} (at most {float(weakest[row]):.9g}) over column {left} "
-        f"(at least {float(strongest[row]):.9g}); {lost} better columns left out of {kept} chosen; "
+        f"row {row} chose {seen} over {must}; {lost} better columns left out of {int(inside[row].sum())} chosen; "
         f"{int(wrong.sum())} of {len(wrong)} rows wrong"
     )
-    return complaint("illegal-topk", output, detail, (row, took), str(took), str(left))
+    return complaint("illegal-topk", output, detail, (row, entry), seen, must)

@@ -19,14 +19,6 @@ ALLOCATORS = frozenset(
     }
 )
 
-INTEGER_BYTE = 0x7F
-"""Fills integers: a large number, where the poison of buffers is -1, which is an answer that a selection may give."""
-
-
-def garbage_byte(dtype: torch.dtype) -> int:
-    """The byte that fills an allocation: NaN in every floating-point format, and no plausible result as an integer."""
-    return poison_byte(dtype) if dtype.is_floating_point or dtype.is_complex else INTEGER_BYTE
-
 
 class FilledAllocations(TorchFunctionMode):
     """A context that fills every tensor which Python code allocates in it, by torch.empty or its kin, with a byte.
@@ -34,7 +26,7 @@ class FilledAllocations(TorchFunctionMode):
     `byte` gives it for a dtype.
     """
 
-    def __init__(self, byte: Callable[[torch.dtype], int] = garbage_byte) -> None:
+    def __init__(self, byte: Callable[[torch.dtype], int] = poison_byte) -> None:
         super().__init__()
         self._byte = byte
 

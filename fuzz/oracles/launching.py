@@ -23,7 +23,8 @@ from indexfuzz.core.terms import Promises, Terms
 from indexfuzz.core.tracebacks import location_of, origin_of
 from indexfuzz.devices.base import Device, Session, UnsupportedKernelError
 from indexfuzz.implementations.base import ImplementationError, MalformedResultError, StageFunction
-from indexfuzz.oracles.allocations import FilledAllocations, garbage_byte
+from indexfuzz.oracles.allocations import FilledAllocations
+from indexfuzz.samples.buffers import poison_byte
 from indexfuzz.samples.step import Step
 from indexfuzz.stages.base import Call
 
@@ -90,7 +91,7 @@ def launch(
     device: Device,
     *,
     initialised: Mapping[str, Tensor | bool] | None = None,
-    garbage: Callable[[torch.dtype], int] = garbage_byte,
+    garbage: Callable[[torch.dtype], int] = poison_byte,
 ) -> Launched:
     """Run a function on a call. What it writes to the call's tensors stays there.
 
@@ -127,7 +128,7 @@ def launch_in(
     call: Call,
     function: StageFunction,
     device: Device,
-    garbage: Callable[[torch.dtype], int] = garbage_byte,
+    garbage: Callable[[torch.dtype], int] = poison_byte,
 ) -> Launched:
     """`launch` for a call on the buffers of a step, which are as before afterwards; the outputs are copies."""
     try:

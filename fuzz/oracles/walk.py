@@ -53,8 +53,7 @@ def fill_in(stage: Stage, call: Call) -> dict[str, Tensor]:
     try:
         return call.run(stage.reference)
     except ValueError:
-        for argument in call.undefined:
-            call.tensors[argument].zero_()
+        stage.blank(call)
         return {name: call.tensors[name] for name in call.fills}
 
 

@@ -171,6 +171,11 @@ class Stage(ABC):
     def define(self, step: Step, call: Call) -> None:
         """Note in a step which bytes of the cache the stage has written; by default none."""
 
+    def blank(self, call: Call) -> None:
+        """Put zeros where the stage would put its results, for a case in which none is defined."""
+        for argument in call.undefined:
+            call.tensors[argument].zero_()
+
     def comparable(self, given: Call, outputs: Tensors) -> Tensors:
         """Outputs in a form in which two right results agree."""
         return outputs

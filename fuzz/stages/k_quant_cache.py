@@ -47,6 +47,16 @@ class KQuantCache(Stage):
     def define(self, step: Step, call: Call) -> None:
         step.define_slots(written_slots(call))
 
+    def blank(self, call: Call) -> None:
+        """Keys of zeros, where the layout is defined: `define` says that there are tokens."""
+        cache, slots = call.tensors["cache"], written_slots(call)
+        _, block_size, token_bytes = cache.shape
+        head_dim = token_bytes - layout.SCALE_BYTES
+        concrete = layout.resolve(call.options["layout"], block_size)
+        if layout.is_defined(concrete, block_size, head_dim):
+            codes = torch.zeros((len(slots), head_dim), dtype=torch.uint8, device=cache.device)
+            layout.write_tokens(cache, slots, codes, torch.zeros(len(slots), device=cache.device), concrete)
+
     def judge_finite(self, given: Call, got: Tensors, terms: Terms) -> Verdict:
         """Every token with a slot is at its place under a legal scale, and no other byte of a page has changed."""
         cache = given.tensors["cache"]

@@ -6,13 +6,14 @@ import torch
 from torch import Tensor
 
 from indexfuzz.checks.nonfinite import check_nonfinite_codes
-from indexfuzz.checks.quant import check_folded_weights
+from indexfuzz.checks.quant import Heads, check_folded_weights
 from indexfuzz.core import stage_names
 from indexfuzz.core.case import Case
 from indexfuzz.core.finding import Finding
 from indexfuzz.core.terms import Terms
 from indexfuzz.reference import fp8, legal
 from indexfuzz.reference import quant as quant_reference
+from indexfuzz.samples.buffers import poison_like
 from indexfuzz.samples.step import Step
 from indexfuzz.stages.base import Call, Form, Output, Reach, Stage, Workload
 from indexfuzz.stages.nonfinite import has_nonfinite, numbers, spread
@@ -54,8 +55,9 @@ class QQuant(Stage):
         legal_weights = partial(
             legal.legal_weights, weights, num_heads=num_heads, head_dim=head_dim, arithmetic=terms.arithmetic
         )
-        codes = fp8.codes(got["q_fp8"])
-        return verdict(check_folded_weights(codes, got["q_weights"], legal_rows(q, given, terms), legal_weights))
+        before = fp8.codes(poison_like(got["q_fp8"])), poison_like(got["q_weights"])
+        heads = Heads(fp8.codes(got["q_fp8"]), got["q_weights"])
+        return verdict(check_folded_weights(heads, legal_rows(q, given, terms), legal_weights, before=Heads(*before)))
 
     def nonfinite_reach(self, given: Call, *, hides_nan: bool = False) -> Reach:
         """The codes of a head, and its weight."""

@@ -12,6 +12,7 @@ from indexfuzz.core.finding import Finding
 from indexfuzz.core.terms import Terms
 from indexfuzz.reference import legal
 from indexfuzz.reference import rope as rope_reference
+from indexfuzz.samples.buffers import poison_like
 from indexfuzz.samples.step import Step
 from indexfuzz.stages.base import Call, Form, Output, Reach, Stage
 from indexfuzz.stages.nonfinite import has_nonfinite, numbers, spread
@@ -72,7 +73,7 @@ class Rope(Stage):
                 0
             ],
         }
-        return check_rope(name, got, rotate(), axes=self.axes[name], explanations=explanations)
+        return check_rope(name, got, rotate(), axes=self.axes[name], before=poison_like(got), explanations=explanations)
 
     def are_both_legal(self, given: Call, output: str, one: Tensor, other: Tensor, terms: Terms) -> Tensor:
         legal_values = _legal(given, output)

@@ -8,6 +8,7 @@ from indexfuzz.core import stage_names
 from indexfuzz.core.case import Case
 from indexfuzz.core.terms import Terms
 from indexfuzz.reference import indexer
+from indexfuzz.samples.buffers import poison_like
 from indexfuzz.samples.step import Step
 from indexfuzz.stages.base import Call, Form, Output, Reach, Stage
 from indexfuzz.stages.logits import LogitStage
@@ -46,7 +47,7 @@ class Topk(Stage):
     def judge_finite(self, given: Call, got: Tensors, terms: Terms) -> Verdict:
         """The columns are the largest of the logits that were given; ties are free."""
         (name,) = given.returns
-        return verdict(check_topk(name, got[name], given.tensors["logits"]))
+        return verdict(check_topk(name, got[name], given.tensors["logits"], before=poison_like(got[name])))
 
     def comparable(self, given: Call, outputs: Tensors) -> Tensors:
         """The logits that were selected, in order: any of equal ones may be taken."""

@@ -124,7 +124,7 @@ def test_the_neighbour_s_scale_is_recognised() -> None:
     found = case.judge()
     assert found is not None
     assert found.output == "cache_scales"
-    assert "each holds what belongs to the token before it" in found.detail
+    assert "each but token 0 holds what belongs to the token before it" in found.detail
 
 
 def test_a_token_that_was_not_written() -> None:
@@ -136,6 +136,19 @@ def test_a_token_that_was_not_written() -> None:
     found = case.judge()
     assert found is not None
     assert (found.kind, found.output, found.index) == ("unwritten", "cache_scales", (TOKENS - 1,))
+
+
+def test_unwritten_tokens_do_not_explain_others_that_are_wrong() -> None:
+    case = Insertion(16, "normal")
+    everything = case.slots
+    case.slots = everything[1:]
+    case.codes, case.scale = case.codes[1:], case.scale[1:]
+    case.codes[4, 17] ^= 0x80
+    case.write("normal", "normal")
+    case.slots = everything
+    found = case.judge()
+    assert found is not None
+    assert (found.kind, found.output, found.index) == ("code-mismatch", "cache_scales", (0,))
 
 
 def test_a_byte_that_belongs_to_nobody() -> None:

@@ -70,8 +70,11 @@ def test_relations() -> None:
     assert relate(torch.zeros_like(want), want) == "the wrong ones are all zero"
     assert relate(want * math.nan, want) == "the wrong ones are all NaN"
     assert relate(want * 0 + 7, want) == "the wrong ones are all 7"
-    assert relate(want.roll(1, 0), want) == "each holds what belongs to the token before it"
-    assert relate(want.roll(-1, 1), want) == "each holds what belongs to the dim after it"
+    assert relate(want.roll(1, 0), want) == "each but token 0 holds what belongs to the token before it"
+    assert relate(want.roll(-1, 1), want) == "each but dim 5 holds what belongs to the dim after it"
+    moved = want.roll(1, 0)
+    moved[0] = want[0]
+    assert relate(moved, want) == "each holds what belongs to the token before it"
     swapped = want[[0, 3, 2, 1]]
     assert relate(swapped, want) == "token 1 is token 3 of the reference, token 3 is token 1 of the reference"
     shuffled = want.flatten()[torch.randperm(24, generator=torch.Generator().manual_seed(1))].view(4, 6)
@@ -81,6 +84,20 @@ def test_relations() -> None:
     single = want.clone()
     single[1, 1] += 0.125
     assert relate(single, want) == ""
+
+
+def test_a_relation_explains_every_wrong_element_or_is_not_mentioned() -> None:
+    want = distinct().repeat(2, 1) + torch.arange(8.0).view(8, 1).double() * 1000
+    moved = want[[1, 0, 3, 2, 5, 4, 7, 6]]
+    assert relate(moved, want).endswith("token 3 is token 2 of the reference and so on")
+    moved[7] += 50
+    assert "of the reference" not in relate(moved, want)
+    from_first = want.clone()
+    from_first[3] = want[0]
+    assert relate(from_first, want) == "token 3 is token 0 of the reference"
+    shifted = want.roll(1, 0)
+    shifted[5, 2] += 50
+    assert "holds what belongs" not in relate(shifted, want)
 
 
 def test_summary() -> None:

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from indexfuzz.checks.quant import LegalRows, check_folded_weights, check_rows, is_legal_scale
+from indexfuzz.checks.quant import Heads, LegalRows, check_folded_weights, check_rows, is_legal_scale
 from indexfuzz.core.finding import Finding
 from indexfuzz.reference import fp8, legal
 from indexfuzz.reference.quant import q_quant, quantise, row_scale
@@ -144,7 +144,7 @@ def test_no_rows() -> None:
 def fold(q: Tensor, weights: Tensor, codes: Tensor, got_weights: Tensor, scale_fmt: str = "fp32") -> Finding | None:
     heads, dim = q.shape[1:]
     legal_weights = partial(legal.legal_weights, weights, num_heads=heads, head_dim=dim)
-    return check_folded_weights(codes, got_weights, legal_rows(q, scale_fmt), legal_weights)
+    return check_folded_weights(Heads(codes, got_weights), legal_rows(q, scale_fmt), legal_weights)
 
 
 @pytest.mark.parametrize("scale_fmt", ["ue8m0", "fp32"])

@@ -32,16 +32,13 @@ def test_ties_are_free_and_zeros_are_equal() -> None:
 @pytest.mark.parametrize(
     ("columns", "words"),
     [
-        (
-            (2, 4, 0),
-            "row 0 chose column 0 (at most 0.5) over column 3 (at least 1); 1 better columns left out of 3 chosen",
-        ),
-        ((2, 2, 4), "entry 0: column 2 is chosen more than once"),
-        ((2, 4, 1), "entry 2: column 1 is not visible"),
-        ((2, 4, 5), "entry 2: column 5 is out of range"),
-        ((2, 4, -7), "entry 2: column -7 is out of range"),
-        ((2, 4, -1), "entry 2: column -1 is missing: the row has more visible columns"),
-        ((2, -1, 4), "entry 1: column -1 is missing"),
+        ((2, 4, 0), "row 0 chose column 0 (logit 0.5) over column 3 (logit 1); 1 better columns left out of 3 chosen"),
+        ((2, 2, 4), "entry 0 is column 2, which is chosen more than once; column 3 (logit 1) is left out; 2 of 3"),
+        ((2, 4, 1), "entry 2 is column 1, which the row does not see; column 3 (logit 1) is left out; 1 of 3"),
+        ((2, 4, 5), "entry 2 is column 5, which does not exist: there are 5; 1 of 3 entries wrong"),
+        ((2, 4, -7), "entry 2 is column -7, which does not exist"),
+        ((2, 4, -1), "entry 2 is -1, must be column 3 (logit 1): the row has more visible columns; 1 of 3"),
+        ((2, -1, 3), "entry 1 is -1, must be column 4 (logit 2): the row has more visible columns"),
     ],
 )
 def test_illegal_selections(columns: tuple[int, ...], words: str) -> None:
@@ -55,43 +52,46 @@ def test_minus_one_fills_short_rows() -> None:
     assert topk.check_topk("topk", chosen(3, 2, 0, 4, -1, -1), LOGITS) is None
     found = topk.check_topk("topk", chosen(3, 2, 0, 4, -1, 1), LOGITS)
     assert found is not None
-    assert "entry 5: column 1 must be -1" in found.detail
+    assert "entry 5 is column 1, must be -1: the row has no more visible columns" in found.detail
     assert topk.check_topk("topk", chosen(-1, -1), torch.full((1, 3), -INF)) is None
     assert topk.check_topk("topk", chosen(-1, -1), torch.empty(1, 0)) is None
     assert topk.check_topk("topk", torch.empty((0, 2), dtype=torch.int32), torch.empty(0, 3)) is None
 
 
-@pytest.mark.parametrize("sign", [1, -1])
-def test_intervals_at_the_edge(sign: int) -> None:
-    """Column 0 is known to +-0.5; column 1 is certain. They may swap only while the intervals touch."""
-    low, high = torch.tensor([[sign - 0.5, 0.0]]).double(), torch.tensor([[sign + 0.5, 0.0]]).double()
-    visible = torch.ones(1, 2, dtype=torch.bool)
-    legal, illegal = (0, 1) if sign > 0 else (1, 0)
-    assert topk.check_reachable("topk", chosen(legal), low, high, visible) is None
-    assert topk.check_reachable("topk", chosen(illegal), low, high, visible) is not None
-    touching = torch.where(torch.tensor([[True, False]]), -sign * 0.5, 0.0) + torch.zeros(1, 2).double()
-    assert topk.check_reachable("topk", chosen(illegal), low + touching, high + touching, visible) is None
-    beyond = touching * (1 - 2.0**-50)
-    assert topk.check_reachable("topk", chosen(illegal), low + beyond, high + beyond, visible) is not None
+def test_the_finding_points_at_the_entry_and_shows_both_logits() -> None:
+    found = topk.check_topk("topk", chosen(2, 0, 4), LOGITS)
+    assert found is not None
+    assert (found.index, found.got, found.want) == ((0, 1), "column 0 (logit 0.5)", "column 3 (logit 1)")
 
 
-def test_reachability_agrees_with_search() -> None:
+def test_unwritten_entries_are_called_so_where_that_is_all_that_is_wrong() -> None:
+    poison = torch.full((1, 3), 0x7F7F7F7F, dtype=torch.int32)
+    found = topk.check_topk("topk", poison, LOGITS, before=poison)
+    assert found is not None
+    assert (found.kind, found.want) == ("unwritten", "column 2 (logit 2)")
+    assert found.detail == "row 0, entry 0 was never written, must be column 2 (logit 2); 3 of 3 entries wrong"
+    found = topk.check_topk("topk", chosen(2, 4, 0x7F7F7F7F), LOGITS, before=poison)
+    assert found is not None
+    assert (found.kind, found.index) == ("unwritten", (0, 2))
+    found = topk.check_topk("topk", chosen(2, 1, 0x7F7F7F7F), LOGITS, before=poison)
+    assert found is not None
+    assert found.kind == "illegal-topk"
+
+
+def test_legality_agrees_with_search() -> None:
     torch.manual_seed(0)
     rejected = 0
     for _ in range(150):
-        low = torch.randint(0, 6, (1, 5)).double()
-        high = low + torch.randint(0, 4, (1, 5))
+        logits = torch.randint(0, 6, (1, 5)).float()
+        logits[0, 0] = -INF if int(torch.randint(0, 2, ())) else 3.0
         k = int(torch.randint(1, 5, ()))
-        ranges = [range(int(a), int(b) + 1) for a, b in zip(low[0], high[0], strict=True)]
-        reachable = set()
-        for values in itertools.product(*ranges):
-            for subset in itertools.combinations(range(5), k):
-                if min(values[i] for i in subset) >= max([values[j] for j in range(5) if j not in subset], default=-1):
-                    reachable.add(subset)
         for subset in itertools.combinations(range(5), k):
-            found = topk.check_reachable("topk", chosen(*subset), low, high, torch.ones(1, 5, dtype=torch.bool))
-            assert (found is None) == (subset in reachable)
-            rejected += found is not None
+            left = [float(logits[0, j]) for j in range(5) if j not in subset]
+            legal = (
+                min(float(logits[0, i]) for i in subset) >= max(left) and -INF not in logits[0, list(subset)].tolist()
+            )
+            assert (topk.check_topk("topk", chosen(*subset), logits) is None) == legal
+            rejected += not legal
     assert rejected > 100
 
 

@@ -8,7 +8,7 @@ import triton.language as tl
 from indexfuzz.core.case import Case
 from indexfuzz.devices.lockstep import LockstepDevice
 from indexfuzz.oracles.differential import run
-from indexfuzz.reference import cache, gather, indexer, mqa_logits, paged_mqa_logits, quant, rope
+from indexfuzz.reference import cache, gather, indexer, layout, mqa_logits, paged_mqa_logits, quant, rope
 
 CASE = Case().replace(
     model={"num_heads": 2, "head_dim": 32, "rope_dim": 16, "quant_group": 32},
@@ -207,3 +207,24 @@ def test_a_key_that_lies_in_a_wider_projection_reaches_the_cache_with_its_stride
     outcome = run(CASE.replace(rope={"mode": mode}), reference_with(k_quant_cache=watching), pytorch_device)
     assert outcome.findings == []
     assert strides == [(48, 1)]
+
+
+def test_keys_that_have_no_right_result_are_zeros_to_the_stages_that_read_them(reference_with, pytorch_device):
+    """With two scales for a token nothing right can be stored; decode then reads keys of zeros, not poison."""
+    seen = []
+
+    def record(*, cache, block_table, **arguments):
+        seen.append(cache[int(block_table[0, 0])].clone())
+        paged_mqa_logits.paged_mqa_logits(cache=cache, block_table=block_table, **arguments)
+
+    case = Case().replace(
+        model={"num_heads": 1, "head_dim": 32, "quant_group": 16},
+        cache={"block_size": 16},
+        batch={"decode": (1,), "max_model_len": 1},
+    )
+    outcome = run(case, reference_with(paged_logits=record), pytorch_device)
+    assert "k_quant_cache" in outcome.outside
+    assert outcome.findings == []
+    codes, scales = layout.read_tokens(seen[0].unsqueeze(0), torch.tensor([0]), "shuffle")
+    assert not bool(codes.any())
+    assert not bool(scales.any())

@@ -184,3 +184,14 @@ def test_quantised_q_is_spread_as_the_case_asks():
     dense = materialise(MIXED)
     dense.tensors["q_fp8"] = q
     assert dense.spread("q_fp8") is q
+
+
+@pytest.mark.parametrize("dtype", [torch.int32, torch.int64, torch.float32, torch.bfloat16, torch.float8_e4m3fn])
+def test_no_poison_is_a_right_answer(dtype):
+    """-1 is what a selection holds where there is nothing to select, and what a table holds where there is no page."""
+    poison = buffers.poison_like(torch.zeros((2, 3), dtype=dtype))
+    assert (poison.shape, poison.dtype) == ((2, 3), dtype)
+    if dtype.is_floating_point:
+        assert bool(poison.float().isnan().all())
+    else:
+        assert bool((poison > 1 << 30).all())

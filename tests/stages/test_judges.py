@@ -1,10 +1,11 @@
 """What judges say about mistakes that they know by name."""
 
+import pytest
 import torch
 
 from indexfuzz.core.case import Case
 from indexfuzz.oracles.differential import run
-from indexfuzz.reference import gather, layout, legal, mqa_logits, paged_mqa_logits
+from indexfuzz.reference import gather, layout, legal, mqa_logits, paged_mqa_logits, quant
 from indexfuzz.reference import rope as rope_reference
 from indexfuzz.reference.mqa_logits import exact_scores, visible_range
 
@@ -116,3 +117,57 @@ def test_a_contracted_rotation_is_legal_and_anything_else_is_not(reference_with,
 
     (found,) = findings(CASE, reference_with(rope=nudged), pytorch_device, "rope")
     assert (found.kind, found.output, found.index) == ("bound-exceeded", "q", (3, 1, 2))
+
+
+def rope_without_k(*, q, k, mode, **arguments):
+    rotated, _ = rope_reference.rope(q, k, **arguments)
+    return rotated, torch.empty_like(k)
+
+
+def quant_of_even_tokens(*, q, weights, **options):
+    q_fp8, q_weights = quant.q_quant(q, weights, **options)
+    codes, folded = torch.empty_like(q_fp8), torch.empty_like(q_weights)
+    codes[::2], folded[::2] = q_fp8[::2], q_weights[::2]
+    return codes, folded
+
+
+def quant_without_weights(*, q, weights, **options):
+    return quant.q_quant(q, weights, **options)[0], torch.empty_like(weights)
+
+
+def selects_nothing(*, logits, index_topk):
+    return torch.empty((len(logits), index_topk), dtype=torch.int32)
+
+
+@pytest.mark.parametrize(
+    ("stage", "function", "outputs"),
+    [
+        ("rope", rope_without_k, ["k"]),
+        ("q_quant", quant_of_even_tokens, ["q_fp8"]),
+        ("q_quant", quant_without_weights, ["q_weights"]),
+        ("topk", selects_nothing, ["prefill_topk", "paged_topk"]),
+    ],
+)
+def test_allocated_memory_that_is_returned_unwritten_is_called_so(
+    stage, function, outputs, reference_with, pytorch_device
+):
+    found = findings(CASE, reference_with(**{stage: function}), pytorch_device, stage)
+    assert [(f.kind, f.output) for f in found] == [("unwritten", output) for output in outputs]
+    assert all("never written" in f.detail for f in found)
+
+
+def test_unwritten_memory_is_no_name_for_other_mistakes(reference_with, pytorch_device):
+    def also_wrong(*, q, weights, **options):
+        codes, folded = quant_of_even_tokens(q=q, weights=weights, **options)
+        folded[::2] *= 2
+        return codes, folded
+
+    (found,) = findings(CASE, reference_with(q_quant=also_wrong), pytorch_device, "q_quant")
+    assert (found.kind, found.output) == ("code-mismatch", "q_fp8")
+
+
+def test_a_selection_that_is_not_written_is_found_where_minus_one_is_right(reference_with, pytorch_device):
+    """No row sees a column: what the memory held before must not happen to be the answer."""
+    case = CASE.replace(batch={"decode": (0, 0), "prefill": ()})
+    found = findings(case, reference_with(topk=selects_nothing), pytorch_device, "topk")
+    assert [(f.kind, f.output, f.want) for f in found] == [("unwritten", "paged_topk", "-1")]
