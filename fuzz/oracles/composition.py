@@ -4,6 +4,7 @@ Stages are judged alone, so a call of a stage with the wrong rows, or indices th
 here. The kernels are the same on both sides; what a row may select follows from the logits of the stages.
 """
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import torch
@@ -14,15 +15,16 @@ from indexfuzz.core.case import Case
 from indexfuzz.core.contract import covers
 from indexfuzz.core.finding import Finding
 from indexfuzz.core.outcome import Outcome
-from indexfuzz.core.stage_names import PAGED_LOGITS, PREFILL_LOGITS, TOPK
+from indexfuzz.core.stage_names import TOPK
 from indexfuzz.core.tracebacks import location_of
 from indexfuzz.devices.base import Device
 from indexfuzz.implementations.base import Implementation, WholeIndexer
 from indexfuzz.oracles.launching import describe_error, launch
+from indexfuzz.oracles.mixups import Selections
 from indexfuzz.oracles.walk import materialise_on
 from indexfuzz.samples.step import Step
 from indexfuzz.stages.base import Call
-from indexfuzz.stages.table import STAGES
+from indexfuzz.stages.table import PAGED_LOGITS, PREFILL_LOGITS, STAGES
 
 KIND = "metamorphic/composition"
 
@@ -62,7 +64,12 @@ def compare(case: Case, implementation: Implementation, whole: WholeIndexer, dev
     for seen in launched.seen:
         return replace(seen, stage=TOPK, kind=KIND, output="selected")
     in_place = case.rope.mode == "inplace" and implementation.promises.rope_in_place
-    return _difference(case, stepwise, step, launched.outputs["selected"], ("q", "k") if in_place else ())
+    selected = launched.outputs["selected"]
+    return (
+        _check_form(selected, case)
+        or _check_left_behind(stepwise, step, ("cache", "q", "k") if in_place else ("cache",))
+        or _check_selections(Selections(stepwise, selected, implementation, device))
+    )
 
 
 def _run_stages(step: Step, implementation: Implementation, device: Device) -> bool:
@@ -78,25 +85,42 @@ def _run_stages(step: Step, implementation: Implementation, device: Device) -> b
     return True
 
 
-def _difference(case: Case, stepwise: Step, whole: Step, selected: Tensor, rotated: tuple[str, ...]) -> Finding | None:
+def _complain(output: str, detail: str) -> Finding:
+    return Finding(TOPK, KIND, output, detail)
+
+
+def _check_form(selected: Tensor, case: Case) -> Finding | None:
     wanted = (case.batch.tokens, case.model.index_topk)
-    if tuple(selected.shape) != wanted or selected.dtype != torch.int32:
-        return Finding(TOPK, KIND, "selected", f"is {selected.dtype} {list(selected.shape)}, not int32 {wanted}")
-    if not torch.equal(stepwise.tensors["cache"], whole.tensors["cache"]):
-        return Finding(TOPK, KIND, "cache", "the whole indexer leaves other keys in the cache than its stages")
-    for name in rotated:
-        if not torch.equal(stepwise.tensors[name], whole.tensors[name]):
-            return Finding(TOPK, KIND, name, f"the whole indexer leaves another {name} behind than RoPE in place")
-    decode, prefill = whole.decode_rows, whole.prefill_rows
-    found: Finding | None = None
-    if case.batch.decode:
-        found = check_topk("selected", selected[decode], stepwise.tensors[PAGED_LOGITS])
-    if PREFILL_LOGITS in stepwise.tensors and not found:
-        own = selected[prefill].long()
-        columns = torch.where(own >= 0, own + stepwise.tensors["ks"].unsqueeze(1), own)
-        found = check_topk("selected", columns, stepwise.tensors[PREFILL_LOGITS])
-    if found:
-        return replace(found, stage=TOPK, kind=KIND)
-    if bool((selected[prefill.stop :] != -1).any()):
-        return Finding(TOPK, KIND, "selected", "selects positions for padded tokens, which must all be -1")
+    if tuple(selected.shape) == wanted and selected.dtype == torch.int32:
+        return None
+    return _complain("selected", f"is {selected.dtype} {list(selected.shape)}, not int32 {wanted}")
+
+
+LEFT_BEHIND = {
+    "cache": "the whole indexer leaves other keys in the cache than its stages",
+    "q": "the whole indexer leaves another q behind than RoPE in place",
+    "k": "the whole indexer leaves another k behind than RoPE in place",
+}
+
+
+def _check_left_behind(stepwise: Step, whole: Step, names: Sequence[str]) -> Finding | None:
+    """What both must have changed in place in the same way."""
+    different = (name for name in names if not torch.equal(stepwise.tensors[name], whole.tensors[name]))
+    name = next(different, None)
+    return _complain(name, LEFT_BEHIND[name]) if name else None
+
+
+def _check_selections(selections: Selections) -> Finding | None:
+    """Every row chose from its own logits, and padding nothing."""
+    step, found, wrong = selections.step, None, None
+    for stage, columns in ((PAGED_LOGITS, selections.of_decode), (PREFILL_LOGITS, selections.of_prefill)):
+        if not found and stage.applies(step.case):
+            found, wrong = check_topk("selected", columns(), step.tensors[stage.name]), stage
+    if found and wrong:
+        rows = "decode" if wrong is PAGED_LOGITS else "prefill"
+        mixed_up = selections.explain(wrong)
+        detail = f"of the {rows} rows, {found.detail}" + (f"; {mixed_up}" if mixed_up else "")
+        return replace(found, stage=TOPK, kind=KIND, detail=detail)
+    if bool((selections.selected[step.prefill_rows.stop :] != -1).any()):
+        return _complain("selected", "selects positions for padded tokens, which must all be -1")
     return None

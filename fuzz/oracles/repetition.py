@@ -3,7 +3,6 @@
 Either way every bit that the stage determines must come out again.
 """
 
-from dataclasses import replace
 from functools import partial
 
 import torch
@@ -17,9 +16,9 @@ from indexfuzz.core.tracebacks import location_of
 from indexfuzz.devices.base import Device
 from indexfuzz.implementations.base import Implementation
 from indexfuzz.oracles.launching import Launched, describe_error, launch_in, name_of
-from indexfuzz.oracles.walk import function_for, launches
+from indexfuzz.oracles.walk import defined_after, function_for, launches
 from indexfuzz.samples.step import Step
-from indexfuzz.stages.base import Call, Stage
+from indexfuzz.stages.base import Call
 from indexfuzz.stages.verdict import Tensors
 
 OTHER_GARBAGE = 0x40
@@ -49,7 +48,7 @@ def run(case: Case, implementation: Implementation, device: Device, only: frozen
         outcome.stages.append(stage.name)
         masks = stage.determined(call, implementation.promises)
         if "cache" in call.fills:
-            masks["cache"] = _defined_after(stage, step, call)
+            masks["cache"] = defined_after(stage, step, call)
         again = partial(launch_in, step, stage.name, call, function, device)
         for _ in range(TIMES - 1):
             found = _compare("nondeterministic", first, again(), masks)
@@ -75,13 +74,6 @@ def _compare(kind: str, first: Launched, again: Launched, masks: Tensors) -> lis
         if found:
             return [found.at(first.stage)]
     return []
-
-
-def _defined_after(stage: Stage, step: Step, call: Call) -> Tensor:
-    """Which bytes of the cache hold something once a stage has run: bool, of the cache's shape."""
-    after = replace(step, defined=step.defined.clone())
-    stage.define(after, call)
-    return after.defined.bool()
 
 
 def _raw(tensor: Tensor) -> Tensor:

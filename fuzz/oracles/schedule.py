@@ -51,10 +51,6 @@ def _is_finite(case: Case) -> bool:
     return not may_be_nonfinite(case)
 
 
-def _mixes_requests(case: Case) -> bool:
-    return _is_finite(case) and sum(request.new > 0 for request in case.batch.prefill) > 1
-
-
 def _of_relation(relation: Relation, share: float, applies: Callable[[Case], bool] = _is_finite) -> Oracle:
     run = partial(runner.run, relations=(relation,))
     return Oracle(relation.name, share, applies, run, frozenset({relation.kind}))
@@ -64,7 +60,7 @@ ORACLES = (
     Oracle("reference", 1, lambda _: True, differential.run, frozenset(KINDS) - {"nondeterministic", history.KIND}),
     Oracle("repetition", 1 / 16, _is_finite, repetition.run, frozenset({"nondeterministic", "uninitialised"})),
     Oracle("history", 1 / 32, _is_finite, history.run, frozenset({history.KIND})),
-    Oracle("composition", 3 / 16, _mixes_requests, composition.run, frozenset({composition.KIND})),
+    Oracle("composition", 1 / 8, _is_finite, composition.run, frozenset({composition.KIND})),
     *(_of_relation(relation, 1 / 64) for relation in RELATIONS),
     _of_relation(COMPILED, 0),
     _of_relation(CONTAINED, 1, may_be_nonfinite),

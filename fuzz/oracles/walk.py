@@ -4,6 +4,7 @@ Oracles that compare launches with each other let the reference do every stage, 
 """
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 from torch import Tensor
 
@@ -73,3 +74,10 @@ def accept(stage: Stage, step: Step, call: Call, outputs: dict[str, Tensor]) -> 
         step.tensors[target] = buffer.view
         buffer.seal()
     stage.define(step, call)
+
+
+def defined_after(stage: Stage, step: Step, call: Call) -> Tensor:
+    """Which bytes of the cache hold something once a stage has run: bool, of the cache's shape."""
+    after = replace(step, defined=step.defined.clone())
+    stage.define(after, call)
+    return after.defined.bool()
