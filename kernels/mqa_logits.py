@@ -77,7 +77,7 @@ def _mqa_logits_kernel(
     is_empty = window_start >= window_end
     first_seen = tl.min(tl.where(is_empty, end_key, window_start), axis=0)
     end_seen = tl.maximum(tl.max(tl.where(is_empty, first_key, window_end), axis=0), first_seen)
-    logits_ptrs = logits_ptr + row.to(tl.int64) * logits_row_stride
+    logits_row = row.to(tl.int64) * logits_row_stride
 
     # The heads of all rows stand side by side, so that even one head fills the matrix unit and all rows share k.
     lane = tl.arange(0, ROWS * HEADS)
@@ -85,11 +85,11 @@ def _mqa_logits_kernel(
     is_valid_lane = (lane_row < num_rows) & (head < NUM_HEADS)
     dim = tl.arange(0, HEAD_DIM)
     q_at = (lane_row * q_row_stride + head * q_head_stride)[:, None] + dim[None, :]
-    q = tl.trans(tl.load(q_ptr + q_at, mask=is_valid_lane[:, None], other=0.0))
+    q = tl.load(q_ptr + q_at, mask=is_valid_lane[:, None], other=0.0)
     weights_at = lane_row * weights_row_stride + head
     weights = tl.load(weights_ptr + weights_at, mask=is_valid_lane, other=0.0)
 
-    _fill_hidden(logits_ptrs, is_valid_row, first_key, first_seen, HIDDEN)
+    _fill_hidden(logits_ptr + logits_row, is_valid_row, first_key, first_seen, HIDDEN)
     for start in tl.range(first_seen, end_seen, KEYS, num_stages=STAGES):
         key = start + tl.arange(0, KEYS)
         is_valid_key = key < end_seen
@@ -97,13 +97,14 @@ def _mqa_logits_kernel(
         k = tl.load(k_ptr + k_at, mask=is_valid_key[:, None], other=0.0)
         k_scale = tl.load(k_scale_ptr + key, mask=is_valid_key, other=0.0)
 
-        scores = tl.dot(k, q)
+        scores = tl.dot(k, tl.trans(q))
         weighted = tl.maximum(scores, 0.0) * weights[None, :]
         summed = tl.sum(tl.reshape(weighted, [KEYS, ROWS, HEADS]), axis=2)
         is_visible = (key[:, None] >= window_start[None, :]) & (key[:, None] < window_end[None, :])
         logits = tl.where(is_visible, summed * k_scale[:, None], float("-inf"))
-        tl.store(logits_ptrs[None, :] + key[:, None], logits, mask=is_valid_row[None, :] & is_valid_key[:, None])
-    _fill_hidden(logits_ptrs, is_valid_row, end_seen, end_key, HIDDEN)
+        logits_at = logits_row[None, :] + key[:, None]
+        tl.store(logits_ptr + logits_at, logits, mask=is_valid_row[None, :] & is_valid_key[:, None])
+    _fill_hidden(logits_ptr + logits_row, is_valid_row, end_seen, end_key, HIDDEN)
 
 
 def mqa_logits(

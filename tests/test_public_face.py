@@ -74,4 +74,4 @@ def test_a_case_is_tested_in_three_lines(reference_with):
     case = indexfuzz.Case().replace(batch={"prefill": ({"length": 2, "new": 0},)})
     for function, found in ((reference.gather, []), (doubles, ["gather/code-mismatch/k_scale"])):
         subject = indexfuzz.open_subject(reference_with(gather=function))
-        assert [finding.signature for finding in subject.run(case).findings] == found
+        assert [str(finding.signature) for finding in subject.run(case).findings] == found

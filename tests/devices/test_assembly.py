@@ -11,7 +11,7 @@ from triton.compiler import ASTSource
 from indexfuzz.core.terms import Promises
 from indexfuzz.devices import assembly, cuda
 from indexfuzz.devices.assembly import Compiled, arithmetic, read, unit
-from indexfuzz.kernels.mqa_logits import KEYS, LANES, _mqa_logits_kernel
+from indexfuzz.kernels.mqa_logits import HIDDEN, KEYS, LANES, STAGES, _mqa_logits_kernel
 from indexfuzz.kernels.quant import _q_quant_kernel, q_quant
 from indexfuzz.reference.arithmetic import DOT_UNITS, PRESETS
 
@@ -25,7 +25,15 @@ LOGITS = (
         "ke_ptr": "*i32",
         "logits_ptr": "*fp32",
     },
-    {"NUM_HEADS": 32, "HEAD_DIM": 128, "ROWS": LANES // 32, "HEADS": 32, "KEYS": KEYS},
+    {
+        "NUM_HEADS": 32,
+        "HEAD_DIM": 128,
+        "ROWS": LANES // 32,
+        "HEADS": 32,
+        "KEYS": KEYS,
+        "STAGES": STAGES,
+        "HIDDEN": HIDDEN,
+    },
 )
 QUANT = (
     {"q_ptr": "*bf16", "weights_ptr": "*fp32", "q_fp8_ptr": "*fp8e4nv", "q_weights_ptr": "*fp32"},

@@ -46,8 +46,8 @@ MISTAKES = {
     ),
     "long windows": (
         "mqa_logits",
-        "is_in_window & is_valid_key[:, None]",
-        "is_in_window",
+        "tl.minimum(tl.load(ke_ptr + row, mask=is_valid_row, other=0), end_key)",
+        "tl.load(ke_ptr + row, mask=is_valid_row, other=0)",
         {"batch": {"long_windows": True}},
     ),
     "strided gathered keys": ("mqa_logits", "k_fp8.stride(0),", "head_dim,", {"memory": {"k_fp8_pad": 16}}),
