@@ -79,3 +79,19 @@ def _check_order(output: str, chosen: Tensor, logits: Tensor, visible: Tensor, i
         f"{int(wrong.sum())} of {len(wrong)} rows wrong"
     )
     return complaint("illegal-topk", output, detail, (row, entry), seen, must)
+
+
+def check_sorted(output: str, chosen: Tensor, logits: Tensor) -> Finding | None:
+    """The columns that a row chose [rows, k], right ones, come in the order of their logits, the largest first."""
+    if not logits.shape[1] or chosen.shape[1] < 2:
+        return None
+    values = logits.gather(1, chosen.clamp_min(0).long()).masked_fill(chosen < 0, float("-inf"))
+    wrong = values[:, :-1] < values[:, 1:]
+    if not bool(wrong.any()):
+        return None
+    row, entry = describe.first(wrong)
+    small, large = (_name(int(chosen[row, at]), values[row, at]) for at in (entry, entry + 1))
+    detail = (
+        f"row {row}, entry {entry} is {small}, before {large}; {int(wrong.any(1).sum())} of {len(wrong)} rows wrong"
+    )
+    return complaint("illegal-topk", output, detail, (row, entry), small, large, feature="order")

@@ -24,6 +24,8 @@ class Promises:
     library's matrix product does not promise it. `score_rounding`: the relative error of storing q . k before ReLU and
     weights, 2**-8 where that is in bf16.
     `rope_in_place`: whether RoPE in place changes the q and k it is given, or it is what it returns that counts.
+    `rope_compiled`: whether RoPE has the mode "compiled", PyTorch operations under torch.compile.
+    `sorted_topk`: whether a row selects its largest logit first; equal ones may come in any order.
     """
 
     gather_padding: Padding = "zeros"
@@ -33,6 +35,8 @@ class Promises:
     batch_invariant: bool = True
     score_rounding: float = 0.0
     rope_in_place: bool = False
+    rope_compiled: bool = False
+    sorted_topk: bool = False
 
 
 @dataclass(frozen=True)

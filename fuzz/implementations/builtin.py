@@ -71,7 +71,9 @@ def builtin(package: str = KERNELS, name: str = "builtin") -> Implementation:
             "topk": indexer.topk,
         },
         CONTRACT,
-        Promises(nonfinite="triton", dot_rows=mqa_logits.KEYS, rope_in_place=True),
+        Promises(
+            nonfinite="triton", dot_rows=mqa_logits.KEYS, rope_in_place=True, rope_compiled=True, sorted_topk=True
+        ),
         forward=whole_indexer(indexer),
     )
 

@@ -5,6 +5,8 @@ cases only, chosen by the case's own seed: the same case always gets the same qu
 nothing for the others.
 """
 
+import os
+import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -51,6 +53,17 @@ def _is_finite(case: Case) -> bool:
     return not may_be_nonfinite(case)
 
 
+def _run_compiled(case: Case, implementation: Implementation, device: Device, only: frozenset[str]) -> Outcome:
+    """RoPE under torch.compile, where there is such a mode and a compiler for what it makes."""
+    if not (implementation.promises.rope_compiled and any(map(shutil.which, COMPILERS))):
+        return Outcome(case)
+    return runner.run(case, implementation, device, only, relations=(COMPILED,))
+
+
+COMPILERS = (os.environ.get("CXX", "c++"), "g++", "clang++")
+"""What torch.compile looks for."""
+
+
 def _of_relation(relation: Relation, share: float, applies: Callable[[Case], bool] = _is_finite) -> Oracle:
     run = partial(runner.run, relations=(relation,))
     return Oracle(relation.name, share, applies, run, frozenset({relation.kind}))
@@ -62,7 +75,7 @@ ORACLES = (
     Oracle("history", 1 / 32, _is_finite, history.run, frozenset({history.KIND})),
     Oracle("composition", 1 / 8, _is_finite, composition.run, frozenset({composition.KIND})),
     *(_of_relation(relation, 1 / 64) for relation in RELATIONS),
-    _of_relation(COMPILED, 0),
+    Oracle(COMPILED.name, 1 / 512, _is_finite, _run_compiled, frozenset({COMPILED.kind})),
     _of_relation(CONTAINED, 1, may_be_nonfinite),
 )
 """The comparison with the reference, and then the others, the cheapest first."""

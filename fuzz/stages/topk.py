@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from indexfuzz.checks.topk import check_topk
+from indexfuzz.checks.topk import check_sorted, check_topk
 from indexfuzz.core import stage_names
 from indexfuzz.core.case import Case
 from indexfuzz.core.terms import Terms
@@ -45,9 +45,13 @@ class Topk(Stage):
         return {name: ((len(given.tensors["logits"]), given.options["index_topk"]), torch.int32)}
 
     def judge_finite(self, given: Call, got: Tensors, terms: Terms) -> Verdict:
-        """The columns are the largest of the logits that were given; ties are free."""
+        """The columns are the largest of the logits that were given; ties are free, order where it is not promised."""
         (name,) = given.returns
-        return verdict(check_topk(name, got[name], given.tensors["logits"], before=poison_like(got[name])))
+        logits, chosen = given.tensors["logits"], got[name]
+        wrong = check_topk(name, chosen, logits, before=poison_like(chosen))
+        if not wrong and terms.promises.sorted_topk:
+            wrong = check_sorted(name, chosen, logits)
+        return verdict(wrong)
 
     def comparable(self, given: Call, outputs: Tensors) -> Tensors:
         """The logits that were selected, in order: any of equal ones may be taken."""

@@ -99,3 +99,12 @@ def test_rows_with_nan_are_checked_for_structure_only() -> None:
     logits = torch.tensor([[math.nan, 1.0, 2.0]])
     assert topk.check_topk("topk", chosen(1, 2), logits) is None
     assert topk.check_topk("topk", chosen(1, 1), logits) is not None
+
+
+def test_order_of_the_selected() -> None:
+    for columns in ((2, 4, 3), (4, 2, 3, 0, -1)):
+        assert topk.check_sorted("topk", chosen(*columns), LOGITS) is None
+    found = topk.check_sorted("topk", chosen(2, 3, 4), LOGITS)
+    assert found is not None
+    assert (found.kind, found.feature, found.index) == ("illegal-topk", "order", (0, 1))
+    assert "row 0, entry 1 is column 3 (logit 1), before column 4 (logit 2); 1 of 1 rows wrong" in found.detail

@@ -1,11 +1,14 @@
 """Differential: silent on the reference itself, and every planted mistake is blamed on its stage."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 import triton
 import triton.language as tl
 
 from indexfuzz.core.case import Case
+from indexfuzz.core.terms import Promises
 from indexfuzz.devices.lockstep import LockstepDevice
 from indexfuzz.oracles.differential import run
 from indexfuzz.reference import cache, gather, indexer, layout, mqa_logits, paged_mqa_logits, quant, rope
@@ -228,3 +231,19 @@ def test_keys_that_have_no_right_result_are_zeros_to_the_stages_that_read_them(r
     codes, scales = layout.read_tokens(seen[0].unsqueeze(0), torch.tensor([0]), "shuffle")
     assert not bool(codes.any())
     assert not bool(scales.any())
+
+
+@pytest.mark.parametrize("is_promised", [False, True])
+def test_the_order_of_selections_counts_where_it_is_promised(is_promised, reference_with, pytorch_device):
+    def smallest_first(logits, *, index_topk):
+        right = indexer.topk(logits, index_topk=index_topk)
+        last = (right >= 0).sum(1, keepdim=True) - 1
+        entry = torch.arange(index_topk)
+        return right.gather(1, torch.where(entry <= last, last - entry, entry))
+
+    tested = replace(reference_with(topk=_positional(smallest_first)), promises=Promises(sorted_topk=is_promised))
+    found = signatures(run(CASE, tested, pytorch_device))
+    wanted = {f"topk/illegal-topk/{name}/order" for name in ("prefill_topk", "paged_topk")}
+    assert {str(signature) for signature in found} == (wanted if is_promised else set())
+    in_order = replace(reference_with(), promises=Promises(sorted_topk=True))
+    assert run(CASE, in_order, pytorch_device).findings == []

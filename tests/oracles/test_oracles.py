@@ -10,9 +10,10 @@ from indexfuzz.core.finding import Finding
 from indexfuzz.core.kinds import KINDS
 from indexfuzz.core.outcome import Outcome
 from indexfuzz.core.signature import Signature
+from indexfuzz.core.terms import Promises
 from indexfuzz.oracles import schedule
 from indexfuzz.oracles.metamorphic.catalogue import RELATIONS
-from indexfuzz.reference import gather, mqa_logits
+from indexfuzz.reference import gather, mqa_logits, rope
 
 CASE = Case().replace(
     cache={"block_size": 16},
@@ -55,6 +56,25 @@ def test_names_and_kinds_are_those_of_one_oracle():
 def test_the_whole_is_asked_in_every_kind_of_step(batch):
     cases = [CASE.replace(values={"seed": seed}, batch=batch | {"max_model_len": 20}) for seed in range(200)]
     assert sum("composition" in asked(case) for case in cases) in range(10, 45)
+
+
+def test_rope_is_compiled_where_it_can_be(reference_with, pytorch_device, monkeypatch):
+    (oracle,) = (oracle for oracle in schedule.OTHERS if oracle.name == "rope-compiled")
+    cases = [CASE.replace(values={"seed": seed}) for seed in range(4000)]
+    assert sum(map(oracle.is_asked, cases)) in range(2, 16)
+
+    def compiled_wrongly(*, q, k, mode, **rest):
+        new_q, new_k = rope.rope(q, k, **rest)
+        return (new_q, k) if mode == "compiled" else (new_q, new_k)
+
+    promising = replace(reference_with(rope=compiled_wrongly), promises=Promises(rope_compiled=True))
+    monkeypatch.setattr(schedule, "COMPILERS", ("python3",))
+    asked = [(promising, ["rope/metamorphic/rope-compiled/k"]), (reference_with(rope=compiled_wrongly), [])]
+    for tested, wanted in asked:
+        found = oracle.run(CASE, tested, pytorch_device, frozenset()).findings
+        assert [str(finding.signature) for finding in found] == wanted
+    monkeypatch.setattr(schedule, "COMPILERS", ("no-such-compiler",))
+    assert oracle.run(CASE, promising, pytorch_device, frozenset()).findings == []
 
 
 def test_cases_with_nan_are_asked_about_containment_alone():

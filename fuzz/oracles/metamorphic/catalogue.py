@@ -92,7 +92,7 @@ RELATIONS = (
 """Cheap ones, for every case."""
 
 COMPILED = Relation("rope-compiled", "with RoPE under torch.compile", "candidates", {ROPE: rotation.rope_compiled})
-"""Takes seconds to compile, once per process."""
+"""Takes seconds to compile, once per process, so that few cases ask for it."""
 
 
 def relations_for(case: Case) -> tuple[Relation, ...]:
