@@ -94,7 +94,7 @@ def _is_bad_input(error: Exception) -> bool:
     """Whether an error is about what the user gave: its message is all that they need."""
     if isinstance(error, InputError | SetupError | CorpusError):
         return True
-    from indexfuzz.implementations.base import ImplementationError  # noqa: PLC0415 - imports torch
+    from indexfuzz.implementations.base import ImplementationError
 
     return isinstance(error, ImplementationError)
 

@@ -30,7 +30,7 @@ def minimize(
     path, entry = find_one(file, corpus)
     signature = with_finding(path, entry)
     target = under_test(options.setup())
-    from indexfuzz.triage.minimize import NotFailingError, minimise  # noqa: PLC0415 - imports torch
+    from indexfuzz.triage.minimize import NotFailingError, minimise
 
     try:
         case, finding = minimise(entry.case, target.subject, signature, seconds=seconds)
@@ -68,8 +68,8 @@ def repro(
     path, entry = find_one(file, corpus)
     with_finding(path, entry)
     target = in_this_process(kernels.setup())
-    from indexfuzz.implementations.base import ImplementationError  # noqa: PLC0415 - imports torch
-    from indexfuzz.triage.repro import ReproError, script  # noqa: PLC0415
+    from indexfuzz.implementations.base import ImplementationError
+    from indexfuzz.triage.repro import ReproError, script
 
     try:
         typer.echo(script(entry, target), nl=False)
@@ -86,6 +86,6 @@ def show(file: CaseFile, *, corpus: Corpus = None, as_json: AsJson = False) -> N
     if as_json:
         typer.echo(json.dumps({"file": str(path), "id": entry.case.id, **entry.model_dump(mode="json")}, indent=1))
         return
-    from indexfuzz.cli.describe import print_entry  # noqa: PLC0415
+    from indexfuzz.cli.describe import print_entry
 
     print_entry(path, entry, console())

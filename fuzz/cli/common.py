@@ -87,7 +87,7 @@ def _with_interpreter(setup: Setup) -> None:
 
 
 def _set_threads() -> None:
-    import torch  # noqa: PLC0415 - takes a second, and --help needs none of it
+    import torch
 
     torch.set_num_threads(1)
 

@@ -26,8 +26,8 @@ def covering(setup: Setup) -> "tuple[UnderTest[InProcess], MaskCoverage]":
     if setup.isolate or setup.python:
         raise InputError("--coverage sees the masks of this process only; leave out --isolate and --python")
     target = in_this_process(setup)
-    from indexfuzz import devices  # noqa: PLC0415 - imports torch
-    from indexfuzz.devices.base import DeviceError  # noqa: PLC0415
+    from indexfuzz import devices
+    from indexfuzz.devices.base import DeviceError
 
     try:
         device, coverage = devices.covering(target.subject.device)

@@ -9,7 +9,8 @@ from rich.table import Table
 from rich.text import Text
 
 from indexfuzz.cli.common import InputError, console
-from indexfuzz.cli.options import AsJson
+from indexfuzz.cli.options import AsJson, Impl
+from indexfuzz.core.setup import DEFAULT_IMPLEMENTATION
 from indexfuzz.evaluation.bench import BENCHES
 
 
@@ -41,11 +42,11 @@ def impls(
     Example: `indexfuzz impls`, then `indexfuzz impls vllm:vllm-0.33.0.whl`
     """
     if spec is not None:
-        from indexfuzz.cli.implementation import describe  # noqa: PLC0415 - imports torch
+        from indexfuzz.cli.implementation import describe
 
         describe(spec, as_json=as_json)
         return
-    from indexfuzz.implementations import available  # noqa: PLC0415
+    from indexfuzz.implementations import available
 
     rows = [{"name": name, "description": description} for name, description in available()]
     _print(rows, {"name": "--impl", "description": "what it is"}, as_json=as_json)
@@ -56,7 +57,7 @@ def faults(*, as_json: AsJson = False) -> None:
 
     Example: `indexfuzz faults`, then `indexfuzz run --fault rope-result-discarded`
     """
-    from indexfuzz.implementations.faults import load_faults  # noqa: PLC0415
+    from indexfuzz.implementations.faults import load_faults
 
     rows = [
         {"id": f.id, "title": f.title, "class": f.kind, "stage": f.stage, "trigger": f.trigger, "source": f.source}
@@ -71,7 +72,7 @@ def presets(*, as_json: AsJson = False) -> None:
 
     Example: `indexfuzz presets`, then `indexfuzz run --preset glm-5`
     """
-    from indexfuzz.core.presets import PRESETS  # noqa: PLC0415
+    from indexfuzz.core.presets import PRESETS
 
     rows = [
         {
@@ -93,16 +94,24 @@ def presets(*, as_json: AsJson = False) -> None:
 def bench(
     name: Annotated[str | None, typer.Argument(metavar="NAME", help="Which benchmark; leave out to list them.")] = None,
     *,
+    impl: Impl = DEFAULT_IMPLEMENTATION,
     as_json: AsJson = False,
 ) -> None:
     """Measure IndexFuzz itself.
 
-    Example: `indexfuzz bench lockstep --json`
+    Example: `indexfuzz bench lockstep --impl vllm:vllm-0.33.0.whl`
     """
     if name is None:
-        rows = [{"name": bench, "description": description} for bench, (_, description) in BENCHES.items()]
-        _print(rows, {"name": "NAME", "description": "what it measures"}, as_json=as_json)
+        rows = [
+            {"name": bench, "description": about.what, "--impl": "yes" if about.takes_impl else ""}
+            for bench, about in BENCHES.items()
+        ]
+        _print(rows, {"name": "NAME", "description": "what it measures", "--impl": "takes --impl"}, as_json=as_json)
         return
     if name not in BENCHES:
         raise InputError(f"no benchmark {name!r}; choose one of {', '.join(BENCHES)}")
-    raise typer.Exit(importlib.import_module(BENCHES[name][0]).main(as_json=as_json))
+    chosen = BENCHES[name]
+    if impl != DEFAULT_IMPLEMENTATION and not chosen.takes_impl:
+        raise InputError(f"bench {name} measures the built-in kernels only; leave out --impl")
+    options = {"impl": impl} if chosen.takes_impl else {}
+    raise typer.Exit(importlib.import_module(chosen.module).main(as_json=as_json, **options))

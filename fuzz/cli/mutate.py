@@ -53,10 +53,10 @@ def mutate(
 
     Example: `indexfuzz mutate gather --workers 2`
     """
-    from indexfuzz.evaluation.mutation.examine import Budget, Examiner, give_up  # noqa: PLC0415 - imports torch
-    from indexfuzz.evaluation.mutation.mutants import chosen  # noqa: PLC0415
-    from indexfuzz.evaluation.mutation.report import Report  # noqa: PLC0415
-    from indexfuzz.evaluation.processes import examine_all  # noqa: PLC0415
+    from indexfuzz.evaluation.mutation.examine import Budget, Examiner, give_up
+    from indexfuzz.evaluation.mutation.mutants import chosen
+    from indexfuzz.evaluation.mutation.report import Report
+    from indexfuzz.evaluation.processes import examine_all
 
     try:
         mutants = chosen(words)
@@ -84,8 +84,8 @@ def mutate(
 
 
 def _print_list(mutants: "Sequence[Mutant]", *, as_json: bool) -> None:
-    from indexfuzz.evaluation.mutation.report import words  # noqa: PLC0415
-    from indexfuzz.evaluation.mutation.survivors import equivalent, gaps  # noqa: PLC0415
+    from indexfuzz.evaluation.mutation.report import words
+    from indexfuzz.evaluation.mutation.survivors import equivalent, gaps
 
     known = {m.id: "equivalent" if m.id in equivalent() else "gap" if m.id in gaps() else "" for m in mutants}
     if as_json:
@@ -107,7 +107,7 @@ class _Progress:
         self._last = time.monotonic()
 
     def __call__(self, result: "Result") -> None:
-        from indexfuzz.evaluation.mutation.survivors import equivalent  # noqa: PLC0415
+        from indexfuzz.evaluation.mutation.survivors import equivalent
 
         is_same = result.fate == "survived" and result.mutant.id in equivalent()
         self._fates["equivalent" if is_same else result.fate] += 1

@@ -52,9 +52,9 @@ def run(options: RunOptions) -> None:
     setup = options.setup()
     target, covered = covering(setup) if options.coverage else (under_test(setup), None)
 
-    from indexfuzz.campaign.loop import Campaign  # noqa: PLC0415 - imports torch
-    from indexfuzz.cli.progress import Progress  # noqa: PLC0415
-    from indexfuzz.cli.report import as_data, print_summary  # noqa: PLC0415
+    from indexfuzz.campaign.loop import Campaign
+    from indexfuzz.cli.progress import Progress
+    from indexfuzz.cli.report import as_data, print_summary
 
     kept = options.corpus or default_corpus(options.faults)
     settings = build_settings(options, target.subject, kept)
@@ -80,7 +80,7 @@ def run(options: RunOptions) -> None:
 
 def build_settings(options: RunOptions, subject: "Subject", corpus: Path) -> "Settings":
     """What a campaign shall do with a subject, from what was typed; known findings are those of a corpus."""
-    from indexfuzz.campaign.settings import Settings  # noqa: PLC0415 - imports torch
+    from indexfuzz.campaign.settings import Settings
 
     return Settings(
         subject,
@@ -98,7 +98,7 @@ def build_settings(options: RunOptions, subject: "Subject", corpus: Path) -> "Se
 @contextmanager
 def _journaled(settings: "Settings", setup: Setup, progress: "Progress") -> "Iterator[Settings]":
     """Keep the case in flight on disk, and tell of those of runs that died."""
-    from indexfuzz.subjects.journal import Journal, Journaled, left_behind  # noqa: PLC0415 - imports torch
+    from indexfuzz.subjects.journal import Journal, Journaled, left_behind
 
     try:
         for line in left_behind():

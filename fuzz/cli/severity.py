@@ -39,7 +39,7 @@ def severity(
     path, entry = find_one(file, corpus)
     blamed, only = with_finding(path, entry).stage, each_known("--stage", stage, STAGE_NAMES)
     target = in_this_process(kernels.setup())
-    from indexfuzz.triage.severity import SeverityError, grown, recall  # noqa: PLC0415 - imports torch
+    from indexfuzz.triage.severity import SeverityError, grown, recall
 
     try:
         case = grown(entry.case, blamed)

@@ -47,8 +47,8 @@ def covering(device: Device) -> tuple[Device, MaskCoverage]:
 
     Raises DeviceError for a device that cannot see masks.
     """
-    from indexfuzz.devices.lockstep import LockstepDevice  # noqa: PLC0415
-    from indexfuzz.lockstep import Coverage  # noqa: PLC0415
+    from indexfuzz.devices.lockstep import LockstepDevice
+    from indexfuzz.lockstep import Coverage
 
     if not isinstance(device, LockstepDevice):
         raise DeviceError(f"device {device.name} does not see masks; mask coverage needs --device lockstep")

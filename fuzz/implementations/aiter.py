@@ -16,10 +16,10 @@ from indexfuzz.core.case import Case
 from indexfuzz.core.contract import Clause, Clauses
 from indexfuzz.implementations.base import Implementation, StageFunction, fill
 from indexfuzz.implementations.callers import as_callers_do
-from indexfuzz.implementations.formats import FP8_DTYPES, format_of
 from indexfuzz.implementations.loading.amd_kernel import make_portable
 from indexfuzz.implementations.loading.loader import Loader
 from indexfuzz.implementations.loading.source import Project, open_project
+from indexfuzz.reference.fp8 import FORMATS, format_of
 from indexfuzz.reference.layout import resolve
 
 KNOWN_VERSIONS = "of August 2026"
@@ -142,7 +142,7 @@ class Kernels:
 
     def _load_paged(self, fp8: str) -> ModuleType:
         provide = {
-            "aiter.dtypes": SimpleNamespace(fp8=FP8_DTYPES[fp8]),
+            "aiter.dtypes": SimpleNamespace(fp8=FORMATS[fp8].dtype),
             "aiter.jit.utils.chip_info.get_gfx": lambda: _PLAIN_TRITON_GPU,
             "aiter.ops.triton.utils.device_info.get_num_sms": lambda: _COMPUTE_UNITS,
         }

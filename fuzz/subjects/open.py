@@ -21,7 +21,7 @@ def prepare(setup: Setup) -> "UnderTest[Subject]":
             if value is not None:
                 raise SetupError(f"{word} needs a process of its own; use it with --isolate")
         return put_under_test(setup)
-    from indexfuzz.subjects.isolation.isolated import SECONDS, Isolated  # noqa: PLC0415 - imports torch
+    from indexfuzz.subjects.isolation.isolated import SECONDS, Isolated
 
     return UnderTest(Isolated(setup, python=setup.python, seconds=setup.timeout or SECONDS), setup)
 
@@ -32,10 +32,10 @@ def open_subject(implementation: "str | Implementation", device: str = DEFAULT_D
     `implementation` is one, or names one as after --impl; `device` is named as after --device. Raises
     ImplementationError where it cannot be had or tested, DeviceError where the device is not there.
     """
-    from indexfuzz.devices import open_device  # noqa: PLC0415 - imports torch
-    from indexfuzz.implementations import load  # noqa: PLC0415
-    from indexfuzz.implementations.validation import validate  # noqa: PLC0415
-    from indexfuzz.subjects.in_process import InProcess  # noqa: PLC0415
+    from indexfuzz.devices import open_device
+    from indexfuzz.implementations import load
+    from indexfuzz.implementations.validation import validate
+    from indexfuzz.subjects.in_process import InProcess
 
     if isinstance(implementation, str):
         implementation = load(implementation)

@@ -53,13 +53,13 @@ def put_under_test(setup: Setup) -> "UnderTest[InProcess]":
 
     Raises SetupError when one of them is not to be had.
     """
-    from indexfuzz import implementations  # noqa: PLC0415 - imports torch
-    from indexfuzz.core.contract import Lifted  # noqa: PLC0415
-    from indexfuzz.devices import open_device  # noqa: PLC0415
-    from indexfuzz.devices.base import DeviceError  # noqa: PLC0415
-    from indexfuzz.implementations.base import ImplementationError  # noqa: PLC0415
-    from indexfuzz.implementations.faults import FaultError, plant  # noqa: PLC0415
-    from indexfuzz.subjects.in_process import InProcess  # noqa: PLC0415
+    from indexfuzz import implementations
+    from indexfuzz.core.contract import Lifted
+    from indexfuzz.devices import open_device
+    from indexfuzz.devices.base import DeviceError
+    from indexfuzz.implementations.base import ImplementationError
+    from indexfuzz.implementations.faults import FaultError, plant
+    from indexfuzz.subjects.in_process import InProcess
 
     spec, faults = setup.spec, setup.faults
     if faults and spec != DEFAULT_IMPLEMENTATION:

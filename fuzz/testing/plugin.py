@@ -70,8 +70,8 @@ def pytest_collect_file(file_path: Path, parent: pytest.Collector) -> pytest.Col
     """Collect corpus/<stage>/<id>.json; other JSON files are none of ours."""
     if file_path.suffix != ".json" or "corpus" not in file_path.parts:
         return None
-    from indexfuzz.corpus.store import is_entry  # noqa: PLC0415
-    from indexfuzz.testing.options import present  # noqa: PLC0415
+    from indexfuzz.corpus.store import is_entry
+    from indexfuzz.testing.options import present
 
     index, of = present().shard
     if not is_entry(file_path) or int(file_path.stem, 16) % of != index - 1:
@@ -101,10 +101,10 @@ class CorpusCase(pytest.Item):
 
         Raises CorpusError for a file that cannot be read, CorpusFailureError for an outcome that the file does not say.
         """
-        from indexfuzz.core.finding import summary_line  # noqa: PLC0415
-        from indexfuzz.corpus.store import load  # noqa: PLC0415
-        from indexfuzz.testing.target import known, under_test  # noqa: PLC0415
-        from indexfuzz.triage.replay import FAILING, replay  # noqa: PLC0415
+        from indexfuzz.core.finding import summary_line
+        from indexfuzz.corpus.store import load
+        from indexfuzz.testing.target import known, under_test
+        from indexfuzz.triage.replay import FAILING, replay
 
         entry, target = load(self.path), under_test()
         name = target.subject.facts.name
@@ -129,8 +129,8 @@ class CorpusCase(pytest.Item):
 
     def repr_failure(self, excinfo: pytest.ExceptionInfo[BaseException], style: Any = None) -> Any:
         """A few lines for what is wrong with the case or its file; a traceback only for errors of other kinds."""
-        from indexfuzz.core.setup import SetupError  # noqa: PLC0415
-        from indexfuzz.corpus.entry import CorpusError  # noqa: PLC0415
+        from indexfuzz.core.setup import SetupError
+        from indexfuzz.corpus.entry import CorpusError
 
         if isinstance(excinfo.value, CorpusFailureError | CorpusError | SetupError):
             return str(excinfo.value)
@@ -169,9 +169,9 @@ def _findings(error: BaseException) -> list[FindingError]:
 
 def _described(error: FindingError) -> str:
     """Signature, detail, and how to see it again; its case is saved for that."""
-    from indexfuzz.corpus.store import save  # noqa: PLC0415
-    from indexfuzz.testing.options import present  # noqa: PLC0415
-    from indexfuzz.testing.target import failing, under_test  # noqa: PLC0415
+    from indexfuzz.corpus.store import save
+    from indexfuzz.testing.options import present
+    from indexfuzz.testing.target import failing, under_test
 
     case, target = failing.get(error.finding.signature), under_test()
     lines = [str(error.finding.signature), error.finding.detail, error.finding.promise]

@@ -33,8 +33,8 @@ def replay(entry: Entry, subject: "Subject") -> Replay:
 
     What the entry shows is asked first, and where that is gone, everything: silence is no fix.
     """
-    from indexfuzz.devices.base import UnsupportedKernelError  # noqa: PLC0415 - imports torch
-    from indexfuzz.implementations.base import ImplementationError  # noqa: PLC0415
+    from indexfuzz.devices.base import UnsupportedKernelError
+    from indexfuzz.implementations.base import ImplementationError
 
     try:
         outcome = subject.ask(entry.case, entry.finding.signature) if entry.finding else subject.run(entry.case)

@@ -104,7 +104,7 @@ def _package(path: Path) -> Path:
 
 
 def _read(path: Path) -> str:
-    from indexfuzz.implementations.loading.source import open_project  # noqa: PLC0415
+    from indexfuzz.implementations.loading.source import open_project
 
     return open_project(path, "vllm", known_versions="").read(VLLM_FILE)
 

@@ -101,6 +101,7 @@ class TestBadInput:
             (("show", "nix.json"), "nix.json: no such file"),
             (("show",), "Missing argument"),
             (("bench", "nix"), "no benchmark 'nix'; choose one of"),
+            (("bench", "oracle", "--impl", "vllm"), "bench oracle measures the built-in kernels only"),
         ],
     )
     def test_is_2_and_one_sentence(self, indexfuzz, words, message):

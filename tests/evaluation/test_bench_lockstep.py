@@ -10,10 +10,13 @@ import torch
 import triton
 import triton.language as tl
 
+from indexfuzz.core.contract import Clause, Clauses
 from indexfuzz.evaluation.bench import interpreter, interpreter_child, lockstep
 from indexfuzz.evaluation.bench.interpreter import InterpreterError
 from indexfuzz.evaluation.bench.workloads import Launch, prepare
 from indexfuzz.implementations import load
+from indexfuzz.implementations.builtin import builtin
+from indexfuzz.stages.table import STAGES
 
 
 class Beside:
@@ -48,8 +51,13 @@ def test_sides_take_turns_and_one_that_fails_is_left_out():
     assert note == "the interpreter cannot run it: it is tired"
 
 
-def test_a_row_holds_the_fastest_of_each_side_and_ratios():
-    row = next(lockstep.measured([("builtin", "k_quant_cache", (2,))], Beside(0.7, 0.5, 0.9), repeats=3))
+def wants_only(monkeypatch, stage):
+    monkeypatch.setattr(lockstep, "workloads_of", lambda _: iter([(stage, (2,))]))
+
+
+def test_a_row_holds_the_fastest_of_each_side_and_ratios(monkeypatch):
+    wants_only(monkeypatch, "k_quant_cache")
+    row = next(lockstep.measure("builtin", Beside(0.7, 0.5, 0.9), repeats=3))
     assert (row.implementation, row.stage, row.size) == ("builtin", "k_quant_cache", (2,))
     assert row.interpreter_ms == 500
     assert row.lockstep_ms > 0
@@ -58,13 +66,14 @@ def test_a_row_holds_the_fastest_of_each_side_and_ratios():
     assert (ratios["speedup"], ratios["cost_of_checkers"]) == (50, 1.25)
 
 
-def test_a_kernel_that_the_interpreter_cannot_run_has_a_note():
-    row = next(lockstep.measured([("builtin", "gather", (2,))], Beside(), repeats=1))
+def test_a_kernel_that_the_interpreter_cannot_run_has_a_note(monkeypatch):
+    wants_only(monkeypatch, "gather")
+    row = next(lockstep.measure("builtin", Beside(), repeats=1))
     assert (row.interpreter_ms, row.speedup) == (None, None)
     assert lockstep._line(row).endswith("the interpreter cannot run it: it is broken")
 
 
-@pytest.mark.parametrize("stage", [stage.name for stage in lockstep.BUILTIN])
+@pytest.mark.parametrize("stage", [stage.name for stage in STAGES if stage.workload])
 def test_workloads_are_clean_and_repeatable(stage):
     size = (2, 8) if stage == "prefill_logits" else (5,)
     one, other = prepare(load("builtin"), stage, size), prepare(load("builtin"), stage, size)
@@ -102,7 +111,7 @@ def child():
 
 def test_json_of_everything(child, monkeypatch, capsys):
     monkeypatch.setattr(lockstep, "interpreter", lambda: nullcontext(child))
-    monkeypatch.setattr(lockstep, "_wanted", lambda: iter([("builtin", "gather", (2,))]))
+    wants_only(monkeypatch, "gather")
     monkeypatch.setattr(lockstep, "REPEATS", 1)
     assert lockstep.main(as_json=True) == 0
     data = json.loads(capsys.readouterr().out)
@@ -112,11 +121,20 @@ def test_json_of_everything(child, monkeypatch, capsys):
     assert data["versions"]["interpreter"]["triton"] == triton.__version__
 
 
-def test_a_wheel_in_the_environment_is_measured_too(monkeypatch):
-    monkeypatch.delenv(lockstep.WHEEL, raising=False)
-    assert {spec for spec, *_ in lockstep._wanted()} == {"builtin"}
-    monkeypatch.setenv(lockstep.WHEEL, "vllm.whl")
-    assert ("vllm:vllm.whl", "gather", (256,)) in list(lockstep._wanted())
+def test_an_implementation_is_measured_where_its_contract_holds():
+    everything = list(lockstep.workloads_of(builtin()))
+    assert {stage for stage, _ in everything} == {stage.name for stage in STAGES if stage.workload}
+    narrow = Clauses((Clause(("gather",), lambda case: case.batch.keys <= 64, "64 keys", "here"),))
+    gather = replace(builtin(), stages={"gather": builtin().stages["gather"]}, contract=narrow)
+    sizes = [size for _, size in lockstep.workloads_of(gather)]
+    assert sizes
+    assert len(sizes) < len([size for stage, size in everything if stage == "gather"])
+
+
+def test_it_takes_the_name_of_an_implementation(monkeypatch, capsys):
+    monkeypatch.setattr(lockstep, "interpreter", lambda: nullcontext(Beside()))
+    assert lockstep.main(as_json=False, impl="nix") == 2
+    assert "no implementation 'nix'" in capsys.readouterr().err
 
 
 class TestOlderNumpy:

@@ -13,9 +13,9 @@ import torch
 import triton
 from triton.testing import do_bench
 
+from indexfuzz.core.setup import DEFAULT_IMPLEMENTATION
 from indexfuzz.evaluation.bench.gpu_workloads import Workload, workloads
 from indexfuzz.implementations import load
-from indexfuzz.implementations.base import Implementation
 
 Timer = Callable[[Callable[[], object]], float]
 """The median time of a launch, in milliseconds."""
@@ -60,7 +60,7 @@ def median(launch: Callable[[], object]) -> float:
     return float(do_bench(launch, warmup=25, rep=200, return_mode="median"))
 
 
-def main(*, as_json: bool, implementation: Implementation | None = None) -> int:
+def main(*, as_json: bool, impl: str = DEFAULT_IMPLEMENTATION) -> int:
     """Measure the built-in kernels, or others, and print a table; 1 where a result is wrong, 2 without a GPU."""
     if not torch.cuda.is_available():
         sys.stderr.write("bench kernels needs a GPU that PyTorch can use\n")
@@ -72,7 +72,7 @@ def main(*, as_json: bool, implementation: Implementation | None = None) -> int:
             f"{card['card']}, Triton {card['triton']}: copy {limits['B']:.0f} GB/s, bf16 {limits['FLOP']:.0f} TFLOP/s"
         )
     rows = []
-    for workload in workloads(implementation or load("builtin")):
+    for workload in workloads(load(impl)):
         rows.append(measure(workload, median, limits))
         if not as_json:
             print_line(describe(rows[-1]))

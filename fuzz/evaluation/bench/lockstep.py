@@ -7,10 +7,9 @@ that chance from none of them.
 
 import json
 import math
-import os
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from typing import Any
@@ -20,22 +19,17 @@ import torch
 import triton
 
 from indexfuzz import implementations
+from indexfuzz.core.setup import DEFAULT_IMPLEMENTATION
 from indexfuzz.evaluation.bench.interpreter import Interpreter, InterpreterError, interpreter
 from indexfuzz.evaluation.bench.workloads import Launch, prepare
-from indexfuzz.implementations.base import ImplementationError
+from indexfuzz.implementations.base import Implementation, ImplementationError
 from indexfuzz.lockstep import ALL_CHECKERS, Lockstep
-from indexfuzz.stages.table import GATHER, K_QUANT_CACHE, STAGES
+from indexfuzz.stages.table import STAGES
 from indexfuzz.stages.workloads import HEAD_DIM
-
-WHEEL = "INDEXFUZZ_VLLM_WHEEL_0_33"
-"""The environment variable that names a wheel, an unpacked wheel or a checkout of vLLM."""
 
 REPEATS = 7
 SHORTEST = 0.05
 """Seconds that one measurement of lockstep takes at least; short launches are repeated until then."""
-
-BUILTIN = tuple(stage for stage in STAGES if stage.workload)
-VLLM = (K_QUANT_CACHE, GATHER)
 
 Timer = Callable[[], float]
 
@@ -67,13 +61,13 @@ class Row:
         return asdict(self) | {"speedup": self.speedup, "cost_of_checkers": self.cost_of_checkers}
 
 
-def main(*, as_json: bool) -> int:
-    """Measure and print a table, or JSON; the exit code, 2 where something that is needed cannot be had."""
+def main(*, as_json: bool, impl: str = DEFAULT_IMPLEMENTATION) -> int:
+    """Measure an implementation and print a table, or JSON; 2 where something that is needed cannot be had."""
     torch.set_num_threads(1)
     try:
         with interpreter() as beside:
             rows = []
-            for row in measured(_wanted(), beside, REPEATS):
+            for row in measure(impl, beside, REPEATS):
                 rows.append(row)
                 if not as_json:
                     _say(_line(row) if len(rows) > 1 else f"{HEADINGS}\n{_line(row)}")
@@ -86,32 +80,28 @@ def main(*, as_json: bool) -> int:
         _say(json.dumps(shared | {"rows": [row.as_data() for row in rows]}, indent=1))
     else:
         _say(f"\nCPU time in ms of the fastest launch in {REPEATS} turns, head_dim {HEAD_DIM}; {_versions(versions)}")
-        if not os.environ.get(WHEEL):
-            _say(f"set {WHEEL} to a vLLM wheel to measure its kernels too")
     return 0
 
 
-def _wanted() -> Iterator[tuple[str, str, tuple[int, ...]]]:
-    """(implementation as on the command line, stage, size) of every row."""
-    specs = {"builtin": BUILTIN}
-    if wheel := os.environ.get(WHEEL):
-        specs[f"vllm:{wheel}"] = VLLM
-    for spec, stages in specs.items():
-        for stage in stages:
-            for size in stage.workload.sizes if stage.workload else ():
-                yield spec, stage.name, size
+def workloads_of(implementation: Implementation) -> Iterator[tuple[str, tuple[int, ...]]]:
+    """Every stage that an implementation has and that has a workload, with every size inside the contract."""
+    for stage in STAGES:
+        if stage.workload and stage.name in implementation.stages:
+            for size in stage.workload.sizes:
+                if implementation.contract.outside(stage.name, stage.workload.case(*size)) is None:
+                    yield stage.name, size
 
 
-def measured(wanted: Iterable[tuple[str, str, tuple[int, ...]]], beside: Interpreter, repeats: int) -> Iterator[Row]:
-    """A row for each (implementation, stage, size), each side measured `repeats` times by turns.
+def measure(impl: str, beside: Interpreter, repeats: int) -> Iterator[Row]:
+    """A row for each workload of an implementation, named as after --impl; each side measured `repeats` times by turns.
 
     Raises ImplementationError for an implementation that is not to be had.
     """
-    for spec, stage, size in wanted:
-        implementation = implementations.load(spec)
+    implementation = implementations.load(impl)
+    for stage, size in workloads_of(implementation):
         launch = prepare(implementation, stage, size)
         checked, unchecked = in_lockstep(launch, ALL_CHECKERS), in_lockstep(launch, ())
-        slow = partial(beside.seconds, spec, stage, size)
+        slow = partial(beside.seconds, impl, stage, size)
         taken, note = by_turns({"interpreter": slow, "lockstep": checked, "unchecked": unchecked}, repeats)
         fastest = {side: 1e3 * min(times) for side, times in taken.items() if times}
         name, slow_ms = implementation.name, fastest.get("interpreter")
@@ -143,7 +133,7 @@ def in_lockstep(launch: Launch, checkers: Sequence[str]) -> Timer:
     if machine.violations:
         raise AssertionError(f"the benchmark's own launch violates something: {machine.violations[0]}")
 
-    def measure() -> float:
+    def time_launches() -> float:
         fastest = math.inf
         with machine:
             ended = started = time.process_time()
@@ -154,7 +144,7 @@ def in_lockstep(launch: Launch, checkers: Sequence[str]) -> Timer:
                 fastest = min(fastest, ended - before)
         return fastest
 
-    return measure
+    return time_launches
 
 
 HEADINGS = (

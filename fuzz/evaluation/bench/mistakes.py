@@ -14,7 +14,7 @@ from indexfuzz.implementations.faults.planting import edited_kernels
 from indexfuzz.reference import fp8
 
 FILE = "kernels/mqa_logits.py"
-SCORES = "        scores = tl.dot(k, tl.trans(q))\n"
+SCORES = "        scores = tl.dot(k, q)\n"
 WEIGHTED = "        weighted = tl.maximum(scores, 0.0) * weights[None, :]\n"
 SUMMED = "        summed = tl.sum(tl.reshape(weighted, [KEYS, ROWS, HEADS]), axis=2)\n"
 PAGE = 16
@@ -62,12 +62,10 @@ class Mistake:
         return self.writes(out) if self.writes else out
 
     def _kernel(self) -> StageFunction:
-        right = builtin().stages[PREFILL_LOGITS]
         if not self.edits:
-            return right
+            return builtin().stages[PREFILL_LOGITS]
         label = "".join(c if c.isalnum() else "-" for c in self.name)
-        kernel: StageFunction = edited_kernels(label, [(label, FILE, *edit) for edit in self.edits]).counterpart(right)
-        return kernel
+        return builtin(edited_kernels(label, [(label, FILE, *edit) for edit in self.edits])).stages[PREFILL_LOGITS]
 
 
 def _one_code(x: Inputs) -> Inputs:

@@ -12,15 +12,16 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from indexfuzz.checks.exact import check_bits
 from indexfuzz.core.rng import below, bits, derive
 from indexfuzz.devices.lockstep import LockstepDevice
+from indexfuzz.devices.simulated_dot import simulated_dot
+from indexfuzz.evaluation.bench.baseline import similar_logits
 from indexfuzz.evaluation.bench.mistakes import MISTAKES, RIGHT, Inputs, Mistake
-from indexfuzz.lockstep.arithmetic.matrix_units import MODELS
+from indexfuzz.kernels.mqa_logits import KEYS
 from indexfuzz.reference import bounds, fp8, mqa_logits
 from indexfuzz.reference.arithmetic import DOT_UNITS, Arithmetic
 from indexfuzz.reference.quant import q_quant, quantise, row_scale
@@ -82,22 +83,6 @@ def _exact(size: Size, seed: int) -> Inputs:
     return Inputs(q_fp8, k_fp8, scale, weights, *_windows(size))
 
 
-def _simulated(model: str) -> bounds.Dot:
-    """q . k as a model of tl.dot gives it: [S, R, H, N] for q [S, R, H, D] and k [S, N, D].
-
-    The keys are the rows of the product, as in the kernel: which instruction serves a dot depends on their number.
-    """
-
-    def dot(q: Tensor, k: Tensor) -> Tensor:
-        a = np.ascontiguousarray(fp8.decode(fp8.codes(k), FORMAT).numpy())
-        b = np.ascontiguousarray(fp8.decode(fp8.codes(q), FORMAT).flatten(1, 2).transpose(1, 2).numpy())
-        acc = np.zeros((len(a), a.shape[1], b.shape[2]), np.float32)
-        scores = torch.from_numpy(MODELS[model](a, b, acc, FORMAT, FORMAT))
-        return scores.transpose(1, 2).reshape(*q.shape[:3], k.shape[1])
-
-    return dot
-
-
 @dataclass(frozen=True)
 class Bench:
     """The right answer for one set of inputs, and every way to compare with it."""
@@ -110,7 +95,7 @@ class Bench:
     def flagged(self, mistake: Mistake, got: Tensor) -> dict[str, bool]:
         """Which comparisons complain about an output of a kernel with a mistake."""
         found = {
-            "calc_diff": self._calc_diff(got),
+            "calc_diff": not similar_logits(got, self.reference),
             "assert_close": self._assert_close(got),
             "allclose 1e-2": not torch.allclose(got, self.reference, rtol=1e-2, atol=1e-2),
             "bytes+set": self._bytes(mistake),
@@ -120,14 +105,6 @@ class Bench:
             within = (got.double() - limits.reference).abs() <= limits.bound
             found[tier] = not bool((within | ~limits.visible).all())
         return found
-
-    def _calc_diff(self, got: Tensor) -> bool:
-        """As DeepGEMM's tests compare: -inf in the same places, and 1 - 2<x, y> / (<x, x> + <y, y>) below 1e-3."""
-        hidden = self.reference == float("-inf")
-        if not torch.equal(hidden, got == float("-inf")):
-            return True
-        x, y = (t.double().masked_fill(hidden, 0) for t in (got, self.reference))
-        return not float(1 - 2 * (x * y).sum() / (x * x + y * y).sum()) < 1e-3
 
     def _assert_close(self, got: Tensor) -> bool:
         try:
@@ -155,7 +132,7 @@ def _benches(size: Size, model: str, seed: int) -> tuple[Bench, Bench]:
     tiers: dict[str, tuple[Arithmetic, bounds.Dot | None]] = {"T3": (free, None)}
     if unit.in_order:
         tiers["T2"] = (Arithmetic(unit), None)
-    tiers["T1"] = (Arithmetic(unit), _simulated(model))
+    tiers["T1"] = (Arithmetic(unit), simulated_dot(model, KEYS))
 
     def bench(inputs: Inputs, chosen: dict[str, tuple[Arithmetic, bounds.Dot | None]]) -> Bench:
         reference = inputs.blank()

@@ -123,6 +123,6 @@ def plant(mutant: Mutant) -> Suspect:
 
     Raises whatever its import does.
     """
-    clean = original(mutant)
-    kernels = edited_kernels(mutant.id, [(mutant.id, mutant.file, mutant.before, mutant.after)])
-    return replace(clean, implementation=builtin(kernels.package, f"builtin+{mutant.id}"))
+    edit = (mutant.id, mutant.file, mutant.before, mutant.after)
+    implementation = builtin(edited_kernels(mutant.id, [edit]), f"builtin+{mutant.id}")
+    return replace(original(mutant), implementation=implementation)

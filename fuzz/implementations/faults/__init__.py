@@ -80,7 +80,7 @@ def plant(ids: tuple[str, ...]) -> "Implementation":
 
     Raises FaultError when there is no such fault or the kernels no longer have the text that it replaces.
     """
-    from indexfuzz.implementations.builtin import builtin  # noqa: PLC0415
+    from indexfuzz.implementations.builtin import builtin
 
     faults = load_faults()
     for name in ids:
@@ -88,4 +88,4 @@ def plant(ids: tuple[str, ...]) -> "Implementation":
             raise FaultError(f"no fault {name!r}; choose one of {', '.join(faults)}")
     chosen = tuple(sorted(set(ids)))
     edits = [(name, edit.file, edit.old, edit.new) for name in chosen for edit in faults[name].edits]
-    return builtin(edited_kernels("+".join(chosen), edits).package, "+".join(("builtin", *chosen)))
+    return builtin(edited_kernels("+".join(chosen), edits), "+".join(("builtin", *chosen)))

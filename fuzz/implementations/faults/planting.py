@@ -10,7 +10,6 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
-from typing import Any
 
 ORIGINAL = "indexfuzz.kernels"
 
@@ -19,20 +18,10 @@ class FaultError(Exception):
     """A fault that does not exist, is malformed, or no longer fits the kernels. One sentence."""
 
 
-@dataclass(frozen=True)
-class Kernels:
-    """An edited copy of the kernels package, importable under `package`."""
+def edited_kernels(label: str, edits: Iterable[tuple[str, str, str, str]]) -> str:
+    """Import a copy of the kernels with edits (fault, file, old, new) applied; the name of its package.
 
-    package: str
-
-    def counterpart(self, function: Any) -> Any:
-        """The copy's own version of one of the original functions."""
-        module = function.__module__.replace(ORIGINAL, self.package, 1)
-        return getattr(importlib.import_module(module), function.__name__)
-
-
-def edited_kernels(label: str, edits: Iterable[tuple[str, str, str, str]]) -> Kernels:
-    """A copy of the kernels with edits (fault, file, old, new) applied; `label` names it in source locations.
+    `label` names it in source locations.
 
     Raises FaultError unless each `old` occurs exactly once in its file.
     """
@@ -47,7 +36,7 @@ def edited_kernels(label: str, edits: Iterable[tuple[str, str, str, str]]) -> Ke
             copies[_module_name(file, package)] = (text.replace(ORIGINAL, package), shown)
         sys.meta_path.append(_CopyFinder(copies))
         importlib.import_module(package)
-    return Kernels(package)
+    return package
 
 
 def original_sources() -> dict[str, str]:

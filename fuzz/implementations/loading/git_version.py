@@ -1,4 +1,7 @@
-"""The version of a git checkout from its plain text files, without running git."""
+"""The version of a git checkout from its plain text files.
+
+Git itself does not run: a checkout comes with a configuration of its own, which may name programs for git to start.
+"""
 
 import re
 from pathlib import Path

@@ -6,10 +6,13 @@ Files are read in place. Nothing is installed, imported or extracted, so a hosti
 import importlib.util
 import re
 import zipfile
+from contextlib import suppress
 from dataclasses import dataclass, field
-from email.parser import HeaderParser
+from importlib.metadata import Distribution, PathDistribution
 from pathlib import Path, PurePosixPath
 from typing import Protocol
+
+from packaging.utils import canonicalize_name
 
 from indexfuzz.implementations.base import ImplementationError
 from indexfuzz.implementations.loading.git_version import git_version
@@ -31,8 +34,8 @@ class _Files(Protocol):
     def has_folder(self, folder: str) -> bool:
         """Tell whether any file lies below this folder."""
 
-    def metadata_files(self) -> list[str]:
-        """Return the paths of the distribution metadata at the top of the tree."""
+    def distributions(self) -> list[Distribution]:
+        """Return the distributions whose metadata lie at the top of the tree."""
 
 
 @dataclass(frozen=True)
@@ -53,9 +56,9 @@ class _Wheel:
         with zipfile.ZipFile(self.path) as archive:
             return any(name.startswith(f"{folder}/") for name in archive.namelist())
 
-    def metadata_files(self) -> list[str]:
-        with zipfile.ZipFile(self.path) as archive:
-            return [name for name in archive.namelist() if re.fullmatch(r"[^/]+\.dist-info/METADATA", name)]
+    def distributions(self) -> list[Distribution]:
+        folders = [child for child in zipfile.Path(self.path).iterdir() if child.name.endswith(".dist-info")]
+        return [PathDistribution(folder) for folder in folders if self.read(f"{folder.name}/METADATA") is not None]
 
 
 @dataclass(frozen=True)
@@ -75,9 +78,14 @@ class _Folder:
     def has_folder(self, folder: str) -> bool:
         return (self.path / folder).is_dir()
 
-    def metadata_files(self) -> list[str]:
-        found = [*self.path.glob("*.dist-info/METADATA"), *self.path.glob("PKG-INFO")]
-        return sorted(str(file.relative_to(self.path).as_posix()) for file in found)
+    def distributions(self) -> list[Distribution]:
+        folders = [*sorted(self.path.glob("*.dist-info")), self.path]
+        names = ("METADATA", "PKG-INFO")
+        return [
+            PathDistribution(folder)
+            for folder in folders
+            if any(self.read(str((folder / name).relative_to(self.path))) is not None for name in names)
+        ]
 
 
 @dataclass(frozen=True)
@@ -179,16 +187,13 @@ def _version(files: _Files, top: Path, folder: str, names: set[str]) -> str:
     """Read the version without running anything; a checkout's git files go first, its built files may be stale."""
     if top.is_dir() and (found := git_version(top)) is not None:
         return found
-    published = {_normalised(name) for name in names}
-    for file in files.metadata_files():
-        headers = HeaderParser().parsestr((files.read(file) or b"").decode("utf-8", "replace"))
-        if _normalised(headers.get("Name", "")) in published:
-            return str(headers.get("Version", "unknown"))
+    published = {canonicalize_name(name) for name in names}
+    for distribution in files.distributions():
+        with suppress(UnicodeDecodeError):
+            metadata = distribution.metadata
+            if {"Name", "Version"} <= set(metadata) and canonicalize_name(metadata["Name"]) in published:
+                return metadata["Version"]
     for file in (f"{folder}/_version.py", f"{folder}/version.py"):
         if line := _VERSION_LINE.search((files.read(file) or b"").decode("utf-8", "replace")):
             return str(line[1])
     return "unknown"
-
-
-def _normalised(name: str) -> str:
-    return re.sub(r"[-_.]+", "-", name).lower()

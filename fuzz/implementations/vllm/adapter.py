@@ -14,13 +14,13 @@ from torch import Tensor
 
 from indexfuzz.core.terms import Promises
 from indexfuzz.implementations.base import Implementation, StageFunction, fill
-from indexfuzz.implementations.formats import format_of
 from indexfuzz.implementations.loading.elsewhere import Elsewhere
 from indexfuzz.implementations.loading.loader import Loader
 from indexfuzz.implementations.loading.source import Project, open_project
 from indexfuzz.implementations.vllm.caller import Caller
 from indexfuzz.implementations.vllm.contract import OPS, kernels_contract, reads_flat_pages, torch_contract
 from indexfuzz.implementations.vllm.platform import provided
+from indexfuzz.reference.fp8 import format_of
 from indexfuzz.reference.layout import resolve
 
 KNOWN_VERSIONS = "0.21 to 0.33"

@@ -8,7 +8,7 @@ import torch
 import triton
 import triton.language as tl
 
-from indexfuzz.implementations.formats import FP8_DTYPES
+from indexfuzz.reference.fp8 import FORMATS
 
 
 @dataclass(frozen=True)
@@ -19,7 +19,7 @@ class RocmPlatform:
 
     def fp8_dtype(self) -> torch.dtype:
         """The format of the GPU's matrix units."""
-        return FP8_DTYPES[self.fp8]
+        return FORMATS[self.fp8].dtype
 
     def is_fp8_fnuz(self) -> bool:
         """Whether that is e4m3fnuz."""

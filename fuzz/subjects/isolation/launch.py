@@ -2,13 +2,15 @@
 
 import json
 import os
-import re
 import socket
 import subprocess
 import sys
 from importlib.metadata import PackageNotFoundError, requires
 from pathlib import Path
 from typing import IO
+
+from packaging.requirements import Requirement
+from packaging.version import Version
 
 from indexfuzz import __file__ as package_file
 from indexfuzz.core.setup import SetupError
@@ -32,10 +34,9 @@ def needs() -> dict[str, str]:
         stated = requires("indexfuzz") or []
     except PackageNotFoundError:
         stated = []
-    for requirement in stated:
-        match = re.match(r"([\w-]+)>=([\d.]+)$", requirement)
-        if match and match[1] in oldest:
-            oldest[match[1]] = match[2]
+    for requirement in map(Requirement, stated):
+        if requirement.name in oldest:
+            oldest[requirement.name] = max((bound.version for bound in requirement.specifier), key=Version, default="0")
     return oldest
 
 

@@ -90,9 +90,8 @@ MISTAKES = {
 
 
 def with_edit(label: str, file: str, old: str, new: str):
-    kernels = edited_kernels(label.replace(" ", "_").replace(",", ""), [(label, f"kernels/{file}.py", old, new)])
-    whole = builtin()
-    return replace(whole, stages={name: kernels.counterpart(function) for name, function in whole.stages.items()})
+    edit = (label, f"kernels/{file}.py", old, new)
+    return builtin(edited_kernels(label.replace(" ", "_").replace(",", ""), [edit]))
 
 
 @pytest.mark.parametrize("label", MISTAKES)
