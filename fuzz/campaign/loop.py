@@ -171,8 +171,10 @@ class Campaign:
 
     def _add(self, finding: Finding) -> None:
         """Take a finding for a mistake of its own; what it explains need not be made smaller any more."""
-        for symptom in self._mistakes.add(finding):
+        symptoms = self._mistakes.add(finding)
+        for symptom in symptoms:
             self._smallest.pop(symptom, None)
+        self.summary.findings = [found for found in self.summary.findings if found.finding.signature not in symptoms]
 
     def _count(self, outcome: Outcome) -> None:
         self.summary.cases += 1

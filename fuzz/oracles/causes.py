@@ -46,7 +46,7 @@ def cause_among(finding: Finding, found: Iterable[Finding]) -> Finding | None:
 
     It is of the same stage, and like it within the contract or beyond. One line of a kernel that goes wrong in several
     ways is one mistake. A broken relation says nothing new of a stage that is known to be wrong; nor does a wrong value
-    where memory is misused, a page is misread, or the same output has wrong values of another sort.
+    where memory is misused, a page is misread, or other values are wrong.
     """
     return next((other for other in found if _may_cause(other, finding)), None)
 
@@ -59,8 +59,7 @@ def _may_cause(cause: Finding, symptom: Finding) -> bool:
     if symptom.kind.startswith("metamorphic/"):
         return True
     if symptom.kind in VALUES:
-        is_same = cause.kind in VALUES and cause.output == symptom.output
-        return is_same or cause.kind in STRAY | UNSTABLE | {"overflow", "layout-mismatch"}
+        return cause.kind in VALUES | STRAY | UNSTABLE | {"overflow", "layout-mismatch"}
     if symptom.kind in UNSTABLE:
         return cause.kind in STRAY | UNSTABLE | {"overflow", "layout-mismatch", "unwritten"}
     return symptom.kind in STRAY and cause.kind in ("overflow", "layout-mismatch")
