@@ -25,6 +25,7 @@ from indexfuzz.lockstep.triton_api.types import (
 from indexfuzz.lockstep.values.buffers import Buffer
 from indexfuzz.lockstep.values.dtypes import ScalarType
 from indexfuzz.lockstep.values.memory import Allocation, storage_bytes
+from indexfuzz.lockstep.values.origins import Origin
 from indexfuzz.lockstep.values.value import Value
 
 
@@ -109,7 +110,9 @@ class Arguments:
         base = int(tensor.storage_offset()) * tensor.element_size()
         ty, ir = self._pointer_type(dtype, const=const)
         align = min(base & -base, _MOST_ALIGNED) or _MOST_ALIGNED
-        value = Value(np.full(1, base, np.int64), ir, (), None, None, base, base, allocation, name, base, align)
+        value = Value(
+            np.full(1, base, np.int64), ir, (), None, None, base, base, (Origin(allocation, name, base),), None, align
+        )
         return fast_tensor(value, ty)
 
     def _pointer_type(self, dtype: Any, *, const: bool) -> tuple[Any, ScalarType]:

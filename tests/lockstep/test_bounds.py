@@ -251,3 +251,18 @@ def test_switched_off_it_still_protects_the_process() -> None:
 def test_an_unknown_checker_is_refused() -> None:
     with pytest.raises(ValueError, match="unknown checkers"):
         Lockstep(checkers=["spelling"])
+
+
+@triton.jit
+def _same_address_everywhere(x, lengths, out, N: tl.constexpr):
+    lanes = tl.arange(0, N)
+    mask = lanes < tl.load(lengths + tl.program_id(0))
+    tl.store(out + tl.program_id(0) * N + lanes, tl.load(x + lanes, mask=mask, other=0.0))
+
+
+def test_a_load_that_is_the_same_in_all_programs_fails_under_masks_that_differ_but_are_all_true():
+    out = torch.zeros(16)
+    with Lockstep() as machine:
+        _same_address_everywhere[(2,)](torch.ones(4), torch.tensor([8, 9], dtype=torch.int32), out, N=8)
+    assert [v.kind for v in machine.violations] == ["out-of-bounds"]
+    assert out.view(2, 8)[:, :4].eq(1).all()

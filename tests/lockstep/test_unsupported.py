@@ -46,11 +46,6 @@ def _item_assignment(x):
     values[0] = 3
 
 
-@triton.jit
-def _pointers_of_two_tensors(x, y, out):
-    tl.store(out, tl.load(tl.where(tl.program_id(0) == 0, x, y)))
-
-
 @pytest.mark.parametrize(
     ("kernel", "arguments", "feature"),
     [
@@ -64,7 +59,6 @@ def _pointers_of_two_tensors(x, y, out):
         (_continues, (torch.zeros(1),), "`continue`"),
         (_described, (TensorDescriptor.from_tensor(torch.zeros(16), [16]),), "_described: the TensorDescriptor"),
         (_item_assignment, (torch.zeros(1),), "assignment to something other than a name"),
-        (_pointers_of_two_tensors, (torch.zeros(1), torch.zeros(1), torch.zeros(1)), "different tensors"),
     ],
     ids=lambda value: getattr(getattr(value, "fn", None), "__name__", None),
 )

@@ -20,7 +20,6 @@ def begin_access(run: Run, kind: str, pointer: Value, mask: Value | None, *value
     allocation, element = pointer.allocation, pointer.ty.element
     if allocation is None or not isinstance(element, ScalarType):
         raise TypeError("an access needs a pointer that comes from a tensor argument")
-    run.note_mask(kind, None if mask is None else mask.data)
     wanted = np.ones((1,) * pointer.data.ndim, np.bool_) if mask is None else mask.data
     usable = wanted
     if run.checks.undefined:

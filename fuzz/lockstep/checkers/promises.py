@@ -11,12 +11,8 @@ from indexfuzz.lockstep.values.value import Value
 
 def check_promise(run: Run, name: str, value: Value, factors: Sequence[int]) -> None:
     """Check tl.multiple_of, tl.max_contiguous or tl.max_constancy, one factor for each axis of the block."""
-    full = value.full().astype(np.int64)
-    step = 1
-    element = value.ty.element
-    if value.allocation is not None and element is not None:
-        full = full + value.allocation.address
-        step = getattr(element, "itemsize", 1)
+    full = np.broadcast_to(value.addresses(), value.full().shape).astype(np.int64)
+    step = getattr(value.ty.element, "itemsize", 1)
     for axis, factor in enumerate(factors):
         if factor <= 1:
             continue

@@ -1,5 +1,6 @@
 """Loads, stores and atomics on blocks of pointers, and the pointers themselves."""
 
+from collections.abc import Iterator
 from typing import Any, Final
 
 import numpy as np
@@ -9,8 +10,9 @@ from indexfuzz.lockstep.operations.atomics import CombineRule, rounds
 from indexfuzz.lockstep.operations.casts import from_memory, to_memory
 from indexfuzz.lockstep.operations.context import Context
 from indexfuzz.lockstep.tracking.access import Access
-from indexfuzz.lockstep.values.arrays import either, place, select
-from indexfuzz.lockstep.values.dtypes import I64, BlockType, ScalarType, poison
+from indexfuzz.lockstep.values.arrays import Mask, choose, either, place, select
+from indexfuzz.lockstep.values.dtypes import I1, I64, BlockType, ScalarType, poison
+from indexfuzz.lockstep.values.origins import Origin
 from indexfuzz.lockstep.values.value import Value
 
 _LARGEST: Final = 1 << 62
@@ -29,7 +31,7 @@ class MemoryOps(Context):
         distance = offset.data.astype(np.int64, copy=False)
         data = pointer.data + (distance if size == 1 else distance * size)
         result = self._join(pointer, offset, data)
-        result.allocation, result.argument, result.base = pointer.allocation, pointer.argument, pointer.base
+        result.origins, result.which = pointer.origins, pointer.which
         result.align = min(pointer.align, size)
         if pointer.low is not None and pointer.high is not None and offset.is_bounded():
             low, high = offset.bounds()
@@ -39,21 +41,28 @@ class MemoryOps(Context):
         return result
 
     def create_ptr_to_int(self, pointer: Value, ty: ScalarType | BlockType) -> Value:
-        address = pointer.allocation.address if pointer.allocation is not None else 0
-        result = Value(pointer.data + address, ty.scalar, pointer.shape, pointer.undefined, pointer.wrapped)
+        result = Value(pointer.addresses(), ty.scalar, pointer.shape, pointer.undefined, pointer.wrapped)
         return result if ty.scalar is I64 else self._narrow(result, ty.scalar)
 
     def _narrow(self, a: Value, ty: ScalarType) -> Value:
         return a.like(a.data.astype(ty.container), ty=ty)
 
     def create_int_to_ptr(self, a: Value, ty: ScalarType | BlockType) -> Value:
-        """An address as a pointer; it must lie in a tensor of the launch."""
+        """Addresses as pointers into the tensors of the launch; one that lies in none counts to the first of them."""
         addresses = a.data.astype(np.int64)
-        allocation = self.run.launch.find(int(addresses.flat[0]))
-        if allocation is None:
+        result = Value(addresses, ty.scalar, a.shape, a.undefined, a.wrapped)
+        which = np.full(addresses.shape, -1, np.int8)
+        for allocation in self.run.launch.allocations.values():
+            lanes = (addresses >= allocation.address) & (addresses < allocation.address + max(allocation.size, 1))
+            if lanes.any():
+                which[lanes] = len(result.origins)
+                result.origins += (Origin(allocation, allocation.argument),)
+        if not result.origins:
             raise self.unsupported("a pointer made from an address outside every tensor argument")
-        result = Value(addresses - allocation.address, ty.scalar, a.shape, a.undefined, a.wrapped)
-        result.allocation, result.argument = allocation, allocation.argument
+        which = np.maximum(which, 0)
+        starts = np.array([origin.allocation.address for origin in result.origins])
+        result.data = addresses - starts[which]
+        result.which = which if len(result.origins) > 1 else None
         return result
 
     def create_load(self, pointer: Value, *_policy: Any) -> Value:
@@ -66,6 +75,24 @@ class MemoryOps(Context):
 
     def load(self, pointer: Value, mask: Value | None, other: Value | None) -> Value:
         """Load under an optional mask."""
+        self.run.note_mask("load", None if mask is None else mask.data)
+        if _element(pointer).kind == "pointer":
+            raise self.unsupported("a tensor of pointers")
+        if pointer.which is None:
+            return self._load(pointer, mask, other)
+        element = _element(pointer)
+        fill = other or Value(np.zeros((1,) * pointer.data.ndim, element.container), element, pointer.shape)
+        parts = [(lanes, self._load(part, own, fill)) for lanes, part, own in _by_origin(pointer, mask)]
+        result = parts[0][1]
+        for lanes, part in parts[1:]:
+            result.data = np.where(lanes, part.data, result.data)
+            result.undefined = choose(lanes, part.undefined, result.undefined)
+        if other is None and mask is not None:
+            result.data = np.where(mask.data, result.data, poison(element, (1,)))
+            result.undefined = either(result.undefined, ~mask.data) if self.tracks_undefined else None
+        return result
+
+    def _load(self, pointer: Value, mask: Value | None, other: Value | None) -> Value:
         access = begin_access(self.run, "load", pointer, mask)
         element = _element(pointer)
         if access.everywhere:
@@ -78,8 +105,6 @@ class MemoryOps(Context):
             result = self._load_some(access, pointer, other, element)
         if result.undefined is not None:
             self.run.note_undefined(access, result.undefined)
-        if element.kind == "pointer":
-            raise self.unsupported("a tensor of pointers")
         return result
 
     def _load_some(self, access: Access, pointer: Value, other: Value | None, element: ScalarType) -> Value:
@@ -90,13 +115,14 @@ class MemoryOps(Context):
             if self.tracks_undefined:
                 undefined = ~access.wanted
         else:
-            shape = np.broadcast_shapes(shape, other.data.shape)
+            failed = access.failed
+            shape = np.broadcast_shapes(shape, other.data.shape, () if failed is None else failed.shape)
             data = np.array(np.broadcast_to(other.data, shape))
             if other.undefined is not None:
                 undefined = other.undefined & ~access.wanted
             access.widen(shape)
-            if access.failed is not None:
-                data[access.failed] = poison(element, (1,))[0]
+            if failed is not None:
+                np.copyto(data, poison(element, (1,))[0], where=failed)
         if access.offsets.size:
             place(data, access.lanes, from_memory(access.gather(element.memory), element))
             if self.tracks_undefined and access.uninitialised is not None:
@@ -113,6 +139,14 @@ class MemoryOps(Context):
 
     def store(self, pointer: Value, value: Value, mask: Value | None) -> None:
         """Store under an optional mask."""
+        self.run.note_mask("store", None if mask is None else mask.data)
+        if pointer.which is None:
+            self._store(pointer, value, mask)
+            return
+        for _, part, own in _by_origin(pointer, mask):
+            self._store(part, value, own)
+
+    def _store(self, pointer: Value, value: Value, mask: Value | None) -> None:
         access = begin_access(self.run, "store", pointer, mask, value)
         if not access.offsets.size:
             return
@@ -131,13 +165,29 @@ class MemoryOps(Context):
     # atomics
     def create_atomic_rmw(self, op: Any, pointer: Value, value: Value, mask: Value, *order: Any) -> Value:
         """Read, combine, write, one lane after another in program order; the old values."""
-        return self._atomic(CombineRule(str(op.name), value.ty), pointer, [value], mask, order)
+        return self.update(CombineRule(str(op.name), value.ty), pointer, [value], mask, order)
 
     def create_atomic_cas(self, pointer: Value, expected: Value, value: Value, *order: Any) -> Value:
         """Write where the old value is the expected one, one lane after another; the old values."""
-        return self._atomic(CombineRule("CAS", value.ty), pointer, [expected, value], None, order)
+        return self.update(CombineRule("CAS", value.ty), pointer, [expected, value], None, order)
 
-    def _atomic(
+    def update(
+        self, rule: CombineRule, pointer: Value, operands: list[Value], mask: Value | None, order: tuple[Any, ...]
+    ) -> Value:
+        """An atomic under an optional mask; the old values."""
+        self.run.note_mask("atomic", None if mask is None else mask.data)
+        if pointer.which is None:
+            return self._update(rule, pointer, operands, mask, order)
+        parts = [
+            (lanes, self._update(rule, part, operands, own, order)) for lanes, part, own in _by_origin(pointer, mask)
+        ]
+        result = parts[0][1]
+        for lanes, part in parts[1:]:
+            result.data = np.where(lanes, part.data, result.data)
+            result.undefined = choose(lanes, part.undefined, result.undefined)
+        return result
+
+    def _update(
         self, rule: CombineRule, pointer: Value, operands: list[Value], mask: Value | None, order: tuple[Any, ...]
     ) -> Value:
         element = _element(pointer)
@@ -192,3 +242,16 @@ def _element(pointer: Value) -> ScalarType:
     if not isinstance(element, ScalarType):
         raise TypeError(f"a pointer to a scalar is needed, not {pointer.ty.name}")
     return element
+
+
+def _by_origin(pointer: Value, mask: Value | None) -> Iterator[tuple[Mask, Value, Value]]:
+    """The lanes of each origin, the pointer as if all had it, and the mask of those of them that are wanted."""
+    for number in range(len(pointer.origins)):
+        lanes = np.asarray(pointer.which == number)
+        if not lanes.any():
+            continue
+        own = Value(lanes, I1, pointer.shape)
+        if mask is not None:
+            own.data = lanes & mask.data
+            own.undefined = None if mask.undefined is None else lanes & mask.undefined
+        yield lanes, pointer.part(number), own

@@ -112,7 +112,7 @@ class BlockPointerOps(MemoryOps, IntegerOps):
                 within = (place >= 0) & (place < limit)
                 inside = within if inside is None else inside & within
         pointers = Value(offsets, base.ty, pointer.block, undefined, wrapped)
-        pointers.allocation, pointers.argument, pointers.base = base.allocation, base.argument, base.base
+        pointers.origins, pointers.which = base.origins, _column(base.which, rank)
         return pointers, None if inside is None else Value(inside, I1, pointer.block)
 
 

@@ -1,6 +1,6 @@
 """Ranges, and operations that move lanes without computing."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cache
 from typing import Any
 
@@ -8,9 +8,9 @@ import numpy as np
 
 from indexfuzz.lockstep.operations.context import Context
 from indexfuzz.lockstep.tracking.divergence import Divergence, halves
-from indexfuzz.lockstep.values.arrays import Array, Mask, either
+from indexfuzz.lockstep.values.arrays import Array, choose, either
 from indexfuzz.lockstep.values.dtypes import I32, BlockType
-from indexfuzz.lockstep.values.value import Value
+from indexfuzz.lockstep.values.value import Value, unify_origins
 
 
 @cache
@@ -68,13 +68,7 @@ class ShapeOps(Context):
 
     def create_join(self, a: Value, b: Value) -> Value:
         """Two blocks as one with a last axis of 2."""
-        shape = (*a.shape, 2)
-        programs = max(a.data.shape[0], b.data.shape[0])
-        data = np.stack([a.full(programs), b.full(programs)], axis=-1)
-        result = a.like(data, shape=shape)
-        result.undefined = _stack(a.undefined, b.undefined, (programs, *a.shape))
-        result.wrapped = _stack(a.wrapped, b.wrapped, (programs, *a.shape))
-        return result
+        return self._unite(a, b, (*a.shape, 2), lambda x, y: np.stack([x, y], axis=-1))
 
     def create_split(self, a: Value) -> tuple[Value, Value]:
         """The two blocks of a last axis of 2."""
@@ -89,14 +83,25 @@ class ShapeOps(Context):
 
     def create_cat(self, a: Value, b: Value) -> Value:
         """Two blocks of one axis, one after the other."""
+        return self._unite(a, b, (a.shape[0] + b.shape[0],), lambda x, y: np.concatenate([x, y], axis=1))
+
+    def _unite(self, a: Value, b: Value, shape: tuple[int, ...], combine: Callable[[Array, Array], Array]) -> Value:
+        """A block that has all lanes of two; `combine` takes arrays of their full shapes."""
         programs = max(a.data.shape[0], b.data.shape[0])
-        data = np.concatenate([a.full(programs), b.full(programs)], axis=1)
-        marks = [
-            np.broadcast_to(False if m is None else m, (programs, *v.shape))
-            for v, m in ((a, a.undefined), (b, b.undefined))
-        ]
-        undefined = None if a.undefined is None and b.undefined is None else np.concatenate(marks, axis=1)
-        return Value(data, a.ty, (a.shape[0] + b.shape[0],), undefined)
+
+        def combined(x: Array | None, y: Array | None) -> Array | None:
+            if x is None and y is None:
+                return None
+            marks = (np.broadcast_to(False if m is None else m, (programs, *v.shape)) for m, v in ((x, a), (y, b)))
+            return combine(*marks)
+
+        result = a.like(combine(a.full(programs), b.full(programs)), shape=shape)
+        result.undefined = combined(a.undefined, b.undefined)
+        result.wrapped = combined(a.wrapped, b.wrapped)
+        result.origins, x, y = unify_origins(a, b)
+        result.which = combined(x, y)
+        result.align = min(a.align, b.align)
+        return result
 
     def create_gather(self, source: Value, index: Value, axis: int) -> Value:
         """source[index] along an axis; an index outside is undefined."""
@@ -111,17 +116,20 @@ class ShapeOps(Context):
             undefined = either(undefined, np.take_along_axis(marks, safe, axis + 1))
         if bad.any():
             undefined = either(undefined, bad)
-        return Value(data, source.ty, index.shape, undefined)
+        result = Value(data, source.ty, index.shape, undefined, origins=source.origins, align=source.align)
+        if source.which is not None:
+            which = np.broadcast_to(source.which, (programs, *source.shape))
+            result.which = np.take_along_axis(which, safe, axis + 1)
+        return result
 
     def create_select(self, condition: Value, a: Value, b: Value) -> Value:
         """A where the condition holds, else b."""
         self.run.note_mask("where", condition.data)
-        if a.allocation is not b.allocation:
-            raise self.unsupported("tl.where between pointers into different tensors")
         result = self._join(a, b, np.where(condition.data, a.data, b.data))
-        result.undefined = either(condition.undefined, _choose(condition.data, a.undefined, b.undefined))
-        result.wrapped = _choose(condition.data, a.wrapped, b.wrapped)
-        result.allocation, result.argument, result.base = a.allocation, a.argument, a.base
+        result.undefined = either(condition.undefined, choose(condition.data, a.undefined, b.undefined))
+        result.wrapped = choose(condition.data, a.wrapped, b.wrapped)
+        result.origins, x, y = unify_origins(a, b)
+        result.which = choose(condition.data, x, y)
         result.align = min(a.align, b.align)
         if a.low is not None and b.low is not None and a.high is not None and b.high is not None:
             result.low, result.high = min(a.low, b.low), max(a.high, b.high)
@@ -143,11 +151,12 @@ class ShapeOps(Context):
         result = a.like(data, shape=shape)
         result.undefined = None if a.undefined is None else move(_match_rank(a.undefined, a))
         result.wrapped = None if a.wrapped is None else move(_match_rank(a.wrapped, a))
+        result.which = None if a.which is None else move(_match_rank(a.which, a))
         result.low, result.high = a.low, a.high
         return result
 
 
-def _match_rank(mask: Mask, a: Value) -> Mask:
+def _match_rank(mask: Array, a: Value) -> Array:
     return mask if mask.ndim == a.data.ndim else np.broadcast_to(mask, a.data.shape)
 
 
@@ -157,15 +166,3 @@ def _reshape(data: Array, old: tuple[int, ...], new: tuple[int, ...]) -> Array:
     if all(s == 1 for s in data.shape[1:]):
         return data.reshape(data.shape[0], *([1] * len(new)))
     return np.broadcast_to(data, (data.shape[0], *old)).reshape(data.shape[0], *new)
-
-
-def _stack(a: Mask | None, b: Mask | None, shape: tuple[int, ...]) -> Mask | None:
-    if a is None and b is None:
-        return None
-    return np.stack([np.broadcast_to(False if m is None else m, shape) for m in (a, b)], axis=-1)
-
-
-def _choose(condition: Mask, a: Mask | None, b: Mask | None) -> Mask | None:
-    if a is None and b is None:
-        return None
-    return np.where(condition, False if a is None else a, False if b is None else b)

@@ -44,13 +44,6 @@ class Launch:
             self.reported.add(key)
             self.violations.append(violation)
 
-    def find(self, address: int) -> Allocation | None:
-        """The storage at an address."""
-        for allocation in self.allocations.values():
-            if allocation.address <= address < allocation.address + max(allocation.size, 1):
-                return allocation
-        return None
-
 
 @dataclass(slots=True)
 class Run:

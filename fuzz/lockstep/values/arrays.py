@@ -67,3 +67,10 @@ def either(a: Mask | None, b: Mask | None) -> Mask | None:
 def spread(data: Array, shape: tuple[int, ...]) -> Array:
     """The data at a shape that it broadcasts to (a read-only view)."""
     return data if data.shape == shape else np.broadcast_to(data, shape)
+
+
+def choose(condition: Mask, a: Array | None, b: Array | None) -> Array | None:
+    """Marks of `a` where the condition holds, else of `b`; None stands for no mark."""
+    if a is None and b is None:
+        return None
+    return np.where(condition, False if a is None else a, False if b is None else b)

@@ -4,7 +4,7 @@ A value's logical shape is that of the block (() for a scalar). Its data has one
 any axis, that one too, may have length 1 where the value does not vary along it.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 import numpy as np
@@ -12,6 +12,7 @@ import numpy as np
 from indexfuzz.lockstep.values.arrays import Array, Mask
 from indexfuzz.lockstep.values.dtypes import BlockType, ScalarType
 from indexfuzz.lockstep.values.memory import Allocation
+from indexfuzz.lockstep.values.origins import Origin
 
 _FEW: Final = 4096
 """Lanes of which a pass costs no more than what it takes to call it."""
@@ -23,8 +24,8 @@ class Value:
 
     undefined marks lanes that hold nothing the program defined, wrapped marks lanes whose 32-bit arithmetic
     overflowed on the way; both broadcast against data, None stands for no lane. low and high bound every lane's
-    value where known. A pointer knows the storage that it points into and the kernel argument it came from; align, a
-    power of two, divides its offset in every lane.
+    value where known. A pointer holds byte offsets into its origin; where lanes have different ones, `which` is the
+    index of each lane's and broadcasts against data. align, a power of two, divides the offset in every lane.
     """
 
     data: Array
@@ -34,10 +35,24 @@ class Value:
     wrapped: Mask | None = None
     low: int | None = None
     high: int | None = None
-    allocation: Allocation | None = None
-    argument: str | None = None
-    base: int = 0
+    origins: tuple[Origin, ...] = ()
+    which: Array | None = None
     align: int = 1
+
+    @property
+    def allocation(self) -> Allocation | None:
+        """The storage that all lanes point into; None where there is not exactly one."""
+        return self.origins[0].allocation if self.origins and self.which is None else None
+
+    @property
+    def argument(self) -> str | None:
+        """The kernel argument that all lanes came from, all of them by name where there are several."""
+        return " or ".join(origin.argument for origin in self.origins) or None
+
+    @property
+    def base(self) -> int:
+        """The byte offset of the first argument."""
+        return self.origins[0].base if self.origins else 0
 
     def full(self, programs: int = 1) -> Array:
         """The data with every block axis at its full length, and at least `programs` programs (read-only view)."""
@@ -54,9 +69,8 @@ class Value:
             self.wrapped,
             None,
             None,
-            self.allocation,
-            self.argument,
-            self.base,
+            self.origins,
+            self.which,
             self.align,
         )
 
@@ -77,11 +91,22 @@ class Value:
             None if self.wrapped is None else stretched(self.wrapped),
             self.low,
             self.high,
-            self.allocation,
-            self.argument,
-            self.base,
+            self.origins,
+            None if self.which is None else stretched(self.which),
             self.align,
         )
+
+    def part(self, number: int) -> "Value":
+        """A pointer as if all lanes had one of its origins; right where `which` is that number."""
+        return replace(self, origins=self.origins[number : number + 1], which=None, low=None, high=None)
+
+    def addresses(self) -> Array:
+        """A pointer's lanes as addresses; of another value the data."""
+        if not self.origins:
+            return self.data
+        table = np.array([origin.allocation.address for origin in self.origins])
+        starts: Array = table[0] if self.which is None else table[self.which]
+        return self.data + starts
 
     def is_bounded(self) -> bool:
         """Whether bounds are known, or few enough lanes to find them at once."""
@@ -93,3 +118,19 @@ class Value:
             self.low = int(self.data.min())
             self.high = int(self.data.max())
         return self.low, self.high
+
+
+Unified = tuple[tuple[Origin, ...], Array | None, Array | None]
+
+
+def unify_origins(a: Value, b: Value) -> Unified:
+    """The origins of two values in one table, and each one's index into it; None where one origin is all there is."""
+    if a.origins == b.origins and a.which is b.which is None:
+        return a.origins, None, None
+    table = (*a.origins, *(origin for origin in b.origins if origin not in a.origins))
+    return table, _index(a, table), _index(b, table)
+
+
+def _index(value: Value, table: tuple[Origin, ...]) -> Array:
+    numbers = np.array([table.index(origin) for origin in value.origins], np.int8)
+    return numbers[np.zeros((1,) * value.data.ndim, np.int8) if value.which is None else value.which]
