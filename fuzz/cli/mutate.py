@@ -37,8 +37,22 @@ def mutate(
     only_list: Annotated[
         bool, typer.Option("--list", help="Print the mutants and what is known of them; run nothing.")
     ] = False,
+    guarded: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            metavar="N",
+            show_default=False,
+            help="Make N mutants that act only where a condition drawn at random holds, and hunt each of them.",
+        ),
+    ] = None,
     cases: Annotated[int, typer.Option(min=1, metavar="N", help="Try a mutant on so many cases.")] = 400,
-    seconds: Annotated[float, typer.Option(min=0.0, metavar="S", help="CPU time for a mutant.")] = 40.0,
+    seconds: Annotated[
+        float | None,
+        typer.Option(
+            min=0.0, metavar="S", show_default="40; 60 with --guarded", help="CPU time for a mutant, or for a hunt."
+        ),
+    ] = None,
     seed: Annotated[int, typer.Option(min=0, metavar="N", help="Cases are drawn from this seed.")] = 0,
     workers: Annotated[int, typer.Option(min=1, metavar="N", help="Processes.")] = 1,
     markdown: Annotated[
@@ -51,7 +65,10 @@ def mutate(
     Exit code 1 when a mutant survives that fuzz/evaluation/mutation/gaps.toml does not name, or one is found that
     fuzz/evaluation/mutation/equivalent.toml calls equivalent.
 
-    Example: `indexfuzz mutate gather --workers 2`
+    With --guarded the exit code is 0: what is found of mutants that hide measures the fuzzer, and every seed is a new
+    set. docs/blind.md explains it.
+
+    Example: `indexfuzz mutate gather --workers 2`, then `indexfuzz mutate --guarded 40 --seed 2026`
     """
     from indexfuzz.evaluation.mutation.examine import Budget, Examiner, give_up
     from indexfuzz.evaluation.mutation.mutants import chosen
@@ -67,7 +84,11 @@ def mutate(
         return
     if markdown and not markdown.parent.is_dir():
         raise InputError(f"--markdown: {markdown.parent} is no folder")
+    if guarded:
+        _hunt(tuple(words), guarded, seed, 60.0 if seconds is None else seconds, workers, as_json=as_json)
+        return
     started = time.monotonic()
+    seconds = 40.0 if seconds is None else seconds
     budget, progress = Budget(cases, seconds, seed), _Progress(len(mutants))
     report = Report(examine_all(mutants, Examiner, give_up, budget, workers=workers, on_result=progress))
     minutes = (time.monotonic() - started) / 60
@@ -81,6 +102,27 @@ def mutate(
         )
     typer.echo(json.dumps(report.as_data(), indent=1) if as_json else report.as_text())
     raise typer.Exit(NOTHING_NEW if report.is_as_known else FINDINGS)
+
+
+def _hunt(words: tuple[str, ...], count: int, seed: int, seconds: float, workers: int, *, as_json: bool) -> None:
+    """Make guarded mutants, hunt each with every way of drawing, and print what was found."""
+    from indexfuzz.evaluation.mutation import guarded, hunt
+    from indexfuzz.evaluation.processes import examine_all
+
+    err, done = console(err=True), []
+
+    def tell(result: hunt.Hunt) -> None:
+        done.append(result)
+        what, how = result.prey.guarded, f"found after {result.cases} cases" if result.found else "not found"
+        err.print(f"{len(done)} of {len(hunts)}: one in {what.wanted:,}, {result.prey.drawing}: {how}")
+
+    recipe = guarded.Recipe(seed, words)
+    made = examine_all(range(count), guarded.Maker, guarded.give_up, recipe, workers=workers)
+    hunts = [hunt.Prey(found, drawing) for found in made if found for drawing in hunt.DRAWINGS]
+    budget = hunt.Budget(seconds, seed)
+    results = examine_all(hunts, hunt.Hunter, hunt.give_up, budget, workers=workers, on_result=tell)
+    report = hunt.HuntReport(results, budget, seed)
+    typer.echo(json.dumps(report.as_data(), indent=1) if as_json else report.as_text())
 
 
 def _print_list(mutants: "Sequence[Mutant]", *, as_json: bool) -> None:

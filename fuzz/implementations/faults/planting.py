@@ -39,6 +39,13 @@ def edited_kernels(label: str, edits: Iterable[tuple[str, str, str, str]]) -> st
     return package
 
 
+def import_source(name: str, source: str, shown: str) -> ModuleType:
+    """Import a module of a name from its source; `shown` is the path that source locations give."""
+    if name not in sys.modules:
+        sys.meta_path.append(_CopyFinder({name: (source, shown)}))
+    return importlib.import_module(name)
+
+
 def original_sources() -> dict[str, str]:
     """Text of every file of the kernels package, by the path that faults use: kernels/cache.py."""
     spec = importlib.util.find_spec(ORIGINAL)

@@ -1,0 +1,132 @@
+"""Hunt guarded mutants with the cases of some generator, within a budget, and count how many are found."""
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from indexfuzz.devices import open_device
+from indexfuzz.evaluation.bench.detection import Sight, campaign_sight, is_clean, stream_sight
+from indexfuzz.evaluation.bench.uniform import uniform
+from indexfuzz.evaluation.mutation.guarded import RARITIES, Guarded, build
+from indexfuzz.evaluation.mutation.guards import wilson
+
+CAMPAIGN, UNIFORM = "campaign", "uniform"
+DRAWINGS = (CAMPAIGN, UNIFORM)
+"""Where cases come from: a campaign as `indexfuzz run` has it, or the plain generator of the benchmarks."""
+
+
+@dataclass(frozen=True)
+class Budget:
+    """What is spent on a mutant by each way of drawing: seconds on one core; cases are drawn from `seed`."""
+
+    seconds: float = 60.0
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class Prey:
+    """A guarded mutant, and what draws the cases that shall find it."""
+
+    guarded: Guarded
+    drawing: str
+
+
+@dataclass(frozen=True)
+class Hunt:
+    """How a hunt ended: whether the mutant was found, after how many cases and seconds."""
+
+    prey: Prey
+    found: bool
+    cases: int = 0
+    seconds: float = 0.0
+    signature: str = ""
+
+    def as_data(self) -> dict[str, object]:
+        """The hunt, the mutant and its guard as plain JSON data."""
+        guarded = self.prey.guarded
+        about = {
+            "number": guarded.number,
+            "mutant": guarded.mutant.id,
+            "stage": guarded.stage,
+            "guard": guarded.guard.source,
+            "one_in": guarded.wanted,
+            "witness": guarded.witness.id,
+            "drawing": self.prey.drawing,
+        }
+        ended = {"found": self.found, "cases": self.cases, "seconds": self.seconds, "signature": self.signature}
+        return about | ended
+
+
+class Hunter:
+    """Hunts one mutant after the other."""
+
+    def __init__(self, budget: Budget) -> None:
+        self._budget = budget
+        self._device = open_device("lockstep")
+
+    def examine(self, prey: Prey) -> Hunt:
+        """Draw cases until one shows a finding that the kernels proper do not have, or the budget is spent."""
+        sight = self._search(prey)
+        if sight is None or not is_clean(sight.case, self._device):
+            return Hunt(prey, found=False, seconds=self._budget.seconds)
+        return Hunt(prey, found=True, cases=sight.cases, seconds=sight.seconds, signature=str(sight.finding.signature))
+
+    def _search(self, prey: Prey) -> Sight | None:
+        implementation, budget = build(prey.guarded), self._budget
+        if prey.drawing == CAMPAIGN:
+            return campaign_sight(implementation, self._device, budget.seed, seconds=budget.seconds)
+        stream = uniform(budget.seed, self._device.formats)
+        return stream_sight(stream, implementation, self._device, budget.seconds)
+
+
+def give_up(prey: Prey, seconds: float, why: str) -> Hunt:
+    """A mutant that hangs has been found."""
+    return Hunt(prey, found=True, seconds=seconds, signature=why)
+
+
+@dataclass(frozen=True)
+class HuntReport:
+    """What hunts have shown."""
+
+    hunts: Sequence[Hunt]
+    budget: Budget
+    from_seed: int
+
+    def as_text(self) -> str:
+        """A line per rarity, a column per way of drawing, then what was not found by a campaign."""
+        lines = [
+            f"guarded mutants of seed {self.from_seed}, {self.budget.seconds:g} s each on one core",
+            f"{'one in':>8}" + "".join(f"{drawing:>30}" for drawing in DRAWINGS),
+        ]
+        for rarity in RARITIES:
+            cells = (f"{self._cell(rarity, drawing):>30}" for drawing in DRAWINGS)
+            lines += [f"{rarity:>8,}" + "".join(cells)]
+        missed = [hunt.prey.guarded for hunt in self.hunts if hunt.prey.drawing == CAMPAIGN and not hunt.found]
+        lines += [f"not found: {describe(guarded)}" for guarded in missed]
+        return "\n".join(lines)
+
+    def _cell(self, rarity: int, drawing: str) -> str:
+        hunts = [h for h in self.hunts if h.prey.drawing == drawing and h.prey.guarded.wanted == rarity]
+        found = sum(hunt.found for hunt in hunts)
+        if not hunts:
+            return "-"
+        low, high = wilson(found, len(hunts))
+        return f"{found} of {len(hunts)} ({low:.0%} to {high:.0%})"
+
+    def as_data(self) -> dict[str, object]:
+        """The same for scripts, hunt by hunt."""
+        return {
+            "seed": self.from_seed,
+            "seconds": self.budget.seconds,
+            "cores": os.cpu_count(),
+            "hunts": [hunt.as_data() for hunt in self.hunts],
+        }
+
+
+def describe(guarded: Guarded) -> str:
+    """A guarded mutant on one line."""
+    mutant = guarded.mutant
+    return (
+        f"{guarded.number}  {mutant.id}  {guarded.stage}, {mutant.operator}: {mutant.old} => {mutant.new}  "
+        f"where {guarded.guard.source}  (one in {guarded.guard.rarity:,.0f})"
+    )

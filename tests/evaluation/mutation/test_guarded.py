@@ -1,0 +1,138 @@
+"""Guarded mutants: the same for a seed, shown by their witness, as rare as they say, and hunted as campaigns hunt."""
+
+import json
+import random
+import sys
+from dataclasses import replace
+from itertools import islice
+
+import pytest
+
+from indexfuzz import cli
+from indexfuzz.devices import open_device
+from indexfuzz.evaluation import processes
+from indexfuzz.evaluation.mutation import guarded, hunt
+from indexfuzz.evaluation.mutation.examine import Suspect
+from indexfuzz.evaluation.mutation.guarded import Maker, Recipe, build, look_at, pool_of
+from indexfuzz.evaluation.mutation.guards import Guard, draw_guard, wilson
+from indexfuzz.evaluation.mutation.hunt import CAMPAIGN, DRAWINGS, Budget, Hunt, Hunter, HuntReport, Prey
+from indexfuzz.evaluation.mutation.witnesses import witnesses
+from indexfuzz.implementations.builtin import builtin
+from indexfuzz.oracles.differential import run
+
+DEVICE = open_device("lockstep")
+RECIPE = Recipe(seed=7, words=("gather",), pool=60)
+
+
+@pytest.fixture(scope="module")
+def made():
+    maker = Maker(RECIPE)
+    return [maker.examine(number) for number in range(4)]
+
+
+def test_witnesses_are_determined_by_their_seed_and_differ():
+    first, again, other = (list(islice(witnesses(seed, DEVICE.formats), 20)) for seed in (1, 1, 2))
+    assert first == again
+    assert len({case.id for case in first + other}) == 40
+
+
+def test_right_kernels_pass_witnesses():
+    for case in islice(witnesses(3, DEVICE.formats), 12):
+        assert run(case, builtin(), DEVICE).findings == []
+
+
+def test_a_seed_makes_the_same_mutants_again(made):
+    assert Maker(replace(RECIPE, seconds=1.0)).examine(1) == made[1]
+    assert [found.wanted for found in made] == [10, 100, 1_000, 10_000]
+
+
+def test_a_mutant_shows_in_its_witness_and_where_the_guard_does_not_hold_the_kernels_are_right(made):
+    for found in made:
+        only = frozenset({found.stage})
+        (finding,) = [Suspect(build(found), only, composed=False).first_finding(found.witness, DEVICE)]
+        assert finding.stage == found.stage
+        closed = build(replace(found, number=found.number + 1000, guard=Guard("False", 1)))
+        assert Suspect(closed, only, composed=False).first_finding(found.witness, DEVICE) is None
+
+
+def test_a_guard_holds_for_the_witness_and_is_as_rare_as_wanted():
+    pool = [found["gather"] for found in pool_of(replace(RECIPE, pool=300)) if "gather" in found]
+    case = next(case for case in witnesses(11, DEVICE.formats) if "gather" in look_at(case))
+    witness = look_at(case)["gather"]
+    for seed in range(10):
+        guard = draw_guard(random.Random(seed), witness, pool, 10)
+        assert guard is not None
+        assert _holds(guard, witness)
+        share = sum(_holds(guard, other) for other in pool) / len(pool)
+        assert 1 / 16 <= share <= 1 / 6.25
+        assert guard.rarity == pytest.approx(1 / share)
+
+
+def _holds(guard, values):
+    """Whether a guard holds, by the values of what it looks at."""
+    source = guard.source
+    names = {}
+    for number, name in enumerate(sorted(values, key=len, reverse=True)):
+        source = source.replace(name, f"value{number}_")
+        names[f"value{number}_"] = values[name]
+    return bool(eval(source, {}, names))
+
+
+def test_an_open_guard_is_found_and_a_closed_one_is_not(made):
+    hunter = Hunter(Budget(seconds=1e6))
+    found = hunter.examine(Prey(replace(made[0], number=2000, guard=Guard("True", 1)), CAMPAIGN))
+    assert found.found
+    assert found.cases >= 1
+    assert found.signature.startswith("gather/")
+    closed = replace(made[0], number=2001, guard=Guard("False", 1))
+    for drawing in DRAWINGS:
+        assert not Hunter(Budget(seconds=0.0)).examine(Prey(closed, drawing)).found
+
+
+def test_intervals_of_wilson():
+    assert wilson(0, 0) == (0, 1)
+    assert wilson(5, 10) == pytest.approx((0.2366, 0.7634), abs=1e-4)
+    assert wilson(10, 10) == pytest.approx((0.7225, 1.0), abs=1e-4)
+    assert wilson(0, 10) == pytest.approx((0.0, 0.2775), abs=1e-4)
+
+
+def test_a_report_counts_by_rarity_and_names_what_was_missed(made):
+    hunts = [Hunt(Prey(made[0], "campaign"), found=True, cases=3), Hunt(Prey(made[1], "campaign"), found=False)]
+    report = HuntReport(hunts, Budget(9.0), 7)
+    text = report.as_text()
+    assert "guarded mutants of seed 7, 9 s each" in text
+    assert "1 of 1 (21% to 100%)" in text
+    assert "0 of 1 (0% to 79%)" in text
+    assert f"not found: 1  {made[1].mutant.id}" in text
+    assert json.loads(json.dumps(report.as_data()))["hunts"][0]["found"]
+
+
+def test_the_command(made, monkeypatch, capsys):
+    def examine_all(things, make, _give_up, budget, *, workers, on_result=lambda _: None):
+        assert workers == 2
+        if make is Maker:
+            assert budget == Recipe(5, ("gather",))
+            return [made[number] for number in things]
+        assert budget == Budget(3.0, 5)
+        results = [Hunt(prey, found=prey.drawing == CAMPAIGN) for prey in things]
+        for result in results:
+            on_result(result)
+        return results
+
+    monkeypatch.setattr(processes, "examine_all", examine_all)
+    words = ["mutate", "gather", "--guarded", "4", "--seed", "5", "--seconds", "3", "--workers", "2"]
+    monkeypatch.setattr(sys, "argv", ["indexfuzz", *words])
+    with pytest.raises(SystemExit) as end:
+        cli.main()
+    out, err = capsys.readouterr()
+    assert not end.value.code
+    assert len(err.splitlines()) == 8
+    assert out.count("1 of 1 (21% to 100%)") == 4
+    assert out.count("0 of 1 (0% to 79%)") == 4
+
+
+def test_what_hangs_is_found_when_it_is_hunted_and_not_made():
+    assert guarded.give_up(1, 1.0, "no answer in time") is None
+    assert hunt.give_up("prey", 2.0, "the process died") == Hunt(
+        "prey", found=True, seconds=2.0, signature="the process died"
+    )
