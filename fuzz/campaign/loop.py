@@ -35,7 +35,9 @@ SHRINK_SECONDS = 1.5
 class Summary:
     """What a campaign did: counters by stage and signature, the largest error per stage as a share of its bound.
 
-    `unrepeated` tells of deaths of an isolated process that did not happen again with the same case.
+    `beyond` counts how stages ended beyond their contract: clause -> stage -> ending. `symptoms` are the other
+    signatures under which the mistake of a finding was seen. `unrepeated` tells of deaths of
+    an isolated process that did not happen again with the same case.
     """
 
     cases: int = 0
@@ -47,6 +49,8 @@ class Summary:
     unsupported: Counter[str] = field(default_factory=Counter)
     ratios: dict[str, dict[str, float]] = field(default_factory=dict)
     unrepeated: list[str] = field(default_factory=list)
+    beyond: dict[str, dict[str, Counter[str]]] = field(default_factory=dict)
+    symptoms: dict[Signature, list[Signature]] = field(default_factory=dict)
     interrupted: bool = False
 
 
@@ -79,6 +83,8 @@ class Campaign:
         except KeyboardInterrupt:
             self.summary.interrupted = True
         self.summary.seconds = time.monotonic() - self._started
+        signatures = [found.finding.signature for found in self.summary.findings]
+        self.summary.symptoms = {signature: self._mistakes.symptoms_of(signature) for signature in signatures}
         self.summary.unrepeated = list(self._wanted.subject.unrepeated)
         return self.summary
 
@@ -180,6 +186,8 @@ class Campaign:
         self.summary.cases += 1
         self.summary.stages.update(outcome.stages)
         self.summary.outside.update(outcome.outside.keys())
+        for clause, stage, ending in outcome.endings():
+            self.summary.beyond.setdefault(clause, {}).setdefault(stage, Counter())[ending] += 1
         for stage, ratio in outcome.ratios.items():
             tiers = self.summary.ratios.setdefault(stage, {})
             tier = outcome.tiers[stage]

@@ -1,13 +1,15 @@
 """How a campaign ends: as text for people, as data for scripts."""
 
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from rich.console import Console
 
 from indexfuzz.campaign.loop import Summary
 from indexfuzz.campaign.settings import Settings
+from indexfuzz.core.outcome import Ending
 from indexfuzz.core.signature import Signature
 from indexfuzz.subjects.subject import Subject
 from indexfuzz.subjects.under_test import UnderTest
@@ -27,6 +29,7 @@ def print_summary(summary: Summary, saved: dict[Signature, Path], target: UnderT
     for stage, tiers in summary.ratios.items():
         largest = ", ".join(f"{ratio:.3f} ({tier})" for tier, ratio in tiers.items())
         console.print(f"  largest error / bound in {stage}: {largest}")
+    _print_beyond(console, summary.beyond)
     if not summary.findings:
         console.print("nothing new", style="green")
     for found in summary.findings:
@@ -36,9 +39,22 @@ def print_summary(summary: Summary, saved: dict[Signature, Path], target: UnderT
         console.print(f"  {finding.promise}")
         if finding.location:
             console.print(f"  at {finding.location}")
+        if symptoms := summary.symptoms.get(finding.signature):
+            console.print(f"  also seen as {', '.join(map(str, symptoms))}")
         if path := saved.get(finding.signature):
             console.print(f"  saved as {path}")
             console.print(f"  again: {target.command('replay', path)}")
+
+
+def _print_beyond(console: Console, beyond: Mapping[str, Mapping[str, Counter[str]]]) -> None:
+    """What becomes of cases beyond the contract, clause by clause."""
+    if beyond:
+        console.print("beyond the contract, where a case breaks")
+    for clause, stages in beyond.items():
+        console.print(f"  {clause}")
+        for stage, endings in stages.items():
+            shown = ", ".join(f"{ending} {endings[ending]}" for ending in reversed(get_args(Ending)) if endings[ending])
+            console.print(f"    {stage}: {shown}")
 
 
 def _print_counts(console: Console, what: str, counts: Mapping[Any, int]) -> None:
@@ -60,7 +76,12 @@ def as_data(
         "seconds": round(summary.seconds, 3),
         "interrupted": summary.interrupted,
         "findings": [
-            found.finding.as_json() | {"case": found.case.id, "file": str(saved.get(found.finding.signature, ""))}
+            found.finding.as_json()
+            | {
+                "case": found.case.id,
+                "file": str(saved.get(found.finding.signature, "")),
+                "symptoms": list(map(str, summary.symptoms.get(found.finding.signature, ()))),
+            }
             for found in summary.findings
         ],
         "known": {str(signature): count for signature, count in summary.known.items()},
@@ -68,5 +89,8 @@ def as_data(
         "outside": dict(summary.outside),
         "unsupported": dict(summary.unsupported),
         "unrepeated": summary.unrepeated,
+        "beyond": {
+            clause: {s: dict(counts) for s, counts in stages.items()} for clause, stages in summary.beyond.items()
+        },
         "largest_error_over_bound": summary.ratios,
     }

@@ -1,9 +1,16 @@
 """What one case showed."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
+from typing import Literal
 
 from indexfuzz.core.case import Case
 from indexfuzz.core.finding import Finding
+
+Ending = Literal["refused cleanly", "right nevertheless", "wrong silently", "crashes"]
+"""What became of a stage on a case that breaks its contract; the worst is the last."""
+
+SEVERAL = "several clauses at once"
 
 
 @dataclass
@@ -12,6 +19,7 @@ class Outcome:
 
     `stages` ran; `outside` maps those that did not to why the contract excludes them; `ratios` holds, for each stage
     with a bound, the largest error as a share of what was allowed, and `tiers` the oracle that set the bound.
+    `beyond` says how stages ended whose contract the case breaks, and which clause: stage -> clause -> ending.
     """
 
     case: Case
@@ -20,3 +28,18 @@ class Outcome:
     outside: dict[str, str] = field(default_factory=dict)
     ratios: dict[str, float] = field(default_factory=dict)
     tiers: dict[str, str] = field(default_factory=dict)
+    beyond: dict[str, dict[str, Ending]] = field(default_factory=dict)
+
+    def endings(self) -> Iterator[tuple[str, str, Ending]]:
+        """(clause, stage, ending) of every stage beyond its contract, those included that took their process down."""
+        for finding in self.findings:
+            if finding.beyond and finding.kind in ("crash", "hang") and finding.stage not in self.beyond:
+                yield one_clause(finding.beyond), finding.stage, "crashes"
+        for stage, clauses in self.beyond.items():
+            for clause, ending in clauses.items():
+                yield one_clause(clause), stage, ending
+
+
+def one_clause(broken: str) -> str:
+    """The clause that a case breaks; where there are several, nobody knows which of them matters."""
+    return SEVERAL if "; " in broken else broken

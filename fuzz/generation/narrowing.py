@@ -66,7 +66,7 @@ def _inside(stage: str, case: Case, contract: Contract) -> Case | None:
     """The case after one change for each reason that keeps a stage out; None where no single change helps."""
     reasons = [outside(contract, stage, case)]
     while reasons[-1]:
-        lifting = (c for c in _candidates(case) if outside(contract, stage, c) not in reasons)
+        lifting = (c for c in candidates(case) if outside(contract, stage, c) not in reasons)
         changed = next(lifting, None)
         if changed is None:
             return None
@@ -75,7 +75,8 @@ def _inside(stage: str, case: Case, contract: Contract) -> Case | None:
     return case
 
 
-def _candidates(case: Case) -> Iterator[Case]:
+def candidates(case: Case) -> Iterator[Case]:
+    """The case with one change of the list each."""
     for part, name, values in CHANGES:
         now = getattr(getattr(case, part), name)
         for value in values:

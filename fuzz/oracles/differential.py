@@ -11,12 +11,12 @@ from torch import Tensor
 from indexfuzz.core.case import Case
 from indexfuzz.core.contract import outside
 from indexfuzz.core.finding import Finding
-from indexfuzz.core.outcome import Outcome
+from indexfuzz.core.outcome import Ending, Outcome
 from indexfuzz.core.terms import Terms
 from indexfuzz.devices.base import Device
 from indexfuzz.implementations.base import Implementation, StageFunction
 from indexfuzz.oracles.causes import without_consequences
-from indexfuzz.oracles.launching import Expected, launch
+from indexfuzz.oracles.launching import Expected, Launched, launch
 from indexfuzz.oracles.walk import accept, fill_in, materialise_on
 from indexfuzz.samples import buffers
 from indexfuzz.samples.step import Step
@@ -79,6 +79,8 @@ def _put_under_test(
         judged = _judge(stage, given, got, launched.terms(implementation.promises), outcome, expected)
         findings += judged or _left_behind(stage, call, got, implementation)
     outcome.findings += [replace(finding, beyond=expected.broken) for finding in without_consequences(findings)]
+    if expected.broken:
+        outcome.beyond[stage.name] = {expected.broken: _describe_ending(launched, findings)}
     if findings or not got:
         for name in call.fills:
             call.tensors[name].copy_(given.tensors[name])
@@ -115,6 +117,13 @@ def _left_behind(stage: Stage, call: Call, got: dict[str, Tensor], implementatio
         )
         for name in names
     ]
+
+
+def _describe_ending(launched: Launched, findings: list[Finding]) -> Ending:
+    """How a stage ended whose contract the case breaks."""
+    if findings:
+        return "crashes" if launched.error else "wrong silently"
+    return "refused cleanly" if launched.error else "right nevertheless"
 
 
 def _initialised(step: Step, call: Call) -> dict[str, Tensor | bool]:

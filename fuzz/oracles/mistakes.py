@@ -55,7 +55,7 @@ class Mistakes:
 
 
 def _share_a_launch(one: Finding, other: Finding) -> bool:
-    return one.stage == other.stage and bool(one.beyond) == bool(other.beyond)
+    return one.stage == other.stage and one.beyond == other.beyond
 
 
 def _is_caught(stage: str, signature: Signature) -> bool:

@@ -10,6 +10,7 @@ from indexfuzz.core.outcome import Outcome
 from indexfuzz.core.signature import Signature
 from indexfuzz.devices.base import Device, UnsupportedKernelError
 from indexfuzz.generation.narrowing import narrowed
+from indexfuzz.generation.probing import break_one_clause
 from indexfuzz.implementations.base import Implementation
 from indexfuzz.oracles import schedule
 from indexfuzz.subjects.subject import Facts
@@ -40,7 +41,7 @@ class InProcess:
 
     def narrowed(self, case: Case) -> Case:
         """As few fields changed as it takes."""
-        return narrowed(case, self.implementation)
+        return narrowed(break_one_clause(case, self.implementation), self.implementation)
 
     def run(self, case: Case, only: frozenset[str] = frozenset()) -> Outcome:
         """Run it here and now."""

@@ -61,18 +61,26 @@ class Search:
         self._seconds = seconds
         self._started: float | None = None
         self._tried: dict[str, Finding | None] = {}
+        self._clauses: frozenset[str] | None = None
 
     def finding(self, case: Case) -> Finding | None:
-        """The finding with the wanted signature that a case shows, if any."""
+        """The finding with the wanted signature that a case shows, if any.
+
+        A case beyond the contract must not break a clause that the first one kept.
+        """
         if case.id not in self._tried:
             self._tried[case.id] = self._look(case)
         return self._tried[case.id]
 
     def _look(self, case: Case) -> Finding | None:
         try:
-            return _shown(self._subject.ask(case, self._signature), self._signature)
+            shown = _shown(self._subject.ask(case, self._signature), self._signature)
         except UnsupportedKernelError:
             return None
+        clauses = frozenset(shown.beyond.split("; ") if shown else ())
+        if shown and self._clauses is None:
+            self._clauses = clauses
+        return shown if self._clauses is None or clauses <= self._clauses else None
 
     def next_smaller(self, case: Case) -> Case | None:
         """The first untried reduction of a case that still shows the signature; the time runs from the first call."""

@@ -11,6 +11,7 @@ from indexfuzz import cli
 from indexfuzz.core.case import Case
 from indexfuzz.core.contract import Clauses, Lifted, beyond, covers
 from indexfuzz.core.finding import Finding, FindingError, error_for
+from indexfuzz.core.outcome import SEVERAL, Outcome
 from indexfuzz.core.setup import Setup
 from indexfuzz.core.signature import BEYOND, Signature
 from indexfuzz.corpus import store
@@ -22,6 +23,7 @@ from indexfuzz.implementations.builtin import CONTRACT as BUILTIN
 from indexfuzz.implementations.builtin import builtin
 from indexfuzz.oracles import differential, schedule
 from indexfuzz.subjects.in_process import InProcess
+from indexfuzz.triage.minimize import minimise
 from indexfuzz.triage.replay import replay
 from tests.toy_contract import CONTRACT, implementation
 
@@ -212,3 +214,41 @@ def test_known_signatures_are_of_one_side(tmp_path):
     seen = (Sighting(implementation="narrow 1.0", **where),)
     save(Entry(case=OUTSIDE, finding=outside, seen=seen), tmp_path)
     assert store.known_signatures(tmp_path, "narrow 1.0") == {Signature("gather", "crash", "KeyError", beyond=True)}
+
+
+class TestClauses:
+    @pytest.mark.parametrize(
+        ("toy", "ending"),
+        [
+            ("wrong", "wrong silently"),
+            ("right", "right nevertheless"),
+            ("ValueError", "refused cleanly"),
+            ("KeyError", "crashes"),
+        ],
+    )
+    def test_an_outcome_says_how_a_clause_ended(self, toy, ending, pytorch_device, monkeypatch):
+        monkeypatch.setenv("TOY", toy)
+        outcome = differential.run(OUTSIDE, LIFTED, pytorch_device)
+        assert list(outcome.endings()) == [("block_size is 1 (toy/ops.py:7)", "gather", ending)]
+        assert list(differential.run(WITHIN, LIFTED, pytorch_device).endings()) == []
+
+    def test_a_death_is_a_crash_and_several_clauses_are_nobody_s(self):
+        death = Finding("gather", "hang", "timeout", "", beyond="a (x); b (y)")
+        assert list(Outcome(WITHIN, [death]).endings()) == [(SEVERAL, "gather", "crashes")]
+
+    def test_a_report_goes_clause_by_clause(self, indexfuzz):
+        campaign = ("run", *TOY, "--cases", "40", "--seed", "1", "--corpus", "known", "--beyond-contract")
+        out = indexfuzz(*campaign)[1]
+        assert (
+            "\nbeyond the contract, where a case breaks\n  block_size is 1 (toy/ops.py:7)\n    gather: wrong silently"
+            in out
+        )
+        assert "several clauses at once" not in out
+        endings = json.loads(indexfuzz(*campaign, "--json")[1])["beyond"]["block_size is 1 (toy/ops.py:7)"]
+        assert set(endings) == {"gather"}
+
+    def test_a_case_is_not_made_smaller_by_breaking_more(self, pytorch_device):
+        case = OUTSIDE.replace(cache={"layout": "normal", "block_size": 64})
+        small, finding = minimise(case, InProcess(LIFTED, pytorch_device), Signature.parse(SIGNATURE), seconds=10)
+        assert finding.beyond == "block_size is 1 (toy/ops.py:7)"
+        assert small.cache.block_size < 64
