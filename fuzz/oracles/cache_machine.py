@@ -55,10 +55,8 @@ class PagedCache:
     def _empty(self) -> Tensor:
         model, cache = self.case.model, self.case.cache
         shape = (cache.spare_blocks, cache.block_size, model.head_dim + layout.SCALE_BYTES)
-        poison = torch.full((shape[1] * shape[2],), buffers.POISON_BYTE, dtype=torch.uint8)
-        poison[: shape[1] * model.head_dim] = buffers.poison_byte(FORMATS[model.fp8].dtype)
-        stride = shape[1] * shape[2] + cache.page_pad
-        return buffers.allocate_pages("cache", shape, stride, self._device.torch_device, poison).view
+        here, fp8 = self._device.torch_device, FORMATS[model.fp8].dtype
+        return buffers.allocate_pages("cache", shape, here, page_pad=cache.page_pad, fp8=fp8).view
 
     def append(self, sequence: int, count: int, seed: int) -> list[Finding]:
         """Write new tokens at the end of a sequence, as many as pages and max_model_len allow."""

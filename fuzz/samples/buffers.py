@@ -12,6 +12,8 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from indexfuzz.reference import layout
+
 GUARD = 256
 """Bytes of guard on either side of a payload; also keeps payloads aligned."""
 
@@ -192,14 +194,17 @@ def allocate_tokens(name: str, shape: tuple[int, int, int], dtype: torch.dtype, 
     return buffer
 
 
-def allocate_pages(name: str, shape: tuple[int, int, int], page_stride: int, device: str, poison: Tensor) -> Buffer:
-    """A poisoned paged cache uint8 [num_blocks, block_size, bytes per token], pages `page_stride` bytes apart.
+def allocate_pages(
+    name: str, shape: tuple[int, int, int], device: str, *, page_pad: int = 0, fp8: torch.dtype = torch.float8_e4m3fn
+) -> Buffer:
+    """A poisoned paged cache uint8 [num_blocks, block_size, D + 4], `page_pad` bytes between its pages.
 
-    `poison` is the uint8 content of one page. Beyond MAX_DENSE bytes only the pages and the guard around each are
+    Codes, of the dtype `fp8`, and scales are NaN. Beyond MAX_DENSE bytes only the pages and the guard around each are
     ever touched, so that a stride of gigabytes costs no memory.
     """
     blocks, block_size, token_bytes = shape
     page = block_size * token_bytes
+    page_stride = page + page_pad
     size = _whole_words(max(blocks, 1) * page_stride) + 2 * GUARD
     storage = torch.empty(size, dtype=torch.uint8, device=device)
     if size <= MAX_DENSE:
@@ -208,5 +213,7 @@ def allocate_pages(name: str, shape: tuple[int, int, int], page_stride: int, dev
         rows = storage.as_strided((blocks, page + 2 * GUARD), (page_stride, 1))
     rows.fill_(POISON_BYTE)
     view = storage.as_strided(shape, (page_stride, token_bytes, 1), GUARD)
+    poison = torch.full((page,), POISON_BYTE, dtype=torch.uint8)
+    poison[: page - block_size * layout.SCALE_BYTES] = poison_byte(fp8)
     view.copy_(poison.view(block_size, token_bytes))
     return Buffer(name, view, storage, rows)

@@ -148,10 +148,8 @@ def _place_cache(step: Step, pages: Tensor) -> None:
     """The pages: what earlier steps have written, where such pages have an arrangement; all else is poison."""
     case, block_size, head_dim = step.case, step.case.cache.block_size, step.case.model.head_dim
     shape = (case.num_blocks, block_size, head_dim + layout.SCALE_BYTES)
-    page = block_size * shape[2]
-    poison = torch.full((page,), buffers.POISON_BYTE, dtype=torch.uint8)
-    poison[: block_size * head_dim] = buffers.poison_byte(FORMATS[case.model.fp8].dtype)
-    buffer = buffers.allocate_pages("cache", shape, page + case.cache.page_pad, step.device, poison)
+    fp8 = FORMATS[case.model.fp8].dtype
+    buffer = buffers.allocate_pages("cache", shape, step.device, page_pad=case.cache.page_pad, fp8=fp8)
     step.defined = torch.zeros(shape, dtype=torch.uint8, device=step.device)
     slots = _fill_cache(step, buffer.view, pages)
     step.add(buffer)

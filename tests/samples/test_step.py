@@ -94,7 +94,7 @@ def test_overrides_reach_their_tensor():
 @pytest.mark.parametrize("stride_pad", [0, 4, 1 << 25])
 @pytest.mark.parametrize("where", [-1, "end", "page_end"])
 def test_guards_of_a_cache_see_every_stray_write(stride_pad, where):
-    buffer = buffers.allocate_pages("cache", (3, 2, 36), 72 + stride_pad, "cpu", torch.zeros(72, dtype=torch.uint8))
+    buffer = buffers.allocate_pages("cache", (3, 2, 36), "cpu", page_pad=stride_pad)
     buffer.seal()
     buffer.view.fill_(1)
     assert buffer.first_change(payload_may_change=True) is None

@@ -18,6 +18,7 @@ from indexfuzz.oracles.metamorphic.relation import (
     unchanged,
 )
 from indexfuzz.reference import layout
+from indexfuzz.reference.fp8 import FORMATS
 from indexfuzz.samples import buffers
 from indexfuzz.stages.base import Call
 from indexfuzz.stages.k_quant_cache import written_slots
@@ -31,23 +32,16 @@ GARBAGE = (-1, 1 << 30, 7)
 """Ids in columns that nobody looks at; the last of them may be a page."""
 
 
-def _pages(case: Case, like: Tensor, blocks: int, block_size: int, stride: int) -> Tensor:
+def _pages(case: Case, like: Tensor, blocks: int, block_size: int, *, pad: int = 0) -> Tensor:
     """An empty cache uint8 [blocks, block_size, D + 4]: NaN codes and NaN scales."""
-    token = like.shape[2]
-    poison = torch.full((block_size * token,), buffers.POISON_BYTE, dtype=torch.uint8)
-    poison[: block_size * (token - layout.SCALE_BYTES)] = 0x80 if case.model.fp8 == "e4m3fnuz" else 0x7F
-    return buffers.allocate_pages("twin", (blocks, block_size, token), stride, str(like.device), poison).view
-
-
-def _tight(cache: Tensor, block_size: int) -> int:
-    """Bytes of a page without padding."""
-    return block_size * cache.shape[2]
+    shape, fp8 = (blocks, block_size, like.shape[2]), FORMATS[case.model.fp8].dtype
+    return buffers.allocate_pages("twin", shape, str(like.device), page_pad=pad, fp8=fp8).view
 
 
 def _permuted_pages(case: Case, cache: Tensor) -> tuple[Tensor, Tensor]:
     """The pages in another order, and where each page went, int64 [num_blocks]."""
     order = shuffled(case, "pages", len(cache)).to(cache.device)
-    moved = _pages(case, cache, len(cache), cache.shape[1], cache.stride(0))
+    moved = _pages(case, cache, len(cache), cache.shape[1], pad=case.cache.page_pad)
     moved.copy_(cache[order])
     return moved, torch.argsort(order)
 
@@ -101,7 +95,7 @@ def block_size_reader(case: Case, call: Call) -> Iterator[Twin]:
     for size, other in _other_block_sizes(case):
         columns = -(-len(position) // size)
         ids = torch.arange(sequences * columns, device=table.device).view(sequences, columns)
-        repaged = _pages(case, cache, max(ids.numel(), 1), size, _tight(cache, size))
+        repaged = _pages(case, cache, max(ids.numel(), 1), size)
         places = ids[:, position // size] * size + position % size
         layout.write_tokens(repaged, places[exists], *tokens, layout.resolve(case.cache.layout, size))
         used = torch.zeros_like(ids, dtype=torch.bool)
@@ -115,14 +109,14 @@ def block_size_writer(case: Case, call: Call) -> Iterator[Twin]:
     """The same slots in pages of another size."""
     cache, slots = call.tensors["cache"], written_slots(call)
     for size, other in _other_block_sizes(case):
-        repaged = _pages(case, cache, -(-len(cache) * cache.shape[1] // size), size, _tight(cache, size))
+        repaged = _pages(case, cache, -(-len(cache) * cache.shape[1] // size), size)
         yield Twin(other, (altered(call, cache=repaged),), partial(_same_tokens, case, other, slots))
 
 
 def _other_stride(case: Case, cache: Tensor) -> tuple[Case, Tensor]:
     """The same pages, tight if they were padded and padded if they were tight."""
     pad = 0 if case.cache.page_pad else PADDING
-    moved = _pages(case, cache, len(cache), cache.shape[1], _tight(cache, cache.shape[1]) + pad)
+    moved = _pages(case, cache, len(cache), cache.shape[1], pad=pad)
     moved.copy_(cache)
     return case.replace(cache={"page_pad": pad}), moved
 
@@ -147,7 +141,7 @@ def _other_layout(case: Case, cache: Tensor) -> Iterator[tuple[Case, Tensor]]:
     if not case.has_layout(other):
         return
     slots = torch.arange(len(cache) * cache.shape[1], device=cache.device)
-    moved = _pages(case, cache, len(cache), cache.shape[1], cache.stride(0))
+    moved = _pages(case, cache, len(cache), cache.shape[1], pad=case.cache.page_pad)
     layout.write_tokens(moved, slots, *layout.read_tokens(cache, slots, now), other)
     yield case.replace(cache={"layout": other}), moved
 

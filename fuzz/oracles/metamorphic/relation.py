@@ -92,6 +92,6 @@ def stored(case: Case, cache: Tensor, slots: Tensor) -> dict[str, Tensor]:
     return {"cache_values": values, "cache_scales": scales}
 
 
-def paired(twin: Mapping[str, Tensor], first: Mapping[str, Tensor]) -> Pairs:
+def paired(twin: Tensors, first: Tensors) -> Pairs:
     """Pairs of outputs of the same names."""
     return {name: (twin[name], first[name]) for name in first}
