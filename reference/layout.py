@@ -124,6 +124,11 @@ def flat_bytes(cache: Tensor) -> Tensor:
     return cache.as_strided((span,), (1,), cache.storage_offset())
 
 
+def page_shape(cache: Tensor) -> tuple[int, int]:
+    """block_size and D of a cache [num_blocks, block_size, D + 4]."""
+    return cache.shape[1], cache.shape[2] - SCALE_BYTES
+
+
 def pages(cache: Tensor) -> Tensor:
     """The pages of a cache as [num_blocks, block_size * (D + 4)] bytes, sharing its memory."""
     flat = flat_bytes(cache)

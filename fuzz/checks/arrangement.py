@@ -13,7 +13,7 @@ Arrangement = tuple[Tensor, Tensor]
 VALUES, SCALES = "cache_values", "cache_scales"
 
 
-def layout_seen(
+def find_layout(
     pages: Tensor,
     block: Tensor,
     offset: Tensor,

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from indexfuzz.checks import describe
-from indexfuzz.checks.arrangement import SCALES, VALUES, Arrangement, layout_seen
+from indexfuzz.checks.arrangement import SCALES, VALUES, Arrangement, find_layout
 from indexfuzz.checks.quant import LegalRows, check_rows, find_wrong_rows
 from indexfuzz.core.finding import Finding, complaint
 
@@ -51,7 +51,7 @@ def check_insertion(
     i = names.index(found.index[0])
     home = f"block {int(tokens.block[i])}, offset {int(tokens.offset[i])}, {layout.upper()} layout"
     sentence = f"{found.detail} ({home})"
-    seen = layout_seen(after, tokens.block, tokens.offset, legal, layout, arrangements)
+    seen = find_layout(after, tokens.block, tokens.offset, legal, layout, arrangements)
     if seen:
         output, where = seen
         detail = f"{where}, but {layout.upper()} is promised: {sentence}"

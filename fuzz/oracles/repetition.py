@@ -18,8 +18,7 @@ from indexfuzz.implementations.base import Implementation
 from indexfuzz.oracles.launching import Launched, describe_error, launch_in, name_of
 from indexfuzz.oracles.walk import defined_after, function_for, launches
 from indexfuzz.samples.step import Step
-from indexfuzz.stages.base import Call
-from indexfuzz.stages.verdict import Tensors
+from indexfuzz.stages.base import Call, Tensors
 
 OTHER_GARBAGE = 0x40
 """Fills memory in the last launch: 2 or 3 in every floating-point format, where the usual poison is NaN. A NaN can

@@ -5,7 +5,7 @@ keyword.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, NamedTuple
 
@@ -20,7 +20,10 @@ from indexfuzz.core.terms import Promises, Terms
 from indexfuzz.implementations.base import MalformedResultError
 from indexfuzz.samples.step import Step
 from indexfuzz.stages.nonfinite import may_be_nonfinite, replace_where
-from indexfuzz.stages.verdict import Tensors, Verdict, verdict
+from indexfuzz.stages.verdict import Verdict
+
+Tensors = Mapping[str, Tensor]
+"""Tensors by the names of arguments or outputs."""
 
 Agreement = Literal["bits", "bounds", "candidates"]
 """How closely two results must agree.
@@ -198,7 +201,7 @@ class Stage(ABC):
         """
         wrong = [check_shape(name, got[name], *form) for name, form in self.forms(given).items()]
         if any(wrong):
-            return verdict(*wrong)
+            return Verdict.of(*wrong)
         if not may_be_nonfinite(case):
             return self.judge_finite(given, got, terms)
         follows = terms.promises.nonfinite == "triton"

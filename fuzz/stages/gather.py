@@ -12,8 +12,8 @@ from indexfuzz.core.terms import Promises, Terms
 from indexfuzz.reference import fp8, layout
 from indexfuzz.reference import gather as gather_reference
 from indexfuzz.samples.step import Step
-from indexfuzz.stages.base import Call, Output, Reach, Stage, Workload
-from indexfuzz.stages.verdict import Tensors, Verdict, verdict
+from indexfuzz.stages.base import Call, Output, Reach, Stage, Tensors, Workload
+from indexfuzz.stages.verdict import Verdict
 from indexfuzz.stages.workloads import TOKENS, prefill
 
 
@@ -25,6 +25,7 @@ class Gather(Stage):
     row_inputs = ()
     sources = ("gather", "layout")
     reference = staticmethod(gather_reference.gather)
+    workload = Workload(TOKENS, lambda tokens: prefill((tokens // 3, 0), (tokens - tokens // 3, 0)))
 
     def applies(self, case: Case) -> bool:
         return case.batch.keys > 0
@@ -53,15 +54,17 @@ class Gather(Stage):
     def judge_finite(self, given: Call, got: Tensors, terms: Terms) -> Verdict:
         """Keys and scales are the bytes of the cache; padding holds what is promised."""
         want = _wanted(given, got, terms)
-        block_size, head_dim = _page(given)
-        arrangements = layout.arrangements(block_size, head_dim, given.tensors["cache"].device)
-        others = {name: offsets for name, offsets in arrangements.items() if name != _layout(given)}
+        cache = given.tensors["cache"]
+        block_size, head_dim = layout.page_shape(cache)
+        promised = layout.resolve(given.options["layout"], block_size)
+        others = dict(layout.arrangements(block_size, head_dim, cache.device))
+        del others[promised]
         found = []
         for name, axes in self.axes.items():
             as_read = {other: partial(_read_as, given, got, want, name, others[other]) for other in others}
             before = given.tensors[name]
             found.append(check_bits(name, got[name], want[name], axes=axes, before=before, layouts=as_read))
-        return verdict(*found)
+        return Verdict.of(*found)
 
     def determined(self, given: Call, promises: Promises) -> dict[str, Tensor]:
         if promises.gather_padding == "zeros":
@@ -73,18 +76,6 @@ class Gather(Stage):
         """Nothing: bytes are copied, whatever they stand for."""
         return Reach({}, {})
 
-    workload = Workload(TOKENS, lambda tokens: prefill((tokens // 3, 0), (tokens - tokens // 3, 0)))
-
-
-def _page(call: Call) -> tuple[int, int]:
-    """block_size and head_dim."""
-    _, block_size, token_bytes = call.tensors["cache"].shape
-    return block_size, token_bytes - layout.SCALE_BYTES
-
-
-def _layout(call: Call) -> str:
-    return layout.resolve(call.options["layout"], _page(call)[0])
-
 
 def _slots(call: Call) -> tuple[Tensor, Tensor]:
     """The slot of every gathered token, int64 [N], and whether it has one."""
@@ -94,7 +85,7 @@ def _slots(call: Call) -> tuple[Tensor, Tensor]:
 
 def _wanted(given: Call, got: Tensors, terms: Terms) -> dict[str, Tensor]:
     """The one right result; where a project promises nothing about padding, it is what was made of it."""
-    _, head_dim = _page(given)
+    _, head_dim = layout.page_shape(given.tensors["cache"])
     want = given.copy()
     gather_reference.gather(**want.tensors, quant_group=head_dim, layout=given.options["layout"])
     _, is_token = _slots(given)

@@ -12,10 +12,10 @@ from indexfuzz.core.terms import Terms
 from indexfuzz.reference import cache as cache_reference
 from indexfuzz.reference import layout
 from indexfuzz.samples.step import Step
-from indexfuzz.stages.base import Call, Output, Reach, Stage, Workload
+from indexfuzz.stages.base import Call, Output, Reach, Stage, Tensors, Workload
 from indexfuzz.stages.nonfinite import has_nonfinite, numbers
 from indexfuzz.stages.quantised import legal_rows
-from indexfuzz.stages.verdict import Tensors, Verdict, verdict
+from indexfuzz.stages.verdict import Verdict
 from indexfuzz.stages.workloads import TOKENS, prefill
 
 
@@ -27,6 +27,7 @@ class KQuantCache(Stage):
     row_inputs = ()
     sources = ("cache", "layout", "quant")
     reference = staticmethod(cache_reference.k_quant_cache)
+    workload = Workload(TOKENS, lambda tokens: prefill((tokens, tokens)))
 
     def applies(self, case: Case) -> bool:
         return case.batch.tokens > 0
@@ -50,8 +51,7 @@ class KQuantCache(Stage):
     def blank(self, call: Call) -> None:
         """Keys of zeros, where the layout is defined: `define` says that there are tokens."""
         cache, slots = call.tensors["cache"], written_slots(call)
-        _, block_size, token_bytes = cache.shape
-        head_dim = token_bytes - layout.SCALE_BYTES
+        block_size, head_dim = layout.page_shape(cache)
         concrete = layout.resolve(call.options["layout"], block_size)
         if layout.is_defined(concrete, block_size, head_dim):
             codes = torch.zeros((len(slots), head_dim), dtype=torch.uint8, device=cache.device)
@@ -60,18 +60,18 @@ class KQuantCache(Stage):
     def judge_finite(self, given: Call, got: Tensors, terms: Terms) -> Verdict:
         """Every token with a slot is at its place under a legal scale, and no other byte of a page has changed."""
         cache = given.tensors["cache"]
-        _, block_size, token_bytes = cache.shape
+        block_size, head_dim = layout.page_shape(cache)
         promised = layout.resolve(given.options["layout"], block_size)
-        layout.check_defined(promised, block_size, token_bytes - layout.SCALE_BYTES)
+        layout.check_defined(promised, block_size, head_dim)
         kept, k = _written(given)
-        return verdict(
+        return Verdict.of(
             check_insertion(
                 layout.pages(cache),
                 layout.pages(got["cache"]),
                 Tokens.at(written_slots(given), block_size, kept.nonzero().flatten()),
                 legal_rows(k, given, terms),
                 layout=promised,
-                arrangements=layout.arrangements(block_size, token_bytes - layout.SCALE_BYTES, k.device),
+                arrangements=layout.arrangements(block_size, head_dim, k.device),
             )
         )
 
@@ -89,8 +89,6 @@ class KQuantCache(Stage):
         codes, _ = layout.read_tokens(got["cache"], written_slots(given), concrete)
         axes = self.axes["cache_values"]
         return check_nonfinite_codes("cache_values", codes, k, legal_rows(k, given, terms), axes=axes)
-
-    workload = Workload(TOKENS, lambda tokens: prefill((tokens, tokens)))
 
 
 def _written(call: Call) -> tuple[Tensor, Tensor]:

@@ -14,9 +14,9 @@ from indexfuzz.core.terms import Promises, Terms
 from indexfuzz.reference.bounds import LogitBounds
 from indexfuzz.reference.mqa_logits import exact_scores
 from indexfuzz.samples.step import Step
-from indexfuzz.stages.base import Call, Output, Reach, Stage
+from indexfuzz.stages.base import Call, Output, Reach, Stage, Tensors
 from indexfuzz.stages.nonfinite import fp8_numbers, has_nan, numbers
-from indexfuzz.stages.verdict import Tensors, Verdict
+from indexfuzz.stages.verdict import Verdict
 
 LOOSE = 2.0**-12
 """Relative error that names a mistake well enough; verdicts have proper bounds."""

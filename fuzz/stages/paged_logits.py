@@ -79,13 +79,9 @@ class PagedLogits(LogitStage):
         )
 
     def layouts(self, given: Call, terms: Terms) -> Mapping[str, Alternative]:
-        _, block_size, token_bytes = given.tensors["cache"].shape
-        promised = layout.resolve(given.options["layout"], block_size)
-        others = [
-            name
-            for name in ("normal", "shuffle")
-            if name != promised and layout.is_defined(name, block_size, token_bytes - layout.SCALE_BYTES)
-        ]
+        block_size, head_dim = layout.page_shape(given.tensors["cache"])
+        others = {"normal", "shuffle"} - {layout.resolve(given.options["layout"], block_size)}
+        others = {other for other in others if layout.is_defined(other, block_size, head_dim)}
         return {other: partial(self._values_by, other, given, terms) for other in others}
 
     def _values_by(self, layout_read: str, given: Call, terms: Terms) -> tuple[Tensor, Tensor]:

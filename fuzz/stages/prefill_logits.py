@@ -21,6 +21,7 @@ class PrefillLogits(LogitStage):
     row_inputs = ("q_fp8", "weights", "ks", "ke", "logits")
     sources = ("mqa_logits",)
     reference = staticmethod(mqa_logits.mqa_logits)
+    workload = Workload(((16, 256),), lambda rows, keys: prefill((keys, rows), heads=64))
 
     def applies(self, case: Case) -> bool:
         return case.batch.prefill_rows > 0 and case.batch.keys > 0
@@ -56,5 +57,3 @@ class PrefillLogits(LogitStage):
     def finite_keys(self, given: Call, *, whole_rows: bool) -> dict[str, Tensor]:
         k_fp8, k_scale = given.tensors["k_fp8"], given.tensors["k_scale"]
         return {"k_fp8": fp8_numbers(k_fp8, whole_rows=whole_rows), "k_scale": numbers(k_scale)}
-
-    workload = Workload(((16, 256),), lambda rows, keys: prefill((keys, rows), heads=64))

@@ -15,10 +15,10 @@ from indexfuzz.reference import fp8, legal
 from indexfuzz.reference import quant as quant_reference
 from indexfuzz.samples.buffers import poison_like
 from indexfuzz.samples.step import Step
-from indexfuzz.stages.base import Call, Form, Output, Reach, Stage, Workload
+from indexfuzz.stages.base import Call, Form, Output, Reach, Stage, Tensors, Workload
 from indexfuzz.stages.nonfinite import has_nonfinite, numbers, spread
 from indexfuzz.stages.quantised import legal_rows
-from indexfuzz.stages.verdict import Tensors, Verdict, verdict
+from indexfuzz.stages.verdict import Verdict
 from indexfuzz.stages.workloads import TOKENS, prefill
 
 
@@ -30,6 +30,7 @@ class QQuant(Stage):
     row_inputs = ("q", "weights")
     sources = ("quant",)
     reference = staticmethod(quant_reference.q_quant)
+    workload = Workload(TOKENS, lambda tokens: prefill((tokens, tokens), heads=8))
 
     def applies(self, case: Case) -> bool:
         return case.batch.tokens > 0
@@ -57,7 +58,9 @@ class QQuant(Stage):
         )
         before = fp8.codes(poison_like(got["q_fp8"])), poison_like(got["q_weights"])
         heads = Heads(fp8.codes(got["q_fp8"]), got["q_weights"])
-        return verdict(check_folded_weights(heads, legal_rows(q, given, terms), legal_weights, before=Heads(*before)))
+        return Verdict.of(
+            check_folded_weights(heads, legal_rows(q, given, terms), legal_weights, before=Heads(*before))
+        )
 
     def nonfinite_reach(self, given: Call, *, hides_nan: bool = False) -> Reach:
         """The codes of a head, and its weight."""
@@ -69,5 +72,3 @@ class QQuant(Stage):
     def check_nonfinite(self, given: Call, got: Tensors, terms: Terms) -> Finding | None:
         q, codes = given.tensors["q"], fp8.codes(got["q_fp8"])
         return check_nonfinite_codes("q_fp8", codes, q, legal_rows(q, given, terms), axes=self.axes["q_fp8"])
-
-    workload = Workload(TOKENS, lambda tokens: prefill((tokens, tokens), heads=8))

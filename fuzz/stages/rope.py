@@ -1,7 +1,5 @@
 """RoPE: q and k are rotated by the angles of their positions."""
 
-from functools import partial
-
 import torch
 from torch import Tensor
 
@@ -14,9 +12,9 @@ from indexfuzz.reference import legal
 from indexfuzz.reference import rope as rope_reference
 from indexfuzz.samples.buffers import poison_like
 from indexfuzz.samples.step import Step
-from indexfuzz.stages.base import Call, Form, Output, Reach, Stage
+from indexfuzz.stages.base import Call, Form, Output, Reach, Stage, Tensors
 from indexfuzz.stages.nonfinite import has_nonfinite, numbers, spread
-from indexfuzz.stages.verdict import Tensors, Verdict, verdict
+from indexfuzz.stages.verdict import Verdict
 
 
 class Rope(Stage):
@@ -40,12 +38,7 @@ class Rope(Stage):
         rope = case.rope
         return Call(
             tensors,
-            {
-                "rope_dim": case.model.rope_dim,
-                "style": rope.style,
-                "placement": rope.placement,
-                "mode": rope.mode,
-            },
+            {"rope_dim": case.model.rope_dim, "style": rope.style, "placement": rope.placement, "mode": rope.mode},
             fills={"q": "q", "k": "k"} if rope.mode == "inplace" else {},
             returns=("q", "k"),
         )
@@ -58,22 +51,24 @@ class Rope(Stage):
         # The reference is one of the legal results: what equals it needs no search among the others.
         plain = given.run(self.reference)
         others = (name for name in plain if not bool(is_member(got[name], plain[name].unsqueeze(0)).all()))
-        return verdict(*(self._check(name, given, got[name]) for name in others))
+        return Verdict.of(*(self._check(name, given, got[name]) for name in others))
 
     def _check(self, name: str, given: Call, got: Tensor) -> Finding | None:
         """Judge q or k, and recognise the usual mistakes."""
         style, placement = given.options["style"], given.options["placement"]
         other_style = "interleaved" if style == "neox" else "neox"
         other_place = "last" if placement == "first" else "first"
-        rotate = partial(_legal, given, name)
         explanations = {
             "was not rotated": lambda: given.tensors[name],
-            f"is rotated as {other_style}, {style} is asked for": lambda: rotate(style=other_style)[0],
-            f"has its {other_place} dims rotated, the {placement} are asked for": lambda: rotate(placement=other_place)[
-                0
-            ],
+            f"is rotated as {other_style}, {style} is asked for": lambda: _legal(given, name, style=other_style)[0],
+            f"has its {other_place} dims rotated, the {placement} are asked for": (
+                lambda: _legal(given, name, placement=other_place)[0]
+            ),
         }
-        return check_rope(name, got, rotate(), axes=self.axes[name], before=poison_like(got), explanations=explanations)
+        legal_values = _legal(given, name)
+        return check_rope(
+            name, got, legal_values, axes=self.axes[name], before=poison_like(got), explanations=explanations
+        )
 
     def are_both_legal(self, given: Call, output: str, one: Tensor, other: Tensor, terms: Terms) -> Tensor:
         legal_values = _legal(given, output)

@@ -10,9 +10,9 @@ from indexfuzz.core.terms import Terms
 from indexfuzz.reference import indexer
 from indexfuzz.samples.buffers import poison_like
 from indexfuzz.samples.step import Step
-from indexfuzz.stages.base import Call, Form, Output, Reach, Stage
+from indexfuzz.stages.base import Call, Form, Output, Reach, Stage, Tensors
 from indexfuzz.stages.logits import LogitStage
-from indexfuzz.stages.verdict import Tensors, Verdict, verdict
+from indexfuzz.stages.verdict import Verdict
 
 INFINITIES = (float("inf"), float("-inf"))
 
@@ -51,7 +51,7 @@ class Topk(Stage):
         wrong = check_topk(name, chosen, logits, before=poison_like(chosen))
         if not wrong and terms.promises.sorted_topk:
             wrong = check_sorted(name, chosen, logits)
-        return verdict(wrong)
+        return Verdict.of(wrong)
 
     def comparable(self, given: Call, outputs: Tensors) -> Tensors:
         """The logits that were selected, in order: any of equal ones may be taken."""

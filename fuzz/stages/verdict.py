@@ -1,14 +1,9 @@
 """What a judge says about the outputs of a stage."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-
-from torch import Tensor
+from typing import Self
 
 from indexfuzz.core.finding import Finding
-
-Tensors = Mapping[str, Tensor]
-"""Tensors by the names of arguments or outputs."""
 
 
 @dataclass(frozen=True)
@@ -19,7 +14,7 @@ class Verdict:
     ratio: float = 0.0
     tier: str = ""
 
-
-def verdict(*found: Finding | None) -> Verdict:
-    """The verdict of what several checks found."""
-    return Verdict(tuple(finding for finding in found if finding))
+    @classmethod
+    def of(cls, *found: Finding | None) -> Self:
+        """The verdict of what several checks found."""
+        return cls(tuple(finding for finding in found if finding))

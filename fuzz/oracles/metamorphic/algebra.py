@@ -18,9 +18,8 @@ from indexfuzz.oracles.metamorphic.relation import (
     taken,
     unchanged,
 )
-from indexfuzz.stages.base import Call
+from indexfuzz.stages.base import Call, Tensors
 from indexfuzz.stages.paged_logits import seen_keys
-from indexfuzz.stages.verdict import Tensors
 
 SHIFT = 5
 """Keys in front that no row sees: enough to move every tile."""

@@ -17,9 +17,8 @@ from indexfuzz.oracles.metamorphic.relation import (
     stored,
     taken,
 )
-from indexfuzz.stages.base import Call, Stage
+from indexfuzz.stages.base import Call, Stage, Tensors
 from indexfuzz.stages.k_quant_cache import written_slots
-from indexfuzz.stages.verdict import Tensors
 
 
 def selected(call: Call, names: Sequence[str], index: Tensor) -> Call:

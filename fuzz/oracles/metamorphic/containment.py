@@ -5,10 +5,9 @@ from functools import partial
 
 from indexfuzz.core.case import Case
 from indexfuzz.oracles.metamorphic.relation import Pairs, Relation, Twin, altered
-from indexfuzz.stages.base import Call, Stage
+from indexfuzz.stages.base import Call, Stage, Tensors
 from indexfuzz.stages.nonfinite import replace_where
 from indexfuzz.stages.table import STAGES
-from indexfuzz.stages.verdict import Tensors
 
 
 def contained(stage: Stage, case: Case, call: Call) -> Iterator[Twin]:

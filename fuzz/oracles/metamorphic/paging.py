@@ -20,9 +20,8 @@ from indexfuzz.oracles.metamorphic.relation import (
 from indexfuzz.reference import layout
 from indexfuzz.reference.fp8 import FORMATS
 from indexfuzz.samples import buffers
-from indexfuzz.stages.base import Call
+from indexfuzz.stages.base import Call, Tensors
 from indexfuzz.stages.k_quant_cache import written_slots
-from indexfuzz.stages.verdict import Tensors
 
 BLOCK_SIZES = (1, 16, 64)
 PADDING = 132

@@ -11,8 +11,7 @@ from indexfuzz.core.case import Case
 from indexfuzz.core.rng import derive, permutation
 from indexfuzz.reference import layout
 from indexfuzz.samples import buffers
-from indexfuzz.stages.base import Agreement, Call
-from indexfuzz.stages.verdict import Tensors
+from indexfuzz.stages.base import Agreement, Call, Tensors
 
 Pairs = dict[str, tuple[Tensor, Tensor]]
 """Output -> (what the twin says that it is, what the first launch made it), of one shape."""

@@ -16,9 +16,8 @@ from indexfuzz.oracles.launching import describe_error, launch, launch_in, name_
 from indexfuzz.oracles.metamorphic.catalogue import relations_for
 from indexfuzz.oracles.metamorphic.relation import Relation, Twin
 from indexfuzz.oracles.walk import function_for, launches
-from indexfuzz.stages.base import Agreement, Call, Stage
+from indexfuzz.stages.base import Agreement, Call, Stage, Tensors
 from indexfuzz.stages.table import find
-from indexfuzz.stages.verdict import Tensors
 
 
 def run(
