@@ -14,12 +14,13 @@ from indexfuzz.lockstep.triton_api.types import (
     Constexpr,
     Dtype,
     Tensor,
-    Tuple,
     dtype_of,
     dtype_of_annotation,
     fast_tensor,
+    fields_of,
     intern_type,
     is_host_descriptor,
+    named_tuple,
     pointer_dtype,
 )
 from indexfuzz.lockstep.values.buffers import Buffer
@@ -31,18 +32,24 @@ from indexfuzz.lockstep.values.value import Value
 
 @dataclass(frozen=True, slots=True)
 class Parameter:
-    """One parameter of a kernel: whether it is a constexpr, the scalar type that its annotation asks for."""
+    """One parameter of a kernel.
+
+    constexpr and const say what it is declared as, dtype is the scalar type that its annotation asks for; specialised:
+    an argument of 1 is known while compiling.
+    """
 
     name: str
     constexpr: bool
     const: bool
+    specialised: bool
     dtype: Any | None
 
 
 def parameters(kernel: Any) -> tuple[Parameter, ...]:
     """The parameters of a jit function."""
     return tuple(
-        Parameter(p.name, p.is_constexpr, p.is_const, dtype_of_annotation(p.annotation_type)) for p in kernel.params
+        Parameter(p.name, p.is_constexpr, p.is_const, not p.do_not_specialize, dtype_of_annotation(p.annotation_type))
+        for p in kernel.params
     )
 
 
@@ -66,16 +73,15 @@ class Arguments:
         UnsupportedFeature for a tensor descriptor.
         """
         if parameter.constexpr:
-            return argument if isinstance(argument, Constexpr) else Constexpr(argument)
+            return _constexpr(argument)
         return self._value(parameter, parameter.name, argument)
 
     def _value(self, parameter: Parameter, name: str, argument: Any) -> Any:
-        if isinstance(argument, Constexpr):
-            return argument
-        if argument is None or isinstance(argument, Dtype | str) or is_jit(argument):
-            return Constexpr(argument)
+        if _is_static(parameter, argument):
+            return _constexpr(argument)
         if isinstance(argument, tuple | list):
-            return Tuple([self._value(parameter, f"{name}[{i}]", a) for i, a in enumerate(argument)])
+            values = [self._value(parameter, f"{name}[{i}]", a) for i, a in enumerate(argument)]
+            return named_tuple(values, fields_of(argument))
         if isinstance(argument, bool) and parameter.dtype is None:
             return Tensor(self._builder.get_int1(argument), intern_type(Dtype("int1")))
         if isinstance(argument, int | float):
@@ -123,6 +129,20 @@ class Arguments:
             ty = intern_type(pointer_dtype(element, const=const))
             known = _POINTERS[dtype, const] = ty, ty.to_ir(self._builder)
         return known
+
+
+def _is_static(parameter: Parameter, argument: Any) -> bool:
+    """Whether Triton takes an argument as known while compiling, though its parameter is no constexpr."""
+    if argument is None or isinstance(argument, Constexpr | Dtype | str) or is_jit(argument):
+        return True
+    return type(argument) is int and argument == 1 and parameter.specialised and parameter.dtype is None
+
+
+def _constexpr(argument: Any) -> Any:
+    """An argument that is known while compiling; a tuple becomes one of the language, part by part."""
+    if isinstance(argument, tuple | list):
+        return named_tuple([_constexpr(a) for a in argument], fields_of(argument))
+    return argument if isinstance(argument, Constexpr) else Constexpr(argument)
 
 
 def _integer_name(name: str, value: int) -> str:

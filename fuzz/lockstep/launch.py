@@ -17,6 +17,9 @@ from indexfuzz.lockstep.tracking.violations import KernelError, LockstepError, U
 from indexfuzz.lockstep.triton_api.functions import location_of
 from indexfuzz.lockstep.values.arrays import Array
 
+_WARPS: Final = 4
+"""Warps of a program for which the launch does not say how many."""
+
 MOST_PROGRAMS: Final = 4096
 """Programs that run at once, at most."""
 
@@ -70,6 +73,7 @@ def execute(
     except UnsupportedFeature as error:
         raise UnsupportedFeature(f"{location_of(kernel)}: in {launch.name}: {error}") from None
     RUNTIME.launch += 1
+    RUNTIME.builder.options.num_warps = kwargs.get("num_warps", _WARPS)
     waiting = [
         np.arange(start, min(start + MOST_PROGRAMS, launch.total)) for start in range(0, launch.total, MOST_PROGRAMS)
     ]
@@ -92,6 +96,8 @@ def _run(kernel: Any, values: list[Any], run: Run) -> list[Array]:
             RUNTIME.call_jit(kernel, list(values), {})
         finished = True
     except Divergence as divergence:
+        if run.depends_on_order:
+            return [half for part in divergence.parts for half in _halves(part)]
         return divergence.parts
     except (UnsupportedFeature, KernelError):
         raise
@@ -108,6 +114,11 @@ def _run(kernel: Any, values: list[Any], run: Run) -> list[Array]:
             run.roll_back()
     run.complete()
     return []
+
+
+def _halves(part: Array) -> list[Array]:
+    """A group of programs in two: what an atomic gave them may differ next time, and most of them may then wait."""
+    return [half for half in np.array_split(part, 2) if half.size]
 
 
 def _dimensions(grid: Any, bound: dict[str, Any]) -> tuple[int, int, int]:

@@ -188,3 +188,24 @@ def test_a_spin_lock_ends_and_its_data_does_not_race() -> None:
         _spin_lock[(6,)](lock, total)
     assert total.item() == 6
     assert machine.violations == []
+
+
+@triton.jit
+def _spin(lock, total):
+    while tl.atomic_cas(lock, 0, 1) == 1:
+        pass
+    tl.store(total, tl.load(total) + 1)
+    tl.debug_barrier()
+    tl.atomic_xchg(lock, 0)
+
+
+def test_programs_that_queue_for_a_lock_are_not_all_run_again_for_each_of_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    sizes: list[int] = []
+    complete = launch._run
+    monkeypatch.setattr(launch, "_run", lambda k, v, run: sizes.append(run.count) or complete(k, v, run))
+    lock, total = torch.zeros(1, dtype=torch.int32), torch.zeros(1, dtype=torch.int32)
+    with Lockstep() as machine:
+        _spin[(256,)](lock, total)
+    assert total.item() == 256
+    assert machine.violations == []
+    assert sum(sizes) < 256 * 12

@@ -6,7 +6,7 @@ import torch
 import triton
 import triton.language as tl
 
-from indexfuzz.lockstep import Lockstep
+from indexfuzz.lockstep import Lockstep, UnsupportedFeature
 
 FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 SPECIAL = [0.0, -0.0, 1.0, -1.0, 0.1, 1.0e-5, 65504.0, 3.0e38, float("inf"), float("-inf"), float("nan"), 1.0e-40]
@@ -245,3 +245,31 @@ def test_the_device_library_s_roundings() -> None:
     assert out[1].tolist() == [-3.0, -2.0, -1.0, 0.0, 1.0, 2.0, 3.0, 0.0]
     assert torch.equal(out[2], x.trunc())
     torch.testing.assert_close(out[3], torch.erf(x), rtol=0, atol=1e-7)
+
+
+@triton.jit
+def _magnitude(x, out, N: tl.constexpr):
+    lanes = tl.arange(0, N)
+    tl.store(out + lanes, tl.abs(tl.load(x + lanes)))
+
+
+@pytest.mark.parametrize(
+    "dtype", [torch.float8_e4m3fn, torch.float8_e5m2, torch.float8_e4m3fnuz, torch.float8_e5m2fnuz]
+)
+def test_the_magnitude_of_fp8_has_no_sign(dtype):
+    codes = torch.arange(256, dtype=torch.int16).to(torch.uint8)
+    out = torch.zeros(256, dtype=torch.uint8)
+    with Lockstep():
+        _magnitude[(1,)](codes.view(dtype), out.view(dtype), N=256)
+    assert torch.equal(out, codes & 0x7F)
+
+
+@triton.jit
+def _compare_fp8(x, y, out):
+    tl.store(out, tl.load(x) < tl.load(y))
+
+
+def test_fp8_codes_are_not_compared_as_if_they_were_integers():
+    low, high = torch.tensor([-2.0]).to(torch.float8_e4m3fn), torch.tensor([1.0]).to(torch.float8_e4m3fn)
+    with Lockstep(), pytest.raises(UnsupportedFeature, match="arithmetic on e4m3fn"):
+        _compare_fp8[(1,)](low, high, torch.zeros(1, dtype=torch.bool))

@@ -429,3 +429,30 @@ def test_reductions_by_named_arguments_and_methods() -> None:
     assert torch.equal(sums, x.sum(1))
     assert torch.equal(running, x.cumsum(1))
     assert torch.equal(largest, x.abs().amax(1))
+
+
+@triton.jit
+def _batched(a, b, out, N: tl.constexpr):
+    batch, rows = tl.arange(0, 2)[:, None, None], tl.arange(0, N)
+    index = batch * N * N + rows[None, :, None] * N + rows[None, None, :]
+    own = index + tl.program_id(0) * 2 * N * N
+    tl.store(out + own, tl.dot(tl.load(a + own), tl.load(b + index)))
+
+
+@pytest.mark.parametrize("swapped", [False, True])
+def test_a_batched_dot_of_which_one_operand_is_the_same_in_all_programs(swapped):
+    generator = torch.Generator().manual_seed(1)
+    a = torch.randint(-8, 8, (3, 2, 16, 16), generator=generator).float()
+    b = torch.randint(-8, 8, (2, 16, 16), generator=generator).float()
+    out = torch.zeros(3, 2, 16, 16)
+    with Lockstep():
+        (_batched_right if swapped else _batched)[(3,)](a, b, out, N=16)
+    assert torch.equal(out, b @ a if swapped else a @ b)
+
+
+@triton.jit
+def _batched_right(a, b, out, N: tl.constexpr):
+    batch, rows = tl.arange(0, 2)[:, None, None], tl.arange(0, N)
+    index = batch * N * N + rows[None, :, None] * N + rows[None, None, :]
+    own = index + tl.program_id(0) * 2 * N * N
+    tl.store(out + own, tl.dot(tl.load(b + index), tl.load(a + own)))

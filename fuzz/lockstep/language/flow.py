@@ -20,7 +20,9 @@ from indexfuzz.lockstep.triton_api.types import (
     Tensor,
     Tuple,
     fast_tensor,
+    fields_of,
     intern_type,
+    named_tuple,
     unwrap,
 )
 from indexfuzz.lockstep.values.arrays import Array
@@ -41,7 +43,8 @@ class Flow:
         if type(value) is Tensor:
             return value
         if isinstance(value, Tuple):
-            return Tuple([self.assign(v) if v is not None else Constexpr(None) for v in value], value.type)
+            values = [self.assign(v) if v is not None else Constexpr(None) for v in value]
+            return named_tuple(values, fields_of(value))
         value = unwrap(value)
         if value is None or isinstance(value, BaseValue | Dtype | Tuple):
             return value
@@ -52,7 +55,7 @@ class Flow:
         if RETURNS_CONSTEXPR or type(value) is Tensor:
             return value
         if isinstance(value, Tuple):
-            return Tuple([self.convert_result(v) for v in value], None)
+            return named_tuple([self.convert_result(v) for v in value], fields_of(value))
         if isinstance(value, Constexpr | int | float):
             return None if unwrap(value) is None else intern_result(self.semantic.to_tensor(value))
         return value

@@ -26,7 +26,9 @@ from indexfuzz.lockstep.triton_api.types import (
     Tensor,
     Tuple,
     fast_tensor,
+    fields_of,
     intern_type,
+    named_tuple,
     unwrap,
 )
 from indexfuzz.lockstep.values.value import Value
@@ -118,7 +120,8 @@ class Runtime(Operators, Flow):
         with blaming_kernel():
             result = fn(*(unwrap(a) for a in args), **kwargs) if unwrapped else fn(*args, **kwargs)
         if isinstance(result, tuple | Tuple):
-            return Tuple([v if isinstance(v, BaseValue) else Constexpr(v) for v in result])
+            values = [v if isinstance(v, BaseValue) else Constexpr(v) for v in result]
+            return named_tuple(values, fields_of(result))
         return result if isinstance(result, BaseValue) else Constexpr(result)
 
     def call_jit(self, fn: Any, args: list[Any], kwargs: dict[str, Any]) -> Any:
@@ -186,7 +189,7 @@ def normalise(argument: Any) -> Any:
     if isinstance(argument, BaseValue):
         return argument
     if isinstance(argument, tuple):
-        return Tuple([normalise(a) for a in argument])
+        return named_tuple([normalise(a) for a in argument], fields_of(argument))
     return Constexpr(argument)
 
 

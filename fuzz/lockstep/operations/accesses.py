@@ -205,6 +205,7 @@ class MemoryOps(Context):
             after = rule.apply(before, [r[chosen] for r in raw])
             run.undo.append(access.allocation.scatter(offsets[chosen], after))
         run.count_atomic(order)
+        run.depends_on_order = True
         run.undo += access.mark_written(offsets)
         data = np.zeros(shape, element.container)
         data[lanes] = from_memory(old, element)

@@ -15,6 +15,7 @@ def _signed(ufunc: np.ufunc) -> Callable[[Context, Value, Value], Value]:
     """A comparison of values as they are held: signed integers and floats."""
 
     def compare(self: Context, a: Value, b: Value) -> Value:
+        self._refuse_fp8(a)
         return self._compare(a, b, ufunc(a.data, b.data))
 
     return compare
@@ -49,20 +50,24 @@ class ComparisonOps(Context):
 
     def create_maxnumf(self, a: Value, b: Value) -> Value:
         """The larger; a NaN gives way to a number."""
+        self._refuse_fp8(a)
         if _is_number_above_zero(b):
             return self._join(a, b, np.fmax(a.data, b.data) + b.data.dtype.type(0))
         return self._join(a, b, maxnum(a.data, b.data))
 
     def create_minnumf(self, a: Value, b: Value) -> Value:
         """The smaller; a NaN gives way to a number."""
+        self._refuse_fp8(a)
         return self._join(a, b, minnum(a.data, b.data))
 
     def create_maximumf(self, a: Value, b: Value) -> Value:
         """The larger; NaN where either is."""
+        self._refuse_fp8(a)
         return self._join(a, b, maximum_nan(a.data, b.data))
 
     def create_minimumf(self, a: Value, b: Value) -> Value:
         """The smaller; NaN where either is."""
+        self._refuse_fp8(a)
         return self._join(a, b, minimum_nan(a.data, b.data))
 
     def create_clampf(self, x: Value, low: Value, high: Value, propagate_nan: Any) -> Value:

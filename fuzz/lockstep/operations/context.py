@@ -36,6 +36,10 @@ class Context:
         wrapped = (value - ty.minimum) % (1 << ty.bits) + ty.minimum
         return Value(np.full(1, wrapped, ty.container), ty, (), low=wrapped, high=wrapped)
 
+    def _refuse_fp8(self, a: Value) -> None:
+        if a.ty.kind == "fp8":
+            raise self.unsupported(f"arithmetic on {a.ty.name}")
+
     def unsupported(self, what: str) -> UnsupportedFeature:
         """The error for a missing feature, with the place in the kernel that asks for it."""
         site = current_site()

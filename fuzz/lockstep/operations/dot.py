@@ -20,7 +20,7 @@ class DotOps(Context):
     def create_dot(self, a: Value, b: Value, acc: Value, precision: Any, max_num_imprecise_acc: int | None) -> Value:
         """Acc + a @ b; integer and fp64 operands are exact or plain double arithmetic."""
         programs = max(a.data.shape[0], b.data.shape[0], acc.data.shape[0])
-        x, y, z = (_matrices(v) for v in (a, b, acc))
+        x, y, z = (_matrices(v, programs) for v in (a, b, acc))
         if a.ty.kind == "int":
             product = np.matmul(x.astype(np.float64), y.astype(np.float64)).astype(np.int64)
             data: Array = (product + z).astype(np.int32)
@@ -48,9 +48,9 @@ class DotOps(Context):
         return Value(data, ty, shape, either(_spoilt(a, b), acc.undefined) if programs else None)
 
 
-def _matrices(v: Value) -> Array:
-    full = v.full()
-    return full if len(v.shape) == 2 else full.reshape(-1, *v.shape[1:])
+def _matrices(v: Value, programs: int) -> Array:
+    """A matrix for each program, or one for all of them; of a batch one for each program and batch."""
+    return v.full() if len(v.shape) == 2 else v.full(programs).reshape(-1, *v.shape[1:])
 
 
 def decode_matrix(v: Value, matrices: Array) -> Array:

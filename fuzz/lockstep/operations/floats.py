@@ -19,8 +19,7 @@ class FloatOps(Context):
     """create_fadd and everything else that takes floats."""
 
     def _float(self, ufunc: Callable[..., Array], a: Value, b: Value) -> Value:
-        if a.ty.kind == "fp8":
-            raise self.unsupported(f"arithmetic on {a.ty.name}")
+        self._refuse_fp8(a)
         data = ufunc(a.data, b.data)
         if a.ty is not FP64:
             data = round_to_bf16(data) if a.ty is BF16 else canonical_nan(data)
@@ -47,8 +46,7 @@ class FloatOps(Context):
         return self._float(np.fmod, a, b)
 
     def create_fneg(self, a: Value) -> Value:
-        if a.ty.kind == "fp8":
-            raise self.unsupported(f"arithmetic on {a.ty.name}")
+        self._refuse_fp8(a)
         return a.like(np.negative(a.data))
 
     def create_fma(self, a: Value, b: Value, c: Value) -> Value:
@@ -79,7 +77,8 @@ class FloatOps(Context):
         return a.like(data.astype(np.float16) if a.ty is FP16 else data)
 
     def create_fabs(self, a: Value) -> Value:
-        return a.like(np.abs(a.data))
+        """The sign bit off, of every FP8 code too: a NaN 0x80 becomes 0."""
+        return a.like(a.data & np.uint8(0x7F) if a.ty.kind == "fp8" else np.abs(a.data))
 
     def create_floor(self, a: Value) -> Value:
         return a.like(np.floor(a.data))

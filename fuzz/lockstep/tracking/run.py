@@ -58,6 +58,7 @@ class Run:
     undefined: list[Access] = field(default_factory=list)
     coverage: list[Record] = field(default_factory=list)
     atomics: int = 0
+    depends_on_order: bool = False
 
     @property
     def count(self) -> int:

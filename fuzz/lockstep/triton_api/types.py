@@ -1,6 +1,6 @@
 """The language's values and types, and one object for each type."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from types import MappingProxyType, SimpleNamespace
 from typing import Any, Final
 
@@ -42,6 +42,7 @@ OPTIONS: Final = SimpleNamespace(
     sanitize_overflow=False,
     enable_iisan=False,
     arch="lockstep",
+    num_warps=4,
     supported_fp8_dtypes=("fp8e4nv", "fp8e4b8", "fp8e4b15", "fp8e5", "fp8e5b16"),
     deprecated_fp8_dot_operand_dtypes=(),
     allowed_dot_input_precisions=("tf32", "tf32x3", "ieee", "bf16x3", "bf16x6"),
@@ -109,6 +110,20 @@ def fast_tensor(handle: Any, ty: Any) -> Any:
     made.handle = handle
     made.type = ty
     made.shape, made.numel, made.dtype = facts
+    return made
+
+
+def fields_of(values: Any) -> Sequence[str] | None:
+    """The names of a tuple's items, of Python's or the language's; None where they have none."""
+    names: Sequence[str] | None = values.type.fields if isinstance(values, Tuple) else getattr(values, "_fields", None)
+    return names
+
+
+def named_tuple(values: Sequence[Any], fields: Sequence[str] | None) -> Any:
+    """A tuple of the language, whose items have names where there are fields."""
+    made = Tuple(values)
+    if fields is not None:
+        made.type = core.tuple_type(made.type.types, list(fields))
     return made
 
 

@@ -1,0 +1,120 @@
+"""What a launch makes of its arguments, as Triton does: tuples, numbers that are known while compiling, warps."""
+
+from typing import NamedTuple
+
+import pytest
+import torch
+import triton
+import triton.language as tl
+from triton.language.extra import cuda
+
+from indexfuzz.lockstep import Lockstep, UnsupportedFeature
+
+
+class Pair(NamedTuple):
+    x: object
+    factor: object
+
+
+@triton.jit
+def _named(pair, out):
+    tl.store(out, tl.load(pair.x) * pair.factor)
+
+
+@pytest.mark.parametrize("factor", [1, 3])
+def test_items_of_a_named_tuple_have_their_names(factor):
+    out = torch.zeros(1)
+    with Lockstep():
+        _named[(1,)](Pair(torch.full((1,), 2.0), factor), out)
+    assert out.item() == 2 * factor
+
+
+@triton.jit
+def _rename(pair):
+    return pair
+
+
+@triton.jit
+def _handed_on(pair, out):
+    again = _rename(pair)
+    tl.store(out, tl.load(again.x) + again.factor)
+
+
+def test_names_outlive_a_call_and_an_assignment():
+    out = torch.zeros(1)
+    with Lockstep():
+        _handed_on[(1,)](Pair(torch.full((1,), 2.0), 5), out)
+    assert out.item() == 7
+
+
+@triton.jit
+def _unpack(out, SIZES: tl.constexpr, PAIR: tl.constexpr):
+    first, second = SIZES
+    lanes = tl.arange(0, SIZES[0])
+    tl.store(out + lanes, lanes * first + second + PAIR.factor)
+
+
+def test_a_constexpr_tuple_can_be_unpacked():
+    out = torch.zeros(4, dtype=torch.int32)
+    with Lockstep():
+        _unpack[(1,)](out, SIZES=(4, 7), PAIR=Pair(0, 10))
+    assert out.tolist() == [17, 21, 25, 29]
+
+
+@triton.jit
+def _describe(x, out, stride, N: tl.constexpr):
+    block = tl.make_tensor_descriptor(x, [N, N], [N, stride], [N, N]).load([0, 0])
+    lanes = tl.arange(0, N)
+    tl.store(out + lanes[:, None] * N + lanes[None, :], block)
+
+
+def test_an_argument_of_1_is_known_while_compiling():
+    x, out = torch.randn(16, 16), torch.zeros(16, 16)
+    with Lockstep() as machine:
+        _describe[(1,)](x, out, 1, N=16)
+    assert torch.equal(x, out)
+    assert machine.violations == []
+
+
+@triton.jit(do_not_specialize=["stride"])
+def _unspecialised(out, stride):
+    tl.store(out, stride.to(tl.float32))
+
+
+@triton.jit
+def _annotated(out, stride: tl.int32):
+    tl.store(out, stride.to(tl.float32))
+
+
+@triton.jit
+def _specialised(out, stride):
+    tl.static_assert(stride == 1)
+    tl.store(out, stride)
+
+
+def test_an_argument_of_1_stays_a_value_where_the_kernel_says_so():
+    out = torch.zeros(1)
+    with Lockstep():
+        _unspecialised[(1,)](out, 1)
+        assert out.item() == 1
+        _annotated[(1,)](out.zero_(), 1)
+        assert out.item() == 1
+        _specialised[(1,)](out.zero_(), 1)
+        assert out.item() == 1
+        with pytest.raises(UnsupportedFeature, match="known while compiling"):
+            _specialised[(1,)](out, 2)
+
+
+@triton.jit
+def _warps(out):
+    tl.store(out, cuda.num_warps())
+    tl.store(out + 1, cuda.num_threads())
+
+
+def test_warps_are_those_of_the_launch():
+    out = torch.zeros(2, dtype=torch.int32)
+    with Lockstep():
+        _warps[(1,)](out, num_warps=8)
+        assert out.tolist() == [8, 256]
+        _warps[(1,)](out)
+    assert out.tolist() == [4, 128]
