@@ -138,9 +138,7 @@ RAW = ("    q, k = rope(\n", "    raw = q.clone()\n    q, k = rope(\n")
 def test_a_rotation_that_is_discarded_is_found_in_every_kind_of_step(batch):
     label, old, new = UNROTATED
     edits = [(label, "kernels/indexer.py", *edit) for edit in ((old, new), RAW)]
-    (found,) = composition.run(
-        CASE.replace(batch=batch), builtin(edited_kernels(label, edits).package), DEVICE
-    ).findings
+    (found,) = composition.run(CASE.replace(batch=batch), builtin(edited_kernels(label, edits)), DEVICE).findings
     assert found.detail.endswith("q is as it was before RoPE")
 
 
