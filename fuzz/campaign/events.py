@@ -1,10 +1,11 @@
-"""What a campaign tells whoever listens."""
+"""What happens in a campaign. Whoever shows, saves or logs it hears of it here, and nowhere else."""
 
 from dataclasses import dataclass
 
 from indexfuzz.core.case import Case
 from indexfuzz.core.finding import Finding
 from indexfuzz.core.outcome import Outcome
+from indexfuzz.core.signature import Signature
 
 
 @dataclass(frozen=True)
@@ -16,15 +17,32 @@ class CaseRun:
 
 @dataclass(frozen=True)
 class Known:
-    """A case showed a signature that is known already."""
+    """A case showed a signature that says nothing new."""
 
     finding: Finding
     case: Case
 
 
 @dataclass(frozen=True)
-class Shrinking:
-    """A new signature; its case is being made smaller."""
+class Seen:
+    """A new signature, and the first case that showed it, as it was drawn."""
+
+    finding: Finding
+    case: Case
+
+
+@dataclass(frozen=True)
+class Explained:
+    """A signature that was seen, and maybe found, says nothing new after all: `by` was seen later, and is its cause."""
+
+    finding: Finding
+    case: Case
+    by: Signature
+
+
+@dataclass(frozen=True)
+class Smaller:
+    """A smaller case that shows a signature that was seen."""
 
     finding: Finding
     case: Case
@@ -32,10 +50,16 @@ class Shrinking:
 
 @dataclass(frozen=True)
 class Found:
-    """A new signature, and the smallest case that shows it."""
+    """The last word on a signature that was seen: the smallest case that shows it.
+
+    `doubt` says why the case is not known to show it again; it is empty where it did in a process that had run nothing
+    else, or where nobody could look. `seen_as` is the signature that was seen, where that is another.
+    """
 
     finding: Finding
     case: Case
+    doubt: str = ""
+    seen_as: Signature | None = None
 
 
 @dataclass(frozen=True)
@@ -45,4 +69,4 @@ class Unsupported:
     message: str
 
 
-Event = CaseRun | Known | Shrinking | Found | Unsupported
+Event = CaseRun | Known | Seen | Explained | Smaller | Found | Unsupported

@@ -1,225 +1,155 @@
-"""The loop: let Hypothesis draw cases, run them, and make what fails small.
+"""The loop: draw a case, run it, tell of what is new the moment it is seen, and then make its case small.
 
-Hypothesis runs in chunks with seeds of their own, derived from the campaign's seed and shard. A new signature raises,
-so Hypothesis shrinks it through the very function that found it; the minimiser goes on from there. Known signatures
-are counted and do not raise: an open shallow bug must not hide a deep one.
+Known signatures are counted: an open shallow bug must not hide a deep one.
 """
 
+import signal
 import time
-from collections import Counter
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 
-from hypothesis import HealthCheck, Phase, Verbosity, given, seed, settings
-from hypothesis.errors import Flaky
-
-from indexfuzz.campaign.events import CaseRun, Event, Found, Known, Shrinking, Unsupported
+from indexfuzz.campaign.budget import Budget
+from indexfuzz.campaign.drawing import drawn_cases
+from indexfuzz.campaign.events import CaseRun, Event, Explained, Found, Known, Seen, Smaller, Unsupported
 from indexfuzz.campaign.settings import Settings
+from indexfuzz.campaign.summary import Summary
+from indexfuzz.core import interrupts
 from indexfuzz.core.case import Case
-from indexfuzz.core.finding import Finding, FindingError, error_for
-from indexfuzz.core.outcome import Outcome
-from indexfuzz.core.rng import derive
+from indexfuzz.core.finding import Finding
 from indexfuzz.core.signature import Signature
 from indexfuzz.devices.base import UnsupportedKernelError
-from indexfuzz.generation.strategies import cases
 from indexfuzz.oracles.mistakes import Mistakes
 from indexfuzz.triage.minimize import NotFailingError, minimise
 
-CHUNK = 500
-SHRINK_SECONDS = 1.5
-"""How long Hypothesis may shrink before the minimiser takes over; not at all where every step is a hang."""
+UNSTABLE = "the same case did not show it again in the same process"
+ALONE = "the case did not show it in a process that had run nothing else"
 
 
 @dataclass
-class Summary:
-    """What a campaign did: counters by stage and signature, the largest error per stage as a share of its bound.
+class _Pending:
+    """A signature that was seen, and the smallest case so far that shows it."""
 
-    `beyond` counts how stages ended beyond their contract: clause -> stage -> ending. `symptoms` are the other
-    signatures under which the mistake of a finding was seen. `unrepeated` tells of deaths of
-    an isolated process that did not happen again with the same case.
-    """
-
-    cases: int = 0
-    seconds: float = 0.0
-    stages: Counter[str] = field(default_factory=Counter)
-    findings: list[Found] = field(default_factory=list)
-    known: Counter[Signature] = field(default_factory=Counter)
-    outside: Counter[str] = field(default_factory=Counter)
-    unsupported: Counter[str] = field(default_factory=Counter)
-    ratios: dict[str, dict[str, float]] = field(default_factory=dict)
-    unrepeated: list[str] = field(default_factory=list)
-    beyond: dict[str, dict[str, Counter[str]]] = field(default_factory=dict)
-    symptoms: dict[Signature, list[Signature]] = field(default_factory=dict)
-    interrupted: bool = False
-
-
-class _EndOfChunk(BaseException):
-    """Leaves Hypothesis at once; no Exception, so that it is not taken for a failure."""
+    finding: Finding
+    case: Case
+    doubt: str = ""
 
 
 class Campaign:
-    """One worker's loop over chunks."""
+    """Draws until time or cases are used up or somebody interrupts, and tells `listen` all that happens.
+
+    A finding is told the moment it is seen (Seen), and once more when its case is as small as it gets or nothing more
+    can be done (Found), whatever ends the campaign.
+    """
 
     def __init__(self, wanted: Settings, listen: Callable[[Event], None]) -> None:
         self._wanted = wanted
         self._listen = listen
         self._mistakes = Mistakes(wanted.known)
-        self._ran: set[str] = set()
-        self._broken: Exception | None = None
-        self._smallest: dict[Signature, tuple[Finding, Case]] = {}
-        self._shrink_until = 0.0
-        self._started = time.monotonic()
+        self._pending: dict[Signature, _Pending] = {}
+        self._tried = 0
+        self._budget = Budget(wanted)
         self.summary = Summary()
 
     def run(self) -> Summary:
-        """Draw chunks until time or cases are used up, or somebody interrupts."""
-        chunk = 0
+        """Run it to its end. What is raised inside is raised here, after everything that was seen has been told."""
+        self._budget = Budget(self._wanted)
         try:
-            while not self._is_over():
-                self._run_chunk(chunk)
-                self._conclude()
-                chunk += 1
+            self._draw_and_run()
+        except interrupts.Interrupted as interrupted:
+            self.summary.interrupted = interrupted.number
+            interrupts.end()
         except KeyboardInterrupt:
-            self.summary.interrupted = True
-        self.summary.seconds = time.monotonic() - self._started
-        signatures = [found.finding.signature for found in self.summary.findings]
-        self.summary.symptoms = {signature: self._mistakes.symptoms_of(signature) for signature in signatures}
-        self.summary.unrepeated = list(self._wanted.subject.unrepeated)
+            self.summary.interrupted = signal.SIGINT
+        finally:
+            for signature in list(self._pending):
+                self._tell_found(signature)
+            for found in self.summary.findings:
+                self.summary.symptoms[found.finding.signature] = self._mistakes.symptoms_of(found.finding.signature)
+            self.summary.seconds = self._budget.elapsed
+            self.summary.unrepeated = list(self._wanted.subject.unrepeated)
         return self.summary
 
-    def _is_over(self) -> bool:
-        wanted, elapsed = self._wanted, time.monotonic() - self._started
-        enough_time = wanted.seconds is not None and elapsed >= wanted.seconds
-        return enough_time or (wanted.cases is not None and self.summary.cases >= wanted.cases)
+    def _draw_and_run(self) -> None:
+        for case in drawn_cases(self._wanted):
+            if self._has_enough:
+                return
+            interrupts.check()
+            self._run_case(case)
+            for signature in list(self._pending):
+                self._make_smaller(signature)
 
-    def _run_chunk(self, chunk: int) -> None:
-        index, of = self._wanted.shard
-        chunk_seed = derive(self._wanted.seed, f"shard {index}/{of} chunk {chunk}")
-        quiet = settings(
-            max_examples=CHUNK,
-            database=None,
-            deadline=None,
-            derandomize=False,
-            verbosity=Verbosity.quiet,
-            phases=(Phase.generate, Phase.shrink),
-            suppress_health_check=tuple(HealthCheck),
-            print_blob=False,
-        )
+    @property
+    def _has_enough(self) -> bool:
+        """Whether no more cases shall be drawn."""
         wanted = self._wanted
-        strategy = cases(preset=wanted.preset, values=wanted.values, formats=wanted.subject.facts.formats)
-        test = seed(chunk_seed)(quiet(given(strategy)(self._try)))
-        try:
-            test()
-        except (FindingError, Flaky):
-            pass
-        except BaseExceptionGroup as error:
-            if error.split((FindingError, Flaky))[1]:
-                raise
-        except _EndOfChunk:
-            if self._broken:
-                raise self._broken from None
+        used_up = wanted.cases is not None and self._tried >= wanted.cases
+        return used_up or self._budget.is_over or (wanted.first_only and bool(self.summary.findings))
 
-    def _try(self, drawn: Case) -> None:
-        """Run a drawn case and its variants; raise for a new signature."""
-        subject = self._wanted.subject
-        with self._unless_broken():
-            narrowed = subject.narrowed(drawn)
-        for case in _variants(narrowed, subject.facts.values_per_shape):
-            self._try_one(case)
-
-    @contextmanager
-    def _unless_broken(self) -> Iterator[None]:
-        """Leave Hypothesis for an error that is no failure of the case: it must neither shrink it nor call it flaky."""
+    def _run_case(self, case: Case) -> None:
+        self._wanted.before_case(case)
+        self._tried += 1
         try:
-            yield
-        except UnsupportedKernelError:
-            raise
-        except Exception as error:
-            self._broken = error
-            raise _EndOfChunk from error
-
-    def _try_one(self, case: Case) -> None:
-        """Run one case that has not run yet; raise for a new signature."""
-        if self._smallest and time.monotonic() > self._shrink_until:
-            raise _EndOfChunk
-        if not self._smallest and self._is_over():
-            raise _EndOfChunk
-        wanted = self._wanted
-        if not self._smallest and case.id in self._ran:
-            return
-        self._ran.add(case.id)
-        try:
-            with self._unless_broken():
-                outcome = wanted.subject.run(case, wanted.only)
+            outcome = self._wanted.subject.run(case, self._wanted.only)
         except UnsupportedKernelError as error:
-            self.summary.unsupported[str(error)] += 1
-            self._listen(Unsupported(str(error)))
+            self._tell(Unsupported(str(error)))
             return
-        if not self._smallest:
-            self._count(outcome)
-        self._listen(CaseRun(outcome))
-        new = next((finding for finding in outcome.findings if finding.signature in self._smallest), None)
+        self._tell(CaseRun(outcome))
         for finding in outcome.findings:
-            if self._mistakes.explain(finding, outcome.findings) is None:
-                new = new or finding
-                if new is finding:
-                    self._add(finding)
-            elif finding.signature not in self._smallest:
-                self.summary.known[finding.signature] += 1
-                self._listen(Known(finding, case))
-        if new:
-            if new.signature not in self._smallest:
-                self._shrink_until = time.monotonic() + (SHRINK_SECONDS if new.kind != "hang" else 0.0)
-                self._listen(Shrinking(new, case))
-            self._smallest[new.signature] = (new, case)
-            raise error_for(new)
+            self._judge(finding, case, outcome.findings)
 
-    def _add(self, finding: Finding) -> None:
-        """Take a finding for a mistake of its own; what it explains need not be made smaller any more."""
-        symptoms = self._mistakes.add(finding)
-        for symptom in symptoms:
-            self._smallest.pop(symptom, None)
-        self.summary.findings = [found for found in self.summary.findings if found.finding.signature not in symptoms]
+    def _judge(self, finding: Finding, case: Case, beside: Sequence[Finding]) -> None:
+        """Take a finding for new, or for one more sight of a mistake that is known."""
+        if self._mistakes.explain(finding, beside) is not None:
+            self._tell(Known(finding, case))
+            return
+        self._pending[finding.signature] = _Pending(finding, case)
+        self._tell(Seen(finding, case))
+        for symptom in self._mistakes.add(finding):
+            told = next((found for found in self.summary.findings if found.finding.signature == symptom), None)
+            if (explained := self._pending.pop(symptom, None) or told) is not None:
+                self._tell(Explained(explained.finding, explained.case, finding.signature))
 
-    def _count(self, outcome: Outcome) -> None:
-        self.summary.cases += 1
-        self.summary.stages.update(outcome.stages)
-        self.summary.outside.update(outcome.outside.keys())
-        for clause, stage, ending in outcome.endings():
-            self.summary.beyond.setdefault(clause, {}).setdefault(stage, Counter())[ending] += 1
-        for stage, ratio in outcome.ratios.items():
-            tiers = self.summary.ratios.setdefault(stage, {})
-            tier = outcome.tiers[stage]
-            tiers[tier] = max(tiers.get(tier, 0.0), ratio)
-
-    def _conclude(self) -> None:
-        """Minimise and report what the chunk found."""
-        for signature, (finding, case) in list(self._smallest.items()):
-            found = self._minimised(finding, case)
-            if found.finding.signature != signature:
-                self._mistakes.add(found.finding)
-            self.summary.findings.append(found)
-            self._listen(found)
-        self._smallest.clear()
-
-    def _minimised(self, finding: Finding, case: Case) -> Found:
-        wanted = self._wanted
+    def _make_smaller(self, signature: Signature) -> None:
+        """Make the case of a pending finding small while there is time, and tell of it for the last time."""
+        pending = self._pending[signature]
+        started = time.monotonic()
         try:
-            small, last = minimise(case, wanted.subject, finding.signature, seconds=wanted.minimise_seconds)
+            pending.case, pending.finding = minimise(
+                pending.case,
+                self._wanted.subject,
+                signature,
+                seconds=self._budget.grant(len(self._pending)),
+                on_progress=lambda case, finding: self._take_smaller(pending, case, finding),
+            )
         except NotFailingError:
-            detail = f"seen once, and not again on the same case: {finding.detail}"
-            return Found(replace(finding, kind="nondeterministic", detail=detail), case)
-        return Found(last, small)
+            detail = f"seen once, and not again on the same case: {pending.finding.detail}"
+            pending.finding = replace(pending.finding, kind="nondeterministic", detail=detail)
+            pending.doubt = UNSTABLE
+        else:
+            if not self._budget.is_long_over and self._wanted.confirm(pending.case, signature) is False:
+                pending.doubt = ALONE
+        self._budget.use(time.monotonic() - started)
+        self._tell_found(signature)
 
+    def _take_smaller(self, pending: _Pending, case: Case, finding: Finding) -> None:
+        pending.case, pending.finding = case, finding
+        self._tell(Smaller(finding, case))
+        interrupts.check()
 
-def _variants(case: Case, count: int) -> Iterator[Case]:
-    """The case, and the same with other values until there are `count`."""
-    yield case
-    for number in range(1, count):
-        yield case.replace(values={"seed": derive(case.values.seed, f"variant {number}")})
+    def _tell_found(self, signature: Signature) -> None:
+        pending = self._pending.pop(signature)
+        seen_as = signature if pending.finding.signature != signature else None
+        if seen_as:
+            self._mistakes.add(pending.finding)
+        self._tell(Found(pending.finding, pending.case, pending.doubt, seen_as))
+
+    def _tell(self, event: Event) -> None:
+        """Count an event and pass it on; no signal comes between."""
+        with interrupts.shielded():
+            self.summary.hear(event)
+            self._listen(event)
 
 
 def run(wanted: Settings, listen: Callable[[Event], None] = lambda _event: None) -> Summary:
-    """Run a campaign in this process, telling `listen` about every case."""
+    """Run a campaign in this process, telling `listen` about all that happens."""
     return Campaign(wanted, listen).run()

@@ -1,8 +1,9 @@
 """What a campaign shall do."""
 
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass
 
-from indexfuzz.core.case import Regime
+from indexfuzz.core.case import Case, Regime
 from indexfuzz.core.presets import Preset
 from indexfuzz.core.signature import Signature
 from indexfuzz.subjects.subject import Subject
@@ -12,8 +13,10 @@ from indexfuzz.subjects.subject import Subject
 class Settings:
     """A campaign ends after `seconds` or `cases`, whichever comes first; with neither it runs until interrupted.
 
-    `known` signatures are counted, not reported. `shard` (i, n) with 1 <= i <= n gives each of n workers cases of its
-    own; together with `seed` it determines every case.
+    With `first_only` it ends with its first finding. `known` signatures are counted, not reported. `shard` (i, n) with
+    1 <= i <= n gives each of n campaigns cases of its own; together with `seed` it determines every case. A case is
+    made smaller for at most `minimise_seconds`. `before_case` hears of every drawn case before it runs. `confirm` says
+    whether a case shows a signature in a process that has run nothing else, and None where nobody can look.
     """
 
     subject: Subject
@@ -22,7 +25,10 @@ class Settings:
     values: tuple[Regime, ...] = ()
     seconds: float | None = None
     cases: int | None = None
+    first_only: bool = False
     seed: int = 0
     shard: tuple[int, int] = (1, 1)
     known: frozenset[Signature] = frozenset()
-    minimise_seconds: float = field(default=20.0)
+    minimise_seconds: float = 20.0
+    before_case: Callable[[Case], None] = lambda _case: None
+    confirm: Callable[[Case, Signature], bool | None] = lambda _case, _signature: None

@@ -16,6 +16,7 @@ import typer
 from indexfuzz import __version__
 from indexfuzz.cli import cases, lists, mutate, new_impl, replay, run, severity
 from indexfuzz.cli.common import INTERNAL_ERROR, USAGE_ERROR, InputError
+from indexfuzz.core import interrupts
 from indexfuzz.core.project import Project
 from indexfuzz.core.setup import SetupError
 from indexfuzz.corpus.entry import CorpusError
@@ -70,7 +71,11 @@ def _defaults(project: Project) -> dict[str, Any]:
 def main() -> None:
     """Run the command line and exit with its code."""
     try:
-        app()
+        with interrupts.listening():
+            app()
+    except interrupts.Interrupted as interrupted:
+        typer.echo(f"interrupted by {interrupted}", err=True)
+        sys.exit(interrupted.exit_code)
     except Exception as error:  # noqa: BLE001 - whatever else goes wrong is told in one line
         if _is_bad_input(error):
             _tell_error(str(error), USAGE_ERROR)

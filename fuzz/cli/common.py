@@ -1,10 +1,8 @@
 """What several commands share: where the corpus lies, what is under test, and how text is printed."""
 
 import os
-import signal
 import sys
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -90,16 +88,6 @@ def _set_threads() -> None:
     import torch
 
     torch.set_num_threads(1)
-
-
-@contextmanager
-def interrupted_by_sigterm() -> Iterator[None]:
-    """Let SIGTERM end what runs as Ctrl-C does: with a summary, and nothing left behind."""
-    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
 
 
 def find(name: str, corpus: Path | None) -> list[Path]:

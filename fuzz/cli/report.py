@@ -1,5 +1,6 @@
 """How a campaign ends: as text for people, as data for scripts."""
 
+import signal
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
@@ -7,8 +8,8 @@ from typing import Any, get_args
 
 from rich.console import Console
 
-from indexfuzz.campaign.loop import Summary
 from indexfuzz.campaign.settings import Settings
+from indexfuzz.campaign.summary import Summary
 from indexfuzz.core.outcome import Ending
 from indexfuzz.core.signature import Signature
 from indexfuzz.subjects.subject import Subject
@@ -18,7 +19,8 @@ from indexfuzz.subjects.under_test import UnderTest
 def print_summary(summary: Summary, saved: dict[Signature, Path], target: UnderTest[Subject], console: Console) -> None:
     """Print what was tried and what was found."""
     rate = summary.cases / summary.seconds if summary.seconds else 0.0
-    end = "interrupted after" if summary.interrupted else "done:"
+    name = signal.Signals(summary.interrupted).name if summary.interrupted else ""
+    end = f"interrupted by {name} after" if name else "done:"
     console.print(f"{end} {summary.cases} cases in {summary.seconds:.1f} s, {rate:.1f} cases/s")
     _print_counts(console, "stages run", summary.stages)
     _print_counts(console, "outside the contract", summary.outside)
@@ -30,7 +32,9 @@ def print_summary(summary: Summary, saved: dict[Signature, Path], target: UnderT
         largest = ", ".join(f"{ratio:.3f} ({tier})" for tier, ratio in tiers.items())
         console.print(f"  largest error / bound in {stage}: {largest}")
     _print_beyond(console, summary.beyond)
-    if not summary.findings:
+    if not summary.stages:
+        console.print("no stage was tried: nothing can be said of these kernels", style="bold red")
+    elif not summary.findings:
         console.print("nothing new", style="green")
     for found in summary.findings:
         finding = found.finding
@@ -41,6 +45,8 @@ def print_summary(summary: Summary, saved: dict[Signature, Path], target: UnderT
             console.print(f"  at {finding.location}")
         if symptoms := summary.symptoms.get(finding.signature):
             console.print(f"  also seen as {', '.join(map(str, symptoms))}")
+        if found.doubt:
+            console.print(f"  {found.doubt}")
         if path := saved.get(finding.signature):
             console.print(f"  saved as {path}")
             console.print(f"  again: {target.command('replay', path)}")
@@ -74,7 +80,7 @@ def as_data(
         "shard": list(settings.shard),
         "cases": summary.cases,
         "seconds": round(summary.seconds, 3),
-        "interrupted": summary.interrupted,
+        "interrupted": bool(summary.interrupted),
         "findings": [
             found.finding.as_json()
             | {

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 
 from hypothesis import HealthCheck, Phase, Verbosity, given, seed, settings
+from hypothesis.strategies import SearchStrategy
 
 from indexfuzz.core.case import Case
 from indexfuzz.core.rng import derive
@@ -15,14 +16,15 @@ def drawn(from_seed: int, formats: tuple[str, ...]) -> Iterator[Case]:
     """An endless stream of cases, determined by the seed."""
     chunk = 0
     while True:
-        yield from _chunk(derive(from_seed, f"drawn {chunk}"), formats)
+        yield from draw(cases(formats=formats), derive(from_seed, f"drawn {chunk}"), CHUNK)
         chunk += 1
 
 
-def _chunk(chunk_seed: int, formats: tuple[str, ...]) -> list[Case]:
+def draw(strategy: SearchStrategy[Case], from_seed: int, count: int) -> list[Case]:
+    """So many cases, or fewer where the strategy has no more; the first is the simplest that there is."""
     found: list[Case] = []
     quiet = settings(
-        max_examples=CHUNK,
+        max_examples=count,
         database=None,
         deadline=None,
         derandomize=False,
@@ -35,5 +37,5 @@ def _chunk(chunk_seed: int, formats: tuple[str, ...]) -> list[Case]:
     def keep(case: Case) -> None:
         found.append(case)
 
-    seed(chunk_seed)(quiet(given(cases(formats=formats))(keep)))()
+    seed(from_seed)(quiet(given(strategy)(keep)))()
     return found

@@ -5,19 +5,15 @@ end. One that a dead process left behind becomes `.indexfuzz/died/<id>.json`, to
 """
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
 from indexfuzz.core.case import Case
-from indexfuzz.core.outcome import Outcome
-from indexfuzz.core.signature import Signature
 from indexfuzz.corpus.entry import CorpusError, Entry
 from indexfuzz.corpus.store import load
-from indexfuzz.subjects.subject import Facts, Subject
 
 FOLDER = Path(".indexfuzz")
 
@@ -62,38 +58,6 @@ class Journal:
             self.open()
             temporary.write_text(entry.dumps(), encoding="utf-8")
         temporary.replace(self._path)
-
-
-@dataclass(frozen=True)
-class Journaled:
-    """A subject whose cases are noted before they run."""
-
-    subject: Subject
-    journal: Journal
-
-    @property
-    def facts(self) -> Facts:
-        """The subject's."""
-        return self.subject.facts
-
-    @property
-    def unrepeated(self) -> Sequence[str]:
-        """The subject's."""
-        return self.subject.unrepeated
-
-    def narrowed(self, case: Case) -> Case:
-        """Runs nothing."""
-        return self.subject.narrowed(case)
-
-    def run(self, case: Case, only: frozenset[str] = frozenset()) -> Outcome:
-        """Note it, and run it."""
-        self.journal.note(case)
-        return self.subject.run(case, only)
-
-    def ask(self, case: Case, signature: Signature) -> Outcome:
-        """Note it, and ask."""
-        self.journal.note(case)
-        return self.subject.ask(case, signature)
 
 
 def left_behind(folder: Path = FOLDER) -> list[str]:

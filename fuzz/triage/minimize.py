@@ -22,7 +22,7 @@ def minimise(
     signature: Signature,
     *,
     seconds: float = 30.0,
-    on_progress: Callable[[Case], None] = lambda _case: None,
+    on_progress: Callable[[Case, Finding], None] = lambda _case, _finding: None,
 ) -> tuple[Case, Finding]:
     """The smallest case found that still shows `signature`, and the finding there.
 
@@ -36,7 +36,7 @@ def minimise(
     small, smaller = case, search.next_smaller(case)
     while smaller is not None:
         small = smaller
-        on_progress(small)
+        on_progress(small, search.finding(small) or finding)
         smaller = search.next_smaller(small)
     if signature.kind == "hang":  # believed in haste so far; now it gets as long as any other case
         for last in (small, case):

@@ -29,7 +29,7 @@ def indexfuzz(capsys, monkeypatch, tmp_path):
 
     Cases stay as they were drawn, so that nothing depends on the time.
     """
-    monkeypatch.setattr(loop, "SHRINK_SECONDS", 0.0)
+    monkeypatch.setattr("indexfuzz.subjects.fresh.shows_in_fresh_process", lambda *_: None)
     monkeypatch.setattr(loop, "minimise", partial(_minimise_nothing, loop.minimise))
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(tmp_path)

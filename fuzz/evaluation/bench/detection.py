@@ -18,7 +18,7 @@ from pathlib import Path
 
 import torch
 
-from indexfuzz.campaign.events import CaseRun, Event, Shrinking
+from indexfuzz.campaign.events import CaseRun, Event, Seen
 from indexfuzz.campaign.loop import Campaign
 from indexfuzz.campaign.settings import Settings
 from indexfuzz.core.case import Case
@@ -88,7 +88,7 @@ def campaign_sight(
     def listen(event: Event) -> None:
         nonlocal cases, sight
         cases += isinstance(event, CaseRun)
-        if isinstance(event, Shrinking):
+        if isinstance(event, Seen):
             sight = Sight(cases, time.monotonic() - started, event.case, event.finding)
             raise _Seen
 

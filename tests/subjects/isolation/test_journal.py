@@ -5,13 +5,17 @@ from pathlib import Path
 
 import pytest
 
+from indexfuzz.campaign.events import CaseRun
+from indexfuzz.campaign.loop import run
+from indexfuzz.campaign.settings import Settings
 from indexfuzz.core.case import Case
 from indexfuzz.core.setup import Setup
 from indexfuzz.core.signature import Signature
 from indexfuzz.corpus import store
 from indexfuzz.subjects.in_process import InProcess
-from indexfuzz.subjects.journal import FOLDER, Journal, Journaled, left_behind
+from indexfuzz.subjects.journal import FOLDER, Journal, left_behind
 
+MALFORMED = Signature("rope", "shape")
 CASE = Case().replace(batch={"pad_tokens": 1})
 COMMAND = Setup("module:my_kernels").command
 
@@ -41,18 +45,18 @@ def test_a_dead_run_is_told_once_with_a_command_that_works(monkeypatch):
     assert (FOLDER / ".gitignore").read_text() == "*\n"
 
 
-def test_every_case_is_noted_before_it_runs(reference_with, pytorch_device):
-    noted = []
+def test_every_drawn_case_is_noted_before_it_runs(reference_with, pytorch_device):
+    noted, ran = [], []
 
     def look(**_):
-        noted.append(store.load(FOLDER / "in-flight" / f"{os.getpid()}.json").case)
+        noted.append(store.load(FOLDER / "in-flight" / f"{os.getpid()}.json").case.id)
 
     with journal() as kept:
-        subject = Journaled(InProcess(reference_with(rope=look), pytorch_device), kept)
-        subject.run(CASE)
-        subject.ask(CASE, Signature("rope", "crash", "KeyError"))
+        subject = InProcess(reference_with(rope=look), pytorch_device)
+        wanted = Settings(subject, cases=3, seed=1, before_case=kept.note, known=frozenset({MALFORMED}))
+        run(wanted, lambda event: ran.append(event.outcome.case.id) if isinstance(event, CaseRun) else None)
         assert left_behind() == []
-    assert noted == [CASE, CASE]
+    assert noted == ran
     assert not FOLDER.exists()
 
 

@@ -1,0 +1,92 @@
+"""Keep what a campaign finds: on disk the moment it is seen, replaced as its case becomes smaller."""
+
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+from indexfuzz.campaign.events import Event, Explained, Found, Seen, Smaller
+from indexfuzz.core.case import Case
+from indexfuzz.core.finding import Finding
+from indexfuzz.core.signature import Signature
+from indexfuzz.corpus.entry import Entry
+from indexfuzz.corpus.store import save, write
+
+EntryOf = Callable[[Case, Finding], Entry]
+
+
+class Keeper:
+    """Listens to a campaign and writes its findings into a folder.
+
+    `saved` maps the signatures found to their files. Where the folder cannot be written to any more, the rest goes to
+    a new folder below the temporary one, and `notice` hears where.
+    """
+
+    def __init__(self, entry_of: EntryOf, folder: Path, notice: Callable[[str], None]) -> None:
+        self._entry_of = entry_of
+        self._folder = folder
+        self._notice = notice
+        self._ours: set[Path] = set()
+        self.saved: dict[Signature, Path] = {}
+
+    def hear(self, event: Event) -> None:
+        """Write, replace or remove a file."""
+        if isinstance(event, Seen | Smaller):
+            self._keep(event.finding.signature, self._entry_of(event.case, event.finding))
+        elif isinstance(event, Explained):
+            self._forget(event.finding.signature)
+        elif isinstance(event, Found):
+            entry = self._entry_of(event.case, event.finding)
+            if event.doubt:
+                note = f"{entry.note} {event.doubt[0].upper()}{event.doubt[1:]}.".strip()
+                entry = entry.model_copy(update={"note": note})
+            if event.seen_as is not None:
+                self._forget(event.seen_as)
+            self._keep(event.finding.signature, entry)
+
+    def _keep(self, signature: Signature, entry: Entry) -> None:
+        path = self._write(entry)
+        before = self.saved.get(signature)
+        self.saved[signature] = path
+        if before is not None and before != path:
+            self._remove(before)
+
+    def _write(self, entry: Entry) -> Path:
+        """Write an entry; a file that only this campaign has written is replaced, another one is added to."""
+        path = self._folder / entry.file
+        is_new = not path.exists()
+        try:
+            if path in self._ours:
+                write(entry, path)
+            else:
+                save(entry, self._folder)
+        except OSError as error:
+            lost, self._folder = self._folder, Path(tempfile.mkdtemp(prefix="indexfuzz-findings-"))
+            self._notice(f"cannot write to {lost}: {error.strerror}; findings go to {self._folder} from now on")
+            path = save(entry, self._folder)
+        if is_new:
+            self._ours.add(path)
+        return path
+
+    def _forget(self, signature: Signature) -> None:
+        path = self.saved.pop(signature, None)
+        if path is not None:
+            self._remove(path)
+
+    def _remove(self, path: Path) -> None:
+        """Remove a file that nobody else has written and no other signature needs."""
+        if path in self._ours and path not in self.saved.values():
+            path.unlink(missing_ok=True)
+            self._ours.discard(path)
+
+
+def probe(folder: Path) -> None:
+    """Write to a folder, and take it back: better now than when something was found.
+
+    Raises OSError where that does not work.
+    """
+    made = [parent for parent in (folder, *folder.parents) if not parent.exists()]
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryFile(dir=folder):
+        pass
+    for parent in made:
+        parent.rmdir()

@@ -1,0 +1,56 @@
+"""What a campaign did, counted from its events."""
+
+from collections import Counter
+from dataclasses import dataclass, field
+
+from indexfuzz.campaign.events import CaseRun, Event, Explained, Found, Known, Unsupported
+from indexfuzz.core.outcome import Outcome
+from indexfuzz.core.signature import Signature
+
+
+@dataclass
+class Summary:
+    """Counters by stage and signature, the largest error per stage as a share of its bound, and the findings.
+
+    `symptoms` are the other signatures under which the mistake of a finding was seen. `beyond` counts how stages ended
+    beyond their contract: clause -> stage -> ending. `unrepeated` tells of deaths of a process that did not happen
+    again with the same case. `interrupted` is the signal that ended the campaign, or 0.
+    """
+
+    cases: int = 0
+    seconds: float = 0.0
+    stages: Counter[str] = field(default_factory=Counter)
+    findings: list[Found] = field(default_factory=list)
+    symptoms: dict[Signature, list[Signature]] = field(default_factory=dict)
+    known: Counter[Signature] = field(default_factory=Counter)
+    outside: Counter[str] = field(default_factory=Counter)
+    unsupported: Counter[str] = field(default_factory=Counter)
+    ratios: dict[str, dict[str, float]] = field(default_factory=dict)
+    unrepeated: list[str] = field(default_factory=list)
+    beyond: dict[str, dict[str, Counter[str]]] = field(default_factory=dict)
+    interrupted: int = 0
+
+    def hear(self, event: Event) -> None:
+        """Count an event."""
+        if isinstance(event, CaseRun):
+            self._count(event.outcome)
+        elif isinstance(event, Known):
+            self.known[event.finding.signature] += 1
+        elif isinstance(event, Explained):
+            self.known[event.finding.signature] += 1
+            self.findings = [found for found in self.findings if found.finding.signature != event.finding.signature]
+        elif isinstance(event, Found):
+            self.findings.append(event)
+        elif isinstance(event, Unsupported):
+            self.unsupported[event.message] += 1
+
+    def _count(self, outcome: Outcome) -> None:
+        self.cases += 1
+        self.stages.update(outcome.stages)
+        self.outside.update(outcome.outside.keys())
+        for clause, stage, ending in outcome.endings():
+            self.beyond.setdefault(clause, {}).setdefault(stage, Counter())[ending] += 1
+        for stage, ratio in outcome.ratios.items():
+            tiers = self.ratios.setdefault(stage, {})
+            tier = outcome.tiers[stage]
+            tiers[tier] = max(tiers.get(tier, 0.0), ratio)

@@ -1,0 +1,88 @@
+"""Ctrl-C, SIGTERM and SIGHUP end a command in one way: soon, with everything saved, and never unheard.
+
+A signal raises Interrupted wherever the main thread is. Somebody else's code may swallow that, an `except:` around an
+import or a destructor; so the signal is also remembered, and `check` raises again.
+"""
+
+import signal
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from types import FrameType
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+class Interrupted(BaseException):
+    """A signal asks the command to end. No KeyboardInterrupt: libraries have ideas of their own about that."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(signal.Signals(number).name)
+        self.number = number
+
+    @property
+    def exit_code(self) -> int:
+        """What a shell expects of a command that a signal has ended."""
+        return 128 + self.number
+
+
+@dataclass
+class _Listener:
+    """What has been heard. `number` is the signal that nobody has dealt with yet, or 0."""
+
+    number: int = 0
+    shields: int = 0
+    is_ending: bool = False
+
+    def hear(self, number: int, _frame: FrameType | None) -> None:
+        if self.is_ending:
+            return
+        self.number = self.number or number
+        if not self.shields and not _is_unwinding():
+            raise Interrupted(self.number)
+
+
+_listener = _Listener()
+
+
+def _is_unwinding() -> bool:
+    """Whether an Interrupted is on its way up already: whoever cleans up behind it needs peace."""
+    error = sys.exception()
+    while error is not None and not isinstance(error, Interrupted):
+        error = error.__context__
+    return error is not None
+
+
+@contextmanager
+def listening() -> Iterator[None]:
+    """Turn signals into Interrupted until the end of the block."""
+    _listener.number, _listener.is_ending = 0, False
+    before = {number: signal.signal(number, _listener.hear) for number in SIGNALS}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def check() -> None:
+    """Raise Interrupted again where a signal was heard and its exception was swallowed or put off."""
+    if _listener.number and not _listener.is_ending and not _listener.shields:
+        raise Interrupted(_listener.number)
+
+
+@contextmanager
+def shielded() -> Iterator[None]:
+    """Put signals off to the end of the block: what it writes is written whole. For what takes milliseconds."""
+    _listener.shields += 1
+    try:
+        yield
+    finally:
+        _listener.shields -= 1
+    check()
+
+
+def end() -> None:
+    """Hear no more signals: the command is ending, and what is left to do is short."""
+    _listener.is_ending = True

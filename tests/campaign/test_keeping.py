@@ -1,0 +1,143 @@
+"""What was seen is on disk at once, whatever happens then; what turns out to be a symptom is not."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from indexfuzz.campaign import loop
+from indexfuzz.campaign.events import Explained, Found, Seen, Smaller
+from indexfuzz.campaign.keeping import Keeper, probe
+from indexfuzz.campaign.loop import run
+from indexfuzz.campaign.settings import Settings
+from indexfuzz.core.case import Case
+from indexfuzz.core.finding import Finding
+from indexfuzz.core.interrupts import Interrupted
+from indexfuzz.core.signature import Signature
+from indexfuzz.corpus import store
+from indexfuzz.corpus.entry import Entry, Record
+from indexfuzz.reference import quant
+from indexfuzz.subjects.in_process import InProcess
+
+WRONG = Finding("gather", "code-mismatch", "k_fp8", "is 1, must be 2")
+CAUSE = Finding("gather", "layout-mismatch", "k_fp8", "is read as SHUFFLE")
+DRAWN, SMALL = Case().replace(model={"num_heads": 8}), Case()
+
+
+def entry_of(case, finding):
+    return Entry(case=case, finding=Record.of(finding))
+
+
+@pytest.fixture
+def notices():
+    return []
+
+
+@pytest.fixture
+def keeper(tmp_path, notices):
+    return Keeper(entry_of, tmp_path, notices.append)
+
+
+def kept(folder):
+    return [store.load(path) for path in store.files(folder)]
+
+
+def test_a_finding_is_on_disk_when_it_is_seen_and_replaced_when_it_is_smaller(keeper, tmp_path):
+    keeper.hear(Seen(WRONG, DRAWN))
+    assert [entry.case for entry in kept(tmp_path)] == [DRAWN]
+    keeper.hear(Smaller(WRONG, SMALL))
+    assert [entry.case for entry in kept(tmp_path)] == [SMALL]
+    keeper.hear(Found(WRONG, SMALL, doubt="the case did not show it again"))
+    (entry,) = kept(tmp_path)
+    assert (entry.case, entry.note) == (SMALL, "The case did not show it again.")
+    assert keeper.saved == {WRONG.signature: tmp_path / entry.file}
+
+
+def test_a_symptom_leaves_no_file(keeper, tmp_path):
+    keeper.hear(Seen(WRONG, DRAWN))
+    keeper.hear(Seen(CAUSE, SMALL))
+    keeper.hear(Explained(WRONG, DRAWN, CAUSE.signature))
+    keeper.hear(Found(CAUSE, SMALL))
+    assert [entry.finding.signature for entry in kept(tmp_path)] == [CAUSE.signature]
+
+
+def test_a_file_of_somebody_else_stays(keeper, tmp_path):
+    guard = Entry(case=DRAWN, status="guard", note="kept by hand", finding=Record.of(WRONG))
+    path = store.save(guard, tmp_path)
+    keeper.hear(Seen(WRONG, DRAWN))
+    keeper.hear(Smaller(WRONG, SMALL))
+    keeper.hear(Found(WRONG, SMALL))
+    assert store.load(path).note == "kept by hand"
+    assert {entry.case.id for entry in kept(tmp_path)} == {DRAWN.id, SMALL.id}
+
+
+def test_where_the_disk_is_full_it_goes_elsewhere_and_says_where(keeper, tmp_path, notices, monkeypatch):
+    real = store.save
+
+    def full(entry, folder):
+        if folder == tmp_path:
+            raise OSError(28, "No space left on device")
+        return real(entry, folder)
+
+    monkeypatch.setattr("indexfuzz.campaign.keeping.save", full)
+    keeper.hear(Seen(WRONG, DRAWN))
+    keeper.hear(Found(WRONG, SMALL))
+    (path,) = keeper.saved.values()
+    assert store.load(path).case == SMALL
+    assert len(notices) == 1
+    assert "No space left on device" in notices[0]
+    assert str(path.parents[1]) in notices[0]
+
+
+def test_a_probe_leaves_nothing_and_says_what_cannot_be_written(tmp_path):
+    probe(tmp_path / "a" / "b")
+    assert not (tmp_path / "a").exists()
+    (tmp_path / "file").write_text("")
+    with pytest.raises(OSError, match="file"):
+        probe(tmp_path / "file" / "corpus")
+
+
+def wrong_weights(q, weights, **options):
+    q_fp8, folded = quant.q_quant(q, weights, **options)
+    return q_fp8, folded + 1
+
+
+@pytest.mark.parametrize("what", [Interrupted(15), KeyboardInterrupt(), ZeroDivisionError()])
+def test_what_ends_a_shrink_loses_nothing(reference_with, pytorch_device, monkeypatch, keeper, tmp_path, what):
+    def stop(*_, **__):
+        raise what
+
+    monkeypatch.setattr(loop, "minimise", stop)
+    wanted = Settings(InProcess(reference_with(q_quant=wrong_weights), pytorch_device), cases=20, seed=1)
+    if isinstance(what, ZeroDivisionError):
+        with pytest.raises(ZeroDivisionError):
+            run(wanted, keeper.hear)
+    else:
+        summary = run(wanted, keeper.hear)
+        assert summary.interrupted == getattr(what, "number", 2)
+        assert [found.finding.signature for found in summary.findings] == list(keeper.saved)
+    assert [entry.finding.signature.stage for entry in kept(tmp_path)] == ["q_quant"]
+
+
+def test_what_a_fresh_process_does_not_show_says_so(reference_with, pytorch_device, keeper, tmp_path):
+    subject = InProcess(reference_with(q_quant=wrong_weights), pytorch_device)
+    asked = []
+
+    def confirm(case, signature):
+        asked.append((case, signature))
+        return False
+
+    run(Settings(subject, cases=20, seed=1, first_only=True, minimise_seconds=0.0, confirm=confirm), keeper.hear)
+    (entry,) = kept(tmp_path)
+    assert "process that had run nothing else" in entry.note
+    assert asked == [(entry.case, entry.finding.signature)]
+    assert json.loads(Path(next(iter(keeper.saved.values()))).read_text())["status"] == "open"
+
+
+def test_nothing_is_kept_of_what_is_known(reference_with, pytorch_device, keeper, tmp_path):
+    subject = InProcess(reference_with(q_quant=wrong_weights), pytorch_device)
+    known = frozenset(
+        {Signature("q_quant", "bound-exceeded", "q_weights"), Signature("q_quant", "code-mismatch", "q_fp8")}
+    )
+    summary = run(Settings(subject, cases=10, seed=1, known=known), keeper.hear)
+    assert (kept(tmp_path), summary.findings) == ([], [])

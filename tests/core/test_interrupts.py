@@ -1,0 +1,75 @@
+"""A signal ends what runs, once, wherever it falls, and is not forgotten where somebody swallows it."""
+
+import contextlib
+import os
+import signal
+
+import pytest
+
+from indexfuzz.core import interrupts
+from indexfuzz.core.interrupts import Interrupted
+
+
+def strike(number=signal.SIGTERM):
+    os.kill(os.getpid(), number)
+
+
+@pytest.fixture(autouse=True)
+def _listening():
+    with interrupts.listening():
+        yield
+
+
+@pytest.mark.parametrize("number", interrupts.SIGNALS)
+def test_a_signal_is_raised_and_has_the_exit_code_of_a_shell(number):
+    with pytest.raises(Interrupted) as caught:
+        strike(number)
+    assert caught.value.exit_code == 128 + number
+
+
+def test_what_is_swallowed_is_raised_again():
+    with contextlib.suppress(BaseException):
+        strike()
+    with pytest.raises(Interrupted):
+        interrupts.check()
+
+
+def test_a_shield_puts_it_off_to_its_end():
+    done = []
+
+    def write():
+        with interrupts.shielded():
+            strike()
+            done.append("written")
+
+    with pytest.raises(Interrupted):
+        write()
+    assert done == ["written"]
+
+
+def test_who_cleans_up_is_left_in_peace():
+    done = []
+
+    def clean_up():
+        try:
+            strike()
+        finally:
+            strike()
+            done.append("cleaned")
+
+    with pytest.raises(Interrupted):
+        clean_up()
+    assert done == ["cleaned"]
+
+
+def test_at_the_end_nothing_is_heard():
+    interrupts.end()
+    strike()
+    interrupts.check()
+
+
+def test_handlers_are_put_back():
+    inside = signal.getsignal(signal.SIGTERM)
+    with interrupts.listening():
+        pass
+    assert signal.getsignal(signal.SIGTERM) is inside
