@@ -41,7 +41,7 @@ def run(case: Case, implementation: Implementation, device: Device, only: frozen
         call = stage.prepare(step)
         function = implementation.stages.get(stage.name) if not only or stage.name in only else None
         if function and _within(stage, case, implementation, outcome):
-            trusted = _put_under_test(stage, step, call, function, implementation, device, outcome)
+            trusted = put_under_test(stage, step, call, function, implementation, device, outcome)
         else:
             trusted = fill_in(stage, call)
         accept(stage, step, call, trusted)
@@ -57,7 +57,7 @@ def _within(stage: Stage, case: Case, implementation: Implementation, outcome: O
     return True
 
 
-def _put_under_test(
+def put_under_test(
     stage: Stage,
     step: Step,
     call: Call,

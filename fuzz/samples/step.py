@@ -93,16 +93,30 @@ def materialise(case: Case, device: str = "cpu") -> Step:
     """Make every input of a case on a device."""
     step = Step(case, device)
     tables = page_tables(case, step.key("pages"))
-    positions, requests = token_places(case)
+    _place_cache(step, rectangle(tables, -1))
+    _place_all_but_cache(step, tables)
+    return step
+
+
+def materialise_on_cache(case: Case, cache: Buffer, defined: Tensor, tables: list[list[int]], device: str) -> Step:
+    """Make every input of a case but its cache, which other steps have filled; so many pages must the case have.
+
+    `defined` is as in Step, and follows what the stages write; `tables` has the pages of each request, in order.
+    """
+    step = Step(case, device, defined=defined)
+    step.add(cache)
+    _place_all_but_cache(step, tables)
+    return step
+
+
+def _place_all_but_cache(step: Step, tables: list[list[int]]) -> None:
+    positions, requests = token_places(step.case)
     _place_activations(step, positions)
     _place_tables(step, tables)
-    pages = rectangle(tables, -1)
-    _place_cache(step, pages)
-    _place_slots(step, pages, positions, requests)
+    _place_slots(step, rectangle(tables, -1), positions, requests)
     _place_gathered(step)
     _place_windows(step)
     _place_decode(step)
-    return step
 
 
 def _place_activations(step: Step, positions: Tensor) -> None:
@@ -146,14 +160,19 @@ def _place_tables(step: Step, tables: list[list[int]]) -> None:
 
 def _place_cache(step: Step, pages: Tensor) -> None:
     """The pages: what earlier steps have written, where such pages have an arrangement; all else is poison."""
-    case, block_size, head_dim = step.case, step.case.cache.block_size, step.case.model.head_dim
-    shape = (case.num_blocks, block_size, head_dim + layout.SCALE_BYTES)
-    fp8 = FORMATS[case.model.fp8].dtype
-    buffer = buffers.allocate_pages("cache", shape, step.device, page_pad=case.cache.page_pad, fp8=fp8)
-    step.defined = torch.zeros(shape, dtype=torch.uint8, device=step.device)
+    buffer = allocate_cache(step.case, step.device)
+    step.defined = torch.zeros(buffer.view.shape, dtype=torch.uint8, device=step.device)
     slots = _fill_cache(step, buffer.view, pages)
     step.add(buffer)
     step.define_slots(slots.to(step.device))
+
+
+def allocate_cache(case: Case, device: str) -> Buffer:
+    """The pages of a case, all of them poison."""
+    block_size, head_dim = case.cache.block_size, case.model.head_dim
+    shape = (case.num_blocks, block_size, head_dim + layout.SCALE_BYTES)
+    fp8 = FORMATS[case.model.fp8].dtype
+    return buffers.allocate_pages("cache", shape, device, page_pad=case.cache.page_pad, fp8=fp8)
 
 
 def _fill_cache(step: Step, cache: Tensor, pages: Tensor) -> Tensor:
