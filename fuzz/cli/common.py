@@ -22,9 +22,6 @@ if TYPE_CHECKING:
     from indexfuzz.subjects.in_process import InProcess
     from indexfuzz.subjects.subject import Subject
 
-PLANTED = Path(".indexfuzz") / "planted"
-"""The corpus of findings that planted bugs showed, unless another one is named."""
-
 NOTHING_NEW, FINDINGS, USAGE_ERROR, INTERNAL_ERROR = 0, 1, 2, 3
 
 
@@ -49,7 +46,7 @@ def default_corpus(faults: Iterable[str] = ()) -> Path:
 
     Raises SetupError when the settings cannot be read.
     """
-    return PLANTED if list(faults) else Project.here().corpus
+    return Project.here().corpus_for(faults)
 
 
 def under_test(setup: Setup) -> "UnderTest[Subject]":

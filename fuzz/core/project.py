@@ -14,6 +14,7 @@ The command line and pytest read the same table, so they find and keep cases in 
 """
 
 import tomllib
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -25,6 +26,9 @@ from indexfuzz.core.words import path_from_here, suggestion
 
 FILE = "pyproject.toml"
 TABLE = "tool.indexfuzz"
+PLANTED = Path(".indexfuzz") / "planted"
+"""The corpus of findings that planted bugs showed, unless another one is named."""
+
 WITH_MODULE = "module:"
 
 
@@ -83,6 +87,10 @@ class Project:
     def corpus(self) -> Path:
         """The folder of kept cases, as typed in the current folder."""
         return path_from_here(self.root / self.table.corpus)
+
+    def corpus_for(self, faults: Iterable[str]) -> Path:
+        """The corpus, or where what planted bugs show is kept apart from it."""
+        return PLANTED if list(faults) else self.corpus
 
 
 def _read(file: Path) -> Any:

@@ -1,21 +1,28 @@
-"""The pytest plugin: options of the fuzz targets, corpus files as tests, and failures in a few lines.
+"""The pytest plugin: options of the fuzz targets, corpus files as tests, targets shared by workers, short failures.
 
 pytest imports it in every project of an environment, so it imports nothing heavy and changes nothing for others.
 """
 
+import zlib
 from argparse import BooleanOptionalAction
-from collections.abc import Generator, Iterator
+from collections.abc import Generator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from indexfuzz.core.finding import FindingError
-from indexfuzz.testing.options import Options, choose, parse_shard
+from indexfuzz.core.project import Project
+from indexfuzz.core.setup import SetupError
+from indexfuzz.testing.corpus_files import CorpusCase, CorpusFile
+from indexfuzz.testing.options import Options, check_seconds, parse_shard, setup_of
+from indexfuzz.testing.reports import Reporter
+from indexfuzz.testing.session import EnoughError, FuzzSession, activate, deactivate
+from indexfuzz.testing.told import NothingTestedError, TargetFailedError, describe_found, is_told, told_findings
 
 OPTIONS: dict[str, dict[str, Any]] = {
-    "--fuzz-impl": {"default": "builtin", "metavar": "NAME[:PATH]", "help": "what to test; see `indexfuzz impls`"},
-    "--fuzz-device": {"default": "lockstep", "help": "where kernels run; see `indexfuzz run --help`"},
+    "--fuzz-impl": {"metavar": "NAME[:PATH]", "help": "what to test; see `indexfuzz impls`"},
+    "--fuzz-device": {"metavar": "NAME", "help": "where kernels run; see `indexfuzz run --help`"},
     "--fuzz-fault": {
         "action": "append",
         "default": [],
@@ -32,9 +39,19 @@ OPTIONS: dict[str, dict[str, Any]] = {
         "default": None,
         "help": "run it in a process of its own; the default for code that is not ours",
     },
+    "--fuzz-python": {"metavar": "PATH", "help": "run it under this interpreter, isolated"},
+    "--fuzz-timeout": {"type": float, "metavar": "S", "help": "how long an isolated case may take; 120 seconds"},
+    "--fuzz-corpus": {"metavar": "DIR", "help": "where findings are known and kept; that of the project, else corpus/"},
     "--fuzz-shard": {"default": "1/1", "metavar": "I/N", "help": "run part I of N of the corpus and of the search"},
-    "--fuzz-seconds": {"type": float, "default": None, "metavar": "S", "help": "search this long with each target"},
+    "--fuzz-seconds": {
+        "type": float,
+        "metavar": "S",
+        "help": "search this long with each target, shrinking included; every worker does",
+    },
 }
+
+SESSION = pytest.StashKey[FuzzSession]()
+SHARD = pytest.StashKey[tuple[int, int]]()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -46,136 +63,163 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_configure(config: pytest.Config) -> None:
-    """Make the options known to the targets before any is imported."""
+    """Begin a session before any target is imported; what was named is opened, so that a wrong name ends it here."""
+    try:
+        session = FuzzSession(_read_options(config))
+        if _names_what_to_test(config) and not _is_worker(config):
+            _ = session.under_test
+    except SetupError as error:
+        raise pytest.UsageError(str(error)) from None
+    config.stash[SESSION] = session
+    token = activate(session)
+    config.add_cleanup(lambda: deactivate(token))
+    if not _is_worker(config):
+        config.pluginmanager.register(Reporter(config), "indexfuzz-reports")
+
+
+def _is_worker(config: pytest.Config) -> bool:
+    return hasattr(config, "workerinput")
+
+
+def _names_what_to_test(config: pytest.Config) -> bool:
+    return any(config.getoption(f"--fuzz-{name}") for name in ("impl", "device", "fault", "python"))
+
+
+def _read_options(config: pytest.Config) -> Options:
+    """The options given, and the project's settings for the others.
+
+    Raises SetupError.
+    """
+    project = Project.here()
+    faults = tuple(config.getoption("--fuzz-fault"))
+    setup = setup_of(
+        project,
+        spec=config.getoption("--fuzz-impl"),
+        device=config.getoption("--fuzz-device"),
+        faults=faults,
+        beyond_contract=config.getoption("--fuzz-beyond-contract"),
+        isolate=config.getoption("--fuzz-isolate"),
+        python=config.getoption("--fuzz-python"),
+        timeout=config.getoption("--fuzz-timeout"),
+    )
+    seconds, corpus = config.getoption("--fuzz-seconds"), config.getoption("--fuzz-corpus")
+    check_seconds("--fuzz-seconds", seconds)
+    check_seconds("--fuzz-timeout", setup.timeout)
     try:
         shard = parse_shard(config.getoption("--fuzz-shard"))
     except ValueError as error:
-        raise pytest.UsageError(f"--fuzz-shard: {error}") from None
-    choose(
-        Options(
-            implementation=config.getoption("--fuzz-impl"),
-            device=config.getoption("--fuzz-device"),
-            faults=tuple(config.getoption("--fuzz-fault")),
-            beyond_contract=config.getoption("--fuzz-beyond-contract"),
-            isolate=config.getoption("--fuzz-isolate"),
-            shard=shard,
-            seconds=config.getoption("--fuzz-seconds"),
-            corpus=config.rootpath / "corpus",
-            findings=config.rootpath / "findings",
-        )
+        raise SetupError(f"--fuzz-shard: {error}") from None
+    return Options(
+        setup,
+        Path(corpus) if corpus else project.corpus_for(faults),
+        shard,
+        getattr(config, "workerinput", {}).get("workercount", 1),
+        seconds,
+        config.getoption("--hypothesis-seed", None) or "",
     )
 
 
 def pytest_collect_file(file_path: Path, parent: pytest.Collector) -> pytest.Collector | None:
     """Collect corpus/<stage>/<id>.json; other JSON files are none of ours."""
-    if file_path.suffix != ".json" or "corpus" not in file_path.parts:
+    if file_path.suffix != ".json":
         return None
     from indexfuzz.corpus.store import is_entry
-    from indexfuzz.testing.options import present
 
-    index, of = present().shard
-    if not is_entry(file_path) or int(file_path.stem, 16) % of != index - 1:
+    options = parent.config.stash[SESSION].options
+    index, of = options.shard
+    corpora = {"corpus", options.corpus.name}
+    if not (corpora & set(file_path.parts) and is_entry(file_path)) or int(file_path.stem, 16) % of != index - 1:
         return None
     collected: pytest.Collector = CorpusFile.from_parent(parent, path=file_path)
     return collected
 
 
-class CorpusFile(pytest.File):
-    """One file of a corpus, with one test."""
+@pytest.hookimpl(wrapper=True)
+def pytest_pycollect_makeitem(collector: pytest.Collector, obj: object) -> Generator[None, Any, Any]:
+    """Give a target a test for each shard and worker, so that all of them search."""
+    made = yield
+    if not (made and _is_target(obj)):
+        return made
+    options = collector.config.stash[SESSION].options
+    (index, of), workers = options.shard, options.workers
+    if workers == 1 or isinstance(collector, pytest.Class) or hasattr(made[0], "callspec"):
+        for item in made:
+            item.stash[SHARD] = options.shard
+        return made
+    (whole,) = made
+    parts = []
+    for worker in range(1, workers + 1):
+        name = f"{whole.name}[{worker}of{workers}]"
+        part = pytest.Function.from_parent(collector, name=name, callobj=obj)
+        part.stash[SHARD] = ((index - 1) * workers + worker, of * workers)
+        parts.append(part)
+    return parts
 
-    def collect(self) -> Iterator[pytest.Item]:
-        """The test that runs the file's case."""
-        yield CorpusCase.from_parent(self, name=self.path.stem)
+
+def _is_target(obj: object) -> bool:
+    from indexfuzz.testing.target import MARK
+
+    return getattr(obj, MARK, False) is True
 
 
-class CorpusCase(pytest.Item):
-    """The case of a corpus file, run on what is under test.
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Open what the project's settings name as soon as a test needs it, so that a wrong name ends the session here."""
+    needed = any(SHARD in item.stash or isinstance(item, CorpusCase) for item in items)
+    if needed and not _is_worker(config) and not config.getoption("collectonly"):
+        try:
+            _ = config.stash[SESSION].under_test
+        except SetupError as error:
+            raise pytest.UsageError(str(error)) from None
 
-    It passes when nothing is wrong. Failing is expected (xfail) where the corpus knows all that the case shows: open
-    findings of this implementation, of this entry or others. An open finding that is gone where it was seen is a
-    failure, the entry is out of date; so is one that is back where it was mended.
+
+@pytest.hookimpl(wrapper=True)
+def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> Generator[None, Any, Any]:
+    """Run a test that may run cases: count them, end it when its time is over, make small and keep what it found.
+
+    Raises TargetFailedError with everything that was found, NothingTestedError where a target ran nothing.
     """
-
-    def runtest(self) -> None:
-        """Run the case.
-
-        Raises CorpusError for a file that cannot be read, CorpusFailureError for an outcome that the file does not say.
-        """
-        from indexfuzz.core.finding import summary_line
-        from indexfuzz.corpus.store import load
-        from indexfuzz.testing.target import known, under_test
-        from indexfuzz.triage.replay import FAILING, replay
-
-        entry, target = load(self.path), under_test()
-        name = target.subject.facts.name
-        result = replay(entry, target.subject)
-        here = entry.signatures(name)
-        expected = here if entry.status == "open" else frozenset()
-        command = f"again: {target.command('replay', self.path)}"
-        if result.status in FAILING:
-            found = {finding.signature for finding in result.findings}
-            came_back = found & here - expected
-            if found <= expected | known() and not came_back:
-                pytest.xfail(f"open: {', '.join(map(str, sorted(found)))}")
-            lines = [summary_line(finding) for finding in result.findings]
-            raise CorpusFailureError("\n  ".join([f"{result.status} on {name}", *lines, command]))
-        if result.status == "ERROR":
-            pytest.skip(result.message)
-        if expected:
-            raise CorpusFailureError(
-                f"FIXED on {name}: it no longer shows {', '.join(map(str, sorted(expected)))}; "
-                f'change its status from "open" to "fixed" or "guard"\n  {command}'
-            )
-
-    def repr_failure(self, excinfo: pytest.ExceptionInfo[BaseException], style: Any = None) -> Any:
-        """A few lines for what is wrong with the case or its file; a traceback only for errors of other kinds."""
-        from indexfuzz.core.setup import SetupError
-        from indexfuzz.corpus.entry import CorpusError
-
-        if isinstance(excinfo.value, CorpusFailureError | CorpusError | SetupError):
-            return str(excinfo.value)
-        return super().repr_failure(excinfo, style)
-
-    def reportinfo(self) -> tuple[Path, int | None, str]:
-        """The file, no line, the name."""
-        return self.path, None, f"{self.path.parent.name}/{self.name}"
+    session = pyfuncitem.config.stash[SESSION]
+    shard = pyfuncitem.stash.get(SHARD, None)
+    if shard and shard[1] > 1:
+        _seed(pyfuncitem, shard, session.options.seed)
+    run = session.begin()
+    result: Any = True
+    with suppress(EnoughError):
+        result = yield
+    if run.cases:
+        stages = ", ".join(f"{stage} {count}" for stage, count in run.stages.items()) or "no stage"
+        pyfuncitem.user_properties.append(("cases", f"{run.cases} cases in {run.seconds:.1f} s: {stages}"))
+    if run.has_failed:
+        found = run.conclude()
+        raise TargetFailedError([(str(f.finding.signature), describe_found(f, session)) for f in found])
+    if shard and not run.stages:
+        name = session.under_test.subject.facts.name
+        reasons = "; ".join(run.unsupported) or "give it more cases, or look at its contract: `indexfuzz impls`"
+        raise NothingTestedError(f"no case of this target reached a stage of {name}: {reasons}")
+    return result
 
 
-class CorpusFailureError(AssertionError):
-    """A case did not do what its file says. The message is all that is printed."""
+def _seed(item: pytest.Function, shard: tuple[int, int], seed_given: str) -> None:
+    """Give a target the cases of its shard."""
+    from hypothesis import seed
+
+    seed(zlib.crc32(f"{seed_given} {item.obj.__name__} {shard[0]}/{shard[1]}".encode()))(item.obj)
 
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(
-    item: pytest.Item,  # noqa: ARG001 - pluggy passes by name
-    call: pytest.CallInfo[None],
+    item: pytest.Item, call: pytest.CallInfo[None]
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    """Show the findings of a fuzz target in place of Hypothesis's traceback, and keep their cases."""
+    """Show findings in place of a traceback; all but the first become reports of their own, see Reporter."""
     report = yield
-    if call.excinfo is not None and (errors := _findings(call.excinfo.value)):
-        report.longrepr = "\n".join(_described(error) for error in errors)
+    if item.user_properties and call.when == "call":
+        report.sections += [("IndexFuzz", str(text)) for name, text in item.user_properties if name == "cases"]
+    if call.excinfo is None:
+        return report
+    if findings := told_findings(call.excinfo.value):
+        report.longrepr = findings[0][1]
+        item.user_properties.append(("signature", findings[0][0]))
+        report.__dict__["indexfuzz_more"] = [list(finding) for finding in findings[1:]]
+    elif is_told(call.excinfo.value):
+        report.longrepr = str(call.excinfo.value)
     return report
-
-
-def _findings(error: BaseException) -> list[FindingError]:
-    """The findings that an exception is or is a group of; none when anything else is among them."""
-    if isinstance(error, FindingError):
-        return [error]
-    if isinstance(error, BaseExceptionGroup):
-        inner = [_findings(e) for e in error.exceptions]
-        return [e for errors in inner for e in errors] if all(inner) else []
-    return []
-
-
-def _described(error: FindingError) -> str:
-    """Signature, detail, and how to see it again; its case is saved for that."""
-    from indexfuzz.corpus.store import save
-    from indexfuzz.testing.options import present
-    from indexfuzz.testing.target import failing, under_test
-
-    case, target = failing.get(error.finding.signature), under_test()
-    lines = [str(error.finding.signature), error.finding.detail, error.finding.promise]
-    if case is not None:
-        path = save(target.entry(case, error.finding), present().findings)
-        lines += [f"again: {target.command('replay', path)}", f"smaller: {target.command('minimize', path)}"]
-    return "\n  ".join(lines)

@@ -432,7 +432,7 @@ class TestOneCase:
         assert code == 0
         for text in (
             "seen in production",
-            "2 tokens, 0 of them new",
+            "a request of 2 tokens, none of them new",
             "k[0, 3] = 1.5",
             SIGNATURE,
             "token 1 is 2, must be 1",

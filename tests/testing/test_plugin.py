@@ -1,25 +1,36 @@
 """The pytest plugin, in pytest sessions of their own."""
 
 import os
+import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
+from xml.etree import ElementTree as ET
 
 import pytest
 
 from indexfuzz.core.case import Case
-from indexfuzz.core.finding import Finding
+from indexfuzz.core.finding import Finding, FindingError
+from indexfuzz.core.outcome import Outcome
+from indexfuzz.core.setup import Setup
 from indexfuzz.corpus import store
 from indexfuzz.corpus.entry import Entry, Record, Sighting
-from indexfuzz.testing.options import parse_shard
+from indexfuzz.subjects.subject import Facts
+from indexfuzz.subjects.under_test import UnderTest
+from indexfuzz.testing.options import Options, parse_shard
+from indexfuzz.testing.session import EnoughError, FuzzSession
+from indexfuzz.triage.minimize import NotFailingError
 
 SIGNATURE = "gather/code-mismatch/k_scale"
 TWO_KEYS = Case().replace(batch={"prefill": ({"length": 2, "new": 0},)})
 ONE_KEY = Case().replace(batch={"prefill": ({"length": 1, "new": 0},)})
 
+FINDING = Finding(*SIGNATURE.split("/"), "token 1 is 2, must be 1")
+FACTS = Facts("toy 1.0", "lockstep", "cpu", ("e4m3fn",), 1, ("gather",), (), "3.6.0", "2.13.0")
+
 TARGET = """
 from hypothesis import given
-from indexfuzz import cases
-from indexfuzz import check, target
+from indexfuzz import cases, check, target
 
 @target
 @given(case=cases())
@@ -35,8 +46,8 @@ def session(pytester, monkeypatch):
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     monkeypatch.delenv("PYTEST_XDIST_WORKER", raising=False)
     toy = ("--fuzz-impl", "module:toy_gather", "--no-fuzz-isolate")
-    options = ("--import-mode=importlib", "-p", "no:cacheprovider", *toy)
-    return lambda *words: pytester.run(sys.executable, "-m", "pytest", *options, *words)
+    options = ("--import-mode=importlib", "-p", "no:cacheprovider")
+    return lambda *words, impl=toy: pytester.run(sys.executable, "-m", "pytest", *options, *impl, *words)
 
 
 def keep(case: Case, status: str = "open", implementation: str = "toy 1.0") -> Path:
@@ -96,33 +107,235 @@ class TestCorpusFiles:
         collected = [{line for line in part if line.startswith("corpus/")} for part in parts]
         assert len(collected[0]) + len(collected[1]) == len(collected[0] | collected[1]) == 8
 
-    def test_what_cannot_be_tested_fails_in_one_line(self, session):
-        keep(ONE_KEY, "guard")
-        result = session("--fuzz-impl", "nix", "-q")
-        result.assert_outcomes(failed=1)
-        assert "no implementation 'nix'" in result.stdout.str()
-        assert "Traceback" not in result.stdout.str()
+
+TWO_BUGS = """
+from indexfuzz import Implementation
+from toy_gather import Contract, gather
+
+def k_quant_cache(k, cache, slot_mapping, *, scale_fmt, fp8, quant_group, layout):
+    raise KeyError("no such page")
+
+implementation = Implementation("two 1.0", {"k_quant_cache": k_quant_cache, "gather": gather}, Contract())
+"""
 
 
 class TestFuzzTargets:
     def test_a_finding_is_a_few_lines_and_a_file(self, session, pytester):
         pytester.makepyfile(test_toy=TARGET)
-        result = session("--hypothesis-seed=1")
+        result = session("--hypothesis-seed=1", "--fuzz-seconds=20")
         result.assert_outcomes(failed=1)
-        (path,) = Path("findings").glob("gather/*.json")
+        (path,) = Path("corpus").glob("gather/*.json")
         entry = store.load(path)
         text = result.stdout.str()
         assert str(entry.finding.signature) == SIGNATURE
         assert SIGNATURE in text
         assert entry.finding.detail in text
-        assert f"again: indexfuzz replay findings/gather/{path.name} --impl module:toy_gather" in text
+        assert f"on case {entry.case.id}, made of" in text
+        assert "model    num_heads    1" in text
+        assert f"again: indexfuzz replay corpus/gather/{path.name} --impl module:toy_gather" in text
         assert "Falsifying example" not in text
-        assert len(text.splitlines()) < 30
+        assert len(text.splitlines()) < 40
+
+    def test_a_crash_names_the_line_of_the_kernel(self, session, pytester, monkeypatch):
+        monkeypatch.setenv("TOY", "crash")
+        pytester.makepyfile(test_toy=TARGET)
+        result = session("--fuzz-seconds=20")
+        line = 1 + (Path(__file__).parents[1] / "toy_gather.py").read_text().splitlines().index(
+            '        raise KeyError("toy")'
+        )
+        result.stdout.re_match_lines([rf".*at .*toy_gather\.py:{line}$"])
+
+    def test_every_signature_is_a_test_of_its_own(self, session, pytester):
+        pytester.makepyfile(test_toy=TARGET.replace('only=frozenset({"gather"})', "frozenset()"), two=TWO_BUGS)
+        result = session("--fuzz-impl", "module:two", "--hypothesis-seed=1", "--junitxml=out.xml", "--fuzz-seconds=30")
+        result.assert_outcomes(failed=2)
+        cases = ET.parse("out.xml").findall(".//testcase")
+        values = {case.find("properties/property[@name='signature']").get("value") for case in cases}
+        assert values == {SIGNATURE, "k_quant_cache/crash/KeyError"}
+        assert len(cases) == len({case.get("name") for case in cases}) == 2
 
     def test_known_findings_do_not_raise(self, session, pytester):
         keep(TWO_KEYS)
         pytester.makepyfile(test_toy=TARGET)
-        session("--hypothesis-seed=1", "-k", "test_gather").assert_outcomes(passed=1, deselected=1)
+        session("--fuzz-seconds=1", "-k", "test_gather").assert_outcomes(passed=1, deselected=1)
+
+    def test_one_that_passes_says_what_it_ran(self, session, pytester, monkeypatch):
+        monkeypatch.setenv("TOY", "right")
+        pytester.makepyfile(test_toy=TARGET)
+        result = session()
+        result.assert_outcomes(passed=1)
+        result.stdout.re_match_lines([r"test_toy\.py::test_gather: \d+ cases in \d+\.\d s: gather \d+"])
+
+    def test_one_that_tests_nothing_does_not_pass(self, session, pytester):
+        pytester.makepyfile(test_toy=TARGET.replace('"gather"', '"rope"'))
+        result = session()
+        result.assert_outcomes(failed=1)
+        result.stdout.fnmatch_lines(["no case of this target reached a stage of toy 1.0: *"])
+
+    def test_a_finding_that_cannot_be_kept_is_told(self, session, pytester):
+        Path("corpus").write_text("")
+        pytester.makepyfile(test_toy=TARGET)
+        result = session("--fuzz-seconds=20")
+        result.assert_outcomes(failed=1)
+        result.stdout.fnmatch_lines([SIGNATURE, "*not saved: cannot write to *corpus*"])
+
+    def test_the_project_decides_what_is_not_asked_for(self, session, pytester, monkeypatch):
+        pytester.makepyfile(test_toy=TARGET)
+        Path("pyproject.toml").write_text('[tool.indexfuzz]\nimpl = "module:toy_gather"\ncorpus = "kept"\n')
+        result = session("--no-fuzz-isolate", impl=())
+        result.assert_outcomes(failed=1)
+        assert list(Path("kept").glob("gather/*.json"))
+
+    def test_workers_share_a_target(self, session, pytester, monkeypatch):
+        monkeypatch.setenv("TOY", "right")
+        pytester.makepyfile(test_toy=TARGET)
+        result = session("-n", "2")
+        result.assert_outcomes(passed=2)
+        lines = [line for line in result.outlines if " cases in " in line]
+        assert sorted(line.split(":")[2] for line in lines) == ["test_gather[1of2]", "test_gather[2of2]"]
+
+
+@pytest.fixture
+def toy(tmp_path):
+    """A session whose subject is only asked for its facts."""
+
+    def make(seconds: float | None = None) -> FuzzSession:
+        session = FuzzSession(Options(seconds=seconds, corpus=tmp_path))
+        session.__dict__["under_test"] = UnderTest(SimpleNamespace(facts=FACTS), Setup())
+        return session
+
+    return make
+
+
+class TestTime:
+    """Time stands still but where a test moves it: nothing here waits."""
+
+    @pytest.fixture
+    def clock(self, monkeypatch):
+        clock = SimpleNamespace(now=0.0)
+        monkeypatch.setattr("indexfuzz.testing.session.time.monotonic", lambda: clock.now)
+        return clock
+
+    def test_it_ends_a_search(self, clock):
+        run = FuzzSession(Options(seconds=3.0)).begin()
+        clock.now = 3.0
+        run.raise_if_over()
+        clock.now = 3.1
+        with pytest.raises(EnoughError):
+            run.raise_if_over()
+
+    @pytest.mark.parametrize(("seconds", "search", "left"), [(3.0, 1.5, 1.4), (100.0, 80.0, 19.9), (0.5, 0.25, 1.0)])
+    def test_part_of_it_is_kept_for_making_findings_smaller(self, clock, toy, monkeypatch, seconds, search, left):
+        given = []
+        monkeypatch.setattr(
+            "indexfuzz.triage.minimize.minimise", lambda case, *_, seconds: (given.append(seconds), case, FINDING)[1:]
+        )
+        run = toy(seconds).begin()
+        run.note(Outcome(TWO_KEYS, [FINDING], ["gather"]))
+        clock.now = search
+        run.raise_if_over()
+        clock.now += 0.1
+        with pytest.raises(EnoughError):
+            run.raise_if_over()
+        (found,) = run.conclude()
+        assert (given, found.case, found.path.stem) == ([pytest.approx(left)], TWO_KEYS, TWO_KEYS.id)
+
+    def test_outside_of_pytest_nothing_limits_and_findings_raise(self, clock, toy):
+        run = toy(3.0).run
+        clock.now = 1e9
+        run.raise_if_over()
+        with pytest.raises(FindingError):
+            run.note(Outcome(TWO_KEYS, [FINDING], ["gather"]))
+
+
+class TestKeeping:
+    def test_a_finding_is_kept_when_it_is_seen_and_replaced_when_it_is_smaller(self, toy, monkeypatch, tmp_path):
+        monkeypatch.setattr("indexfuzz.triage.minimize.minimise", lambda *_, seconds: (ONE_KEY, FINDING))
+        run = toy().begin()
+        run.note(Outcome(TWO_KEYS, [FINDING], ["gather"]))
+        assert [path.stem for path in tmp_path.glob("*/*.json")] == [TWO_KEYS.id]
+        run.note(Outcome(seeded(TWO_KEYS, 2), [FINDING], ["gather"]))
+        run.conclude()
+        assert [path.stem for path in tmp_path.glob("*/*.json")] == [ONE_KEY.id]
+
+    def test_what_lay_there_before_stays(self, toy, monkeypatch, tmp_path):
+        monkeypatch.setattr("indexfuzz.triage.minimize.minimise", lambda *_, seconds: (ONE_KEY, FINDING))
+        session = toy()
+        store.save(session.under_test.entry(TWO_KEYS, FINDING), tmp_path)
+        run = session.begin()
+        session.__dict__["known"] = frozenset()
+        run.note(Outcome(TWO_KEYS, [FINDING], ["gather"]))
+        run.conclude()
+        assert {path.stem for path in tmp_path.glob("*/*.json")} == {ONE_KEY.id, TWO_KEYS.id}
+
+    def test_what_does_not_happen_again_is_said_to_be_nondeterministic(self, toy, monkeypatch):
+        def does_not_fail(*_, seconds):
+            raise NotFailingError
+
+        monkeypatch.setattr("indexfuzz.triage.minimize.minimise", does_not_fail)
+        run = toy().begin()
+        run.note(Outcome(TWO_KEYS, [FINDING], ["gather"]))
+        (found,) = run.conclude()
+        assert str(found.finding.signature) == "gather/nondeterministic/k_scale"
+
+
+class TestUsage:
+    """One line before collection, and nothing else."""
+
+    @pytest.mark.parametrize(
+        ("words", "complaint"),
+        [
+            (("--fuzz-impl", "nix"), "no implementation 'nix'"),
+            (
+                ("--fuzz-impl", "module:nix"),
+                "module:nix cannot be imported: ModuleNotFoundError: No module named 'nix'",
+            ),
+            (("--fuzz-device", "abacus"), "no device 'abacus'"),
+            (("--fuzz-fault", "nix"), "no fault 'nix'"),
+            (("--fuzz-seconds", "0"), "--fuzz-seconds: 0 s is no time to test in; give a number above 0"),
+            (("--fuzz-seconds", "-1"), "--fuzz-seconds: -1 s is no time to test in"),
+            (("--fuzz-seconds", "nan"), "--fuzz-seconds: nan s is no time to test in"),
+            (("--fuzz-timeout", "0"), "--fuzz-timeout: 0 s is no time to test in"),
+            (("--fuzz-shard", "9"), "--fuzz-shard: '9' must be I/N with 1 <= I <= N, such as 1/4"),
+        ],
+    )
+    @pytest.mark.parametrize("workers", [(), ("-n", "2")])
+    def test_a_wrong_option(self, session, pytester, words, complaint, workers):
+        pytester.makepyfile(test_toy=TARGET)
+        if workers and "impl" not in words[0]:
+            pytest.skip("the same without workers")
+        result = session(*words, *workers, impl=())
+        assert result.ret == pytest.ExitCode.USAGE_ERROR
+        (line,) = [line for line in result.errlines if line]
+        assert line.startswith(f"ERROR: {complaint}")
+        assert result.outlines == []
+
+    @pytest.mark.parametrize(
+        ("setting", "complaint"),
+        [
+            ('impl = "module:nix"', "module:nix cannot be imported"),
+            ("tiemout = 3", "pyproject.toml: tool.indexfuzz has no setting 'tiemout'; did you mean 'timeout'?"),
+        ],
+    )
+    def test_a_wrong_setting(self, session, pytester, setting, complaint):
+        pytester.makepyfile(test_toy=TARGET)
+        Path("pyproject.toml").write_text(f"[tool.indexfuzz]\n{setting}\n")
+        result = session("-q", impl=())
+        assert result.ret == pytest.ExitCode.USAGE_ERROR
+        assert [line for line in result.errlines if line.startswith(f"ERROR: {complaint}")]
+
+    def test_what_no_test_needs_is_not_opened(self, session, pytester):
+        pytester.makepyfile(test_other="def test_other(): pass")
+        Path("pyproject.toml").write_text('[tool.indexfuzz]\nimpl = "module:nix"\n')
+        session(impl=()).assert_outcomes(passed=1)
+
+
+def test_the_plugin_loads_nothing_heavy():
+    script = (
+        "import indexfuzz.testing.plugin, sys; print({'torch', 'triton', 'numpy', 'hypothesis'} & set(sys.modules))"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout == "set()\n"
 
 
 class TestShards:
@@ -133,11 +346,6 @@ class TestShards:
 
     def test_well_formed(self):
         assert parse_shard("2/10") == (2, 10)
-
-    def test_error_is_a_usage_error(self, session):
-        result = session("--fuzz-shard", "9")
-        assert result.ret == pytest.ExitCode.USAGE_ERROR
-        assert "--fuzz-shard: '9' must be I/N" in result.stderr.str()
 
 
 def test_profiles_are_independent_of_ci(pytester):

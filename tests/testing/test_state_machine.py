@@ -15,6 +15,8 @@ from indexfuzz.reference import gather as gatherer
 from indexfuzz.reference import paged_mqa_logits
 from indexfuzz.subjects.in_process import InProcess
 from indexfuzz.subjects.under_test import UnderTest
+from indexfuzz.testing.options import Options
+from indexfuzz.testing.session import FuzzSession
 from indexfuzz.testing.targets import test_state_machine as target
 
 CASE = Case().replace(cache={"block_size": 16, "spare_blocks": 4}, batch={"max_model_len": 50})
@@ -125,8 +127,15 @@ MANY = settings(FEW, max_examples=600)
 
 def machine_on(make, device, monkeypatch, examples=FEW):
     """Run the state machine on an implementation that `make` makes anew for every run."""
-    monkeypatch.setattr(target, "under_test", lambda: UnderTest(InProcess(make(), device), Setup("planted")))
-    monkeypatch.setattr(target, "known", frozenset)
+
+    class Anew(FuzzSession):
+        known = frozenset()
+
+        @property
+        def under_test(self):
+            return UnderTest(InProcess(make(), device), Setup("planted"))
+
+    monkeypatch.setattr(target, "current_session", lambda: Anew(Options()))
     run_state_machine_as_test(target.PagedCacheMachine, settings=examples)
 
 

@@ -14,8 +14,7 @@ from indexfuzz.core.finding import Finding, error_for
 from indexfuzz.core.stage_names import GATHER, K_QUANT_CACHE, PAGED_LOGITS
 from indexfuzz.oracles.cache_machine import PagedCache
 from indexfuzz.subjects.in_process import InProcess
-from indexfuzz.testing.options import present
-from indexfuzz.testing.target import known, under_test
+from indexfuzz.testing.session import current_session
 
 STEPS = 12
 SEQUENCES = 2
@@ -44,7 +43,7 @@ class PagedCacheMachine(RuleBasedStateMachine):
     )
     def start(self, block_size: int, **cache_or_model: Any) -> None:
         """An empty pool."""
-        subject = under_test().subject
+        subject = current_session().under_test.subject
         if not isinstance(subject, InProcess):
             pytest.skip("the state machine runs in this process only: --no-fuzz-isolate")
         scale_fmt = cache_or_model.pop("scale_fmt")
@@ -83,11 +82,11 @@ class PagedCacheMachine(RuleBasedStateMachine):
 
     def _raise_new(self, findings: list[Finding]) -> None:
         for finding in findings:
-            if finding.signature not in known():
+            if finding.signature not in current_session().known:
                 raise error_for(finding)
 
 
-_INDEX, _OF = present().shard
+_INDEX, _OF = current_session().options.shard
 if _OF > 1:
     seed(zlib.crc32(f"PagedCacheMachine {_INDEX}/{_OF}".encode()))(PagedCacheMachine)
 

@@ -1,0 +1,58 @@
+"""What the reports of fuzz targets become, where they come together: a test for each finding, a line for each target.
+
+With pytest-xdist that is the controlling process; reports of its workers arrive there.
+"""
+
+from typing import Literal
+
+import pytest
+
+CASES = "cases"
+
+
+class Reporter:
+    """A plugin of one pytest session."""
+
+    def __init__(self, config: pytest.Config) -> None:
+        self._config = config
+        self._session: pytest.Session | None = None
+        self._lines: list[str] = []
+
+    def pytest_sessionstart(self, session: pytest.Session) -> None:
+        """Remember the session, which counts tests."""
+        self._session = session
+
+    @pytest.hookimpl(trylast=True)
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        """Take note of how much a target ran, and let each further finding of it be a failed test."""
+        if report.when != "call":
+            return
+        self._lines += [f"{report.nodeid}: {text}" for name, text in report.user_properties if name == CASES]
+        for signature, lines in report.__dict__.get("indexfuzz_more", ()):
+            self._log_finding(report, signature, lines)
+
+    def _log_finding(self, report: pytest.TestReport, signature: str, lines: str) -> None:
+        """Log a test that failed, and its end, at which JUnit takes note of its properties."""
+        file, line, name = report.location
+        if self._session:
+            self._session.testscollected += 1
+        phases: tuple[tuple[Literal["call", "teardown"], Literal["failed", "passed"]], ...]
+        phases = (("call", "failed"), ("teardown", "passed"))
+        for when, outcome in phases:
+            finding = pytest.TestReport(
+                nodeid=f"{report.nodeid}[{signature}]",
+                location=(file, line, f"{name}[{signature}]"),
+                keywords=dict(report.keywords),
+                outcome=outcome,
+                longrepr=lines if when == "call" else None,
+                when=when,
+                user_properties=[("signature", signature)],
+            )
+            self._config.hook.pytest_runtest_logreport(report=finding)
+
+    def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
+        """Say how many cases ran: a target that passes has tested that much."""
+        if self._lines:
+            terminalreporter.section("IndexFuzz")
+            for line in self._lines:
+                terminalreporter.line(line)

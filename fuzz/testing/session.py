@@ -1,0 +1,189 @@
+"""One pytest session: what is under test, opened once, and what each test that runs cases has found.
+
+Fuzz targets take no fixtures, so that other drivers of Hypothesis tests can run them: `check` finds the session by
+`current_session`. Outside of pytest that is one of the project's settings, without a limit of time.
+"""
+
+import time
+from collections import Counter
+from contextlib import suppress
+from contextvars import ContextVar, Token
+from dataclasses import dataclass, replace
+from functools import cache, cached_property
+from pathlib import Path
+
+from indexfuzz.core.case import Case
+from indexfuzz.core.finding import Finding, error_for
+from indexfuzz.core.outcome import Outcome
+from indexfuzz.core.project import Project
+from indexfuzz.core.signature import Signature
+from indexfuzz.corpus.store import known_signatures, save
+from indexfuzz.oracles.mistakes import Mistakes
+from indexfuzz.subjects.open import prepare
+from indexfuzz.subjects.subject import Subject
+from indexfuzz.subjects.under_test import UnderTest
+from indexfuzz.testing.options import Options
+
+MINIMISE_SECONDS = 20.0
+"""How long all findings of a target may be made smaller, of --fuzz-seconds at most half."""
+
+LEAST_SECONDS = 1.0
+"""What they get in any case: a target overruns --fuzz-seconds by no more than this and one case."""
+
+
+class EnoughError(BaseException):
+    """Leaves Hypothesis at once when the time is over; no Exception, so that it is not taken for a failure."""
+
+
+@dataclass(frozen=True)
+class Found:
+    """A finding, the smallest case that shows it, and the file that keeps it; `not_saved` says why there is none."""
+
+    finding: Finding
+    case: Case
+    path: Path | None
+    not_saved: str = ""
+
+
+class FuzzSession:
+    """What is under test and what the corpus knows of it, and the test that runs now."""
+
+    def __init__(self, options: Options) -> None:
+        self.options = options
+        self.run = TargetRun(self, None, limited=False)
+
+    @cached_property
+    def under_test(self) -> UnderTest[Subject]:
+        """What the options name, opened at the first question.
+
+        Raises SetupError when it is not to be had.
+        """
+        import torch
+
+        torch.set_num_threads(1)
+        return prepare(self.options.setup)
+
+    @cached_property
+    def known(self) -> frozenset[Signature]:
+        """The signatures of open findings of what is under test, from the corpus; they do not raise."""
+        return known_signatures(self.options.corpus, self.under_test.subject.facts.name)
+
+    def begin(self) -> "TargetRun":
+        """Start to count anew, for the test that runs next."""
+        self.run = TargetRun(self, self.options.seconds, limited=True)
+        return self.run
+
+
+class TargetRun:
+    """The cases of one test. `stages` counts how often each stage ran on the implementation.
+
+    In pytest (`limited`) a finding does not end the search: it is kept, and told at the end with all others.
+    """
+
+    def __init__(self, session: FuzzSession, seconds: float | None, *, limited: bool) -> None:
+        self._session = session
+        self._seconds = seconds
+        self._limited = limited
+        self._started = time.monotonic()
+        self._mistakes: Mistakes | None = None
+        self._failing: dict[Signature, tuple[Finding, Case]] = {}
+        self._first_files: dict[Signature, Path] = {}
+        self.cases = 0
+        self.stages = Counter[str]()
+        self.unsupported = Counter[str]()
+
+    @property
+    def has_failed(self) -> bool:
+        """Whether anything new was found."""
+        return bool(self._failing)
+
+    @property
+    def seconds(self) -> float:
+        """Since the test began."""
+        return time.monotonic() - self._started
+
+    def raise_if_over(self) -> None:
+        """Raise EnoughError when the search must end, for the findings to be made smaller in the time that is left."""
+        if self._seconds is None or not self._limited:
+            return
+        needed = min(MINIMISE_SECONDS, self._seconds / 2) if self.has_failed else 0.0
+        if self.seconds > self._seconds - needed:
+            raise EnoughError
+
+    def note(self, outcome: Outcome) -> None:
+        """Count a case, and keep what the corpus does not know: the first case of each mistake is saved at once.
+
+        Raises the exception of its signature for something new, outside of pytest.
+        """
+        self.cases += 1
+        self.stages.update(outcome.stages)
+        self._mistakes = self._mistakes or Mistakes(self._session.known)
+        for finding in outcome.findings:
+            if self._mistakes.explain(finding, outcome.findings) is None:
+                if not self._limited:
+                    raise error_for(finding)
+                for symptom in self._mistakes.add(finding):
+                    self._forget(symptom)
+                self._keep(finding, outcome.case)
+
+    def conclude(self) -> list[Found]:
+        """Everything that was found, each on as small a case as the time that is left allows."""
+        left = MINIMISE_SECONDS
+        if self._seconds is not None:
+            left = min(left, max(self._seconds - self.seconds, LEAST_SECONDS))
+        share = left / max(len(self._failing), 1)
+        return [self._concluded(finding, case, share) for finding, case in self._failing.values()]
+
+    def _keep(self, finding: Finding, case: Case) -> None:
+        self._failing[finding.signature] = (finding, case)
+        entry, corpus = self._session.under_test.entry(case, finding), self._session.options.corpus
+        if not (corpus / entry.file).exists():
+            with suppress(OSError):  # said at the end, when it is tried again
+                self._first_files[finding.signature] = save(entry, corpus)
+
+    def _forget(self, symptom: Signature) -> None:
+        self._failing.pop(symptom, None)
+        if first := self._first_files.pop(symptom, None):
+            first.unlink(missing_ok=True)
+
+    def _concluded(self, finding: Finding, case: Case, seconds: float) -> Found:
+        from indexfuzz.triage.minimize import NotFailingError, minimise
+
+        first = self._first_files.get(finding.signature)
+        try:
+            case, finding = minimise(case, self._session.under_test.subject, finding.signature, seconds=seconds)
+        except NotFailingError:
+            detail = f"seen once, and not again on the same case: {finding.detail}"
+            finding = replace(finding, kind="nondeterministic", detail=detail)
+        corpus = self._session.options.corpus
+        try:
+            path = save(self._session.under_test.entry(case, finding), corpus)
+        except OSError as error:
+            where = error.filename or corpus
+            return Found(finding, case, first, f"not saved: cannot write to {where}: {error.strerror}")
+        if first and first != path:
+            first.unlink(missing_ok=True)
+        return Found(finding, case, path)
+
+
+_CURRENT: ContextVar[FuzzSession] = ContextVar("_CURRENT")
+
+
+def activate(session: FuzzSession) -> Token[FuzzSession]:
+    """Make a session the current one; give the token to `deactivate` when it ends."""
+    return _CURRENT.set(session)
+
+
+def deactivate(token: Token[FuzzSession]) -> None:
+    """End a session: what was current before it is again."""
+    _CURRENT.reset(token)
+
+
+def current_session() -> FuzzSession:
+    """The session of the pytest that runs, or one of the project's settings outside of pytest."""
+    return _CURRENT.get(None) or _outside_of_pytest()
+
+
+@cache
+def _outside_of_pytest() -> FuzzSession:
+    return FuzzSession(Options.of_project(Project.here()))
