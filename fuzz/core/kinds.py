@@ -12,6 +12,7 @@ KINDS = MappingProxyType(
         "out-of-bounds": "accessed memory beyond one of its arguments",
         "misaligned": "accessed memory at an address that its width does not divide",
         "race": "two programs accessed the same bytes, and one of them wrote",
+        "order": "accessed the same bytes by different lanes of a program with no barrier between",
         "overflow": "an integer wrapped around on its way to an address",
         "promise": "broke what it had told the compiler",
         "uninitialised": "used memory that nobody had written",

@@ -1,12 +1,13 @@
 """A CPU executor for Triton kernels that runs all programs of a launch at once."""
 
 from indexfuzz.lockstep.executor import Lockstep
-from indexfuzz.lockstep.tracking.checks import ALL_CHECKERS
+from indexfuzz.lockstep.tracking.checks import ALL_CHECKERS, OPTIONAL_CHECKERS
 from indexfuzz.lockstep.tracking.coverage import Coverage
 from indexfuzz.lockstep.tracking.violations import KernelError, LockstepError, UnsupportedFeature, Violation
 
 __all__ = [
     "ALL_CHECKERS",
+    "OPTIONAL_CHECKERS",
     "Coverage",
     "KernelError",
     "Lockstep",

@@ -4,8 +4,10 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 import numpy as np
+import torch
 
 from indexfuzz.lockstep.arguments import Arguments, Parameter, parameters
+from indexfuzz.lockstep.checkers.order import check_order
 from indexfuzz.lockstep.checkers.races import check_races
 from indexfuzz.lockstep.language.helpers import RUNTIME
 from indexfuzz.lockstep.tracking.attribution import blame_kernel, blaming_kernel, is_own, kernel_line
@@ -16,6 +18,9 @@ from indexfuzz.lockstep.tracking.run import Launch, Run
 from indexfuzz.lockstep.tracking.violations import KernelError, LockstepError, UnsupportedFeature, Violation
 from indexfuzz.lockstep.triton_api.functions import location_of
 from indexfuzz.lockstep.values.arrays import Array
+
+_LIMITS: Final = (2**31 - 1, 65535, 65535)
+"""Programs along x, y and z that a CUDA launch takes at most."""
 
 _WARPS: Final = 4
 """Warps of a program for which the launch does not say how many."""
@@ -65,7 +70,7 @@ def execute(
     known, names = _parameters(kernel)
     bound = _bind(kernel, known, args, {k: v for k, v in kwargs.items() if k in names})
     dims = _dimensions(grid, {**bound, **{k: v for k, v in kwargs.items() if k not in names}})
-    launch = Launch(kernel.fn.__name__, dims, arguments.allocations, coverage)
+    launch = Launch(kernel.fn.__name__, dims, arguments.allocations, coverage, kwargs.get("num_warps", _WARPS))
     if launch.total == 0:
         return []
     try:
@@ -73,7 +78,7 @@ def execute(
     except UnsupportedFeature as error:
         raise UnsupportedFeature(f"{location_of(kernel)}: in {launch.name}: {error}") from None
     RUNTIME.launch += 1
-    RUNTIME.builder.options.num_warps = kwargs.get("num_warps", _WARPS)
+    RUNTIME.builder.options.num_warps = launch.num_warps
     waiting = [
         np.arange(start, min(start + MOST_PROGRAMS, launch.total)) for start in range(0, launch.total, MOST_PROGRAMS)
     ]
@@ -112,6 +117,8 @@ def _run(kernel: Any, values: list[Any], run: Run) -> list[Array]:
         del builder.run
         if not finished:
             run.roll_back()
+    if run.checks.order and run.launch.num_warps > 1:
+        check_order(run)
     run.complete()
     return []
 
@@ -128,5 +135,19 @@ def _dimensions(grid: Any, bound: dict[str, Any]) -> tuple[int, int, int]:
         sizes = [int(g) for g in (grid if isinstance(grid, Sequence) else (grid,))]
     if not 1 <= len(sizes) <= 3 or min(sizes) < 0:
         raise blame_kernel(ValueError(f"a grid has one to three sizes of at least 0, got {tuple(sizes)}"))
+    for axis, size in enumerate(sizes):
+        if size > _LIMITS[axis]:
+            raise blame_kernel(ValueError(_explain_limit(axis, size, bound)))
     x, y, z = (*sizes, 1, 1)[:3]
     return x, y, z
+
+
+def _explain_limit(axis: int, size: int, bound: dict[str, Any]) -> str:
+    """What is wrong with a grid that no GPU launches, and the arguments that are as large."""
+    same = [
+        name
+        for name, value in bound.items()
+        if (type(value) is int and value == size) or (isinstance(value, torch.Tensor) and size in value.shape)
+    ]
+    why = f", as large as {' and '.join(same)}" if same else ""
+    return f"a grid of {size} programs along {'xyz'[axis]}{why}; a GPU launches at most {_LIMITS[axis]}"

@@ -118,3 +118,21 @@ def test_warps_are_those_of_the_launch():
         assert out.tolist() == [8, 256]
         _warps[(1,)](out)
     assert out.tolist() == [4, 128]
+
+
+@triton.jit
+def _rows(x, num_rows):
+    tl.store(x + tl.program_id(1), 1.0)
+
+
+def test_a_grid_that_no_gpu_launches_is_refused_with_the_argument_that_made_it():
+    x = torch.zeros(65536)
+    with Lockstep():
+        _rows[(1, 65535)](x, 65535)
+        assert x.sum() == 65535
+        with pytest.raises(
+            ValueError, match="65536 programs along y, as large as x and num_rows; a GPU launches at most 65535"
+        ):
+            _rows[(1, 65536)](x, 65536)
+        with pytest.raises(ValueError, match="70000 programs along z; a GPU"):
+            _rows[(1, 1, 70000)](x, 3)

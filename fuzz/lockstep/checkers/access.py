@@ -27,7 +27,16 @@ def begin_access(run: Run, kind: str, pointer: Value, mask: Value | None, *value
     if run.checks.overflow and pointer.wrapped is not None:
         check_overflow(run, kind, pointer, usable)
     access = Access(
-        kind, pointer, allocation, run.programs, element.itemsize, pointer.data, usable, wanted, run.atomics
+        kind,
+        pointer,
+        allocation,
+        run.programs,
+        element.itemsize,
+        pointer.data,
+        usable,
+        wanted,
+        run.atomics,
+        run.barriers,
     )
     if usable is not wanted or (mask is not None and not usable.all()):
         access.narrow(usable)
@@ -38,7 +47,7 @@ def begin_access(run: Run, kind: str, pointer: Value, mask: Value | None, *value
         access.failed = wanted & ~access.lanes
     if allocation.buffers and kind != "store":
         access.uninitialised = access.find_unwritten()
-    if run.checks.races and kind != "atomic" and access.offsets.size:
+    if (run.checks.races or run.checks.order) and kind != "atomic" and access.offsets.size:
         access.site = current_site()
         run.accesses.append(access)
     return access

@@ -206,6 +206,7 @@ class MemoryOps(Context):
             run.undo.append(access.allocation.scatter(offsets[chosen], after))
         run.count_atomic(order)
         run.depends_on_order = True
+        run.barriers += 1
         run.undo += access.mark_written(offsets)
         data = np.zeros(shape, element.container)
         data[lanes] = from_memory(old, element)

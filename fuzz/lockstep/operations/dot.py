@@ -19,6 +19,7 @@ class DotOps(Context):
 
     def create_dot(self, a: Value, b: Value, acc: Value, precision: Any, max_num_imprecise_acc: int | None) -> Value:
         """Acc + a @ b; integer and fp64 operands are exact or plain double arithmetic."""
+        self.run.barriers += 1
         programs = max(a.data.shape[0], b.data.shape[0], acc.data.shape[0])
         x, y, z = (_matrices(v, programs) for v in (a, b, acc))
         if a.ty.kind == "int":

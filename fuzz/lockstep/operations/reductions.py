@@ -39,6 +39,7 @@ class ReduceOps(Context):
 
     def reduce(self, inputs: Sequence[Any], axis: int, function: Any) -> list[Value]:
         """Combine along an axis."""
+        self.run.barriers += 1
         values: list[Value] = [_whole(t.handle, axis) for t in inputs]
         name = _name(function)
         if name in _EXTREMES and len(values) == 1:
@@ -57,6 +58,7 @@ class ReduceOps(Context):
 
     def scan(self, inputs: Sequence[Any], axis: int, function: Any, *, reverse: bool) -> list[Value]:
         """Every prefix combined, from the left or from the right."""
+        self.run.barriers += 1
         values: list[Value] = [_whole(t.handle, axis) for t in inputs]
         combine = self._combine(function, inputs)
         length = values[0].shape[axis]

@@ -105,6 +105,7 @@ class ShapeOps(Context):
 
     def create_gather(self, source: Value, index: Value, axis: int) -> Value:
         """source[index] along an axis; an index outside is undefined."""
+        self.run.barriers += 1
         programs = max(source.data.shape[0], index.data.shape[0])
         where = index.full(programs).astype(np.int64)
         bad = (where < 0) | (where >= source.shape[axis])
@@ -137,6 +138,7 @@ class ShapeOps(Context):
 
     def create_histogram(self, a: Value, bins: int, mask: Value | None) -> Value:
         """How often each of 0 ... bins - 1 occurs."""
+        self.run.barriers += 1
         full = a.full()
         programs = full.shape[0] if mask is None else max(full.shape[0], mask.data.shape[0])
         full = a.full(programs).reshape(programs, -1).astype(np.int64)

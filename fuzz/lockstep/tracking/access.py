@@ -19,7 +19,8 @@ class Access:
     the pointers' shape (axes of length 1 stay). Otherwise lanes is a mask over programs and block, and offsets lists
     its true lanes in order. wanted is the mask as the kernel gave it, failed marks lanes that were wanted and had to be
     dropped. uninitialised goes with offsets, undefined (the lanes of a load's result that nothing defined) with lanes.
-    epoch counts the atomics of the run that order memory before it, released says that one came after it.
+    epoch counts the atomics of the run that order memory before it, released says that one came after it; barriers
+    counts what made lanes wait for each other.
     """
 
     kind: str
@@ -31,6 +32,7 @@ class Access:
     lanes: Mask
     wanted: Mask
     epoch: int
+    barriers: int
     failed: Mask | None = None
     everywhere: bool = True
     uninitialised: Mask | None = None

@@ -23,6 +23,7 @@ class Launch:
     grid: tuple[int, int, int]
     allocations: dict[int, Allocation]
     coverage: Coverage | None
+    num_warps: int
     violations: list[Violation] = field(default_factory=list)
     reported: set[tuple[str, str, int, str | None]] = field(default_factory=set)
     accesses: list[Access] = field(default_factory=list)
@@ -58,6 +59,7 @@ class Run:
     undefined: list[Access] = field(default_factory=list)
     coverage: list[Record] = field(default_factory=list)
     atomics: int = 0
+    barriers: int = 0
     depends_on_order: bool = False
 
     @property

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Final
 
-KINDS: Final = ("out-of-bounds", "misaligned", "race", "overflow", "uninitialised", "promise")
+KINDS: Final = ("out-of-bounds", "misaligned", "race", "overflow", "uninitialised", "promise", "order")
 
 
 @dataclass(frozen=True, slots=True)
