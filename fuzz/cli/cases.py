@@ -63,18 +63,32 @@ def repro(
 ) -> None:
     """Print a script that shows the bug with torch, triton and the kernel alone, to hand to whoever mends it.
 
+    The script has been run before it is printed, and has failed: its exit code is 0 once the kernel is right.
+
     Example: `indexfuzz repro corpus/gather/0123456789abcdef.json > bug.py && python bug.py`
     """
     path, entry = find_one(file, corpus)
-    with_finding(path, entry)
+    signature = with_finding(path, entry)
     target = in_this_process(kernels.setup())
     from indexfuzz.implementations.base import ImplementationError
+    from indexfuzz.triage.prove import run_script
     from indexfuzz.triage.repro import ReproError, script
 
     try:
-        typer.echo(script(entry, target), nl=False)
+        text = script(entry, target)
     except (ReproError, ImplementationError) as error:
         raise InputError(f"{path}: {error}") from error
+    proof = run_script(text)
+    if not proof.shows:
+        name = target.subject.facts.name
+        if all(finding.signature != signature for finding in target.subject.ask(entry.case, signature).findings):
+            raise InputError(f"{path}: {name} passes this case now; there is nothing to reproduce")
+        raise UnprovenError(f"the script for {path} does not show {signature}, which {name} shows: {proof.last_line}")
+    typer.echo(text, nl=False)
+
+
+class UnprovenError(Exception):
+    """A repro script that does not show its finding: our mistake."""
 
 
 def show(file: CaseFile, *, corpus: Corpus = None, as_json: AsJson = False) -> None:

@@ -6,6 +6,7 @@ else in lockstep.
 """
 
 import base64
+import re
 import textwrap
 import zlib
 from dataclasses import dataclass
@@ -28,6 +29,15 @@ MAX_LITERAL = 160
 """Elements up to which a tensor is written out; larger ones are packed."""
 
 MAX_PACKED = 200_000
+
+ALIGNMENT = 64
+"""Bytes to which PyTorch aligns storage; a tensor's offset matters up to that."""
+
+INTERVAL = re.compile(r"in \[(\S+), (\S+)\]")
+"""How a finding words what a bounded value must be."""
+
+NEED_MORE = ("nondeterministic", "state-kept", "not-in-place", "stray-output", "hang")
+"""Kinds that one launch and a look at its outputs do not show."""
 
 UNPACK = '''
 
@@ -52,9 +62,11 @@ def run(**arguments):
 '''
 STRIDED = '''
 
-def strided(tensor, stride):
-    """The tensor with other strides, as a slice of something larger has them."""
-    return torch.empty_strided(tensor.shape, stride, dtype=tensor.dtype, device=DEVICE).copy_(tensor)
+def strided(tensor, stride, offset):
+    """The tensor as a slice of something larger: with other strides, and not at the start of its storage."""
+    span = offset + 1 + sum((size - 1) * step for size, step in zip(tensor.shape, stride))
+    storage = torch.empty(max(span, 0), dtype=tensor.dtype, device=DEVICE)
+    return storage.as_strided(tensor.shape, stride, offset).copy_(tensor)
 '''
 
 
@@ -91,10 +103,23 @@ def _launch_of(stage: Stage, case: Case, device: Device) -> _Launch:
 
 
 def _copy(value: Any) -> Any:
-    """A copy with the same strides; anything that is no tensor as it is."""
+    """A copy with the same strides and alignment; anything that is no tensor as it is."""
     if not isinstance(value, Tensor):
         return value
-    return torch.empty_strided(value.shape, value.stride(), dtype=value.dtype).copy_(value)
+    offset = _offset(value)
+    span = offset + 1 + sum((size - 1) * step for size, step in zip(value.shape, value.stride(), strict=True))
+    storage = torch.empty(max(span, 0), dtype=value.dtype)
+    return storage.as_strided(value.shape, value.stride(), offset).copy_(value)
+
+
+def _offset(tensor: Tensor) -> int:
+    """Elements between a multiple of ALIGNMENT and the tensor's first one."""
+    return tensor.storage_offset() % (ALIGNMENT // tensor.element_size())
+
+
+def _dense_strides(tensor: Tensor) -> tuple[int, ...]:
+    """The strides of a dense tensor of that shape, dims of size 1 included."""
+    return torch.empty(tensor.shape, device="meta").stride()
 
 
 def script(entry: Entry, target: UnderTest[InProcess]) -> str:
@@ -105,13 +130,17 @@ def script(entry: Entry, target: UnderTest[InProcess]) -> str:
     if entry.finding is None:
         raise ReproError("this case never showed a finding")
     signature = entry.finding.signature
+    if signature.relation or signature.kind in NEED_MORE:
+        raise ReproError(f"one launch does not show {signature}; `indexfuzz replay` does")
     stage = find(signature.stage, signature.output)
     source = kernel_source(target, stage.name, entry.case)
     launch = _launch_of(stage, entry.case, target.subject.device)
     inputs = "\n".join(f"{name} = {_expression(value)}" for name, value in launch.given.items())
     assign = f"{', '.join(launch.names)} = " if launch.returns else ""
     arguments = ", ".join(f"{name}={name}" for name in launch.given)
-    body = f"{inputs}\n\n{_comparison(entry.finding, launch, f'{assign}run({arguments})')}"
+    call = f"{assign}run({arguments})"
+    check = _mutation(launch, call) if signature.kind == "input-mutated" else _comparison(entry.finding, launch, call)
+    body = f"{inputs}\n\n{check}"
     helpers = RUN + "".join(text for word, text in (("unpack(", UNPACK), ("strided(", STRIDED)) if word in body)
     story = textwrap.fill(f"{entry.finding.signature}: {entry.finding.detail}", 110)
     return (
@@ -147,6 +176,13 @@ def _comparison(finding: Record, launch: _Launch, call: str) -> str:
         return f"{call}  # raises\nprint('no error')\n"
     name = output if output in launch.names else launch.names[0]
     want = launch.results[launch.names.index(name)]
+    interval = INTERVAL.fullmatch(finding.want)
+    if name == output and interval and len(finding.index) == want.dim():
+        return (
+            f"{call}\ngot = {name}[{finding.index}].float().item()\n"
+            f'print(f"{name}{list(finding.index)} is {{got}}, must be {finding.want}")\n'
+            f"raise SystemExit(not {interval[1]} <= got <= {interval[2]})\n"
+        )
     if name == output and finding.index and len(finding.index) == want.dim():
         value = _literal(want[finding.index].float())
         return (
@@ -162,6 +198,18 @@ def _comparison(finding: Record, launch: _Launch, call: str) -> str:
     )
 
 
+def _mutation(launch: _Launch, call: str) -> str:
+    """The call, and a look at what it should only have read."""
+    inputs = [name for name, value in launch.given.items() if isinstance(value, Tensor) and name not in launch.names]
+    return (
+        f"inputs = {{{', '.join(f'{name!r}: {name}' for name in inputs)}}}\n"
+        "before = {name: tensor.clone() for name, tensor in inputs.items()}\n"
+        f"{call}\nfor name, tensor in inputs.items():\n"
+        "    if not torch.equal(tensor.contiguous().view(torch.uint8), before[name].contiguous().view(torch.uint8)):\n"
+        '        raise SystemExit(f"{name} is an input, and has changed")\n'
+    )
+
+
 def _expression(value: Any) -> str:
     """Python that makes a value: tensors on DEVICE with their dtype and strides, options as they are.
 
@@ -170,7 +218,8 @@ def _expression(value: Any) -> str:
     if not isinstance(value, Tensor):
         return repr(value)
     text = f"{_dense(value)}.to(DEVICE)"
-    return text if value.is_contiguous() else f"strided({text}, {tuple(value.stride())})"
+    is_plain = value.stride() == _dense_strides(value) and not _offset(value)
+    return text if is_plain else f"strided({text}, {tuple(value.stride())}, {_offset(value)})"
 
 
 def _dense(tensor: Tensor) -> str:

@@ -5,14 +5,18 @@ from math import inf, nan
 import pytest
 import torch
 
+from indexfuzz.campaign.events import Found
+from indexfuzz.campaign.loop import run
+from indexfuzz.campaign.settings import Settings
 from indexfuzz.core.case import Case
 from indexfuzz.core.finding import Finding
 from indexfuzz.core.setup import Setup
 from indexfuzz.corpus.entry import Entry, Record
 from indexfuzz.implementations.base import Implementation, ImplementationError
 from indexfuzz.subjects.in_process import InProcess
-from indexfuzz.subjects.under_test import UnderTest
+from indexfuzz.subjects.under_test import UnderTest, put_under_test
 from indexfuzz.triage import repro, repro_source
+from indexfuzz.triage.prove import run_script
 from indexfuzz.triage.repro import ReproError, script
 
 
@@ -90,3 +94,59 @@ def test_a_function_without_a_name_is_taken_from_its_adapter(pytorch_device):
 def test_vllm_needs_only_the_launcher_and_what_it_calls():
     text = "def a():\n    return b()\ndef b():\n    return c\nc = 1\ndef d():\n    return a()\n"
     assert repro_source._needed(text, "a") == {"a", "b"}
+
+
+STRIDES = {
+    "a row of one": torch.arange(12.0).view(3, 4)[:1, :2],
+    "one column of many": torch.arange(12).view(3, 4)[:, :1],
+    "not at the start": torch.arange(12, dtype=torch.bfloat16)[3:7],
+    "an empty slice": torch.arange(12).view(3, 4)[:0, :2],
+}
+
+
+@pytest.mark.parametrize("name", STRIDES)
+def test_strides_and_alignment_are_exact_where_no_value_shows_them(name):
+    made = evaluate(repro._expression(STRIDES[name]))
+    assert made.stride() == STRIDES[name].stride()
+    assert made.storage_offset() == STRIDES[name].storage_offset()
+    assert torch.equal(made, STRIDES[name])
+
+
+FAULTS = (
+    "layout-hardcoded-shuffle",
+    "rope-result-discarded",
+    "relu-missing",
+    "logits-store-unmasked",
+    "columns-unwritten",
+)
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_script_fails_on_the_faulty_kernel_and_passes_on_the_clean_one(fault):
+    target = put_under_test(Setup(faults=(fault,)))
+    found = []
+
+    def listen(event):
+        found.extend([event] if isinstance(event, Found) else [])
+
+    wanted = Settings(target.subject, cases=300, seed=1, first_only=True, minimise_seconds=0.5)
+    run(wanted, listen)
+    text = script(Entry(case=found[0].case, finding=Record.of(found[0].finding)), target)
+    planted = f"plant(({fault!r},))"
+    assert planted in text
+    assert run_script(text).shows
+    clean = run_script(text.replace(planted, "plant(())"))
+    assert not clean.shows, clean.last_line
+
+
+def test_a_relation_needs_two_launches(pytorch_device):
+    target = UnderTest(InProcess(Implementation("toy", {"gather": len}), pytorch_device), Setup("module:toy"))
+    finding = Record.of(Finding("gather", "metamorphic/table-width", "k_fp8", ""))
+    with pytest.raises(ReproError, match="one launch does not show"):
+        script(Entry(case=Case(), finding=finding), target)
+
+
+def test_a_script_that_shows_nothing_is_noticed():
+    assert not run_script("print('fine')").shows
+    assert run_script("raise SystemExit('wrong')").last_line == "wrong"
+    assert run_script("import time; time.sleep(60)", seconds=0.5).shows
