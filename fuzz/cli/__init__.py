@@ -14,7 +14,7 @@ from typing import Annotated, Any
 import typer
 
 from indexfuzz import __version__
-from indexfuzz.cli import cases, lists, mutate, new_impl, replay, run, severity
+from indexfuzz.cli import cases, lists, mutate, new_impl, replay, run, severity, triage
 from indexfuzz.cli.common import INTERNAL_ERROR, USAGE_ERROR, InputError
 from indexfuzz.core import interrupts
 from indexfuzz.core.project import Project
@@ -23,7 +23,7 @@ from indexfuzz.corpus.entry import CorpusError
 
 GROUPS: dict[str, tuple[Callable[..., None], ...]] = {
     "Find bugs": (run.run, replay.replay),
-    "Look into a finding": (cases.show, cases.minimize, cases.repro, severity.severity),
+    "Look into a finding": (cases.show, cases.minimize, cases.repro, severity.severity, triage.triage),
     "Put kernels under test": (new_impl.new_impl, lists.impls, lists.presets),
     "Measure IndexFuzz itself": (lists.faults, lists.bench, mutate.mutate),
 }

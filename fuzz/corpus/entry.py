@@ -99,6 +99,9 @@ class Sighting(Part):
         return (self.implementation, self.device, self.triton, self.torch, self.signature)
 
 
+Status = Literal["open", "fixed", "guard"]
+
+
 class Entry(Part):
     """One file of the corpus.
 
@@ -108,7 +111,7 @@ class Entry(Part):
 
     case: Case
     finding: Record | None = None
-    status: Literal["open", "fixed", "guard"] = "open"
+    status: Status = "open"
     note: Text = ""
     seen: tuple[Sighting, ...] = ()
 

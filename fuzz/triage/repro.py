@@ -114,7 +114,7 @@ def _copy(value: Any) -> Any:
 
 def _offset(tensor: Tensor) -> int:
     """Elements between a multiple of ALIGNMENT and the tensor's first one."""
-    return tensor.storage_offset() % (ALIGNMENT // tensor.element_size())
+    return int(tensor.storage_offset()) % (ALIGNMENT // tensor.element_size())
 
 
 def _dense_strides(tensor: Tensor) -> tuple[int, ...]:

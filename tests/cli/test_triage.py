@@ -1,0 +1,50 @@
+"""The command `triage`: a status and a note, without an editor; the rest of the file stays."""
+
+import sys
+
+import pytest
+
+from indexfuzz import cli
+from indexfuzz.core.case import Case
+from indexfuzz.core.finding import Finding
+from indexfuzz.corpus import store
+from indexfuzz.corpus.entry import Entry, Record
+
+ENTRY = Entry(case=Case(), finding=Record.of(Finding("gather", "crash", "KeyError", "lost a key")))
+
+
+@pytest.fixture
+def triage(monkeypatch, capsys, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    path = store.save(ENTRY, tmp_path / "corpus")
+
+    def run(*words):
+        monkeypatch.setattr(sys, "argv", ["indexfuzz", "triage", *words])
+        with pytest.raises(SystemExit) as ended:
+            cli.main()
+        return ended.value.code, store.load(path), capsys.readouterr()
+
+    return run
+
+
+def test_status_and_note_are_changed_and_nothing_else(triage):
+    code, entry, told = triage(Case().id, "--status", "guard", "--note", "mended")
+    assert code == 0
+    assert entry == ENTRY.model_copy(update={"status": "guard", "note": "mended"})
+    assert "open -> guard" in told.out
+    assert triage(Case().id, "--status", "fixed")[1].note == "mended"
+
+
+@pytest.mark.parametrize(
+    ("words", "complaint"),
+    [
+        ((), "give --status or --note"),
+        (("--status", "mended"), "no 'mended'; choose from open, fixed, guard"),
+        (("--note", "\x1b[2J"), "note"),
+    ],
+)
+def test_bad_input_is_2_and_changes_nothing(triage, words, complaint):
+    code, entry, told = triage(Case().id, *words)
+    assert (code, entry) == (2, ENTRY)
+    assert complaint in told.err
+    assert "Traceback" not in told.err
