@@ -6,19 +6,19 @@ small one costs little; some are larger, so that nothing that fits a laptop is o
 in every choice: Hypothesis shrinks towards them.
 """
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from functools import cache as memoise
 from math import log2
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal
 
 from hypothesis import strategies as st
 
-from indexfuzz.core.case import Batch, Cache, Case, Far, Memory, Model, Prefill, Regime, Rope, Values
-from indexfuzz.core.presets import Preset
+from indexfuzz.core.case import TILE, Batch, Cache, Case, Far, Memory, Model, Regime, Rope, Values
+from indexfuzz.core.presets import PRESETS, Preset
+from indexfuzz.generation.aims import LIMITS, Aim, draw_aim
+from indexfuzz.generation.batches import Budget, Shape, draw_batch
+from indexfuzz.generation.choices import Choices
 from indexfuzz.samples.regimes import TENSORS
-
-T = TypeVar("T")
 
 FORMATS: tuple[Literal["e4m3fn", "e4m3fnuz"], ...] = ("e4m3fn", "e4m3fnuz")
 HEAD_DIMS = (32, 64, 128)
@@ -26,7 +26,6 @@ ODD_HEAD_DIMS = (16, 100)
 NUM_HEADS = (1, 2, 6, 8, 12, 16, 24, 32, 64, 128)
 BLOCK_SIZES = (1, 16, 32, 48, 64, 128, 256, 640)
 ODD_BLOCK_SIZES = (2, 8, 24)
-LENGTHS = (0, 1, 2, 3, 15, 16, 17, 31, 33, 63, 64, 65, 127, 128, 129, 240, 255, 256, 257)
 OFFSETS = (1 << 31, 1 << 32, 1 << 33)
 """Bytes at which 32 bits end: signed and unsigned byte offsets, and offsets that count scales of four bytes."""
 FAR_PAGES = 8
@@ -59,45 +58,22 @@ ROPE: dict[str, Sequence[Any]] = {
     "mode": ("functional", "inplace"),
     "table": ("fp32", "bf16"),
 }
-BATCH: dict[str, Sequence[Any]] = {
-    "kind": ("decode", "prefill", "mixed", "mixed"),
-    "next_n": (1, 1, 2, 3, 4, 5, 6),
-    "decode": (1, 1, 2, 3, 4, 8, 31, 32, 33, 65),
-    "prefill": (1, 1, 2, 2, 3, 5),
-    "max_model_len": (0, 0, 40, 64, 256, 300, 1000),
-    "above": (0, 1),
-    "lens": ("1d", "2d", "ragged"),
-    "pad_tokens": (0, 0, 0, 1, 2, 7),
-    "short_slots": (False, True),
-    "gather_pad": (0, 0, 1, 5),
-    "pad_seq": ("minus-one", "batch", "huge", "first", "last"),
-    "gather_holes": (0,) * 9 + (1, 3),
-    "empty_windows": (False, False, False, True),
-    "long_windows": (False,) * 7 + (True,),
-}
-NEW_TOKENS = (0, 1, 2, 3, 15, 16, 17, 33, 64)
-LENGTHS_PER_BATCH = 5
-"""Decode lengths that one sample draws; a larger batch repeats them."""
-
-
-@dataclass(frozen=True)
-class Budget:
-    """How much work one sample may be."""
-
-    scores: int = 1 << 18
-    """Products q . k of one head, summed over the rows of both logits stages; also the elements of paged logits."""
-    activations: int = 1 << 17
-    """Elements of q. A single request may exceed it."""
-    length: int = 300
-    """Longest context."""
-    cached: int = 1 << 20
-    """Bytes of all pages of the cache. Four pages may exceed it."""
-
-
 LAPTOP = Budget()
 SMALL = Budget(scores=1 << 14, activations=1 << 13, length=72, cached=1 << 17)
 MEDIUM = Budget(scores=1 << 16, activations=1 << 15, length=150, cached=1 << 19)
-MIXED = (SMALL,) * 11 + (MEDIUM,) * 4 + (LAPTOP,)
+WIDE = Budget(scores=1 << 18, activations=1 << 17, length=150, cached=1 << 22)
+"""For a case of which one size is large, and all others are small."""
+
+MIXED = (SMALL,) * 16 + (MEDIUM,) * 6 + (LAPTOP,)
+EASY = {"context": 300, "keys": 300, "pages": 4, "decode": 33, "decode_rows": 65, "prefill_rows": 65, "tokens": 65}
+"""Sizes that every budget affords. Beyond them, heads and dims are as few as it takes."""
+
+PUBLISHED: tuple[Preset | None, ...] = (None,) * 26 + tuple(PRESETS.values())
+"""One case in ten has the shape of a published model."""
+
+PUBLISHED_BUDGET = Budget(scores=1 << 15, activations=1 << 15, length=150, cached=1 << 18)
+PUBLISHED_LIMIT = 4200
+"""The largest size that a case of such a shape aims at."""
 
 
 def cases(
@@ -106,29 +82,50 @@ def cases(
     values: tuple[Regime, ...] = (),
     formats: tuple[str, ...] = FORMATS,
     budget: Budget | None = None,
+    constants: tuple[int, ...] = (),
 ) -> st.SearchStrategy[Case]:
     """One whole indexer step.
 
     `preset` pins the model's shape, RoPE style and block sizes; `values` restricts the regimes, of every tensor that
     has one of them; `formats` are the FP8 formats that the device has; without a `budget`, each sample takes one of
-    MIXED.
+    MIXED, or WIDE where one of its sizes is large. `constants` are numbers that the code under test compares sizes
+    with, as far as that is known: sizes are drawn at them, and beside them.
     """
     budgets = (budget,) if budget else MIXED
-    sizes = preset.block_sizes if preset else BLOCK_SIZES * 3 + ODD_BLOCK_SIZES
 
     def build(decisions: bytes) -> Case:
-        choices = _Choices(decisions)
-        allowed, block_size = choices.of(budgets), choices.of(sizes)
+        choices = Choices(decisions)
+        allowed, published = choices.of(budgets), choices.of(PUBLISHED)
+        published = preset or published
+        aim = draw_aim(choices, constants)
         regimes = _values(choices, values)
-        model = _model(choices, formats, regimes)
-        model = preset.model if preset else model
-        batch = _batch(choices, model, block_size, allowed)
+        model = _model(choices, formats, regimes, aim)
+        block_size = _block_size(choices, published, aim)
+        if published:
+            fp8 = published.model.fp8 if published.model.fp8 in formats else model["fp8"]
+            model = published.model.model_dump() | {"fp8": fp8}
+            aim = aim if aim.size in ("context", "keys", "max_model_len") and aim.value <= PUBLISHED_LIMIT else Aim()
+            allowed = budget or PUBLISHED_BUDGET
+        is_large = budget is None and aim.value > EASY.get(aim.size, 1000)
+        allowed = WIDE if is_large else allowed
+        lean = is_large and not published and aim.size != "head_rows"
+        heads, dim = (1, min(HEAD_DIMS)) if lean else (model["num_heads"], model["head_dim"])
+        if is_large and not published:
+            dim = min(HEAD_DIMS)
+        batch = draw_batch(choices, Shape(heads, dim, block_size), allowed, aim)
+        if lean:
+            heads, dim = _affordable(model["num_heads"], model["head_dim"], batch, allowed)
+        if dim != model["head_dim"] or heads != model["num_heads"]:
+            model |= {"num_heads": heads, "head_dim": dim, "quant_group": dim, "rope_dim": min(model["rope_dim"], dim)}
+        topk = _topk(choices, model["index_topk"], batch, aim)
+        if not published:
+            model["index_topk"] = topk
         rope = choices.of_each(ROPE)
-        if preset:
-            rope |= {"style": preset.style, "placement": preset.placement}
+        if published:
+            rope |= {"style": published.style, "placement": published.placement}
         return Case(
-            model=model,
-            cache=_cache(choices, model, batch, block_size),
+            model=Model(**model),
+            cache=_cache(choices, Shape(heads, dim, block_size), batch, aim),
             batch=batch,
             rope=Rope(**rope),
             memory=Memory(**choices.of_each(MEMORY)),
@@ -138,43 +135,11 @@ def cases(
     return st.binary(min_size=DECISIONS, max_size=DECISIONS).map(build)
 
 
-DECISIONS = 112
+DECISIONS = 144
 """Bytes that decide a case."""
 
 
-class _Choices:
-    """Makes choices out of bytes; zeros choose the first of everything.
-
-    Hypothesis draws all of a case's bytes at once: separate draws would cost more than everything that is done with
-    them, would prefer small integers, and would be copied over each other to make samples that are hardly new. Bytes
-    are even, and shrink one by one. Every choice is made in every case, so that bytes keep their meaning.
-    """
-
-    def __init__(self, decisions: bytes) -> None:
-        self._left = decisions
-
-    def number(self, width: int) -> int:
-        """A number of `width` bytes."""
-        if len(self._left) < width:
-            raise IndexError("a case takes more bytes than DECISIONS")
-        taken, self._left = self._left[:width], self._left[width:]
-        return int.from_bytes(taken)
-
-    def of(self, options: Sequence[T]) -> T:
-        """One of at most 256 options."""
-        return options[self.number(1) * len(options) >> 8]
-
-    def of_each(self, lists: Mapping[str, Sequence[Any]]) -> dict[str, Any]:
-        """One of each list of options, by name."""
-        return {name: self.of(options) for name, options in lists.items()}
-
-    def of_one(self, lists: Sequence[Sequence[T]]) -> T:
-        """One of the options of one of several lists, whatever their lengths."""
-        options = self.of(lists)
-        return options[self.number(2) * len(options) >> 16]
-
-
-def _model(choices: _Choices, formats: tuple[str, ...], values: Values) -> Model:
+def _model(choices: Choices, formats: tuple[str, ...], values: Values, aim: Aim) -> dict[str, Any]:
     rarely = 40
     picked = choices.of_each(
         {
@@ -183,84 +148,59 @@ def _model(choices: _Choices, formats: tuple[str, ...], values: Values) -> Model
             "rope_dim": (16, 32, 64, 128, 2, 24, 48),
             "scale_fmt": ("ue8m0", "fp32"),
             "fp8": [fp8 for fp8 in ("e4m3fn", *FORMATS) if fp8 in formats],
-            "index_topk": (1, 2, 4, 16, 64, 2048),
+            "index_topk": (1, 2, 4, 16, 64, 512, 1024, 2048),
             "groups": (1,) * rarely + (2,),
             "exact_shape": EXACT_SHAPES,
             "is_exact_shape": (True, True, True, False),
         }
     )
+    picked["num_heads"] = choices.of((picked["num_heads"], picked["num_heads"], choices.between(1, 128)))
+    picked["rope_dim"] = choices.of((picked["rope_dim"],) * 3 + (2 * choices.between(1, 64),))
     is_wanted, exact_shape = picked.pop("is_exact_shape"), picked.pop("exact_shape")
     if is_wanted and {values.q, values.k, values.weights, values.cache, values.rope} == {"exact"}:
         picked |= {"head_dim": exact_shape[0], "num_heads": exact_shape[1]}
+    picked["num_heads"] = aim.of("num_heads", picked["num_heads"])
     head_dim = picked["head_dim"]
     quant_group = head_dim // picked.pop("groups")
-    return Model(**picked | {"quant_group": quant_group, "rope_dim": min(picked["rope_dim"], head_dim)})
+    return picked | {"quant_group": quant_group, "rope_dim": min(picked["rope_dim"], head_dim)}
 
 
-@memoise
-def _lengths(longest: int, next_n: int, block_size: int) -> tuple[Sequence[int], ...]:
-    """Context lengths: boundaries of every kind two times out of three, and often less than one step's next_n."""
-    page_edges = (block_size * pages + d for pages in (1, 2, 3) for d in (-1, 0, 1))
-    edges = {*LENGTHS, next_n - 1, next_n, next_n + 1, *page_edges, longest}
-    bounded = sorted(edge for edge in edges if 0 <= edge <= longest)
-    return (bounded,) * 4 + (range(longest + 1), range(min(next_n, longest) + 1))
+def _block_size(choices: Choices, published: Preset | None, aim: Aim) -> int:
+    """Mostly one that is in use; else one of whole tiles, or any at all."""
+    used = choices.of(BLOCK_SIZES * 3 + ODD_BLOCK_SIZES)
+    tiled, free = TILE * choices.between(1, 64), choices.between(1, 1024)
+    drawn = aim.of("block_size", choices.of((used,) * 12 + (tiled,) * 3 + (free,)))
+    fixed = choices.of(published.block_sizes if published else (1,))
+    return fixed if published else drawn
 
 
-def _batch(choices: _Choices, model: Model, block_size: int, budget: Budget) -> Batch:
-    """Requests whose work stays within the budget: each one takes its share of what is left."""
-    picked = choices.of_each(BATCH)
-    kind, above, next_n = picked.pop("kind"), picked.pop("above"), picked["next_n"]
-    page = block_size * (model.head_dim + 4)
-    scores, tokens = budget.scores // model.num_heads, budget.activations // (model.num_heads * model.head_dim)
-    pages = max(budget.cached // page, 4)
-    longest = min(budget.length, budget.cached // (model.head_dim + 4))
-    lengths = _lengths(longest, next_n, block_size)
-
-    requests = 0 if kind == "prefill" else min(picked["decode"], max(tokens // (2 * next_n), 1), pages // 2)
-    some = [choices.of_one(lengths) for _ in range(LENGTHS_PER_BATCH)]
-    decode: list[int] = []
-    for i in range(requests):
-        length = min(some[i % len(some)], scores // next_n)
-        scores -= length * next_n
-        decode.append(length)
-    tokens = max(tokens - len(decode) * next_n, 1)
-
-    requests = 0 if kind == "decode" else min(picked["prefill"], max(pages - len(decode), 1))
-    requested = [(choices.of(NEW_TOKENS), choices.of_one(lengths)) for _ in range(max(BATCH["prefill"]))]
-    prefill: list[Prefill] = []
-    for new, length in requested[:requests]:
-        request = _prefill(new, length, scores, tokens)
-        scores -= request.length * request.new
-        tokens -= request.new
-        prefill.append(request)
-    longest, room = max(decode, default=0), picked["max_model_len"]
-    affordable = room if room * len(decode) * next_n <= budget.scores else 0
-    return Batch(
-        **picked
-        | {
-            "decode": tuple(decode),
-            "prefill": tuple(prefill),
-            "max_model_len": max(1, longest + above, affordable),
-            "short_slots": picked["short_slots"] and picked["pad_tokens"] > 0,
-        }
-    )
+def _affordable(heads: int, dim: int, batch: Batch, budget: Budget) -> tuple[int, int]:
+    """As many heads and dims as a batch leaves room for."""
+    scores = sum(batch.decode) * batch.next_n + batch.prefill_rows * batch.keys
+    tokens = max(batch.tokens, 1)
+    dim = max((d for d in HEAD_DIMS if d <= dim and tokens * d <= budget.activations), default=min(HEAD_DIMS))
+    return max(min(heads, budget.scores // max(scores, 1), budget.activations // (tokens * dim)), 1), dim
 
 
-def _prefill(new: int, length: int, scores: int, tokens: int) -> Prefill:
-    """A request of about this size that takes no more than what is left."""
-    new = min(new, tokens)
-    length = max(new, length)
-    return Prefill(length=length, new=new if length * new <= scores else min(new, scores // length))
+def _topk(choices: Choices, drawn: int, batch: Batch, aim: Aim) -> int:
+    """Often as many as the longest row has, or one more or less."""
+    longest = max((*batch.decode, *(p.length for p in batch.prefill)), default=0)
+    near = longest + choices.of((0, -1, 1))
+    anywhere = choices.between(1, LIMITS["index_topk"])
+    topk = choices.of((drawn,) * 5 + (near,) * 2 + (anywhere,))
+    return min(max(aim.of("index_topk", topk), 1), LIMITS["index_topk"])
 
 
-def _cache(choices: _Choices, model: Model, batch: Batch, block_size: int) -> Cache:
-    page = block_size * (model.head_dim + 4)
+def _cache(choices: Choices, shape: Shape, batch: Batch, aim: Aim) -> Cache:
+    block_size = shape.block_size
+    page = block_size * (shape.head_dim + 4)
     lengths = (*batch.decode, *(p.length for p in batch.prefill))
     needed = sum(-(-length // block_size) for length in lengths)
     picked = choices.of_each(
         {
             "pages": ("ordered", "reversed", "permuted", "highest"),
             "layout": ("auto", "auto", "normal", "shuffle"),
+            "is_tiled": (False,) * 7 + (True,),
             "shared_prefix": (False, False, False, True),
             "spare_blocks": (0, 1, 3),
             "page_pad": (0, 0, 4, 16, 132, 1024),
@@ -269,6 +209,11 @@ def _cache(choices: _Choices, model: Model, batch: Batch, block_size: int) -> Ca
             "far": (False, False, True),
         }
     )
+    is_tiled = picked.pop("is_tiled")
+    if block_size % TILE and block_size > 1 and not is_tiled:
+        picked["layout"] = "normal"
+    pool = min(aim.of("num_blocks", 0), WIDE.cached // page)
+    picked["spare_blocks"] = max(picked["spare_blocks"], pool - needed)
     far_spare, offset = picked.pop("far_spare"), picked.pop("offset")
     if picked.pop("far") and 0 < needed <= FAR_PAGES:
         # With two spare pages or more, no stride is itself beyond the offset; some request owns the last page.
@@ -280,7 +225,7 @@ def _cache(choices: _Choices, model: Model, batch: Batch, block_size: int) -> Ca
     return Cache(block_size=block_size, **picked)
 
 
-def _values(choices: _Choices, only: tuple[Regime, ...]) -> Values:
+def _values(choices: Choices, only: tuple[Regime, ...]) -> Values:
     """Regimes of every tensor; a quarter of the samples lie in the exact regime, where every bit is determined."""
     allowed: dict[str, Any] = {name: _restrict(regimes, only) for name, regimes in WEIGHTED.items()}
     may_be_exact = all("exact" in regimes for regimes in allowed.values())

@@ -207,7 +207,7 @@ def allocate_pages(
     page_stride = page + page_pad
     size = _whole_words(max(blocks, 1) * page_stride) + 2 * GUARD
     storage = torch.empty(size, dtype=torch.uint8, device=device)
-    if size <= MAX_DENSE:
+    if size <= MAX_DENSE or page_stride < page + 2 * GUARD:
         rows = storage.unsqueeze(0)
     else:
         rows = storage.as_strided((blocks, page + 2 * GUARD), (page_stride, 1))
