@@ -40,7 +40,19 @@ FEW = 8
 """Times FAR_ELEMENTS that a tensor may span."""
 
 Regime = Literal[
-    "normal", "exact", "ties", "saturation", "subnormal", "clamp", "outlier", "large", "tied", "zeros", "nonfinite"
+    "normal",
+    "exact",
+    "ties",
+    "saturation",
+    "subnormal",
+    "clamp",
+    "outlier",
+    "large",
+    "tied",
+    "zeros",
+    "wide",
+    "cancelling",
+    "nonfinite",
 ]
 """How the values of one tensor are drawn; fuzz/samples/regimes.py defines each."""
 
@@ -52,6 +64,32 @@ PadSeq = Literal["minus-one", "batch", "huge", "first", "last"]
 
 Far = Literal["none", "q", "k", "weights", "table", "k_fp8", "q_fp8", "q_weights", "logits"]
 """A tensor whose last row starts beyond 2^31 elements."""
+
+
+Shifted = Literal[
+    "all",
+    "q",
+    "k",
+    "weights",
+    "positions",
+    "cos_sin_cache",
+    "cache",
+    "slot_mapping",
+    "decode_table",
+    "prefill_table",
+    "cu_seqlens",
+    "token_to_seq",
+    "ks",
+    "ke",
+    "context_lens",
+    "k_fp8",
+    "k_scale",
+    "q_fp8",
+    "q_weights",
+    "prefill_logits",
+    "paged_logits",
+]
+"""Tensors that start `shift` elements later than at an aligned address."""
 
 
 class CaseError(ValueError):
@@ -183,9 +221,30 @@ class Memory(Part):
     """How tensors lie in memory. Pads count elements between rows that belong to nobody.
 
     Of eight entries of a block table that name a page, `missing_pages` name none: what `table_tail` says.
+    `q_head_pad` and `q_fp8_head_pad` lie between the heads of a token, `lens_pad` between the rows of context_lens, and
+    its entries `lens_step` elements apart. Tensors start at addresses that are a multiple of 16 bytes, and those that
+    `shifted` names `shift` elements later, the cache `shift` scales. With `fused`, q and k are columns of one tensor,
+    as a linear layer for both makes them.
     """
 
-    added = frozenset({"k_fp8_pad", "q_fp8_pad", "q_weights_pad", "logits_pad", "angles_pad", "missing_pages", "far"})
+    added = frozenset(
+        {
+            "k_fp8_pad",
+            "q_fp8_pad",
+            "q_weights_pad",
+            "logits_pad",
+            "angles_pad",
+            "missing_pages",
+            "far",
+            "q_head_pad",
+            "q_fp8_head_pad",
+            "lens_pad",
+            "lens_step",
+            "shift",
+            "shifted",
+            "fused",
+        }
+    )
 
     k_pad: int = Field(default=0, ge=0, le=4096)
     q_pad: int = Field(default=0, ge=0, le=4096)
@@ -201,6 +260,13 @@ class Memory(Part):
     angles_pad: int = Field(default=0, ge=0, le=4096)
     missing_pages: int = Field(default=0, ge=0, le=8)
     far: Far = "none"
+    q_head_pad: int = Field(default=0, ge=0, le=4096)
+    q_fp8_head_pad: int = Field(default=0, ge=0, le=4096)
+    lens_pad: int = Field(default=0, ge=0, le=4096)
+    lens_step: int = Field(default=1, ge=1, le=64)
+    shift: int = Field(default=0, ge=0, le=255)
+    shifted: Shifted = "all"
+    fused: bool = False
 
 
 OVERRIDABLE = {"q": 3, "k": 2, "weights": 2}
@@ -251,7 +317,8 @@ class Case(Part):
         longest = max(batch.decode, default=0)
         if longest > batch.max_model_len:
             raise ValueError(f"batch.decode has length {longest} beyond max_model_len {batch.max_model_len}")
-        q_columns = heads * dim + max(self.memory.q_pad, self.memory.q_fp8_pad)
+        memory = self.memory
+        q_columns = heads * (dim + max(memory.q_head_pad, memory.q_fp8_head_pad)) + max(memory.q_pad, memory.q_fp8_pad)
         cached = sum(batch.decode) + batch.keys
         sizes = {
             "q": batch.tokens * q_columns,
@@ -305,6 +372,10 @@ class Case(Part):
             steps = ahead if name == "q_fp8" and ahead > 1 and rows <= FEW * ahead else rows - 1
             return -(-FAR_ELEMENTS // steps) - columns
         return int(getattr(self.memory, f"{name}_pad"))
+
+    def shift_of(self, name: str) -> int:
+        """How many elements later than at an aligned address a tensor starts."""
+        return self.memory.shift if self.memory.shifted in ("all", name) else 0
 
     def canonical_json(self) -> str:
         """The one spelling that is hashed: sorted keys, no spaces, every field but younger ones with their default."""

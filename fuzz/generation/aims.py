@@ -57,7 +57,8 @@ def draw_aim(choices: Choices, constants: Sequence[int]) -> Aim:
     is_aimed = choices.of((False,) * UNAIMED + (True,) * AIMED)
     size = choices.of(tuple(LIMITS))
     landmarks, known = (_within(numbers, LIMITS[size]) for numbers in (LANDMARKS, constants))
-    listed = choices.of_one((landmarks, known or landmarks, known or landmarks)) + choices.of(OFFSETS)
+    known = known or landmarks[-2:]
+    listed = choices.of_one((landmarks, known, known)) + choices.of(OFFSETS)
     anywhere = choices.between(0, LIMITS[size])
     value = choices.of((listed, listed, anywhere))
     return Aim(size, max(value, 1)) if is_aimed else Aim()

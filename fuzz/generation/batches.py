@@ -6,7 +6,7 @@ from functools import cache as memoise
 from typing import Any, NamedTuple
 
 from indexfuzz.core.case import Batch, Prefill
-from indexfuzz.generation.aims import Aim
+from indexfuzz.generation.aims import LIMITS, Aim
 from indexfuzz.generation.choices import Choices
 
 BATCH: dict[str, Sequence[Any]] = {
@@ -32,6 +32,9 @@ LENGTHS_PER_BATCH = 5
 """Decode lengths that one sample draws; a larger batch repeats them."""
 
 MAX_PAD_TOKENS = 4096
+MANY_SCORES = 1 << 20
+"""Rows times all keys of many decode requests: some relations score every row against the keys of every request."""
+
 DECODE, PREFILL = frozenset({"decode", "decode_rows", "max_model_len"}), frozenset({"keys", "prefill_rows"})
 """Sizes that only one kind of request has."""
 
@@ -72,7 +75,7 @@ def draw_batch(choices: Choices, shape: Shape, budget: Budget, aim: Aim) -> Batc
     longest = min(budget.length, budget.cached // (shape.head_dim + 4))
     lengths = _lengths(longest, next_n, shape.block_size)
     context = aim.value if aim.size == "context" else aim.value * shape.block_size - above
-    context = min(context, pages * shape.block_size, scores) if is_context else 0
+    context = min(context, pages * shape.block_size, scores, LIMITS["context"]) if is_context else 0
 
     count = aim.of("decode", picked["decode"])
     count = -(-aim.value // next_n) if aim.size == "decode_rows" else count
@@ -83,6 +86,8 @@ def draw_batch(choices: Choices, shape: Shape, budget: Budget, aim: Aim) -> Batc
     count = min(count, max(scores // (columns * next_n), 1)) if columns else count
     some = [choices.of_one(lengths) for _ in range(LENGTHS_PER_BATCH)]
     roomy = max(pages // max(count, 1), 1) * shape.block_size
+    if is_counted:
+        roomy = min(roomy, MANY_SCORES // (count * count * next_n))
     decode: list[int] = []
     for i in range(count):
         wanted = context if context and aimed == "decode" and not i else min(some[i % len(some)], roomy)
@@ -95,6 +100,7 @@ def draw_batch(choices: Choices, shape: Shape, budget: Budget, aim: Aim) -> Batc
     requested = [(choices.of(NEW_TOKENS), choices.of_one(lengths)) for _ in range(max(BATCH["prefill"]))]
     requested[0] = _first(aim, context if aimed == "prefill" else 0, *requested[0], picked["gather_pad"])
     prefill: list[Prefill] = []
+    scores = MANY_SCORES // shape.num_heads if aim.size == "prefill_rows" else scores
     for new, length in requested[:count]:
         request = _prefill(new, length, scores, tokens)
         scores -= request.length * request.new
@@ -119,9 +125,9 @@ def draw_batch(choices: Choices, shape: Shape, budget: Budget, aim: Aim) -> Batc
 @memoise
 def _lengths(longest: int, next_n: int, block_size: int) -> tuple[Sequence[int], ...]:
     """Context lengths: boundaries of every kind two times out of three, and often less than one step's next_n."""
-    page_edges = (block_size * pages + d for pages in (1, 2, 3) for d in (-1, 0, 1))
-    edges = {*LENGTHS, next_n - 1, next_n, next_n + 1, *page_edges, longest}
-    bounded = sorted(edge for edge in edges if 0 <= edge <= longest)
+    page_edges = [block_size * pages + d for pages in (1, 2, 3) for d in (-1, 0, 1)]
+    edges = dict.fromkeys((*LENGTHS, next_n - 1, next_n, next_n + 1, *page_edges, longest))
+    bounded = [edge for edge in edges if 0 <= edge <= longest]
     return (bounded,) * 4 + (range(longest + 1), range(min(next_n, longest) + 1))
 
 

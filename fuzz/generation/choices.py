@@ -36,9 +36,9 @@ class Choices:
         return {name: self.of(options) for name, options in lists.items()}
 
     def of_one(self, lists: Sequence[Sequence[T]]) -> T:
-        """One of the options of one of several lists, whatever their lengths."""
+        """One of the options of one of several lists; the first ones of lists that begin alike have the same bytes."""
         options = self.of(lists)
-        return options[self.number(2) * len(options) >> 16]
+        return options[self.number(2) % len(options)]
 
     def between(self, low: int, high: int) -> int:
         """A number from low to high, both included: each power of two as likely as the next, even in between."""

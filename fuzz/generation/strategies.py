@@ -9,11 +9,11 @@ in every choice: Hypothesis shrinks towards them.
 from collections.abc import Sequence
 from functools import cache as memoise
 from math import log2
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from hypothesis import strategies as st
 
-from indexfuzz.core.case import TILE, Batch, Cache, Case, Far, Memory, Model, Regime, Rope, Values
+from indexfuzz.core.case import TILE, Batch, Cache, Case, Far, Memory, Model, Regime, Rope, Shifted, Values
 from indexfuzz.core.presets import PRESETS, Preset
 from indexfuzz.generation.aims import LIMITS, Aim, draw_aim
 from indexfuzz.generation.batches import Budget, Shape, draw_batch
@@ -50,6 +50,13 @@ MEMORY: dict[str, Sequence[Any]] = {
     "slots": ("int64", "int32"),
     **dict.fromkeys(("k_fp8_pad", "q_fp8_pad", "q_weights_pad", "logits_pad", "angles_pad"), RARE_PADS),
     "missing_pages": (0,) * 9 + (1, 3),
+    "q_head_pad": RARE_PADS,
+    "q_fp8_head_pad": RARE_PADS,
+    "lens_pad": RARE_PADS,
+    "lens_step": (1,) * 8 + (2, 3),
+    "shift": (0,) * 8 + (1, 2, 4, 8, 3, 5),
+    "shifted": ("all",) * 20 + get_args(Shifted)[1:],
+    "fused": (False,) * 7 + (True,),
     "far": ("none",) * 20 + FAR_TENSORS,
 }
 ROPE: dict[str, Sequence[Any]] = {

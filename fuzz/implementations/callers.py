@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 from indexfuzz.core.case import Case
 from indexfuzz.core.contract import Clause
+from indexfuzz.core.stage_names import STAGE_NAMES
 
 _STRIDED = {
     "k_fp8": ("gather", "prefill_logits"),
@@ -11,10 +12,14 @@ _STRIDED = {
     "q_weights": ("prefill_logits", "paged_logits"),
     "logits": ("prefill_logits", "paged_logits", "topk"),
     "angles": ("rope",),
+    "q_head": ("rope", "q_quant"),
+    "q_fp8_head": ("prefill_logits", "paged_logits"),
+    "lens": ("paged_logits",),
 }
 """Tensors whose rows may be strided -> the stages that take them."""
 
-_FAR = {name: stages for name, stages in _STRIDED.items() if name != "angles"} | {
+_ROWS = ("k_fp8", "q_fp8", "q_weights", "logits")
+_FAR = {name: stages for name, stages in _STRIDED.items() if name in _ROWS} | {
     "q": ("rope", "q_quant"),
     "k": ("rope", "k_quant_cache"),
     "weights": ("q_quant",),
@@ -38,6 +43,9 @@ def as_callers_do(place: str) -> tuple[Clause, ...]:
             Clause(stages, is_near(name), f"the rows of {name} are not 2^31 elements apart", place)
             for name, stages in _FAR.items()
         ),
+        Clause(("paged_logits",), lambda case: case.memory.lens_step == 1, "context_lens is dense", place),
+        Clause(("rope", "k_quant_cache"), lambda case: not case.memory.fused, "q and k are no views of one", place),
+        Clause(STAGE_NAMES, lambda case: not case.memory.shift, "tensors start at multiples of 16 bytes", place),
         Clause(
             ("gather", "paged_logits"),
             lambda case: not case.memory.missing_pages,

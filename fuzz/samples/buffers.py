@@ -70,7 +70,7 @@ class Buffer:
         if torch.equal(*(_words(self.rows, expected) if payload_may_change else self._sealed)):
             return None
         row, column = (self.rows != expected).nonzero()[0].tolist()
-        lead = self.view.storage_offset() * self.view.element_size()
+        lead = self.view.storage_offset() * self.view.element_size() - self.rows.storage_offset()
         return int(row * self.rows.stride(0) + column - lead)
 
     def differs(self, *, payload_may_change: bool) -> Tensor:
@@ -82,9 +82,14 @@ class Buffer:
             rows, expected = _words(self.rows, own)
         return (rows != expected).any()
 
+    @property
+    def _is_whole(self) -> bool:
+        """Whether the whole storage is watched."""
+        return len(self.rows) == 1 and self.rows.shape[1] == self.storage.numel()
+
     def _ends_are_intact(self) -> bool:
         """Whether a payload without gaps has intact guards on both sides; False for any other."""
-        if len(self.rows) != 1 or not self.view.is_contiguous():
+        if not self._is_whole or not self.view.is_contiguous():
             return False
         start = self.view.storage_offset() * self.view.element_size()
         end = start + self.view.numel() * self.view.element_size()
@@ -93,10 +98,13 @@ class Buffer:
 
     def _payload(self, watched: Tensor) -> Tensor:
         """The payload inside a dense copy of the watched bytes, as a view of it."""
-        if len(watched) == 1:
-            typed = watched[0].view(self.view.dtype)
-            return typed.as_strided(self.view.shape, self.view.stride(), self.view.storage_offset())
-        return watched[:, GUARD:-GUARD].view(self.view.dtype).view(self.view.shape)
+        shape, strides, offset = self.view.shape, self.view.stride(), self.view.storage_offset()
+        item = self.view.element_size()
+        if self._is_whole:
+            return watched[0].view(self.view.dtype).as_strided(shape, strides, offset)
+        lead = offset - self.rows.storage_offset() // item
+        typed = watched.flatten().view(self.view.dtype)
+        return typed.as_strided(shape, (watched.shape[1] // item, *strides[1:]), lead)
 
     def element(self, offset: int) -> tuple[int, ...] | None:
         """Index of the element at a byte offset from the first payload byte; None for a byte of no element."""
@@ -132,7 +140,7 @@ def suspects(buffers: Iterable[Buffer], filled: Container[str]) -> list[Buffer]:
 def _words(rows: Tensor, others: Tensor) -> tuple[Tensor, Tensor]:
     """Bytes as the widest integers that the rows of both divide into, to be compared fast."""
     for dtype in (torch.int64, torch.int32):
-        sizes = (rows.shape[-1], rows.stride(0), others.stride(0))
+        sizes = (rows.shape[-1], rows.stride(0), rows.storage_offset(), others.stride(0))
         if not any(size % dtype.itemsize for size in sizes):
             return rows.view(dtype), others.view(dtype)
     return rows, others
@@ -154,65 +162,117 @@ def poison_like(tensor: Tensor) -> Tensor:
     return raw.to(tensor.device).view(tensor.dtype).view(tensor.shape)
 
 
-def allocate(name: str, shape: tuple[int, ...], dtype: torch.dtype, device: str, *, row_pad: int = 0) -> Buffer:
-    """A poisoned buffer; `row_pad` elements of gap follow each row of the last dimension's parent.
+def allocate(
+    name: str,
+    shape: tuple[int, ...],
+    dtype: torch.dtype,
+    device: str,
+    *,
+    row_pad: int = 0,
+    step: int = 1,
+    shift: int = 0,
+) -> Buffer:
+    """A poisoned buffer: `row_pad` elements of gap follow each row of the last dimension's parent.
 
-    A tensor [..., C] with row_pad p has strides as a column slice of a fused [..., C + p] projection.
+    A tensor [..., C] with row_pad p has strides as a column slice of a fused [..., C + p] projection. Elements of a row
+    lie `step` apart; the first starts `shift` elements after an aligned address.
     """
     item = dtype.itemsize
-    columns = (shape[-1] if shape else 1) + row_pad
-    rows = 1
-    for size in shape[:-1]:
-        rows *= size
+    own = shape[-1] * step if shape else 1
+    columns, rows = own + row_pad, math.prod(shape[:-1])
     payload = rows * columns * item
     if payload > MAX_DENSE and row_pad * item > MAX_DENSE // rows:
-        return _allocate_far(name, shape, dtype, device, row_stride=columns)
-    storage = torch.full((_whole_words(payload) + 2 * GUARD,), poison_byte(dtype), dtype=torch.uint8, device=device)
-    typed = storage[GUARD : GUARD + payload].view(dtype)
-    view = typed.view(*shape[:-1], columns)[..., : shape[-1]] if shape else typed.view(())
+        return _allocate_far(name, shape, dtype, device, row_stride=columns, shift=shift)
+    start = GUARD + shift * item
+    size = _whole_words(payload + shift * item) + 2 * GUARD
+    storage = torch.full((size,), poison_byte(dtype), dtype=torch.uint8, device=device)
+    typed = storage[start : start + payload].view(dtype)
+    view = typed.view(*shape[:-1], columns)[..., :own:step] if shape else typed.view(())
     return Buffer(name, view, storage, storage.unsqueeze(0))
 
 
-def _allocate_far(name: str, shape: tuple[int, ...], dtype: torch.dtype, device: str, *, row_stride: int) -> Buffer:
+def _allocate_far(
+    name: str, shape: tuple[int, ...], dtype: torch.dtype, device: str, *, row_stride: int, shift: int
+) -> Buffer:
     """A poisoned buffer whose rows lie so far apart that only they, and a guard around each, are ever touched."""
     item, (*outer, columns) = dtype.itemsize, shape
-    rows = math.prod(outer)
+    rows, start = math.prod(outer), shift * item
     span = ((rows - 1) * row_stride + columns) * item
-    storage = torch.empty(_whole_words(span) + 2 * GUARD, dtype=torch.uint8, device=device)
-    watched = storage.as_strided((rows, columns * item + 2 * GUARD), (row_stride * item, 1))
+    storage = torch.empty(_whole_words(span + start) + 2 * GUARD, dtype=torch.uint8, device=device)
+    watched = storage.as_strided((rows, columns * item + 2 * GUARD), (row_stride * item, 1), start)
     watched.fill_(poison_byte(dtype))
     strides = [row_stride * math.prod(outer[i + 1 :]) for i in range(len(outer))]
-    view = storage[GUARD : GUARD + span].view(dtype).as_strided(shape, (*strides, 1))
+    view = storage[start + GUARD : start + GUARD + span].view(dtype).as_strided(shape, (*strides, 1))
     return Buffer(name, view, storage, watched)
 
 
-def allocate_tokens(name: str, shape: tuple[int, int, int], dtype: torch.dtype, device: str, *, pad: int) -> Buffer:
-    """A poisoned [T, H, D] buffer whose tokens lie H * D + pad elements apart."""
+def allocate_tokens(
+    name: str,
+    shape: tuple[int, int, int],
+    dtype: torch.dtype,
+    device: str,
+    *,
+    pad: int,
+    head_pad: int = 0,
+    shift: int = 0,
+) -> Buffer:
+    """A poisoned [T, H, D] buffer: heads lie D + head_pad elements apart, tokens H * (D + head_pad) + pad."""
     tokens, heads, dim = shape
-    buffer = allocate(name, (tokens, heads * dim), dtype, device, row_pad=pad)
-    buffer.view = buffer.view.as_strided((tokens, heads, dim), (heads * dim + pad, dim, 1))
+    columns = heads * (dim + head_pad)
+    buffer = allocate(name, (tokens, columns), dtype, device, row_pad=pad, shift=shift)
+    buffer.view = buffer.view.as_strided(shape, (columns + pad, dim + head_pad, 1))
     return buffer
 
 
+def allocate_fused(
+    names: tuple[str, str], widths: tuple[int, int], tokens: int, dtype: torch.dtype, device: str, *, shift: int
+) -> tuple[Buffer, Buffer, Buffer]:
+    """Two poisoned buffers [T, width] side by side in the rows of one storage, and the guards around both.
+
+    Each watches its own columns; the third is of no tensor and watches what lies before the first row and behind the
+    last.
+    """
+    row, item = sum(widths), dtype.itemsize
+    payload, lead = tokens * row * item, shift * item
+    size = _whole_words(payload + lead) + 2 * GUARD
+    storage = torch.full((size,), poison_byte(dtype), dtype=torch.uint8, device=device)
+    start = GUARD + lead
+    typed = storage[start : start + payload].view(dtype).view(tokens, row)
+    parts = []
+    for name, width, first in zip(names, widths, (0, widths[0]), strict=True):
+        watched = storage.as_strided((tokens, width * item), (row * item, 1), start + first * item)
+        parts.append(Buffer(name, typed[:, first : first + width], storage, watched))
+    guards = storage.as_strided((2, GUARD), (GUARD + payload, 1), lead)
+    nothing = storage[start:start]
+    return parts[0], parts[1], Buffer("+".join(names), nothing, storage, guards)
+
+
 def allocate_pages(
-    name: str, shape: tuple[int, int, int], device: str, *, page_pad: int = 0, fp8: torch.dtype = torch.float8_e4m3fn
+    name: str,
+    shape: tuple[int, int, int],
+    device: str,
+    *,
+    page_pad: int = 0,
+    fp8: torch.dtype = torch.float8_e4m3fn,
+    shift: int = 0,
 ) -> Buffer:
     """A poisoned paged cache uint8 [num_blocks, block_size, D + 4], `page_pad` bytes between its pages.
 
-    Codes, of the dtype `fp8`, and scales are NaN. Beyond MAX_DENSE bytes only the pages and the guard around each are
-    ever touched, so that a stride of gigabytes costs no memory.
+    Codes, of the dtype `fp8`, and scales are NaN; the first page lies `shift` bytes after an aligned address. Beyond
+    MAX_DENSE bytes only the pages and the guard around each are ever touched, so that a stride of gigabytes costs no
+    memory.
     """
     blocks, block_size, token_bytes = shape
     page = block_size * token_bytes
     page_stride = page + page_pad
-    size = _whole_words(max(blocks, 1) * page_stride) + 2 * GUARD
+    size = _whole_words(max(blocks, 1) * page_stride + shift) + 2 * GUARD
     storage = torch.empty(size, dtype=torch.uint8, device=device)
     if size <= MAX_DENSE or page_stride < page + 2 * GUARD:
         rows = storage.unsqueeze(0)
     else:
-        rows = storage.as_strided((blocks, page + 2 * GUARD), (page_stride, 1))
+        rows = storage.as_strided((blocks, page + 2 * GUARD), (page_stride, 1), shift)
     rows.fill_(POISON_BYTE)
-    view = storage.as_strided(shape, (page_stride, token_bytes, 1), GUARD)
+    view = storage.as_strided(shape, (page_stride, token_bytes, 1), GUARD + shift)
     poison = torch.full((page,), POISON_BYTE, dtype=torch.uint8)
     poison[: page - block_size * layout.SCALE_BYTES] = poison_byte(fp8)
     view.copy_(poison.view(block_size, token_bytes))

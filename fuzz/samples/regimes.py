@@ -15,12 +15,26 @@ from indexfuzz.core.case import Regime
 from indexfuzz.core.rng import below, bits, derive, lanes_summed
 from indexfuzz.reference import fp8 as codec
 
+_ACTIVATIONS: tuple[Regime, ...] = (
+    "normal",
+    "exact",
+    "ties",
+    "saturation",
+    "subnormal",
+    "clamp",
+    "outlier",
+    "large",
+    "tied",
+    "zeros",
+    "wide",
+    "cancelling",
+)
 TENSORS: dict[str, tuple[Regime, ...]] = {
-    "q": ("normal", "exact", "ties", "saturation", "subnormal", "clamp", "outlier", "large", "tied", "zeros"),
-    "k": ("normal", "exact", "ties", "saturation", "subnormal", "clamp", "outlier", "large", "tied", "zeros"),
-    "weights": ("normal", "exact", "tied", "zeros"),
-    "cache": ("normal", "exact", "saturation", "subnormal", "tied", "zeros"),
-    "rope": ("normal", "exact", "zeros"),
+    "q": _ACTIVATIONS,
+    "k": _ACTIVATIONS,
+    "weights": ("normal", "exact", "tied", "zeros", "wide", "cancelling"),
+    "cache": ("normal", "exact", "saturation", "subnormal", "tied", "zeros", "wide"),
+    "rope": ("normal", "exact", "zeros", "ties"),
 }
 """The regimes that make sense for each tensor, within contract."""
 
@@ -122,6 +136,47 @@ def _tied(key: int, shape: tuple[int, int], fp8: str) -> Tensor:
     return _normal(key, (1, shape[1]), fp8).expand(shape)
 
 
+SMALLEST, LARGEST = -133, 126
+"""Exponents of the smallest bf16 number, a subnormal, and of the largest whose rotation still is finite."""
+
+
+def _wide(key: int, shape: tuple[int, int], _fp8: str) -> Tensor:
+    """Rows of all magnitudes that bf16 has, elements down to 2^-24 of the row's largest, and zeros of both signs.
+
+    One row of eight holds the largest finite number, or the smallest, and nothing else.
+    """
+    random = bits(key, shape)
+    top = below(bits(derive(key, "row"), (shape[0], 1)), LARGEST - SMALLEST + 1) + SMALLEST
+    exponent = torch.where(_peak(key, shape), top, (top - below(random, 25)).clamp_min(SMALLEST))
+    magnitude = _shifted(128 + (random & 0x7F), exponent - 7)
+    magnitude = torch.where((random & 0x1F00) == 0, 0.0, magnitude)
+    kind = below(bits(derive(key, "kind"), (shape[0], 1)), 16)
+    alone = torch.where(kind == 0, torch.finfo(torch.bfloat16).max, 2.0**SMALLEST)
+    magnitude = torch.where(kind > 1, magnitude, torch.where(_peak(key, shape), alone, 0.0))
+    return torch.where(random & 0x80 == 0, magnitude, -magnitude)
+
+
+def _shifted(integer: Tensor, exponent: Tensor) -> Tensor:
+    """integer * 2^exponent as float32, for integers of up to 8 bits: exact, or cut to what subnormals hold."""
+    cut = (-149 - exponent).clamp(0, 62)
+    whole = (integer >> cut).double() * (torch.ones_like(exponent) << cut).double()
+    return (whole * _power_of_two64(exponent)).float()
+
+
+def _power_of_two64(exponent: Tensor) -> Tensor:
+    """2^exponent as float64, from the bits."""
+    return ((exponent + 1023) << 52).view(torch.float64)
+
+
+def _cancelling(key: int, shape: tuple[int, int], _fp8: str) -> Tensor:
+    """Neighbours of the same magnitude, equal or opposite by row, and one small element: sums of products cancel."""
+    rows, columns = shape
+    pairs = (below(bits(key, (rows, -(-columns // 2))), 15) - 7).float() * 32.0
+    first, second = pairs, torch.where(bits(derive(key, "sign"), (rows, 1)) & 1 == 0, pairs, -pairs)
+    value = torch.stack([first, second], dim=2).flatten(1)[:, :columns]
+    return torch.where(_peak(key, shape), 1.0, value) * _row_scale(key, rows, 8)
+
+
 def _zeros(_key: int, shape: tuple[int, int], _fp8: str) -> Tensor:
     return torch.zeros(shape)
 
@@ -147,6 +202,8 @@ _DENSE: dict[Regime, Callable[[int, tuple[int, int], str], Tensor]] = {
     "large": _large,
     "tied": _tied,
     "zeros": _zeros,
+    "wide": _wide,
+    "cancelling": _cancelling,
     "nonfinite": _nonfinite,
 }
 
@@ -155,7 +212,8 @@ def rope_table(regime: Regime, key: int, positions: int, rope_dim: int) -> Tenso
     """Rows of cosines then sines: float32 [positions, rope_dim].
 
     `normal` draws rational points of the unit circle, (1 - t^2) / (1 + t^2) and 2t / (1 + t^2) in float64, in any
-    quadrant. `exact` draws quarter turns, which rotate without rounding. `zeros` is the identity.
+    quadrant. `exact` draws quarter turns, which rotate without rounding. `zeros` is the identity. `ties` turns by a
+    sine of 2^-8 or 2^-9, half a unit of bf16: sums of a number and its partner end midway between two others.
     """
     shape = (positions, rope_dim // 2)
     random = bits(key, shape)
@@ -165,6 +223,9 @@ def rope_table(regime: Regime, key: int, positions: int, rope_dim: int) -> Tenso
     elif regime == "exact":
         cos = torch.where(quarter == 0, 1.0, torch.where(quarter == 1, -1.0, 0.0))
         sin = torch.where(quarter == 2, 1.0, torch.where(quarter == 3, -1.0, 0.0))
+    elif regime == "ties":
+        cos = torch.where(quarter & 1 == 0, 1.0, -1.0)
+        sin = torch.where(quarter & 2 == 0, 2.0**-8, -(2.0**-9))
     else:
         t = below(random, 1 << 20).double() * 2.0**-20
         cos, sin = ((1 - t * t) / (1 + t * t)).float(), (2 * t / (1 + t * t)).float()
@@ -196,7 +257,7 @@ def cached_codes(regime: Regime, random: Tensor, fp8: str) -> Tensor:
 
 def cached_scales(regime: Regime, random: Tensor, scale_fmt: str) -> Tensor:
     """Scales of cached keys from random bits int64 [slots]: float32, powers of two unless scale_fmt is fp32."""
-    exponent = below(random, 9) - 10
+    exponent = below(random, 120) - 22 if regime == "wide" else below(random, 9) - 10
     if regime in ("exact", "zeros", "tied"):
         exponent = torch.full_like(exponent, -3)
     mantissa = torch.ones(random.shape)

@@ -38,9 +38,10 @@ class Step:
     defined: Tensor = field(default_factory=lambda: torch.empty(0, dtype=torch.uint8))
     """Non-zero where a byte of the cache has been written: uint8 like the cache, but dense."""
 
-    def place(self, name: str, value: Tensor, *, row_pad: int = 0) -> None:
+    def place(self, name: str, value: Tensor, *, row_pad: int = 0, step: int = 1) -> None:
         """Put a value into a guarded buffer of its own."""
-        buffer = buffers.allocate(name, tuple(value.shape), value.dtype, self.device, row_pad=row_pad)
+        shape, shift = tuple(value.shape), self.case.shift_of(name)
+        buffer = buffers.allocate(name, shape, value.dtype, self.device, row_pad=row_pad, step=step, shift=shift)
         buffer.view.copy_(value)
         self.add(buffer)
 
@@ -52,17 +53,22 @@ class Step:
 
     def output(self, name: str, shape: tuple[int, ...], dtype: torch.dtype, *, row_pad: int = 0) -> Tensor:
         """A poisoned buffer for a stage to fill."""
-        self.add(buffers.allocate(name, shape, dtype, self.device, row_pad=row_pad))
+        shift = self.case.shift_of(name)
+        self.add(buffers.allocate(name, shape, dtype, self.device, row_pad=row_pad, shift=shift))
         return self.tensors[name]
 
     def spread(self, name: str) -> Tensor:
-        """What a stage returned, q_fp8 [T,H,D] or q_weights [T,H], with the gaps between tokens that the case wants."""
+        """What a stage returned, q_fp8 [T,H,D] or q_weights [T,H], where in memory the case wants it."""
         value = self.tensors[name]
-        tokens, columns = len(value), value[:1].numel()
-        pad = self.case.row_pad(name, tokens, columns)
-        if pad and name not in self.buffers:
-            buffer = buffers.allocate_tokens(name, (tokens, columns, 1), value.dtype, self.device, pad=pad)
-            buffer.view = buffer.view.squeeze(2).as_strided(value.shape, (columns + pad, *value.stride()[1:]))
+        head_pad = self.case.memory.q_fp8_head_pad if name == "q_fp8" else 0
+        tokens, heads, dim = (*value.shape, 1)[:3]
+        pad, shift = self.case.row_pad(name, tokens, heads * (dim + head_pad)), self.case.shift_of(name)
+        if (pad or head_pad or shift) and name not in self.buffers:
+            shape = (tokens, heads, dim)
+            buffer = buffers.allocate_tokens(
+                name, shape, value.dtype, self.device, pad=pad, head_pad=head_pad, shift=shift
+            )
+            buffer.view = buffer.view if value.dim() > 2 else buffer.view.squeeze(2)
             buffer.view.copy_(value)
             self.add(buffer)
         return self.tensors[name]
@@ -127,17 +133,36 @@ def _place_activations(step: Step, positions: Tensor) -> None:
     weights = regimes.dense(values.weights, step.key("weights"), (tokens, heads), model.fp8)
     for name, tensor in (("q", q), ("k", k), ("weights", weights)):
         _override(tensor, values.set.get(name, ()))
-    pad = case.row_pad("q", tokens, heads * dim)
-    buffer = buffers.allocate_tokens("q", (tokens, heads, dim), torch.bfloat16, step.device, pad=pad)
-    buffer.view.copy_(q)
-    step.add(buffer)
-    step.place("k", k.bfloat16(), row_pad=case.row_pad("k", tokens, dim))
+    _place_q_and_k(step, q, k.bfloat16())
     step.place("weights", weights, row_pad=case.row_pad("weights", tokens, heads))
     step.place("positions", positions.clamp_min(0))
     longest = int(positions.max()) + 1 if len(positions) else 1
     table = regimes.rope_table(values.rope, step.key("rope"), max(longest, 1), model.rope_dim)
     table = table if case.rope.table == "fp32" else table.bfloat16()
     step.place("cos_sin_cache", table, row_pad=case.memory.angles_pad)
+
+
+def _place_q_and_k(step: Step, q: Tensor, k: Tensor) -> None:
+    """q [T, H, D] and k [T, D]: in buffers of their own, or as columns of one."""
+    case, memory, (tokens, heads, dim) = step.case, step.case.memory, q.shape
+    dtype, width = torch.bfloat16, heads * (dim + memory.q_head_pad)
+    pads, shift = (case.row_pad("q", tokens, width), case.row_pad("k", tokens, dim)), case.shift_of("q")
+    if memory.fused and tokens and memory.far not in ("q", "k"):
+        widths = (width + pads[0], dim + pads[1])
+        for_q, for_k, around = buffers.allocate_fused(("q", "k"), widths, tokens, dtype, step.device, shift=shift)
+        for_q.view = for_q.view.as_strided(q.shape, (sum(widths), dim + memory.q_head_pad, 1))
+        for_k.view = for_k.view[:, :dim]
+        around.seal()
+        step.buffers[around.name] = around
+    else:
+        head_pad, there = memory.q_head_pad, step.device
+        for_q = buffers.allocate_tokens(
+            "q", (tokens, heads, dim), dtype, there, pad=pads[0], head_pad=head_pad, shift=shift
+        )
+        for_k = buffers.allocate("k", (tokens, dim), dtype, there, row_pad=pads[1], shift=case.shift_of("k"))
+    for buffer, value in ((for_q, q), (for_k, k)):
+        buffer.view.copy_(value)
+        step.add(buffer)
 
 
 def _override(tensor: Tensor, entries: tuple[tuple[int | str, ...], ...]) -> None:
@@ -171,8 +196,9 @@ def allocate_cache(case: Case, device: str) -> Buffer:
     """The pages of a case, all of them poison."""
     block_size, head_dim = case.cache.block_size, case.model.head_dim
     shape = (case.num_blocks, block_size, head_dim + layout.SCALE_BYTES)
+    pad, shift = case.cache.page_pad, layout.SCALE_BYTES * case.shift_of("cache")
     fp8 = FORMATS[case.model.fp8].dtype
-    return buffers.allocate_pages("cache", shape, device, page_pad=case.cache.page_pad, fp8=fp8)
+    return buffers.allocate_pages("cache", shape, device, page_pad=pad, fp8=fp8, shift=shift)
 
 
 def _fill_cache(step: Step, cache: Tensor, pages: Tensor) -> Tensor:
@@ -242,4 +268,4 @@ def _place_decode(step: Step) -> None:
         lens = (lens.unsqueeze(1) + ahead).clamp_min(0)
     if batch.lens == "ragged":
         lens = below(bits(step.key("lens"), tuple(lens.shape)), 1 << 31).int() % (lens + 1)
-    step.place("context_lens", lens)
+    step.place("context_lens", lens, row_pad=step.case.memory.lens_pad, step=step.case.memory.lens_step)

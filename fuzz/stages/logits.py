@@ -78,8 +78,9 @@ class LogitStage(Stage):
         return {"logits": self.visible(given)} if promises.hidden_logits == "untouched" else {}
 
     def are_both_legal(self, given: Call, output: str, one: Tensor, other: Tensor, terms: Terms) -> Tensor:
-        """Within twice the bound of each other; of logits with fewer columns, those of the first."""
-        return (one.double() - other.double()).abs() <= 2 * self.limits(given, terms).bound[:, : one.shape[1]]
+        """Within twice the bound of each other, which may be infinite; of fewer columns, those of the first."""
+        bound = self.limits(given, terms).bound[:, : one.shape[1]]
+        return ((one.double() - other.double()).abs() <= 2 * bound) | torch.isinf(bound)
 
     def nonfinite_reach(self, given: Call, *, hides_nan: bool = False) -> Reach:
         """The row of a query that has some, or whose weights have, and the column of a key, as far as it is seen."""

@@ -140,6 +140,11 @@ def shrink_numbers(case: Case) -> Iterator[Case]:
         ("memory", "logits_pad", 0),
         ("memory", "angles_pad", 0),
         ("memory", "missing_pages", 0),
+        ("memory", "q_head_pad", 0),
+        ("memory", "q_fp8_head_pad", 0),
+        ("memory", "lens_pad", 0),
+        ("memory", "lens_step", 1),
+        ("memory", "shift", 0),
         ("batch", "gather_holes", 0),
     ):
         for value in _smaller(getattr(getattr(case, part), name), least):
@@ -156,7 +161,7 @@ def use_defaults(case: Case) -> Iterator[Case]:
         ("cache", ("layout", "pages", "shared_prefix")),
         ("batch", ("lens", "short_slots", "empty_windows", "long_windows", "pad_seq")),
         ("rope", ("style", "placement", "mode", "table")),
-        ("memory", ("table_tail", "slots", "far")),
+        ("memory", ("table_tail", "slots", "far", "shifted", "fused")),
         ("values", ("seed",)),
     ):
         for name in names:

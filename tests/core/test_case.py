@@ -60,6 +60,13 @@ YOUNGER = {
         "angles_pad": 1,
         "missing_pages": 1,
         "far": "q",
+        "q_head_pad": 1,
+        "q_fp8_head_pad": 1,
+        "lens_pad": 1,
+        "lens_step": 2,
+        "shift": 1,
+        "shifted": "q",
+        "fused": True,
     },
 }
 

@@ -134,18 +134,73 @@ def test_windows_are_empty_and_inverted(samples: list[Case]) -> None:
     assert found == {-1, 0, 1}
 
 
-def test_most_samples_are_small_and_all_within_budget(samples: list[Case]) -> None:
+def test_most_samples_are_small_and_all_are_affordable(samples: list[Case]) -> None:
     elements = sorted(case.batch.tokens * case.model.num_heads * case.model.head_dim for case in samples)
     assert elements[len(elements) // 2] <= 2 * strategies.SMALL.activations
-    assert sum(elements) / len(elements) < strategies.LAPTOP.activations / 5
-    assert elements[-1] > strategies.LAPTOP.activations / 2
+    assert sum(elements) / len(elements) < strategies.LAPTOP.activations / 4
+    assert strategies.LAPTOP.activations / 2 < elements[-1] <= 1 << 20
     assert len({case.id for case in samples}) > 0.99 * SAMPLES
+    for case in samples:
+        assert sum(case.batch.decode) * case.batch.next_n * case.model.num_heads <= 1 << 20
+        assert case.batch.prefill_rows * case.batch.keys <= 1 << 21
+        assert case.batch.decode_rows * case.batch.max_model_len <= 1 << 20
+
+
+def production(case: Case) -> Iterator[str]:
+    """The sizes at which engines run, and their beginnings."""
+    longest, topk = max(case.lengths, default=0), case.model.index_topk
+    yield from (f"context {size}" for size in (2048, 8192) if longest > size)
+    yield from (f"topk {size}" for size in (512, 2048) if longest > topk >= size)
+    yield from (f"batch {size}" for size in (256, 512) if len(case.batch.decode) > size)
+    yield from (f"rows {size}" for size in (512, 1024) if case.batch.prefill_rows > size)
+    if longest in (topk - 1, topk, topk + 1):
+        yield f"topk {longest - topk:+}"
+    if case.batch.tokens * case.model.num_heads >= 10240:
+        yield "10240 rows of q"
+    if case.batch.max_model_len > 4096:
+        yield "max_model_len 4096"
+    if case.cache.block_size == 640 <= longest:
+        yield "a full page of 640"
+    for name, preset in PRESETS.items():
+        if case.model.model_copy(update={"fp8": preset.model.fp8}) == preset.model:
+            yield f"the shape of {name}"
+
+
+def test_sizes_of_production_are_drawn(samples: list[Case]) -> None:
+    seen = Counter(fact for case in samples for fact in production(case))
+    expected = {
+        "context 8192": 5,
+        "topk 2048": 5,
+        "batch 256": 5,
+        "batch 512": 2,
+        "rows 512": 2,
+        "max_model_len 4096": 5,
+    }
+    expected |= {"10240 rows of q": 2, "a full page of 640": 5, "topk -1": 20, "topk +0": 20, "topk +1": 20}
+    assert not {fact: seen[fact] for fact, least in expected.items() if seen[fact] < least}
+    assert sum(seen[f"the shape of {name}"] for name in PRESETS) >= 0.09 * SAMPLES
+    assert len({case.model.num_heads for case in samples if case.model.num_heads <= 64}) > 60
+    assert len({case.model.index_topk for case in samples}) > 200
+    assert len({case.cache.block_size for case in samples}) > 100
+
+
+def test_constants_are_drawn_and_what_lies_beside_them() -> None:
+    found: Counter[str] = Counter()
+    for case in drawn(3000, strategies.cases(constants=(777,))):
+        sizes = {"index_topk": case.model.index_topk, "context": max(case.lengths, default=0)}
+        sizes |= {"head_rows": case.batch.tokens * case.model.num_heads, "keys": case.batch.keys}
+        sizes |= {"max_model_len": case.batch.max_model_len, "num_blocks": case.num_blocks}
+        found.update(f"{name} {value - 777:+}" for name, value in sizes.items() if abs(value - 777) < 2)
+    offsets = ("-1", "+0", "+1")
+    names = ("index_topk", "context", "keys", "max_model_len", "num_blocks")
+    assert [f"{name} {d}" for name in names for d in offsets if not found[f"{name} {d}"]] == []
+    assert sum(found[f"head_rows {d}"] for d in offsets)
 
 
 def test_restrictions_hold() -> None:
     options = {"values": ("normal", "zeros"), "formats": ("e4m3fnuz",), "preset": PRESETS["deepseek-v3.2"]}
     for case in drawn(100, strategies.cases(**options, budget=strategies.SMALL)):
-        assert case.model == PRESETS["deepseek-v3.2"].model
+        assert case.model == PRESETS["deepseek-v3.2"].model.model_copy(update={"fp8": "e4m3fnuz"})
         assert case.cache.block_size in PRESETS["deepseek-v3.2"].block_sizes
         assert {getattr(case.values, name) for name in TENSORS} <= {"normal", "zeros"}
     assert {case.model.fp8 for case in drawn(50, strategies.cases(formats=("e4m3fnuz",)))} == {"e4m3fnuz"}
@@ -159,14 +214,14 @@ PLAINEST = Case().replace(model={"index_topk": 1}, batch={"decode": (0,)}, value
     [
         (lambda c: True, {}),
         (
-            lambda c: c.batch.next_n >= 3 and c.model.head_dim == 64 and max(c.batch.decode, default=0) >= 20,
+            lambda c: c.batch.next_n >= 3 and c.model.head_dim == 64 and c.batch.decode[:1] >= (20,),
             {
                 "batch": {"next_n": 3, "decode": (31,), "max_model_len": 31},
                 "model": {"head_dim": 64, "quant_group": 64},
             },
         ),
         (
-            lambda c: c.cache.block_size == 48 and c.batch.prefill_rows >= 5 and c.memory.k_pad > 0,
+            lambda c: c.cache.block_size == 48 and sum(p.new for p in c.batch.prefill[:1]) >= 5 and c.memory.k_pad > 0,
             {
                 "cache": {"block_size": 48},
                 "batch": {"decode": (), "prefill": ({"length": 15, "new": 15},)},

@@ -35,6 +35,8 @@ GOLDEN = {
     "large": "d2fc48749769653e",
     "tied": "412f4f5c4fa769b2",
     "zeros": "4b72c460dd58e7bf",
+    "wide": "d88f28d3872300d3",
+    "cancelling": "044ebcc8f0d6e411",
     "nonfinite": "ce24d460e104ff02",
 }
 
@@ -42,6 +44,7 @@ GOLDEN = {
 @pytest.mark.parametrize("regime", GOLDEN)
 def test_the_bytes_of_every_regime_are_pinned(regime):
     names = [n for n, known in TENSORS.items() if regime in known or (regime == "nonfinite" and n != "rope")]
+    names = [n for n in names if (n, regime) != ("rope", "ties")]
     step = materialise(MIXED.replace(values=dict.fromkeys(names, regime)))
     digest = hashlib.sha256()
     for _, tensor in sorted(step.tensors.items()):
@@ -195,3 +198,93 @@ def test_no_poison_is_a_right_answer(dtype):
         assert bool(poison.float().isnan().all())
     else:
         assert bool((poison > 1 << 30).all())
+
+
+def test_heads_and_lengths_lie_apart_as_the_case_asks():
+    case = MIXED.replace(batch={"lens": "2d"}, memory={"q_head_pad": 8, "q_pad": 3, "lens_step": 3, "lens_pad": 2})
+    step, plain = materialise(case), materialise(MIXED.replace(batch={"lens": "2d"}))
+    assert step.tensors["q"].stride() == (2 * 40 + 3, 40, 1)
+    assert step.tensors["context_lens"].stride() == (2 * 3 + 2, 3)
+    for name in ("q", "context_lens"):
+        assert torch.equal(step.tensors[name], plain.tensors[name])
+    flat = materialise(case.replace(batch={"lens": "1d"})).tensors["context_lens"]
+    assert (flat.tolist(), flat.stride()) == ([40, 3, 17], (3,))
+
+
+@pytest.mark.parametrize("shifted", ["all", "k", "cache", "context_lens", "positions"])
+def test_tensors_start_as_far_from_an_aligned_address_as_the_case_asks(shifted):
+    step, plain = materialise(MIXED.replace(memory={"shift": 3, "shifted": shifted, "far": "k"})), materialise(MIXED)
+    for name, tensor in step.tensors.items():
+        off = (3 * (4 if name == "cache" else tensor.element_size())) if shifted in ("all", name) else 0
+        assert tensor.data_ptr() % 16 == (plain.tensors[name].data_ptr() + off) % 16
+        assert torch.equal(tensor.view(torch.uint8), plain.tensors[name].view(torch.uint8))
+        buffer = step.buffers[name]
+        buffer.storage[tensor.storage_offset() * tensor.element_size() - 1] ^= 0x55
+        assert buffer.first_change(payload_may_change=True) == -1
+        assert buffer.differs(payload_may_change=True)
+
+
+def test_q_and_k_are_columns_of_one_tensor():
+    memory = {"fused": True, "q_pad": 2, "k_pad": 4, "q_head_pad": 1, "shift": 1}
+    step, plain = materialise(MIXED.replace(memory=memory)), materialise(MIXED)
+    q, k = step.tensors["q"], step.tensors["k"]
+    assert q.untyped_storage().data_ptr() == k.untyped_storage().data_ptr()
+    assert q.stride(0) == k.stride(0) == 2 * 33 + 2 + 32 + 4
+    assert (q.stride(1), k.data_ptr() - q.data_ptr()) == (33, 2 * (2 * 33 + 2))
+    assert torch.equal(q, plain.tensors["q"])
+    assert torch.equal(k, plain.tensors["k"])
+    assert "q+k" not in step.tensors
+
+
+def test_guards_of_a_fused_tensor_know_whose_bytes_were_changed():
+    step = materialise(MIXED.replace(memory={"fused": True, "k_pad": 4}))
+    q, k = step.tensors["q"], step.tensors["k"]
+    watched = {name: step.buffers[name] for name in ("q", "k", "q+k")}
+
+    def changed():
+        return {n: c for n, b in watched.items() if (c := b.first_change(payload_may_change=n == "q")) is not None}
+
+    q += 1
+    assert changed() == {}
+    k[3, 5] += 1
+    assert changed() == {"k": 2 * (3 * k.stride(0) + 5)}
+    assert watched["k"].element(changed()["k"]) == (3, 5)
+    watched["k"].restore()
+    storage, start = watched["q"].storage, q.storage_offset() * 2
+    for offset, blamed in ((2 * (q.stride(0) - 1), "k"), (-1, "q+k"), (2 * q.stride(0) * len(q), "q+k")):
+        storage[start + offset] ^= 0x55
+        assert list(changed()) == [blamed]
+        watched[blamed].restore()
+
+
+def test_a_large_pool_of_dense_pages_is_watched_as_a_whole():
+    buffer = buffers.allocate_pages("cache", (300, 2048, 36), "cpu", page_pad=4)
+    buffer.seal()
+    buffer.view.fill_(1)
+    assert buffer.first_change(payload_may_change=True) is None
+
+
+def test_wide_values_reach_from_the_smallest_to_the_largest():
+    step = materialise(MIXED.replace(batch={"pad_tokens": 400}, values={"q": "wide", "weights": "wide"}))
+    q, weights = step.tensors["q"].float(), step.tensors["weights"]
+    for values in (q, weights):
+        assert torch.isfinite(values).all()
+        assert values.abs().max() > 2.0**120
+        assert (values[values != 0].abs().min()) < 2.0**-126
+        assert (values.signbit() & (values == 0)).any()
+    assert q.abs().max() == torch.finfo(torch.bfloat16).max
+    assert q[q != 0].abs().min() == 2.0**-133
+
+
+def test_cancelling_values_leave_little_of_large_products():
+    step = materialise(MIXED.replace(batch={"pad_tokens": 60}, values={"q": "cancelling", "k": "cancelling"}))
+    q, k = step.tensors["q"].double().flatten(0, 1), step.tensors["k"].double()
+    size, dots = q.abs() @ k.abs().T, (q @ k.T).abs()
+    assert 0.2 < float((dots < size / 16).double().mean()) < 0.8
+
+
+def test_small_turns_end_midway_between_two_numbers():
+    step = materialise(MIXED.replace(values={"rope": "ties"}))
+    cos, sin = step.tensors["cos_sin_cache"].double().chunk(2, 1)
+    assert set(cos.flatten().tolist()) == {1.0, -1.0}
+    assert set(sin.flatten().tolist()) == {2.0**-8, -(2.0**-9)}

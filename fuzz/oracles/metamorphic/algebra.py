@@ -28,6 +28,7 @@ JUNK_CODE, JUNK_SCALE = 0x55, 3.0
 """A finite key, far from zero in either FP8 format."""
 
 WEIGHT_RANGE, SCALE_RANGE = (2.0**-60, 2.0**60), (2.0**-24, 2.0**24)
+Q_RANGE = (0.0, 2.0**60)
 """Magnitudes between which doubling a weight doubles every intermediate of a logit exactly: none leaves the normal
 numbers. The smallest product of two FP8 values is 2^-20, and sums are multiples of their terms' last bits."""
 
@@ -132,7 +133,7 @@ def _within(tensor: Tensor, limits: tuple[float, float]) -> bool:
 def weights_doubled_quant(case: Case, call: Call) -> Iterator[Twin]:
     """Twice the weights fold into twice the weights."""
     weights = call.tensors["weights"]
-    if _within(weights, WEIGHT_RANGE):
+    if _within(weights, WEIGHT_RANGE) and _within(call.tensors["q"], Q_RANGE):
         twin = altered(call, weights=in_form_of(weights, weights * 2))
         yield Twin(
             case,
