@@ -86,8 +86,7 @@ Shifted = Literal[
     "k_scale",
     "q_fp8",
     "q_weights",
-    "prefill_logits",
-    "paged_logits",
+    "logits",
 ]
 """Tensors that start `shift` elements later than at an aligned address."""
 
@@ -375,7 +374,8 @@ class Case(Part):
 
     def shift_of(self, name: str) -> int:
         """How many elements later than at an aligned address a tensor starts."""
-        return self.memory.shift if self.memory.shifted in ("all", name) else 0
+        named = "logits" if name.endswith("_logits") else name
+        return self.memory.shift if self.memory.shifted in ("all", named) else 0
 
     def canonical_json(self) -> str:
         """The one spelling that is hashed: sorted keys, no spaces, every field but younger ones with their default."""
