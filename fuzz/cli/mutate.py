@@ -71,12 +71,12 @@ def mutate(
     Example: `indexfuzz mutate gather --workers 2`, then `indexfuzz mutate --guarded 40 --seed 2026`
     """
     from indexfuzz.evaluation.mutation.examine import Budget, Examiner, give_up
-    from indexfuzz.evaluation.mutation.mutants import chosen
+    from indexfuzz.evaluation.mutation.mutants import choose_mutants
     from indexfuzz.evaluation.mutation.report import Report
     from indexfuzz.evaluation.processes import examine_all
 
     try:
-        mutants = chosen(words)
+        mutants = choose_mutants(words)
     except ValueError as error:
         raise InputError(f"{error}; `indexfuzz mutate --list` prints what there is") from None
     if only_list:

@@ -34,7 +34,7 @@ class InProcess:
             formats=self.device.formats,
             values_per_shape=self.device.values_per_shape,
             stages=tuple(self.implementation.stages),
-            notes=(*self.implementation.notes, *_replaced(self.implementation)),
+            notes=(*self.implementation.notes, *_describe_replaced(self.implementation)),
             triton=version_of("triton"),
             torch=version_of("torch"),
         )
@@ -45,16 +45,16 @@ class InProcess:
 
     def run(self, case: Case, only: frozenset[str] = frozenset()) -> Outcome:
         """Run it here and now."""
-        with self._supported():
+        with self._tell_unsupported():
             return schedule.run(case, self.implementation, self.device, only)
 
     def ask(self, case: Case, signature: Signature) -> Outcome:
         """Run it here and now."""
-        with self._supported():
+        with self._tell_unsupported():
             return schedule.ask(case, self.implementation, self.device, signature)
 
     @contextmanager
-    def _supported(self) -> Iterator[None]:
+    def _tell_unsupported(self) -> Iterator[None]:
         """Tell what the device cannot do, memory for the case's own tensors included, from what a kernel does wrong."""
         try:
             yield
@@ -64,7 +64,7 @@ class InProcess:
             raise UnsupportedKernelError(f"{self.device.name}: not enough memory for the case") from error
 
 
-def _replaced(implementation: Implementation) -> tuple[str, ...]:
+def _describe_replaced(implementation: Implementation) -> tuple[str, ...]:
     count = len(implementation.replaced)
     return (f"{count} of its imports got something else; `indexfuzz impls NAME:PATH` lists them",) if count else ()
 

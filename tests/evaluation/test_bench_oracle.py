@@ -69,7 +69,7 @@ def test_the_tiers_decide_as_the_judge_does():
         for bench in oracle._benches(size, model, 3):
             for mistake in (RIGHT, *MISTAKES):
                 got = mistake.logits(bench.inputs, device)
-                seen = bench.flagged(mistake, got)
+                seen = bench.flag(mistake, got)
                 for tier, limits in bench.limits.items():
                     shown = torch.where(limits.visible, got, float("-inf"))
                     found, _ = check_logits(shown, Expected(*limits))

@@ -1,6 +1,6 @@
 import ast
 
-from indexfuzz.implementations.loading.prune import guarded_import_lines, pruned
+from indexfuzz.implementations.loading.prune import guarded_import_lines, prune
 
 FILE = """\
 from __future__ import annotations
@@ -24,7 +24,7 @@ class Other(heavy.Base):
 
 
 def kept(*wanted):
-    missing, tree = pruned(ast.parse(FILE), wanted)
+    missing, tree = prune(ast.parse(FILE), wanted)
     assert not missing
     return [ast.unparse(statement).splitlines()[0] for statement in tree.body]
 
@@ -49,11 +49,11 @@ def test_everything_without_wanted_names():
 
 
 def test_missing_names_are_reported():
-    assert pruned(ast.parse(FILE), ("wanted", "moved", "local"))[0] == ["moved", "local"]
+    assert prune(ast.parse(FILE), ("wanted", "moved", "local"))[0] == ["moved", "local"]
 
 
 def test_line_numbers_stay():
-    _, tree = pruned(ast.parse(FILE), ("Other",))
+    _, tree = prune(ast.parse(FILE), ("Other",))
     assert tree.body[-1].lineno == FILE.splitlines().index("class Other(heavy.Base):") + 1
 
 

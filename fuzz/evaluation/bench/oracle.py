@@ -92,7 +92,7 @@ class Bench:
     limits: dict[str, bounds.LogitBounds]
     """Tier -> the bounds that it sets."""
 
-    def flagged(self, mistake: Mistake, got: Tensor) -> dict[str, bool]:
+    def flag(self, mistake: Mistake, got: Tensor) -> dict[str, bool]:
         """Which comparisons complain about an output of a kernel with a mistake."""
         found = {
             "calc_diff": not similar_logits(got, self.reference),
@@ -169,7 +169,7 @@ def measure(size: Size) -> list[dict[str, Any]]:
             for mistake in (RIGHT, *MISTAKES):
                 gaussian, exactly = (mistake.logits(bench.inputs, device) for bench in benches)
                 changed[mistake.name] += sum(map(_differ, (gaussian, exactly), correct))
-                by_bounds, by_bits = benches[0].flagged(mistake, gaussian), benches[1].flagged(mistake, exactly)
+                by_bounds, by_bits = benches[0].flag(mistake, gaussian), benches[1].flag(mistake, exactly)
                 seen = by_bounds | {"T0": by_bits["T0"], "bytes+set": by_bounds["bytes+set"] or by_bits["bytes+set"]}
                 for detector, flag in seen.items():
                     votes[mistake.name][detector].append(flag)

@@ -52,7 +52,7 @@ def enumerate_mutants(files: tuple[str, ...] = FILES) -> tuple[Mutant, ...]:
     return tuple(mutant for file in files for mutant in mutants_of(file, sources[file]))
 
 
-def chosen(words: Sequence[str]) -> tuple[Mutant, ...]:
+def choose_mutants(words: Sequence[str]) -> tuple[Mutant, ...]:
     """Mutants whose id, file (gather) or operator is one of the words; all of them without any.
 
     Raises ValueError for a word that chooses nothing.

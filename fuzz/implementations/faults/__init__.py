@@ -70,7 +70,7 @@ def load_faults() -> dict[str, Fault]:
         except ValueError as error:
             raise FaultError(f"fuzz/implementations/faults/{file.name}: {error}") from None
         if file.name != f"{fault.id}.toml":
-            raise FaultError(f"fuzz/implementations/faults/{file.name}: the id {fault.id} belongs into {fault.id}.toml")
+            raise FaultError(f"fuzz/implementations/faults/{file.name}: the id {fault.id} belongs in {fault.id}.toml")
         found[fault.id] = fault
     return found
 

@@ -29,7 +29,7 @@ def edited_kernels(label: str, edits: Iterable[tuple[str, str, str, str]]) -> st
     if package not in sys.modules:
         sources = original_sources()
         for fault, file, old, new in edits:
-            sources[file] = _replaced(fault, file, sources.get(file, ""), old, new)
+            sources[file] = _replace(fault, file, sources.get(file, ""), old, new)
         copies = {}
         for file, text in sources.items():
             shown = file.replace("kernels", f"kernels+{label}", 1)
@@ -59,7 +59,7 @@ def _module_name(file: str, package: str) -> str:
     return package if stem == "__init__" else f"{package}.{stem}"
 
 
-def _replaced(fault: str, file: str, source: str, old: str, new: str) -> str:
+def _replace(fault: str, file: str, source: str, old: str, new: str) -> str:
     count = source.count(old)
     if count != 1:
         raise FaultError(f"fault {fault}: {file} must have this text once, but has it {count} times: {old.strip()}")

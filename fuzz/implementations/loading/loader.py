@@ -17,7 +17,7 @@ from collections.abc import Mapping, Sequence
 from types import FrameType, ModuleType
 from typing import Any
 
-from indexfuzz.implementations.loading.prune import guarded_import_lines, pruned
+from indexfuzz.implementations.loading.prune import guarded_import_lines, prune
 from indexfuzz.implementations.loading.source import Project, SourceError
 from indexfuzz.implementations.loading.stand_ins import Names, StandInError
 
@@ -69,7 +69,7 @@ class Loader:
             tree = ast.parse(text, filename)
         except SyntaxError as error:
             raise SourceError(f"{file} of {self._project.label} is not valid Python here: {error}") from None
-        missing, tree = pruned(tree, wanted)
+        missing, tree = prune(tree, wanted)
         if missing:
             raise SourceError(
                 f"{file} of {self._project.label} has no {' and no '.join(missing)}; "

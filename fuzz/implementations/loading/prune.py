@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 _FAILURES = {"ImportError", "ModuleNotFoundError", "Exception", "BaseException"}
 
 
-def pruned(tree: ast.Module, wanted: Sequence[str]) -> tuple[list[str], ast.Module]:
+def prune(tree: ast.Module, wanted: Sequence[str]) -> tuple[list[str], ast.Module]:
     """Return the wanted names that the file never binds, and the file reduced to what the others need.
 
     A statement stays when it binds a needed name; what it loads is then needed too. Without wanted names the whole

@@ -19,7 +19,7 @@ from indexfuzz.implementations.loading.loader import Loader
 from indexfuzz.implementations.loading.source import Project, open_project
 from indexfuzz.implementations.vllm.caller import Caller
 from indexfuzz.implementations.vllm.contract import OPS, kernels_contract, reads_flat_pages, torch_contract
-from indexfuzz.implementations.vllm.platform import provided
+from indexfuzz.implementations.vllm.platform import provide_vllm
 from indexfuzz.reference.fp8 import format_of
 from indexfuzz.reference.layout import resolve
 
@@ -96,7 +96,7 @@ class Executed:
         self.module("e4m3fn")
 
     def _load(self, fp8: str) -> ModuleType:
-        provide = provided(fp8) | {"vllm.v1.worker.workspace.current_workspace_manager": lambda: self._workspace}
+        provide = provide_vllm(fp8) | {"vllm.v1.worker.workspace.current_workspace_manager": lambda: self._workspace}
         return Loader(self._project, provide=provide, execute={_MODULE: self._wanted}).load(_MODULE)
 
 

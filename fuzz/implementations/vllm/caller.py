@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from indexfuzz.implementations.loading.loader import Loader
 from indexfuzz.implementations.loading.source import Project
-from indexfuzz.implementations.vllm.platform import provided
+from indexfuzz.implementations.vllm.platform import provide_vllm
 from indexfuzz.implementations.vllm.rope_layer import RopeLayer
 
 _MODULE = "vllm.model_executor.models.deepseek_v2"
@@ -60,12 +60,12 @@ class Caller:
 
     @property
     def _module(self) -> Any:
-        provide = provided("e4m3fn") | {
+        provide = provide_vllm("e4m3fn") | {
             f"{_LAYERS}.linear.ReplicatedLinear": _Layer,
             f"{_LAYERS}.linear.MergedColumnParallelLinear": _Layer,
             f"{_LAYERS}.layernorm.LayerNorm": _DenseCopy,
             f"{_LAYERS}.sparse_attn_indexer.SparseAttnIndexer": _Observer,
-            f"{_LAYERS}.quantization.utils.fp8_utils.per_token_group_quant_fp8": _unquantised,
+            f"{_LAYERS}.quantization.utils.fp8_utils.per_token_group_quant_fp8": _keep_unquantised,
             "vllm.config.get_current_vllm_config": _vllm_config,
             "vllm.v1.attention.backends.mla.indexer.get_max_prefill_buffer_size": lambda _: 1,
         }
@@ -117,7 +117,7 @@ class _Fused:
         raise IndexError(f"the fused projection is cut at column {self._head_dim}, not at {columns}")
 
 
-def _unquantised(q: Tensor, group_size: int, **_: object) -> tuple[Tensor, Tensor]:  # noqa: ARG001 - the real signature
+def _keep_unquantised(q: Tensor, group_size: int, **_: object) -> tuple[Tensor, Tensor]:  # noqa: ARG001 - the real signature
     """In place of quantisation: q as it is, and scales of one."""
     return q, q.new_ones(q.shape[0], 1, dtype=torch.float32)
 

@@ -11,7 +11,7 @@ from indexfuzz.core.contract import Clause, Clauses
 from indexfuzz.implementations.callers import as_callers_do
 from indexfuzz.implementations.loading.loader import Loader
 from indexfuzz.implementations.loading.source import Project
-from indexfuzz.implementations.vllm.platform import MultipleOf, provided
+from indexfuzz.implementations.vllm.platform import MultipleOf, provide_vllm
 from indexfuzz.reference.layout import resolve
 
 OPS = "vllm/v1/attention/ops/rocm_aiter_mla_sparse.py"
@@ -221,4 +221,6 @@ def _writes_flat(project: Project, case: Case) -> bool:
 
 def _backend(project: Project) -> Any:
     wanted = {_BACKEND_MODULE: ("DeepseekV32IndexerBackend",)}
-    return Loader(project, provide=provided("e4m3fn"), execute=wanted).load(_BACKEND_MODULE).DeepseekV32IndexerBackend
+    return (
+        Loader(project, provide=provide_vllm("e4m3fn"), execute=wanted).load(_BACKEND_MODULE).DeepseekV32IndexerBackend
+    )

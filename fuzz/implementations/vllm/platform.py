@@ -54,7 +54,7 @@ class _SilentLogger:
         return lambda *_, **__: None
 
 
-def provided(fp8: str) -> dict[str, object]:
+def provide_vllm(fp8: str) -> dict[str, object]:
     """Real objects for the names that vLLM's files use as values: gfx950 for e4m3fn, gfx942 for e4m3fnuz.
 
     AITER, a package of its own, counts as not installed, so vLLM dispatches to the kernels in its own files.

@@ -10,7 +10,7 @@ from indexfuzz.core.setup import Setup
 from indexfuzz.subjects.isolation import frames
 from indexfuzz.subjects.isolation.connection import SOON, STARTING, Connection
 from indexfuzz.subjects.isolation.deaths import Death, of_status
-from indexfuzz.subjects.isolation.errors import DiedError, checked
+from indexfuzz.subjects.isolation.errors import DiedError, unwrap
 from indexfuzz.subjects.isolation.handle import WorkerHandle
 from indexfuzz.subjects.isolation.zygote import KILL, WHERE
 
@@ -56,7 +56,7 @@ class Child:
         """
         with self._no_half_answers():
             self._discard()
-            _, _, facts = self._started()
+            _, _, facts = self._start_worker()
             return facts
 
     def answer(self, question: frames.Message, seconds: float) -> frames.Message:
@@ -74,7 +74,7 @@ class Child:
                 death = worker.complete(Death("poisoned-gpu", words))
                 self._discard()
                 raise DiedError(death)
-        return checked(message)
+        return unwrap(message)
 
     def renew(self) -> None:
         """Let the next question go to a new worker."""
@@ -108,11 +108,11 @@ class Child:
                 self._hear(message)
         if self._connection is None or self._worker is None or self._worker.status is not None:
             self._discard()
-            connection, worker, _ = self._started()
+            connection, worker, _ = self._start_worker()
             return connection, worker
         return self._connection, self._worker
 
-    def _started(self) -> tuple[Connection, WorkerHandle, frames.Message]:
+    def _start_worker(self) -> tuple[Connection, WorkerHandle, frames.Message]:
         """A new worker that has loaded the implementation, who forked it, and what it says of itself."""
         connection = self._connection = self._connection or Connection(self._setup, self._python, self._loading)
         worker = self._worker = WorkerHandle()
@@ -122,7 +122,7 @@ class Child:
             self.close()
             raise DiedError(LOST)
         worker.pid = message["forked"]
-        return connection, worker, checked(self._await(connection, worker, 0, self._loading + STARTING))["facts"]
+        return connection, worker, unwrap(self._await(connection, worker, 0, self._loading + STARTING))["facts"]
 
     def _await(self, connection: Connection, worker: WorkerHandle, number: int, seconds: float) -> frames.Message:
         """The message with that number.
@@ -135,7 +135,7 @@ class Child:
             try:
                 message = worker.answer(number)
             except frames.FrameError as error:
-                raise self._killed(Death("garbled", f"the process sent {error} for an answer")) from None
+                raise self._kill(Death("garbled", f"the process sent {error} for an answer")) from None
             if message is not None:
                 return message
             if worker.status is not None:
@@ -144,9 +144,9 @@ class Child:
                 raise DiedError(death)
             now = self._clock()
             if now >= until:
-                raise self._killed(Death("timeout", f"no answer within {seconds:.3g} s"))
+                raise self._kill(Death("timeout", f"no answer within {seconds:.3g} s"))
             if excess := worker.find_excess(self._memory):
-                raise self._killed(excess)
+                raise self._kill(excess)
             for end in wait(ends, min(POLL, until - now)):
                 if end is connection.control:
                     self._hear(connection.next(SOON))
@@ -163,9 +163,9 @@ class Child:
             self.close()
             raise DiedError(death)
         if self._worker is not None and "died" in message:
-            self._worker.ended(message["died"])
+            self._worker.note_end(message["died"])
 
-    def _killed(self, death: Death) -> DiedError:
+    def _kill(self, death: Death) -> DiedError:
         """Kill the worker; its death, with what it leaves behind."""
         connection, worker = self._connection, self._worker
         if connection is not None and worker is not None:

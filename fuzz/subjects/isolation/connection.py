@@ -12,7 +12,7 @@ from indexfuzz import __version__
 from indexfuzz.core.setup import Setup, SetupError
 from indexfuzz.subjects.isolation import frames
 from indexfuzz.subjects.isolation.deaths import last_words, location, of_status
-from indexfuzz.subjects.isolation.errors import checked
+from indexfuzz.subjects.isolation.errors import unwrap
 from indexfuzz.subjects.isolation.handle import await_report, tail
 from indexfuzz.subjects.isolation.launch import launch, search_path
 from indexfuzz.subjects.isolation.worker import WHERE_SIGNAL
@@ -68,7 +68,7 @@ class Connection:
         if message is None:
             why = self._why_it_ended() if self.has_ended else self._why_it_waits(seconds)
             raise SetupError(f"{self._spec} cannot be loaded by {self._python}: {why}")
-        return checked(message)
+        return unwrap(message)
 
     def _why_it_ended(self) -> str:
         status = self._process.wait() if self._process else 0

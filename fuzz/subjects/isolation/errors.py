@@ -8,6 +8,13 @@ from indexfuzz.implementations.base import ImplementationError
 from indexfuzz.subjects.isolation.deaths import Death
 from indexfuzz.subjects.isolation.frames import Message
 
+TYPES: dict[str, type[Exception]] = {
+    "refused": SetupError,
+    "unsupported": UnsupportedKernelError,
+    "incomplete": ImplementationError,
+}
+"""Exceptions that say something about what is under test, by the key of the message that carries their words."""
+
 
 class ChildError(Exception):
     """IndexFuzz itself failed in the child; the notes have its traceback."""
@@ -21,17 +28,14 @@ class DiedError(Exception):
         self.death = death
 
 
-def checked(message: Message) -> Message:
+def unwrap(message: Message) -> Message:
     """A message, unless it stands for an exception.
 
     Raises SetupError, UnsupportedKernelError, ImplementationError or ChildError.
     """
-    if "refused" in message:
-        raise SetupError(message["refused"])
-    if "unsupported" in message:
-        raise UnsupportedKernelError(message["unsupported"])
-    if "incomplete" in message:
-        raise ImplementationError(message["incomplete"])
+    for key, kind in TYPES.items():
+        if key in message:
+            raise kind(message[key])
     if "internal" in message:
         error = ChildError(message["internal"])
         error.add_note(re.sub("^", "    ", message["traceback"], flags=re.MULTILINE))

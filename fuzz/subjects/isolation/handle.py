@@ -63,7 +63,7 @@ class WorkerHandle:
         """Read what is there; False at the end."""
         return self._inbox.read()
 
-    def ended(self, status: int) -> None:
+    def note_end(self, status: int) -> None:
         """It has ended; what it had written before is still read."""
         self.status = status
         while wait([self.answers], 0) and self.read():

@@ -18,12 +18,13 @@ import torch
 from indexfuzz.core.case import Case
 from indexfuzz.core.contract import beyond
 from indexfuzz.core.finding import Finding
-from indexfuzz.core.setup import Setup, SetupError
+from indexfuzz.core.setup import Setup
 from indexfuzz.core.signature import Signature
-from indexfuzz.devices.base import Device, UnsupportedKernelError
-from indexfuzz.implementations.base import ImplementationError, StageFunction
+from indexfuzz.devices.base import Device
+from indexfuzz.implementations.base import StageFunction
 from indexfuzz.subjects.in_process import InProcess
 from indexfuzz.subjects.isolation import frames
+from indexfuzz.subjects.isolation.errors import TYPES
 from indexfuzz.subjects.isolation.lifeline import die_with
 from indexfuzz.subjects.isolation.messages import from_facts, from_outcome
 from indexfuzz.subjects.under_test import put_under_test
@@ -47,12 +48,9 @@ class Posts(NamedTuple):
 
 def explain(error: Exception) -> frames.Message:
     """An exception as a message, which the parent turns into the same."""
-    if isinstance(error, SetupError):
-        return {"refused": str(error)}
-    if isinstance(error, UnsupportedKernelError):
-        return {"unsupported": str(error)}
-    if isinstance(error, ImplementationError):
-        return {"incomplete": str(error)}
+    for key, kind in TYPES.items():
+        if isinstance(error, kind):
+            return {key: str(error)}
     text = "".join(traceback.format_exception(error))
     return {"internal": f"{type(error).__name__}: {error}", "traceback": text}
 
@@ -85,7 +83,7 @@ class Worker:
         self._flush_c = ctypes.CDLL(None).fflush
         self._printed: dict[str, Finding] = {}
         self._case = Case()
-        stages = {name: self._watched(name, function) for name, function in subject.implementation.stages.items()}
+        stages = {name: self._watch(name, function) for name, function in subject.implementation.stages.items()}
         self._subject = replace(subject, implementation=replace(subject.implementation, stages=stages))
 
     def serve(self) -> NoReturn:
@@ -120,7 +118,7 @@ class Worker:
             return {"poisoned": why}
         return {"outcome": from_outcome(outcome)}
 
-    def _watched(self, stage: str, function: StageFunction) -> StageFunction:
+    def _watch(self, stage: str, function: StageFunction) -> StageFunction:
         """A stage function that says when it runs, and does not print."""
 
         @functools.wraps(function)

@@ -2,7 +2,7 @@ import pytest
 
 from indexfuzz.evaluation.mutation import report
 from indexfuzz.evaluation.mutation.examine import Budget, Examiner, Result
-from indexfuzz.evaluation.mutation.mutants import chosen, enumerate_mutants
+from indexfuzz.evaluation.mutation.mutants import choose_mutants, enumerate_mutants
 from indexfuzz.evaluation.mutation.report import Report
 from indexfuzz.evaluation.mutation.survivors import equivalent, gaps
 
@@ -78,7 +78,7 @@ def test_a_page_counts_by_operator_and_names_what_is_left(monkeypatch):
 
 
 def test_words_choose_mutants():
-    assert {m.operator for m in chosen(["loop"])} == {"loop"}
-    assert {m.file for m in chosen(["gather"])} == {"kernels/gather.py"}
+    assert {m.operator for m in choose_mutants(["loop"])} == {"loop"}
+    assert {m.file for m in choose_mutants(["gather"])} == {"kernels/gather.py"}
     with pytest.raises(ValueError, match="no mutant, operator or kernel file is called 'nix'"):
-        chosen(["nix"])
+        choose_mutants(["nix"])

@@ -20,6 +20,7 @@ from indexfuzz.core.signature import Signature
 from indexfuzz.devices import open_device
 from indexfuzz.devices.base import UnsupportedKernelError
 from indexfuzz.evaluation.bench.hostile import SIGNATURES, implementation
+from indexfuzz.evaluation.bench.isolation import children
 from indexfuzz.subjects.in_process import InProcess
 from indexfuzz.subjects.isolation.deaths import Death
 from indexfuzz.subjects.isolation.errors import ChildError
@@ -36,33 +37,23 @@ def keys(number: int) -> Case:
     return Case().replace(batch={"prefill": ({"length": number, "new": 0},)})
 
 
-def children() -> set[int]:
-    """Every living process that this one has started for isolation: workers have the command line of their parent."""
-    found = set()
-    for path in Path("/proc").glob("[0-9]*/cmdline"):
-        try:
-            words = path.read_bytes().split(b"\0")
-        except OSError:
-            continue
-        if any(word.endswith(b"isolation/bootstrap.py") for word in words) and str(os.getpid()).encode() in words:
-            found.add(int(path.parent.name))
-    return found
-
-
 @pytest.fixture(scope="module")
 def hostile():
     with Isolated(Setup(SPEC), seconds=math.inf, memory=1 << 30) as subject:
         yield subject
-    assert children() == set()
+    assert children() == []
 
 
 @pytest.fixture
 def impatient(hostile, monkeypatch):
-    """Gives a case 2 seconds, by a clock that stands still until gather runs; then the time is over."""
+    """Gives a case 2 seconds, by a clock that stands still until gather runs, and then goes on by 10 at every look."""
+    looks = []
 
     def clock() -> float:
         worker = hostile._child._worker
-        return 10.0 if worker is not None and worker.complete(Death("", "")).running else 0.0
+        if worker is not None and worker.complete(Death("", "")).running:
+            looks.append(worker)
+        return 10.0 * len(looks)
 
     monkeypatch.setattr(hostile, "_seconds", 2.0)
     monkeypatch.setattr(hostile, "_hangs", False)
