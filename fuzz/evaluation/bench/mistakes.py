@@ -14,7 +14,7 @@ from indexfuzz.implementations.faults.planting import edited_kernels
 from indexfuzz.reference import fp8
 
 FILE = "kernels/mqa_logits.py"
-SCORES = "        scores = tl.dot(k, q)\n"
+SCORES = "        scores = tl.dot(k, tl.trans(q))\n"
 WEIGHTED = "        weighted = tl.maximum(scores, 0.0) * weights[None, :]\n"
 SUMMED = "        summed = tl.sum(tl.reshape(weighted, [KEYS, ROWS, HEADS]), axis=2)\n"
 PAGE = 16

@@ -97,6 +97,6 @@ def location(errors: str) -> str:
         if path.parts[-2:] == ("isolation", "worker.py"):
             break
         is_of_python = any(part.startswith("python3") for part in path.parts) and "site-packages" not in path.parts
-        if not is_of_python and not set(path.parts[:-1]).intersection(TOOLS):
+        if not file.startswith("<frozen ") and not is_of_python and not set(path.parts[:-1]).intersection(TOOLS):
             return f"{file}:{line}"
     return ""

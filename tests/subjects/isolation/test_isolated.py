@@ -2,10 +2,12 @@
 
 import math
 import os
+import re
 import select
 import signal
 import subprocess
 import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -22,6 +24,7 @@ from indexfuzz.devices.base import UnsupportedKernelError
 from indexfuzz.evaluation.bench.hostile import SIGNATURES, implementation
 from indexfuzz.evaluation.bench.isolation import children
 from indexfuzz.subjects.in_process import InProcess
+from indexfuzz.subjects.isolation.connection import Connection
 from indexfuzz.subjects.isolation.deaths import Death
 from indexfuzz.subjects.isolation.errors import ChildError
 from indexfuzz.subjects.isolation.isolated import Isolated
@@ -198,14 +201,23 @@ def test_what_cannot_be_loaded_is_one_sentence():
 
 
 def test_a_module_that_hangs_when_it_is_imported_is_given_up(tmp_path, monkeypatch):
-    (tmp_path / "endless.py").write_text("import time\n\nwhile True:\n    time.sleep(1)\n")
+    begun, ask = tmp_path / "begun", Connection.next
+    (tmp_path / "endless.py").write_text(f"from pathlib import Path\nPath({str(begun)!r}).touch()\nwhile True: pass\n")
     monkeypatch.syspath_prepend(tmp_path)
+
+    def ask_once_it_hangs(connection, seconds):
+        while seconds == 0.5 and not begun.exists():
+            time.sleep(0.01)
+        return ask(connection, seconds)
+
+    monkeypatch.setattr(Connection, "next", ask_once_it_hangs)
     before = children()
     with pytest.raises(SetupError) as error:
         Isolated(Setup("module:endless"), seconds=0.5)
-    assert str(error.value) == (
+    assert re.fullmatch(
         f"module:endless cannot be loaded by {sys.executable}: it took longer than 0.5 s, "
-        f"and is at {tmp_path / 'endless.py'}:4"
+        rf"and is at {tmp_path}/endless.py:\d",
+        str(error.value),
     )
     assert children() == before
 

@@ -60,6 +60,8 @@ def test_words_and_place_of_a_death():
     assert last_words(DUMP) == "out of luck"
     assert location(DUMP) == "/home/me/kernels.py:12"
     assert (last_words(""), location("")) == ("", "")
+    importing = DUMP.replace("/opt/site-packages/triton/runtime/jit.py", "<frozen importlib._bootstrap>")
+    assert location(importing) == "/home/me/kernels.py:12"
     assert of_status(-11).how == "SIGSEGV"
     assert of_status(3).how == "exit-3"
 
