@@ -15,7 +15,9 @@ import typer
 
 from indexfuzz import __version__
 from indexfuzz.cli import cases, lists, mutate, new_impl, replay, run, severity, triage
-from indexfuzz.cli.common import INTERNAL_ERROR, USAGE_ERROR, InputError
+from indexfuzz.cli.common import INTERNAL_ERROR, NOTHING_NEW, USAGE_ERROR, InputError
+from indexfuzz.cli.help import Command, Group
+from indexfuzz.cli.streams import forgiving_streams
 from indexfuzz.core import interrupts
 from indexfuzz.core.project import Project
 from indexfuzz.core.setup import SetupError
@@ -33,14 +35,14 @@ app = typer.Typer(
     name="indexfuzz",
     help="Find bugs in the FP8 kernels of sparse-attention indexers, on a CPU, and keep a minimal case of each.\n\n"
     "Start with `indexfuzz run`. A project's defaults stand in the table [tool.indexfuzz] of its pyproject.toml.",
-    no_args_is_help=True,
+    cls=Group,
     pretty_exceptions_enable=False,
-    rich_markup_mode="markdown",
+    rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 for heading, commands in GROUPS.items():
     for command in commands:
-        app.command(rich_help_panel=heading)(command)
+        app.command(cls=Command, rich_help_panel=heading)(command)
 
 
 def _show_version(wanted: bool) -> None:  # noqa: FBT001 - typer's callback
@@ -49,7 +51,7 @@ def _show_version(wanted: bool) -> None:  # noqa: FBT001 - typer's callback
         raise typer.Exit
 
 
-@app.callback()
+@app.callback(invoke_without_command=True)
 def _options(
     context: typer.Context,
     *,
@@ -57,51 +59,63 @@ def _options(
         bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version and exit.")
     ] = False,
 ) -> None:
+    if context.invoked_subcommand is None:
+        typer.echo(context.get_help(), err=True)
+        raise typer.Exit(USAGE_ERROR)
     context.default_map = _defaults(Project.here())
 
 
 def _defaults(project: Project) -> dict[str, Any]:
-    """Command -> the options that a project's settings give it."""
+    """Command -> the options that a project's settings give it; `show` runs nothing unless it is told on what."""
     table = project.table
     given = {"impl": project.impl, "device": table.device, "timeout": table.timeout, "values": table.values}
     names = (command.__name__.replace("_", "-") for commands in GROUPS.values() for command in commands)
-    return dict.fromkeys(names, given)
+    return {name: given for name in names if name != "show"}
 
 
 def main() -> None:
     """Run the command line and exit with its code."""
-    try:
-        with interrupts.listening():
-            app()
-    except interrupts.Interrupted as interrupted:
-        typer.echo(f"interrupted by {interrupted}", err=True)
-        sys.exit(interrupted.exit_code)
-    except Exception as error:  # noqa: BLE001 - whatever else goes wrong is told in one line
-        if _is_bad_input(error):
-            _tell_error(str(error), USAGE_ERROR)
-        _tell_error(
-            f"internal error: {type(error).__name__}: {error} (traceback in {_write_traceback()})", INTERNAL_ERROR
-        )
-
-
-def _tell_error(message: str, code: int) -> None:
-    """Say what went wrong, for scripts as JSON on standard output, and exit.
-
-    Raises SystemExit.
-    """
-    if "--json" in sys.argv:
-        typer.echo(json.dumps({"error": message, "exit_code": code}))
-    typer.echo(message if code == INTERNAL_ERROR else f"error: {message}", err=True)
+    with forgiving_streams():
+        code = _run()
     sys.exit(code)
 
 
-def _is_bad_input(error: Exception) -> bool:
-    """Whether an error is about what the user gave: its message is all that they need."""
-    if isinstance(error, InputError | SetupError | CorpusError):
-        return True
+def _run() -> int:
+    """Run the command that the words name; whatever goes wrong is told in one line."""
+    try:
+        with interrupts.listening():
+            return int(app(standalone_mode=False) or NOTHING_NEW)
+    except interrupts.Interrupted as interrupted:
+        typer.echo(f"interrupted by {interrupted}", err=True)
+        return interrupted.exit_code
+    except Exception as error:  # noqa: BLE001 - somebody's mistake or ours
+        if message := _usage_error(error) or _bad_input(error):
+            return _tell_error(f"error: {message}", USAGE_ERROR)
+        where = f"(traceback in {_write_traceback()})"
+        return _tell_error(f"internal error: {type(error).__name__}: {error} {where}", INTERNAL_ERROR)
+
+
+def _usage_error(error: Any) -> str:
+    """One line for what cannot be parsed, and where help is; empty for other errors."""
+    if not hasattr(error, "format_message"):
+        return ""
+    message = " ".join(str(error.format_message()).split()).rstrip(".")
+    return f"{message}; see `{error.ctx.command_path} --help`" if getattr(error, "ctx", None) else message
+
+
+def _bad_input(error: Exception) -> str:
+    """The message of an error about what the user gave, which is all that they need; empty for other errors."""
     from indexfuzz.implementations.base import ImplementationError
 
-    return isinstance(error, ImplementationError)
+    return str(error) if isinstance(error, InputError | SetupError | CorpusError | ImplementationError) else ""
+
+
+def _tell_error(message: str, code: int) -> int:
+    """Say what went wrong, for scripts as JSON on standard output, and give the exit code back."""
+    if "--json" in sys.argv:
+        typer.echo(json.dumps({"error": message.removeprefix("error: "), "exit_code": code}))
+    typer.echo(message, err=True)
+    return code
 
 
 def _write_traceback() -> Path:

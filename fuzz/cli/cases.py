@@ -7,7 +7,17 @@ from typing import Annotated
 import typer
 
 from indexfuzz.cli.common import InputError, console, find_one, in_this_process, under_test, with_finding
-from indexfuzz.cli.options import AsJson, CaseFile, Corpus, KernelOptions, SetupOptions, expand_options
+from indexfuzz.cli.options import (
+    AsJson,
+    CaseFile,
+    Corpus,
+    DeviceName,
+    Faults,
+    KernelOptions,
+    SetupOptions,
+    expand_options,
+)
+from indexfuzz.core.setup import DEFAULT_DEVICE, DEFAULT_IMPLEMENTATION, Setup
 from indexfuzz.corpus.entry import Entry, Record
 from indexfuzz.corpus.store import merge, save, write
 
@@ -91,15 +101,46 @@ class UnprovenError(Exception):
     """A repro script that does not show its finding: our mistake."""
 
 
-def show(file: CaseFile, *, corpus: Corpus = None, as_json: AsJson = False) -> None:
+def show(
+    file: CaseFile,
+    *,
+    faults: Faults,
+    impl: Annotated[
+        str | None,
+        typer.Option(
+            "--impl",
+            rich_help_panel="What to test",
+            metavar="NAME[:PATH]",
+            show_default="none: only what is kept",
+            help="Also run the case on this, and tell what happens now.",
+        ),
+    ] = None,
+    device: DeviceName = DEFAULT_DEVICE,
+    corpus: Corpus = None,
+    as_json: AsJson = False,
+) -> None:
     """Show a case and its first wrong element: what is special about it, what came out, what should have.
 
-    Example: `indexfuzz show 0123456789abcdef`
+    Example: `indexfuzz show 0123456789abcdef`, then
+    `indexfuzz show 0123456789abcdef --impl module:my_kernels` to see what happens now
     """
     path, entry = find_one(file, corpus)
+    target = result = None
+    if impl or faults:
+        from indexfuzz.triage.replay import replay
+
+        target = under_test(Setup(impl or DEFAULT_IMPLEMENTATION, device, tuple(faults)))
+        result = replay(entry, target.subject)
     if as_json:
-        typer.echo(json.dumps({"file": str(path), "id": entry.case.id, **entry.model_dump(mode="json")}, indent=1))
+        data = {"file": str(path), "id": entry.case.id, **entry.model_dump(mode="json")}
+        if target and result:
+            findings = [finding.as_json() for finding in result.findings]
+            now = {"implementation": target.subject.facts.name, "status": result.status, "message": result.message}
+            data["now"] = now | {"findings": findings}
+        typer.echo(json.dumps(data, indent=1))
         return
-    from indexfuzz.cli.describe import print_entry
+    from indexfuzz.cli.describe import print_entry, print_now
 
     print_entry(path, entry, console())
+    if target and result:
+        print_now(target.subject.facts, result, console())

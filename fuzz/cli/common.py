@@ -7,8 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rich.console import Console
-
+from indexfuzz.cli.printing import WrappingConsole
 from indexfuzz.core.project import Project
 from indexfuzz.core.setup import Setup
 from indexfuzz.core.signature import Signature
@@ -128,7 +127,6 @@ def with_finding(path: Path, entry: Entry) -> Signature:
     return entry.finding.signature
 
 
-def console(*, err: bool = False) -> Console:
-    """A console that prints what it is given: no markup, no guessing at colours, no wrapping of piped output."""
-    wide = None if (sys.stderr if err else sys.stdout).isatty() else 200
-    return Console(stderr=err, markup=False, highlight=False, emoji=False, soft_wrap=True, width=wide)
+def console(*, err: bool = False) -> WrappingConsole:
+    """A console that prints what it is given, wrapped on a terminal."""
+    return WrappingConsole(err=err)

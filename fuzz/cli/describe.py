@@ -7,8 +7,11 @@ from rich.table import Table
 from rich.text import Text
 
 from indexfuzz.core.case_words import describe_case
-from indexfuzz.core.finding import promise
-from indexfuzz.corpus.entry import Entry
+from indexfuzz.core.finding import Finding, promise
+from indexfuzz.core.tiers import explain_tier
+from indexfuzz.corpus.entry import Entry, Record
+from indexfuzz.subjects.subject import Facts
+from indexfuzz.triage.replay import Replay
 
 
 def print_entry(path: Path, entry: Entry, console: Console) -> None:
@@ -25,18 +28,31 @@ def print_entry(path: Path, entry: Entry, console: Console) -> None:
     console.print(Text("\nWhat it is made of (everything else is at its default)"))
     console.print(table)
     if finding := entry.finding:
-        console.print(f"\n{finding.signature}", style="bold red")
-        console.print(f"  {finding.detail}")
-        console.print(f"  {promise(finding.beyond)}")
-        if finding.index:
-            console.print(f"  first wrong element   {list(finding.index)}")
-        facts = {"got": finding.got, "want": finding.want, "judged by": finding.tier, "at": finding.location}
-        for what, text in facts.items():
-            if text:
-                console.print(f"  {what:<21} {text}")
+        _print_finding(finding, promise(finding.beyond), console)
     for sighting in entry.seen:
         also = f": {sighting.signature}" if sighting.signature else ""
         console.print(
             f"  seen on {sighting.implementation}, {sighting.device}, triton {sighting.triton}, "
             f"torch {sighting.torch}, {sighting.date}{also}"
         )
+
+
+def print_now(facts: Facts, result: Replay, console: Console) -> None:
+    """Print what became of an entry on what is under test now."""
+    console.print(f"\nNow, on {facts.name} on {facts.device}: {result.status}", style="bold")
+    if result.message:
+        console.print(f"  {result.message}")
+    for finding in result.findings:
+        _print_finding(finding, finding.promise, console)
+
+
+def _print_finding(finding: Record | Finding, covered: str, console: Console) -> None:
+    console.print(f"\n{finding.signature}", style="bold red")
+    console.print(f"  {finding.detail}")
+    console.print(f"  {covered}")
+    if finding.index:
+        console.print(f"  first wrong element   {list(finding.index)}")
+    facts = {"got": finding.got, "want": finding.want, "judged by": explain_tier(finding.tier), "at": finding.location}
+    for what, text in facts.items():
+        if text:
+            console.print(f"  {what:<21} {text}")

@@ -36,6 +36,7 @@ Impl = Annotated[
     str,
     typer.Option(
         "--impl",
+        rich_help_panel="What to test",
         metavar="NAME[:PATH]",
         callback=_impl,
         help="What to test; `indexfuzz impls` lists what there is.",
@@ -45,6 +46,7 @@ DeviceName = Annotated[
     str,
     typer.Option(
         "--device",
+        rich_help_panel="What to test",
         metavar="lockstep[:sm90|:cdna3]|interpreter|cuda",
         help="Where kernels run: lockstep, a checking executor on the CPU, whose tl.dot may have the bits of a matrix "
         "unit; cuda, a GPU; or Triton's own interpreter.",
@@ -54,6 +56,7 @@ Faults = Annotated[
     list[str],
     typer.Option(
         "--fault",
+        rich_help_panel="What to test",
         metavar="ID",
         default_factory=list,
         show_default=False,
@@ -64,6 +67,7 @@ BeyondContract = Annotated[
     bool,
     typer.Option(
         "--beyond-contract",
+        rich_help_panel="What to test",
         help="Also run what the implementation's project does not promise to handle: "
         "refusing it is fine, anything else is a finding. `indexfuzz impls` with "
         "its NAME:PATH prints what is promised.",
@@ -73,6 +77,7 @@ Corpus = Annotated[
     Path | None,
     typer.Option(
         "--corpus",
+        rich_help_panel="Where findings are",
         metavar="DIR",
         show_default="that of the project, else corpus/ of this folder",
         help="Where known findings are.",
@@ -82,6 +87,7 @@ Isolate = Annotated[
     bool | None,
     typer.Option(
         "--isolate/--no-isolate",
+        rich_help_panel="In which process",
         show_default="on for code that is not ours",
         help="Run the implementation in a process of its own: what kills that or never ends is a finding.",
     ),
@@ -90,6 +96,7 @@ Python = Annotated[
     str | None,
     typer.Option(
         "--python",
+        rich_help_panel="In which process",
         metavar="PATH",
         show_default="this one",
         help="Run the implementation under this interpreter, with its own torch and triton, isolated.",
@@ -99,6 +106,7 @@ Timeout = Annotated[
     float | None,
     typer.Option(
         "--timeout",
+        rich_help_panel="In which process",
         min=0.1,
         metavar="S",
         callback=_timeout,

@@ -26,7 +26,8 @@ class Progress:
         self._settings = settings
         self._target = target
         self._console = console
-        self._live = Live(self, console=console, refresh_per_second=4, transient=True) if console.is_terminal else None
+        redraws = console.file.isatty()  # FORCE_COLOR makes a pipe colourful, but nothing can be drawn again there
+        self._live = Live(self, console=console, refresh_per_second=4, transient=True) if redraws else None
         self._cases = 0
         self._stages: Counter[str] = Counter()
         self._shrinking: list[Signature] = []

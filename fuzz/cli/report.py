@@ -12,6 +12,7 @@ from indexfuzz.campaign.settings import Settings
 from indexfuzz.campaign.summary import Summary
 from indexfuzz.core.outcome import Ending
 from indexfuzz.core.signature import Signature
+from indexfuzz.core.tiers import explain_tiers
 from indexfuzz.subjects.subject import Subject
 from indexfuzz.subjects.under_test import UnderTest
 
@@ -31,6 +32,8 @@ def print_summary(summary: Summary, saved: dict[Signature, Path], target: UnderT
     for stage, tiers in summary.ratios.items():
         largest = ", ".join(f"{ratio:.3f} ({tier})" for tier, ratio in tiers.items())
         console.print(f"  largest error / bound in {stage}: {largest}")
+    for line in explain_tiers(tier for tiers in summary.ratios.values() for tier in tiers):
+        console.print(f"    {line}")
     _print_beyond(console, summary.beyond)
     if not summary.stages:
         console.print("no stage was tried: nothing can be said of these kernels", style="bold red")

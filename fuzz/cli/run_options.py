@@ -22,6 +22,7 @@ class RunOptions(SetupOptions):
     stage: Annotated[
         list[str],
         typer.Option(
+            rich_help_panel="Which cases",
             metavar="NAME",
             default_factory=list,
             show_default="all that the implementation has",
@@ -31,6 +32,7 @@ class RunOptions(SetupOptions):
     values: Annotated[
         list[str],
         typer.Option(
+            rich_help_panel="Which cases",
             metavar="REGIME",
             default_factory=list,
             show_default="all but nonfinite",
@@ -40,6 +42,7 @@ class RunOptions(SetupOptions):
     preset: Annotated[
         str | None,
         typer.Option(
+            rich_help_panel="Which cases",
             metavar="NAME",
             help=f"Take the model's shape from this one: {', '.join(PRESETS)}.",
             show_default="any shape",
@@ -47,30 +50,46 @@ class RunOptions(SetupOptions):
     ] = None
     seconds: Annotated[
         float | None,
-        typer.Option(min=0.0, metavar="S", show_default="60", help="Stop after this time."),
+        typer.Option(rich_help_panel="How long", min=0.0, metavar="S", show_default="60", help="Stop after this time."),
     ] = None
-    cases: Annotated[int | None, typer.Option(min=1, metavar="N", help="Stop after this many cases.")] = None
+    cases: Annotated[
+        int | None, typer.Option(rich_help_panel="How long", min=1, metavar="N", help="Stop after this many cases.")
+    ] = None
     seed: Annotated[
-        int | None, typer.Option(min=0, metavar="N", show_default="random", help="Makes a run repeatable.")
+        int | None,
+        typer.Option(
+            rich_help_panel="Which cases", min=0, metavar="N", show_default="random", help="Makes a run repeatable."
+        ),
     ] = None
     shard: Annotated[
-        str, typer.Option(metavar="I/N", help="Be worker I of N: each of them tries cases of its own.")
+        str,
+        typer.Option(
+            rich_help_panel="Which cases", metavar="I/N", help="Be worker I of N: each of them tries cases of its own."
+        ),
     ] = "1/1"
     corpus: Annotated[
         Path | None,
         typer.Option(
+            rich_help_panel="Where findings are",
             metavar="DIR",
             show_default="that of the project, else corpus/ of this folder",
             help="Findings kept here are known and do not count; new ones are written here.",
         ),
     ] = None
     out: Annotated[
-        Path | None, typer.Option(metavar="DIR", show_default="--corpus", help="Write new findings here instead.")
+        Path | None,
+        typer.Option(
+            rich_help_panel="Where findings are",
+            metavar="DIR",
+            show_default="--corpus",
+            help="Write new findings here instead.",
+        ),
     ] = None
     coverage: Annotated[
         bool,
         typer.Option(
             "--coverage",
+            rich_help_panel="Coverage",
             help="After the summary, list the masks and branches of the kernels that "
             "were never true, never false, never mixed or never taken.",
         ),
@@ -78,6 +97,7 @@ class RunOptions(SetupOptions):
     coverage_listing: Annotated[
         Path | None,
         typer.Option(
+            rich_help_panel="Coverage",
             metavar="FILE",
             show_default=False,
             help="With --coverage: also write the kernels' source here, every line marked.",

@@ -442,6 +442,22 @@ class TestOneCase:
             assert text in out
         assert "rope_dim" not in out
 
+    def test_show_says_what_happens_now(self, indexfuzz, tmp_path, monkeypatch):
+        path = kept(tmp_path / "corpus")
+        words = ("show", path, *TOY[:2])
+        code, out, _ = indexfuzz(*words)
+        assert code == 0
+        assert "Now, on toy 1.0 on lockstep: STILL FAILS" in out
+        monkeypatch.setenv("TOY", "right")
+        assert "Now, on toy 1.0 on lockstep: FIXED" in indexfuzz(*words)[1]
+        assert json.loads(indexfuzz(*words, "--json")[1])["now"]["status"] == "FIXED"
+        assert "now" not in json.loads(indexfuzz("show", path, "--json")[1])
+
+    def test_show_explains_how_strictly_it_was_judged(self, indexfuzz, tmp_path):
+        finding = Finding("gather", "code-mismatch", "k_scale", "wrong", tier="T2")
+        path = store.save(Entry(case=TWO_KEYS, finding=Record.of(finding)), tmp_path)
+        assert "T2: the matrix unit sums in order, the bound is that of its order" in indexfuzz("show", path)[1]
+
     def test_show_json(self, indexfuzz, tmp_path):
         data = json.loads(indexfuzz("show", kept(tmp_path / "corpus"), "--json")[1])
         assert data["id"] == TWO_KEYS.id
