@@ -11,7 +11,7 @@ import os
 import statistics
 import sys
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -39,6 +39,9 @@ SEEDS = (0, 1, 2, 3, 4)
 SECONDS = 60.0
 UNIFORM_SECONDS = 10.0
 MINIMISE_SECONDS = 30.0
+
+
+Clock = Callable[[], float]
 
 
 @dataclass(frozen=True)
@@ -74,43 +77,56 @@ class Detection:
         return statistics.median(self.seconds) if self.seconds else None
 
 
-class _Seen(BaseException):
-    """Ends a campaign at its first finding; no Exception, so that Hypothesis lets it through."""
+class _Over(BaseException):
+    """Ends a campaign, at its first finding or in time; no Exception, so that Hypothesis lets it through."""
 
 
 def campaign_sight(
-    implementation: Implementation, device: Device, seed: int, *, seconds: float | None = None, most: int | None = None
+    implementation: Implementation,
+    device: Device,
+    seed: int,
+    *,
+    seconds: float = math.inf,
+    most: int | None = None,
+    clock: Clock = time.monotonic,
 ) -> Sight | None:
-    """What a campaign of this seed finds first, within so many seconds and cases."""
-    started, cases = time.monotonic(), 0
+    """What a campaign of this seed finds first, within so many seconds by a clock, and cases."""
+    started, cases = clock(), 0
     sight: Sight | None = None
 
     def listen(event: Event) -> None:
         nonlocal cases, sight
         cases += isinstance(event, CaseRun)
         if isinstance(event, Seen):
-            sight = Sight(cases, time.monotonic() - started, event.case, event.finding)
-            raise _Seen
+            sight = Sight(cases, clock() - started, event.case, event.finding)
+            raise _Over
+        if clock() - started > seconds:
+            raise _Over
 
-    with contextlib.suppress(_Seen):
-        Campaign(Settings(InProcess(implementation, device), seconds=seconds, cases=most, seed=seed), listen).run()
+    with contextlib.suppress(_Over):
+        Campaign(Settings(InProcess(implementation, device), cases=most, seed=seed), listen).run()
     return sight
 
 
 def stream_sight(
-    stream: Iterable[Case], implementation: Implementation, device: Device, seconds: float = math.inf
+    stream: Iterable[Case],
+    implementation: Implementation,
+    device: Device,
+    *,
+    seconds: float = math.inf,
+    clock: Clock = time.monotonic,
 ) -> Sight | None:
-    """What the cases of a stream show first, within so many seconds."""
-    started = time.monotonic()
+    """What the cases of a stream show first, within so many seconds by a clock."""
+    started = clock()
     for number, case in enumerate(stream, 1):
-        if time.monotonic() - started > seconds:
+        if clock() - started > seconds:
             break
         try:
             findings = run(case, implementation, device).findings
         except UnsupportedKernelError:
             continue
         if findings:
-            return Sight(number, time.monotonic() - started, case, findings[0])
+            return Sight(number, clock() - started, case, findings[0])
     return None
 
 
@@ -148,7 +164,7 @@ def compare(found: Detection, device: Device, seeds: tuple[int, ...]) -> None:
     """Search for the same fault with the plain generator and with the grids."""
     implementation = plant((found.fault,))
     for seed in seeds:
-        sight = stream_sight(uniform(seed, device.formats), implementation, device, UNIFORM_SECONDS)
+        sight = stream_sight(uniform(seed, device.formats), implementation, device, seconds=UNIFORM_SECONDS)
         if sight and is_clean(sight.case, device):
             found.uniform_cases.append(sight.cases)
     for grid in GRIDS:

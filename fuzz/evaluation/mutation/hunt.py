@@ -3,6 +3,7 @@
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
+from time import process_time
 
 from indexfuzz.devices import open_device
 from indexfuzz.evaluation.bench.detection import Sight, campaign_sight, is_clean, stream_sight
@@ -17,7 +18,7 @@ DRAWINGS = (CAMPAIGN, UNIFORM)
 
 @dataclass(frozen=True)
 class Budget:
-    """What is spent on a mutant by each way of drawing: seconds on one core; cases are drawn from `seed`."""
+    """What is spent on a mutant by each way of drawing: seconds of CPU time; cases are drawn from `seed`."""
 
     seconds: float = 60.0
     seed: int = 0
@@ -74,9 +75,9 @@ class Hunter:
     def _search(self, prey: Prey) -> Sight | None:
         implementation, budget = build(prey.guarded), self._budget
         if prey.drawing == CAMPAIGN:
-            return campaign_sight(implementation, self._device, budget.seed, seconds=budget.seconds)
+            return campaign_sight(implementation, self._device, budget.seed, seconds=budget.seconds, clock=process_time)
         stream = uniform(budget.seed, self._device.formats)
-        return stream_sight(stream, implementation, self._device, budget.seconds)
+        return stream_sight(stream, implementation, self._device, seconds=budget.seconds, clock=process_time)
 
 
 def give_up(prey: Prey, seconds: float, why: str) -> Hunt:
@@ -95,7 +96,7 @@ class HuntReport:
     def as_text(self) -> str:
         """A line per rarity, a column per way of drawing, then what was not found by a campaign."""
         lines = [
-            f"guarded mutants of seed {self.from_seed}, {self.budget.seconds:g} s each on one core",
+            f"guarded mutants of seed {self.from_seed}, {self.budget.seconds:g} s of CPU time each",
             f"{'one in':>8}" + "".join(f"{drawing:>30}" for drawing in DRAWINGS),
         ]
         for rarity in RARITIES:

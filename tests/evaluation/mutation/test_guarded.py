@@ -100,7 +100,7 @@ def test_a_report_counts_by_rarity_and_names_what_was_missed(made):
     hunts = [Hunt(Prey(made[0], "campaign"), found=True, cases=3), Hunt(Prey(made[1], "campaign"), found=False)]
     report = HuntReport(hunts, Budget(9.0), 7)
     text = report.as_text()
-    assert "guarded mutants of seed 7, 9 s each" in text
+    assert "guarded mutants of seed 7, 9 s of CPU time each" in text
     assert "1 of 1 (21% to 100%)" in text
     assert "0 of 1 (0% to 79%)" in text
     assert f"not found: 1  {made[1].mutant.id}" in text
