@@ -9,6 +9,7 @@ from rich.text import Text
 from indexfuzz.core.case_words import describe_case
 from indexfuzz.core.finding import Finding, promise
 from indexfuzz.core.tiers import explain_tier
+from indexfuzz.core.words import location_from_here
 from indexfuzz.corpus.entry import Entry, Record
 from indexfuzz.subjects.subject import Facts
 from indexfuzz.triage.replay import Replay
@@ -52,7 +53,12 @@ def _print_finding(finding: Record | Finding, covered: str, console: Console) ->
     console.print(f"  {covered}")
     if finding.index:
         console.print(f"  first wrong element   {list(finding.index)}")
-    facts = {"got": finding.got, "want": finding.want, "judged by": explain_tier(finding.tier), "at": finding.location}
+    facts = {
+        "got": finding.got,
+        "want": finding.want,
+        "judged by": explain_tier(finding.tier),
+        "at": location_from_here(finding.location),
+    }
     for what, text in facts.items():
         if text:
             console.print(f"  {what:<21} {text}")

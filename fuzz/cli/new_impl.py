@@ -1,29 +1,69 @@
 """The command `new-impl`: a module to begin with."""
 
+import ast
 import keyword
 import os
+from collections.abc import Collection
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from indexfuzz.cli.common import InputError, console
+from indexfuzz.cli.common import InputError, console, each_known
 
 _PLACEHOLDER = "my_kernels"
+_CONTRACT = 'CONTRACT = Clauses((*as_callers_do("my_project/ops.py"),))'
+_PAGED = ("k_quant_cache", "gather", "paged_logits")
+
+LAYOUTS = {
+    "auto": ('case.cache.layout == "auto"', "pages of one token are NORMAL, all others SHUFFLE"),
+    "normal": (
+        'resolve(case.cache.layout, case.cache.block_size) == "normal"',
+        "pages are NORMAL: keys in token order",
+    ),
+    "shuffle": ('resolve(case.cache.layout, case.cache.block_size) == "shuffle"', "pages are SHUFFLE: keys in tiles"),
+}
+"""How pages of the cache are laid out -> the predicate and the sentence of the clause that says so."""
 
 
-def new_impl(name: Annotated[str, typer.Argument(metavar="NAME", help="What to call the module.")]) -> None:
+def new_impl(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="What to call the module.")],
+    *,
+    stages: Annotated[
+        list[str],
+        typer.Option(
+            metavar="NAME",
+            default_factory=list,
+            show_default="all that the template has",
+            help="Write only this stage; repeat for several, or separate them by commas.",
+        ),
+    ],
+    layout: Annotated[
+        str | None,
+        typer.Option(
+            metavar="|".join(LAYOUTS),
+            show_default="nothing is promised",
+            help="How your kernels expect the pages of the cache; the contract then says so.",
+        ),
+    ] = None,
+) -> None:
     """Write NAME.py, a module that puts your own kernels under test; at first it runs the reference.
 
-    An existing file stays as it is. docs/your-kernels.md is a complete example.
+    It promises only what every engine's callers keep to, and --layout. An existing file stays as it is.
+    docs/your-kernels.md is a complete example.
 
-    Example: `indexfuzz new-impl my_kernels`, then `indexfuzz run --impl module:my_kernels`
+    Example: `indexfuzz new-impl my_kernels --stages gather --layout normal`, then
+    `indexfuzz run --impl module:my_kernels`
     """
     if not name.isidentifier() or keyword.iskeyword(name):
         raise InputError(f"{name!r} is no name of a Python module; use letters, digits and underscores")
+    text = template()
+    wanted = each_known("--stages", stages, _functions(text))
+    if layout is not None:
+        each_known("--layout", [layout], LAYOUTS)
     path = Path(f"{name}.py")
     try:
-        _write_new(path, template().replace(_PLACEHOLDER, name))
+        _write_new(path, write_module(name, wanted, layout))
     except FileExistsError:
         raise InputError(f"{path} exists already; choose another name, or remove it") from None
     except OSError as error:
@@ -32,8 +72,63 @@ def new_impl(name: Annotated[str, typer.Argument(metavar="NAME", help="What to c
 
 
 def template() -> str:
-    """The text of a module that runs at once."""
+    """The text of a module with every stage that a project usually has; it runs at once."""
     return (Path(__file__).parents[1] / "implementations" / "template.py").read_text("utf-8")
+
+
+def write_module(name: str, stages: Collection[str], layout: str | None) -> str:
+    """The template as a module of that name, with these stages (none means all), and a clause about the layout."""
+    text = template().replace(_PLACEHOLDER, name)
+    written = _functions(text)
+    for stage in written.keys() - set(stages or written):
+        text = _without(text, stage)
+    about = [stage for stage in _PAGED if stage in _functions(text)]
+    if layout is None or not about:
+        return text
+    predicate, sentence = LAYOUTS[layout]
+    clause = f"""CONTRACT = Clauses(
+    (
+        Clause(
+            {tuple(about)!r},
+            lambda case: {predicate},
+            "{sentence}",
+            "my_project/ops.py",
+        ),
+        *as_callers_do("my_project/ops.py"),
+    )
+)""".replace("'", '"')
+    text = text.replace(_CONTRACT, clause).replace(
+        "from indexfuzz import Clauses", "from indexfuzz import Clause, Clauses"
+    )
+    if "resolve(" in predicate:
+        first, rest = text.split("\n\n\n", 1)
+        text = f"{first}\nfrom indexfuzz.reference.layout import resolve\n\n\n{rest}"
+    return text
+
+
+def _functions(text: str) -> dict[str, ast.FunctionDef]:
+    """The stages of a module by name."""
+    return {node.name: node for node in ast.parse(text).body if isinstance(node, ast.FunctionDef)}
+
+
+def _without(text: str, stage: str) -> str:
+    """A module without a stage: its function, its row, the import that it alone uses."""
+    lines = text.splitlines()
+    function = _functions(text)[stage]
+    body = lines[function.lineno - 1 : function.end_lineno]
+    del lines[function.lineno - 1 : (function.end_lineno or 0) + 2]
+    lines.remove(f'        "{stage}": {stage},')
+    rest = "\n".join(lines)
+    for line in lines:
+        alias = line.rpartition(" as ")[2]
+        if (
+            line.startswith("from indexfuzz.reference import")
+            and f"{alias}." in "\n".join(body)
+            and f"{alias}." not in rest
+        ):
+            lines.remove(line)
+            break
+    return "\n".join(lines) + "\n"
 
 
 def _write_new(path: Path, text: str) -> None:

@@ -13,6 +13,7 @@ from indexfuzz.campaign.summary import Summary
 from indexfuzz.core.outcome import Ending
 from indexfuzz.core.signature import Signature
 from indexfuzz.core.tiers import explain_tiers
+from indexfuzz.core.words import location_from_here
 from indexfuzz.subjects.subject import Subject
 from indexfuzz.subjects.under_test import UnderTest
 
@@ -45,7 +46,7 @@ def print_summary(summary: Summary, saved: dict[Signature, Path], target: UnderT
         console.print(f"  {finding.detail}")
         console.print(f"  {finding.promise}")
         if finding.location:
-            console.print(f"  at {finding.location}")
+            console.print(f"  at {location_from_here(finding.location)}")
         if symptoms := summary.symptoms.get(finding.signature):
             console.print(f"  also seen as {', '.join(map(str, symptoms))}")
         if found.doubt:

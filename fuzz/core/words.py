@@ -18,3 +18,9 @@ def path_from_here(path: Path) -> Path:
     absolute = Path(os.path.abspath(path))  # noqa: PTH100 - resolve() would follow links, and show another path
     relative = Path(os.path.relpath(absolute))
     return relative if len(str(relative)) <= len(str(absolute)) else absolute
+
+
+def location_from_here(location: str) -> str:
+    """A "file:line" with its file as typed in the current folder."""
+    file, colon, line = location.rpartition(":")
+    return f"{path_from_here(Path(file))}{colon}{line}" if file and Path(file).is_absolute() else location

@@ -12,14 +12,16 @@ import pytest
 
 from indexfuzz import cli
 from indexfuzz.campaign import loop
-from indexfuzz.cli.new_impl import template
+from indexfuzz.cli.new_impl import LAYOUTS, template
 from indexfuzz.core.case import Case
 from indexfuzz.devices import open_device
 from indexfuzz.implementations import load
+from indexfuzz.implementations.builtin import builtin
+from indexfuzz.reference.layout import resolve
 from indexfuzz.subjects.in_process import InProcess
 
 PAGE = Path(__file__).parents[2] / "docs" / "your-kernels.md"
-BLOCKS = re.findall(r"^```(python|console)(?: (\S+))?\n(.*?)^```$", PAGE.read_text(), re.MULTILINE | re.DOTALL)
+BLOCKS = re.findall(r"^```(python|toml|console)(?: (\S+))?\n(.*?)^```$", PAGE.read_text(), re.MULTILINE | re.DOTALL)
 MODULES = ("my_kernels", "page_gather", "in_python", "own")
 
 
@@ -64,6 +66,35 @@ class TestTemplate:
         assert (code, "fuzzing own 0.1 on lockstep" in out, "nothing new" in out) == (0, True, True)
         assert list(Path().glob(".*")) == []
 
+    def test_it_promises_no_layout_that_nobody_named(self):
+        assert "Clause(" not in template()
+        assert "layout" not in template().partition("CONTRACT =")[2]
+
+    @pytest.mark.parametrize("layout", LAYOUTS)
+    def test_it_promises_the_layout_that_is_named(self, indexfuzz, layout):
+        assert indexfuzz("new-impl", "own", "--layout", layout)[0] == 0
+        contract = load("module:own").contract
+        for stage in ("k_quant_cache", "gather", "paged_logits"):
+            for case_layout, block_size in (("auto", 1), ("auto", 16), ("normal", 16), ("shuffle", 16)):
+                case = Case().replace(cache={"layout": case_layout, "block_size": block_size})
+                holds = case_layout == "auto" if layout == "auto" else resolve(case_layout, block_size) == layout
+                assert (contract.outside(stage, case) is None) == holds
+
+    @pytest.mark.parametrize("stage", builtin().stages.keys() - {"rope", "topk"})
+    def test_it_has_the_stages_that_are_named(self, indexfuzz, stage):
+        assert indexfuzz("new-impl", "own", "--stages", stage, "--layout", "normal")[0] == 0
+        assert list(load("module:own").stages) == [stage]
+        words = [sys.executable, "-m", "ruff", "check", "--isolated", "--select", "F", "own.py"]
+        assert subprocess.run(words, check=False, capture_output=True, text=True).stdout == "All checks passed!\n"
+
+    def test_a_stage_or_a_layout_that_there_is_not(self, indexfuzz):
+        assert indexfuzz("new-impl", "own", "--stages", "gathr")[2] == (
+            "error: --stages: no 'gathr'; did you mean 'gather'?\n"
+        )
+        assert indexfuzz("new-impl", "own", "--layout", "shufle")[2] == (
+            "error: --layout: no 'shufle'; did you mean 'shuffle'?\n"
+        )
+
     def test_an_existing_file_stays(self, indexfuzz):
         Path("own.py").write_text("mine")
         code, _, err = indexfuzz("new-impl", "own")
@@ -86,7 +117,7 @@ class TestTemplate:
 
 
 COMPARED = re.compile(
-    r"^(fuzzing|found|gather|FIXED|PASSES|STILL FAILS|nothing new|wrote|  (within|at|head_dim|every|pages))"
+    r"^(fuzzing|found|gather|FIXED|PASSES|STILL FAILS|nothing new|wrote|corpus/|  (within|at|head_dim|every|pages))"
 )
 """Lines of output that must come out as the page shows them; the others depend on the time."""
 
@@ -94,7 +125,7 @@ COMPARED = re.compile(
 def test_every_block_of_the_page(indexfuzz):
     kept = {}
     for language, file, text in BLOCKS:
-        if language == "python":
+        if language != "console":
             Path(file).write_text(text)
         else:
             for command, output in re.findall(r"^\$ (.*)\n((?:(?!\$ ).*\n)*)", text, re.MULTILINE):
@@ -106,9 +137,10 @@ def test_every_block_of_the_page(indexfuzz):
 def _perform(command, output, kept, indexfuzz):
     """Run a command of the page, in this process; ids of cases are those that were really found."""
     words = [kept.get(word, word) for word in shlex.split(command)]
-    if words[0] == "sed":
-        path = Path(words[-1])
-        path.write_text(path.read_text().replace('"status": "open"', '"status": "guard"'))
+    if words[0] == "pytest":
+        command = [sys.executable, "-m", *words, "--no-fuzz-isolate", "-p", "no:cacheprovider"]
+        done = subprocess.run(command, capture_output=True, text=True, check=True)
+        assert done.stdout.splitlines()[-1].startswith(output.strip())
         return
     _, out, err = indexfuzz(*words[1:], *(("--no-isolate",) if words[1] in ("run", "replay") else ()))
     assert not err
