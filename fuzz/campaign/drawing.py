@@ -34,7 +34,8 @@ def drawn_cases(wanted: Settings) -> Iterator[Case]:
 def draw_chunk(wanted: Settings, chunk: int) -> list[Case]:
     """The shapes of one chunk, as they are drawn."""
     index, of = wanted.shard
-    strategy = cases(preset=wanted.preset, values=wanted.values, formats=wanted.subject.facts.formats)
+    facts = wanted.subject.facts
+    strategy = cases(preset=wanted.preset, values=wanted.values, formats=facts.formats, constants=facts.constants)
     return draw(strategy, derive(wanted.seed, f"shard {index}/{of} chunk {chunk}"), CHUNK)
 
 

@@ -49,19 +49,27 @@ class Aim:
 AIMED, UNAIMED = 1, 3
 """Of the sum, how many cases aim at a size."""
 
-OFFSETS = (0, -1, 1, 0, 1)
+OFFSETS = (0, -1, 1)
+SCALES = ("same",) * 6 + ("times", "over")
 
 
 def draw_aim(choices: Choices, constants: Sequence[int]) -> Aim:
-    """An aim, or none: at a landmark, at one of the constants of the code under test, or log-uniform."""
+    """An aim, or none: at a landmark, at one of the constants of the code under test, or log-uniform.
+
+    Code compares products and quotients, too: a constant may be multiplied with another one, or divided by it.
+    """
     is_aimed = choices.of((False,) * UNAIMED + (True,) * AIMED)
     size = choices.of(tuple(LIMITS))
-    landmarks, known = (_within(numbers, LIMITS[size]) for numbers in (LANDMARKS, constants))
-    known = known or landmarks[-2:]
-    listed = choices.of_one((landmarks, known, known)) + choices.of(OFFSETS)
-    anywhere = choices.between(0, LIMITS[size])
-    value = choices.of((listed, listed, anywhere))
-    return Aim(size, max(value, 1)) if is_aimed else Aim()
+    limit = LIMITS[size]
+    landmarks = _within(LANDMARKS, limit)
+    known = _within(constants, limit) or landmarks[-2:]
+    listed, factor, scale = choices.of_one((landmarks, known, known)), choices.of_one((known,)), choices.of(SCALES)
+    if scale == "times" and listed * factor < limit:
+        listed *= factor
+    elif scale == "over":
+        listed = max(listed // factor, 1)
+    value = choices.of((listed, listed, choices.between(0, limit))) + choices.of(OFFSETS)
+    return Aim(size, min(max(value, 1), limit)) if is_aimed else Aim()
 
 
 def _within(numbers: Sequence[int], limit: int) -> tuple[int, ...]:

@@ -32,8 +32,8 @@ LENGTHS_PER_BATCH = 5
 """Decode lengths that one sample draws; a larger batch repeats them."""
 
 MAX_PAD_TOKENS = 4096
-MANY_SCORES = 1 << 20
-"""Rows times all keys of many decode requests: some relations score every row against the keys of every request."""
+MANY_SCORES = 5 << 18
+"""Rows times all keys, of many decode requests as well: some relations score every row against every request's keys."""
 
 DECODE, PREFILL = frozenset({"decode", "decode_rows", "max_model_len"}), frozenset({"keys", "prefill_rows"})
 """Sizes that only one kind of request has."""
@@ -99,6 +99,7 @@ def draw_batch(choices: Choices, shape: Shape, budget: Budget, aim: Aim) -> Batc
     count = 0 if kind == "decode" else min(picked["prefill"], max(pages - len(decode), 1))
     requested = [(choices.of(NEW_TOKENS), choices.of_one(lengths)) for _ in range(max(BATCH["prefill"]))]
     requested[0] = _first(aim, context if aimed == "prefill" else 0, *requested[0], picked["gather_pad"])
+    tokens = max(min(tokens, MANY_SCORES // max(sum(max(each) for each in requested[:count]), 1)), 1)
     prefill: list[Prefill] = []
     scores = MANY_SCORES // shape.num_heads if aim.size == "prefill_rows" else scores
     for new, length in requested[:count]:

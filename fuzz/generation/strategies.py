@@ -142,7 +142,7 @@ def cases(
     return st.binary(min_size=DECISIONS, max_size=DECISIONS).map(build)
 
 
-DECISIONS = 144
+DECISIONS = 160
 """Bytes that decide a case."""
 
 

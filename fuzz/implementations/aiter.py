@@ -51,7 +51,9 @@ def load(path: str | Path) -> Implementation:
         "paged_logits": kernels.paged_mqa_logits,
     }
     notes = (f"read from {path}", "only Triton kernels; Gluon, HIP and FlyDSL kernels cannot run outside their GPUs")
-    return Implementation(project.label, stages, contract(project), notes=notes, replaced=project.replaced)
+    return Implementation(
+        project.label, stages, contract(project), notes=notes, replaced=project.replaced, sources=project.executed
+    )
 
 
 def load_stage1(path: str | Path) -> Implementation:
@@ -61,7 +63,14 @@ def load_stage1(path: str | Path) -> Implementation:
     kernels.paged("e4m3fn")
     stages: dict[str, StageFunction] = {"paged_logits": kernels.paged_mqa_logits_stage1}
     notes = (f"read from {path}",)
-    return Implementation(f"{project.label} stage1", stages, contract(project), notes=notes, replaced=project.replaced)
+    return Implementation(
+        f"{project.label} stage1",
+        stages,
+        contract(project),
+        notes=notes,
+        replaced=project.replaced,
+        sources=project.executed,
+    )
 
 
 def _open(path: str | Path) -> Project:

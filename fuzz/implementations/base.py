@@ -39,7 +39,8 @@ class Implementation:
 
     `forward` is all stages at once: it must select what the stages select one by one.
     `replaced` names the imports of executed files that got something else than the real thing; it grows where
-    functions import as they run.
+    functions import as they run. `sources` names files, as linecache knows them, that its code lies in besides the
+    modules of its functions.
     """
 
     name: str
@@ -49,6 +50,7 @@ class Implementation:
     notes: tuple[str, ...] = ()
     replaced: Collection[str] = ()
     forward: WholeIndexer | None = None
+    sources: Collection[str] = ()
 
 
 def fill(output: Tensor, result: Tensor) -> None:

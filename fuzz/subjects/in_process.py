@@ -3,15 +3,18 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from importlib.metadata import PackageNotFoundError, version
 
 from indexfuzz.core.case import Case
 from indexfuzz.core.outcome import Outcome
 from indexfuzz.core.signature import Signature
 from indexfuzz.devices.base import Device, UnsupportedKernelError
+from indexfuzz.generation.constants import constants_in
 from indexfuzz.generation.narrowing import narrowed
 from indexfuzz.generation.probing import break_one_clause
 from indexfuzz.implementations.base import Implementation
+from indexfuzz.implementations.sources import source_texts
 from indexfuzz.oracles import schedule
 from indexfuzz.subjects.subject import Facts
 
@@ -24,7 +27,7 @@ class InProcess:
     device: Device
     unrepeated: tuple[str, ...] = ()
 
-    @property
+    @cached_property
     def facts(self) -> Facts:
         """Read from the implementation, the device and this process."""
         return Facts(
@@ -37,6 +40,7 @@ class InProcess:
             notes=(*self.implementation.notes, *_describe_replaced(self.implementation)),
             triton=version_of("triton"),
             torch=version_of("torch"),
+            constants=constants_in(source_texts(self.implementation)),
         )
 
     def narrowed(self, case: Case) -> Case:

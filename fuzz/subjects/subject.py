@@ -14,7 +14,7 @@ class Facts:
     """What there is to know about a subject before it is asked anything.
 
     `torch_device`, `formats` and `values_per_shape` are those of its device, `triton` and `torch` the
-    versions that it runs on.
+    versions that it runs on. `constants` are the integers in its source, those that it compares with first.
     """
 
     name: str
@@ -26,6 +26,7 @@ class Facts:
     notes: tuple[str, ...]
     triton: str
     torch: str
+    constants: tuple[int, ...] = ()
 
 
 class Subject(Protocol):

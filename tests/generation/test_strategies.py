@@ -179,14 +179,14 @@ def test_sizes_of_production_are_drawn(samples: list[Case]) -> None:
     expected |= {"10240 rows of q": 2, "a full page of 640": 5, "topk -1": 20, "topk +0": 20, "topk +1": 20}
     assert not {fact: seen[fact] for fact, least in expected.items() if seen[fact] < least}
     assert sum(seen[f"the shape of {name}"] for name in PRESETS) >= 0.09 * SAMPLES
-    assert len({case.model.num_heads for case in samples if case.model.num_heads <= 64}) > 60
+    assert len({case.model.num_heads for case in samples if case.model.num_heads <= 64}) > 55
     assert len({case.model.index_topk for case in samples}) > 200
     assert len({case.cache.block_size for case in samples}) > 100
 
 
 def test_constants_are_drawn_and_what_lies_beside_them() -> None:
     found: Counter[str] = Counter()
-    for case in drawn(3000, strategies.cases(constants=(777,))):
+    for case in drawn(5000, strategies.cases(constants=(777,))):
         sizes = {"index_topk": case.model.index_topk, "context": max(case.lengths, default=0)}
         sizes |= {"head_rows": case.batch.tokens * case.model.num_heads, "keys": case.batch.keys}
         sizes |= {"max_model_len": case.batch.max_model_len, "num_blocks": case.num_blocks}

@@ -83,7 +83,8 @@ class _CopyFinder(importlib.abc.MetaPathFinder):
             return None
         source, shown = self.copies[fullname]
         is_package = shown.endswith("__init__.py")
-        return importlib.util.spec_from_loader(fullname, _CopyLoader(source, shown), is_package=is_package)
+        loader = _CopyLoader(source, shown)
+        return importlib.util.spec_from_loader(fullname, loader, origin=shown, is_package=is_package)
 
 
 @dataclass(frozen=True)

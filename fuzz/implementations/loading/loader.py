@@ -64,6 +64,7 @@ class Loader:
         file = f"{name.replace('.', '/')}.py"
         text = self._project.read(file)
         filename = _register_source(f"{self._project.package}-{self._project.version}/{file}", text)
+        self._project.executed.add(filename)
         wanted = self._execute[name]
         try:
             tree = ast.parse(text, filename)

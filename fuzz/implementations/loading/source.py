@@ -94,7 +94,8 @@ class Project:
 
     `package` is its import name, `version` what its metadata or git files say ("unknown" where they say nothing),
     `path` the wheel or folder as the user named it, `known_versions` the releases an adapter was written against,
-    `replaced` the names that its executed files import and that got something else than the real thing.
+    `replaced` the names that its executed files import and that got something else than the real thing; `executed` the
+    names that linecache knows those files by.
     """
 
     package: str
@@ -104,6 +105,7 @@ class Project:
     _files: _Files
     _root: str
     replaced: set[str] = field(default_factory=set, compare=False)
+    executed: set[str] = field(default_factory=set, compare=False)
 
     @property
     def label(self) -> str:

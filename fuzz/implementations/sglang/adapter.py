@@ -41,7 +41,9 @@ def load(path: str | Path) -> Implementation:
     }
     promises = Promises(gather_padding="undefined")
     notes = (f"read from {path}", *LEFT_OUT)
-    return Implementation(project.label, stages, cache_contract(project), promises, notes, project.replaced)
+    return Implementation(
+        project.label, stages, cache_contract(project), promises, notes, project.replaced, sources=project.executed
+    )
 
 
 def open_sglang(path: str | Path) -> Project:

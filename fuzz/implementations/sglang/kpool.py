@@ -29,7 +29,12 @@ def load(path: str | Path) -> Implementation:
     gather.module(preshuffle=False)
     notes = (f"read from {path}", "every request is gathered by a launch of its own")
     return Implementation(
-        f"{project.label} kpool", {"gather": gather}, kpool_contract(project), notes=notes, replaced=project.replaced
+        f"{project.label} kpool",
+        {"gather": gather},
+        kpool_contract(project),
+        notes=notes,
+        replaced=project.replaced,
+        sources=project.executed,
     )
 
 

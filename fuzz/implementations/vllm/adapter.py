@@ -55,6 +55,7 @@ def load(path: str | Path) -> Implementation:
         Promises(gather_padding="undefined"),
         notes=(f"read from {path}", f"its {elsewhere} come from AITER or from PyTorch, which vllm-torch:PATH tests"),
         replaced=project.replaced,
+        sources=project.executed,
     )
 
 
@@ -76,6 +77,7 @@ def load_torch(path: str | Path) -> Implementation:
         Promises(score_rounding=_BF16_ROUNDING, batch_invariant=False),
         notes=(f"read from {path}", "used where AITER is off or has no kernel; prefill multiplies in bf16"),
         replaced=project.replaced,
+        sources=project.executed,
     )
 
 
