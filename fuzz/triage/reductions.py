@@ -1,229 +1,244 @@
 """Reductions: ways to make a case smaller, one trick each.
 
-A reduction yields candidates, each simpler than the case it is given; whether a candidate still shows the bug is not
-its concern. Candidates that contradict themselves are left out.
+A reduction proposes cases, each smaller than the one before, and goes on from those that are taken; whether a case
+still shows the bug is not its concern.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
-from indexfuzz.core.case import Case, CaseError, Regime
+from indexfuzz.core.case import Prefill
 from indexfuzz.samples.regimes import TENSORS
 from indexfuzz.samples.step import materialise
-
-Reduction = Callable[[Case], Iterator[Case]]
-
-SIMPLE_REGIMES: tuple[Regime, ...] = ("zeros", "exact", "normal")
-DEFAULT = Case()
-SIZES = {
-    "memory": (),
-    "rope": (),
-    "cache": ("block_size", "layout"),
-    "batch": ("decode", "prefill", "next_n", "lens", "max_model_len"),
-}
-"""Parts of a case, and what of them other reductions make smaller."""
+from indexfuzz.triage.descent import leave_out, lower
+from indexfuzz.triage.order import DEFAULT, PLAIN, SIMPLE_REGIMES, rank
+from indexfuzz.triage.smallest import Request, Smallest
 
 RESEEDS = 6
 SPARSE = 256
 """Elements up to which a tensor is spelled out to be thinned, element by element."""
 
-
-def _try(case: Case, **parts: dict[str, object]) -> Iterator[Case]:
-    try:
-        candidate = case.replace(**parts)
-    except CaseError:
-        return
-    if candidate != case:
-        yield candidate
+Reduction = Callable[[Smallest], None]
 
 
-def _field(part: str, name: str, value: object) -> dict[str, dict[str, object]]:
-    return {part: {name: value}}
+def drop_requests(smallest: Smallest, *, keep_pool: bool = False) -> None:
+    """Leave out requests."""
+    leave_out(smallest.requests, lambda rest: smallest.take_requests(rest, keep_pool=keep_pool))
 
 
-def _with_either_pool(case: Case, **parts: dict[str, object]) -> Iterator[Case]:
-    """Fewer tokens in a pool of fewer pages, and in a pool of as many: the pages that are left keep their numbers."""
-    for candidate in _try(case, **parts):
-        yield candidate
-        freed = case.num_blocks - candidate.num_blocks
-        if freed > 0:
-            yield from _try(candidate, cache={"spare_blocks": candidate.cache.spare_blocks + freed})
+def join_prefill(smallest: Smallest) -> None:
+    """One prefill request that is as long as all of them."""
+    prefill = smallest.case.batch.prefill
+    if len(prefill) > 1:
+        one = {"length": sum(p.length for p in prefill), "new": sum(p.new for p in prefill)}
+        smallest.take(batch={"prefill": (one,)})
 
 
-def _without_runs(items: Sequence[Any]) -> Iterator[tuple[Any, ...]]:
-    """The sequence without runs of its items: everything, halves, quarters, down to single items."""
-    size = len(items)
-    while size:
-        for start in range(0, len(items), size):
-            yield (*items[:start], *items[start + size :])
-        size //= 2
-
-
-def drop_requests(case: Case) -> Iterator[Case]:
-    """Leave out decode and prefill requests."""
-    for decode in _without_runs(case.batch.decode):
-        yield from _with_either_pool(case, batch={"decode": decode})
-    for prefill in _without_runs([p.model_dump() for p in case.batch.prefill]):
-        yield from _with_either_pool(case, batch={"prefill": prefill})
-
-
-def fewer_rows(case: Case) -> Iterator[Case]:
+def fewer_rows(smallest: Smallest) -> None:
     """Fewer rows for each decode request. Ragged lengths are drawn anew then, so a few seeds are tried."""
+    case = smallest.case
     for next_n in range(1, case.batch.next_n):
         for lens in dict.fromkeys(("1d", "2d", case.batch.lens)):
             for seed in (case.values.seed, *(range(RESEEDS) if lens == "ragged" else ())):
-                yield from _try(case, batch={"next_n": next_n, "lens": lens}, values={"seed": seed})
+                if smallest.take(batch={"next_n": next_n, "lens": lens}, values={"seed": seed}):
+                    return
 
 
-def _smaller(value: int, least: int) -> Iterator[int]:
-    """Numbers below a value: the least, then ever closer to it."""
-    step = value - least
-    while step > 0:
-        yield value - step
-        step //= 2
+def _shortened(request: Request, length: int) -> Request:
+    """The request with that length at most, and fewer new tokens where it is shorter than they are."""
+    if isinstance(request, int):
+        return min(request, length)
+    return Prefill(length=min(request.length, length), new=min(request.new, length))
 
 
-def shorten_requests(case: Case) -> Iterator[Case]:
-    """Shorter contexts, fewer new tokens."""
-    batch = case.batch
-    for i, length in enumerate(batch.decode):
-        for shorter in _smaller(length, 0):
-            yield from _with_either_pool(case, batch={"decode": (*batch.decode[:i], shorter, *batch.decode[i + 1 :])})
-    prefill = [p.model_dump() for p in batch.prefill]
-    for i, request in enumerate(batch.prefill):
-        pairs = [(request.length - cut, request.new - cut) for cut in _smaller(request.new, 0)]
-        pairs += [(length, min(request.new, length)) for length in _smaller(request.length, 0)]
-        pairs += [(request.length, new) for new in _smaller(request.new, 0)]
-        for length, new in pairs:
-            if 0 <= new <= length:
-                changed = [*prefill[:i], {"length": length, "new": new}, *prefill[i + 1 :]]
-                yield from _with_either_pool(case, batch={"prefill": tuple(changed)})
+def _with_fewer_new(request: Request, new: int) -> Request:
+    """The request with that many new tokens at most, after the same context."""
+    if isinstance(request, int):
+        return request
+    cut = max(request.new - new, 0)
+    return Prefill(length=request.length - cut, new=request.new - cut)
 
 
-def shrink_model(case: Case) -> Iterator[Case]:
+def _with_older(request: Request, new: int) -> Request:
+    """The request with that many new tokens at most, and as long as before."""
+    return request if isinstance(request, int) else Prefill(length=request.length, new=min(request.new, new))
+
+
+def _new(request: Request) -> int:
+    return 0 if isinstance(request, int) else request.new
+
+
+def _length(request: Request) -> int:
+    return request if isinstance(request, int) else request.length
+
+
+Measure = Callable[[Request], int]
+Cut = Callable[[Request, int], Request]
+CUTS: tuple[tuple[Measure, Cut], ...] = (
+    (_new, _with_fewer_new),
+    (_length, _shortened),
+    (_new, _with_older),
+)
+"""What of a request is made smaller, and how."""
+
+
+def shorten_all_requests(smallest: Smallest) -> None:
+    """Shorter contexts and fewer new tokens: a limit for all requests alike, then none for most."""
+    for measure, cut in CUTS:
+        requests = smallest.requests
+        longest = max(map(measure, requests), default=0)
+
+        def take(most: int, cut: Cut = cut) -> bool:
+            return smallest.take_requests(cut(request, most) for request in smallest.requests)
+
+        lower(longest, 0, take)
+    requests = smallest.requests
+
+    def empty_all_but(kept: Sequence[int]) -> bool:
+        return smallest.take_requests(r if i in kept else _shortened(r, 0) for i, r in enumerate(requests))
+
+    leave_out([i for i, request in enumerate(requests) if _length(request)], empty_all_but)
+
+
+def shorten_requests(smallest: Smallest, *, keep_pool: bool = False) -> None:
+    """Shorter contexts, fewer new tokens, one request after the other; those that were alike are alike stubborn."""
+    for measure, cut in CUTS:
+        stubborn = set[Request]()
+        for i, request in enumerate(smallest.requests):
+            if request in stubborn:
+                continue
+
+            def take(most: int, i: int = i, cut: Cut = cut) -> bool:
+                now = smallest.requests
+                return smallest.take_requests((*now[:i], cut(now[i], most), *now[i + 1 :]), keep_pool=keep_pool)
+
+            if lower(measure(request), 0, take) == measure(request):
+                stubborn.add(request)
+
+
+def drop_requests_from_pool(smallest: Smallest) -> None:
+    """Leave out requests, and let the pool be as large: the pages that are left keep their numbers."""
+    drop_requests(smallest, keep_pool=True)
+
+
+def shorten_requests_in_pool(smallest: Smallest) -> None:
+    """Shorten requests, and let the pool be as large."""
+    shorten_requests(smallest, keep_pool=True)
+
+
+def shrink_model(smallest: Smallest) -> None:
     """Fewer heads, fewer dims, a smaller top-k."""
-    model = case.model
-    for heads in (1, 2, 4, 8, 16, 32, 64):
-        if heads < model.num_heads:
-            yield from _try(case, model={"num_heads": heads})
+    model = smallest.case.model
+    lower(model.num_heads, 1, lambda heads: smallest.take(model={"num_heads": heads}))
     for dim in (16, 32, 64):
-        if dim < model.head_dim:
-            group = dim if model.quant_group == model.head_dim else min(model.quant_group, dim)
-            rope_dim = min(model.rope_dim, dim)
-            yield from _try(case, model={"head_dim": dim, "quant_group": group, "rope_dim": rope_dim})
-    for rope_dim in (2, 4, 8, 16, 32):
-        if rope_dim < model.rope_dim:
-            yield from _try(case, model={"rope_dim": rope_dim})
-    for topk in _smaller(model.index_topk, 1):
-        yield from _try(case, model={"index_topk": topk})
+        group = dim if model.quant_group == model.head_dim else min(model.quant_group, dim)
+        rope_dim = min(model.rope_dim, dim)
+        if dim < model.head_dim and smallest.take(model={"head_dim": dim, "quant_group": group, "rope_dim": rope_dim}):
+            break
+    lower(smallest.case.model.rope_dim, 2, lambda dims: smallest.take(model={"rope_dim": dims}))
+    lower(model.index_topk, 1, lambda topk: smallest.take(model={"index_topk": topk}))
 
 
-def shrink_numbers(case: Case) -> Iterator[Case]:
-    """Smaller pages, pads and limits."""
-    for block_size in (1, 2, 8, 16, 32, 64):
-        if block_size < case.cache.block_size:
-            yield from _try(case, cache={"block_size": block_size})
-    for part, name, least in (
-        ("batch", "next_n", 1),
-        ("batch", "pad_tokens", 0),
-        ("batch", "gather_pad", 0),
-        ("batch", "max_model_len", 1),
-        ("cache", "spare_blocks", 0),
-        ("memory", "k_pad", 0),
-        ("memory", "q_pad", 0),
-        ("memory", "weights_pad", 0),
-        ("memory", "table_pad", 0),
-        ("memory", "table_extra", 0),
-        ("memory", "k_fp8_pad", 0),
-        ("memory", "q_fp8_pad", 0),
-        ("memory", "q_weights_pad", 0),
-        ("memory", "logits_pad", 0),
-        ("memory", "angles_pad", 0),
-        ("memory", "missing_pages", 0),
-        ("memory", "q_head_pad", 0),
-        ("memory", "q_fp8_head_pad", 0),
-        ("memory", "lens_pad", 0),
-        ("memory", "lens_step", 1),
-        ("memory", "shift", 0),
-        ("batch", "gather_holes", 0),
-    ):
-        for value in _smaller(getattr(getattr(case, part), name), least):
-            yield from _try(case, **_field(part, name, value))
-    for page_pad in (0, 4, 16, 1 << 30, 1 << 31):
-        if page_pad < case.cache.page_pad:
-            yield from _try(case, cache={"page_pad": page_pad})
+def shrink_pages(smallest: Smallest) -> None:
+    """Smaller pages and fewer spare ones, a lower limit of lengths."""
+    size = smallest.case.cache.block_size
+    any(smallest.take(cache={"block_size": less}) for less in (1, 2, 8, 16, 32, 64, 128, 256) if less < size)
+    lower(smallest.case.cache.spare_blocks, 0, lambda spare: smallest.take(cache={"spare_blocks": spare}))
+    longest = max((1, *smallest.case.batch.decode))
+    lower(smallest.case.batch.max_model_len, longest, lambda most: smallest.take(batch={"max_model_len": most}))
 
 
-def use_defaults(case: Case) -> Iterator[Case]:
-    """Every choice back to the plain one."""
-    for part, names in (
-        ("model", ("scale_fmt", "fp8")),
-        ("cache", ("layout", "pages", "shared_prefix")),
-        ("batch", ("lens", "short_slots", "empty_windows", "long_windows", "pad_seq")),
-        ("rope", ("style", "placement", "mode", "table")),
-        ("memory", ("table_tail", "slots", "far", "shifted", "fused")),
-        ("values", ("seed",)),
-    ):
-        for name in names:
-            yield from _try(case, **_field(part, name, getattr(getattr(DEFAULT, part), name)))
+def use_defaults(smallest: Smallest) -> None:
+    """Every plain field back to its default, as many at once as can be."""
+    case = smallest.case
+
+    def keep(fields: Sequence[tuple[str, str]]) -> bool:
+        parts: dict[str, dict[str, Any]] = {}
+        for part, name in PLAIN:
+            source = case if (part, name) in fields else DEFAULT
+            parts.setdefault(part, {})[name] = getattr(getattr(source, part), name)
+        return smallest.take(**parts)
+
+    leave_out([(p, n) for p, n in PLAIN if getattr(getattr(case, p), n) != getattr(getattr(DEFAULT, p), n)], keep)
 
 
-def use_default_parts(case: Case) -> Iterator[Case]:
-    """All that a part holds besides sizes back to the plain at once, which saves trying field by field."""
-    for part, sizes in SIZES.items():
-        plain = {name: value for name, value in getattr(DEFAULT, part) if name not in sizes}
-        yield from _try(case, **{part: plain})
-    yield from _try(case, batch={"max_model_len": max(case.batch.decode, default=1)})
-    simplest = min(_rank(getattr(case.values, name)) for name in TENSORS)
-    for regime in SIMPLE_REGIMES[: simplest + 1]:
-        yield from _try(case, values=dict.fromkeys(TENSORS, regime) | {"set": {}})
+def shrink_numbers(smallest: Smallest) -> None:
+    """Smaller pads and other plain numbers."""
+    for part, name in PLAIN:
+        value, least = (getattr(getattr(case, part), name) for case in (smallest.case, DEFAULT))
+        if isinstance(value, int) and not isinstance(value, bool) and value > least:
+
+            def take(less: int, part: str = part, name: str = name) -> bool:
+                return smallest.take(**{part: {name: less}})
+
+            lower(value, least, take)
 
 
-def _rank(regime: Regime) -> int:
-    """How simple the values of a regime are: 0 is the simplest."""
-    return SIMPLE_REGIMES.index(regime) if regime in SIMPLE_REGIMES else len(SIMPLE_REGIMES)
+def simplify_values(smallest: Smallest) -> None:
+    """Tensors of zeros, then of small integers: all of them, then one after the other; and the first seed."""
+    smallest.take(values={"seed": 0})
+    for names in (tuple(TENSORS), *((name,) for name in TENSORS)):
+        for level, regime in enumerate(SIMPLE_REGIMES):
+            values = smallest.case.values
+            if smallest.take(values={name: regime for name in names if rank(getattr(values, name)) > level}):
+                break
 
 
-def simplify_values(case: Case) -> Iterator[Case]:
-    """Tensors of zeros, then of small integers."""
-    for name in ("q", "k", "weights", "cache", "rope"):
-        for regime in SIMPLE_REGIMES[: _rank(getattr(case.values, name))]:
-            yield from _try(case, values={name: regime})
-
-
-def spell_out(case: Case) -> Iterator[Case]:
+def spell_out(smallest: Smallest) -> None:
     """Replace a drawn tensor by zeros and its own values as overrides, so that they can be thinned."""
     for name in ("q", "k", "weights"):
+        case = smallest.case
         if getattr(case.values, name) == "zeros" or case.batch.tokens == 0:
             continue
         tensor = materialise(case).tensors[name].float()
         if tensor.numel() <= SPARSE:
             nonzero = tensor.nonzero().tolist()
             entries = tuple((*index, float(tensor[tuple(index)]).hex()) for index in nonzero)
-            yield from _try(case, values={name: "zeros", "set": dict(case.values.set) | {name: entries}})
+            smallest.take(values={name: "zeros", "set": dict(case.values.set) | {name: entries}})
 
 
-def thin_overrides(case: Case) -> Iterator[Case]:
+def thin_overrides(smallest: Smallest) -> None:
     """Fewer overrides, and rounder ones."""
-    for name, entries in case.values.set.items():
-        rest = {other: kept for other, kept in case.values.set.items() if other != name}
-        for kept in _without_runs(entries):
-            yield from _try(case, values={"set": rest | ({name: kept} if kept else {})})
-        for i, (*index, value) in enumerate(entries):
-            if value != (1.0).hex():
-                rounder = (*entries[:i], (*index, (1.0).hex()), *entries[i + 1 :])
-                yield from _try(case, values={"set": rest | {name: rounder}})
+    for name in smallest.case.values.set:
+        _thin(smallest, name)
+
+
+def _thin(smallest: Smallest, name: str) -> None:
+    def take(kept: Sequence[tuple[int | str, ...]]) -> bool:
+        overrides = {**smallest.case.values.set, name: tuple(kept)}
+        return smallest.take(values={"set": {of: entries for of, entries in overrides.items() if entries}})
+
+    entries = leave_out(smallest.case.values.set[name], take)
+
+    def take_uneven(uneven: Sequence[int]) -> bool:
+        return take([e if i in uneven else (*e[:-1], (1.0).hex()) for i, e in enumerate(entries)])
+
+    leave_out([i for i, (*_, value) in enumerate(entries) if value != (1.0).hex()], take_uneven)
 
 
 REDUCTIONS: tuple[Reduction, ...] = (
     drop_requests,
+    join_prefill,
     fewer_rows,
-    use_default_parts,
+    use_defaults,
+    shorten_all_requests,
     shrink_model,
     shorten_requests,
+    shrink_pages,
     shrink_numbers,
-    use_defaults,
     simplify_values,
     spell_out,
     thin_overrides,
+    drop_requests_from_pool,
+    shorten_requests_in_pool,
 )
+
+
+def reduce_until_stuck(smallest: Smallest) -> None:
+    """Go round all reductions until none of them makes the case smaller; each goes on where it succeeds."""
+    stuck, at = 0, 0
+    while stuck < len(REDUCTIONS):
+        before = smallest.case
+        REDUCTIONS[at](smallest)
+        stuck = 0 if smallest.case is not before else stuck + 1
+        at = (at + 1) % len(REDUCTIONS)
