@@ -9,7 +9,7 @@ from indexfuzz.core.case import Case
 from indexfuzz.core.finding import Finding
 from indexfuzz.core.signature import Signature
 from indexfuzz.corpus.entry import Entry
-from indexfuzz.corpus.store import save, write
+from indexfuzz.corpus.store import Corpus, write
 
 EntryOf = Callable[[Case, Finding], Entry]
 
@@ -58,11 +58,11 @@ class Keeper:
             if path in self._ours:
                 write(entry, path)
             else:
-                save(entry, self._folder)
+                Corpus(self._folder).save(entry)
         except OSError as error:
             lost, self._folder = self._folder, Path(tempfile.mkdtemp(prefix="indexfuzz-findings-"))
             self._notice(f"cannot write to {lost}: {error.strerror}; findings go to {self._folder} from now on")
-            path = save(entry, self._folder)
+            path = Corpus(self._folder).save(entry)
         if is_new:
             self._ours.add(path)
         return path

@@ -10,7 +10,7 @@ from indexfuzz.cli.common import InputError, console, find_one, in_this_process,
 from indexfuzz.cli.options import (
     AsJson,
     CaseFile,
-    Corpus,
+    CorpusFolder,
     DeviceName,
     Faults,
     KernelOptions,
@@ -19,7 +19,7 @@ from indexfuzz.cli.options import (
 )
 from indexfuzz.core.setup import DEFAULT_DEVICE, DEFAULT_IMPLEMENTATION, Setup
 from indexfuzz.corpus.entry import Entry, Record
-from indexfuzz.corpus.store import merge, save, write
+from indexfuzz.corpus.store import Corpus, merge, write
 
 
 @expand_options
@@ -31,7 +31,7 @@ def minimize(
         Path | None, typer.Option(metavar="FILE", show_default="beside FILE, by its new id", help="Where to write it.")
     ] = None,
     seconds: Annotated[float, typer.Option(min=0.0, metavar="S", help="Stop trying after this time.")] = 60.0,
-    corpus: Corpus = None,
+    corpus: CorpusFolder = None,
 ) -> None:
     """Make a failing case as small as its bug allows, and write the result to a file of its own.
 
@@ -52,7 +52,7 @@ def minimize(
         small = merge(entry, small)
     try:
         if out is None and path.parent.name == small.stage:
-            out = save(small, path.parent.parent)
+            out = Corpus(path.parent.parent).save(small)
         else:
             out = out or path.with_name(f"{case.id}.json")
             write(small, out)
@@ -69,7 +69,7 @@ def repro(
     file: CaseFile,
     *,
     kernels: KernelOptions,
-    corpus: Corpus = None,
+    corpus: CorpusFolder = None,
 ) -> None:
     """Print a script that shows the bug with torch, triton and the kernel alone, to hand to whoever mends it.
 
@@ -116,7 +116,7 @@ def show(
         ),
     ] = None,
     device: DeviceName = DEFAULT_DEVICE,
-    corpus: Corpus = None,
+    corpus: CorpusFolder = None,
     as_json: AsJson = False,
 ) -> None:
     """Show a case and its first wrong element: what is special about it, what came out, what should have.

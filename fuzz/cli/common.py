@@ -13,7 +13,7 @@ from indexfuzz.core.setup import Setup
 from indexfuzz.core.signature import Signature
 from indexfuzz.core.words import suggestion
 from indexfuzz.corpus.entry import CorpusError, Entry
-from indexfuzz.corpus.store import files, is_entry, load
+from indexfuzz.corpus.store import Corpus, is_entry, load
 from indexfuzz.subjects.open import prepare
 from indexfuzz.subjects.under_test import UnderTest, put_under_test
 
@@ -93,14 +93,14 @@ def find(name: str, corpus: Path | None) -> list[Path]:
     """
     path = Path(name)
     if path.is_dir():
-        found = files(path) or sorted(file for file in path.glob("*.json") if is_entry(file))
+        found = Corpus(path).files() or sorted(file for file in path.glob("*.json") if is_entry(file))
         if not found:
             raise InputError(f"{name}: no corpus files (<stage>/<id>.json) in this folder")
         return found
     if path.exists():
         return [path]
     where = corpus or default_corpus()
-    found = [file for file in files(where) if file.stem.startswith(name)] if name else []
+    found = [file for file in Corpus(where).files() if file.stem.startswith(name)] if name else []
     if not found:
         raise InputError(f"{name}: no such file or folder, and no case in {where} has an id that starts so")
     return found

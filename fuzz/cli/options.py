@@ -73,7 +73,7 @@ BeyondContract = Annotated[
         "its NAME:PATH prints what is promised.",
     ),
 ]
-Corpus = Annotated[
+CorpusFolder = Annotated[
     Path | None,
     typer.Option(
         "--corpus",

@@ -15,10 +15,10 @@ from indexfuzz.cli.common import (
     find,
     under_test,
 )
-from indexfuzz.cli.options import AsJson, Corpus, SetupOptions, expand_options
+from indexfuzz.cli.options import AsJson, CorpusFolder, SetupOptions, expand_options
 from indexfuzz.core.finding import summary_line
 from indexfuzz.corpus.entry import CorpusError
-from indexfuzz.corpus.store import files, load
+from indexfuzz.corpus.store import Corpus, load
 from indexfuzz.triage.replay import FAILING, Replay
 from indexfuzz.triage.replay import replay as replay_entry
 
@@ -41,7 +41,7 @@ def replay(
     ],
     *,
     options: SetupOptions,
-    corpus: Corpus = None,
+    corpus: CorpusFolder = None,
     as_json: AsJson = False,
 ) -> None:
     """Run cases of the corpus again and say what became of each, a line each.
@@ -53,7 +53,7 @@ def replay(
 
     Example: `indexfuzz replay corpus/gather --impl vllm:vllm-0.22.0.whl`
     """
-    paths = [path for name in cases for path in find(name, corpus)] or files(corpus or default_corpus())
+    paths = [path for name in cases for path in find(name, corpus)] or Corpus(corpus or default_corpus()).files()
     target = under_test(options.setup())
     out, rows, codes = console(), [], {0}
     for path in paths:

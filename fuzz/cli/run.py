@@ -28,7 +28,7 @@ from indexfuzz.core import interrupts
 from indexfuzz.core.presets import PRESETS
 from indexfuzz.core.setup import Setup
 from indexfuzz.corpus.entry import Entry
-from indexfuzz.corpus.store import entries
+from indexfuzz.corpus.store import Corpus
 
 if TYPE_CHECKING:
     from indexfuzz.campaign.events import Event
@@ -114,7 +114,7 @@ def _known_entries(corpus: Path) -> list[Entry]:
     if corpus.is_file():
         raise InputError(f"--corpus {corpus}: is a file; give the folder that holds <stage>/<id>.json")
     found = []
-    for _, entry in entries(corpus):
+    for _, entry in Corpus(corpus).entries():
         if isinstance(entry, Entry):
             found.append(entry)
         else:

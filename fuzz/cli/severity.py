@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from indexfuzz.cli.common import InputError, console, each_known, find_one, in_this_process, with_finding
-from indexfuzz.cli.options import AsJson, CaseFile, Corpus, KernelOptions, expand_options
+from indexfuzz.cli.options import AsJson, CaseFile, CorpusFolder, KernelOptions, expand_options
 from indexfuzz.core.stage_names import STAGE_NAMES
 
 
@@ -26,7 +26,7 @@ def severity(
             "it, this tells what each costs.",
         ),
     ],
-    corpus: Corpus = None,
+    corpus: CorpusFolder = None,
     as_json: AsJson = False,
 ) -> None:
     """Say what the bug of a case costs the model: how many of the true top-k keys the indexer still selects.

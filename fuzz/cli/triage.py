@@ -6,7 +6,7 @@ import typer
 from pydantic import ValidationError
 
 from indexfuzz.cli.common import InputError, console, find_one
-from indexfuzz.cli.options import CaseFile, Corpus
+from indexfuzz.cli.options import CaseFile, CorpusFolder
 from indexfuzz.core.case import first_error
 from indexfuzz.corpus.entry import Status
 from indexfuzz.corpus.store import write
@@ -26,7 +26,7 @@ def triage(
     note: Annotated[
         str | None, typer.Option(metavar="TEXT", show_default=False, help="What there is to know about it.")
     ] = None,
-    corpus: Corpus = None,
+    corpus: CorpusFolder = None,
 ) -> None:
     """Set the status or the note of a kept case.
 

@@ -1,4 +1,4 @@
-"""The corpus: one JSON file per case worth keeping, `corpus/<stage>/<id>.json`.
+"""The corpus: a folder with one JSON file per case worth keeping, `<stage>/<id>.json`.
 
 The name of a file is the id of its case, so whoever finds the same case writes the same file, and merging two corpora
 is copying. Files come from strangers too: they are read with limits, checked field by field, and a broken one costs
@@ -8,7 +8,9 @@ one clear error and nothing else.
 import json
 import os
 import uuid
+from collections import Counter
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -53,13 +55,22 @@ def _read(path: Path) -> Any:
     if len(content) > MAX_BYTES:
         raise ValueError(f"larger than {MAX_BYTES >> 20} MiB")
     try:
-        return json.loads(content.decode())
+        return json.loads(content.decode(), object_pairs_hook=_object)
     except json.JSONDecodeError as error:
         raise ValueError(f"not JSON: line {error.lineno}, column {error.colno}: {error.msg}") from None
     except UnicodeDecodeError:
         raise ValueError("not JSON: not UTF-8 text") from None
     except RecursionError:
         raise ValueError("not JSON: nested too deeply") from None
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """A JSON object. Of a key that is there twice, readers of JSON disagree on which value counts."""
+    data = dict(pairs)
+    if len(data) < len(pairs):
+        twice = next(key for key, count in Counter(key for key, _ in pairs).items() if count > 1)
+        raise ValueError(f"not JSON that can be trusted: the key {twice!r} is there more than once in one object")
+    return data
 
 
 def _migrated(data: Any) -> dict[str, Any]:
@@ -74,27 +85,6 @@ def _migrated(data: Any) -> dict[str, Any]:
     for old in range(version, SCHEMA):
         data = MIGRATIONS[old](data)
     return {name: value for name, value in data.items() if name != "schema"}
-
-
-def save(entry: Entry, corpus: Path) -> Path:
-    """Write an entry at its place, atomically; return the path.
-
-    Where the same case lies there already, its finding, status and note stay, and what was seen is merged. A file
-    there that cannot be read is set aside as `<name>.damaged`. Raises OSError when the folder cannot be written to.
-    """
-    path = corpus / entry.file
-    path.parent.mkdir(parents=True, exist_ok=True)
-    if path.exists():
-        try:
-            present = load(path)
-        except CorpusError:
-            path.rename(path.with_name(f"{path.name}.damaged"))
-        else:
-            entry = merge(present, entry)
-            if entry == present:
-                return path
-    write(entry, path)
-    return path
 
 
 def merge(present: Entry, new: Entry) -> Entry:
@@ -128,21 +118,45 @@ def is_entry(path: Path) -> bool:
     return path.suffix == ".json" and bool(ID.fullmatch(path.stem)) and path.parent.name in {*STAGE_NAMES, WHOLE}
 
 
-def files(corpus: Path) -> list[Path]:
-    """The corpus files below a folder, in order of stage and id."""
-    return sorted(path for path in corpus.glob("*/*.json") if is_entry(path))
+@dataclass(frozen=True)
+class Corpus:
+    """The kept cases below a folder, which need not exist yet."""
 
+    folder: Path
 
-def entries(corpus: Path) -> Iterator[tuple[Path, Entry | CorpusError]]:
-    """Every file of a corpus with what it holds, or why it cannot be used."""
-    for path in files(corpus):
-        try:
-            yield path, load(path)
-        except CorpusError as error:
-            yield path, error
+    def files(self) -> list[Path]:
+        """Its files, in order of stage and id."""
+        return sorted(path for path in self.folder.glob("*/*.json") if is_entry(path))
 
+    def entries(self) -> Iterator[tuple[Path, Entry | CorpusError]]:
+        """Every file with what it holds, or why it cannot be used."""
+        for path in self.files():
+            try:
+                yield path, load(path)
+            except CorpusError as error:
+                yield path, error
 
-def known_signatures(corpus: Path, implementation: str) -> frozenset[Signature]:
-    """The signatures of all open entries that were seen on the implementation of that name."""
-    known = (e for _, e in entries(corpus) if isinstance(e, Entry) and e.status == "open")
-    return frozenset[Signature]().union(*(entry.signatures(implementation) for entry in known))
+    def known(self, implementation: str) -> frozenset[Signature]:
+        """The signatures of all open entries that were seen on the implementation of that name."""
+        known = (e for _, e in self.entries() if isinstance(e, Entry) and e.status == "open")
+        return frozenset[Signature]().union(*(entry.signatures(implementation) for entry in known))
+
+    def save(self, entry: Entry) -> Path:
+        """Write an entry at its place, atomically; return the path.
+
+        Where the same case lies there already, its finding, status and note stay, and what was seen is merged. A file
+        there that cannot be read is set aside as `<name>.damaged`. Raises OSError when the folder cannot be written to.
+        """
+        path = self.folder / entry.file
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if path.exists():
+            try:
+                present = load(path)
+            except CorpusError:
+                path.rename(path.with_name(f"{path.name}.damaged"))
+            else:
+                entry = merge(present, entry)
+                if entry == present:
+                    return path
+        write(entry, path)
+        return path

@@ -17,7 +17,7 @@ from indexfuzz.core.finding import Finding, error_for
 from indexfuzz.core.outcome import Outcome
 from indexfuzz.core.project import Project
 from indexfuzz.core.signature import Signature
-from indexfuzz.corpus.store import known_signatures, save
+from indexfuzz.corpus.store import Corpus
 from indexfuzz.oracles.mistakes import Mistakes
 from indexfuzz.subjects.open import prepare
 from indexfuzz.subjects.subject import Subject
@@ -66,7 +66,7 @@ class FuzzSession:
     @cached_property
     def known(self) -> frozenset[Signature]:
         """The signatures of open findings of what is under test, from the corpus; they do not raise."""
-        return known_signatures(self.options.corpus, self.under_test.subject.facts.name)
+        return Corpus(self.options.corpus).known(self.under_test.subject.facts.name)
 
     def begin(self) -> "TargetRun":
         """Start to count anew, for the test that runs next."""
@@ -139,7 +139,7 @@ class TargetRun:
         entry, corpus = self._session.under_test.entry(case, finding), self._session.options.corpus
         if not (corpus / entry.file).exists():
             with suppress(OSError):  # said at the end, when it is tried again
-                self._first_files[finding.signature] = save(entry, corpus)
+                self._first_files[finding.signature] = Corpus(corpus).save(entry)
 
     def _forget(self, symptom: Signature) -> None:
         self._failing.pop(symptom, None)
@@ -157,7 +157,7 @@ class TargetRun:
             finding = replace(finding, kind="nondeterministic", detail=detail)
         corpus = self._session.options.corpus
         try:
-            path = save(self._session.under_test.entry(case, finding), corpus)
+            path = Corpus(corpus).save(self._session.under_test.entry(case, finding))
         except OSError as error:
             where = error.filename or corpus
             return Found(finding, case, first, f"not saved: cannot write to {where}: {error.strerror}")

@@ -16,6 +16,7 @@ from indexfuzz.core.interrupts import Interrupted
 from indexfuzz.core.signature import Signature
 from indexfuzz.corpus import store
 from indexfuzz.corpus.entry import Entry, Record
+from indexfuzz.corpus.store import Corpus
 from indexfuzz.reference import quant
 from indexfuzz.subjects.in_process import InProcess
 
@@ -39,7 +40,7 @@ def keeper(tmp_path, notices):
 
 
 def kept(folder):
-    return [store.load(path) for path in store.files(folder)]
+    return [store.load(path) for path in Corpus(folder).files()]
 
 
 def test_a_finding_is_on_disk_when_it_is_seen_and_replaced_when_it_is_smaller(keeper, tmp_path):
@@ -63,7 +64,7 @@ def test_a_symptom_leaves_no_file(keeper, tmp_path):
 
 def test_a_file_of_somebody_else_stays(keeper, tmp_path):
     guard = Entry(case=DRAWN, status="guard", note="kept by hand", finding=Record.of(WRONG))
-    path = store.save(guard, tmp_path)
+    path = Corpus(tmp_path).save(guard)
     keeper.hear(Seen(WRONG, DRAWN))
     keeper.hear(Smaller(WRONG, SMALL))
     keeper.hear(Found(WRONG, SMALL))
@@ -72,14 +73,14 @@ def test_a_file_of_somebody_else_stays(keeper, tmp_path):
 
 
 def test_where_the_disk_is_full_it_goes_elsewhere_and_says_where(keeper, tmp_path, notices, monkeypatch):
-    real = store.save
+    real = Corpus.save
 
-    def full(entry, folder):
-        if folder == tmp_path:
+    def full(corpus, entry):
+        if corpus.folder == tmp_path:
             raise OSError(28, "No space left on device")
-        return real(entry, folder)
+        return real(corpus, entry)
 
-    monkeypatch.setattr("indexfuzz.campaign.keeping.save", full)
+    monkeypatch.setattr(Corpus, "save", full)
     keeper.hear(Seen(WRONG, DRAWN))
     keeper.hear(Found(WRONG, SMALL))
     (path,) = keeper.saved.values()

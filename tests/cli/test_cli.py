@@ -17,6 +17,7 @@ from indexfuzz.core.project import Project
 from indexfuzz.core.setup import Setup
 from indexfuzz.corpus import store
 from indexfuzz.corpus.entry import Entry, Record, Sighting
+from indexfuzz.corpus.store import Corpus
 from indexfuzz.oracles import schedule
 
 TOY = ("--impl", "module:toy_gather", "--no-isolate")
@@ -60,7 +61,7 @@ def kept(folder: Path, case: Case = TWO_KEYS, signature: str = SIGNATURE, **more
     stage, kind, output = signature.split("/")
     place = Sighting(implementation="toy 1.0", device="lockstep", triton="3.6.0", torch="2.13.0", date="2026-01-31")
     record = Record.of(Finding(stage, kind, output, "token 1 is 2, must be 1", index=(1,), got="2", want="1"))
-    return store.save(Entry(case=case, finding=record, **({"seen": (place,)} | more)), folder)
+    return Corpus(folder).save(Entry(case=case, finding=record, **({"seen": (place,)} | more)))
 
 
 class TestHelp:
@@ -455,7 +456,7 @@ class TestOneCase:
 
     def test_show_explains_how_strictly_it_was_judged(self, indexfuzz, tmp_path):
         finding = Finding("gather", "code-mismatch", "k_scale", "wrong", tier="T2")
-        path = store.save(Entry(case=TWO_KEYS, finding=Record.of(finding)), tmp_path)
+        path = Corpus(tmp_path).save(Entry(case=TWO_KEYS, finding=Record.of(finding)))
         assert "T2: the matrix unit sums in order, the bound is that of its order" in indexfuzz("show", path)[1]
 
     def test_show_json(self, indexfuzz, tmp_path):

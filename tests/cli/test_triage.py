@@ -9,6 +9,7 @@ from indexfuzz.core.case import Case
 from indexfuzz.core.finding import Finding
 from indexfuzz.corpus import store
 from indexfuzz.corpus.entry import Entry, Record
+from indexfuzz.corpus.store import Corpus
 
 ENTRY = Entry(case=Case(), finding=Record.of(Finding("gather", "crash", "KeyError", "lost a key")))
 
@@ -16,7 +17,7 @@ ENTRY = Entry(case=Case(), finding=Record.of(Finding("gather", "crash", "KeyErro
 @pytest.fixture
 def triage(monkeypatch, capsys, tmp_path):
     monkeypatch.chdir(tmp_path)
-    path = store.save(ENTRY, tmp_path / "corpus")
+    path = Corpus(tmp_path / "corpus").save(ENTRY)
 
     def run(*words):
         monkeypatch.setattr(sys, "argv", ["indexfuzz", "triage", *words])

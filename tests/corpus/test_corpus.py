@@ -8,8 +8,7 @@ from indexfuzz.core.case import Case
 from indexfuzz.core.finding import Finding
 from indexfuzz.corpus import store
 from indexfuzz.corpus.entry import CorpusError, Entry, Record, Sighting
-from indexfuzz.corpus.store import load, save
-from indexfuzz.stages.table import STAGES
+from indexfuzz.corpus.store import Corpus, load
 
 FINDING = Finding(
     "gather",
@@ -35,25 +34,25 @@ def entry(seed: int = 0, finding: Finding = FINDING, **more: object) -> Entry:
 
 class TestFormat:
     def test_round_trip(self, tmp_path):
-        path = save(entry(note="why"), tmp_path)
+        path = Corpus(tmp_path).save(entry(note="why"))
         assert path == tmp_path / "gather" / f"{entry().case.id}.json"
         assert load(path) == entry(note="why")
 
     def test_fields_are_those_that_other_tools_read(self, tmp_path):
-        data = json.loads(save(entry(), tmp_path).read_text())
+        data = json.loads(Corpus(tmp_path).save(entry()).read_text())
         assert list(data) == ["schema", "case", "finding", "status", "note", "seen"]
         assert data["schema"] == 1
         assert data["finding"]["signature"] == "gather/layout-mismatch/k_fp8"
         assert data["seen"] == [sighting().model_dump(exclude_none=True)]
 
     def test_location_names_no_folder_of_this_machine(self, tmp_path):
-        text = save(entry(), tmp_path).read_text()
+        text = Corpus(tmp_path).save(entry()).read_text()
         assert '"kernels/gather.py:42"' in text
         assert "somewhere" not in text
 
     def test_guard_without_finding_lies_apart(self, tmp_path):
         guard = Entry(case=Case(), status="guard")
-        assert load(save(guard, tmp_path)) == guard
+        assert load(Corpus(tmp_path).save(guard)) == guard
         assert (tmp_path / "indexer").is_dir()
 
     def test_control_characters_of_a_kernel_are_replaced(self):
@@ -72,6 +71,14 @@ NO_SIGNATURE = {"signature": "../../etc/x", "detail": ""}
 BAD_DATE = sighting().model_dump(exclude_none=True) | {"date": "yesterday"}
 TOO_LARGE = {"batch": {"pad_tokens": 4096}, "model": {"num_heads": 256, "head_dim": 512}}
 BROKEN = {
+    "a key twice": (
+        entry().dumps().replace('"status":', '"status": "guard", "status":'),
+        "the key 'status' is there more",
+    ),
+    "a key twice in the case": (
+        entry().dumps().replace('"num_heads":', '"num_heads": 1, "num_heads":'),
+        "the key 'num_heads' is there more than once",
+    ),
     "truncated": (entry().dumps()[:300], "not JSON: line"),
     "empty": ("", "not JSON: line 1"),
     "a list": ("[]", "must hold a JSON object"),
@@ -130,50 +137,50 @@ class TestStrangersFiles:
         assert load(path) == entry()
 
     def test_one_broken_file_does_not_stop_the_others(self, tmp_path):
-        good = [save(entry(seed), tmp_path) for seed in (1, 2)]
+        good = [Corpus(tmp_path).save(entry(seed)) for seed in (1, 2)]
         bad = tmp_path / "gather" / "0123456789abcdef.json"
         bad.write_text("{")
-        found = dict(store.entries(tmp_path))
+        found = dict(Corpus(tmp_path).entries())
         assert isinstance(found.pop(bad), CorpusError)
         assert found == {path: load(path) for path in good}
 
 
 class TestSaving:
     def test_sightings_of_the_same_case_are_merged(self, tmp_path):
-        save(entry(status="guard", note="mine"), tmp_path)
-        path = save(entry(seen=(sighting("other 2.0"), sighting(date="2026-02-01"))), tmp_path)
+        Corpus(tmp_path).save(entry(status="guard", note="mine"))
+        path = Corpus(tmp_path).save(entry(seen=(sighting("other 2.0"), sighting(date="2026-02-01"))))
         merged = load(path)
         assert (merged.status, merged.note) == ("guard", "mine")
         assert merged.seen == (sighting(), sighting("other 2.0"))
 
     def test_nothing_new_leaves_the_file_alone(self, tmp_path):
-        path = save(entry(), tmp_path)
+        path = Corpus(tmp_path).save(entry())
         before = path.stat().st_mtime_ns, path.stat().st_ino
-        save(entry(seen=(sighting(date="2027-01-01"),)), tmp_path)
+        Corpus(tmp_path).save(entry(seen=(sighting(date="2027-01-01"),)))
         assert (path.stat().st_mtime_ns, path.stat().st_ino) == before
 
     def test_another_signature_of_the_same_case_is_noted_with_it(self, tmp_path):
-        save(entry(), tmp_path)
+        Corpus(tmp_path).save(entry())
         other = Finding("gather", "out-of-bounds", "k_fp8", "stores beyond the end")
-        save(entry(finding=other), tmp_path)
-        assert store.known_signatures(tmp_path, "toy 1.0") == {FINDING.signature, other.signature}
+        Corpus(tmp_path).save(entry(finding=other))
+        assert Corpus(tmp_path).known("toy 1.0") == {FINDING.signature, other.signature}
 
     def test_a_damaged_file_is_set_aside(self, tmp_path):
-        path = save(entry(), tmp_path)
+        path = Corpus(tmp_path).save(entry())
         path.write_text("{")
-        assert save(entry(), tmp_path) == path
+        assert Corpus(tmp_path).save(entry()) == path
         assert load(path) == entry()
         assert path.with_name(f"{path.name}.damaged").read_text() == "{"
 
     def test_a_crash_while_writing_leaves_what_was_there(self, tmp_path, monkeypatch):
-        path = save(entry(), tmp_path)
+        path = Corpus(tmp_path).save(entry())
 
         def fail(_descriptor: int) -> None:
             raise OSError("disk full")
 
         monkeypatch.setattr(store.os, "fsync", fail)
         with pytest.raises(OSError, match="disk full"):
-            save(entry(note="x", seen=(sighting("other 2.0"),)), tmp_path)
+            Corpus(tmp_path).save(entry(note="x", seen=(sighting("other 2.0"),)))
         assert load(path) == entry()
         assert [file.name for file in path.parent.iterdir()] == [path.name]
 
@@ -181,12 +188,12 @@ class TestSaving:
 class TestKnown:
     def test_only_open_entries_seen_on_that_implementation(self, tmp_path):
         crash = Finding("rope", "crash", "KeyError", "KeyError: 1")
-        save(entry(1), tmp_path)
-        save(entry(2, crash, status="guard"), tmp_path)
-        save(entry(3, crash, seen=(sighting("other 2.0"),)), tmp_path)
-        assert store.known_signatures(tmp_path, "toy 1.0") == {FINDING.signature}
-        assert store.known_signatures(tmp_path, "toy") == frozenset()
-        assert store.known_signatures(tmp_path / "none", "toy 1.0") == frozenset()
+        Corpus(tmp_path).save(entry(1))
+        Corpus(tmp_path).save(entry(2, crash, status="guard"))
+        Corpus(tmp_path).save(entry(3, crash, seen=(sighting("other 2.0"),)))
+        assert Corpus(tmp_path).known("toy 1.0") == {FINDING.signature}
+        assert Corpus(tmp_path).known("toy") == frozenset()
+        assert Corpus(tmp_path / "none").known("toy 1.0") == frozenset()
 
 
 @pytest.mark.parametrize(

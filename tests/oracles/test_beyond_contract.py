@@ -14,9 +14,8 @@ from indexfuzz.core.finding import Finding, FindingError, error_for
 from indexfuzz.core.outcome import SEVERAL, Outcome
 from indexfuzz.core.setup import Setup
 from indexfuzz.core.signature import BEYOND, Signature
-from indexfuzz.corpus import store
 from indexfuzz.corpus.entry import CorpusError, Entry, Record, Sighting
-from indexfuzz.corpus.store import load, save
+from indexfuzz.corpus.store import Corpus, load
 from indexfuzz.generation.narrowing import narrowed
 from indexfuzz.implementations.base import Implementation
 from indexfuzz.implementations.builtin import CONTRACT as BUILTIN
@@ -123,7 +122,7 @@ class TestFindings:
 class TestCorpus:
     def test_the_clause_is_kept(self, pytorch_device, tmp_path):
         (finding,) = differential.run(OUTSIDE, LIFTED, pytorch_device).findings
-        path = save(Entry(case=OUTSIDE, finding=Record.of(finding)), tmp_path)
+        path = Corpus(tmp_path).save(Entry(case=OUTSIDE, finding=Record.of(finding)))
         kept = load(path)
         assert kept.finding is not None
         assert (kept.finding.beyond, str(kept.finding.signature)) == ("block_size is 1 (toy/ops.py:7)", SIGNATURE)
@@ -131,12 +130,12 @@ class TestCorpus:
         assert "outside the contract" in replay(kept, InProcess(implementation, pytorch_device)).message
 
     def test_files_without_the_field_stay_valid_and_as_they_are(self, tmp_path):
-        path = save(Entry(case=WITHIN, finding=Record.of(Finding("gather", "crash", "KeyError", "x"))), tmp_path)
+        path = Corpus(tmp_path).save(Entry(case=WITHIN, finding=Record.of(Finding("gather", "crash", "KeyError", "x"))))
         assert "beyond" not in path.read_text()
         assert load(path).dumps() == path.read_text()
 
     def test_a_file_that_contradicts_itself_is_refused(self, tmp_path):
-        path = save(Entry(case=WITHIN, finding=Record.of(Finding("gather", "crash", "KeyError", "x"))), tmp_path)
+        path = Corpus(tmp_path).save(Entry(case=WITHIN, finding=Record.of(Finding("gather", "crash", "KeyError", "x"))))
         path.write_text(path.read_text().replace("crash/KeyError", f"crash/KeyError/{BEYOND}"))
         with pytest.raises(CorpusError, match="beyond must name the broken clause"):
             load(path)
@@ -212,8 +211,8 @@ def test_known_signatures_are_of_one_side(tmp_path):
     outside = Record.of(Finding("gather", "crash", "KeyError", "x", beyond="block_size is 1 (toy/ops.py:7)"))
     where = {"device": "lockstep", "triton": "3.6.0", "torch": "2.13.0", "date": "2026-01-31"}
     seen = (Sighting(implementation="narrow 1.0", **where),)
-    save(Entry(case=OUTSIDE, finding=outside, seen=seen), tmp_path)
-    assert store.known_signatures(tmp_path, "narrow 1.0") == {Signature("gather", "crash", "KeyError", beyond=True)}
+    Corpus(tmp_path).save(Entry(case=OUTSIDE, finding=outside, seen=seen))
+    assert Corpus(tmp_path).known("narrow 1.0") == {Signature("gather", "crash", "KeyError", beyond=True)}
 
 
 class TestClauses:

@@ -15,6 +15,7 @@ from indexfuzz.core.outcome import Outcome
 from indexfuzz.core.setup import Setup
 from indexfuzz.corpus import store
 from indexfuzz.corpus.entry import Entry, Record, Sighting
+from indexfuzz.corpus.store import Corpus
 from indexfuzz.subjects.subject import Facts
 from indexfuzz.subjects.under_test import UnderTest
 from indexfuzz.testing.options import Options, parse_shard
@@ -54,7 +55,7 @@ def keep(case: Case, status: str = "open", implementation: str = "toy 1.0") -> P
     where = {"device": "lockstep", "triton": "3.6.0", "torch": "2.13.0", "date": "2026-01-31"}
     place = Sighting(implementation=implementation, **where)
     record = Record.of(Finding(*SIGNATURE.split("/"), "token 1 is 2, must be 1"))
-    return store.save(Entry(case=case, finding=record, status=status, seen=(place,)), Path("corpus"))
+    return Corpus(Path("corpus")).save(Entry(case=case, finding=record, status=status, seen=(place,)))
 
 
 def seeded(case: Case, seed: int) -> Case:
@@ -64,7 +65,7 @@ def seeded(case: Case, seed: int) -> Case:
 def test_beyond_the_contract(session):
     guard = Finding("gather", "code-mismatch", "k_scale", "", beyond="block_size is 1 (toy/ops.py:7)")
     case = TWO_KEYS.replace(cache={"block_size": 16})
-    store.save(Entry(case=case, finding=Record.of(guard), status="guard"), Path("corpus"))
+    Corpus(Path("corpus")).save(Entry(case=case, finding=Record.of(guard), status="guard"))
     result = session("corpus", "--fuzz-impl", "module:toy_contract", "--fuzz-beyond-contract")
     result.assert_outcomes(failed=1)
     result.stdout.fnmatch_lines(["*beyond the contract: block_size is 1 (toy/ops.py:7)*", "*--beyond-contract"])
@@ -261,7 +262,7 @@ class TestKeeping:
     def test_what_lay_there_before_stays(self, toy, monkeypatch, tmp_path):
         monkeypatch.setattr("indexfuzz.triage.minimize.minimise", lambda *_, seconds: (ONE_KEY, FINDING))
         session = toy()
-        store.save(session.under_test.entry(TWO_KEYS, FINDING), tmp_path)
+        Corpus(tmp_path).save(session.under_test.entry(TWO_KEYS, FINDING))
         run = session.begin()
         session.__dict__["known"] = frozenset()
         run.note(Outcome(TWO_KEYS, [FINDING], ["gather"]))

@@ -9,7 +9,7 @@ from indexfuzz import cli
 from indexfuzz.core.case import Case
 from indexfuzz.core.finding import Finding
 from indexfuzz.corpus.entry import Entry, Record
-from indexfuzz.corpus.store import save
+from indexfuzz.corpus.store import Corpus
 from indexfuzz.reference import gather
 from indexfuzz.triage.severity import SeverityError, grown, recall
 
@@ -86,7 +86,9 @@ def test_a_row_without_a_choice_has_no_recall(reference_with, pytorch_device):
 
 
 def test_the_command(tmp_path, capsys, monkeypatch):
-    file = save(Entry(case=DECODE, finding=Record.of(Finding("rope", "bound-exceeded", "q", "not rotated"))), tmp_path)
+    file = Corpus(tmp_path).save(
+        Entry(case=DECODE, finding=Record.of(Finding("rope", "bound-exceeded", "q", "not rotated")))
+    )
     monkeypatch.setattr(sys, "argv", ["indexfuzz", "severity", str(file), "--fault", "rope-result-discarded", "--json"])
     with pytest.raises(SystemExit, match="0"):
         cli.main()
@@ -96,7 +98,9 @@ def test_the_command(tmp_path, capsys, monkeypatch):
 
 
 def test_the_command_takes_single_stages(tmp_path, capsys, monkeypatch):
-    file = save(Entry(case=DECODE, finding=Record.of(Finding("rope", "bound-exceeded", "q", "not rotated"))), tmp_path)
+    file = Corpus(tmp_path).save(
+        Entry(case=DECODE, finding=Record.of(Finding("rope", "bound-exceeded", "q", "not rotated")))
+    )
     command = ["indexfuzz", "severity", str(file), "--fault", "rope-result-discarded", "--stage"]
     monkeypatch.setattr(sys, "argv", [*command, "topk"])
     with pytest.raises(SystemExit, match="0"):

@@ -12,6 +12,7 @@ from indexfuzz.core.finding import Finding
 from indexfuzz.core.setup import Setup
 from indexfuzz.corpus import store
 from indexfuzz.corpus.entry import Entry, Record
+from indexfuzz.corpus.store import Corpus
 
 HOSTILE = ("--impl", "module:indexfuzz.evaluation.bench.hostile")
 
@@ -55,7 +56,7 @@ def test_a_crash_is_replayed_and_its_process_does_not_print(indexfuzz):
     for keys in (2, 14):
         case = Case().replace(batch={"prefill": ({"length": keys, "new": 0},)})
         record = Record.of(Finding("gather", "crash", "SIGSEGV", "the process died"))
-        store.save(Entry(case=case, finding=record), Path("kept"))
+        Corpus(Path("kept")).save(Entry(case=case, finding=record))
     code, out, err = indexfuzz("replay", "kept", *HOSTILE, "--json")
     rows = json.loads(out)["cases"]
     assert (code, err) == (1, "")
