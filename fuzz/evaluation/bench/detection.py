@@ -89,6 +89,7 @@ def campaign_sight(
     seconds: float = math.inf,
     most: int | None = None,
     clock: Clock = time.monotonic,
+    subject_type: type[InProcess] = InProcess,
 ) -> Sight | None:
     """What a campaign of this seed finds first, within so many seconds by a clock, and cases."""
     started, cases = clock(), 0
@@ -104,7 +105,7 @@ def campaign_sight(
             raise _Over
 
     with contextlib.suppress(_Over):
-        Campaign(Settings(InProcess(implementation, device), cases=most, seed=seed), listen).run()
+        Campaign(Settings(subject_type(implementation, device), cases=most, seed=seed), listen).run()
     return sight
 
 

@@ -160,7 +160,7 @@ def build(guarded: Guarded) -> Implementation:
     """
     right, wrong = original(guarded.mutant).implementation, plant(guarded.mutant).implementation
     label = f"{guarded.mutant.id}-{guarded.number}".replace("-", "_")
-    module, function = f"indexfuzz_guarded_{label}", right.stages[guarded.stage].__name__
+    module, function = f"indexfuzz_kernels_with_guard_{label}", right.stages[guarded.stage].__name__
     names = parameters_of(right.stages[guarded.stage])
     source = SOURCE.format(
         right=right.stages[guarded.stage].__module__,

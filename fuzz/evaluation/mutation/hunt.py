@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from time import process_time
 
 from indexfuzz.devices import open_device
@@ -10,10 +10,25 @@ from indexfuzz.evaluation.bench.detection import Sight, campaign_sight, is_clean
 from indexfuzz.evaluation.bench.uniform import uniform
 from indexfuzz.evaluation.mutation.guarded import RARITIES, Guarded, build
 from indexfuzz.evaluation.mutation.guards import wilson
+from indexfuzz.subjects.in_process import InProcess
+from indexfuzz.subjects.subject import Facts
 
-CAMPAIGN, UNIFORM = "campaign", "uniform"
-DRAWINGS = (CAMPAIGN, UNIFORM)
-"""Where cases come from: a campaign as `indexfuzz run` has it, or the plain generator of the benchmarks."""
+CAMPAIGN, UNGUIDED, UNIFORM = "campaign", "unguided", "uniform"
+DRAWINGS = (CAMPAIGN, UNGUIDED, UNIFORM)
+"""Where cases come from: a campaign as `indexfuzz run` has it, one that does not read the code under test, or the plain
+generator of the benchmarks."""
+
+
+class Unread(InProcess):
+    """An implementation whose source says nothing to the generator."""
+
+    @property
+    def facts(self) -> Facts:
+        """Without the constants that guide the drawing."""
+        return replace(super().facts, constants=())
+
+
+SUBJECTS = {CAMPAIGN: InProcess, UNGUIDED: Unread}
 
 
 @dataclass(frozen=True)
@@ -74,8 +89,15 @@ class Hunter:
 
     def _search(self, prey: Prey) -> Sight | None:
         implementation, budget = build(prey.guarded), self._budget
-        if prey.drawing == CAMPAIGN:
-            return campaign_sight(implementation, self._device, budget.seed, seconds=budget.seconds, clock=process_time)
+        if prey.drawing in SUBJECTS:
+            return campaign_sight(
+                implementation,
+                self._device,
+                budget.seed,
+                seconds=budget.seconds,
+                clock=process_time,
+                subject_type=SUBJECTS[prey.drawing],
+            )
         stream = uniform(budget.seed, self._device.formats)
         return stream_sight(stream, implementation, self._device, seconds=budget.seconds, clock=process_time)
 

@@ -15,10 +15,11 @@ from indexfuzz.evaluation.mutation import guarded, hunt
 from indexfuzz.evaluation.mutation.examine import Suspect
 from indexfuzz.evaluation.mutation.guarded import Maker, Recipe, build, look_at, pool_of
 from indexfuzz.evaluation.mutation.guards import Guard, draw_guard, wilson
-from indexfuzz.evaluation.mutation.hunt import CAMPAIGN, DRAWINGS, Budget, Hunt, Hunter, HuntReport, Prey
+from indexfuzz.evaluation.mutation.hunt import CAMPAIGN, DRAWINGS, Budget, Hunt, Hunter, HuntReport, Prey, Unread
 from indexfuzz.evaluation.mutation.witnesses import witnesses
 from indexfuzz.implementations.builtin import builtin
 from indexfuzz.oracles.differential import run
+from indexfuzz.subjects.in_process import InProcess
 
 DEVICE = open_device("lockstep")
 RECIPE = Recipe(seed=7, words=("gather",), pool=60)
@@ -89,6 +90,12 @@ def test_an_open_guard_is_found_and_a_closed_one_is_not(made):
         assert not Hunter(Budget(seconds=0.0)).examine(Prey(closed, drawing)).found
 
 
+def test_a_campaign_reads_the_numbers_of_a_guard_unless_it_is_told_not_to(made):
+    found = build(replace(made[0], number=2002, guard=Guard("k_fp8.shape[0] >= 3217", 1)))
+    assert 3217 in InProcess(found, DEVICE).facts.constants
+    assert Unread(found, DEVICE).facts == replace(InProcess(found, DEVICE).facts, constants=())
+
+
 def test_intervals_of_wilson():
     assert wilson(0, 0) == (0, 1)
     assert wilson(5, 10) == pytest.approx((0.2366, 0.7634), abs=1e-4)
@@ -126,9 +133,9 @@ def test_the_command(made, monkeypatch, capsys):
         cli.main()
     out, err = capsys.readouterr()
     assert not end.value.code
-    assert len(err.splitlines()) == 8
+    assert len(err.splitlines()) == 12
     assert out.count("1 of 1 (21% to 100%)") == 4
-    assert out.count("0 of 1 (0% to 79%)") == 4
+    assert out.count("0 of 1 (0% to 79%)") == 8
 
 
 def test_what_hangs_is_found_when_it_is_hunted_and_not_made():
