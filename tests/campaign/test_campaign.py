@@ -42,8 +42,7 @@ def test_a_planted_bug_is_found_made_small_and_reported_once(reference_with, pyt
     signatures = [str(found.finding.signature) for found in summary.findings]
     assert signatures[0] in ("prefill_logits/bound-exceeded/logits", "prefill_logits/mask-mismatch/logits")
     assert len(signatures) == len(set(signatures))
-    requests = {"bound-exceeded": 1, "mask-mismatch": 2}  # a hidden key at the end is that of another request
-    assert all(len(found.case.lengths) == requests[found.finding.kind] for found in summary.findings)
+    assert all(len(found.case.lengths) == 1 for found in summary.findings)
     assert sum(isinstance(event, Found) for event in events) == len(summary.findings)
     assert any(isinstance(event, Seen) for event in events)
 
