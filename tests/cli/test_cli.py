@@ -352,9 +352,9 @@ class TestPlantedBugs:
     def test_planted_bugs_are_found_and_end_the_run(self, indexfuzz, fault):
         code, out, _ = indexfuzz("run", "--fault", fault, "--seed", 3, "--corpus", "kept")
         assert code == 1
-        (path,) = Path("kept").glob("*/*.json")
+        stage = {"layout-hardcoded-shuffle": "k_quant_cache", "rope-result-discarded": "rope"}[fault]
+        (path,) = Path("kept").glob(f"{stage}/*.json")
         entry = store.load(path)
-        assert entry.stage == {"layout-hardcoded-shuffle": "k_quant_cache", "rope-result-discarded": "rope"}[fault]
         assert entry.case.batch.tokens <= 2
         assert entry.finding.detail in out
         assert entry.status == "guard"
