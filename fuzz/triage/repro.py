@@ -69,6 +69,13 @@ def strided(tensor, stride, offset):
     return storage.as_strided(tensor.shape, stride, offset).copy_(tensor)
 '''
 
+RAW = '''
+
+def raw(tensor):
+    """The bytes of a tensor, dense; its last dim times the size of an element."""
+    return tensor.clone(memory_format=torch.contiguous_format).view(torch.uint8)
+'''
+
 
 class ReproError(Exception):
     """No script can be written. One sentence that says why."""
@@ -141,7 +148,9 @@ def script(entry: Entry, target: UnderTest[InProcess]) -> str:
     call = f"{assign}run({arguments})"
     check = _mutation(launch, call) if signature.kind == "input-mutated" else _comparison(entry.finding, launch, call)
     body = f"{inputs}\n\n{check}"
-    helpers = RUN + "".join(text for word, text in (("unpack(", UNPACK), ("strided(", STRIDED)) if word in body)
+    helpers = RUN + "".join(
+        text for word, text in (("unpack(", UNPACK), ("strided(", STRIDED), ("raw(", RAW)) if word in body
+    )
     story = textwrap.fill(f"{entry.finding.signature}: {entry.finding.detail}", 110)
     return (
         f'"""{target.subject.facts.name}, stage {stage.name}.\n\n{_quotable(story)}\n\n'
@@ -190,7 +199,7 @@ def _comparison(finding: Record, launch: _Launch, call: str) -> str:
             f'print(f"{name}{list(finding.index)} is {{got}}, must be {{want}}")\nraise SystemExit(got != want)\n'
         )
     return (
-        f"{call}\ngot, want = {name}.contiguous().view(torch.uint8), {_expression(want.view(torch.uint8))}\n"
+        f"{call}\ngot, want = raw({name}), {_expression(_raw(want))}\n"
         "wrong = (got != want).nonzero().tolist()\nif wrong:\n    at = tuple(wrong[0])\n"
         f'    print(f"byte {{list(at)}} of {name} is {{got[at]:#04x}}, must be {{want[at]:#04x}}; "\n'
         '          f"{len(wrong)} are wrong")\n'
@@ -205,7 +214,7 @@ def _mutation(launch: _Launch, call: str) -> str:
         f"inputs = {{{', '.join(f'{name!r}: {name}' for name in inputs)}}}\n"
         "before = {name: tensor.clone() for name, tensor in inputs.items()}\n"
         f"{call}\nfor name, tensor in inputs.items():\n"
-        "    if not torch.equal(tensor.contiguous().view(torch.uint8), before[name].contiguous().view(torch.uint8)):\n"
+        "    if not torch.equal(raw(tensor), raw(before[name])):\n"
         '        raise SystemExit(f"{name} is an input, and has changed")\n'
     )
 
@@ -222,8 +231,13 @@ def _expression(value: Any) -> str:
     return text if is_plain else f"strided({text}, {tuple(value.stride())}, {_offset(value)})"
 
 
+def _raw(tensor: Tensor) -> Tensor:
+    """The same here: a tensor of one element counts as contiguous whatever its stride."""
+    return tensor.clone(memory_format=torch.contiguous_format).view(torch.uint8)
+
+
 def _dense(tensor: Tensor) -> str:
-    raw = tensor.contiguous()
+    raw = tensor.clone(memory_format=torch.contiguous_format)
     shape, dtype = tuple(tensor.shape), str(tensor.dtype)
     if tensor.dtype.itemsize == 1 and tensor.is_floating_point():
         return f"{_dense(raw.view(torch.uint8))}.view({dtype})"

@@ -95,7 +95,9 @@ def digest(case: Case) -> str:
     whole = hashlib.sha256()
     for name, tensor in sorted(rotated_step(case, "cpu").tensors.items()):
         whole.update(f"{name} {tensor.dtype} {list(tensor.shape)}".encode())
-        whole.update(tensor.contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+        whole.update(
+            tensor.clone(memory_format=torch.contiguous_format).reshape(-1).view(torch.uint8).numpy().tobytes()
+        )
     return whole.hexdigest()[:16]
 
 

@@ -100,6 +100,7 @@ STRIDES = {
     "a row of one": torch.arange(12.0).view(3, 4)[:1, :2],
     "one column of many": torch.arange(12).view(3, 4)[:, :1],
     "not at the start": torch.arange(12, dtype=torch.bfloat16)[3:7],
+    "one of every second": torch.arange(4, dtype=torch.int32)[1::4].as_strided((1,), (2,), 1),
     "an empty slice": torch.arange(12).view(3, 4)[:0, :2],
 }
 
