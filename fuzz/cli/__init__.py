@@ -84,7 +84,7 @@ def _run() -> int:
     """Run the command that the words name; whatever goes wrong is told in one line."""
     try:
         with interrupts.listening():
-            return int(app(standalone_mode=False) or NOTHING_NEW)
+            return int(app(prog_name="indexfuzz", standalone_mode=False) or NOTHING_NEW)
     except interrupts.Interrupted as interrupted:
         typer.echo(f"interrupted by {interrupted}", err=True)
         return interrupted.exit_code
@@ -100,7 +100,8 @@ def _usage_error(error: Any) -> str:
     if not hasattr(error, "format_message"):
         return ""
     message = " ".join(str(error.format_message()).split()).rstrip(".")
-    return f"{message}; see `{error.ctx.command_path} --help`" if getattr(error, "ctx", None) else message
+    command = error.ctx.command_path if getattr(error, "ctx", None) else "indexfuzz"
+    return f"{message}; see `{command} --help`"
 
 
 def _bad_input(error: Exception) -> str:
