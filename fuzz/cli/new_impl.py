@@ -10,10 +10,11 @@ from typing import Annotated
 import typer
 
 from indexfuzz.cli.common import InputError, console, each_known
+from indexfuzz.core.stage_names import GATHER, K_QUANT_CACHE, PAGED_LOGITS
 
 _PLACEHOLDER = "my_kernels"
 _CONTRACT = 'CONTRACT = Clauses((*as_callers_do("my_project/ops.py"),))'
-_PAGED = ("k_quant_cache", "gather", "paged_logits")
+_PAGED = (K_QUANT_CACHE, GATHER, PAGED_LOGITS)
 
 LAYOUTS = {
     "auto": ('case.cache.layout == "auto"', "pages of one token are NORMAL, all others SHUFFLE"),
