@@ -6,7 +6,7 @@ Known signatures are counted: an open shallow bug must not hide a deep one.
 import signal
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from indexfuzz.campaign.budget import Budget
 from indexfuzz.campaign.drawing import drawn_cases
@@ -15,7 +15,7 @@ from indexfuzz.campaign.settings import Settings
 from indexfuzz.campaign.summary import Summary
 from indexfuzz.core import interrupts
 from indexfuzz.core.case import Case
-from indexfuzz.core.finding import Finding
+from indexfuzz.core.finding import Finding, seen_once
 from indexfuzz.core.signature import Signature
 from indexfuzz.devices.base import UnsupportedKernelError
 from indexfuzz.oracles.mistakes import Mistakes
@@ -122,8 +122,7 @@ class Campaign:
                 on_progress=lambda case, finding: self._take_smaller(pending, case, finding),
             )
         except NotFailingError:
-            detail = f"seen once, and not again on the same case: {pending.finding.detail}"
-            pending.finding = replace(pending.finding, kind="nondeterministic", detail=detail)
+            pending.finding = seen_once(pending.finding)
             pending.doubt = UNSTABLE
         else:
             if not self._budget.is_long_over and self._wanted.confirm(pending.case, signature) is False:

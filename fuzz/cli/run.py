@@ -28,7 +28,7 @@ from indexfuzz.core import interrupts
 from indexfuzz.core.presets import PRESETS
 from indexfuzz.core.setup import Setup
 from indexfuzz.corpus.entry import Entry
-from indexfuzz.corpus.store import Corpus
+from indexfuzz.corpus.store import Corpus, open_signatures
 
 if TYPE_CHECKING:
     from indexfuzz.campaign.events import Event
@@ -93,7 +93,7 @@ def _exit_code(summary: "Summary") -> int:
     if summary.findings:
         return FINDINGS
     if summary.interrupted:
-        return 128 + summary.interrupted
+        return interrupts.Interrupted(summary.interrupted).exit_code
     if not summary.stages:
         return USAGE_ERROR
     return NOTHING_NEW
@@ -127,7 +127,6 @@ def build_settings(options: RunOptions, setup: Setup, subject: "Subject", kept: 
     from indexfuzz.campaign.settings import Settings
     from indexfuzz.subjects.fresh import shows_in_fresh_process
 
-    name = subject.facts.name
     return Settings(
         subject,
         only=frozenset(options.stages),
@@ -138,7 +137,7 @@ def build_settings(options: RunOptions, setup: Setup, subject: "Subject", kept: 
         seed=secrets.randbelow(1 << 32) if options.seed is None else options.seed,
         shard=options.parsed_shard,
         first_only=bool(options.faults) and options.seconds is None and options.cases is None,
-        known=frozenset().union(*(entry.signatures(name) for entry in kept if entry.status == "open")),
+        known=open_signatures(kept, subject.facts.name),
         confirm=partial(shows_in_fresh_process, setup),
     )
 

@@ -99,6 +99,12 @@ def error_for(finding: Finding) -> FindingError:
     return _error_type(finding.signature)(finding)
 
 
+def seen_once(finding: Finding) -> Finding:
+    """What remains of a finding that its own case does not show again."""
+    detail = f"seen once, and not again on the same case: {finding.detail}"
+    return replace(finding, kind="nondeterministic", detail=detail)
+
+
 def summary_line(finding: Finding) -> str:
     """A finding as one line: signature, detail, and whether the contract covers it."""
     return f"{finding.signature}: {finding.detail} ({finding.promise})"

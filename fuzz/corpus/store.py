@@ -9,7 +9,7 @@ import json
 import os
 import uuid
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -118,6 +118,12 @@ def is_entry(path: Path) -> bool:
     return path.suffix == ".json" and bool(ID.fullmatch(path.stem)) and path.parent.name in {*STAGE_NAMES, WHOLE}
 
 
+def open_signatures(entries: Iterable[Entry], implementation: str) -> frozenset[Signature]:
+    """The signatures of the open ones among some entries that were seen on the implementation of that name."""
+    known = (entry for entry in entries if entry.status == "open")
+    return frozenset[Signature]().union(*(entry.signatures(implementation) for entry in known))
+
+
 @dataclass(frozen=True)
 class Corpus:
     """The kept cases below a folder, which need not exist yet."""
@@ -138,8 +144,7 @@ class Corpus:
 
     def known(self, implementation: str) -> frozenset[Signature]:
         """The signatures of all open entries that were seen on the implementation of that name."""
-        known = (e for _, e in self.entries() if isinstance(e, Entry) and e.status == "open")
-        return frozenset[Signature]().union(*(entry.signatures(implementation) for entry in known))
+        return open_signatures((e for _, e in self.entries() if isinstance(e, Entry)), implementation)
 
     def save(self, entry: Entry) -> Path:
         """Write an entry at its place, atomically; return the path.

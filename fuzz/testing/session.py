@@ -8,12 +8,12 @@ import time
 from collections import Counter
 from contextlib import suppress
 from contextvars import ContextVar, Token
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cache, cached_property
 from pathlib import Path
 
 from indexfuzz.core.case import Case
-from indexfuzz.core.finding import Finding, error_for
+from indexfuzz.core.finding import Finding, error_for, seen_once
 from indexfuzz.core.outcome import Outcome
 from indexfuzz.core.project import Project
 from indexfuzz.core.signature import Signature
@@ -153,8 +153,7 @@ class TargetRun:
         try:
             case, finding = minimise(case, self._session.under_test.subject, finding.signature, seconds=seconds)
         except NotFailingError:
-            detail = f"seen once, and not again on the same case: {finding.detail}"
-            finding = replace(finding, kind="nondeterministic", detail=detail)
+            finding = seen_once(finding)
         corpus = self._session.options.corpus
         try:
             path = Corpus(corpus).save(self._session.under_test.entry(case, finding))
