@@ -16,7 +16,7 @@ from indexfuzz.core.project import Project
 from indexfuzz.core.setup import SetupError
 from indexfuzz.testing.corpus_files import CorpusCase, CorpusFile
 from indexfuzz.testing.options import Options, check_seconds, parse_shard, setup_of
-from indexfuzz.testing.reports import Reporter
+from indexfuzz.testing.reports import SIGNATURE, Reporter
 from indexfuzz.testing.session import EnoughError, FuzzSession, activate, deactivate
 from indexfuzz.testing.told import NothingTestedError, TargetFailedError, describe_found, is_told, told_findings
 
@@ -218,7 +218,9 @@ def pytest_runtest_makereport(
         return report
     if findings := told_findings(call.excinfo.value):
         report.longrepr = findings[0][1]
-        item.user_properties.append(("signature", findings[0][0]))
+        signed = (SIGNATURE, findings[0][0])
+        item.user_properties.append(signed)  # what JUnit reads, when the item is torn down
+        report.user_properties.append(signed)  # what Reporter reads
         report.__dict__["indexfuzz_more"] = [list(finding) for finding in findings[1:]]
     elif is_told(call.excinfo.value):
         report.longrepr = str(call.excinfo.value)

@@ -3,11 +3,34 @@
 With pytest-xdist that is the controlling process; reports of its workers arrive there.
 """
 
-from typing import Literal
+from collections.abc import Generator
+from types import SimpleNamespace
+from typing import Any, Literal
 
 import pytest
 
 CASES = "cases"
+SIGNATURE = "signature"
+
+
+class ToldFinding:
+    """The lines of a finding, whole where pytest shows what failed.
+
+    Where pytest wants one line (the summary at the end, which a CI prints unabridged, and JUnit's message) there is
+    the signature.
+    """
+
+    def __init__(self, signature: str, lines: str) -> None:
+        self._lines = lines
+        self.reprcrash = SimpleNamespace(message=signature)
+
+    def __str__(self) -> str:
+        return self._lines
+
+    def toterminal(self, terminal: pytest.TerminalReporter) -> None:
+        """Write the lines: what pytest asks of everything that it shows."""
+        for line in self._lines.splitlines():
+            terminal.line(line)
 
 
 class Reporter:
@@ -22,9 +45,14 @@ class Reporter:
         """Remember the session, which counts tests."""
         self._session = session
 
-    @pytest.hookimpl(trylast=True)
-    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+    @pytest.hookimpl(wrapper=True)
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> Generator[None, None, None]:
         """Take note of how much a target ran, and let each further finding of it be a failed test."""
+        signature = next((str(text) for name, text in report.user_properties if name == SIGNATURE), None)
+        if signature and isinstance(report.longrepr, str):
+            told: Any = ToldFinding(signature, report.longrepr)
+            report.longrepr = told
+        yield
         if report.when != "call":
             return
         self._lines += [f"{report.nodeid}: {text}" for name, text in report.user_properties if name == CASES]
@@ -46,7 +74,7 @@ class Reporter:
                 outcome=outcome,
                 longrepr=lines if when == "call" else None,
                 when=when,
-                user_properties=[("signature", signature)],
+                user_properties=[(SIGNATURE, signature)],
             )
             self._config.hook.pytest_runtest_logreport(report=finding)
 

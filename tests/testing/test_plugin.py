@@ -121,7 +121,9 @@ implementation = Implementation("two 1.0", {"k_quant_cache": k_quant_cache, "gat
 
 
 class TestFuzzTargets:
-    def test_a_finding_is_a_few_lines_and_a_file(self, session, pytester):
+    @pytest.mark.parametrize("ci", ["", "true"])
+    def test_a_finding_is_a_few_lines_and_a_file(self, session, pytester, monkeypatch, ci):
+        monkeypatch.setenv("CI", ci)  # where it is set, pytest's own summary prints whole messages
         pytester.makepyfile(test_toy=TARGET)
         result = session("--hypothesis-seed=1", "--fuzz-seconds=20")
         result.assert_outcomes(failed=1)
@@ -136,6 +138,7 @@ class TestFuzzTargets:
         assert f"again: indexfuzz replay corpus/gather/{path.name} --impl module:toy_gather" in text
         assert "Falsifying example" not in text
         assert len(text.splitlines()) < 40
+        assert text.count("within the contract") == 1
 
     def test_a_crash_names_the_line_of_the_kernel(self, session, pytester, monkeypatch):
         monkeypatch.setenv("TOY", "crash")
