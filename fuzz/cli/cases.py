@@ -1,6 +1,7 @@
 """Commands about one case: minimize, repro and show."""
 
 import json
+import time
 from pathlib import Path
 from typing import Annotated
 
@@ -21,6 +22,9 @@ from indexfuzz.core.setup import DEFAULT_DEVICE, DEFAULT_IMPLEMENTATION, Setup
 from indexfuzz.corpus.entry import Entry, Record
 from indexfuzz.corpus.store import Corpus, merge, write
 
+EXPLAIN_SECONDS = 10.0
+"""How long the neighbours of a case are tried to see which change of it makes it pass."""
+
 
 @expand_options
 def minimize(
@@ -40,12 +44,16 @@ def minimize(
     path, entry = find_one(file, corpus)
     signature = with_finding(path, entry)
     target = under_test(options.setup())
+    from indexfuzz.triage.explain import explain
     from indexfuzz.triage.minimize import NotFailingError, minimise
 
+    started = time.monotonic()
     try:
         case, finding = minimise(entry.case, target.subject, signature, seconds=seconds)
     except NotFailingError as error:
         raise InputError(str(error)) from error
+    left = seconds - (time.monotonic() - started)
+    explanation = explain(case, signature, target.subject, seconds=min(EXPLAIN_SECONDS, left))
     record, seen = Record.of(finding), (target.sighting(),)
     small = Entry(case=case, finding=record, status=entry.status, note=entry.note, seen=seen)
     if case == entry.case:
@@ -60,7 +68,8 @@ def minimize(
         raise InputError(f"cannot write to {error.filename or out}: {error.strerror}") from error
     again = "; it was minimal already" if case == entry.case else ""
     command = target.command("replay", out)
-    lines = (str(signature), finding.detail, finding.promise, f"saved as {out}{again}", f"again: {command}")
+    told = (*explanation.lines(), finding.detail, finding.promise)
+    lines = (str(signature), *told, f"saved as {out}{again}", f"again: {command}")
     console().print("\n  ".join(lines))
 
 
@@ -125,22 +134,26 @@ def show(
     `indexfuzz show 0123456789abcdef --impl module:my_kernels` to see what happens now
     """
     path, entry = find_one(file, corpus)
-    target = result = None
+    target = result = explanation = None
     if impl or faults:
-        from indexfuzz.triage.replay import replay
+        from indexfuzz.triage.explain import explain
+        from indexfuzz.triage.replay import FAILING, replay
 
         target = under_test(Setup(impl or DEFAULT_IMPLEMENTATION, device, tuple(faults)))
         result = replay(entry, target.subject)
+        if result.status in FAILING:
+            shown = result.findings[0].signature
+            explanation = explain(entry.case, shown, target.subject, seconds=EXPLAIN_SECONDS)
     if as_json:
         data = {"file": str(path), "id": entry.case.id, **entry.model_dump(mode="json")}
         if target and result:
             findings = [finding.as_json() for finding in result.findings]
             now = {"implementation": target.subject.facts.name, "status": result.status, "message": result.message}
-            data["now"] = now | {"findings": findings}
+            data["now"] = now | {"findings": findings, "explanation": [*explanation.lines()] if explanation else []}
         typer.echo(json.dumps(data, indent=1))
         return
     from indexfuzz.cli.describe import print_entry, print_now
 
     print_entry(path, entry, console())
     if target and result:
-        print_now(target.subject.facts, result, console())
+        print_now(target.subject.facts, result, explanation, console())

@@ -12,6 +12,7 @@ from indexfuzz.core.tiers import explain_tier
 from indexfuzz.core.words import location_from_here
 from indexfuzz.corpus.entry import Entry, Record
 from indexfuzz.subjects.subject import Facts
+from indexfuzz.triage.explain import Explanation
 from indexfuzz.triage.replay import Replay
 
 
@@ -38,11 +39,13 @@ def print_entry(path: Path, entry: Entry, console: Console) -> None:
         )
 
 
-def print_now(facts: Facts, result: Replay, console: Console) -> None:
-    """Print what became of an entry on what is under test now."""
+def print_now(facts: Facts, result: Replay, explanation: Explanation | None, console: Console) -> None:
+    """Print what became of an entry on what is under test now, first what would make it pass."""
     console.print(f"\nNow, on {facts.name} on {facts.device}: {result.status}", style="bold")
     if result.message:
         console.print(f"  {result.message}")
+    for line in explanation.lines() if explanation else ():
+        console.print(f"  {line}")
     for finding in result.findings:
         _print_finding(finding, finding.promise, console)
 

@@ -75,6 +75,8 @@ def put_under_test(
     if got and expected.outside:
         words = f"accepted a case that it must reject: {expected.outside}"
         findings.append(Finding(stage.name, "not-rejected", "", words))
+    elif expected.outside and not findings:
+        outcome.refused[stage.name] = expected.outside
     elif got and not any(finding.kind in FATAL for finding in findings):
         judged = _judge(stage, given, got, launched.terms(implementation.promises), outcome, expected)
         findings += judged or _left_behind(stage, call, got, implementation)

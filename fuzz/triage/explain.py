@@ -1,0 +1,110 @@
+"""Explain a finding: which single change of its case makes it pass, and which parameters do not matter."""
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import groupby
+from typing import Literal
+
+from indexfuzz.core.case import Case
+from indexfuzz.core.signature import Signature
+from indexfuzz.devices.base import UnsupportedKernelError
+from indexfuzz.subjects.subject import Subject
+from indexfuzz.triage.neighbours import Neighbour, neighbours, with_ordinary_values
+
+Fate = Literal["passes", "shows", "unclear"]
+
+MOST_TOLD = 4
+"""Changes that are told of those that make the case pass."""
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """What the neighbours of a case show.
+
+    `remedies`: of each field, the first change that makes the case pass. `tried`: the fields that were changed;
+    `indifferent`: those with which the finding stays whatever they were changed to. `complete`: whether there was time
+    for all.
+    """
+
+    remedies: tuple[Neighbour, ...]
+    tried: tuple[str, ...]
+    indifferent: tuple[str, ...]
+    complete: bool
+
+    def lines(self) -> Iterator[str]:
+        """The explanation in sentences; none where no neighbour told anything."""
+        told = [str(change) for change in self.remedies[:MOST_TOLD]]
+        if told:
+            others = len(self.remedies) - len(told)
+            also = f"; {others} other changes do as well" if others else ""
+            yield f"It passes with {', or with '.join(told)}{also}."
+        elif self.indifferent:
+            yield "No single change that was tried makes it pass."
+        if self.indifferent:
+            yield f"Does not matter: {', '.join(self._indifferent_parts())}."
+        if not self.complete:
+            yield "There was no time to try every change."
+
+    def _indifferent_parts(self) -> Iterator[str]:
+        """Fields that do not matter by part: rope (style, mode), or the part alone where that is all of it."""
+        for part, fields in groupby(self.tried, key=_part_of):
+            every = list(fields)
+            names = [field.partition(".")[2] for field in every if field in self.indifferent]
+            if names:
+                yield part if len(names) == len(every) else f"{part} ({', '.join(names)})"
+
+
+def explain(case: Case, signature: Signature, subject: Subject, *, seconds: float = 10.0) -> Explanation:
+    """Put the neighbours of a case that shows `signature` to a subject, for at most that long and one case more.
+
+    A neighbour passes where its stage runs and nothing is wrong with it. One that is outside the contract, or fails in
+    another way, says nothing about its field. Where a minimal case fails with ordinary values just as well, those are
+    what all else is tried with: among zeros, a change may hide a mistake that it does not mend.
+    """
+    ends = time.monotonic() + seconds
+    question = _Question(signature, subject)
+    ordinary = with_ordinary_values(case)
+    if seconds > 0 and question.fate(ordinary.case) == "shows":
+        case = ordinary.case
+    remedies: list[Neighbour] = []
+    tried: list[str] = []
+    indifferent: list[str] = []
+    for field, changes in groupby(neighbours(case), key=lambda neighbour: neighbour.field):
+        fates: set[Fate] = set()
+        for neighbour in changes:
+            if time.monotonic() >= ends:
+                return Explanation(tuple(remedies), tuple(tried), tuple(indifferent), complete=False)
+            fate = question.fate(neighbour.case)
+            fates.add(fate)
+            if fate == "passes":
+                remedies.append(neighbour)
+                break
+        if "shows" in fates and "passes" not in fates:
+            indifferent.append(field)
+        tried.append(field)
+    return Explanation(tuple(remedies), tuple(tried), tuple(indifferent), complete=True)
+
+
+def _part_of(field: str) -> str:
+    return field.partition(".")[0]
+
+
+@dataclass(frozen=True)
+class _Question:
+    """What becomes of cases beside one that shows `signature`."""
+
+    signature: Signature
+    subject: Subject
+
+    def fate(self, case: Case) -> Fate:
+        try:
+            outcome = self.subject.ask(case, self.signature)
+        except UnsupportedKernelError:
+            return "unclear"
+        about = [finding for finding in outcome.findings if finding.stage == self.signature.stage]
+        if any(finding.signature == self.signature for finding in about):
+            return "shows"
+        stage = self.signature.stage
+        is_judged = stage in outcome.stages and stage not in (*outcome.refused, *outcome.beyond)
+        return "passes" if is_judged and not about else "unclear"

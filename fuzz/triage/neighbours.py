@@ -1,0 +1,136 @@
+"""Neighbours of a case: cases that differ from it in one thing a person would name."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, Literal, get_args, get_origin
+
+from indexfuzz.core.case import Case, CaseError, Prefill
+from indexfuzz.samples.regimes import TENSORS
+
+PLAIN = Case()
+PARTS = ("cache", "rope", "batch", "memory", "model")
+"""Parts whose fields are changed one by one, those that explain most first; values are changed as a whole."""
+
+MOST_CHOICES = 3
+"""Of the choices of a field, how many are tried."""
+
+TILE = 16
+"""Tokens of a tile in the shuffled layout: below it, and beside its multiples, kernels take other paths."""
+
+DIMS = (16, 32, 64, 128)
+"""Sizes of heads and groups that kernels are written for."""
+
+TAKEN_BACK = frozenset(
+    {
+        ("memory", "far"),
+        ("memory", "missing_pages"),
+        ("cache", "page_pad"),
+        ("batch", "gather_holes"),
+        ("batch", "short_slots"),
+        ("batch", "empty_windows"),
+    }
+)
+"""Fields that are only put back to their default: others of their values spread a tensor over gigabytes, or leave
+nothing to be wrong in a small case."""
+
+
+@dataclass(frozen=True)
+class Neighbour:
+    """A case that differs from another one in `field` alone, which is `value` instead of `instead_of`."""
+
+    case: Case
+    field: str
+    value: str
+    instead_of: str
+
+    def __str__(self) -> str:
+        return f"{self.field} {self.value} instead of {self.instead_of}"
+
+
+def neighbours(case: Case) -> Iterator[Neighbour]:
+    """The neighbours of a case, all of a field together. What contradicts itself is left out."""
+    for part in PARTS:
+        for name in type(getattr(case, part)).model_fields:
+            if name in ("decode", "prefill"):
+                yield from _other_lengths(case, name)
+            else:
+                yield from _other_values(case, part, name)
+    yield with_ordinary_values(case)
+
+
+def _other_values(case: Case, part: str, name: str) -> Iterator[Neighbour]:
+    now, plain = getattr(getattr(case, part), name), getattr(getattr(PLAIN, part), name)
+    for value in _choices(case, part, name):
+        if value == now or ((part, name) in TAKEN_BACK and value != plain):
+            continue
+        fields = {name: value}
+        if name == "head_dim":
+            fields |= _dims_for(case, value)
+        yield from _changed(case, f"{part}.{name}", _word(value), _word(now), {part: fields})
+
+
+def _choices(case: Case, part: str, name: str) -> list[Any]:
+    """Other values for a field: its default and the nearest ones, in the order in which they are tried."""
+    field = type(getattr(case, part)).model_fields[name]
+    now, plain = getattr(getattr(case, part), name), getattr(getattr(PLAIN, part), name)
+    if isinstance(now, bool):
+        return [not now]
+    if get_origin(field.annotation) is Literal:
+        return list(dict.fromkeys([plain, *get_args(field.annotation)]))[: MOST_CHOICES + 1]
+    if name == "block_size":
+        return [TILE, 4 * TILE, 1, 2 * now]
+    if name in ("head_dim", "quant_group"):
+        return [plain, *DIMS]
+    if name == "rope_dim":
+        return [plain, *(dim for dim in DIMS if dim <= case.model.head_dim)]
+    double = 1 << now.bit_length()
+    return list(dict.fromkeys([plain, now - 1, now + 1, double, double // 2 if now == double // 2 else double // 4]))
+
+
+def _dims_for(case: Case, head_dim: int) -> dict[str, int]:
+    """What follows from another head_dim: groups of whole rows stay so, and rope_dim fits."""
+    model = case.model
+    group = head_dim if model.quant_group == model.head_dim else min(model.quant_group, head_dim)
+    return {"quant_group": group, "rope_dim": min(model.rope_dim, head_dim - head_dim % 2)}
+
+
+def _other_lengths(case: Case, name: str) -> Iterator[Neighbour]:
+    """One request at a time with a length beside its own, and up to a whole tile or page."""
+    requests = getattr(case.batch, name)
+    for number, request in enumerate(requests):
+        length = request.length if isinstance(request, Prefill) else request
+        whole = [-(-length // unit) * unit for unit in (TILE, case.cache.block_size, 4 * TILE)]
+        for other in dict.fromkeys((length - 1, length + 1, *whole)):
+            if other == length or other < 1:
+                continue
+            changed: Any = other
+            if isinstance(request, Prefill):
+                changed = {"length": other, "new": min(request.new, other) if other < length else request.new}
+            batch: dict[str, object] = {name: (*requests[:number], changed, *requests[number + 1 :])}
+            if name == "decode":
+                batch["max_model_len"] = max(case.batch.max_model_len, other)
+            yield from _changed(case, f"batch.{name}[{number}]", _tokens(other), _tokens(length), {"batch": batch})
+
+
+def with_ordinary_values(case: Case) -> Neighbour:
+    """The case with ordinary values in all tensors, of another seed than its own."""
+    values: dict[str, object] = dict.fromkeys(TENSORS, "normal")
+    changed = case.replace(values=values | {"set": {}, "seed": case.values.seed + 1})
+    return Neighbour(changed, "values", "of any ordinary kind", "these")
+
+
+def _changed(
+    case: Case, field: str, value: str, instead_of: str, parts: dict[str, dict[str, object]]
+) -> Iterator[Neighbour]:
+    try:
+        yield Neighbour(case.replace(**parts), field, value, instead_of)
+    except CaseError:
+        return
+
+
+def _tokens(count: int) -> str:
+    return "1 token" if count == 1 else f"{count} tokens"
+
+
+def _word(value: object) -> str:
+    return {True: "on", False: "off"}[value] if isinstance(value, bool) else str(value)
