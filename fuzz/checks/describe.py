@@ -4,6 +4,7 @@ Only failures come here, so that clarity goes before speed.
 """
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -98,14 +99,23 @@ def relation(got: Tensor, want: Tensor, wrong: Tensor, axes: Sequence[str]) -> s
     return ""
 
 
-def summary(got: Tensor, want: Tensor, wrong: Tensor, axes: Sequence[str], judged: Tensor | None = None) -> str:
-    """Share, extent and relation in one phrase."""
-    parts = (
-        share(wrong if judged is None else wrong[judged]),
-        extent(wrong, axes, judged),
-        relation(got, want, wrong, axes),
-    )
-    return "; ".join(part for part in parts if part)
+@dataclass(frozen=True)
+class Summary:
+    """What is to be said of wrong values as a whole; `hint` is how they relate to the right ones, if it is clear."""
+
+    share: str
+    extent: str
+    hint: str
+
+    def __str__(self) -> str:
+        """All of it in one phrase."""
+        return "; ".join(part for part in (self.share, self.extent, self.hint) if part)
+
+
+def summary(got: Tensor, want: Tensor, wrong: Tensor, axes: Sequence[str], judged: Tensor | None = None) -> Summary:
+    """Share, extent and relation."""
+    counted = wrong if judged is None else wrong[judged]
+    return Summary(share(counted), extent(wrong, axes, judged), relation(got, want, wrong, axes))
 
 
 def _special(got: Tensor, want: Tensor, wrong: Tensor, axes: Sequence[str]) -> str:

@@ -37,4 +37,4 @@ def check_bits(
             if bool((describe.bits(got) == describe.bits(read())).all()):
                 kind, detail = "layout-mismatch", f"was read as the {name.upper()} layout: {detail}"
                 break
-    return complaint(kind, output, detail, index, describe.text(got[index]), must)
+    return complaint(kind, output, detail, index, describe.text(got[index]), must, hint=words.hint)

@@ -67,7 +67,7 @@ def _name_mistake(found: Finding, got: Tensor, expected: Expected, alternatives:
             return replace(found, kind="layout-mismatch", detail=f"reads the {name.upper()} layout: {found.detail}")
     for phrase, make in alternatives.mistakes.items():
         if _explains(make(), got, expected):
-            return replace(found, detail=f"{phrase}: {found.detail}")
+            return replace(found, detail=f"{phrase}: {found.detail}", hint=phrase)
     return found
 
 
@@ -147,4 +147,5 @@ def _check_bounds(got: Tensor, expected: Expected) -> tuple[Finding | None, floa
     want = f"{float(reference[index]):.9g} +- {allowed:.3g}" if allowed else f"exactly {float(reference[index]):.9g}"
     words = describe.summary(got, reference, wrong, AXES, visible)
     detail = f"{describe.place(index, AXES)} is {seen}, must be {want} ({expected.tier}); {words}"
-    return complaint("bound-exceeded", "logits", detail, index, seen, want, tier=expected.tier), largest
+    found = complaint("bound-exceeded", "logits", detail, index, seen, want, tier=expected.tier, hint=words.hint)
+    return found, largest

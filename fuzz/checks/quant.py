@@ -77,7 +77,7 @@ def _complain_of_scale(
     want = " or ".join(sorted({describe.text(s) for s in allowed[i]}))
     words = describe.summary(got, allowed[:, 0], wrong, (row,))
     detail = f"the scale of {row} {number[i]} is {describe.text(got[i])}, must be {want}; {words}"
-    return complaint("code-mismatch", output, detail, (number[i],), describe.text(got[i]), want)
+    return complaint("code-mismatch", output, detail, (number[i],), describe.text(got[i]), want, hint=words.hint)
 
 
 class _Codes(NamedTuple):
@@ -102,7 +102,7 @@ def _complain_of_codes(
     seen = code_text(got[index], fp8)
     words = describe.summary(got.view(fp8).float(), low.view(fp8).float(), wrong, axes)
     detail = f"{describe.place(spoken, axes)} is {seen}, must be {want}; {words}"
-    return complaint("code-mismatch", output, detail, spoken, seen, want)
+    return complaint("code-mismatch", output, detail, spoken, seen, want, hint=words.hint)
 
 
 def code_text(code: Tensor, fp8: torch.dtype) -> str:
@@ -177,4 +177,4 @@ def _complain_of_weights(got: Tensor, best: _Trial, wrong: Tensor) -> Finding:
     axes = ("token", "head")
     words = describe.summary(got, (best.smallest + best.largest) / 2, wrong, axes)
     detail = f"the folded weight of {describe.place(index, axes)} is {seen}, must be {want}; {words}"
-    return complaint("bound-exceeded", "q_weights", detail, index, seen, want)
+    return complaint("bound-exceeded", "q_weights", detail, index, seen, want, hint=words.hint)

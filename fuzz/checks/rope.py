@@ -36,9 +36,9 @@ def check_rope(
     detail = f"{where} is {seen}, must be {want}; {words}"
     for phrase, make in (explanations or {}).items():
         if bool(is_member(values, make().float().unsqueeze(0)).all()):
-            detail = f"{output} {phrase}: {detail}"
-            break
-    return complaint("bound-exceeded", output, detail, index, seen, want)
+            hint = f"{output} {phrase}"
+            return complaint("bound-exceeded", output, f"{hint}: {detail}", index, seen, want, hint=hint)
+    return complaint("bound-exceeded", output, detail, index, seen, want, hint=words.hint)
 
 
 def is_member(got: Tensor, legal: Tensor) -> Tensor:

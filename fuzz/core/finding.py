@@ -40,6 +40,8 @@ class Finding:
     location: str = field(default="", compare=False)
     beyond: str = ""
     """The clause of the implementation's contract that the case breaks, with its place; empty within the contract."""
+    hint: str = ""
+    """What explains all that is wrong, where something does; `detail` says it, too."""
 
     def __post_init__(self) -> None:
         check_kind(self.kind)
@@ -53,6 +55,12 @@ class Finding:
     def at(self, stage: str) -> "Finding":
         """The finding as one of a stage."""
         return replace(self, stage=stage)
+
+    def with_hint_of(self, larger: "Finding") -> "Finding":
+        """The finding with the hint of the same one in a larger case, where its own case is too small for any."""
+        if self.hint or not larger.hint:
+            return self
+        return replace(self, detail=f"{self.detail}; in a larger case, {larger.hint}", hint=larger.hint)
 
     @property
     def promise(self) -> str:
@@ -76,9 +84,10 @@ def complaint(
     feature: str = "",
     tier: str = "",
     location: str = "",
+    hint: str = "",
 ) -> Finding:
     """What is wrong with one output, said by who does not know of which stage it is."""
-    return Finding("", kind, output, detail, feature, index, got, want, tier, location)
+    return Finding("", kind, output, detail, feature, index, got, want, tier, location, hint=hint)
 
 
 class FindingError(AssertionError):

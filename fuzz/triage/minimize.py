@@ -29,8 +29,9 @@ def minimise(
     """The smallest case found that still shows `signature`, and the finding there.
 
     Every reduction goes on where it succeeds, and all are gone through until none makes the case smaller or `seconds`
-    are over; the result depends on nothing else. `on_progress` hears of every smaller case. Raises NotFailingError when
-    the case given does not show the signature.
+    are over; the result depends on nothing else. Where a smaller case, most of it zeros, no longer gives a hint, that
+    of a larger one is kept. `on_progress` hears of every smaller case. Raises NotFailingError when the case given does
+    not show the signature.
     """
     question = Question(subject, signature)
     finding = question.finding(case)
@@ -46,8 +47,8 @@ def minimise(
         shown = question.finding(candidate)
         if shown is None:
             return False
-        last = shown
-        on_progress(candidate, shown)
+        last = shown.with_hint_of(last)
+        on_progress(candidate, last)
         return True
 
     smallest = Smallest(case, shows)

@@ -104,6 +104,6 @@ def test_summary() -> None:
     want = distinct()
     got = want.clone()
     got[2] *= 0.5
-    assert describe.summary(got, want, got != want, AXES) == (
+    assert str(describe.summary(got, want, got != want, AXES)) == (
         "6 of 24 wrong; only token 2; every wrong value is 0.5 times the right one"
     )

@@ -1,6 +1,7 @@
 """The minimiser: small results, the same signature, and an error when there is nothing to minimise."""
 
 import math
+from dataclasses import replace
 from itertools import islice, pairwise
 from types import SimpleNamespace
 
@@ -104,6 +105,27 @@ def smallest_that(condition, case):
     assert small == steps[-1]
     assert len({asked.id for asked in subject.asked}) == len(subject.asked)
     return small, len(subject.asked)
+
+
+def test_a_hint_that_only_the_larger_case_gives_is_kept():
+    class Hinting(Showing):
+        def ask(self, case, signature):
+            hint = "every wrong value is 2 times the right one" if case.batch.tokens > 20 else ""
+            (finding,) = super().ask(case, signature).findings
+            return Outcome(case, [replace(finding, hint=hint)])
+
+    heard = []
+    _, found = minimise(
+        BIG, Hinting(lambda _case: True), SIGNATURE, seconds=math.inf, on_progress=lambda _, f: heard.append(f)
+    )
+    assert found.detail == "differs; in a larger case, every wrong value is 2 times the right one"
+    assert found == heard[-1]
+
+
+def test_a_hint_of_the_smaller_case_stands_alone():
+    large, small = (Finding("rope", "code-mismatch", "q", "differs", hint=hint) for hint in ("large", "small"))
+    assert small.with_hint_of(large) == small
+    assert replace(small, hint="").with_hint_of(replace(large, hint="")).detail == "differs"
 
 
 def test_many_requests_end_at_as_many_as_it_takes():

@@ -103,7 +103,7 @@ class Trial:
         seen, other = describe.text(got[index]), describe.text(want[index])
         words = describe.summary(got.float(), want.float(), wrong, axes)
         detail = f"{describe.place(index, axes)} is {seen}, but {other} {change}; {words}"
-        return Finding(self._stage.name, kind, output, detail, index=index, got=seen, want=other)
+        return Finding(self._stage.name, kind, output, detail, index=index, got=seen, want=other, hint=words.hint)
 
     def _agreement(self, relation: Relation) -> Agreement:
         """What the relation asks, but the bits of a matrix product only from those who promise them."""
