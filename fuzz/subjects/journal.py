@@ -12,16 +12,21 @@ from types import TracebackType
 from typing import Self
 
 from indexfuzz.core.case import Case
+from indexfuzz.core.setup import SetupError
 from indexfuzz.corpus.entry import CorpusError, Entry
 from indexfuzz.corpus.store import load
+from indexfuzz.implementations.base import ImplementationError
 
 FOLDER = Path(".indexfuzz")
+
+MOST_DIED = 20
+"""Cases of dead runs that are kept; older ones make room."""
 
 
 class Journal:
     """Keeps the case in flight of this process below a folder; a context that forgets it at its end.
 
-    `command` gives the command line that replays a file. An exception that is not an interrupt leaves the file behind.
+    `command` gives the command line that replays a file. An error of IndexFuzz itself leaves the file behind.
     """
 
     def __init__(self, command: Callable[[Path], str], folder: Path = FOLDER) -> None:
@@ -43,7 +48,8 @@ class Journal:
     def __exit__(
         self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if kind is None or not issubclass(kind, Exception):
+        is_ours = kind is not None and issubclass(kind, Exception)
+        if not is_ours or isinstance(value, ImplementationError | SetupError):
             self._path.unlink(missing_ok=True)
         _tidy(self._folder)
 
@@ -65,16 +71,42 @@ def left_behind(folder: Path = FOLDER) -> list[str]:
     lines = []
     for path in sorted((folder / "in-flight").glob("*.json")):
         if path.stem.isdecimal() and not _is_alive(int(path.stem)):
-            try:
-                entry = load(path)
-            except CorpusError:
-                path.unlink(missing_ok=True)
-                continue
-            kept = folder / "died" / f"{entry.case.id}.json"
-            kept.parent.mkdir(exist_ok=True)
-            path.replace(kept)
-            lines.append(f"case {entry.case.id}: {entry.note}")
+            entry = _bury(path)
+            if entry is not None:
+                lines.append(f"case {entry.case.id}: {entry.note}")
     return lines
+
+
+def bury(process: int, folder: Path = FOLDER) -> str:
+    """Keep the case that was in flight when a process died; the file, or nothing where there was no case."""
+    entry = _bury(folder / "in-flight" / f"{process}.json")
+    return str(_grave(entry, folder)) if entry else ""
+
+
+def forget(process: int, folder: Path = FOLDER) -> None:
+    """Forget the case in flight of a process that was ended on purpose."""
+    for suffix in (".json", ".tmp"):
+        (folder / "in-flight" / f"{process}{suffix}").unlink(missing_ok=True)
+
+
+def _grave(entry: Entry, folder: Path) -> Path:
+    return folder / "died" / f"{entry.case.id}.json"
+
+
+def _bury(path: Path) -> Entry | None:
+    """Move a file to where those of the dead are, of which the latest are kept; one that is damaged goes."""
+    folder = path.parents[1]
+    try:
+        entry = load(path)
+    except CorpusError:
+        path.unlink(missing_ok=True)
+        return None
+    kept = _grave(entry, folder)
+    kept.parent.mkdir(exist_ok=True)
+    path.replace(kept)
+    for old in sorted(kept.parent.glob("*.json"), key=lambda file: file.stat().st_mtime)[:-MOST_DIED]:
+        old.unlink(missing_ok=True)
+    return entry
 
 
 def _tidy(folder: Path) -> None:

@@ -9,11 +9,12 @@ from indexfuzz.campaign.events import CaseRun
 from indexfuzz.campaign.loop import run
 from indexfuzz.campaign.settings import Settings
 from indexfuzz.core.case import Case
-from indexfuzz.core.setup import Setup
+from indexfuzz.core.setup import Setup, SetupError
 from indexfuzz.core.signature import Signature
 from indexfuzz.corpus import store
+from indexfuzz.subjects import journal as journals
 from indexfuzz.subjects.in_process import InProcess
-from indexfuzz.subjects.journal import FOLDER, Journal, left_behind
+from indexfuzz.subjects.journal import FOLDER, MOST_DIED, Journal, left_behind
 
 MALFORMED = Signature("rope", "shape")
 CASE = Case().replace(batch={"pad_tokens": 1})
@@ -60,8 +61,8 @@ def test_every_drawn_case_is_noted_before_it_runs(reference_with, pytorch_device
     assert not FOLDER.exists()
 
 
-@pytest.mark.parametrize(("error", "stays"), [(KeyboardInterrupt, False), (ZeroDivisionError, True)])
-def test_an_error_leaves_the_case_and_an_interrupt_does_not(error, stays):
+@pytest.mark.parametrize("error", [KeyboardInterrupt, SetupError, ZeroDivisionError])
+def test_an_error_of_ours_leaves_the_case_and_nothing_else_does(error):
     def fail():
         with journal() as kept:
             kept.note(CASE)
@@ -69,7 +70,7 @@ def test_an_error_leaves_the_case_and_an_interrupt_does_not(error, stays):
 
     with pytest.raises(error):
         fail()
-    assert FOLDER.exists() == stays
+    assert FOLDER.exists() == (error is ZeroDivisionError)
 
 
 def test_what_is_damaged_is_dropped():
@@ -80,3 +81,22 @@ def test_what_is_damaged_is_dropped():
     assert not damaged.exists()
     Path("elsewhere").mkdir()
     assert left_behind(Path("elsewhere")) == []
+
+
+def test_the_cases_of_the_latest_deaths_are_kept(monkeypatch):
+    monkeypatch.setattr(os, "getpid", lambda: 999_999_999)
+    kept = journal()
+    for number in range(MOST_DIED + 3):
+        kept.note(CASE.replace(values={"seed": number}))
+        file = Path(journals.bury(999_999_999))
+        os.utime(file, (number, number))
+    seeds = {store.load(path).case.values.seed for path in (FOLDER / "died").glob("*.json")}
+    assert seeds == set(range(3, MOST_DIED + 3))
+
+
+def test_a_process_that_was_ended_on_purpose_leaves_nothing(monkeypatch):
+    monkeypatch.setattr(os, "getpid", lambda: 999_999_999)
+    journal().note(CASE)
+    journals.forget(999_999_999)
+    assert left_behind() == []
+    assert journals.bury(999_999_999) == ""
