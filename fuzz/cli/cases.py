@@ -7,7 +7,15 @@ from typing import Annotated
 
 import typer
 
-from indexfuzz.cli.common import InputError, console, find_one, in_this_process, under_test, with_finding
+from indexfuzz.cli.common import (
+    NOTHING_NEW,
+    InputError,
+    console,
+    find_one,
+    in_this_process,
+    under_test,
+    with_finding,
+)
 from indexfuzz.cli.options import (
     AsJson,
     CaseFile,
@@ -18,6 +26,9 @@ from indexfuzz.cli.options import (
     SetupOptions,
     expand_options,
 )
+from indexfuzz.core import interrupts
+from indexfuzz.core.case import Case
+from indexfuzz.core.finding import Finding
 from indexfuzz.core.setup import DEFAULT_DEVICE, DEFAULT_IMPLEMENTATION, Setup
 from indexfuzz.corpus.entry import Entry, Record
 from indexfuzz.corpus.store import Corpus, merge, write
@@ -39,6 +50,8 @@ def minimize(
 ) -> None:
     """Make a failing case as small as its bug allows, and write the result to a file of its own.
 
+    After Ctrl-C or SIGTERM it writes what it has got to; the exit code is 130 or 143 then.
+
     Example: `indexfuzz minimize corpus/gather/0123456789abcdef.json --out small.json`
     """
     path, entry = find_one(file, corpus)
@@ -48,29 +61,50 @@ def minimize(
     from indexfuzz.triage.minimize import NotFailingError, minimise
 
     started = time.monotonic()
+    reached: list[tuple[Case, Finding]] = []
+    explained: list[str] = []
+    code = NOTHING_NEW
     try:
-        case, finding = minimise(entry.case, target.subject, signature, seconds=seconds)
+        case, finding = minimise(
+            entry.case,
+            target.subject,
+            signature,
+            seconds=seconds,
+            on_progress=lambda case, finding: reached.append((case, finding)),
+        )
     except NotFailingError as error:
         raise InputError(str(error)) from error
-    left = seconds - (time.monotonic() - started)
-    explanation = explain(case, signature, target.subject, seconds=min(EXPLAIN_SECONDS, left))
+    except interrupts.Interrupted as interrupted:
+        if not reached:
+            raise
+        interrupts.end()
+        (case, finding), code = reached[-1], interrupted.exit_code
     record, seen = Record.of(finding), (target.sighting(),)
     small = Entry(case=case, finding=record, status=entry.status, note=entry.note, seen=seen)
     if case == entry.case:
         small = merge(entry, small)
     try:
-        if out is None and path.parent.name == small.stage:
-            out = Corpus(path.parent.parent).save(small)
-        else:
-            out = out or path.with_name(f"{case.id}.json")
-            write(small, out)
+        with interrupts.shielded():
+            if out is None and path.parent.name == small.stage:
+                out = Corpus(path.parent.parent).save(small)
+            else:
+                out = out or path.with_name(f"{case.id}.json")
+                write(small, out)
     except OSError as error:
         raise InputError(f"cannot write to {error.filename or out}: {error.strerror}") from error
-    again = "; it was minimal already" if case == entry.case else ""
+    if not code:
+        left = seconds - (time.monotonic() - started)
+        try:
+            explained = [*explain(case, signature, target.subject, seconds=min(EXPLAIN_SECONDS, left)).lines()]
+        except interrupts.Interrupted as interrupted:
+            interrupts.end()
+            code = interrupted.exit_code
+    again = "; it was minimal already" if case == entry.case else "; it may get smaller yet" if code else ""
     command = target.command("replay", out)
-    told = (*explanation.lines(), finding.detail, finding.promise)
+    told = (*explained, finding.detail, finding.promise)
     lines = (str(signature), *told, f"saved as {out}{again}", f"again: {command}")
     console().print("\n  ".join(lines))
+    raise typer.Exit(code)
 
 
 @expand_options
