@@ -1,9 +1,11 @@
 """A user's own kernels for the tests of the command line: a gather in plain PyTorch that doubles scales.
 
-It is wrong where a request has two or more keys; TOY=right in the environment mends it, TOY=crash makes it crash.
+It is wrong where a request has two or more keys; TOY=right in the environment mends it, TOY=crash makes it crash,
+TOY=die ends its process for some numbers of keys, and TOY=unloadable does when it is imported.
 """
 
 import os
+import signal
 
 import torch
 from torch import Tensor
@@ -12,6 +14,9 @@ from indexfuzz.core.case import Case
 from indexfuzz.implementations.base import Implementation
 from indexfuzz.reference import gather as reference
 from indexfuzz.reference import layout as page_layout
+
+if os.environ.get("TOY") == "unloadable":
+    os._exit(0)
 
 
 class Contract:
@@ -44,6 +49,8 @@ def gather(
     mode = os.environ.get("TOY", "wrong")
     if mode == "crash":
         raise KeyError("toy")
+    if mode == "die" and k_fp8.shape[0] % 16 == 5:
+        os.kill(os.getpid(), signal.SIGKILL)
     reference.gather(
         cache, block_table, cu_seqlens, token_to_seq, k_fp8, k_scale, quant_group=quant_group, layout=layout
     )

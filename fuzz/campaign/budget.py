@@ -19,11 +19,11 @@ SHRINKING_SECONDS = 60.0
 class Budget:
     """Tells when a campaign has drawn enough, and for how long a case may be made smaller."""
 
-    def __init__(self, wanted: Settings, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, wanted: Settings, workers: int = 1, clock: Callable[[], float] = time.monotonic) -> None:
         self._each = wanted.minimise_seconds
         self._seconds = math.inf if wanted.seconds is None else wanted.seconds
         shrinking = SHRINKING_SECONDS if wanted.seconds is None else SHRINKING * wanted.seconds
-        self._shrinking = max(shrinking, self._each if wanted.seconds is None else 0.0)
+        self._shrinking = workers * max(shrinking, self._each if wanted.seconds is None else 0.0)
         self._clock = clock
         self._started = clock()
 
@@ -38,14 +38,18 @@ class Budget:
         return self.elapsed >= self._seconds
 
     @property
+    def left(self) -> float:
+        """Seconds until nothing more shall be done at all."""
+        return self._seconds * (1 + LATE) - self.elapsed
+
+    @property
     def is_long_over(self) -> bool:
         """Whether nothing more shall be done at all."""
-        return self.elapsed >= self._seconds * (1 + LATE)
+        return self.left <= 0
 
     def grant(self, waiting: int) -> float:
         """Seconds for making one case smaller, where so many wait for that."""
-        left = self._seconds * (1 + LATE) - self.elapsed
-        return max(0.0, min(self._each, self._shrinking / waiting, left / waiting))
+        return max(0.0, min(self._each, self._shrinking / waiting, self.left / waiting))
 
     def use(self, seconds: float) -> None:
         """Take note of seconds that were used for that."""

@@ -1,34 +1,59 @@
 """The stream of cases of a campaign, cut into chunks: each is drawn from a seed of its own, whoever draws it."""
 
 from collections.abc import Iterator
+from itertools import count
 
+from indexfuzz.campaign.chunk import CHUNK
 from indexfuzz.campaign.settings import Settings
 from indexfuzz.core.case import Case
 from indexfuzz.core.rng import derive
 from indexfuzz.generation.strategies import cases
 from indexfuzz.generation.stream import draw
 
-CHUNK = 50
-"""Shapes that are drawn together: enough for Hypothesis to vary them, few enough to draw without a pause."""
+REMEMBERED = 1 << 20
+"""Cases of a campaign that are remembered."""
+
+
+class Recent:
+    """The last cases of a stream, so that none is run twice soon; not all of them: a campaign may run for weeks."""
+
+    def __init__(self, most: int = REMEMBERED) -> None:
+        self._ids: dict[str, None] = {}
+        self._most = most
+
+    def add(self, case: Case) -> bool:
+        """Remember a case; False when it is remembered already."""
+        if case.id in self._ids:
+            return False
+        self._ids[case.id] = None
+        if len(self._ids) > self._most:
+            del self._ids[next(iter(self._ids))]
+        return True
 
 
 def drawn_cases(wanted: Settings) -> Iterator[Case]:
-    """The cases of a campaign, inside the contract; each shape with as many sets of values as its device asks for.
-
-    Ends where the strategy has no more cases.
-    """
-    ran: set[str] = set()
-    chunk = 0
-    while True:
-        known = len(ran)
-        for shape in draw_chunk(wanted, chunk):
-            for case in _with_other_values(wanted.subject.narrowed(shape), wanted.subject.facts.values_per_shape):
-                if case.id not in ran:
-                    ran.add(case.id)
-                    yield case
-        if len(ran) == known:
+    """The cases of a campaign, chunk after chunk. Ends where the strategy has no more cases."""
+    recent = Recent()
+    for chunk in count():
+        new = 0
+        for case in cases_of_chunk(wanted, chunk):
+            if recent.add(case):
+                new += 1
+                yield case
+        if not new:
             return
-        chunk += 1
+
+
+def cases_of_chunk(wanted: Settings, chunk: int) -> Iterator[Case]:
+    """The cases of one chunk, inside the contract; each shape with as many sets of values as its device asks for.
+
+    Every chunk is drawn with the simplest case first, so all but the first leave that out.
+    """
+    recent = Recent()
+    for shape in draw_chunk(wanted, chunk)[chunk > 0 :]:
+        for case in _with_other_values(wanted.subject.narrowed(shape), wanted.subject.facts.values_per_shape):
+            if recent.add(case):
+                yield case
 
 
 def draw_chunk(wanted: Settings, chunk: int) -> list[Case]:

@@ -69,4 +69,24 @@ class Unsupported:
     message: str
 
 
-Event = CaseRun | Known | Seen | Explained | Smaller | Found | Unsupported
+@dataclass(frozen=True)
+class Unrepeated:
+    """A process died of a case once, and not again."""
+
+    message: str
+
+
+@dataclass(frozen=True)
+class Died:
+    """A process that ran cases has died, and another one takes its place.
+
+    `file` holds the case that was in flight, where there was one; `again` says that it was so the second time,
+    so the case is left out.
+    """
+
+    message: str
+    file: str = ""
+    again: bool = False
+
+
+Event = CaseRun | Known | Seen | Explained | Smaller | Found | Unsupported | Unrepeated | Died

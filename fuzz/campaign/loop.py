@@ -1,28 +1,26 @@
-"""The loop: draw a case, run it, tell of what is new the moment it is seen, and then make its case small.
+"""The loop: have cases run, tell of what is new the moment it is seen, and then have its case made small.
 
-Known signatures are counted: an open shallow bug must not hide a deep one.
+Known signatures are counted: an open shallow bug must not hide a deep one. Cases are judged in the order of the stream,
+so the same seed and number of cases give the same findings, however many processes run them.
 """
 
+import math
 import signal
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from indexfuzz.campaign.budget import Budget
-from indexfuzz.campaign.drawing import drawn_cases
+from indexfuzz.campaign.crew import Alone, Crew
+from indexfuzz.campaign.drawing import Recent
 from indexfuzz.campaign.events import CaseRun, Event, Explained, Found, Known, Seen, Smaller, Unsupported
+from indexfuzz.campaign.jobs import Report, Shrink, Shrunk, Tried
 from indexfuzz.campaign.settings import Settings
 from indexfuzz.campaign.summary import Summary
 from indexfuzz.core import interrupts
 from indexfuzz.core.case import Case
-from indexfuzz.core.finding import Finding, seen_once
+from indexfuzz.core.finding import Finding
 from indexfuzz.core.signature import Signature
-from indexfuzz.devices.base import UnsupportedKernelError
 from indexfuzz.oracles.mistakes import Mistakes
-from indexfuzz.triage.minimize import NotFailingError, minimise
-
-UNSTABLE = "the same case did not show it again in the same process"
-ALONE = "the case did not show it in a process that had run nothing else"
 
 
 @dataclass
@@ -31,71 +29,101 @@ class _Pending:
 
     finding: Finding
     case: Case
-    doubt: str = ""
+    is_shrinking: bool = False
 
 
 class Campaign:
     """Draws until time or cases are used up or somebody interrupts, and tells `listen` all that happens.
 
     A finding is told the moment it is seen (Seen), and once more when its case is as small as it gets or nothing more
-    can be done (Found), whatever ends the campaign.
+    can be done (Found), whatever ends the campaign. It is the foreman of its `crew`, this process alone unless another
+    one is given.
     """
 
-    def __init__(self, wanted: Settings, listen: Callable[[Event], None]) -> None:
+    def __init__(self, wanted: Settings, listen: Callable[[Event], None], crew: Crew | None = None) -> None:
         self._wanted = wanted
         self._listen = listen
+        self._crew = crew or Alone(wanted)
         self._mistakes = Mistakes(wanted.known)
         self._pending: dict[Signature, _Pending] = {}
+        self._recent = Recent()
         self._tried = 0
-        self._budget = Budget(wanted)
+        self._tried_before = 0
+        self._is_dry = False
+        self._budget = Budget(wanted, self._crew.size)
         self.summary = Summary()
 
     def run(self) -> Summary:
         """Run it to its end. What is raised inside is raised here, after everything that was seen has been told."""
-        self._budget = Budget(self._wanted)
+        self._budget = Budget(self._wanted, self._crew.size)
         try:
-            self._draw_and_run()
+            with self._crew:
+                self._crew.work(self)
         except interrupts.Interrupted as interrupted:
             self.summary.interrupted = interrupted.number
             interrupts.end()
         except KeyboardInterrupt:
             self.summary.interrupted = signal.SIGINT
         finally:
-            for signature in list(self._pending):
-                self._tell_found(signature)
+            for signature, pending in list(self._pending.items()):
+                self._tell_found(signature, pending.finding, pending.case)
             for found in self.summary.findings:
                 self.summary.symptoms[found.finding.signature] = self._mistakes.symptoms_of(found.finding.signature)
             self.summary.seconds = self._budget.elapsed
-            self.summary.unrepeated = list(self._wanted.subject.unrepeated)
         return self.summary
 
-    def _draw_and_run(self) -> None:
-        for case in drawn_cases(self._wanted):
-            if self._has_enough:
-                return
-            interrupts.check()
-            self._run_case(case)
-            for signature in list(self._pending):
-                self._make_smaller(signature)
+    @property
+    def cases_left(self) -> float:
+        """How many more cases shall be run."""
+        wanted = self._wanted
+        found = bool(self._pending or self.summary.findings)
+        if self._is_dry or self._budget.is_over or (wanted.first_only and found):
+            return 0
+        return math.inf if wanted.cases is None else max(0, wanted.cases - self._tried)
 
     @property
-    def _has_enough(self) -> bool:
-        """Whether no more cases shall be drawn."""
-        wanted = self._wanted
-        used_up = wanted.cases is not None and self._tried >= wanted.cases
-        return used_up or self._budget.is_over or (wanted.first_only and bool(self.summary.findings))
+    def is_long_over(self) -> bool:
+        """Whether nothing more shall be done at all."""
+        return self._budget.is_long_over
 
-    def _run_case(self, case: Case) -> None:
-        self._wanted.before_case(case)
-        self._tried += 1
-        try:
-            outcome = self._wanted.subject.run(case, self._wanted.only)
-        except UnsupportedKernelError as error:
-            self._tell(Unsupported(str(error)))
+    def next_shrink(self) -> Shrink | None:
+        """The next case to make smaller, and the time for that."""
+        waiting = [pending for pending in self._pending.values() if not pending.is_shrinking]
+        if not waiting or self.is_long_over:
+            return None
+        pending = waiting[0]
+        pending.is_shrinking = True
+        return Shrink(pending.finding, pending.case, self._budget.grant(len(waiting)), self._budget.left)
+
+    def hear(self, report: Report) -> None:
+        """Take note of what has come of a job. Cases that were run beyond what is wanted do not count."""
+        if isinstance(report, Tried):
+            if self._tried != self._wanted.cases and self._recent.add(report.case):
+                self._tried += 1
+                self._take_case(report)
+        elif not isinstance(report, Smaller | Shrunk):
+            self._tell(report)
+        elif isinstance(report, Smaller):
+            if (pending := self._pending.get(report.finding.signature)) is not None:
+                pending.case, pending.finding = report.case, report.finding
+                self._tell(report)
+        else:
+            self._budget.use(report.seconds)
+            if report.signature in self._pending:
+                self._tell_found(report.signature, report.finding, report.case, report.doubt)
+
+    def end_chunk(self) -> None:
+        """A part of the stream without new cases ends the drawing: the strategy has no more."""
+        self._is_dry |= self._tried == self._tried_before
+        self._tried_before = self._tried
+
+    def _take_case(self, tried: Tried) -> None:
+        if tried.outcome is None:
+            self._tell(Unsupported(tried.unsupported))
             return
-        self._tell(CaseRun(outcome))
-        for finding in outcome.findings:
-            self._judge(finding, case, outcome.findings)
+        self._tell(CaseRun(tried.outcome))
+        for finding in tried.outcome.findings:
+            self._judge(finding, tried.case, tried.outcome.findings)
 
     def _judge(self, finding: Finding, case: Case, beside: Sequence[Finding]) -> None:
         """Take a finding for new, or for one more sight of a mistake that is known."""
@@ -109,38 +137,12 @@ class Campaign:
             if (explained := self._pending.pop(symptom, None) or told) is not None:
                 self._tell(Explained(explained.finding, explained.case, finding.signature))
 
-    def _make_smaller(self, signature: Signature) -> None:
-        """Make the case of a pending finding small while there is time, and tell of it for the last time."""
-        pending = self._pending[signature]
-        started = time.monotonic()
-        try:
-            pending.case, pending.finding = minimise(
-                pending.case,
-                self._wanted.subject,
-                signature,
-                seconds=self._budget.grant(len(self._pending)),
-                on_progress=lambda case, finding: self._take_smaller(pending, case, finding),
-            )
-        except NotFailingError:
-            pending.finding = seen_once(pending.finding)
-            pending.doubt = UNSTABLE
-        else:
-            if not self._budget.is_long_over and self._wanted.confirm(pending.case, signature) is False:
-                pending.doubt = ALONE
-        self._budget.use(time.monotonic() - started)
-        self._tell_found(signature)
-
-    def _take_smaller(self, pending: _Pending, case: Case, finding: Finding) -> None:
-        pending.case, pending.finding = case, finding
-        self._tell(Smaller(finding, case))
-        interrupts.check()
-
-    def _tell_found(self, signature: Signature) -> None:
-        pending = self._pending.pop(signature)
-        seen_as = signature if pending.finding.signature != signature else None
+    def _tell_found(self, signature: Signature, finding: Finding, case: Case, doubt: str = "") -> None:
+        del self._pending[signature]
+        seen_as = signature if finding.signature != signature else None
         if seen_as:
-            self._mistakes.add(pending.finding)
-        self._tell(Found(pending.finding, pending.case, pending.doubt, seen_as))
+            self._mistakes.add(finding)
+        self._tell(Found(finding, case, doubt, seen_as))
 
     def _tell(self, event: Event) -> None:
         """Count an event and pass it on; no signal comes between."""

@@ -3,7 +3,7 @@
 from collections import Counter
 from dataclasses import dataclass, field
 
-from indexfuzz.campaign.events import CaseRun, Event, Explained, Found, Known, Unsupported
+from indexfuzz.campaign.events import CaseRun, Died, Event, Explained, Found, Known, Unrepeated, Unsupported
 from indexfuzz.core.outcome import Outcome
 from indexfuzz.core.signature import Signature
 
@@ -13,8 +13,9 @@ class Summary:
     """Counters by stage and signature, the largest error per stage as a share of its bound, and the findings.
 
     `symptoms` are the other signatures under which the mistake of a finding was seen. `beyond` counts how stages ended
-    beyond their contract: clause -> stage -> ending. `unrepeated` tells of deaths of a process that did not happen
-    again with the same case. `interrupted` is the signal that ended the campaign, or 0.
+    beyond their contract: clause -> stage -> ending. `unrepeated` tells of deaths of an isolated process that did not
+    happen again with the same case, `deaths` are those of the campaign's own processes that did. `interrupted` is the
+    signal that ended the campaign, or 0.
     """
 
     cases: int = 0
@@ -27,6 +28,7 @@ class Summary:
     unsupported: Counter[str] = field(default_factory=Counter)
     ratios: dict[str, dict[str, float]] = field(default_factory=dict)
     unrepeated: list[str] = field(default_factory=list)
+    deaths: list[Died] = field(default_factory=list)
     beyond: dict[str, dict[str, Counter[str]]] = field(default_factory=dict)
     interrupted: int = 0
 
@@ -43,6 +45,10 @@ class Summary:
             self.findings.append(event)
         elif isinstance(event, Unsupported):
             self.unsupported[event.message] += 1
+        elif isinstance(event, Unrepeated):
+            self.unrepeated.append(event.message)
+        elif isinstance(event, Died) and event.again:
+            self.deaths.append(event)
 
     def _count(self, outcome: Outcome) -> None:
         self.cases += 1

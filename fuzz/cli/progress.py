@@ -9,7 +9,8 @@ from rich.console import Console, Group
 from rich.live import Live
 from rich.text import Text
 
-from indexfuzz.campaign.events import CaseRun, Event, Explained, Found, Seen, Unsupported
+from indexfuzz.campaign.crew import Crew
+from indexfuzz.campaign.events import CaseRun, Died, Event, Explained, Found, Seen, Unsupported
 from indexfuzz.campaign.settings import Settings
 from indexfuzz.core.signature import Signature
 from indexfuzz.subjects.subject import Subject
@@ -32,6 +33,7 @@ class Progress:
         self._stages: Counter[str] = Counter()
         self._shrinking: list[Signature] = []
         self._found = 0
+        self._crew: Crew | None = None
         self._started = self._next_line = time.monotonic()
 
     def __enter__(self) -> Self:
@@ -74,11 +76,19 @@ class Progress:
         elif isinstance(event, Found):
             self._shrinking.remove(event.seen_as or event.finding.signature)
             self._found += 1
+        elif isinstance(event, Died):
+            left_out = "; the case is left out from now on" if event.again else ""
+            kept = f" while the case {event.file} ran" if event.file else ""
+            self._console.print(f"{event.message}{kept}{left_out}", style="magenta")
         elif isinstance(event, Unsupported) and self._cases == 0:
             self._console.print(f"the device cannot run this: {event.message}", style="magenta")
         if self._live is None and time.monotonic() >= self._next_line:
             self._next_line = time.monotonic() + LINE_SECONDS
             self._console.print("; ".join(self._lines()))
+
+    def watch(self, crew: Crew) -> None:
+        """Show what a crew is doing."""
+        self._crew = crew
 
     def tell(self, text: str) -> None:
         """Print a line."""
@@ -94,4 +104,5 @@ class Progress:
         return [
             f"{seconds:.0f}{limit} s, {self._cases}{goal} cases, {rate:.1f} cases/s, {found}{doing}",
             "stages: " + (", ".join(f"{stage} {count}" for stage, count in self._stages.items()) or "none yet"),
+            *([self._crew.doing] if self._crew and self._crew.doing else []),
         ]

@@ -28,8 +28,11 @@ def print_summary(summary: Summary, saved: dict[Signature, Path], target: UnderT
     _print_counts(console, "outside the contract", summary.outside)
     _print_counts(console, "not executable here", summary.unsupported)
     _print_counts(console, "known findings", summary.known)
-    for death in summary.unrepeated:
-        console.print(f"  died once and not again: {death}")
+    for words in summary.unrepeated:
+        console.print(f"  died once and not again: {words}")
+    for death in summary.deaths:
+        console.print(f"  {death.message}, twice, while the case {death.file} ran", style="bold red")
+        console.print(f"  again: {target.command('replay', Path(death.file))}")
     for stage, tiers in summary.ratios.items():
         largest = ", ".join(f"{ratio:.3f} ({tier})" for tier, ratio in tiers.items())
         console.print(f"  largest error / bound in {stage}: {largest}")
@@ -38,7 +41,7 @@ def print_summary(summary: Summary, saved: dict[Signature, Path], target: UnderT
     _print_beyond(console, summary.beyond)
     if not summary.stages:
         console.print("no stage was tried: nothing can be said of these kernels", style="bold red")
-    elif not summary.findings:
+    elif not summary.findings and not summary.deaths:
         console.print("nothing new", style="green")
     for found in summary.findings:
         finding = found.finding
@@ -99,6 +102,7 @@ def as_data(
         "outside": dict(summary.outside),
         "unsupported": dict(summary.unsupported),
         "unrepeated": summary.unrepeated,
+        "deaths": [{"message": death.message, "file": death.file} for death in summary.deaths],
         "beyond": {
             clause: {s: dict(counts) for s, counts in stages.items()} for clause, stages in summary.beyond.items()
         },

@@ -2,8 +2,8 @@
 
 import json
 import secrets
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -11,14 +11,15 @@ from typing import TYPE_CHECKING
 
 import typer
 
+from indexfuzz import __version__
 from indexfuzz.campaign.keeping import Keeper, probe
+from indexfuzz.campaign.server import start_server
 from indexfuzz.cli.common import (
     FINDINGS,
     NOTHING_NEW,
     USAGE_ERROR,
     InputError,
     console,
-    default_corpus,
     under_test,
 )
 from indexfuzz.cli.coverage import covering, write_listing
@@ -32,10 +33,16 @@ from indexfuzz.corpus.store import Corpus, open_signatures
 
 if TYPE_CHECKING:
     from indexfuzz.campaign.events import Event
+    from indexfuzz.campaign.log import RunLog
+    from indexfuzz.campaign.pool import Pool
     from indexfuzz.campaign.settings import Settings
     from indexfuzz.campaign.summary import Summary
     from indexfuzz.cli.progress import Progress
+    from indexfuzz.core.signature import Signature
+    from indexfuzz.devices.base import MaskCoverage
+    from indexfuzz.subjects.journal import Journal
     from indexfuzz.subjects.subject import Subject
+    from indexfuzz.subjects.under_test import UnderTest
 
 DEFAULT_SECONDS = 60.0
 
@@ -46,7 +53,8 @@ def run(options: RunOptions) -> None:
 
     Without --seconds and --cases it takes 60 seconds; with a --fault it ends as soon as that is found. The exit code
     is 0 when nothing new was found, 1 when something was, 2 when no stage could be tried, and 130 or 143 after Ctrl-C
-    or SIGTERM when nothing was found. Making cases smaller takes at most half of --seconds.
+    or SIGTERM when nothing was found. Making cases smaller takes at most half of --seconds, and what was found at the
+    end a fifth of it longer.
 
     Example: `indexfuzz run --seconds 60` fuzzes the built-in kernels for a minute,
     `indexfuzz run --impl vllm:vllm-0.22.0.whl --stage gather` tests vLLM's gather,
@@ -55,42 +63,109 @@ def run(options: RunOptions) -> None:
     `indexfuzz run --cases 200 --coverage` shows what the cases leave untried in the kernels.
     """
     options.check()
-    kept = options.corpus or default_corpus(options.faults)
-    _probe(options.out or kept)
-    known = _known_entries(kept)
-    setup = options.setup()
+    _probe(options.out or options.kept)
+    known = _known_entries(options.kept)
+    setup, processes = options.setup(), options.processes
+    if processes > 1:
+        start_server()
     target, covered = covering(setup) if options.coverage else (under_test(setup), None)
-
-    from indexfuzz.campaign.loop import Campaign
-    from indexfuzz.cli.progress import Progress
-    from indexfuzz.cli.report import as_data, print_summary
 
     interrupts.check()
     settings = build_settings(options, setup, target.subject, known)
+    summary, saved = _run_campaign(settings, target, options, processes)
+    _report(summary, saved, settings, target, options, covered)
+    raise typer.Exit(_exit_code(summary))
+
+
+def _run_campaign(
+    settings: "Settings", target: "UnderTest[Subject]", options: RunOptions, processes: int
+) -> "tuple[Summary, dict[Signature, Path]]":
+    """Run a campaign that is shown, logged and kept; what it did, and the files of its findings."""
+    from indexfuzz.campaign.crew import Alone
+    from indexfuzz.campaign.loop import Campaign
+    from indexfuzz.cli.progress import Progress
+
     progress = Progress(settings, target, console(err=options.as_json))
-    keeper = Keeper(target.entry, options.out or kept, progress.tell)
+    keeper = Keeper(target.entry, options.out or options.kept, progress.tell)
+    with ExitStack() as stack:
+        log = stack.enter_context(_open_log(options.log, progress.tell)) if options.log else None
+        stack.enter_context(progress)
+        journal = stack.enter_context(_journaled(target.setup, progress))
+        settings = replace(settings, before_case=journal.note if journal else settings.before_case)
+        crew = Alone(settings) if processes == 1 else _pool(settings, target.setup, processes, journal is not None)
+        progress.watch(crew)
+        if log:
+            _start_log(log, settings, processes)
 
-    def listen(event: "Event") -> None:
-        keeper.hear(event)
-        progress.listen(event)
+        def listen(event: "Event") -> None:
+            keeper.hear(event)
+            if log:
+                log.hear(event)
+            progress.listen(event)
 
-    with progress, _journaled(settings, setup, progress) as settings:
-        summary = Campaign(settings, listen).run()
+        summary = Campaign(settings, listen, crew).run()
+        if log:
+            log.end(summary)
+    return summary, keeper.saved
+
+
+def _pool(settings: "Settings", setup: Setup, processes: int, is_journaled: bool) -> "Pool":  # noqa: FBT001
+    """Processes that draw what the settings say."""
+    from indexfuzz.campaign.member import Hire
+    from indexfuzz.campaign.pool import Pool
+
+    drawing = {name: getattr(settings, name) for name in ("only", "preset", "values", "seed", "shard")}
+    return Pool(Hire(setup, is_journaled, drawing), processes)
+
+
+def _open_log(path: Path, notice: Callable[[str], None]) -> "RunLog":
+    from indexfuzz.campaign.log import RunLog
+
+    try:
+        return RunLog(path, notice)
+    except OSError as error:
+        raise InputError(f"--log {path}: {error.strerror}") from None
+
+
+def _start_log(log: "RunLog", settings: "Settings", processes: int) -> None:
+    facts = settings.subject.facts
+    log.start(
+        indexfuzz=__version__,
+        implementation=facts.name,
+        device=facts.device,
+        torch=facts.torch,
+        triton=facts.triton,
+        seed=settings.seed,
+        shard=settings.shard,
+        workers=processes,
+    )
+
+
+def _report(
+    summary: "Summary",
+    saved: "dict[Signature, Path]",
+    settings: "Settings",
+    target: "UnderTest[Subject]",
+    options: RunOptions,
+    covered: "MaskCoverage | None",
+) -> None:
+    """Print what was tried and found, as text or JSON."""
+    from indexfuzz.cli.report import as_data, print_summary
+
     if options.as_json:
-        data = as_data(summary, keeper.saved, settings, target)
+        data = as_data(summary, saved, settings, target)
         typer.echo(json.dumps(data | ({"coverage": covered.as_data()} if covered else {}), indent=1))
     else:
-        print_summary(summary, keeper.saved, target, console())
+        print_summary(summary, saved, target, console())
         if covered:
             console().print(f"\n{covered.report()}")
     if covered and options.coverage_listing:
         write_listing(covered, options.coverage_listing)
-    raise typer.Exit(_exit_code(summary))
 
 
 def _exit_code(summary: "Summary") -> int:
     """Green means that something was tried and nothing was found."""
-    if summary.findings:
+    if summary.findings or summary.deaths:
         return FINDINGS
     if summary.interrupted:
         return interrupts.Interrupted(summary.interrupted).exit_code
@@ -136,15 +211,15 @@ def build_settings(options: RunOptions, setup: Setup, subject: "Subject", kept: 
         cases=options.cases,
         seed=secrets.randbelow(1 << 32) if options.seed is None else options.seed,
         shard=options.parsed_shard,
-        first_only=bool(options.faults) and options.seconds is None and options.cases is None,
+        first_only=options.first_only,
         known=open_signatures(kept, subject.facts.name),
         confirm=partial(shows_in_fresh_process, setup),
     )
 
 
 @contextmanager
-def _journaled(settings: "Settings", setup: Setup, progress: "Progress") -> "Iterator[Settings]":
-    """Keep the case in flight on disk, and tell of those of runs that died."""
+def _journaled(setup: Setup, progress: "Progress") -> "Iterator[Journal | None]":
+    """Keep the case in flight on disk, where that works, and tell of those of runs that died."""
     from indexfuzz.subjects.journal import Journal, left_behind
 
     try:
@@ -154,7 +229,7 @@ def _journaled(settings: "Settings", setup: Setup, progress: "Progress") -> "Ite
         journal.open()
     except OSError as error:
         progress.tell(f"the case in flight is not kept: cannot write to {error.filename}: {error.strerror}")
-        yield settings
+        yield None
         return
     with journal:
-        yield replace(settings, before_case=journal.note)
+        yield journal

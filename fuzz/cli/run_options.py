@@ -1,5 +1,7 @@
 """The options of the command `run`."""
 
+import math
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, get_args
@@ -7,7 +9,8 @@ from typing import Annotated, get_args
 import typer
 from pydantic import TypeAdapter
 
-from indexfuzz.cli.common import InputError, each_known
+from indexfuzz.campaign.chunk import CHUNK
+from indexfuzz.cli.common import InputError, default_corpus, each_known
 from indexfuzz.cli.options import AsJson, SetupOptions
 from indexfuzz.core.case import Regime
 from indexfuzz.core.presets import PRESETS
@@ -67,6 +70,16 @@ class RunOptions(SetupOptions):
             rich_help_panel="Which cases", metavar="I/N", help="Be worker I of N: each of them tries cases of its own."
         ),
     ] = "1/1"
+    workers: Annotated[
+        int | None,
+        typer.Option(
+            rich_help_panel="How long",
+            min=1,
+            metavar="N",
+            show_default="all cores",
+            help="Run cases in so many processes. The cases of a --seed, and what they show, do not depend on it.",
+        ),
+    ] = None
     corpus: Annotated[
         Path | None,
         typer.Option(
@@ -83,6 +96,15 @@ class RunOptions(SetupOptions):
             metavar="DIR",
             show_default="--corpus",
             help="Write new findings here instead.",
+        ),
+    ] = None
+    log: Annotated[
+        Path | None,
+        typer.Option(
+            rich_help_panel="Where findings are",
+            metavar="FILE",
+            show_default=False,
+            help="Write all that happens here, one JSON object a line; docs/run-log.schema.json describes them.",
         ),
     ] = None
     coverage: Annotated[
@@ -113,6 +135,8 @@ class RunOptions(SetupOptions):
             each_known("--preset", [self.preset], PRESETS)
         if self.coverage_listing is not None and not self.coverage:
             raise InputError("--coverage-listing needs --coverage")
+        if self.coverage and (self.workers or 1) > 1:
+            raise InputError("--coverage sees the masks of one process; leave out --workers")
         self.stages, self.regimes, self.parsed_shard  # noqa: B018 - raise for what they cannot read
 
     @property
@@ -132,3 +156,29 @@ class RunOptions(SetupOptions):
             return parse_shard(self.shard)
         except ValueError as error:
             raise InputError(f"--shard: {error}") from None
+
+    @property
+    def kept(self) -> Path:
+        """The folder of known findings.
+
+        Raises SetupError when the project's settings cannot be read.
+        """
+        return self.corpus or default_corpus(self.faults)
+
+    @property
+    def first_only(self) -> bool:
+        """Whether the first finding ends the run: that of a planted bug, unless told how long to look."""
+        return bool(self.faults) and self.seconds is None and self.cases is None
+
+    @property
+    def processes(self) -> int:
+        """How many processes run cases: every core, unless one is asked for or enough."""
+        if self.coverage or (self.workers is None and (self.first_only or self.device.startswith("cuda"))):
+            return 1
+        chunks = math.inf if self.cases is None else math.ceil(self.cases / CHUNK)
+        return int(min(self.workers or available_cores(), chunks))
+
+
+def available_cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from indexfuzz.campaign import loop
+from indexfuzz.campaign import jobs
 from indexfuzz.campaign.events import Explained, Found, Seen, Smaller
 from indexfuzz.campaign.keeping import Keeper, probe
 from indexfuzz.campaign.loop import run
@@ -108,7 +108,7 @@ def test_what_ends_a_shrink_loses_nothing(reference_with, pytorch_device, monkey
     def stop(*_, **__):
         raise what
 
-    monkeypatch.setattr(loop, "minimise", stop)
+    monkeypatch.setattr(jobs, "minimise", stop)
     wanted = Settings(InProcess(reference_with(q_quant=wrong_weights), pytorch_device), cases=20, seed=1)
     if isinstance(what, ZeroDivisionError):
         with pytest.raises(ZeroDivisionError):

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from indexfuzz import cli
-from indexfuzz.campaign import loop
+from indexfuzz.campaign import jobs
+from indexfuzz.campaign.log import Line
 from indexfuzz.cli.common import InputError
 from indexfuzz.cli.coverage import covering
 from indexfuzz.core.case import Case
@@ -48,7 +49,8 @@ def indexfuzz(capsys, monkeypatch, tmp_path):
     monkeypatch.syspath_prepend(Path(__file__).parents[1])
 
     def run(*words: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["indexfuzz", *map(str, words)])
+        alone = ("--workers", "1") if words[:1] == ("run",) and "--workers" not in words else ()
+        monkeypatch.setattr(sys, "argv", ["indexfuzz", *map(str, (*words, *alone))])
         with pytest.raises(SystemExit) as end:
             cli.main()
         return int(end.value.code or 0), *capsys.readouterr()
@@ -91,6 +93,8 @@ class TestBadInput:
             (("run", "--stage", "gathr"), "--stage: no 'gathr'; did you mean 'gather'?"),
             (("run", "--values", "odd"), "--values: no 'odd'"),
             (("run", "--preset", "gpt"), "--preset: no 'gpt'; choose from deepseek-v3.2"),
+            (("run", "--coverage", "--workers", "2"), "--coverage sees the masks of one process"),
+            (("run", "--log", "no/such/folder", "--cases", "1"), "--log no/such/folder: No such file or directory"),
             (("run", "--shard", "3/2"), "--shard: '3/2' must be I/N"),
             (("run", "--impl", "nix"), "no implementation 'nix'"),
             (("run", "--impl", "module:no_such_module"), "cannot be imported"),
@@ -146,9 +150,9 @@ class TestLists:
 @pytest.fixture
 def hasty(monkeypatch):
     """Campaigns that do not shrink: what is tested is that a finding goes the whole way."""
-    minimise = loop.minimise
+    minimise = jobs.minimise
     monkeypatch.setattr("indexfuzz.subjects.fresh.shows_in_fresh_process", lambda *_: None)
-    monkeypatch.setattr(loop, "minimise", lambda *args, **_: minimise(*args, seconds=0.0))
+    monkeypatch.setattr(jobs, "minimise", lambda *args, **_: minimise(*args, seconds=0.0))
 
 
 @pytest.mark.usefixtures("hasty")
@@ -189,6 +193,22 @@ class TestRun:
         assert data["cases"] <= 60
         assert data["findings"][0]["signature"] == SIGNATURE
         assert Path(data["findings"][0]["file"]).stem == data["findings"][0]["case"]
+
+    def test_a_log_tells_the_same_as_the_summary(self, indexfuzz):
+        code, out, _ = indexfuzz("run", *TOY, "--cases", 60, "--seed", 1, "--corpus", "kept", "--log", "log", "--json")
+        lines = [Line.validate_json(text) for text in Path("log").read_text().splitlines()]
+        assert code == 1
+        assert (lines[0].event, lines[0].seed, lines[0].workers) == ("start", 1, 1)
+        assert lines[-1].cases == json.loads(out)["cases"] == sum(line.event == "case" for line in lines)
+        assert lines[-1].findings == (SIGNATURE,)
+
+    def test_several_processes_find_the_same(self, indexfuzz):
+        words = ("run", *TOY, "--cases", 60, "--seed", 1, "--json")
+        first, second = (json.loads(indexfuzz(*words, "--corpus", n, "--workers", n)[1]) for n in ("1", "2"))
+        for same in ("cases", "stages", "known"):
+            assert first[same] == second[same]
+        assert [f["signature"] for f in first["findings"]] == [f["signature"] for f in second["findings"]]
+        assert not Path(".indexfuzz").exists()
 
     def test_a_seed_repeats_a_run_and_a_shard_changes_it(self, indexfuzz, monkeypatch):
         monkeypatch.setenv("TOY", "right")

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from indexfuzz import cli
-from indexfuzz.campaign import loop
+from indexfuzz.campaign import jobs
 from indexfuzz.cli.new_impl import LAYOUTS, template
 from indexfuzz.core.case import Case
 from indexfuzz.devices import open_device
@@ -32,7 +32,7 @@ def indexfuzz(capsys, monkeypatch, tmp_path):
     Cases stay as they were drawn, so that nothing depends on the time.
     """
     monkeypatch.setattr("indexfuzz.subjects.fresh.shows_in_fresh_process", lambda *_: None)
-    monkeypatch.setattr(loop, "minimise", partial(_minimise_nothing, loop.minimise))
+    monkeypatch.setattr(jobs, "minimise", partial(_minimise_nothing, jobs.minimise))
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(tmp_path)
 

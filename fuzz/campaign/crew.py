@@ -1,0 +1,85 @@
+"""Who does the work of a campaign: this process alone, or several (pool.py)."""
+
+from types import TracebackType
+from typing import Protocol, Self
+
+from indexfuzz.campaign.drawing import drawn_cases
+from indexfuzz.campaign.jobs import Report, Shrink, make_smaller, run_case
+from indexfuzz.campaign.settings import Settings
+from indexfuzz.core import interrupts
+
+
+class Foreman(Protocol):
+    """Says what is to be done, and hears what comes of it: cases in the order of the stream, whoever runs them."""
+
+    @property
+    def cases_left(self) -> float:
+        """How many more cases shall be run; 0 ends the drawing."""
+
+    @property
+    def is_long_over(self) -> bool:
+        """Whether nothing more shall be done at all."""
+
+    def next_shrink(self) -> Shrink | None:
+        """The next case to make smaller."""
+
+    def hear(self, report: Report) -> None:
+        """Take note of what has come of a job."""
+
+    def end_chunk(self) -> None:
+        """Take note that all cases of the next part of the stream have been heard of."""
+
+
+class Crew(Protocol):
+    """Does the work."""
+
+    @property
+    def size(self) -> int:
+        """How many processes work."""
+
+    def __enter__(self) -> Self:
+        """Get ready."""
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Let go of everything, whatever is being done."""
+
+    @property
+    def doing(self) -> str:
+        """What is being done at the moment, in a few words; empty where there is nothing to say."""
+
+    def work(self, foreman: Foreman) -> None:
+        """Work until there is nothing more to do."""
+
+
+class Alone:
+    """This process."""
+
+    size = 1
+    doing = ""
+
+    def __init__(self, wanted: Settings) -> None:
+        self._wanted = wanted
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+    def work(self, foreman: Foreman) -> None:
+        """Run a case, make small what it showed, run the next."""
+
+        def tell(report: Report) -> None:
+            foreman.hear(report)
+            interrupts.check()
+
+        for case in drawn_cases(self._wanted):
+            if not foreman.cases_left:
+                return
+            interrupts.check()
+            for report in run_case(self._wanted, case):
+                tell(report)
+            while (shrink := foreman.next_shrink()) is not None:
+                make_smaller(self._wanted, shrink, tell)

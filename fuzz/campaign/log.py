@@ -1,0 +1,158 @@
+"""The log of a campaign: what happened, one JSON object a line, for reports and for merging what several machines did.
+
+docs/run-log.schema.json is the JSON schema of a line; `Line` reads and checks one.
+"""
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+from types import TracebackType
+from typing import Annotated, Any, Literal, Self, TextIO
+
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
+
+from indexfuzz.campaign.events import CaseRun, Died, Event, Explained, Found, Known, Seen, Smaller, Unsupported
+from indexfuzz.campaign.summary import Summary
+
+CaseId = Annotated[str, Field(pattern=r"^[0-9a-f]{16}$", description="The id of a case, as in the corpus.")]
+Signature = Annotated[str, Field(description="stage/kind/output, as in the corpus.")]
+
+
+class _Line(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    t: Annotated[float, Field(ge=0, description="Seconds since the start.")]
+
+
+class Start(_Line):
+    """The first line: what is under test, and what determines its cases."""
+
+    event: Literal["start"] = "start"
+    schema_version: Literal[1] = 1
+    indexfuzz: str
+    implementation: str
+    device: str
+    torch: str
+    triton: str
+    seed: int
+    shard: tuple[int, int]
+    workers: int
+
+
+class CaseLine(_Line):
+    """A case has run: the stages that did, those outside their contract, and what was wrong."""
+
+    event: Literal["case"] = "case"
+    case: CaseId
+    stages: tuple[str, ...]
+    outside: tuple[str, ...] = ()
+    findings: tuple[Signature, ...] = ()
+
+
+class FindingLine(_Line):
+    """A signature was seen for the first time, or again (known), by a smaller case, or for the last time (found).
+
+    `explained` takes one back that is a symptom of `by`. `doubt` says why the case may not show it again.
+    """
+
+    event: Literal["known", "seen", "smaller", "found", "explained"]
+    case: CaseId
+    signature: Signature
+    detail: str = ""
+    doubt: str = ""
+    seen_as: Signature | None = None
+    by: Signature | None = None
+
+
+class MessageLine(_Line):
+    """The device cannot run a case, or a process died: once and not again, or so that it was replaced."""
+
+    event: Literal["unsupported", "unrepeated", "died"]
+    message: str
+    file: Annotated[str, Field(description="The case that was in flight when a process died.")] = ""
+
+
+class End(_Line):
+    """The last line of a campaign that came to its end, or was interrupted by that signal."""
+
+    event: Literal["end"] = "end"
+    cases: int
+    findings: tuple[Signature, ...]
+    interrupted: int
+
+
+Line: TypeAdapter[Any] = TypeAdapter(
+    Annotated[Start | CaseLine | FindingLine | MessageLine | End, Field(discriminator="event")]
+)
+"""Reads a line: `Line.validate_json(text)`; raises pydantic's ValidationError for what is none."""
+
+_FINDINGS = {Known: "known", Seen: "seen", Smaller: "smaller", Found: "found", Explained: "explained"}
+
+
+class RunLog:
+    """Writes a log as things happen. `notice` hears when that is no longer possible; the campaign goes on."""
+
+    def __init__(self, path: Path, notice: Callable[[str], None], clock: Callable[[], float] = time.monotonic) -> None:
+        """Create the file, or empty it.
+
+        Raises OSError.
+        """
+        self._file: TextIO = path.open("w", encoding="utf-8", buffering=1)
+        self._path = path
+        self._notice = notice
+        self._clock = clock
+        self._started = clock()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._file.close()
+
+    def start(self, **facts: Any) -> None:
+        """Write the first line: the fields of Start."""
+        self._write(Start(t=0.0, **facts))
+
+    def end(self, summary: Summary) -> None:
+        """Write the last line."""
+        signatures = tuple(str(found.finding.signature) for found in summary.findings)
+        self._write(End(t=self._now, cases=summary.cases, findings=signatures, interrupted=summary.interrupted))
+
+    def hear(self, event: Event) -> None:
+        """Write a line."""
+        self._write(self._line(event))
+
+    @property
+    def _now(self) -> float:
+        return round(self._clock() - self._started, 3)
+
+    def _line(self, event: Event) -> _Line:
+        if isinstance(event, CaseRun):
+            outcome = event.outcome
+            found = tuple(str(finding.signature) for finding in outcome.findings)
+            stages, outside = tuple(outcome.stages), tuple(outcome.outside)
+            return CaseLine(t=self._now, case=outcome.case.id, stages=stages, outside=outside, findings=found)
+        if isinstance(event, Known | Seen | Smaller | Found | Explained):
+            more: dict[str, Any] = {}
+            if isinstance(event, Found):
+                more = {"doubt": event.doubt, "seen_as": str(event.seen_as) if event.seen_as else None}
+            elif isinstance(event, Explained):
+                more = {"by": str(event.by)}
+            finding, name = event.finding, _FINDINGS[type(event)]
+            what = {"signature": str(finding.signature), "detail": finding.detail, "case": event.case.id}
+            return FindingLine.model_validate({"t": self._now, "event": name, **what, **more})
+        if isinstance(event, Died):
+            return MessageLine(t=self._now, event="died", message=event.message, file=event.file)
+        name = "unsupported" if isinstance(event, Unsupported) else "unrepeated"
+        return MessageLine.model_validate({"t": self._now, "event": name, "message": event.message})
+
+    def _write(self, line: _Line) -> None:
+        if self._file.closed:
+            return
+        try:
+            self._file.write(line.model_dump_json(exclude_defaults=False, exclude_none=True) + "\n")
+        except OSError as error:
+            self._file.close()
+            self._notice(f"no more is written to {self._path}: {error.strerror}")

@@ -1,0 +1,152 @@
+"""A process of a pool: what it is given at its start, what it does, and how the pool holds it."""
+
+import os
+import signal
+import traceback
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+from functools import partial
+from itertools import islice
+from multiprocessing.connection import Connection
+from typing import Any
+
+import torch
+
+from indexfuzz.campaign.chunk import Chunk
+from indexfuzz.campaign.drawing import cases_of_chunk
+from indexfuzz.campaign.jobs import Report, Shrink, make_smaller, run_case
+from indexfuzz.campaign.server import CONTEXT
+from indexfuzz.campaign.settings import Settings
+from indexfuzz.core.interrupts import SIGNALS
+from indexfuzz.core.setup import Setup
+from indexfuzz.subjects.fresh import shows_in_fresh_process
+from indexfuzz.subjects.isolation.lifeline import die_with
+from indexfuzz.subjects.journal import Journal
+from indexfuzz.subjects.open import prepare
+
+MOST_MEMORY = 2 << 30
+"""Bytes that a process may hold on to between two jobs; one that holds more is replaced."""
+
+
+SOON = 10.0
+"""Seconds for what takes none."""
+
+
+@dataclass(frozen=True)
+class Hire:
+    """What a member works on: a setup, the fields of Settings that determine what is drawn, and the environment.
+
+    With `journal` it notes each case before it runs.
+    """
+
+    setup: Setup
+    journal: bool
+    drawing: Mapping[str, Any] = field(default_factory=dict)
+    environment: Mapping[str, str] = field(default_factory=lambda: dict(os.environ))
+
+
+@dataclass(frozen=True)
+class Ready:
+    """The process has loaded what it works on."""
+
+
+@dataclass(frozen=True)
+class Done:
+    """A job is done, and the process holds so many bytes."""
+
+    memory: int
+
+
+@dataclass(frozen=True)
+class Failed:
+    """IndexFuzz itself failed in a member; `error` is one line, `trace` the traceback."""
+
+    error: str
+    trace: str
+
+
+def serve(connection: Connection, hire: Hire) -> None:
+    """Do jobs until there are no more; signals concern the process that gives them."""
+    for number in SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
+    die_with(os.getppid())
+    os.environ.update(hire.environment)
+    try:
+        _do_jobs(connection, hire)
+    except (EOFError, BrokenPipeError, ConnectionResetError):
+        pass  # nobody is there any more
+    except Exception as error:  # noqa: BLE001 - it is raised where the job was given
+        connection.send(Failed(f"{type(error).__name__}: {error}", traceback.format_exc()))
+
+
+def _do_jobs(connection: Connection, hire: Hire) -> None:
+    torch.set_num_threads(1)
+    wanted = Settings(
+        prepare(hire.setup).subject,
+        before_case=Journal(partial(hire.setup.command, "replay")).note if hire.journal else lambda _case: None,
+        confirm=partial(shows_in_fresh_process, hire.setup),
+        **hire.drawing,
+    )
+    connection.send(Ready())
+    while True:
+        job: Chunk | Shrink = connection.recv()
+        if isinstance(job, Shrink):
+            make_smaller(wanted, job, connection.send)
+        else:
+            for case in islice(cases_of_chunk(wanted, job.number), job.start, None):
+                for report in run_case(wanted, case):
+                    connection.send(report)
+        connection.send(Done(_memory()))
+
+
+def _memory() -> int:
+    """Bytes that this process holds; 0 where the system does not say."""
+    try:
+        with open("/proc/self/statm", encoding="ascii") as file:  # noqa: PTH123 - no file, but the kernel
+            return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    except OSError:
+        return 0
+
+
+class Member:
+    """The pool's end of a process; `job` is what it does now, `told` how many cases of that have been heard of."""
+
+    def __init__(self, hire: Hire) -> None:
+        self.connection, theirs = CONTEXT.Pipe()
+        self._process = CONTEXT.Process(target=serve, args=(theirs, hire), daemon=True)
+        self._process.start()
+        theirs.close()
+        self.job: Chunk | Shrink | None = None
+        self.told = 0
+
+    @property
+    def pid(self) -> int:
+        """The id of the process."""
+        return self._process.pid or 0
+
+    def give(self, job: Chunk | Shrink) -> None:
+        """Let it do a job."""
+        self.job, self.told = job, job.start if isinstance(job, Chunk) else 0
+        with suppress(OSError):  # it is dead, which its connection tells in a moment
+            self.connection.send(job)
+
+    def next(self) -> Report | Ready | Done | Failed | None:
+        """What it says next; None when it is dead."""
+        try:
+            message: Report | Ready | Done | Failed = self.connection.recv()
+        except (EOFError, OSError):
+            return None
+        return message
+
+    def bury(self) -> int:
+        """The exit code of a process that is dead or about to be; minus a signal, where that has ended it."""
+        self._process.join(SOON)
+        self.end()
+        return self._process.exitcode or 0
+
+    def end(self) -> None:
+        """End it, whatever it does."""
+        self._process.kill()
+        self._process.join()
+        self.connection.close()

@@ -1,0 +1,145 @@
+"""Several processes do what one does: the same cases, the same findings, also where some of them die."""
+
+import os
+import signal
+from pathlib import Path
+
+import pytest
+
+from indexfuzz.campaign.events import CaseRun, Died
+from indexfuzz.campaign.loop import Campaign
+from indexfuzz.campaign.member import Hire
+from indexfuzz.campaign.pool import Pool, PoolError
+from indexfuzz.campaign.server import start_server
+from indexfuzz.campaign.settings import Settings
+from indexfuzz.core.interrupts import Interrupted
+from indexfuzz.core.setup import Setup
+from indexfuzz.subjects.under_test import put_under_test
+
+SETUP = Setup("module:toy_gather", isolate=False)
+CASES = 110
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _server():
+    start_server()
+
+
+@pytest.fixture(autouse=True)
+def _toy(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(Path(__file__).parents[1])
+    monkeypatch.setenv("TOY", "right")
+
+
+def settings(**more):
+    return Settings(put_under_test(SETUP).subject, seed=3, **({"cases": CASES, "minimise_seconds": 0.0} | more))
+
+
+def pool(size, setup=SETUP):
+    return Pool(Hire(setup, journal=False, drawing={"seed": 3}), size)
+
+
+def run(size, listen=lambda _event: None, **more):
+    """-> the ids of the cases in the order in which they were told, and the summary."""
+    ids = []
+
+    def hear(event):
+        ids.extend([event.outcome.case.id] if isinstance(event, CaseRun) else [])
+        listen(event)
+
+    wanted = settings(**more)
+    return ids, Campaign(wanted, hear, pool(size) if size else None).run()
+
+
+def pids(crew):
+    return [member.pid for member in crew._members]
+
+
+def is_alive(pid):
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+def test_cases_and_findings_do_not_depend_on_the_number_of_processes(monkeypatch):
+    monkeypatch.setenv("TOY", "wrong")
+    ids, alone = run(0)
+    assert len(set(ids)) == CASES
+    assert [str(found.finding.signature) for found in alone.findings] == ["gather/code-mismatch/k_scale"]
+    for size in (1, 3):
+        others, summary = run(size)
+        assert others == ids
+        assert (summary.cases, summary.stages, summary.known) == (alone.cases, alone.stages, alone.known)
+        assert [found.finding.signature for found in summary.findings] == [f.finding.signature for f in alone.findings]
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSEGV])
+def test_a_dead_process_is_replaced_and_no_case_is_lost(number):
+    ids, _ = run(0)
+    crew = pool(2)
+    told = []
+
+    def strike(event):
+        told.append(event)
+        if len(told) in (10, 40):
+            os.kill(next(member.pid for member in crew._members if member.job), number)
+
+    summary = Campaign(settings(), strike, crew).run()
+    deaths = [event for event in told if isinstance(event, Died)]
+    assert [event.outcome.case.id for event in told if isinstance(event, CaseRun)] == ids
+    assert len(deaths) == 2
+    assert all(signal.Signals(number).name in death.message for death in deaths)
+    assert not summary.deaths
+
+
+def test_a_case_that_kills_two_processes_is_left_out_and_told(monkeypatch):
+    ids, _ = run(0, cases=60)
+    monkeypatch.setenv("TOY", "die")
+    others, summary = run(2, cases=60)
+    assert summary.deaths
+    assert all("SIGKILL" in death.message for death in summary.deaths)
+    assert len(others) >= 50
+    assert set(ids) - set(others)
+
+
+def test_an_interrupt_leaves_no_process():
+    crew, seen = pool(3), []
+
+    def interrupt(event):
+        seen.extend(pids(crew))
+        raise Interrupted(signal.SIGTERM)
+
+    summary = Campaign(settings(), interrupt, crew).run()
+    assert summary.interrupted == signal.SIGTERM
+    assert seen
+    assert not any(map(is_alive, seen))
+
+
+def test_a_process_that_holds_too_much_is_replaced(monkeypatch):
+    ids, _ = run(0)
+    monkeypatch.setattr("indexfuzz.campaign.pool.MOST_MEMORY", 0)
+    crew, seen, others = pool(1), set(), []
+
+    def look(event):
+        seen.update(pids(crew))
+        others.append(event.outcome.case.id)
+
+    Campaign(settings(), look, crew).run()
+    assert len(seen) > 1
+    assert others == ids
+
+
+def test_what_fails_in_a_process_is_raised_here_with_its_traceback():
+    crew = pool(2, Setup("module:no_such_module", isolate=False))
+    with pytest.raises(PoolError, match="no_such_module cannot be imported") as caught:
+        Campaign(settings(), lambda _event: None, crew).run()
+    assert "Traceback" in caught.value.__notes__[0]
+
+
+def test_processes_that_die_before_they_are_ready_end_the_campaign(monkeypatch):
+    monkeypatch.setenv("TOY", "unloadable")
+    with pytest.raises(PoolError, match="in a row have ended before they could run a case"):
+        Campaign(Settings(None, cases=3), lambda _event: None, pool(1)).run()
