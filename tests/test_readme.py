@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from indexfuzz import cli
-from indexfuzz.campaign import loop
+from indexfuzz import __main__ as cli
+from indexfuzz.campaign import jobs
 from indexfuzz.core.project import Table
 
 README = (Path(__file__).parents[1] / "README.md").read_text()
@@ -32,9 +32,9 @@ def project(monkeypatch, tmp_path):
     """A folder with my_project and what README says to write."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(tmp_path)
-    minimise = loop.minimise
+    minimise = jobs.minimise
     monkeypatch.setattr("indexfuzz.subjects.fresh.shows_in_fresh_process", lambda *_: None)
-    monkeypatch.setattr(loop, "minimise", lambda *args, **_: minimise(*args, seconds=0.0))
+    monkeypatch.setattr(jobs, "minimise", lambda *args, **_: minimise(*args, seconds=0.0))
     for name, text in FILES.items():
         Path(name).write_text(text)
     Path("my_project").mkdir()

@@ -73,18 +73,15 @@ def _defaults(project: Project) -> dict[str, Any]:
     return {name: given for name in names if name != "show"}
 
 
-def main() -> None:
-    """Run the command line and exit with its code."""
+def run_command() -> int:
+    """Run the command that the words name, and give its exit code; whatever goes wrong is told in one line."""
     with forgiving_streams():
-        code = _run()
-    sys.exit(code)
+        return _run()
 
 
 def _run() -> int:
-    """Run the command that the words name; whatever goes wrong is told in one line."""
     try:
-        with interrupts.listening():
-            return int(app(prog_name="indexfuzz", standalone_mode=False) or NOTHING_NEW)
+        return int(app(prog_name="indexfuzz", standalone_mode=False) or NOTHING_NEW)
     except interrupts.Interrupted as interrupted:
         typer.echo(f"interrupted by {interrupted}", err=True)
         return interrupted.exit_code

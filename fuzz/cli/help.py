@@ -9,9 +9,13 @@ from typing import Any
 from typer import Context
 from typer.core import TyperCommand, TyperGroup
 
+from indexfuzz.cli.loading import load_libraries
+
 WIDEST = 100
 EXAMPLE = re.compile(r"`(indexfuzz [^`]+)`\s*([^`]*)")
 OTHERS = "Other options"
+LIGHT = frozenset({"bench", "new-impl", "presets", "triage"})
+"""Commands that need neither torch nor Triton, or only when they know what for."""
 
 
 def width() -> int:
@@ -32,7 +36,13 @@ def wrap(text: str, indent: int, hanging: int = 0) -> str:
 
 
 class Command(TyperCommand):
-    """A command whose help is ours."""
+    """A command whose help is ours, and which loads torch and Triton once its options are known to be right."""
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run it."""
+        if self.name not in LIGHT:
+            load_libraries()
+        return super().invoke(ctx)
 
     def format_help(self, ctx: Context, formatter: Any) -> None:  # type: ignore[override]
         """Write what it does, how it is called, its options by group."""

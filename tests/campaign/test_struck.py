@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from indexfuzz import cli
+from indexfuzz import __main__ as cli
 from indexfuzz.campaign import jobs
 from indexfuzz.campaign.events import Seen, Smaller
 from indexfuzz.campaign.keeping import Keeper

@@ -3,13 +3,15 @@ import os
 import re
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
 
-from indexfuzz import cli
+from indexfuzz import __main__ as cli
 from indexfuzz.campaign import jobs
 from indexfuzz.campaign.log import Line
+from indexfuzz.cli import _defaults
 from indexfuzz.cli.common import InputError
 from indexfuzz.cli.coverage import covering
 from indexfuzz.core.case import Case
@@ -122,7 +124,7 @@ class TestBadInput:
         assert err.startswith("error: bug.json: not JSON: line 1, column 2: Expecting property name")
 
     def test_an_unexpected_error_is_3_with_the_traceback_in_a_file(self, indexfuzz, monkeypatch, tmp_path):
-        monkeypatch.setattr(cli.tempfile, "tempdir", str(tmp_path))
+        monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
         monkeypatch.setattr("indexfuzz.implementations.available", lambda: 1 / 0)
         code, out, err = indexfuzz("impls")
         assert (code, out) == (3, "")
@@ -260,7 +262,7 @@ class TestProject:
         (path,) = tmp_path.glob("kept/gather/*.json")
         assert code == 1
         assert f"saved as ../kept/gather/{path.name}" in out
-        assert cli._defaults(Project.here())["run"]["values"] == ["exact"]
+        assert _defaults(Project.here())["run"]["values"] == ["exact"]
         assert indexfuzz("show", path.stem)[0] == 0
         assert indexfuzz("replay", "--no-isolate")[1].startswith(f"STILL FAILS ../kept/gather/{path.name}")
 

@@ -7,11 +7,12 @@ import sys
 
 import pytest
 
-from indexfuzz import cli
+from indexfuzz import __main__ as cli
+from indexfuzz.cli import GROUPS
 from indexfuzz.cli.common import console
 from indexfuzz.cli.printing import WrappingConsole, wrap_line
 
-COMMANDS = [command.__name__.replace("_", "-") for commands in cli.GROUPS.values() for command in commands]
+COMMANDS = [command.__name__.replace("_", "-") for commands in GROUPS.values() for command in commands]
 
 
 @pytest.fixture
@@ -65,7 +66,7 @@ def test_the_settings_of_the_project_are_told_as_defaults(explained, monkeypatch
 
 def test_commands_stand_in_groups(explained):
     lines = explained(columns=80)
-    assert [heading for heading in cli.GROUPS if f"{heading}:" in lines] == list(cli.GROUPS)
+    assert [heading for heading in GROUPS if f"{heading}:" in lines] == list(GROUPS)
     assert "  --install-completion" in lines
 
 

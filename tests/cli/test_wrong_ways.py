@@ -7,12 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from indexfuzz import cli
+from indexfuzz import __main__ as cli
+from indexfuzz.cli import GROUPS
 from indexfuzz.core.case import Case
 from indexfuzz.core.finding import Finding
 from indexfuzz.corpus.entry import Entry, Record
 
-COMMANDS = [command.__name__.replace("_", "-") for commands in cli.GROUPS.values() for command in commands]
+COMMANDS = [command.__name__.replace("_", "-") for commands in GROUPS.values() for command in commands]
 CASE = Case().replace(batch={"prefill": ({"length": 2, "new": 0},)})
 FILE = f"corpus/gather/{CASE.id}.json"
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from indexfuzz import cli
+from indexfuzz import __main__ as cli
 from indexfuzz.campaign import jobs
 from indexfuzz.cli.new_impl import LAYOUTS, template
 from indexfuzz.core.case import Case

@@ -6,7 +6,7 @@ import torch
 import triton
 import triton.language as tl
 
-from indexfuzz import cli
+from indexfuzz import __main__ as cli
 from indexfuzz.core.case import Case
 from indexfuzz.devices.lockstep import LockstepDevice
 from indexfuzz.implementations import load

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from indexfuzz import cli
+from indexfuzz import __main__ as cli
 from indexfuzz.core.case import Case
 from indexfuzz.core.contract import Clauses, Lifted, beyond, covers
 from indexfuzz.core.finding import Finding, FindingError, error_for

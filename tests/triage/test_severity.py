@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from indexfuzz import cli
+from indexfuzz import __main__ as cli
 from indexfuzz.core.case import Case
 from indexfuzz.core.finding import Finding
 from indexfuzz.corpus.entry import Entry, Record

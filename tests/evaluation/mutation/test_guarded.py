@@ -8,7 +8,7 @@ from itertools import islice
 
 import pytest
 
-from indexfuzz import cli
+from indexfuzz import __main__ as cli
 from indexfuzz.devices import open_device
 from indexfuzz.evaluation import processes
 from indexfuzz.evaluation.mutation import guarded, hunt

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from indexfuzz import cli
+from indexfuzz import __main__ as cli
 from indexfuzz.core.case import Case
 from indexfuzz.core.finding import Finding
 from indexfuzz.core.setup import Setup

@@ -1,0 +1,54 @@
+"""The first second of a command, in which the libraries load."""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+
+import pytest
+
+
+class TestLoading:
+    def test_a_terminal_says_what_it_waits_for(self, monkeypatch):
+        script = (
+            "import sys; from indexfuzz.cli import loading\n"
+            "sys.stderr.isatty = lambda: True\n"
+            "sys.stderr.write(f'{\"torch\" in sys.modules}|'); sys.stderr.flush()\n"
+            "loading.load_libraries()\n"
+            "sys.stderr.write(f'|{\"torch\" in sys.modules}')\n"
+        )
+        environment = os.environ | {"FORCE_COLOR": "1", "TERM": "xterm"}
+        run = subprocess.run(
+            [sys.executable, "-c", script], capture_output=True, text=True, env=environment, check=True
+        )
+        before, told, after = run.stderr.split("|")
+        assert (before, after) == ("False", "True")
+        assert "loading torch and triton" in told
+
+    def test_a_pipe_gets_nothing_of_it_whatever_colours_are_wished_for(self):
+        environment = os.environ | {"FORCE_COLOR": "1"}
+        command = [sys.executable, "-m", "indexfuzz", "run", "--cases", "2", "--seed", "1"]
+        run = subprocess.run(command, capture_output=True, text=True, env=environment, check=True)
+        moves = re.findall(r"\x1b\[[0-9;?]*[A-HJKfhlsu]", run.stdout + run.stderr)
+        assert (moves, "loading" in run.stderr) == ([], False)
+
+
+class TestInterruptsWhileLoading:
+    """A signal that comes while the command line is still being imported ends it as any other does."""
+
+    @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+    @pytest.mark.parametrize("module", ["typer", "torch", "triton"])
+    def test_each_signal_during_an_import(self, tmp_path, module, number):
+        script = (
+            "import os, sys, importlib.abc\n"
+            "class Striking(importlib.abc.MetaPathFinder):\n"
+            "    def find_spec(self, name, path, target=None):\n"
+            f"        if name == {module!r}: os.kill(os.getpid(), {int(number)})\n"
+            "sys.meta_path.insert(0, Striking())\n"
+            "sys.argv = ['indexfuzz', 'run', '--cases', '1']\n"
+            "from indexfuzz.__main__ import main\n"
+            "main()\n"
+        )
+        run = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, cwd=tmp_path, check=False)
+        assert (run.returncode, run.stderr) == (128 + number, f"interrupted by {signal.Signals(number).name}\n")
