@@ -17,7 +17,7 @@ from indexfuzz.lockstep.tracking.checks import ALL_CHECKERS, Checks
 from indexfuzz.lockstep.tracking.coverage import Coverage
 from indexfuzz.lockstep.tracking.violations import KernelError, LockstepError, UnsupportedFeature, Violation
 from indexfuzz.lockstep.triton_api.functions import location_of
-from indexfuzz.lockstep.triton_api.routing import route_launches
+from indexfuzz.lockstep.triton_api.routing import CONFIGS, route_launches
 from indexfuzz.lockstep.values.arrays import Array
 from indexfuzz.lockstep.values.buffers import Buffer, describe_buffer
 from indexfuzz.lockstep.values.heap import keep_freed_memory
@@ -27,18 +27,26 @@ class Lockstep:
     """Runs the Triton kernels that are launched inside its `with` block, on CPU tensors.
 
     dot names the arithmetic of tl.dot ("ieee", "sm90", "cdna3"); checkers lists the checkers that are on; coverage,
-    where given, accumulates mask coverage. Raises ValueError for an unknown name.
+    where given, accumulates mask coverage; configs says which configurations of an autotuned kernel run, the "first" or
+    "all", of which the first has the last word. Raises ValueError for an unknown name.
     """
 
     def __init__(
-        self, dot: str = "ieee", coverage: Coverage | None = None, checkers: Iterable[str] = ALL_CHECKERS
+        self,
+        dot: str = "ieee",
+        coverage: Coverage | None = None,
+        checkers: Iterable[str] = ALL_CHECKERS,
+        configs: str = CONFIGS[0],
     ) -> None:
         if dot not in MODELS:
             raise ValueError(f"unknown matrix unit {dot!r}; there are {', '.join(MODELS)}")
+        if configs not in CONFIGS:
+            raise ValueError(f"unknown choice of configurations {configs!r}; there are {', '.join(CONFIGS)}")
         keep_freed_memory()
         self.violations: list[Violation] = []
         self.coverage = coverage
         self._model = MODELS[dot]
+        self._configs = configs
         self._checks = Checks.of(checkers)
         self._buffers: dict[int, list[Buffer]] = defaultdict(list)
         self._kept: list[torch.Tensor] = []
@@ -72,7 +80,7 @@ class Lockstep:
         return found
 
     def __enter__(self) -> Self:
-        self._stack.enter_context(route_launches(self._launch))
+        self._stack.enter_context(route_launches(self._launch, self._configs))
         return self
 
     def __exit__(

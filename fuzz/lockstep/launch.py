@@ -10,7 +10,7 @@ from indexfuzz.lockstep.arguments import Arguments, Parameter, parameters
 from indexfuzz.lockstep.checkers.order import check_order
 from indexfuzz.lockstep.checkers.races import check_races
 from indexfuzz.lockstep.language.helpers import RUNTIME
-from indexfuzz.lockstep.tracking.attribution import blame_kernel, blaming_kernel, is_own, kernel_line
+from indexfuzz.lockstep.tracking.attribution import blame_kernel, blamed_as, blaming_kernel, is_own, kernel_line
 from indexfuzz.lockstep.tracking.checks import Checks
 from indexfuzz.lockstep.tracking.coverage import Coverage
 from indexfuzz.lockstep.tracking.divergence import Divergence
@@ -112,7 +112,7 @@ def _run(kernel: Any, values: list[Any], run: Run) -> list[Array]:
         words = f"{kernel_line(error)}: in {run.launch.name}: {type(error).__name__}: {error}"
         if is_own(error):
             raise LockstepError(f"{words} (an error of lockstep itself)") from error
-        raise KernelError(words) from error
+        raise blamed_as(error)(words) from error
     finally:
         del builder.run
         if not finished:

@@ -50,14 +50,35 @@ OPTIONS: dict[str, dict[str, Any]] = {
     },
 }
 
+LOCKSTEP: dict[str, dict[str, Any]] = {
+    "--lockstep": {
+        "action": "store_true",
+        "default": False,
+        "help": "run every Triton kernel that a test launches in lockstep, on the CPU, each access checked",
+    },
+    "--lockstep-device": {
+        "default": "cpu",
+        "metavar": "NAME",
+        "help": "cuda: what a test puts on a CUDA device is on the CPU, and torch.cuda speaks of one GPU",
+    },
+    "--lockstep-dot": {"default": "ieee", "metavar": "UNIT", "help": "arithmetic of tl.dot: ieee, sm90 or cdna3"},
+    "--lockstep-configs": {
+        "default": "first",
+        "metavar": "WHICH",
+        "help": "configurations of autotuned kernels that run: first or all",
+    },
+    "--lockstep-checkers": {"default": "", "metavar": "NAMES", "help": "checkers that are on, separated by commas"},
+    "--lockstep-report": {"metavar": "FILE", "help": "write every launch and the mask coverage here; *.json as JSON"},
+}
+
 SESSION = pytest.StashKey[FuzzSession]()
 SHARD = pytest.StashKey[tuple[int, int]]()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """Add the --fuzz options."""
+    """Add the --fuzz and --lockstep options."""
     group = parser.getgroup("indexfuzz", "IndexFuzz")
-    for name, settings in OPTIONS.items():
+    for name, settings in (OPTIONS | LOCKSTEP).items():
         group.addoption(name, **settings)
 
 
@@ -75,6 +96,17 @@ def pytest_configure(config: pytest.Config) -> None:
     config.add_cleanup(lambda: deactivate(token))
     if not _is_worker(config):
         config.pluginmanager.register(Reporter(config), "indexfuzz-reports")
+    if config.getoption("--lockstep"):
+        _take_launches(config)
+
+
+def _take_launches(config: pytest.Config) -> None:
+    from indexfuzz.testing.lockstep import LockstepTests
+
+    try:
+        config.pluginmanager.register(LockstepTests(config), "indexfuzz-lockstep")
+    except SetupError as error:
+        raise pytest.UsageError(str(error)) from None
 
 
 def _is_worker(config: pytest.Config) -> bool:

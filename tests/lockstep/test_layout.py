@@ -24,7 +24,9 @@ ORDER = (
     "arguments",
     "launch",
     "executor",
+    "programs",
     "__init__",
+    "__main__",
 )
 """Folders and the few loose modules, from the ground up."""
 

@@ -14,6 +14,7 @@ from indexfuzz.lockstep.language.translate import Translated, translate
 from indexfuzz.lockstep.operations.builder import Builder
 from indexfuzz.lockstep.operations.lanewise import each_lane
 from indexfuzz.lockstep.tracking.attribution import blame_kernel, blaming_kernel
+from indexfuzz.lockstep.tracking.violations import StaticAssertionError
 from indexfuzz.lockstep.triton_api.functions import BUILTIN_NAMES, is_builtin, is_constexpr_function, is_jit
 from indexfuzz.lockstep.triton_api.semantic import LockstepSemantic
 from indexfuzz.lockstep.triton_api.types import (
@@ -151,7 +152,8 @@ class Runtime(Operators, Flow):
         if not isinstance(passed, bool):
             raise NotImplementedError("tl.static_assert needs a condition that is known while compiling")
         if not passed:
-            raise blame_kernel(AssertionError(unwrap(args[1]) if len(args) > 1 else unwrap(kwargs.get("msg", ""))))
+            message = unwrap(args[1]) if len(args) > 1 else unwrap(kwargs.get("msg", ""))
+            raise blame_kernel(AssertionError(message), StaticAssertionError)
 
     def static_print(self, args: list[Any], _kwargs: dict[str, Any]) -> None:
         """What is known while compiling, on a line of its own."""

@@ -9,6 +9,7 @@ import numpy as np
 from indexfuzz.lockstep.checkers.promises import check_assumption, check_promise
 from indexfuzz.lockstep.operations.context import Context
 from indexfuzz.lockstep.tracking.attribution import blame_kernel
+from indexfuzz.lockstep.tracking.violations import KernelError
 from indexfuzz.lockstep.values.value import Value
 
 
@@ -31,7 +32,8 @@ class HintOps(Context):
         if failed.any():
             index = np.unravel_index(int(np.argmax(failed)), failed.shape)
             program = self.run.launch.coordinates(int(self.run.programs[int(index[0])]))
-            raise blame_kernel(AssertionError(f"device_assert failed in program {program}: {message}"))
+            message = f"device_assert failed in program {program}: {message}"
+            raise blame_kernel(AssertionError(message), KernelError)
 
     def create_barrier(self) -> None:
         """Lanes are in step already; only the checker of their order cares."""

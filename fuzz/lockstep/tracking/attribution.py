@@ -11,6 +11,7 @@ from types import FrameType, TracebackType
 from typing import Final, TypeVar
 
 from indexfuzz.lockstep.tracking.sites import MARKER
+from indexfuzz.lockstep.tracking.violations import KernelCompilationError, KernelError
 
 E = TypeVar("E", bound=Exception)
 
@@ -19,10 +20,16 @@ _LIBRARIES: Final = sys.stdlib_module_names | {"numpy"}
 _MARK: Final = "_in_the_kernels_name"
 
 
-def blame_kernel(error: E) -> E:
-    """An error that the executor raises in the kernel's name, marked as such."""
-    setattr(error, _MARK, True)
+def blame_kernel(error: E, becomes: type[KernelError] = KernelCompilationError) -> E:
+    """An error that the executor raises in the kernel's name, marked with what the launch is to end with."""
+    setattr(error, _MARK, becomes)
     return error
+
+
+def blamed_as(error: Exception) -> type[KernelError]:
+    """What a launch ends with for an error that is the kernel's; Triton finds most of them while it compiles."""
+    becomes: type[KernelError] = getattr(error, _MARK, KernelCompilationError)
+    return becomes
 
 
 @contextmanager

@@ -98,9 +98,24 @@ class Coverage:
     def as_data(self) -> list[dict[str, Any]]:
         """The operations as plain JSON data."""
         return [
-            {"file": o.file, "line": o.line, "kind": o.kind, "seen": sorted(o.states), "missing": o.missing}
+            {
+                "file": o.file,
+                "line": o.line,
+                "kind": o.kind,
+                "seen": sorted(o.states),
+                "wide": o.wide,
+                "missing": o.missing,
+            }
             for o in self.operations()
         ]
+
+    def add_data(self, data: Iterable[dict[str, Any]]) -> None:
+        """Add what another process saw, as `as_data` gave it."""
+        for operation in data:
+            key = operation["file"], operation["line"], operation["kind"]
+            self.seen[key] |= set(operation["seen"])
+            if operation["wide"]:
+                self.wide.add(key)
 
     def report(self) -> str:
         """A count, and a table of the operations of which something was never seen."""

@@ -1,7 +1,9 @@
 """What the executor reports: violations of a launch, and features that it does not have."""
 
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
+
+from indexfuzz.lockstep.triton_api.errors import CompilationError, CompileTimeAssertionFailure, TritonError
 
 KINDS: Final = ("out-of-bounds", "misaligned", "race", "overflow", "uninitialised", "promise", "order")
 
@@ -24,6 +26,12 @@ class Violation:
     byte_offset: int | None
     message: str
 
+    @classmethod
+    def from_data(cls, data: dict[str, Any]) -> "Violation":
+        """A violation from its fields as JSON has them."""
+        program, lane = (None if data[name] is None else tuple(data[name]) for name in ("program", "lane"))
+        return cls(**{**data, "program": program, "lane": lane})
+
     @property
     def detail(self) -> str:
         """The message, and which program and lane did it to which byte."""
@@ -43,8 +51,24 @@ class UnsupportedFeature(Exception):  # noqa: N818
     """A kernel uses something that the executor does not have; the message names it and the kernel's file and line."""
 
 
-class KernelError(Exception):
+class KernelError(TritonError):  # type: ignore[misc]
     """A kernel is wrong in a way that stops it: a failed assertion, a type error; the message names file and line."""
+
+
+class KernelCompilationError(KernelError, CompilationError):  # type: ignore[misc]
+    """What Triton finds while it compiles; to be caught as its CompilationError, the message names file and line."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(None, None, message)
+        self.message = message
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """How to make it again in another process."""
+        return type(self), (self.message,)
+
+
+class StaticAssertionError(KernelCompilationError, CompileTimeAssertionFailure):  # type: ignore[misc]
+    """A tl.static_assert that does not hold."""
 
 
 class LockstepError(Exception):

@@ -1,23 +1,34 @@
 """Launches taken from Triton: every jit function and tuner runs what it is told instead of compiling."""
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from typing import Any, Final
 
+import torch
 from triton.runtime.autotuner import Autotuner
 from triton.runtime.jit import JITFunction
 
+from indexfuzz.lockstep.triton_api.errors import CompileTimeAssertionFailure
 
-def first_config(tuner: Any, kwargs: dict[str, Any]) -> Any:
-    """The first configuration that the tuner's own early pruning keeps."""
+CONFIGS: Final = ("first", "all")
+"""Which configurations of an autotuned kernel run: the first that its own pruning keeps, or every one of them."""
+
+
+def kept_configs(tuner: Any, kwargs: dict[str, Any]) -> Sequence[Any]:
+    """The configurations that the tuner's own early pruning keeps."""
     if tuner.early_config_prune:
-        return tuner.early_config_prune(tuner.configs, tuner.nargs, **kwargs)[0]
-    return tuner.configs[0]
+        kept: Sequence[Any] = tuner.early_config_prune(tuner.configs, tuner.nargs, **kwargs)
+        return kept
+    return list(tuner.configs)
 
 
 @contextmanager
-def route_launches(run: Callable[..., Any]) -> Iterator[None]:
-    """Send every launch of every jit function to `run(kernel, grid, args, kwargs)`, and let tuners not measure."""
+def route_launches(run: Callable[..., Any], configs: str = CONFIGS[0]) -> Iterator[None]:
+    """Send every launch of every jit function to `run(kernel, grid, args, kwargs)`, and let tuners not measure.
+
+    A configuration that a static assertion forbids is passed over, as tuners do. Where `configs` is "all", a tuner's
+    other configurations run before the first, and what they stored is taken back.
+    """
 
     def run_kernel(self: Any, *args: Any, grid: Any, warmup: bool = False, **kwargs: Any) -> Any:
         if warmup:
@@ -26,15 +37,25 @@ def route_launches(run: Callable[..., Any]) -> Iterator[None]:
             hook(*args, **kwargs)
         return run(self, grid, args, kwargs)
 
-    def run_tuner(self: Any, *args: Any, **kwargs: Any) -> Any:
-        self.nargs = dict(zip(self.arg_names, args, strict=False))
-        config = first_config(self, kwargs)
+    def run_config(self: Any, config: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         self.best_config = config
         if config.pre_hook is not None:
             config.pre_hook({**self.nargs, **kwargs, **config.all_kwargs()})
-        result = self.fn.run(*args, **kwargs, **config.all_kwargs())
-        self.nargs = None
-        return result
+        return self.fn.run(*args, **kwargs, **config.all_kwargs())
+
+    def run_tuner(self: Any, *args: Any, **kwargs: Any) -> Any:
+        self.nargs = dict(zip(self.arg_names, args, strict=False))
+        kept = kept_configs(self, kwargs)
+        try:
+            for config in kept[1:] if configs == "all" else ():
+                with suppress(CompileTimeAssertionFailure), _taking_back([*args, *kwargs.values()]):
+                    run_config(self, config, args, kwargs)
+            for config in kept[:-1]:
+                with suppress(CompileTimeAssertionFailure):
+                    return run_config(self, config, args, kwargs)
+            return run_config(self, kept[-1], args, kwargs)
+        finally:
+            self.nargs = None
 
     saved = JITFunction.run, Autotuner.run
     JITFunction.run, Autotuner.run = run_kernel, run_tuner
@@ -42,3 +63,19 @@ def route_launches(run: Callable[..., Any]) -> Iterator[None]:
         yield
     finally:
         JITFunction.run, Autotuner.run = saved
+
+
+@contextmanager
+def _taking_back(arguments: Sequence[Any]) -> Iterator[None]:
+    """Give every storage among a launch's arguments its bytes back afterwards."""
+    storages = {}
+    for argument in arguments:
+        if isinstance(argument, torch.Tensor):
+            storage = argument.untyped_storage()
+            view = torch.empty(0, dtype=torch.uint8).set_(storage)
+            storages[storage.data_ptr()] = view, view.clone()
+    try:
+        yield
+    finally:
+        for view, before in storages.values():
+            view.copy_(before)

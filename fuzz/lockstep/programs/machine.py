@@ -1,0 +1,71 @@
+"""A machine for whole programs: it records every launch, and gives back what a compiled kernel would be."""
+
+from contextlib import nullcontext
+from typing import Any
+
+from indexfuzz.lockstep.executor import Lockstep
+from indexfuzz.lockstep.programs.placement import Placement
+from indexfuzz.lockstep.programs.record import BROKE, FAILED, RAN, REFUSED, LaunchRecord, Record, describe_arguments
+from indexfuzz.lockstep.tracking.violations import KernelError, LockstepError, UnsupportedFeature
+from indexfuzz.lockstep.triton_api.functions import location_of
+
+
+class Uncompiled:
+    """What a launch gives back in place of a compiled kernel: there is none."""
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        raise UnsupportedFeature(f"nothing is compiled, so a launch gives back no {name}")
+
+
+class RecordingLockstep(Lockstep):
+    """A Lockstep that records its launches, for one test after another; the options are those of Lockstep."""
+
+    def __init__(self, record: Record, placement: Placement | None = None, **options: Any) -> None:
+        super().__init__(coverage=record.coverage, **options)
+        self.record = record
+        self._placement = placement
+        self.test = ""
+        self._places: dict[int, tuple[Any, str]] = {}
+
+    def _launch(self, kernel: Any, grid: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        with nullcontext() if self._placement is None else self._placement.paused():
+            self._record(kernel, grid, args, kwargs)
+        return Uncompiled()
+
+    def _record(self, kernel: Any, grid: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        before = len(self.violations)
+        outcome, reason = RAN, ""
+        try:
+            super()._launch(kernel, grid, args, kwargs)
+        except UnsupportedFeature as error:
+            outcome, reason = REFUSED, str(error)
+            raise
+        except LockstepError as error:
+            outcome, reason = BROKE, str(error)
+            raise
+        except KernelError as error:
+            outcome, reason = FAILED, str(error)
+            raise
+        except Exception as error:
+            outcome, reason = FAILED, f"{type(error).__name__}: {error}"
+            raise
+        finally:
+            self.record.launches.append(
+                LaunchRecord(
+                    kernel.fn.__name__,
+                    self._place_of(kernel),
+                    describe_arguments(kernel.arg_names, args, kwargs),
+                    outcome,
+                    reason,
+                    self.test,
+                    tuple(self.violations[before:]),
+                )
+            )
+
+    def _place_of(self, kernel: Any) -> str:
+        known = self._places.get(id(kernel))
+        if known is None:
+            known = self._places[id(kernel)] = kernel, location_of(kernel)
+        return known[1]
