@@ -5,10 +5,15 @@ import sys
 from indexfuzz.core import interrupts
 
 
-def main() -> None:
-    """Run the command line and exit with its code."""
+def start() -> None:
+    """Run the command line as a program of its own."""
+    main(is_program=True)
+
+
+def main(*, is_program: bool = False) -> None:
+    """Run the command line and exit with its code; a program hears no signal once that is known."""
     try:
-        with interrupts.listening():
+        with interrupts.listening(deaf_afterwards=is_program):
             from indexfuzz.cli import run_command
 
             code = run_command()
@@ -20,4 +25,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    start()

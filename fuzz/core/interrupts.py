@@ -6,10 +6,11 @@ import or a destructor; so the signal is also remembered, and `check` raises aga
 
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from types import FrameType
+from typing import Any
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
@@ -54,16 +55,31 @@ def _is_unwinding() -> bool:
     return error is not None
 
 
+def _pass_over(tell: Callable[[Any], object]) -> Callable[[Any], None]:
+    """Tell of exceptions that Python cannot raise, as in a destructor; of a signal nothing is lost with them."""
+
+    def hook(unraisable: Any) -> None:
+        if not isinstance(unraisable.exc_value, Interrupted):
+            tell(unraisable)
+
+    return hook
+
+
 @contextmanager
-def listening() -> Iterator[None]:
-    """Turn signals into Interrupted until the end of the block."""
+def listening(*, deaf_afterwards: bool = False) -> Iterator[None]:
+    """Turn signals into Interrupted until the end of the block.
+
+    Then they do what they did before, or nothing where the process has only to end: its exit code is decided.
+    """
     _listener.number, _listener.is_ending = 0, False
+    unraisable, sys.unraisablehook = sys.unraisablehook, _pass_over(sys.unraisablehook)
     before = {number: signal.signal(number, _listener.hear) for number in SIGNALS}
     try:
         yield
     finally:
+        sys.unraisablehook = unraisable
         for number, handler in before.items():
-            signal.signal(number, handler)
+            signal.signal(number, signal.SIG_IGN if deaf_afterwards else handler)
 
 
 def check() -> None:

@@ -1,12 +1,14 @@
 """Strike real command lines with signals at random moments: `python tests/campaign/strike_at_random.py 200 [SEED]`.
 
-Slow, so it is no test of the suite. Each run works on its own folder, with one or two processes. Prints a line for what
+Slow, so it is no test of the suite. Each run works on its own folder: a campaign of one or two processes, a minimise,
+or a fuzz target under pytest. Prints a line for what
 went wrong and a table at the end; the exit code is 1 where anything did: a finding that was announced and is not on
 disk, a file that cannot be read, a process that is left, another exit code than the one that is due.
 """
 
 import os
 import random
+import re
 import shutil
 import signal
 import subprocess
@@ -16,7 +18,8 @@ import time
 from collections import Counter
 from pathlib import Path
 
-from indexfuzz.corpus.entry import Entry
+from indexfuzz.core.case import Case
+from indexfuzz.corpus.entry import Entry, Record
 from indexfuzz.corpus.store import Corpus
 
 TESTS = Path(__file__).resolve().parents[1]
@@ -31,20 +34,54 @@ MARK = "INDEXFUZZ_STRUCK"
 """An environment variable that tells which processes belong to a run."""
 
 
+TARGET = """
+from hypothesis import given
+from indexfuzz import cases, check, target
+
+@target
+@given(case=cases())
+def test_gather(case):
+    check(case, only=frozenset({"gather"}))
+"""
+
+
+def run_words(workers: int) -> list[str]:
+    """The words of a campaign that finds something soon."""
+    return ["indexfuzz", "run", "--cases", "400", "--workers", str(workers), "--corpus", "kept", *TOY]
+
+
+TOY = ("--impl", "module:toy_gather", "--no-isolate")
+
+
+def minimize_words(folder: Path) -> list[str]:
+    """The words that make a case smaller, which they find in the folder."""
+    requests = tuple({"length": 20 + number, "new": number} for number in range(9))
+    case = Case().replace(batch={"prefill": requests, "decode": (7, 9, 300), "max_model_len": 300})
+    finding = Record(signature="gather/code-mismatch/k_scale", detail="token 1 is doubled")
+    file = Corpus(folder / "kept").save(Entry(case=case, finding=finding))
+    return ["indexfuzz", "minimize", str(file), "--seconds", "20", *TOY]
+
+
+def pytest_words(folder: Path) -> list[str]:
+    """The words that run a fuzz target, which they write to the folder."""
+    (folder / "test_toy.py").write_text(TARGET)
+    (folder / "pyproject.toml").write_text('[tool.indexfuzz]\ncorpus = "kept"\n')
+    options = ["-p", "no:cacheprovider", "--fuzz-impl", "module:toy_gather", "--no-fuzz-isolate", "--fuzz-seconds", "8"]
+    return ["pytest", *options]
+
+
 def strike(folder: Path, generator: random.Random) -> tuple[str, list[str]]:
     """Run a command line and strike it; what was done, and what went wrong."""
-    number, workers = generator.choice(SIGNALS), generator.choice((1, 2))
-    minimise = generator.random() < 0.25
-    words = ["run", "--cases", "400", "--workers", str(workers), "--corpus", "kept"]
-    if minimise:
-        subject = next(iter(sorted((TESTS.parent / "corpus" / "gather").glob("*.json"))))
-        target = folder / "kept" / "gather" / subject.name
-        target.parent.mkdir(parents=True)
-        shutil.copy(subject, target)
-        words = ["minimize", str(target), "--seconds", "20"]
-    words += ["--impl", "module:toy_gather", "--no-isolate"]
+    number, share = generator.choice(SIGNALS), generator.random()
+    if share < 0.2:
+        what, words = "minimize", minimize_words(folder)
+    elif share < 0.4:
+        what, words = "pytest", pytest_words(folder)
+    else:
+        workers = generator.choice((1, 2))
+        what, words = f"run with {workers}", run_words(workers)
     environment = os.environ | {"PYTHONPATH": str(TESTS), "PYTHONUNBUFFERED": "1", MARK: folder.name}
-    command = [sys.executable, "-m", "indexfuzz", *words]
+    command = [sys.executable, "-m", *words]
     with (folder / "output").open("w") as output:
         process = subprocess.Popen(command, cwd=folder, env=environment, stdout=output, stderr=output)
         try:
@@ -52,8 +89,7 @@ def strike(folder: Path, generator: random.Random) -> tuple[str, list[str]]:
         except subprocess.TimeoutExpired:
             process.send_signal(number)
         code = process.wait(120)
-    what = f"{words[0]} with {workers}, {number.name}" if not minimise else f"minimize, {number.name}"
-    return what, list(complaints(folder, number, code))
+    return f"{what}, {number.name}", complaints(folder, number, code)
 
 
 def complaints(folder: Path, number: signal.Signals, code: int) -> list[str]:
@@ -66,10 +102,15 @@ def complaints(folder: Path, number: signal.Signals, code: int) -> list[str]:
     announced = {line.split()[1].rstrip(";") for line in output.splitlines() if line.startswith("found ")}
     if lost := announced - kept:
         wrong.append(f"lost: {lost}")
+    named = re.findall(r"saved as (\S+\.json)", output)
+    wrong += [f"not there: {path}" for path in named if not (folder / path).exists()]
+    is_pytest = "test session starts" in output or "KeyboardInterrupt" in output
     due = {-number} if number == signal.SIGKILL else {1} if announced else {128 + number, -number}
+    if is_pytest:  # which knows Ctrl-C, and ends of all other signals as a process does
+        due = {2, 130, -number}
     if code not in due and code not in (0, 1):  # it may have ended before it was struck
         wrong.append(f"exit code {code}, due {due}: {output[-500:]}")
-    if "Traceback" in output or "internal error" in output:
+    if ("Traceback" in output and not is_pytest) or "internal error" in output:
         wrong.append(f"noise: {output[-500:]}")
     ends = time.monotonic() + SOON
     while (orphans := left(folder.name)) and time.monotonic() < ends:

@@ -52,3 +52,17 @@ class TestInterruptsWhileLoading:
         )
         run = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, cwd=tmp_path, check=False)
         assert (run.returncode, run.stderr) == (128 + number, f"interrupted by {signal.Signals(number).name}\n")
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_after_the_last_word_changes_nothing(tmp_path, number):
+    """The exit code is decided, and the interpreter only puts its things away."""
+    script = (
+        "import atexit, os, sys\n"
+        f"atexit.register(os.kill, os.getpid(), {int(number)})\n"
+        "sys.argv = ['indexfuzz', 'presets']\n"
+        "from indexfuzz.__main__ import start\n"
+        "start()\n"
+    )
+    run = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, cwd=tmp_path, check=False)
+    assert (run.returncode, run.stderr) == (0, "")

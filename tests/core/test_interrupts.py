@@ -3,6 +3,7 @@
 import contextlib
 import os
 import signal
+import sys
 
 import pytest
 
@@ -73,3 +74,16 @@ def test_handlers_are_put_back():
     with interrupts.listening():
         pass
     assert signal.getsignal(signal.SIGTERM) is inside
+
+
+@pytest.mark.parametrize(("raised", "told"), [(interrupts.Interrupted(signal.SIGTERM), []), (KeyError("x"), ["x"])])
+def test_a_signal_in_a_destructor_makes_no_noise(monkeypatch, raised, told):
+    class Dying:
+        def __del__(self):
+            raise raised
+
+    heard = []
+    monkeypatch.setattr(sys, "unraisablehook", lambda unraisable: heard.extend(unraisable.exc_value.args))
+    with interrupts.listening():
+        Dying()
+    assert heard == told
