@@ -15,6 +15,8 @@ from indexfuzz.triage.minimize import NotFailingError, minimise
 
 UNSTABLE = "the same case did not show it again in the same process"
 ALONE = "the case did not show it in a process that had run nothing else"
+UNTRIED = "there was no time to try the case in a process that had run nothing else"
+NO_PROCESS = "no process could be had to try the case alone"
 
 
 @dataclass(frozen=True)
@@ -78,8 +80,8 @@ def make_smaller(wanted: Settings, job: Shrink, tell: Callable[[Report], None]) 
         finding = seen_once(finding)
         doubt = UNSTABLE
     else:
-        if time.monotonic() - started < job.left and wanted.confirm(case, signature) is False:
-            doubt = ALONE
+        in_time = time.monotonic() - started < job.left
+        doubt = {True: "", False: ALONE, None: NO_PROCESS}[wanted.confirm(case, signature)] if in_time else UNTRIED
     for death in wanted.subject.unrepeated[told:]:
         tell(Unrepeated(death))
     tell(Shrunk(signature, finding, case, time.monotonic() - started, doubt))

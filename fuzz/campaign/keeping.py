@@ -29,16 +29,17 @@ class Keeper:
         self.saved: dict[Signature, Path] = {}
 
     def hear(self, event: Event) -> None:
-        """Write, replace or remove a file."""
+        """Write, replace or remove a file. Until a case has shown its finding alone, it is unconfirmed."""
         if isinstance(event, Seen | Smaller):
-            self._keep(event.finding.signature, self._entry_of(event.case, event.finding))
+            entry = self._entry_of(event.case, event.finding).model_copy(update={"status": "unconfirmed"})
+            self._keep(event.finding.signature, entry)
         elif isinstance(event, Explained):
             self._forget(event.finding.signature)
         elif isinstance(event, Found):
             entry = self._entry_of(event.case, event.finding)
             if event.doubt:
                 note = f"{entry.note} {event.doubt[0].upper()}{event.doubt[1:]}.".strip()
-                entry = entry.model_copy(update={"note": note})
+                entry = entry.model_copy(update={"note": note, "status": "unconfirmed"})
             if event.seen_as is not None:
                 self._forget(event.seen_as)
             self._keep(event.finding.signature, entry)

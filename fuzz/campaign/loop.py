@@ -13,7 +13,7 @@ from indexfuzz.campaign.budget import Budget
 from indexfuzz.campaign.crew import Alone, Crew
 from indexfuzz.campaign.drawing import Recent
 from indexfuzz.campaign.events import CaseRun, Event, Explained, Found, Known, Seen, Smaller, Unsupported
-from indexfuzz.campaign.jobs import Report, Shrink, Shrunk, Tried
+from indexfuzz.campaign.jobs import UNTRIED, Report, Shrink, Shrunk, Tried
 from indexfuzz.campaign.settings import Settings
 from indexfuzz.campaign.summary import Summary
 from indexfuzz.core import interrupts
@@ -66,7 +66,7 @@ class Campaign:
             self.summary.interrupted = signal.SIGINT
         finally:
             for signature, pending in list(self._pending.items()):
-                self._tell_found(signature, pending.finding, pending.case)
+                self._tell_found(signature, pending.finding, pending.case, UNTRIED)
             for found in self.summary.findings:
                 self.summary.symptoms[found.finding.signature] = self._mistakes.symptoms_of(found.finding.signature)
             self.summary.seconds = self._budget.elapsed
@@ -137,7 +137,7 @@ class Campaign:
             if (explained := self._pending.pop(symptom, None) or told) is not None:
                 self._tell(Explained(explained.finding, explained.case, finding.signature))
 
-    def _tell_found(self, signature: Signature, finding: Finding, case: Case, doubt: str = "") -> None:
+    def _tell_found(self, signature: Signature, finding: Finding, case: Case, doubt: str) -> None:
         del self._pending[signature]
         seen_as = signature if finding.signature != signature else None
         if seen_as:

@@ -25,7 +25,14 @@ from indexfuzz.triage.replay import replay as replay_entry
 if TYPE_CHECKING:
     from indexfuzz.subjects.subject import Subject
 
-STYLES = {"FIXED": "green", "PASSES": "green", "STILL FAILS": "red", "CHANGED": "yellow", "ERROR": "magenta"}
+STYLES = {
+    "FIXED": "green",
+    "PASSES": "green",
+    "STILL FAILS": "red",
+    "CHANGED": "yellow",
+    "NOT SHOWN": "yellow",
+    "ERROR": "magenta",
+}
 
 
 @expand_options
@@ -47,7 +54,8 @@ def replay(
     """Run cases of the corpus again and say what became of each, a line each.
 
     FIXED: the finding is gone. STILL FAILS: it is still there. CHANGED: the case fails in another way. PASSES: a case
-    that is not expected to fail does not. ERROR: it could not be run.
+    that is not expected to fail does not. NOT SHOWN: a finding that was never confirmed does not show itself this time
+    either. ERROR: it could not be run.
 
     The exit code is 1 when anything fails, else 2 or 3 when there was an error.
 

@@ -20,7 +20,7 @@ def triage(
         typer.Option(
             metavar="|".join(get_args(Status)),
             show_default=False,
-            help="open: expected to fail where it was seen; fixed or guard: must pass from now on.",
+            help="open: expected to fail where it was seen; unconfirmed: may fail there; fixed or guard: must pass.",
         ),
     ] = None,
     note: Annotated[

@@ -99,14 +99,14 @@ class Sighting(Part):
         return (self.implementation, self.device, self.triton, self.torch, self.signature)
 
 
-Status = Literal["open", "fixed", "guard"]
+Status = Literal["open", "unconfirmed", "fixed", "guard"]
 
 
 class Entry(Part):
     """One file of the corpus.
 
-    `open`: fails on the implementations in `seen`, nobody has mended it. `fixed`: did once, no longer. `guard`: an
-    interesting case that must pass.
+    `open`: fails on the implementations in `seen`, nobody has mended it. `unconfirmed`: was seen to fail there, and not
+    again when it was tried alone. `fixed`: failed once, no longer. `guard`: an interesting case that must pass.
     """
 
     case: Case

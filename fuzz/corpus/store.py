@@ -88,13 +88,16 @@ def _migrated(data: Any) -> dict[str, Any]:
 
 
 def merge(present: Entry, new: Entry) -> Entry:
-    """The entry present, and what was seen of the same case since."""
+    """The entry present, and what was seen of the same case since, which may confirm it."""
     places = {sighting.place for sighting in present.seen}
     seen = new.seen
     if present.finding and new.finding and new.finding.signature != present.finding.signature:
         changed = new.finding.signature
         seen = tuple(s.model_copy(update={"signature": s.signature or changed}) for s in seen)
-    return present.model_copy(update={"seen": (*present.seen, *(s for s in seen if s.place not in places))})
+    status = new.status if present.status == "unconfirmed" else present.status
+    return present.model_copy(
+        update={"status": status, "seen": (*present.seen, *(s for s in seen if s.place not in places))}
+    )
 
 
 def write(entry: Entry, path: Path) -> None:

@@ -149,14 +149,15 @@ class TargetRun:
     def _concluded(self, finding: Finding, case: Case, seconds: float) -> Found:
         from indexfuzz.triage.minimize import NotFailingError, minimise
 
-        first = self._first_files.get(finding.signature)
+        first, status = self._first_files.get(finding.signature), "open"
         try:
             case, finding = minimise(case, self._session.under_test.subject, finding.signature, seconds=seconds)
         except NotFailingError:
-            finding = seen_once(finding)
+            finding, status = seen_once(finding), "unconfirmed"
         corpus = self._session.options.corpus
+        entry = self._session.under_test.entry(case, finding).model_copy(update={"status": status})
         try:
-            path = Corpus(corpus).save(self._session.under_test.entry(case, finding))
+            path = Corpus(corpus).save(entry)
         except OSError as error:
             where = error.filename or corpus
             return Found(finding, case, first, f"not saved: cannot write to {where}: {error.strerror}")

@@ -10,7 +10,7 @@ if TYPE_CHECKING:  # these import torch
     from indexfuzz.core.outcome import Outcome
     from indexfuzz.subjects.subject import Subject
 
-Status = Literal["FIXED", "STILL FAILS", "CHANGED", "PASSES", "ERROR"]
+Status = Literal["FIXED", "STILL FAILS", "CHANGED", "PASSES", "NOT SHOWN", "ERROR"]
 FAILING: frozenset[Status] = frozenset({"STILL FAILS", "CHANGED"})
 
 
@@ -19,7 +19,8 @@ class Replay:
     """What became of an entry.
 
     FIXED: an open finding is gone. STILL FAILS: its signature is back. CHANGED: it fails in another way. PASSES: a
-    guard or a fixed finding, and nothing is wrong. ERROR: the question could not be asked; `message` says why. The
+    guard or a fixed finding, and nothing is wrong. NOT SHOWN: an unconfirmed finding did not show itself this time
+    either, which does not say that it is mended. ERROR: the question could not be asked; `message` says why. The
     entry's own finding is the first.
     """
 
@@ -52,7 +53,8 @@ def replay(entry: Entry, subject: "Subject") -> Replay:
         return Replay("CHANGED", findings)
     if untested := _untested(entry, outcome, subject):
         return Replay("ERROR", message=untested)
-    return Replay("FIXED" if entry.status == "open" else "PASSES")
+    gone: dict[str, Status] = {"open": "FIXED", "unconfirmed": "NOT SHOWN"}
+    return Replay(gone.get(entry.status, "PASSES"))
 
 
 def _untested(entry: Entry, outcome: "Outcome", subject: "Subject") -> str:

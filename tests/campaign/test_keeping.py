@@ -1,8 +1,5 @@
 """What was seen is on disk at once, whatever happens then; what turns out to be a symptom is not."""
 
-import json
-from pathlib import Path
-
 import pytest
 
 from indexfuzz.campaign import jobs
@@ -51,6 +48,7 @@ def test_a_finding_is_on_disk_when_it_is_seen_and_replaced_when_it_is_smaller(ke
     keeper.hear(Found(WRONG, SMALL, doubt="the case did not show it again"))
     (entry,) = kept(tmp_path)
     assert (entry.case, entry.note) == (SMALL, "The case did not show it again.")
+    assert entry.status == "unconfirmed"
     assert keeper.saved == {WRONG.signature: tmp_path / entry.file}
 
 
@@ -131,8 +129,22 @@ def test_what_a_fresh_process_does_not_show_says_so(reference_with, pytorch_devi
     run(Settings(subject, cases=20, seed=1, first_only=True, minimise_seconds=0.0, confirm=confirm), keeper.hear)
     (entry,) = kept(tmp_path)
     assert "process that had run nothing else" in entry.note
+    assert entry.status == "unconfirmed"
     assert asked == [(entry.case, entry.finding.signature)]
-    assert json.loads(Path(next(iter(keeper.saved.values()))).read_text())["status"] == "open"
+
+
+@pytest.mark.parametrize(
+    ("confirmed", "status", "note"), [(True, "open", ""), (None, "unconfirmed", "No process could be had")]
+)
+def test_only_what_a_fresh_process_shows_is_open(
+    reference_with, pytorch_device, keeper, tmp_path, confirmed, status, note
+):
+    subject = InProcess(reference_with(q_quant=wrong_weights), pytorch_device)
+    settings = Settings(subject, cases=20, seed=1, first_only=True, minimise_seconds=0.0, confirm=lambda *_: confirmed)
+    run(settings, keeper.hear)
+    (entry,) = kept(tmp_path)
+    assert entry.status == status
+    assert note in entry.note
 
 
 def test_nothing_is_kept_of_what_is_known(reference_with, pytorch_device, keeper, tmp_path):

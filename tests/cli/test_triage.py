@@ -40,7 +40,7 @@ def test_status_and_note_are_changed_and_nothing_else(triage):
     ("words", "complaint"),
     [
         ((), "give --status or --note"),
-        (("--status", "mended"), "no 'mended'; choose from open, fixed, guard"),
+        (("--status", "mended"), "no 'mended'; choose from open, unconfirmed, fixed, guard"),
         (("--note", "\x1b[2J"), "note"),
     ],
 )

@@ -32,6 +32,8 @@ def answer_by(monkeypatch, run):
     ("status", "findings", "expected"),
     [
         ("open", (), "FIXED"),
+        ("unconfirmed", (), "NOT SHOWN"),
+        ("unconfirmed", (SCALE,), "STILL FAILS"),
         ("fixed", (), "PASSES"),
         ("guard", (), "PASSES"),
         ("open", (SCALE,), "STILL FAILS"),
