@@ -5,9 +5,13 @@ and imports while the campaign gets ready.
 """
 
 import multiprocessing
+import os
 from multiprocessing.forkserver import ensure_running
 
 CONTEXT = multiprocessing.get_context("forkserver")
+
+CAMPAIGN = "INDEXFUZZ_CAMPAIGN"
+"""The environment variable that tells the server whose it is."""
 
 WITH = ("indexfuzz.devices.lockstep", "indexfuzz.implementations.builtin", "indexfuzz.subjects.in_process")
 """What members import when they open their subject."""
@@ -15,5 +19,6 @@ WITH = ("indexfuzz.devices.lockstep", "indexfuzz.implementations.builtin", "inde
 
 def start_server() -> None:
     """Start it, unless it runs."""
-    CONTEXT.set_forkserver_preload(["indexfuzz.campaign.member", *WITH])
+    os.environ[CAMPAIGN] = str(os.getpid())
+    CONTEXT.set_forkserver_preload(["indexfuzz.campaign.bound", "indexfuzz.campaign.member", *WITH])
     ensure_running()

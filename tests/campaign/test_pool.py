@@ -1,7 +1,10 @@
 """Several processes do what one does: the same cases, the same findings, also where some of them die."""
 
 import os
+import select
 import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -143,3 +146,25 @@ def test_processes_that_die_before_they_are_ready_end_the_campaign(monkeypatch):
     monkeypatch.setenv("TOY", "unloadable")
     with pytest.raises(PoolError, match="in a row have ended before they could run a case"):
         Campaign(Settings(None, cases=3), lambda _event: None, pool(1)).run()
+
+
+def test_the_server_ends_with_the_campaign_whatever_it_is_doing(tmp_path):
+    """A module that never finishes its import stands for those that take seconds."""
+    (tmp_path / "endless.py").write_text("import time\ntime.sleep(3600)\n")
+    script = (
+        "import sys\n"
+        "from multiprocessing.forkserver import _forkserver\n"
+        "from indexfuzz.campaign import server\n"
+        "server.WITH = ('endless',)\n"
+        "server.start_server()\n"
+        "print(_forkserver._forkserver_pid, flush=True)\n"
+        "sys.stdin.read()\n"
+    )
+    command, environment = [sys.executable, "-c", script], os.environ | {"PYTHONPATH": str(tmp_path)}
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    with subprocess.Popen(command, text=True, env=environment, **pipes) as campaign:
+        server = os.pidfd_open(int(campaign.stdout.readline()))
+        campaign.kill()
+    ended, _, _ = select.select([server], [], [], 60)
+    os.close(server)
+    assert ended
