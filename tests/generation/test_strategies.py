@@ -214,14 +214,14 @@ PLAINEST = Case().replace(model={"index_topk": 1}, batch={"decode": (0,)}, value
     [
         (lambda c: True, {}),
         (
-            lambda c: c.batch.next_n >= 3 and c.model.head_dim == 64 and c.batch.decode[:1] >= (20,),
+            lambda c: c.batch.next_n >= 3 and c.model.head_dim == 64 and max(c.batch.decode, default=0) >= 20,
             {
                 "batch": {"next_n": 3, "decode": (31,), "max_model_len": 31},
                 "model": {"head_dim": 64, "quant_group": 64},
             },
         ),
         (
-            lambda c: c.cache.block_size == 48 and sum(p.new for p in c.batch.prefill[:1]) >= 5 and c.memory.k_pad > 0,
+            lambda c: c.cache.block_size == 48 and c.batch.prefill_rows >= 5 and c.memory.k_pad > 0,
             {
                 "cache": {"block_size": 48},
                 "batch": {"decode": (), "prefill": ({"length": 15, "new": 15},)},
@@ -235,7 +235,10 @@ PLAINEST = Case().replace(model={"index_topk": 1}, batch={"decode": (0,)}, value
     ],
 )
 def test_samples_shrink_to_the_plainest(wanted: Callable[[Case], bool], changes: dict[str, dict[str, object]]) -> None:
+    """But for empty requests before and behind the one that matters: their number is not Hypothesis's to choose."""
     thorough = settings(
         database=None, deadline=None, derandomize=True, max_examples=3000, suppress_health_check=list(HealthCheck)
     )
-    assert find(strategies.cases(), wanted, settings=thorough) == PLAINEST.replace(**changes)
+    case = find(strategies.cases(), wanted, settings=thorough)
+    decode = tuple(length for length in case.batch.decode if length) or case.batch.decode
+    assert case.replace(batch={"decode": decode}) == PLAINEST.replace(**changes)
