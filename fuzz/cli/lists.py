@@ -93,8 +93,12 @@ def presets(*, as_json: AsJson = False) -> None:
 
 def bench(
     name: Annotated[str | None, typer.Argument(metavar="NAME", help="Which benchmark; leave out to list them.")] = None,
+    path: Annotated[
+        str | None, typer.Argument(metavar="PATH", help="conformance: a checkout of Triton; its wheel has no tests.")
+    ] = None,
     *,
     impl: Impl = DEFAULT_IMPLEMENTATION,
+    every: Annotated[int, typer.Option(metavar="N", min=1, help="conformance: run every Nth item.")] = 1,
     as_json: AsJson = False,
 ) -> None:
     """Measure IndexFuzz itself.
@@ -113,5 +117,8 @@ def bench(
     chosen = BENCHES[name]
     if impl != DEFAULT_IMPLEMENTATION and not chosen.takes_impl:
         raise InputError(f"bench {name} measures the built-in kernels only; leave out --impl")
-    options = {"impl": impl} if chosen.takes_impl else {}
+    if chosen.takes_path is (path is None) or (every != 1 and not chosen.takes_path):
+        raise InputError(f"bench {name} takes {'a PATH' if chosen.takes_path else 'neither PATH nor --every'}")
+    options: dict[str, Any] = {"impl": impl} if chosen.takes_impl else {}
+    options |= {"path": path, "every": every} if chosen.takes_path else {}
     raise typer.Exit(importlib.import_module(chosen.module).main(as_json=as_json, **options))

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from types import SimpleNamespace
 from typing import Any, Final
 
 import numpy as np
@@ -18,6 +19,7 @@ from indexfuzz.lockstep.triton_api.types import (
     dtype_of_annotation,
     fast_tensor,
     fields_of,
+    host_descriptor,
     intern_type,
     is_host_descriptor,
     named_tuple,
@@ -70,7 +72,7 @@ class Arguments:
         """One argument as the kernel sees it.
 
         Raises TypeError for an argument that Triton does not take, ValueError for a tensor outside CPU memory,
-        UnsupportedFeature for a tensor descriptor.
+        UnsupportedFeature for a tensor descriptor that rounds to TF32.
         """
         if parameter.constexpr:
             return _constexpr(argument)
@@ -87,10 +89,7 @@ class Arguments:
         if isinstance(argument, int | float):
             return self._scalar(parameter, argument)
         if is_host_descriptor(argument):
-            raise UnsupportedFeature(
-                f"the TensorDescriptor made on the host, argument {name}, is not supported by lockstep; "
-                "pass the tensor and call tl.make_tensor_descriptor in the kernel"
-            )
+            return self._descriptor(name, argument)
         tensor = argument if isinstance(argument, torch.Tensor) else getattr(argument, "base", None)
         if isinstance(tensor, torch.Tensor):
             return self._pointer(name, tensor, argument.dtype, const=parameter.const)
@@ -102,6 +101,25 @@ class Arguments:
             dtype = Dtype("fp32") if isinstance(argument, float) else Dtype(_integer_name(parameter.name, argument))
         make = getattr(self._builder, f"get_{dtype.name}")
         return Tensor(make(argument if dtype.is_floating() else int(argument)), intern_type(dtype))
+
+    def _descriptor(self, name: str, argument: Any) -> Any:
+        if getattr(argument, "round_f32_to_tf32", False):
+            raise UnsupportedFeature(f"a TensorDescriptor with round_f32_to_tf32, argument {name}, is not supported")
+        tensor = argument.base if isinstance(argument.base, torch.Tensor) else argument.base.base
+        dtype = dtype_of(argument.base.dtype)
+        base = self._pointer(name, tensor, argument.base.dtype, const=False).handle
+        shape = [Tensor(self._builder.get_int32(int(n)), intern_type(Dtype("int32"))) for n in argument.shape]
+        strides = [Tensor(self._builder.get_int64(int(n)), intern_type(Dtype("int64"))) for n in argument.strides]
+        padding = SimpleNamespace(name=f"PAD_{argument.padding.upper()}")
+        handle = self._builder.create_make_tensor_descriptor(
+            base,
+            [n.handle for n in shape],
+            [n.handle for n in strides],
+            argument.block_shape,
+            dtype.is_int_signed(),
+            padding,
+        )
+        return host_descriptor(handle, shape, strides, argument.block_shape, dtype)
 
     def _pointer(self, name: str, tensor: torch.Tensor, dtype: Any, *, const: bool) -> Any:
         if tensor.device.type != "cpu":

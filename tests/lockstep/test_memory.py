@@ -180,3 +180,32 @@ def test_float_atomics_add_in_program_order() -> None:
 def test_a_tensor_elsewhere_is_refused() -> None:
     with Lockstep(), pytest.raises(ValueError, match="meta"):
         _copy[(1,)](torch.zeros(4, device="meta"), torch.zeros(4), 4)
+
+
+@triton.jit
+def _poll(x, out, N: tl.constexpr):
+    i = tl.program_id(0) * N + tl.arange(0, N)
+    tl.store(out + i, tl.atomic_poll(x + i, 7, timeout_ns=1000).to(tl.int32))
+
+
+@pytest.mark.skipif(not hasattr(tl, "atomic_poll"), reason="newer releases of Triton have it")
+def test_a_poll_with_a_limit_looks_once() -> None:
+    x, out = torch.tensor([7, 1, 7, 0, 7, 7, 7, 7], dtype=torch.int32), torch.empty(8, dtype=torch.int32)
+    with Lockstep() as machine:
+        _poll[(2,)](x, out, N=4)
+    assert out.tolist() == [1, 0, 1, 0, 1, 1, 1, 1]
+    assert machine.violations == []
+
+
+@triton.jit
+def _absolute_code(x, out):
+    i = tl.arange(0, 256)
+    tl.store(out + i, tl.abs(tl.load(x + i)))
+
+
+def test_the_absolute_value_of_a_format_that_is_only_a_name() -> None:
+    codes = torch.arange(256, dtype=torch.uint8)
+    out = torch.zeros(256, dtype=torch.uint8)
+    with Lockstep():
+        _absolute_code[(1,)](triton.reinterpret(codes, tl.float8e4b15), triton.reinterpret(out, tl.float8e4b15))
+    assert out.tolist() == [code & 0x7F for code in range(256)]

@@ -15,11 +15,8 @@ def _inline_assembly(x):
 
 
 @triton.jit
-def _scaled_dot(x, s, out):
-    i = tl.arange(0, 32)
-    a = tl.load(x + i[:, None] * 32 + i[None, :])
-    scale = tl.load(s + i[:, None] + tl.arange(0, 1)[None, :])
-    tl.store(out + i[:, None] * 32 + i[None, :], tl.dot_scaled(a, scale, "e4m3", a, scale, "e4m3"))
+def _waits(x):
+    tl.store(x, tl.atomic_poll(x, 1).to(tl.int32))
 
 
 @triton.jit
@@ -46,18 +43,25 @@ def _item_assignment(x):
     values[0] = 3
 
 
+def _rounding_descriptor() -> TensorDescriptor:
+    descriptor = TensorDescriptor.from_tensor(torch.zeros(16), [16])
+    descriptor.round_f32_to_tf32 = True  # an argument that older releases do not have
+    return descriptor
+
+
 @pytest.mark.parametrize(
     ("kernel", "arguments", "feature"),
     [
         (_inline_assembly, (torch.zeros(1, dtype=torch.int32),), "inline_asm"),
-        (
-            _scaled_dot,
-            (torch.zeros(1024).to(torch.float8_e4m3fn), torch.zeros(32, dtype=torch.uint8), torch.zeros(1024)),
-            "dot_scaled",
+        pytest.param(
+            _waits,
+            (torch.zeros(1, dtype=torch.int32),),
+            "waiting without a limit in tl.atomic_poll",
+            marks=pytest.mark.skipif(not hasattr(tl, "atomic_poll"), reason="newer releases of Triton have it"),
         ),
         (_breaks, (torch.zeros(1),), r"`break` \(Triton does not compile it either\) in _breaks"),
         (_continues, (torch.zeros(1),), "`continue`"),
-        (_described, (TensorDescriptor.from_tensor(torch.zeros(16), [16]),), "_described: the TensorDescriptor"),
+        (_described, (_rounding_descriptor(),), "_described: a TensorDescriptor with round_f32_to_tf32"),
         (_item_assignment, (torch.zeros(1),), "assignment to something other than a name"),
     ],
     ids=lambda value: getattr(getattr(value, "fn", None), "__name__", None),

@@ -6,15 +6,20 @@ from typing import NamedTuple
 class Bench(NamedTuple):
     """A benchmark: `main(*, as_json)` of `module` prints, and returns the exit code.
 
-    Where it takes an implementation, that is another keyword, `impl`, as on the command line.
+    Where it takes an implementation, that is another keyword, `impl`, as on the command line; where it takes a path, so
+    are `path` and `every`, which says to take every nth item of what lies there.
     """
 
     module: str
     what: str
     takes_impl: bool = False
+    takes_path: bool = False
 
 
 BENCHES = {
+    "conformance": Bench(
+        f"{__name__}.conformance", "Triton's own tests, in lockstep and in its interpreter", takes_path=True
+    ),
     "detection": Bench(f"{__name__}.detection", "how fast planted bugs are found, beside the tests of today"),
     "isolation": Bench(f"{__name__}.isolation", "what isolation costs, and whether it holds against 200 deaths"),
     "kernels": Bench(

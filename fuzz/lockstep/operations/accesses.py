@@ -225,6 +225,20 @@ class MemoryOps(Context):
         self.run.count_atomic(order)
         return self._quietly(pointer, mask)
 
+    def create_atomic_poll(self, pointer: Value, expected: Value, timeout: Any, *order: Any) -> Value:
+        """Whether each lane reads what it expects; nothing passes the time, so one look is as good as many.
+
+        A lane that would wait without a limit is refused: the program that ends its waiting may not have run yet.
+        """
+        self.run.count_atomic(order)
+        self.run.depends_on_order = True
+        mask = Value(np.ones((1,) * pointer.data.ndim, np.bool_), I1, pointer.shape)
+        found = self._quietly(pointer, mask)
+        data = np.asarray(found.data == expected.data)
+        if not isinstance(timeout, Value) and not data.all():
+            raise self.unsupported("waiting without a limit in tl.atomic_poll")
+        return self._compare(found, expected, data)
+
     def _quietly(self, pointer: Value, mask: Value) -> Value:
         before = len(self.run.accesses)
         result = self.load(pointer, mask, None)

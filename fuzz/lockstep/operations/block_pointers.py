@@ -1,4 +1,4 @@
-"""Block pointers and tensor descriptors: a base, a shape and strides instead of a block of pointers."""
+"""Block pointers: a base, a shape and strides instead of a block of pointers."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -15,7 +15,10 @@ from indexfuzz.lockstep.values.value import Value
 
 @dataclass(frozen=True, slots=True)
 class BlockPointer:
-    """A window into a strided tensor; shape, strides and offsets are integer scalars."""
+    """A window into a strided tensor; shape, strides and offsets are integer scalars.
+
+    An offset may also list the places along its axis, one for each element of the block. signed is how integers read.
+    """
 
     base: Value
     shape: tuple[Value, ...]
@@ -23,10 +26,11 @@ class BlockPointer:
     offsets: tuple[Value, ...]
     block: tuple[int, ...]
     padding: str | None = None
+    signed: bool = True
 
 
 class BlockPointerOps(MemoryOps, IntegerOps):
-    """tl.make_block_ptr, tl.make_tensor_descriptor, and what goes with them."""
+    """tl.make_block_ptr, and what goes with it."""
 
     def create_make_block_ptr(
         self,
@@ -58,30 +62,6 @@ class BlockPointerOps(MemoryOps, IntegerOps):
         pointers, mask = self._window(pointer, boundary_check)
         self.store(pointers, value, mask)
 
-    def create_make_tensor_descriptor(
-        self,
-        base: Value,
-        shape: Sequence[Value],
-        strides: Sequence[Value],
-        block: Sequence[int],
-        signed: bool,
-        padding: Any,
-    ) -> BlockPointer:
-        """A tensor descriptor made in the kernel."""
-        return BlockPointer(base, tuple(shape), tuple(strides), (), tuple(block), str(getattr(padding, "name", "")))
-
-    def create_descriptor_load(self, descriptor: BlockPointer, offsets: Sequence[Value], *_policy: Any) -> Value:
-        """A window of the descriptor; what lies outside reads as its padding."""
-        window = replace(descriptor, offsets=tuple(offsets))
-        pointers, mask = self._window(window, range(len(window.block)))
-        return self._load_padded(pointers, mask, "PAD_NAN" if descriptor.padding == "PAD_NAN" else "PAD_ZERO")
-
-    def create_descriptor_store(self, descriptor: BlockPointer, value: Value, offsets: Sequence[Value]) -> None:
-        """Write a window of the descriptor; what lies outside is dropped."""
-        window = replace(descriptor, offsets=tuple(offsets))
-        pointers, mask = self._window(window, range(len(window.block)))
-        self.store(pointers, value, mask)
-
     def _load_padded(self, pointers: Value, mask: Value | None, padding: str) -> Value:
         element = pointers.ty.element
         if mask is None or padding not in {"PAD_ZERO", "PAD_NAN"} or not isinstance(element, ScalarType):
@@ -93,28 +73,33 @@ class BlockPointerOps(MemoryOps, IntegerOps):
 
     def _window(self, pointer: BlockPointer, checked: Sequence[int]) -> tuple[Value, Value | None]:
         rank = len(pointer.block)
-        base = pointer.base
+        base, ones = pointer.base, (1,) * rank
         itemsize = base.ty.element.itemsize if isinstance(base.ty.element, ScalarType) else 1
-        offsets: Array = base.data.reshape(-1, *([1] * rank))
+        offsets: Array = base.data.reshape(-1, *ones)
         inside: Array | None = None
-        undefined = wrapped = None
+        undefined = wrapped = unknown = None
         for i, length in enumerate(pointer.block):
             axis = tuple(-1 if j == i else 1 for j in range(rank))
             start, stride, end = pointer.offsets[i], pointer.strides[i], pointer.shape[i]
-            lanes = np.arange(length).reshape(1, *axis)
-            place = start.data.astype(np.int64).reshape(-1, *([1] * rank)) + lanes
-            offsets = offsets + place * (stride.data.astype(np.int64).reshape(-1, *([1] * rank)) * itemsize)
-            for part in (start, stride):
-                undefined = either(undefined, _column(part.undefined, rank))
-                wrapped = either(wrapped, _column(part.wrapped, rank))
+            lengths = axis if start.shape else ones
+            place = start.data.astype(np.int64).reshape(start.data.shape[0], *lengths)
+            if not start.shape:
+                place = place + np.arange(length).reshape(1, *axis)
+            offsets = offsets + place * (stride.data.astype(np.int64).reshape(-1, *ones) * itemsize)
+            for part, shape in ((start, lengths), (stride, ones)):
+                undefined = either(undefined, _lanes(part.undefined, shape))
+                wrapped = either(wrapped, _lanes(part.wrapped, shape))
             if i in checked:
-                limit = end.data.astype(np.int64).reshape(-1, *([1] * rank))
+                limit = end.data.astype(np.int64).reshape(-1, *ones)
                 within = (place >= 0) & (place < limit)
                 inside = within if inside is None else inside & within
+                unknown = either(unknown, _lanes(start.undefined, lengths))
+                unknown = either(unknown, _lanes(end.undefined, ones))
         pointers = Value(offsets, base.ty, pointer.block, undefined, wrapped)
-        pointers.origins, pointers.which = base.origins, _column(base.which, rank)
-        return pointers, None if inside is None else Value(inside, I1, pointer.block)
+        pointers.origins, pointers.which = base.origins, _lanes(base.which, ones)
+        return pointers, None if inside is None else Value(inside, I1, pointer.block, unknown)
 
 
-def _column(mask: Array | None, rank: int) -> Array | None:
-    return None if mask is None else mask.reshape(-1, *([1] * rank))
+def _lanes(mask: Array | None, lengths: tuple[int, ...]) -> Array | None:
+    """What is known of a scalar, or of the places along an axis, shaped for the block."""
+    return None if mask is None else mask.reshape(mask.shape[0], *lengths)

@@ -2,17 +2,17 @@
 
 from typing import Any
 
-from indexfuzz.lockstep.operations.block_pointers import BlockPointerOps
 from indexfuzz.lockstep.operations.casts import CastOps
 from indexfuzz.lockstep.operations.comparisons import ComparisonOps
 from indexfuzz.lockstep.operations.constants import ConstantOps
 from indexfuzz.lockstep.operations.control import ControlOps
-from indexfuzz.lockstep.operations.dot import DotOps
+from indexfuzz.lockstep.operations.descriptors import DescriptorOps
 from indexfuzz.lockstep.operations.floats import FloatOps
 from indexfuzz.lockstep.operations.hints import HintOps
 from indexfuzz.lockstep.operations.integers import IntegerOps
 from indexfuzz.lockstep.operations.libdevice import DeviceLibraryOps
 from indexfuzz.lockstep.operations.reductions import ReduceOps
+from indexfuzz.lockstep.operations.scaled_dot import ScaledDotOps
 from indexfuzz.lockstep.operations.shapes import ShapeOps
 from indexfuzz.lockstep.operations.types import TypeOps
 from indexfuzz.lockstep.triton_api.types import OPTIONS
@@ -25,10 +25,10 @@ class Builder(
     ComparisonOps,
     CastOps,
     ShapeOps,
-    BlockPointerOps,
+    DescriptorOps,
     IntegerOps,
     ReduceOps,
-    DotOps,
+    ScaledDotOps,
     ControlOps,
     HintOps,
     DeviceLibraryOps,

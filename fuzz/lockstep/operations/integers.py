@@ -131,7 +131,8 @@ class IntegerOps(Context):
 
     # bits
     def create_and(self, a: Value, b: Value) -> Value:
-        return self._join(a, b, a.data & b.data)
+        """a & b; a may be FP8 codes, whose sign the language takes off with an int8."""
+        return self._join(a, b, (a.data & b.data).astype(a.data.dtype, copy=False))
 
     def create_or(self, a: Value, b: Value) -> Value:
         return self._join(a, b, a.data | b.data)

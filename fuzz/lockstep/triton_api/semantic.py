@@ -61,6 +61,10 @@ class LockstepSemantic(TritonSemantic):  # type: ignore[misc]
         handles = self.builder.scan(inputs, axis % len(shape), combine, reverse=bool(unwrap(reverse)))
         return tuple(self.wrap_tensor(h, t.type.scalar, shape) for h, t in zip(handles, inputs, strict=True))
 
+    def _has_native_tma(self) -> bool:
+        """Descriptors take every element type."""
+        return True
+
     def multiple_of(self, x: Any, values: list[int]) -> Any:
         """Check the promise instead of believing it."""
         self.builder.promise("multiple_of", x.handle, values)

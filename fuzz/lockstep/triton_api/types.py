@@ -148,6 +148,11 @@ def pointer_dtype(element: Any, *, const: bool) -> Any:
     return core.pointer_type(element, const=const)
 
 
+def host_descriptor(base: Any, shape: Sequence[Any], strides: Sequence[Any], block: Sequence[int], dtype: Any) -> Any:
+    """A descriptor that the launcher made, as the kernel sees it: its handle, shape and strides as tensors."""
+    return core.tensor_descriptor(base, list(shape), list(strides), core.block_type(dtype, list(block)))
+
+
 def is_host_descriptor(value: Any) -> bool:
     """Whether an argument is a tensor descriptor that the launcher made."""
     return isinstance(value, TensorDescriptor)

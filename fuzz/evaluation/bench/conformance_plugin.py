@@ -1,0 +1,107 @@
+"""The pytest plugin with which a suite of Triton's tests runs in lockstep or in Triton's interpreter, item by item.
+
+Both sides take the same items, those marked `interpreter`, and the same path through them: tests ask the environment
+whether kernels are interpreted. In lockstep that is a fib, told after Triton has read the environment.
+"""
+
+import json
+import linecache
+import os
+import signal
+from collections.abc import Generator
+from pathlib import Path
+from typing import Any, Final
+
+import pytest
+import torch
+from triton import knobs
+
+from indexfuzz.lockstep.triton_api.driver import CAPABILITY, stand_in_driver
+
+SIDES: Final = ("lockstep", "interpreter")
+SECONDS: Final = 25
+"""An item may take this long."""
+
+
+class SlowError(BaseException):
+    """An item took too long; no test catches it by accident."""
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Add what the bench says to its children."""
+    parser.addoption("--conformance-results", required=True)
+    parser.addoption("--conformance-side", required=True, choices=SIDES)
+    parser.addoption("--conformance-every", type=int, default=1)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_configure(config: pytest.Config) -> None:
+    """Let the tests believe that kernels are interpreted, and find the GPU that some modules ask for on import."""
+    knobs.runtime.interpret = _in_lockstep(config) is False
+    os.environ["TRITON_INTERPRET"] = "1"
+    torch.cuda.get_device_capability = lambda _device=None: CAPABILITY
+    driver = stand_in_driver()
+    driver.__enter__()
+    config.add_cleanup(lambda: driver.__exit__(None, None, None))
+    signal.signal(signal.SIGALRM, _raise_slow)
+    config.pluginmanager.register(Results(Path(config.getoption("--conformance-results"))))
+
+
+def _in_lockstep(config: pytest.Config) -> bool:
+    return bool(config.getoption("--conformance-side") == "lockstep")
+
+
+def _raise_slow(*_: object) -> None:
+    raise SlowError
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Keep every nth of the items that are marked for interpreters."""
+    marked = [item for item in items if item.get_closest_marker("interpreter")]
+    items[:] = marked[:: config.getoption("--conformance-every")]
+    if _in_lockstep(config):
+        for item in items:
+            if isinstance(item, pytest.Function):
+                setattr(item.module, "exec", _execute)  # noqa: B010 - the name is Python's
+
+
+def _execute(source: str, *scopes: Any) -> None:
+    """What `exec` does, with the source kept where a jit function made by it can be read again."""
+    name = f"<conformance {len(linecache.cache)}>"
+    linecache.cache[name] = len(source), None, source.splitlines(keepends=True), name
+    exec(compile(source, name, "exec"), *scopes)  # noqa: S102
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call() -> Generator[None, Any, Any]:
+    """Give an item its time."""
+    signal.alarm(SECONDS)
+    try:
+        return (yield)
+    except SlowError:
+        pytest.fail(f"slower than {SECONDS} s", pytrace=False)
+    finally:
+        signal.alarm(0)
+
+
+class Results:
+    """Appends what becomes of every item to a file, as a line of JSON."""
+
+    def __init__(self, file: Path) -> None:
+        self._file = file
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        """Note the call of an item, or what ended it before or after."""
+        if report.when == "call" or report.outcome != "passed":
+            line = {"item": report.nodeid, "outcome": report.outcome, "reason": _reason(report.longrepr)}
+            with self._file.open("a", encoding="utf-8") as results:
+                results.write(json.dumps(line) + "\n")
+
+
+def _reason(told: Any) -> str:
+    """The last line of what pytest tells of an item that did not pass."""
+    if isinstance(told, tuple):
+        return str(told[2])
+    crash = getattr(told, "reprcrash", None)
+    lines = str(crash.message if crash else told or "").strip().splitlines()
+    return lines[0] if lines else ""
