@@ -40,8 +40,8 @@ class Item:
 def main(*, as_json: bool, path: str, every: int = 1) -> int:
     """Run the suite of a checkout on both sides and print the table, or JSON.
 
-    Returns 0 where lockstep passes what the interpreter passes or refuses it by name, 1 where an item fails, 2 where the
-    suite cannot be run.
+    Returns 0 where lockstep passes or refuses by name what the interpreter passes, 1 where such an item fails, 2 where
+    the suite cannot be run.
     """
     try:
         lockstep, interpreter = (run_suite(Path(path), side, every) for side in ("lockstep", "interpreter"))
@@ -77,7 +77,7 @@ def run_suite(checkout: Path, side: str, every: int) -> dict[str, Item]:
         if side == "interpreter":
             environment["TRITON_INTERPRET"] = "1"
         command = [sys.executable, "-m", "pytest", *words, str(suite.resolve())]
-        done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment, cwd=folder)
+        done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment, cwd=folder)  # noqa: S603
         if not results.is_file():
             last = (done.stderr.strip() or done.stdout.strip()).splitlines()[-1:]
             raise ConformanceError(f"no item of {suite} could be run: {''.join(last)}")

@@ -9,6 +9,7 @@ import linecache
 import os
 import signal
 from collections.abc import Generator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, Final
 
@@ -39,10 +40,10 @@ def pytest_configure(config: pytest.Config) -> None:
     """Let the tests believe that kernels are interpreted, and find the GPU that some modules ask for on import."""
     knobs.runtime.interpret = _in_lockstep(config) is False
     os.environ["TRITON_INTERPRET"] = "1"
-    torch.cuda.get_device_capability = lambda _device=None: CAPABILITY
-    driver = stand_in_driver()
-    driver.__enter__()
-    config.add_cleanup(lambda: driver.__exit__(None, None, None))
+    torch.cuda.get_device_capability = lambda device=None: CAPABILITY  # noqa: ARG005 - the name is torch's
+    stack = ExitStack()
+    stack.enter_context(stand_in_driver())
+    config.add_cleanup(stack.close)
     signal.signal(signal.SIGALRM, _raise_slow)
     config.pluginmanager.register(Results(Path(config.getoption("--conformance-results"))))
 
