@@ -6,6 +6,7 @@ from typing import Any, Protocol
 
 from torch import Tensor
 
+from indexfuzz.core.case import Case
 from indexfuzz.core.contract import Contract, Unlimited
 from indexfuzz.core.terms import Promises
 from indexfuzz.samples.step import Step
@@ -34,13 +35,22 @@ class WholeIndexer(Protocol):
 
 
 @dataclass(frozen=True)
+class KernelSource:
+    """Lines of Python that define the function of a stage as `kernel`, and what must be installed for them."""
+
+    code: str
+    needs: str
+
+
+@dataclass(frozen=True)
 class Implementation:
     """A set of kernels under test. Stages it does not have are filled in by the reference.
 
     `forward` is all stages at once: it must select what the stages select one by one.
     `replaced` names the imports of executed files that got something else than the real thing; it grows where
     functions import as they run. `sources` names files, as linecache knows them, that its code lies in besides the
-    modules of its functions.
+    modules of its functions. `source_of` gives the lines that define a stage's function for a case without the adapter,
+    or None for a stage that cannot do without.
     """
 
     name: str
@@ -51,6 +61,7 @@ class Implementation:
     replaced: Collection[str] = ()
     forward: WholeIndexer | None = None
     sources: Collection[str] = ()
+    source_of: Callable[[str, Case], KernelSource | None] | None = None
 
 
 def fill(output: Tensor, result: Tensor) -> None:

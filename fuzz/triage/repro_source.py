@@ -1,36 +1,9 @@
 """How a standalone script gets at the kernel that it calls."""
 
-import ast
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
-
 from indexfuzz.core.case import Case
-from indexfuzz.core.stage_names import GATHER, K_QUANT_CACHE
-from indexfuzz.implementations.base import ImplementationError
+from indexfuzz.implementations.base import ImplementationError, KernelSource
 from indexfuzz.subjects.in_process import InProcess
 from indexfuzz.subjects.under_test import UnderTest
-
-VLLM_FILE = "vllm/v1/attention/ops/rocm_aiter_mla_sparse.py"
-VLLM_CALLS = {
-    K_QUANT_CACHE: (
-        "indexer_k_quant_and_cache_triton",
-        "{launcher}(k[:slot_mapping.shape[0]], cache, slot_mapping, quant_group, scale_fmt)",
-    ),
-    GATHER: (
-        "cp_gather_indexer_k_quant_cache_triton",
-        "{launcher}(cache, k_fp8, k_scale.view(torch.uint8).view(-1, 4), block_table, cu_seqlens, token_to_seq)",
-    ),
-}
-"""Stage -> vLLM's launcher, and its call with the names of the stage's arguments."""
-
-
-@dataclass(frozen=True)
-class KernelSource:
-    """Lines that define `kernel`, and what must be installed for them."""
-
-    code: str
-    needs: str
 
 
 def kernel_source(target: UnderTest[InProcess], stage: str, case: Case) -> KernelSource:
@@ -48,74 +21,12 @@ def kernel_source(target: UnderTest[InProcess], stage: str, case: Case) -> Kerne
             f"from indexfuzz.implementations.faults import plant\n\nkernel = plant({faults!r}).stages[{stage!r}]\n",
             "indexfuzz",
         )
-    scheme, _, path = target.setup.spec.partition(":")
-    if scheme == "vllm" and stage in VLLM_CALLS:
-        return _vllm(path, stage, case)
+    implementation = target.subject.implementation
+    if implementation.source_of and (own := implementation.source_of(stage, case)):
+        return own
     module, word = getattr(function, "__module__", ""), getattr(function, "__qualname__", "")
     if not module or not word.isidentifier():
         spec = target.setup.spec
         code = f"from indexfuzz.implementations import load\n\nkernel = load({spec!r}).stages[{stage!r}]\n"
         return KernelSource(code, f"indexfuzz, whose adapter calls {name}")
     return KernelSource(f"from {module} import {word} as kernel\n", module.partition(".")[0])
-
-
-def _vllm(path: str, stage: str, case: Case) -> KernelSource:
-    launcher, call = VLLM_CALLS[stage]
-    text = _read(Path(path))
-    wanted = tuple(sorted(_needed(text, launcher)))
-    is_fnuz = case.model.fp8 == "e4m3fnuz"
-    dtype = "torch.float8_e4m3fnuz" if is_fnuz else "torch.float8_e4m3fn"
-    reading = (
-        f"zipfile.ZipFile(PATH).read({VLLM_FILE!r}).decode()"
-        if Path(path).is_file()
-        else f"open(PATH + '/{VLLM_FILE.removeprefix('vllm/')}').read()"
-    )
-    where = path if Path(path).is_file() else str(_package(Path(path)))
-    code = f"""import triton
-import triton.language as tl
-
-# vLLM is not imported: of its file, only the launcher and what it calls are executed, for a GPU with this FP8 format.
-PATH = {where!r}
-WANTED = {wanted!r}
-TEXT = {reading}
-linecache.cache["vllm_ops.py"] = (len(TEXT), None, TEXT.splitlines(True), "vllm_ops.py")  # where triton reads it
-nodes = [node for node in ast.parse(TEXT).body if getattr(node, "name", "") in WANTED]
-platform = types.SimpleNamespace(fp8_dtype=lambda: {dtype}, is_fp8_fnuz=lambda: {is_fnuz}, is_rocm=lambda: True)
-module = types.ModuleType("vllm_ops")
-module.__dict__.update(torch=torch, triton=triton, tl=tl, current_platform=platform)
-exec(compile(ast.Module(nodes, []), "vllm_ops.py", "exec"), module.__dict__)
-
-
-def kernel({", ".join(_arguments(stage))}):
-    module.{call.format(launcher=launcher)}
-"""
-    return KernelSource(code, f"vLLM's files at {path}")
-
-
-def _arguments(stage: str) -> tuple[str, ...]:
-    if stage == GATHER:
-        return ("cache", "block_table", "cu_seqlens", "token_to_seq", "k_fp8", "k_scale", "quant_group", "layout")
-    return ("k", "cache", "slot_mapping", "scale_fmt", "fp8", "quant_group", "layout")
-
-
-def _package(path: Path) -> Path:
-    """The folder of the package in an unpacked wheel or a checkout."""
-    return path / "vllm" if (path / "vllm").is_dir() else path
-
-
-def _read(path: Path) -> str:
-    from indexfuzz.implementations.loading.source import open_project
-
-    return open_project(path, "vllm", known_versions="").read(VLLM_FILE)
-
-
-def _needed(text: str, name: str) -> set[str]:
-    """A function of a file and every function of that file that it uses, directly or not."""
-    nodes: dict[str, Any] = {node.name: node for node in ast.parse(text).body if isinstance(node, ast.FunctionDef)}
-    needed, todo = set[str](), [name]
-    while todo:
-        current = todo.pop()
-        if current in nodes and current not in needed:
-            needed.add(current)
-            todo += [node.id for node in ast.walk(nodes[current]) if isinstance(node, ast.Name)]
-    return needed

@@ -13,6 +13,7 @@ from indexfuzz.core.finding import Finding
 from indexfuzz.core.setup import Setup
 from indexfuzz.corpus.entry import Entry, Record
 from indexfuzz.implementations.base import Implementation, ImplementationError
+from indexfuzz.implementations.vllm import standalone
 from indexfuzz.subjects.in_process import InProcess
 from indexfuzz.subjects.under_test import UnderTest, put_under_test
 from indexfuzz.triage import repro, repro_source
@@ -93,7 +94,7 @@ def test_a_function_without_a_name_is_taken_from_its_adapter(pytorch_device):
 
 def test_vllm_needs_only_the_launcher_and_what_it_calls():
     text = "def a():\n    return b()\ndef b():\n    return c\nc = 1\ndef d():\n    return a()\n"
-    assert repro_source._needed(text, "a") == {"a", "b"}
+    assert standalone._needed(text, "a") == {"a", "b"}
 
 
 STRIDES = {

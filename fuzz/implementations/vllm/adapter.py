@@ -5,7 +5,7 @@ the same file, `rocm_aiter_sparse_attn_indexer`, hands them. `vllm` has the Trit
 `Indexer.forward` (see vllm_caller); `vllm-torch` has the fallbacks in plain PyTorch.
 """
 
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from types import ModuleType
 
@@ -20,6 +20,7 @@ from indexfuzz.implementations.loading.source import Project, open_project
 from indexfuzz.implementations.vllm.caller import Caller
 from indexfuzz.implementations.vllm.contract import OPS, kernels_contract, reads_flat_pages, torch_contract
 from indexfuzz.implementations.vllm.platform import provide_vllm
+from indexfuzz.implementations.vllm.standalone import standalone_source
 from indexfuzz.reference.fp8 import format_of
 from indexfuzz.reference.layout import resolve
 
@@ -56,6 +57,7 @@ def load(path: str | Path) -> Implementation:
         notes=(f"read from {path}", f"its {elsewhere} come from AITER or from PyTorch, which vllm-torch:PATH tests"),
         replaced=project.replaced,
         sources=project.executed,
+        source_of=partial(standalone_source, project, Path(path)),
     )
 
 
