@@ -1,5 +1,7 @@
 """Fused multiply-add in numpy, which has none."""
 
+import math
+from fractions import Fraction
 from typing import Final
 
 import numpy as np
@@ -13,6 +15,7 @@ _MIDPOINT: Final = np.int64(1 << 28)
 _SMALLEST_NORMAL: Final = 2.0**-126
 
 F32 = NDArray[np.float32]
+F64 = NDArray[np.float64]
 
 
 @np.errstate(all="ignore")
@@ -37,16 +40,77 @@ def fma32(a: F32 | np.float32, b: F32 | np.float32, c: F32 | np.float32) -> F32:
 
 
 @np.errstate(all="ignore")
-def fma64(a: NDArray[np.float64], b: NDArray[np.float64], c: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return `a * b + c` in float64 with two roundings: no kernel of this domain depends on the fused form."""
-    return np.asarray(a * b + c)
+def fma64(a: F64, b: F64, c: F64) -> F64:
+    """Return `a * b + c` in float64 with one rounding; three arrays of one shape.
+
+    The product is split into two float64 values that add up to it (Dekker); of their sum with c, all but the leading
+    part is rounded to odd first (Boldo and Melquiond). Where magnitudes are extreme, exact fractions take over.
+    """
+    result = np.asarray(a * b + c)
+    finite = np.isfinite(a) & np.isfinite(b) & np.isfinite(c) & (a != 0) & (b != 0)
+    usual = finite & _is_between(a, 450) & _is_between(b, 450) & (_is_between(c, 900) | (c == 0))
+    result[usual] = _fma_of_usual(a[usual], b[usual], c[usual])
+    rest = finite & ~usual
+    if rest.any():
+        operands = (x[rest].tolist() for x in (a, b, c))
+        result[rest] = [_fma_of_fractions(x, y, z) for x, y, z in zip(*operands, strict=True)]
+    return result
 
 
-def _sum_to_odd(x: NDArray[np.float64], y: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Sum of `x` and `y`; where it is inexact, that neighbour of the exact sum whose last bit is set."""
+@np.errstate(all="ignore")
+def fma_of_halves(a: F64, b: F64, c: F64) -> F64:
+    """`a * b + c` of fp16 or bf16 values, in float64 rounded to odd: what rounds once more rounds as if only then."""
+    return _sum_to_odd(np.asarray(a * b), np.asarray(c))
+
+
+@np.errstate(all="ignore")
+def narrow_to_odd(x: F64) -> F32:
+    """Float64 as fp32; where that is inexact, the neighbour whose last bit is set."""
+    near = x.astype(np.float32)
+    bits = near.view(np.uint32)
+    beyond = np.abs(near.astype(np.float64)) > np.abs(x)
+    odd = (bits - beyond.astype(np.uint32)) | np.uint32(1)
+    return np.where((near.astype(np.float64) != x) & ~np.isnan(x), odd, bits).view(np.float32)
+
+
+def _is_between(x: F64, exponent: int) -> NDArray[np.bool_]:
+    return (np.abs(x) > 2.0**-exponent) & (np.abs(x) < 2.0**exponent)
+
+
+def _fma_of_usual(a: F64, b: F64, c: F64) -> F64:
+    product = a * b
+    (a_high, a_low), (b_high, b_low) = _split(a), _split(b)
+    error = a_low * b_low - (((product - a_high * b_high) - a_low * b_high) - a_high * b_low)
+    high, low = _two_sum(c, error)
+    total, rest = _two_sum(product, high)
+    return total + _sum_to_odd(rest, low)
+
+
+def _split(x: F64) -> tuple[F64, F64]:
+    """Two halves of a significand, which add up to x (Veltkamp)."""
+    scaled = x * float((1 << 27) + 1)
+    high = scaled - (scaled - x)
+    return high, x - high
+
+
+def _two_sum(x: F64, y: F64) -> tuple[F64, F64]:
+    """The rounded sum and its error (Knuth)."""
     total = x + y
     virtual = total - x
-    error = (x - (total - virtual)) + (y - virtual)
+    return total, (x - (total - virtual)) + (y - virtual)
+
+
+def _fma_of_fractions(a: float, b: float, c: float) -> float:
+    exact = Fraction(a) * Fraction(b) + Fraction(c)
+    try:
+        return float(exact)
+    except OverflowError:
+        return math.inf if exact > 0 else -math.inf
+
+
+def _sum_to_odd(x: F64, y: F64) -> F64:
+    """Sum of `x` and `y`; where it is inexact, that neighbour of the exact sum whose last bit is set."""
+    total, error = _two_sum(x, y)
     inexact = (error < 0) | (error > 0)
     bits = total.view(np.int64)
     step = np.where((error > 0) == (total > 0), np.int64(1), np.int64(-1))

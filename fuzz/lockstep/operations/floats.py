@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from indexfuzz.lockstep.arithmetic.fma import fma32, fma64
+from indexfuzz.lockstep.arithmetic.fma import fma32, fma64, fma_of_halves, narrow_to_odd
 from indexfuzz.lockstep.arithmetic.nan import canonical_nan
 from indexfuzz.lockstep.arithmetic.rounding import round_to_bf16
 from indexfuzz.lockstep.arithmetic.transcendental import exp2_f32, exp_f32, log2_f32, log_f32, rsqrt_f32, sqrt_f32
@@ -58,14 +58,9 @@ class FloatOps(Context):
             if a.ty is FP32:
                 data = fma32(*wide)
             else:
-                x, y, z = (w.astype(np.float64) for w in wide)
-                data = self._round(a, x * y + z)
+                total = fma_of_halves(*(w.astype(np.float64) for w in wide))
+                data = round_to_bf16(narrow_to_odd(total)) if a.ty is BF16 else canonical_nan(total.astype(np.float16))
         return self._join(self._join(a, b, data), c, data)
-
-    def _round(self, like: Value, exact: Array) -> Array:
-        if like.ty is BF16:
-            return round_to_bf16(exact.astype(np.float32))
-        return exact.astype(like.ty.container)
 
     # functions of one argument
     def _function(self, a: Value, single: Callable[[Array], Array], double: Callable[[Array], Array]) -> Value:
