@@ -11,7 +11,7 @@ from indexfuzz.lockstep import Lockstep, UnsupportedFeature
 
 @triton.jit
 def _inline_assembly(x):
-    tl.inline_asm_elementwise("mov.b32 $0, $1;", "=r,r", [tl.load(x)], dtype=tl.int32, is_pure=True, pack=1)
+    tl.inline_asm_elementwise("bfind.u32 $0, $1;", "=r,r", [tl.load(x)], dtype=tl.int32, is_pure=True, pack=1)
 
 
 @triton.jit
@@ -52,7 +52,7 @@ def _rounding_descriptor() -> TensorDescriptor:
 @pytest.mark.parametrize(
     ("kernel", "arguments", "feature"),
     [
-        (_inline_assembly, (torch.zeros(1, dtype=torch.int32),), "inline_asm"),
+        (_inline_assembly, (torch.zeros(1, dtype=torch.int32),), "tl.inline_asm_elementwise of"),
         pytest.param(
             _waits,
             (torch.zeros(1, dtype=torch.int32),),

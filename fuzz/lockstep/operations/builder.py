@@ -2,12 +2,10 @@
 
 from typing import Any
 
-from indexfuzz.lockstep.operations.casts import CastOps
-from indexfuzz.lockstep.operations.comparisons import ComparisonOps
+from indexfuzz.lockstep.operations.assembly import AssemblyOps
 from indexfuzz.lockstep.operations.constants import ConstantOps
 from indexfuzz.lockstep.operations.control import ControlOps
 from indexfuzz.lockstep.operations.descriptors import DescriptorOps
-from indexfuzz.lockstep.operations.floats import FloatOps
 from indexfuzz.lockstep.operations.hints import HintOps
 from indexfuzz.lockstep.operations.integers import IntegerOps
 from indexfuzz.lockstep.operations.libdevice import DeviceLibraryOps
@@ -21,9 +19,7 @@ from indexfuzz.lockstep.triton_api.types import OPTIONS
 class Builder(
     TypeOps,
     ConstantOps,
-    FloatOps,
-    ComparisonOps,
-    CastOps,
+    AssemblyOps,
     ShapeOps,
     DescriptorOps,
     IntegerOps,
