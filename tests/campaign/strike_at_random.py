@@ -30,6 +30,9 @@ LONGEST = 12.0
 SOON = 5.0
 """Seconds in which processes that lost their parent must end."""
 
+PATIENCE = 600.0
+"""Seconds in which a process must end that was struck: much, since others may use the machine."""
+
 MARK = "INDEXFUZZ_STRUCK"
 """An environment variable that tells which processes belong to a run."""
 
@@ -88,7 +91,7 @@ def strike(folder: Path, generator: random.Random) -> tuple[str, list[str]]:
             process.wait(generator.uniform(0.0, LONGEST))
         except subprocess.TimeoutExpired:
             process.send_signal(number)
-        code = process.wait(120)
+        code = process.wait(PATIENCE)
     return f"{what}, {number.name}", complaints(folder, number, code)
 
 
@@ -144,6 +147,9 @@ def main(count: int, seed: int) -> int:
             sys.stdout.flush()
         if not wrong:
             shutil.rmtree(folder)
+        if sum(done.values()) % 25 == 0:
+            sys.stdout.write(f"{sum(done.values())} of {count}, {failed} went wrong\n")
+            sys.stdout.flush()
     for what, times in sorted(done.items()):
         sys.stdout.write(f"{times:4} {what}\n")
     sys.stdout.write(f"{failed} of {count} went wrong, seed {seed}\n")
