@@ -33,7 +33,7 @@ def _parse(words: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--device", choices=DEVICES, default=DEVICES[0], help="cuda: what asks for CUDA is on the CPU")
     parser.add_argument("--dot", default="ieee", metavar="UNIT", help="arithmetic of tl.dot: ieee, sm90 or cdna3")
     parser.add_argument("--configs", default="first", metavar="WHICH", help="configurations of tuners: first or all")
-    parser.add_argument("--checkers", default="", metavar="NAMES", help="checkers that are on, separated by commas")
+    parser.add_argument("--checkers", default="", metavar="NAMES", help="checkers that are on, with commas, or all")
     parser.add_argument("--report", type=Path, metavar="FILE", help="write every launch here; as JSON where so named")
     parser.add_argument("script", type=Path, help="the script to run")
     parser.add_argument("args", nargs=argparse.REMAINDER, help="its arguments")

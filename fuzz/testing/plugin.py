@@ -67,7 +67,7 @@ LOCKSTEP: dict[str, dict[str, Any]] = {
         "metavar": "WHICH",
         "help": "configurations of autotuned kernels that run: first or all",
     },
-    "--lockstep-checkers": {"default": "", "metavar": "NAMES", "help": "checkers that are on, separated by commas"},
+    "--lockstep-checkers": {"default": "", "metavar": "NAMES", "help": "checkers that are on, with commas, or all"},
     "--lockstep-report": {"metavar": "FILE", "help": "write every launch and the mask coverage here; *.json as JSON"},
 }
 

@@ -2,9 +2,13 @@
 
 import json
 import os
+import re
 import sys
+from pathlib import Path
 
 import pytest
+
+from indexfuzz.testing import plugin
 
 PROJECT = """
 import pytest, torch, triton
@@ -163,3 +167,24 @@ def test_the_report_as_text(session, pytester):
     assert any(line.startswith(f"copy_beyond ({pytester.path}{os.sep}test_project.py:10): 1 ran") for line in lines)
     assert any("out-of-bounds in copy_beyond" in line for line in lines)
     assert lines[-1].startswith("mask coverage: ")
+
+
+def test_the_page_has_every_option():
+    page = (Path(__file__).parents[2] / "docs" / "lockstep.md").read_text()
+    rows = re.findall(r"^\| `(--lockstep-[a-z]+)[^|]*\| `(--[a-z]+)", page, re.MULTILINE)
+    assert {option for option, _ in rows} | {"--lockstep"} == set(plugin.LOCKSTEP)
+    assert all(option == script.replace("--", "--lockstep-", 1) for option, script in rows)
+
+
+def test_every_checker(session):
+    text = CPU + (
+        "@triton.jit\n"
+        "def reverse(x, N: tl.constexpr):\n"
+        "    i = tl.arange(0, N)\n"
+        "    tl.store(x + N - 1 - i, tl.load(x + i))\n\n"
+        "def test_reverse(): reverse[(1,)](torch.arange(64.0), N=64)\n"
+    )
+    session(text, "--lockstep").assert_outcomes(passed=1)
+    result = session(text, "--lockstep", "--lockstep-checkers", "all")
+    result.assert_outcomes(failed=1)
+    result.stdout.fnmatch_lines(["*: order in reverse: *"])

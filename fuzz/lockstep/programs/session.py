@@ -9,7 +9,7 @@ from typing import Final
 from indexfuzz.lockstep.programs.cuda import imitate_cuda
 from indexfuzz.lockstep.programs.machine import RecordingLockstep
 from indexfuzz.lockstep.programs.record import Record
-from indexfuzz.lockstep.tracking.checks import ALL_CHECKERS
+from indexfuzz.lockstep.tracking.checks import ALL_CHECKERS, OPTIONAL_CHECKERS
 from indexfuzz.lockstep.triton_api.driver import is_interpreting, stand_in_driver
 
 DEVICES: Final = ("cpu", "cuda")
@@ -18,7 +18,7 @@ DEVICES: Final = ("cpu", "cuda")
 
 @dataclass(frozen=True)
 class Settings:
-    """How a program runs in lockstep; `checkers` is a list with commas, all of the usual ones where empty."""
+    """How a program runs in lockstep; `checkers` is a list with commas, or "all"; the usual ones where empty."""
 
     device: str = DEVICES[0]
     dot: str = "ieee"
@@ -40,6 +40,8 @@ def take_launches(settings: Settings) -> Iterator[RecordingLockstep]:
     if is_interpreting():
         raise ValueError("TRITON_INTERPRET is set, so Triton's interpreter would run the kernels; unset it")
     names = tuple(name.strip() for name in settings.checkers.split(",") if name.strip()) or ALL_CHECKERS
+    if names == ("all",):
+        names = ALL_CHECKERS + OPTIONAL_CHECKERS
     with ExitStack() as stack:
         placement = stack.enter_context(imitate_cuda()) if settings.device == "cuda" else None
         machine = RecordingLockstep(Record(), placement, dot=settings.dot, checkers=names, configs=settings.configs)
