@@ -12,6 +12,12 @@ from torch import Tensor
 SHOWN = 4
 """Lines that are named one by one."""
 
+MOST_LINES = 1024
+"""Wrong lines up to which it is tried where each of them comes from."""
+
+PLACES = 8
+"""Elements of a line that are compared first."""
+
 _INTEGERS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 
 
@@ -181,8 +187,10 @@ def _shifted(got: Tensor, want: Tensor, wrong: Tensor, axes: Sequence[str]) -> s
 def _moved(got: Tensor, want: Tensor, wrong: Tensor, axes: Sequence[str]) -> str:
     """Whole lines that belong elsewhere, or were shuffled within themselves."""
     for axis, name in enumerate(axes):
-        lines = [i for i in range(got.shape[axis]) if bool(wrong.select(axis, i).any())]
         if len(axes) < 2 or wrong.select(axis, 0).numel() < 2:
+            continue
+        lines = wrong.movedim(axis, 0).flatten(1).any(1).nonzero().flatten().tolist()
+        if len(lines) > MOST_LINES:
             continue
         found = list(_sources(got, want, lines, axis))
         if len(found) == len(lines):
@@ -195,18 +203,31 @@ def _moved(got: Tensor, want: Tensor, wrong: Tensor, axes: Sequence[str]) -> str
 
 
 def _sources(got: Tensor, want: Tensor, lines: Sequence[int], axis: int) -> Iterator[int]:
-    """For each line, in order, which line of the reference it is, up to the first that is none."""
+    """For each line, in order, which line of the reference it is, up to the first that is none.
+
+    Of many lines of the reference, those are looked at whole that agree in a few places.
+    """
+    reference = want.movedim(axis, 0).flatten(1)
+    places = range(0, reference.shape[1], -(-reference.shape[1] // PLACES))
     for i in lines:
-        line = got.select(axis, i)
-        source = None
-        if bool((line != line.flatten()[0]).any()):
-            source = next((j for j in range(want.shape[axis]) if j != i and _same(line, want.select(axis, j))), None)
-        if source is None:
+        line = got.select(axis, i).flatten()
+        if not bool((line != line[0]).any()):
             return
-        yield source
+        left = torch.arange(len(reference), device=line.device)
+        left = left[left != i]
+        for place in places:
+            left = left[_near(line[place], reference[left, place])]
+        left = left[_near(line, reference[left]).all(1)]
+        if not len(left):
+            return
+        yield int(left[0])
 
 
 def _same(a: Tensor, b: Tensor) -> bool:
-    """Equal up to what a different order of summation changes."""
+    return bool(_near(a, b).all())
+
+
+def _near(a: Tensor, b: Tensor) -> Tensor:
+    """Where they are equal up to what a different order of summation changes."""
     both_nan = torch.isnan(a) & torch.isnan(b)
-    return bool(((a == b) | both_nan | ((a - b).abs() <= 1e-4 * b.abs())).all())
+    return (a == b) | both_nan | ((a - b).abs() <= 1e-4 * b.abs())

@@ -107,3 +107,24 @@ def test_summary() -> None:
     assert str(describe.summary(got, want, got != want, AXES)) == (
         "6 of 24 wrong; only token 2; every wrong value is 0.5 times the right one"
     )
+
+
+def test_many_lines_are_looked_for_without_comparing_each_with_each(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever a line's source is, a relation costs little more than reading the tensors."""
+    compared, near = [], describe._near
+
+    def count(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+        result = near(a, b)
+        compared.append(result.numel())
+        return result
+
+    monkeypatch.setattr(describe, "_near", count)
+    values = torch.arange(40_000.0).view(20_000, 2).double() + 1
+    want = values.repeat(1, 8) * torch.arange(1.0, 17.0)
+    moved = want.clone()
+    moved[:900] = want[10_000:10_900]
+    assert relate(moved, want).startswith("token 0 is token 10000 of the reference")
+    assert sum(compared) < 900 * 3 * len(want)
+    compared.clear()
+    assert relate(want.roll(3, 0), want) == "the right values in wrong places"
+    assert sum(compared) < 40 * want.numel()
