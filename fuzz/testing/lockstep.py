@@ -1,5 +1,6 @@
 """pytest --lockstep: every Triton launch of a project's tests runs in lockstep, and a violation fails its test."""
 
+from argparse import Namespace
 from collections.abc import Generator
 from contextlib import ExitStack
 from pathlib import Path
@@ -23,7 +24,7 @@ class LockstepTests:
 
     def __init__(self, config: pytest.Config) -> None:
         self._config = config
-        self._settings = read_settings(config)
+        self._settings = read_settings(config.known_args_namespace)
         self._stack = ExitStack()
         self._told = 0
         try:
@@ -93,14 +94,14 @@ class LockstepTests:
             terminal.line(f"every launch: {self._settings.report}")
 
 
-def read_settings(config: pytest.Config) -> Settings:
-    """The --lockstep options."""
-    report = config.getoption("--lockstep-report")
+def read_settings(options: Namespace) -> Settings:
+    """The --lockstep options, as they stand on the command line and in the project's settings for pytest."""
+    report = options.lockstep_report
     return Settings(
-        config.getoption("--lockstep-device"),
-        config.getoption("--lockstep-dot"),
-        config.getoption("--lockstep-configs"),
-        config.getoption("--lockstep-checkers"),
+        options.lockstep_device,
+        options.lockstep_dot,
+        options.lockstep_configs,
+        options.lockstep_checkers,
         Path(report) if report else None,
     )
 

@@ -83,6 +83,19 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 @pytest.hookimpl(tryfirst=True)
+def pytest_load_initial_conftests(early_config: pytest.Config) -> None:
+    """Take every launch before a conftest.py is imported, which may ask for a GPU."""
+    if not early_config.known_args_namespace.lockstep:
+        return
+    from indexfuzz.testing.lockstep import LockstepTests
+
+    try:
+        early_config.pluginmanager.register(LockstepTests(early_config), "indexfuzz-lockstep")
+    except SetupError as error:
+        raise pytest.UsageError(str(error)) from None
+
+
+@pytest.hookimpl(tryfirst=True)
 def pytest_configure(config: pytest.Config) -> None:
     """Begin a session before any target is imported; what was named is opened, so that a wrong name ends it here."""
     try:
@@ -96,17 +109,6 @@ def pytest_configure(config: pytest.Config) -> None:
     config.add_cleanup(lambda: deactivate(token))
     if not _is_worker(config):
         config.pluginmanager.register(Reporter(config), "indexfuzz-reports")
-    if config.getoption("--lockstep"):
-        _take_launches(config)
-
-
-def _take_launches(config: pytest.Config) -> None:
-    from indexfuzz.testing.lockstep import LockstepTests
-
-    try:
-        config.pluginmanager.register(LockstepTests(config), "indexfuzz-lockstep")
-    except SetupError as error:
-        raise pytest.UsageError(str(error)) from None
 
 
 def _is_worker(config: pytest.Config) -> bool:

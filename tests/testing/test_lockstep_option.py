@@ -188,3 +188,11 @@ def test_every_checker(session):
     result = session(text, "--lockstep", "--lockstep-checkers", "all")
     result.assert_outcomes(failed=1)
     result.stdout.fnmatch_lines(["*: order in reverse: *"])
+
+
+def test_a_conftest_sees_the_gpu_that_is_not_there(session, pytester):
+    pytester.makeconftest("import torch\nDEVICE = 'cuda' if torch.cuda.is_available() else 'cpu'\n")
+    test = "def test_right():\n    from conftest import DEVICE\n    assert DEVICE == 'cuda'\n    launch(copy, 100)\n"
+    text = CUDA + test
+    session(text, "--lockstep", "--lockstep-device", "cuda").assert_outcomes(passed=1)
+    session(text, "--lockstep", "--lockstep-device", "cuda", "-n", "1").assert_outcomes(passed=1)
