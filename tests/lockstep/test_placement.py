@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from indexfuzz.lockstep.programs import cuda
 from indexfuzz.lockstep.programs.cuda import imitate_cuda
 
 AVAILABLE, CPU_TENSOR = torch.cuda.is_available, torch.ones(1)
@@ -124,3 +125,17 @@ def test_events_tell_the_time_of_the_cpu():
     assert event.elapsed_time(later) >= 0
     assert torch.cuda.is_available()
     assert torch.cuda.device_count() == 1
+
+
+def test_what_is_to_be_compiled_is_left_as_it_is():
+    @torch.compile(dynamic=True)
+    def twice(x):
+        return 2 * x
+
+    assert twice(torch.ones(2, device="cuda")).is_cuda
+    assert torch.compile(twice) is twice
+
+
+def test_torch_finds_no_function_of_ours_under_two_names():
+    values = [id(value) for table in (cuda._CUDA, cuda._ACCELERATOR) for value in table.values()]
+    assert len(values) == len(set(values))

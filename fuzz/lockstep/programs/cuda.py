@@ -2,7 +2,7 @@
 
 import contextlib
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import SimpleNamespace
 from typing import Any, Final, Self
@@ -104,46 +104,55 @@ def _properties(_device: Any = None) -> SimpleNamespace:
     )
 
 
-def _nothing(*_args: Any, **_kwargs: Any) -> None:
-    return None
+def _nothing() -> Callable[..., None]:
+    """A function of its own that does nothing: torch's tables tell functions by their identity."""
+    return lambda *_args, **_kwargs: None
 
 
-def _seed(seed: int) -> None:
-    torch.default_generator.manual_seed(seed)
+def _seed() -> Callable[[int], None]:
+    def seed_the_only_generator(seed: int) -> None:
+        torch.default_generator.manual_seed(seed)
+
+    return seed_the_only_generator
 
 
-def _context(*_args: Any, **_kwargs: Any) -> contextlib.nullcontext[None]:
-    return contextlib.nullcontext()
+def _leave_uncompiled(function: Any = None, **_options: Any) -> Any:
+    """torch.compile, as a call or a decorator: Inductor would write kernels of its own for the GPU."""
+    return function if function is not None else lambda decorated: decorated
+
+
+def _context() -> Callable[..., contextlib.nullcontext[None]]:
+    return lambda *_args, **_kwargs: contextlib.nullcontext()
 
 
 _CUDA: Final = {
     "is_available": lambda: True,
     "is_initialized": lambda: True,
-    "init": _nothing,
+    "init": _nothing(),
     "device_count": lambda: 1,
     "current_device": lambda: 0,
-    "set_device": _nothing,
-    "device": _context,
-    "device_of": _context,
-    "synchronize": _nothing,
-    "empty_cache": _nothing,
-    "ipc_collect": _nothing,
-    "reset_peak_memory_stats": _nothing,
+    "set_device": _nothing(),
+    "device": _context(),
+    "device_of": _context(),
+    "synchronize": _nothing(),
+    "empty_cache": _nothing(),
+    "ipc_collect": _nothing(),
+    "reset_peak_memory_stats": _nothing(),
     "get_device_name": lambda _device=None: _NAME,
     "get_device_capability": lambda _device=None: CAPABILITY,
     "get_device_properties": _properties,
     "mem_get_info": lambda _device=None: (_MEMORY, _MEMORY),
     "is_bf16_supported": lambda *_args, **_kwargs: True,
     "is_current_stream_capturing": lambda: False,
-    "manual_seed": _seed,
-    "manual_seed_all": _seed,
+    "manual_seed": _seed(),
+    "manual_seed_all": _seed(),
     "get_rng_state": lambda _device=None: torch.get_rng_state(),
     "set_rng_state": lambda state, _device=None: torch.set_rng_state(state),
     "Stream": _Stream,
     "Event": _Event,
     "stream": lambda stream: stream or contextlib.nullcontext(),
-    "current_stream": _Stream,
-    "default_stream": _Stream,
+    "current_stream": lambda _device=None: _Stream(),
+    "default_stream": lambda _device=None: _Stream(),
 }
 """Attributes of torch.cuda; whatever is not here is torch's own, which says that there is no GPU."""
 
@@ -153,10 +162,10 @@ _ACCELERATOR: Final = {
     "current_accelerator": lambda *_args, **_kwargs: torch.device("cuda"),
     "current_device_index": lambda: 0,
     "current_device_idx": lambda: 0,
-    "set_device_index": _nothing,
-    "set_device_idx": _nothing,
-    "synchronize": _nothing,
-    "empty_cache": _nothing,
+    "set_device_index": _nothing(),
+    "set_device_idx": _nothing(),
+    "synchronize": _nothing(),
+    "empty_cache": _nothing(),
 }
 
 
@@ -168,7 +177,7 @@ def imitate_cuda() -> Iterator[Placement]:
     patches += [(torch.accelerator, name, value) for name, value in _ACCELERATOR.items()]
     from_numpy = torch.from_numpy
     patches.append((torch, "from_numpy", lambda array: placement.put_on_cpu(from_numpy(array))))
-    patches.append((torch, "Generator", _Generator))
+    patches += [(torch, "Generator", _Generator), (torch, "compile", _leave_uncompiled)]
     run_backward = getattr(torch.autograd, _BACKWARD)
 
     def resume(*args: Any, **kwargs: Any) -> Any:
