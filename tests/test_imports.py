@@ -27,6 +27,7 @@ FOLDERS = (
     "subjects",
     "triage",
     "campaign",
+    "report",
     "testing",
     "evaluation",
     "cli",

@@ -101,14 +101,22 @@ def merge(present: Entry, new: Entry) -> Entry:
 
 
 def write(entry: Entry, path: Path) -> None:
-    """Write an entry to a path of the caller's choice: at any moment, the path holds all of a file or none.
+    """Write an entry to a path of the caller's choice.
+
+    Raises OSError when it cannot.
+    """
+    write_text(entry.dumps(), path)
+
+
+def write_text(text: str, path: Path) -> None:
+    """Write a file that matters: at any moment, the path holds all of it or what was there before.
 
     Raises OSError when it cannot.
     """
     temporary = path.with_name(f".{path.stem}.{uuid.uuid4().hex}.tmp")
     try:
         with temporary.open("x", encoding="utf-8") as file:
-            file.write(entry.dumps())
+            file.write(text)
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)

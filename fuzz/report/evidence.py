@@ -1,0 +1,126 @@
+"""What there is to say about one finding: its case in words, and what trying it again adds."""
+
+import linecache
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from indexfuzz.core.case_words import describe_case
+from indexfuzz.core.finding import promise
+from indexfuzz.corpus.entry import Entry
+from indexfuzz.implementations.base import ImplementationError
+from indexfuzz.subjects.in_process import InProcess
+from indexfuzz.subjects.under_test import UnderTest
+from indexfuzz.triage.explain import explain
+from indexfuzz.triage.prove import run_script
+from indexfuzz.triage.replay import FAILING, replay
+from indexfuzz.triage.repro import ReproError, script
+from indexfuzz.triage.severity import SeverityError, grown, recall
+
+AROUND = 6
+"""Lines of the kernel that are shown before and after the blamed one."""
+
+
+@dataclass(frozen=True)
+class Excerpt:
+    """Lines of a file around the blamed one: (number, text, whether it is that one)."""
+
+    file: str
+    lines: tuple[tuple[int, str, bool], ...]
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """A finding as it is told. What was not tried is empty; `now` says what became of the case when it was tried."""
+
+    signature: str
+    detail: str
+    promise: str
+    status: str
+    note: str
+    file: str
+    case: tuple[tuple[str, str, str], ...]
+    commands: tuple[tuple[str, str], ...] = ()
+    now: str = ""
+    explanation: tuple[str, ...] = ()
+    source: Excerpt | None = None
+    repro: str = ""
+    severity: str = ""
+
+
+def kept_evidence(path: Path, entry: Entry, target: UnderTest[InProcess] | None = None) -> Evidence:
+    """What a kept case says, and with a target what it shows there now.
+
+    Raises ValueError for an entry without a finding.
+    """
+    if entry.finding is None:
+        raise ValueError(f"{path} has no finding")
+    told = Evidence(
+        signature=str(entry.finding.signature),
+        detail=entry.finding.detail,
+        promise=promise(entry.finding.beyond),
+        status=entry.status,
+        note=entry.note,
+        file=str(path),
+        case=tuple(describe_case(entry.case)),
+    )
+    return told if target is None else _try_again(told, path, entry, target)
+
+
+def _try_again(told: Evidence, path: Path, entry: Entry, target: UnderTest[InProcess]) -> Evidence:
+    result = replay(entry, target.subject)
+    told = replace(told, now=result.status, commands=tuple(_commands(path, target)))
+    if result.status not in FAILING or entry.finding is None:
+        return told
+    shown = result.findings[0]
+    return replace(
+        told,
+        detail=shown.detail,
+        explanation=tuple(explain(entry.case, shown.signature, target.subject).lines()),
+        source=excerpt(shown.location),
+        repro=_repro(entry, target),
+        severity=_severity(entry, target),
+    )
+
+
+def _commands(path: Path, target: UnderTest[InProcess]) -> Iterator[tuple[str, str]]:
+    for label, command in (("again", "replay"), ("what happens", "show"), ("a script", "repro"), ("cost", "severity")):
+        yield label, target.command(command, path)
+
+
+def excerpt(location: str) -> Excerpt | None:
+    """The lines around a "file:line"; None where they cannot be read."""
+    file, _, number = location.rpartition(":")
+    lines = linecache.getlines(file) if file and number.isdigit() else []
+    blamed = int(number) if lines else 0
+    if not 0 < blamed <= len(lines):
+        return None
+    first, last = max(blamed - AROUND, 1), min(blamed + AROUND, len(lines))
+    shown = tuple((at, lines[at - 1].rstrip("\n"), at == blamed) for at in range(first, last + 1))
+    return Excerpt("/".join(Path(file).parts[-2:]), shown)
+
+
+def _repro(entry: Entry, target: UnderTest[InProcess]) -> str:
+    """A script that shows the finding; empty where none does."""
+    try:
+        text = script(entry, target)
+    except (ReproError, ImplementationError):
+        return ""
+    return text if run_script(text).shows else ""
+
+
+def _severity(entry: Entry, target: UnderTest[InProcess]) -> str:
+    """The share of the true top-k keys that is still selected, as a sentence; empty where it cannot be measured."""
+    if entry.finding is None:
+        return ""
+    subject = target.subject
+    try:
+        found = recall(grown(entry.case, entry.finding.signature.stage), subject.implementation, subject.device)
+    except SeverityError:
+        return ""
+    if found.failed:
+        return f"Nothing is selected: the step raises {found.failed}."
+    return (
+        f"Of the true top-k keys {found.mean:.1%} are still selected, {found.worst:.1%} in the worst row; "
+        f"a blind choice would select {found.blind:.1%}."
+    )

@@ -1,0 +1,75 @@
+import sys
+from pathlib import Path
+
+import pytest
+
+from indexfuzz import __main__ as cli
+from indexfuzz.corpus.entry import Entry
+from indexfuzz.corpus.store import Corpus
+from tests.report.test_evidence import CASE, FINDING
+from tests.report.test_story import END, START, written
+
+
+@pytest.fixture
+def report(tmp_path, monkeypatch, capsys):
+    """Run `indexfuzz report` in a folder of its own."""
+    monkeypatch.chdir(tmp_path)
+
+    def run(*words):
+        monkeypatch.setattr(sys, "argv", ["indexfuzz", "report", *words])
+        with pytest.raises(SystemExit) as end:
+            cli.main()
+        return end.value.code, *capsys.readouterr()
+
+    return run
+
+
+def found(signature=str(FINDING.signature)):
+    return {"event": "found", "case": CASE.id, "signature": signature}
+
+
+def keep():
+    Corpus(Path("corpus")).save(Entry(case=CASE, finding=FINDING))
+
+
+def test_a_page_of_the_kept_cases(report):
+    keep()
+    Corpus(Path("corpus")).save(Entry(case=CASE.replace(values={"seed": 3}), status="guard"))
+    assert report() == (0, "1 finding in indexfuzz-report.html\n", "")
+    assert "as it was kept" in Path("indexfuzz-report.html").read_text()
+
+
+def test_a_page_of_a_run_has_its_findings_only(report):
+    keep()
+    log = written(Path("run.jsonl"), START, found(), END)
+    other = FINDING.model_copy(update={"detail": "of another run"})
+    Corpus(Path("corpus")).save(Entry(case=CASE.replace(values={"seed": 3}), finding=other))
+    assert report(str(log), "--out", "page.html")[:2] == (0, "1 finding in page.html\n")
+    text = Path("page.html").read_text()
+    assert ("as it was kept" in text, "of another run" in text) == (True, False)
+
+
+def test_what_cannot_be_used_is_said_in_one_line(report):
+    keep()
+    written(Path("run.jsonl"), START, found("gather/race/k_out"), END)
+    Path("page").mkdir()
+    for words, message in {
+        ("nowhere.jsonl",): "nowhere.jsonl: No such file",
+        ("run.jsonl",): "no case in corpus shows gather/race/k_out; name the folder that the run wrote to",
+        ("--out", "page"): "cannot write page: Is a directory",
+        ("--impl", "nothing"): "no implementation 'nothing'",
+    }.items():
+        code, out, err = report(*words)
+        assert (code, out) == (2, "")
+        assert message in err
+        assert err.count("\n") == 1
+    assert not Path("indexfuzz-report.html").exists()
+
+
+def test_a_broken_file_is_left_out_and_named(report):
+    keep()
+    broken = Path("corpus/rope/0123456789abcdef.json")
+    broken.write_text("{")
+    code, _, err = report()
+    assert (code, err.count("\n")) == (0, 1)
+    assert f"left out: {broken}: not JSON" in err

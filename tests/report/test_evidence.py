@@ -1,0 +1,49 @@
+from pathlib import Path
+
+import pytest
+
+from indexfuzz.core.case import Case
+from indexfuzz.core.setup import Setup
+from indexfuzz.corpus.entry import Entry, Record
+from indexfuzz.report.evidence import kept_evidence
+from indexfuzz.subjects.under_test import put_under_test
+
+NEUTRAL = dict.fromkeys(("k", "weights", "cache", "q"), "zeros")
+CASE = Case().replace(
+    model={"num_heads": 1, "head_dim": 16, "rope_dim": 2, "quant_group": 16, "index_topk": 1},
+    cache={"block_size": 1},
+    batch={"decode": (), "prefill": (), "pad_tokens": 1},
+    values={**NEUTRAL, "rope": "exact", "set": {"q": ((0, 0, 0, "0x1.0p+0"),)}},
+)
+FINDING = Record(signature="rope/bound-exceeded/q", detail="as it was kept")
+FILE = Path("corpus/rope/x.json")
+
+
+def test_without_a_target_it_is_what_was_kept():
+    told = kept_evidence(FILE, Entry(case=CASE, finding=FINDING, note="a note"))
+    assert (told.signature, told.detail, told.note, told.now) == (
+        "rope/bound-exceeded/q",
+        "as it was kept",
+        "a note",
+        "",
+    )
+    assert ("model", "num_heads", "1") in told.case
+    with pytest.raises(ValueError, match="no finding"):
+        kept_evidence(FILE, Entry(case=CASE, status="guard"))
+
+
+def test_with_a_target_the_case_is_explained_proven_and_weighed():
+    faulty = put_under_test(Setup(faults=("rope-result-discarded",)))
+    told = kept_evidence(FILE, Entry(case=CASE, finding=FINDING, status="guard"), faulty)
+    assert told.now == "STILL FAILS"
+    assert "q was not rotated" in told.detail
+    assert "rope.mode inplace instead of functional" in told.explanation[0]
+    assert "still selected" in told.severity
+    assert dict(told.commands)["again"] == f"indexfuzz replay {FILE} --fault rope-result-discarded"
+    compile(told.repro, "repro", "exec")
+    assert "torch.tensor([[[1.0" in told.repro
+
+
+def test_of_what_passes_nothing_more_is_said():
+    told = kept_evidence(FILE, Entry(case=CASE, finding=FINDING), put_under_test(Setup()))
+    assert (told.now, told.explanation, told.repro, told.severity, told.source) == ("FIXED", (), "", "", None)
