@@ -1,7 +1,7 @@
 """Arrays over programs and lanes, what is done with masks of them, and how a write to one is taken back."""
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -9,18 +9,33 @@ from numpy.typing import NDArray
 Array = NDArray[Any]
 Mask = NDArray[np.bool_]
 
+_LARGE: Final = 1 << 14
+"""Elements from which on a range is worth looking for, and that are looked at together, to stay in the cache."""
+
 
 @dataclass(frozen=True, slots=True)
 class Undo:
     """What a write replaced."""
 
     target: Array
-    index: Array
+    index: Array | slice
     old: Array
 
     def roll_back(self) -> None:
         """Put it back."""
         self.target[self.index] = self.old
+
+
+def as_slice(index: Array) -> slice | None:
+    """The range that a large index lists number by number; None for any other, and for a small one."""
+    if index.size < _LARGE:
+        return None
+    flat = index.ravel()
+    first, last = int(flat[0]), int(flat[-1])
+    if last - first != flat.size - 1:
+        return None
+    steps = (np.diff(flat[start : start + _LARGE + 1]) for start in range(0, flat.size - 1, _LARGE))
+    return slice(first, last + 1) if all((step == 1).all() for step in steps) else None
 
 
 def select(data: Array, lanes: Mask) -> Array:

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from indexfuzz.lockstep.values.arrays import Array, Undo
+from indexfuzz.lockstep.values.arrays import Array, Undo, as_slice
 from indexfuzz.lockstep.values.buffers import Buffer
 
 
@@ -37,9 +37,9 @@ class Allocation:
         """The elements at byte offsets, which must be inside; aligned says that they are multiples of the size."""
         size = dtype.itemsize
         if size == 1:
-            return self.view(dtype).take(offsets)
+            return _take(self.view(dtype), offsets)
         if aligned or self._aligned(offsets, size):
-            return self.view(dtype).take(offsets >> (size.bit_length() - 1))
+            return _take(self.view(dtype), offsets >> (size.bit_length() - 1))
         pieces = self.data[offsets[..., None] + np.arange(size)]
         return np.ascontiguousarray(pieces).view(dtype)[..., 0]
 
@@ -53,6 +53,11 @@ class Allocation:
             target = self.data
             index = offsets[..., None] + np.arange(size)
             values = np.ascontiguousarray(values)[..., None].view(np.uint8)
+        run = as_slice(index)
+        if run is not None:
+            undo = Undo(target, run, target[run].copy())
+            target[run] = np.broadcast_to(values, index.shape).reshape(-1)
+            return undo
         undo = Undo(target, index, target.take(index))
         target[index] = values
         return undo
@@ -60,6 +65,11 @@ class Allocation:
     @staticmethod
     def _aligned(offsets: Array, size: int) -> bool:
         return offsets.size == 0 or not int(np.bitwise_or.reduce(offsets, axis=None)) & (size - 1)
+
+
+def _take(elements: Array, index: Array) -> Array:
+    run = as_slice(index)
+    return elements.take(index) if run is None else elements[run].copy().reshape(index.shape)
 
 
 def storage_bytes(tensor: torch.Tensor) -> Array:
