@@ -9,7 +9,7 @@ from functools import partial
 
 from indexfuzz.core.case import Case
 from indexfuzz.core.stage_names import GATHER, K_QUANT_CACHE, PAGED_LOGITS, PREFILL_LOGITS, Q_QUANT, ROPE
-from indexfuzz.oracles.metamorphic import algebra, batching, paging, rotation, sequences
+from indexfuzz.oracles.metamorphic import algebra, batching, paging, rotation, sequences, steps
 from indexfuzz.oracles.metamorphic.containment import CONTAINED
 from indexfuzz.oracles.metamorphic.relation import Relation, Twins
 from indexfuzz.stages.nonfinite import may_be_nonfinite
@@ -62,6 +62,12 @@ RELATIONS = (
     Relation("next-n", "with next_n rows as sequences of one row", "bounds", {PAGED_LOGITS: sequences.one_row_each}),
     Relation("batch-permuted", "with the batch permuted", "bits", PERMUTED),
     Relation("batch-split", "with the batch split in two", "bounds", SPLIT),
+    Relation(
+        "steps",
+        "written in steps, with drafts that later tokens replace",
+        "bits",
+        {K_QUANT_CACHE: steps.tokens_in_steps},
+    ),
     Relation(
         "window-shifted", "with ks, ke and K shifted together", "bounds", {PREFILL_LOGITS: algebra.window_shifted}
     ),

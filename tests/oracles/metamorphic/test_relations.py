@@ -14,6 +14,7 @@ from indexfuzz.oracles.metamorphic.runner import run
 from indexfuzz.reference import cache as writer
 from indexfuzz.reference import gather as gatherer
 from indexfuzz.reference import indexer, mqa_logits, paged_mqa_logits, quant, rope
+from indexfuzz.reference import layout as layouts
 from indexfuzz.stages.table import STAGES
 
 CASE = Case().replace(
@@ -107,6 +108,15 @@ def neighbouring_slots(*, slot_mapping, **rest):
     writer.k_quant_cache(slot_mapping=swapped, **rest)
 
 
+def first_key_stays(*, cache, layout, slot_mapping, **rest):
+    """Takes a slot with a scale for one that need not be written again, as if no draft was ever rejected."""
+    slots = slot_mapping.clone()
+    kept = (slots >= 0).nonzero().flatten()
+    _, scales = layouts.read_tokens(cache, slots[kept].long(), layouts.resolve(layout, cache.shape[1]))
+    slots[kept[scales.isfinite() & (scales > 0)]] = -1
+    writer.k_quant_cache(cache=cache, layout=layout, slot_mapping=slots, **rest)
+
+
 def first_token_unrotated(*, q, k, mode, **rest):
     new_q, new_k = rope.rope(q, k, **rest)
     new_k[0] = k[0]
@@ -198,6 +208,7 @@ PLANTED = [
     ("batch-split", "rope", first_token_unrotated, "k"),
     ("batch-split", "q_quant", first_token_in_another_scale, "q_weights"),
     ("batch-split", "topk", first_row_sorted_the_wrong_way, "prefill_topk"),
+    ("steps", "k_quant_cache", first_key_stays, "cache_values"),
     ("window-shifted", "prefill_logits", window_start_rounded_down, "logits"),
     ("prefill-decode", "paged_logits", first_sequence_doubled, "logits"),
     ("heads-permuted", "prefill_logits", last_head_lost, "logits"),
