@@ -22,9 +22,9 @@ class LockstepTests:
     Raises SetupError for options that do not fit.
     """
 
-    def __init__(self, config: pytest.Config) -> None:
+    def __init__(self, config: pytest.Config, options: Namespace) -> None:
         self._config = config
-        self._settings = read_settings(config.known_args_namespace)
+        self._settings = read_settings(options)
         self._stack = ExitStack()
         self._told = 0
         try:

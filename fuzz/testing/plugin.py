@@ -4,7 +4,7 @@ pytest imports it in every project of an environment, so it imports nothing heav
 """
 
 import zlib
-from argparse import BooleanOptionalAction
+from argparse import BooleanOptionalAction, Namespace
 from collections.abc import Generator
 from contextlib import suppress
 from pathlib import Path
@@ -71,6 +71,8 @@ LOCKSTEP: dict[str, dict[str, Any]] = {
     "--lockstep-report": {"metavar": "FILE", "help": "write every launch and the mask coverage here; *.json as JSON"},
 }
 
+TAKES_LAUNCHES = "indexfuzz-lockstep"
+
 SESSION = pytest.StashKey[FuzzSession]()
 SHARD = pytest.StashKey[tuple[int, int]]()
 
@@ -85,12 +87,17 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 @pytest.hookimpl(tryfirst=True)
 def pytest_load_initial_conftests(early_config: pytest.Config) -> None:
     """Take every launch before a conftest.py is imported, which may ask for a GPU."""
-    if not early_config.known_args_namespace.lockstep:
+    _take_launches(early_config, early_config.known_args_namespace)
+
+
+def _take_launches(config: pytest.Config, options: Namespace) -> None:
+    """Begin --lockstep where it is asked for, once."""
+    if not options.lockstep or config.pluginmanager.has_plugin(TAKES_LAUNCHES):
         return
     from indexfuzz.testing.lockstep import LockstepTests
 
     try:
-        early_config.pluginmanager.register(LockstepTests(early_config), "indexfuzz-lockstep")
+        config.pluginmanager.register(LockstepTests(config, options), TAKES_LAUNCHES)
     except SetupError as error:
         raise pytest.UsageError(str(error)) from None
 
@@ -109,6 +116,7 @@ def pytest_configure(config: pytest.Config) -> None:
     config.add_cleanup(lambda: deactivate(token))
     if not _is_worker(config):
         config.pluginmanager.register(Reporter(config), "indexfuzz-reports")
+    _take_launches(config, config.option)  # where a conftest.py loads this plugin, it is too late for the hook above
 
 
 def _is_worker(config: pytest.Config) -> bool:

@@ -196,3 +196,9 @@ def test_a_conftest_sees_the_gpu_that_is_not_there(session, pytester):
     text = CUDA + test
     session(text, "--lockstep", "--lockstep-device", "cuda").assert_outcomes(passed=1)
     session(text, "--lockstep", "--lockstep-device", "cuda", "-n", "1").assert_outcomes(passed=1)
+
+
+def test_a_plugin_that_a_conftest_loads(session, pytester, monkeypatch):
+    monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")
+    pytester.makeconftest("pytest_plugins = ['indexfuzz.testing.plugin']\n")
+    session(CPU + "def test_wrong(): launch(copy_beyond, 100)\n", "--lockstep").assert_outcomes(failed=1)
