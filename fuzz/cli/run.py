@@ -1,7 +1,9 @@
 """The command `run`: a campaign with live progress."""
 
 import json
+import os
 import secrets
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
@@ -40,6 +42,7 @@ if TYPE_CHECKING:
     from indexfuzz.cli.progress import Progress
     from indexfuzz.core.signature import Signature
     from indexfuzz.devices.base import MaskCoverage
+    from indexfuzz.report.github import Shown
     from indexfuzz.subjects.journal import Journal
     from indexfuzz.subjects.subject import Subject
     from indexfuzz.subjects.under_test import UnderTest
@@ -149,8 +152,9 @@ def _report(
     options: RunOptions,
     covered: "MaskCoverage | None",
 ) -> None:
-    """Print what was tried and found, as text or JSON."""
+    """Print what was tried and found, as text or JSON, and show it where GitHub runs this."""
     from indexfuzz.cli.report import as_data, print_summary
+    from indexfuzz.report.github import publish
 
     if options.as_json:
         data = as_data(summary, saved, settings, target)
@@ -161,6 +165,19 @@ def _report(
             console().print(f"\n{covered.report()}")
     if covered and options.coverage_listing:
         write_listing(covered, options.coverage_listing)
+    facts = settings.subject.facts
+    tried = f"IndexFuzz: {facts.name} on {facts.device}, {summary.cases} cases, seed {settings.seed}"
+    publish(tried, list(_shown(summary, saved, target)), os.environ, sys.stderr)
+
+
+def _shown(summary: "Summary", saved: "dict[Signature, Path]", target: "UnderTest[Subject]") -> "Iterator[Shown]":
+    from indexfuzz.report.github import Shown
+
+    for found in summary.findings:
+        finding = found.finding
+        path = saved.get(finding.signature, Path())
+        again = target.command("replay", path)
+        yield Shown(str(finding.signature), finding.detail, finding.location, str(path), again)
 
 
 def _exit_code(summary: "Summary") -> int:

@@ -167,6 +167,16 @@ class TestRun:
         assert "nothing new" in out
         assert not Path("kept").exists()
 
+    def test_a_workflow_of_github_shows_what_is_found(self, indexfuzz, monkeypatch):
+        monkeypatch.setenv("GITHUB_ACTIONS", "true")
+        monkeypatch.setenv("GITHUB_STEP_SUMMARY", "summary.md")
+        _, out, err = indexfuzz("run", *TOY, "--cases", 60, "--seed", 1, "--corpus", "kept")
+        assert err.startswith(f"::error title={SIGNATURE}::")
+        assert "::error" not in out
+        text = Path("summary.md").read_text()
+        assert text.startswith("### IndexFuzz: toy 1.0 on lockstep, 60 cases, seed 1\n")
+        assert f"`{SIGNATURE}`" in text
+
     def test_a_finding_is_1_named_and_saved(self, indexfuzz):
         code, out, _ = indexfuzz("run", *TOY, "--cases", 60, "--seed", 1, "--corpus", "kept")
         assert code == 1
