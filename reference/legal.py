@@ -24,7 +24,7 @@ def legal_scales(x: Tensor, *, scale_fmt: str, fp8: str, arithmetic: Arithmetic 
     amax = row_amax(x)
     largest = arithmetic.largest or codec.C[fp8]
     if scale_fmt == "ue8m0":
-        return _powers_of_two(amax, largest, arithmetic)
+        return powers_of_two(amax, largest, arithmetic)
     c = torch.full_like(amax, largest)
     ieee, reciprocal = amax / c, amax * (1 / c)
     choice = arithmetic.amax_division
@@ -38,7 +38,7 @@ def legal_scales(x: Tensor, *, scale_fmt: str, fp8: str, arithmetic: Arithmetic 
     return torch.stack({"ieee": [ieee], "reciprocal": [reciprocal]}.get(choice, [ieee, reciprocal]), -1)
 
 
-def _powers_of_two(amax: Tensor, largest: float, arithmetic: Arithmetic) -> Tensor:
+def powers_of_two(amax: Tensor, largest: float, arithmetic: Arithmetic) -> Tensor:
     """Smallest 2**k >= amax/C, and its neighbour where log2 and division may err across a power of two.
 
     ceil(log2(amax/C)) comes out one too small when amax/C lies above 2**(k-1) by less than log2 and the division
@@ -105,15 +105,22 @@ def legal_weights(
 
 
 def legal_rope(
-    x: Tensor, positions: Tensor, cos_sin_cache: Tensor, *, rope_dim: int, style: str, placement: str
+    x: Tensor,
+    positions: Tensor,
+    cos_sin_cache: Tensor,
+    *,
+    rope_dim: int,
+    style: str,
+    placement: str,
+    dtype: torch.dtype = torch.bfloat16,
 ) -> Tensor:
-    """Every legal result of rotating x [T, ..., D] bf16: bf16 [3, T, ..., D], with repetitions; dims not rotated stay.
+    """Every legal result of rotating x [T, ..., D] bf16: dtype [3, T, ..., D], with repetitions; dims not rotated stay.
 
     a*c - b*s in fp32 has three values: both products rounded, or either one kept exact by an fma. One rounding to
-    bf16 follows.
+    ``dtype`` follows, which fp32 is not.
     """
     rows = x if x.dim() == 3 else x.unsqueeze(1)
-    found = rows.unsqueeze(0).repeat(3, 1, 1, 1)
+    found = rows.to(dtype).unsqueeze(0).repeat(3, 1, 1, 1)
     a, b = (half.float() for half in pairs(rows, rope_dim=rope_dim, style=style, placement=placement))
     out_a, out_b = pairs(found, rope_dim=rope_dim, style=style, placement=placement)
     cos, sin = cos_sin(positions, cos_sin_cache)

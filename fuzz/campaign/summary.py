@@ -12,6 +12,9 @@ from indexfuzz.core.signature import Signature
 class Summary:
     """Counters by stage and signature, the largest error per stage as a share of its bound, and the findings.
 
+    `widths` are, for each case that an operation of several nodes ran on, the shares of elements with more than one
+    legal value.
+
     `symptoms` are the other signatures under which the mistake of a finding was seen. `beyond` counts how stages ended
     beyond their contract: clause -> stage -> ending. `unrepeated` tells of deaths of an isolated process that did not
     happen again with the same case, `deaths` are those of the campaign's own processes that did. `interrupted` is the
@@ -27,6 +30,7 @@ class Summary:
     outside: Counter[str] = field(default_factory=Counter)
     unsupported: Counter[str] = field(default_factory=Counter)
     ratios: dict[str, dict[str, float]] = field(default_factory=dict)
+    widths: dict[str, list[float]] = field(default_factory=dict)
     unrepeated: list[str] = field(default_factory=list)
     deaths: list[Died] = field(default_factory=list)
     beyond: dict[str, dict[str, Counter[str]]] = field(default_factory=dict)
@@ -56,6 +60,8 @@ class Summary:
         self.outside.update(outcome.outside.keys())
         for clause, stage, ending in outcome.endings():
             self.beyond.setdefault(clause, {}).setdefault(stage, Counter())[ending] += 1
+        for stage, width in outcome.widths.items():
+            self.widths.setdefault(stage, []).append(width)
         for stage, ratio in outcome.ratios.items():
             tiers = self.ratios.setdefault(stage, {})
             tier = outcome.tiers[stage]

@@ -11,7 +11,7 @@ from indexfuzz.checks import describe
 from indexfuzz.core.finding import Finding, complaint
 
 CodesUnder = Callable[[Tensor], tuple[Tensor, Tensor]]
-"""Scales fp32 [n] -> the one or two legal codes of every element, uint8 [n, D] each."""
+"""Scales fp32 [n] -> the smallest and the largest legal code of every element, uint8 [n, D] each; all between is."""
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ def check_rows(
     if not bool(scale_ok.all()):
         return _complain_of_scale(scales, got_scales, legal.scales, ~scale_ok, number, row)
     low, high = legal.codes_under(got_scales)
-    wrong = _neither(got_codes, low, high)
+    wrong = _outside(got_codes, low, high, legal.fp8)
     if not bool(wrong.any()):
         return None
     codes = _Codes(got_codes, low, high, legal.fp8)
@@ -56,13 +56,32 @@ def check_rows(
 
 def find_wrong_rows(got_codes: Tensor, got_scales: Tensor, legal: LegalRows) -> Tensor:
     """Which rows [n] have a scale that is not legal, or a code that is not under their own scale."""
-    return ~is_legal_scale(got_scales, legal.scales) | _neither(got_codes, *legal.codes_under(got_scales)).any(-1)
+    return ~is_legal_scale(got_scales, legal.scales) | _outside(
+        got_codes, *legal.codes_under(got_scales), legal.fp8
+    ).any(-1)
 
 
-def _neither(got: Tensor, low: Tensor, high: Tensor) -> Tensor:
-    """Which codes are neither of the two legal ones, which may be one and the same tensor."""
+def _outside(got: Tensor, low: Tensor, high: Tensor, fp8: torch.dtype) -> Tensor:
+    """Which codes do not lie between two legal ones, which may be one and the same tensor."""
     wrong = got != low
-    return wrong if high is low else wrong & (got != high)
+    if high is low:
+        return wrong
+    wrong &= got != high
+    if bool(wrong.any()):
+        wrong &= ~((_rank(got) > _rank(low)) & (_rank(got) < _rank(high)))
+        if fp8 == torch.float8_e4m3fnuz:
+            wrong |= (got == NEGATIVE_ZERO) & (low != NEGATIVE_ZERO) & (high != NEGATIVE_ZERO)
+    return wrong
+
+
+NEGATIVE_ZERO = 0x80
+"""Which is the NaN of e4m3fnuz."""
+
+
+def _rank(codes: Tensor) -> Tensor:
+    """Codes in order of their values: -0 right below 0."""
+    magnitude = (codes & 0x7F).short()
+    return torch.where(codes >= NEGATIVE_ZERO, -1 - magnitude, magnitude)
 
 
 def is_legal_scale(got: Tensor, allowed: Tensor) -> Tensor:
@@ -147,7 +166,7 @@ def check_folded_weights(
         low, high = legal.codes_under(scale)
         smallest, largest = weights_under(scale)
         within = (got.weights >= smallest) & (got.weights <= largest)
-        trial = _Trial(low, high, _neither(got.codes, low, high), smallest, largest, ~within)
+        trial = _Trial(low, high, _outside(got.codes, low, high, legal.fp8), smallest, largest, ~within)
         wrong &= trial.unexplained()
         if not bool(wrong.any()):
             return None

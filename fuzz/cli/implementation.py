@@ -9,8 +9,10 @@ from rich.text import Text
 
 from indexfuzz.cli.common import console
 from indexfuzz.core.contract import Clauses
+from indexfuzz.core.stage_names import COVERS
 from indexfuzz.implementations import load
 from indexfuzz.implementations.base import Implementation
+from indexfuzz.implementations.plans import describe_plan, plans
 
 
 def describe(spec: str, *, as_json: bool) -> None:
@@ -27,12 +29,13 @@ def describe(spec: str, *, as_json: bool) -> None:
 
 
 def facts(implementation: Implementation) -> dict[str, Any]:
-    """Name, stages, notes, the clauses about these stages, and the replaced imports, as plain JSON data."""
+    """Name, stages, plans, notes, the clauses about these stages, and the replaced imports, as plain JSON data."""
     contract, stages = implementation.contract, list(implementation.stages)
     clauses = contract.clauses if isinstance(contract, Clauses) else ()
     return {
         "name": implementation.name,
         "stages": stages,
+        "plans": [describe_plan(plan) for plan in plans(stages)],
         "notes": list(implementation.notes),
         "contract": [
             {"stages": about, "promise": clause.sentence, "place": clause.place}
@@ -48,6 +51,8 @@ def _print(data: dict[str, Any], *, stated: bool, out: Console) -> None:
     for note in data["notes"]:
         out.print(f"  {note}")
     out.print(f"  stages: {', '.join(data['stages'])}")
+    for plan in data["plans"] if COVERS.keys() & data["stages"] else ():
+        out.print(f"  plan: {plan}")
     if not stated:
         out.print("  its contract is no list of clauses")
     for stage in data["stages"]:

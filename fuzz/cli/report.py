@@ -2,7 +2,7 @@
 
 import signal
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, get_args
 
@@ -16,6 +16,9 @@ from indexfuzz.core.tiers import explain_tiers
 from indexfuzz.core.words import location_from_here
 from indexfuzz.subjects.subject import Subject
 from indexfuzz.subjects.under_test import UnderTest
+
+SKIPPED = 0.1
+"""Share of the cases of a stage that may be outside its contract without a word."""
 
 
 def print_summary(summary: Summary, saved: dict[Signature, Path], target: UnderTest[Subject], console: Console) -> None:
@@ -33,6 +36,8 @@ def print_summary(summary: Summary, saved: dict[Signature, Path], target: UnderT
     for death in summary.deaths:
         console.print(f"  {death.message}, twice, while the case {death.file} ran", style="bold red")
         console.print(f"  again: {target.command('replay', Path(death.file))}")
+    _print_skipped(console, summary)
+    _print_widths(console, summary.widths)
     for stage, tiers in summary.ratios.items():
         largest = ", ".join(f"{ratio:.3f} ({tier})" for tier, ratio in tiers.items())
         console.print(f"  largest error / bound in {stage}: {largest}")
@@ -68,6 +73,21 @@ def _print_beyond(console: Console, beyond: Mapping[str, Mapping[str, Counter[st
         for stage, endings in stages.items():
             shown = ", ".join(f"{ending} {endings[ending]}" for ending in reversed(get_args(Ending)) if endings[ending])
             console.print(f"    {stage}: {shown}")
+
+
+def _print_widths(console: Console, widths: Mapping[str, Sequence[float]]) -> None:
+    """How much the outputs of operations of several nodes leave open."""
+    for stage, shares in widths.items():
+        mean = sum(shares) / len(shares)
+        console.print(f"  more than one legal value in {stage}: {mean:.4%} of its elements, at most {max(shares):.2%}")
+
+
+def _print_skipped(console: Console, summary: Summary) -> None:
+    """The share of cases that an operation left out, where that is more than a tenth."""
+    for stage, skipped in summary.outside.items():
+        share = skipped / (skipped + summary.stages[stage])
+        if share > SKIPPED:
+            console.print(f"  {stage} left out {share:.0%} of its cases: they are outside its contract")
 
 
 def _print_counts(console: Console, what: str, counts: Mapping[Any, int]) -> None:

@@ -14,7 +14,7 @@ from indexfuzz.cli.common import InputError, default_corpus, each_known
 from indexfuzz.cli.options import AsJson, SetupOptions
 from indexfuzz.core.case import Regime
 from indexfuzz.core.presets import PRESETS
-from indexfuzz.core.stage_names import STAGE_NAMES
+from indexfuzz.core.stage_names import OPERATION_NAMES, STAGE_NAMES
 from indexfuzz.testing.options import parse_shard
 
 
@@ -142,7 +142,7 @@ class RunOptions(SetupOptions):
     @property
     def stages(self) -> list[str]:
         """The stages to test; none means all."""
-        return each_known("--stage", self.stage, STAGE_NAMES)
+        return each_known("--stage", self.stage, OPERATION_NAMES)
 
     @property
     def regimes(self) -> tuple[Regime, ...]:

@@ -8,7 +8,7 @@ import typer
 
 from indexfuzz.cli.common import InputError, console, each_known, find_one, in_this_process, with_finding
 from indexfuzz.cli.options import AsJson, CaseFile, CorpusFolder, KernelOptions, expand_options
-from indexfuzz.core.stage_names import STAGE_NAMES
+from indexfuzz.core.stage_names import OPERATION_NAMES
 
 
 @expand_options
@@ -37,7 +37,7 @@ def severity(
     Example: `indexfuzz severity corpus/gather/0123456789abcdef.json --impl vllm:vllm-0.22.0.whl`
     """
     path, entry = find_one(file, corpus)
-    blamed, only = with_finding(path, entry).stage, each_known("--stage", stage, STAGE_NAMES)
+    blamed, only = with_finding(path, entry).stage, each_known("--stage", stage, OPERATION_NAMES)
     target = in_this_process(kernels.setup())
     from indexfuzz.triage.severity import SeverityError, grown, recall
 

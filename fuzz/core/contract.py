@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from indexfuzz.core.case import TILE, Case
-from indexfuzz.core.stage_names import GATHER, K_QUANT_CACHE, PAGED_LOGITS
+from indexfuzz.core.stage_names import COVERS, FUSED_K, GATHER, K_QUANT_CACHE, PAGED_LOGITS
 
 
 class Contract(Protocol):
@@ -49,16 +49,22 @@ class Clause:
 
 DEFINED = (
     Clause(
-        (K_QUANT_CACHE, GATHER),
+        (K_QUANT_CACHE, FUSED_K, GATHER),
         lambda case: case.model.quant_group == case.model.head_dim,
         "quant_group is head_dim",
         "a token has one scale, else no result is right",
     ),
     Clause(
-        (K_QUANT_CACHE, GATHER, PAGED_LOGITS),
+        (K_QUANT_CACHE, FUSED_K, GATHER, PAGED_LOGITS),
         lambda case: case.has_layout(case.cache.layout),
         f"SHUFFLE pages are whole tiles of {TILE} tokens by {TILE} bytes",
         "of others no arrangement is defined",
+    ),
+    Clause(
+        tuple(COVERS),
+        lambda case: case.model.scale_fmt == "ue8m0",
+        "scale_fmt is ue8m0",
+        "what fused operations leave open is known of powers of two alone",
     ),
 )
 """Where a result can be right at all, whatever a contract says."""

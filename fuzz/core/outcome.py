@@ -19,6 +19,7 @@ class Outcome:
 
     `stages` ran; `outside` maps those that did not to why the contract excludes them; `ratios` holds, for each stage
     with a bound, the largest error as a share of what was allowed, and `tiers` the oracle that set the bound.
+    `widths` holds, for each operation of several nodes, the share of its elements with more than one legal value.
     `refused` maps stages that rejected the case, as they promise, to why. `beyond` says how stages ended whose contract
     the case breaks, and which clause: stage -> clause -> ending.
     """
@@ -29,6 +30,7 @@ class Outcome:
     outside: dict[str, str] = field(default_factory=dict)
     ratios: dict[str, float] = field(default_factory=dict)
     tiers: dict[str, str] = field(default_factory=dict)
+    widths: dict[str, float] = field(default_factory=dict)
     refused: dict[str, str] = field(default_factory=dict)
     beyond: dict[str, dict[str, Ending]] = field(default_factory=dict)
 

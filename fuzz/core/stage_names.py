@@ -15,12 +15,26 @@ TOPK: Final = "topk"
 
 STAGE_NAMES: Final = (ROPE, Q_QUANT, K_QUANT_CACHE, GATHER, PREFILL_LOGITS, PAGED_LOGITS, TOPK)
 
+K_NORM: Final = "k_norm"
+"""LayerNorm of k, a node that no stage covers alone."""
+
+NODES: Final = (K_NORM, *STAGE_NAMES)
+"""The elementary steps of the indexer, in order."""
+
+FUSED_Q: Final = "fused_q"
+FUSED_K: Final = "fused_k"
+
+COVERS: Final = {FUSED_Q: (ROPE, Q_QUANT), FUSED_K: (K_NORM, ROPE, K_QUANT_CACHE)}
+"""Operations of several nodes -> the nodes that each covers. A stage is the operation of its own node."""
+
+OPERATION_NAMES: Final = (*STAGE_NAMES, *COVERS)
+
 
 def require_stage(name: str) -> str:
-    """The name of a stage as it is.
+    """The name of a stage, or of an operation of several nodes, as it is.
 
     Raises ValueError for any other name.
     """
-    if name not in STAGE_NAMES:
-        raise ValueError(f"{name!r} is no stage; the stages are {', '.join(sorted(STAGE_NAMES))}")
+    if name not in OPERATION_NAMES:
+        raise ValueError(f"{name!r} is no stage; the stages are {', '.join(sorted(OPERATION_NAMES))}")
     return name

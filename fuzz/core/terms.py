@@ -9,6 +9,7 @@ from indexfuzz.reference.bounds import Dot
 Padding = Literal["zeros", "untouched", "undefined"]
 Hidden = Literal["minus-infinity", "untouched"]
 NonFinite = Literal["contained", "triton"]
+Between = Literal["bf16", "fp32", "unknown"]
 
 
 @dataclass(frozen=True)
@@ -26,6 +27,8 @@ class Promises:
     `rope_in_place`: whether RoPE in place changes the q and k it is given, or it is what it returns that counts.
     `rope_compiled`: whether RoPE has the mode "compiled", PyTorch operations under torch.compile.
     `sorted_topk`: whether a row selects its largest logit first; equal ones may come in any order.
+    `between`: what an operation of several nodes makes of a value between two of them: stored in bf16, kept in fp32, or
+    either of the two.
     """
 
     gather_padding: Padding = "zeros"
@@ -37,6 +40,7 @@ class Promises:
     rope_in_place: bool = False
     rope_compiled: bool = False
     sorted_topk: bool = False
+    between: Between = "unknown"
 
 
 @dataclass(frozen=True)

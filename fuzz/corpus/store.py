@@ -18,7 +18,7 @@ from pydantic import ValidationError
 
 from indexfuzz.core.case import first_error
 from indexfuzz.core.signature import Signature
-from indexfuzz.core.stage_names import STAGE_NAMES
+from indexfuzz.core.stage_names import OPERATION_NAMES
 from indexfuzz.corpus.entry import ID, SCHEMA, WHOLE, CorpusError, Entry
 
 MAX_BYTES = 4 << 20
@@ -126,7 +126,7 @@ def write_text(text: str, path: Path) -> None:
 
 def is_entry(path: Path) -> bool:
     """Whether a path is that of a corpus file: .../corpus/<stage>/<id>.json. Nothing is read."""
-    return path.suffix == ".json" and bool(ID.fullmatch(path.stem)) and path.parent.name in {*STAGE_NAMES, WHOLE}
+    return path.suffix == ".json" and bool(ID.fullmatch(path.stem)) and path.parent.name in {*OPERATION_NAMES, WHOLE}
 
 
 def open_signatures(entries: Iterable[Entry], implementation: str) -> frozenset[Signature]:

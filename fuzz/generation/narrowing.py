@@ -46,6 +46,7 @@ CHANGES: tuple[tuple[str, str, tuple[object, ...]], ...] = (
     ("rope", "mode", ("inplace", "functional")),
     ("cache", "block_size", (64, 1, 16, 32, 128, 256)),
     ("model", "num_heads", (64, 32, 16, 128)),
+    ("model", "rope_dim", (32, 16, 64)),
 )
 """Part, field, and values to try for it."""
 

@@ -7,6 +7,7 @@ from indexfuzz.implementations.base import Implementation, ImplementationError
 AVAILABLE = {
     "builtin": ("indexfuzz.implementations.builtin", "builtin", "the kernels of this package"),
     "vllm": ("indexfuzz.implementations.vllm.adapter", "load", "vllm:PATH, wheel or checkout of vLLM: Triton, RoPE"),
+    "vllm-v32": ("indexfuzz.implementations.vllm.v32", "load", "vllm-v32:PATH, its fused kernels of V3.2 and GLM-5"),
     "vllm-torch": ("indexfuzz.implementations.vllm.adapter", "load_torch", "vllm-torch:PATH, its fallbacks in PyTorch"),
     "sglang": (
         "indexfuzz.implementations.sglang.adapter",

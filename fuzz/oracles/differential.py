@@ -2,6 +2,8 @@
 
 Every stage is judged on the inputs that the implementation itself gave it, so one wrong stage is blamed once. A stage
 that the implementation lacks, refuses or gets wrong is filled in by the reference, and the later ones are still judged.
+Operations of several nodes go first, on the inputs of their first node; where the implementation has no stage for their
+last node, the later stages read what they made.
 """
 
 from dataclasses import replace
@@ -17,11 +19,11 @@ from indexfuzz.devices.base import Device
 from indexfuzz.implementations.base import Implementation, StageFunction
 from indexfuzz.oracles.causes import without_consequences
 from indexfuzz.oracles.launching import Expected, Launched, launch
-from indexfuzz.oracles.walk import accept, fill_in, materialise_on
+from indexfuzz.oracles.walk import accept, fill_in, materialise_on, put_back
 from indexfuzz.samples import buffers
 from indexfuzz.samples.step import Step
 from indexfuzz.stages.base import Call, Stage
-from indexfuzz.stages.table import STAGES
+from indexfuzz.stages.table import OPERATIONS, STAGES
 
 FATAL = frozenset({"guard-write", "input-mutated"})
 """Kinds after which the reference can no longer be fed with what the implementation was given."""
@@ -35,6 +37,14 @@ def run(case: Case, implementation: Implementation, device: Device, only: frozen
     """
     step = materialise_on(case, device)
     outcome = Outcome(case)
+    done = dict[str, dict[str, Tensor]]()
+    for operation in OPERATIONS:
+        function = implementation.stages.get(operation.name) if not only or operation.name in only else None
+        if function and operation.applies(case) and _within(operation, case, implementation, outcome):
+            call = operation.prepare(step)
+            outputs = put_under_test(operation, step, call, function, implementation, device, outcome)
+            done[operation.covers[-1]] = {name: output.clone() for name, output in outputs.items()}
+            put_back(step)
     for stage in STAGES:
         if not stage.applies(case):
             continue
@@ -43,7 +53,7 @@ def run(case: Case, implementation: Implementation, device: Device, only: frozen
         if function and _within(stage, case, implementation, outcome):
             trusted = put_under_test(stage, step, call, function, implementation, device, outcome)
         else:
-            trusted = fill_in(stage, call)
+            trusted = done.get(stage.name) or fill_in(stage, call)
         accept(stage, step, call, trusted)
     return outcome
 
@@ -100,6 +110,8 @@ def _judge(
         if not expected.broken:
             raise
         return [Finding(stage.name, "not-rejected", "", f"accepted what has no right result: {error}")]
+    if verdict.width is not None and not verdict.findings:
+        outcome.widths[stage.name] = verdict.width
     if verdict.tier and not verdict.findings:
         outcome.ratios[stage.name] = max(outcome.ratios.get(stage.name, 0.0), verdict.ratio)
         outcome.tiers[stage.name] = verdict.tier

@@ -14,7 +14,7 @@ from indexfuzz.devices.base import Device, UnsupportedKernelError
 from indexfuzz.implementations.base import Implementation, StageFunction
 from indexfuzz.samples.step import Step, materialise
 from indexfuzz.stages.base import Call, Stage
-from indexfuzz.stages.table import STAGES
+from indexfuzz.stages.table import OPERATIONS, STAGES
 
 
 def materialise_on(case: Case, device: Device) -> Step:
@@ -28,16 +28,26 @@ def materialise_on(case: Case, device: Device) -> Step:
 
 
 def launches(case: Case, device: Device) -> Iterator[tuple[Stage, Step, Call]]:
-    """Every stage of a case, its inputs made by the reference. Before it goes on, the reference does the stage.
+    """Every operation and stage of a case, its inputs made by the reference, which then does the stage.
 
     Raises UnsupportedKernelError when the device has not the FP8 format.
     """
     step = materialise_on(case, device)
+    for operation in OPERATIONS:
+        if operation.applies(case):
+            yield operation, step, operation.prepare(step)
+            put_back(step)
     for stage in STAGES:
         if stage.applies(case):
             call = stage.prepare(step)
             yield stage, step, call
             accept(stage, step, call, fill_in(stage, call))
+
+
+def put_back(step: Step) -> None:
+    """Make all buffers of a step what they were, whatever was done with them."""
+    for buffer in step.buffers.values():
+        buffer.restore()
 
 
 def function_for(

@@ -63,7 +63,7 @@ class KQuantCache(Stage):
         block_size, head_dim = layout.page_shape(cache)
         promised = layout.resolve(given.options["layout"], block_size)
         layout.check_defined(promised, block_size, head_dim)
-        kept, k = _written(given)
+        kept, k = written(given)
         return Verdict.of(
             check_insertion(
                 layout.pages(cache),
@@ -77,21 +77,21 @@ class KQuantCache(Stage):
 
     def nonfinite_reach(self, given: Call, *, hides_nan: bool = False) -> Reach:
         """The bytes of a token."""
-        cache, (_, k) = given.tensors["cache"], _written(given)
+        cache, (_, k) = given.tensors["cache"], written(given)
         slots = written_slots(given)[has_nonfinite(k)]
         mask = torch.zeros(cache.shape, dtype=torch.uint8, device=cache.device)
         layout.mark_tokens(mask, slots, layout.resolve(given.options["layout"], cache.shape[1]))
         return Reach({"cache": mask.bool()}, {"k": numbers(given.tensors["k"])})
 
     def check_nonfinite(self, given: Call, got: Tensors, terms: Terms) -> Finding | None:
-        _, k = _written(given)
+        _, k = written(given)
         concrete = layout.resolve(given.options["layout"], got["cache"].shape[1])
         codes, _ = layout.read_tokens(got["cache"], written_slots(given), concrete)
         axes = self.axes["cache_values"]
         return check_nonfinite_codes("cache_values", codes, k, legal_rows(k, given, terms), axes=axes)
 
 
-def _written(call: Call) -> tuple[Tensor, Tensor]:
+def written(call: Call) -> tuple[Tensor, Tensor]:
     """Which tokens have a slot, bool of slot_mapping's shape, and their rows of k."""
     slots = call.tensors["slot_mapping"]
     kept = slots >= 0

@@ -1,8 +1,11 @@
 """The stages in order: a sample flows through them from top to bottom."""
 
 from indexfuzz.stages.base import Stage
+from indexfuzz.stages.fused_k import FusedK
+from indexfuzz.stages.fused_q import FusedQ
 from indexfuzz.stages.gather import Gather
 from indexfuzz.stages.k_quant_cache import KQuantCache
+from indexfuzz.stages.operation import Operation
 from indexfuzz.stages.paged_logits import PagedLogits
 from indexfuzz.stages.prefill_logits import PrefillLogits
 from indexfuzz.stages.q_quant import QQuant
@@ -29,13 +32,16 @@ STAGES: tuple[Stage, ...] = (
     PAGED_TOPK,
 )
 
+OPERATIONS: tuple[Operation, ...] = (FusedQ(), FusedK())
+"""Operations of several nodes. They take what a sample holds before its first stage."""
+
 
 def find(name: str, output: str = "") -> Stage:
     """The stage of a name; of one that stands in several places, the place that has an output, or the first.
 
     Raises LookupError where no stage has the name.
     """
-    named = [stage for stage in STAGES if stage.name == name]
+    named = [stage for stage in (*STAGES, *OPERATIONS) if stage.name == name]
     if not named:
         raise LookupError(f"{name!r} is no stage")
     return next((stage for stage in named if output in stage.axes), named[0])

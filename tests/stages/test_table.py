@@ -51,7 +51,7 @@ def test_the_names_that_are_known_without_torch_are_those_of_the_stages_in_order
     assert tuple(dict.fromkeys(stage.name for stage in STAGES)) == STAGE_NAMES
     assert set(builtin().stages) == set(STAGE_NAMES)
     assert require_stage("gather") == "gather"
-    with pytest.raises(ValueError, match="'top' is no stage; the stages are gather, k_quant_cache"):
+    with pytest.raises(ValueError, match="'top' is no stage; the stages are fused_k, fused_q, gather, k_quant_cache"):
         require_stage("top")
 
 

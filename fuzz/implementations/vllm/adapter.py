@@ -17,6 +17,7 @@ from indexfuzz.implementations.base import Implementation, StageFunction, fill
 from indexfuzz.implementations.loading.elsewhere import Elsewhere
 from indexfuzz.implementations.loading.loader import Loader
 from indexfuzz.implementations.loading.source import Project, open_project
+from indexfuzz.implementations.vllm import v32
 from indexfuzz.implementations.vllm.caller import Caller
 from indexfuzz.implementations.vllm.contract import OPS, kernels_contract, reads_flat_pages, torch_contract
 from indexfuzz.implementations.vllm.platform import provide_vllm
@@ -54,10 +55,26 @@ def load(path: str | Path) -> Implementation:
         stages,
         kernels_contract(project),
         Promises(gather_padding="undefined"),
-        notes=(f"read from {path}", f"its {elsewhere} come from AITER or from PyTorch, which vllm-torch:PATH tests"),
+        notes=(
+            f"read from {path}",
+            f"its {elsewhere} come from AITER or from PyTorch, which vllm-torch:PATH tests",
+            *_off_path(project),
+        ),
         replaced=project.replaced,
         sources=project.executed,
         source_of=partial(standalone_source, project, Path(path)),
+    )
+
+
+def _off_path(project: Project) -> tuple[str, ...]:
+    """Which stages no model of a release runs on a GPU by default."""
+    if not project.has(v32.KERNELS):
+        return ()
+    return (
+        (
+            f"rope and k_quant_cache are off the default path of DeepSeek-V3.2 and GLM-5 on GPUs since {v32.KERNELS}, "
+            "which vllm-v32:PATH tests"
+        ),
     )
 
 

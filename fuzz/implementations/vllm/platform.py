@@ -37,6 +37,10 @@ class RocmPlatform:
         """NVIDIA: no."""
         return False
 
+    def is_arch_support_pdl(self) -> bool:
+        """Programmatic dependent launch, which NVIDIA has: no."""
+        return False
+
     def is_xpu(self) -> bool:
         """Intel: no."""
         return False

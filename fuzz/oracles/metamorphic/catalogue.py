@@ -13,14 +13,14 @@ from indexfuzz.oracles.metamorphic import algebra, batching, paging, rotation, s
 from indexfuzz.oracles.metamorphic.containment import CONTAINED
 from indexfuzz.oracles.metamorphic.relation import Relation, Twins
 from indexfuzz.stages.nonfinite import may_be_nonfinite
-from indexfuzz.stages.table import STAGES
+from indexfuzz.stages.table import OPERATIONS, STAGES
 
 
 def _of_cache(reader: Twins, writer: Twins) -> dict[str, Twins]:
     return {K_QUANT_CACHE: writer, GATHER: reader, PAGED_LOGITS: reader}
 
 
-OF_ROWS = tuple(stage for stage in STAGES if stage.row_inputs)
+OF_ROWS = tuple(stage for stage in (*STAGES, *OPERATIONS) if stage.row_inputs)
 
 PERMUTED: dict[str, Twins] = {stage.name: partial(batching.rows_permuted, stage) for stage in OF_ROWS} | {
     K_QUANT_CACHE: batching.tokens_permuted,

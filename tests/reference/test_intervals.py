@@ -1,0 +1,113 @@
+"""Intervals hold what fp32 makes of the steps in between, and end right behind it."""
+
+import pytest
+import torch
+
+from indexfuzz.reference import fp8, intervals
+from indexfuzz.reference.intervals import Interval
+from indexfuzz.reference.legal import legal_rope
+from indexfuzz.samples.regimes import dense, rope_table
+
+EPS = 1e-6
+ROPE = {"rope_dim": 16, "style": "neox", "placement": "first"}
+
+
+def rows(regime="normal", key=1, tokens=40):
+    return dense(regime, key, (tokens, 32), "e4m3fn").bfloat16()
+
+
+def affine():
+    return 1 + dense("normal", 2, (1, 32), "e4m3fn")[0].float() / 4, dense("normal", 3, (1, 32), "e4m3fn")[0].float()
+
+
+def norm_in_fp32(x, weight, bias):
+    mean = x.float().sum(1, keepdim=True) / 32
+    centred = x.float() - mean
+    return centred * torch.rsqrt((centred * centred).sum(1, keepdim=True) / 32 + EPS) * weight + bias
+
+
+def within(x, interval):
+    return bool(((x.double() >= interval.low) & (x.double() <= interval.high)).all())
+
+
+@pytest.mark.parametrize("regime", ["normal", "exact", "outlier", "tied", "clamp", "cancelling", "zeros", "subnormal"])
+def test_fp32_layer_norm_lies_in_its_interval(regime):
+    x, (weight, bias) = rows(regime), affine()
+    got = intervals.normalised(x, weight, bias, EPS)
+    assert within(norm_in_fp32(x, weight, bias), got)
+    order = torch.arange(31, -1, -1)
+    assert within(norm_in_fp32(x[:, order], weight[order], bias[order])[:, order], got)
+
+
+@pytest.mark.parametrize("wrong", ["eps", "bf16 mean", "divisor", "no bias"])
+def test_a_wrong_layer_norm_leaves_its_interval(wrong):
+    x, (weight, bias) = rows() / 64, affine()
+    interval = intervals.normalised(x, weight, bias, EPS)
+    values = x.float()
+    mean = values.mean(1, keepdim=True)
+    mean = mean.bfloat16().float() if wrong == "bf16 mean" else mean
+    centred = values - mean
+    variance = (centred * centred).sum(1, keepdim=True) / (31 if wrong == "divisor" else 32)
+    got = centred * torch.rsqrt(variance + (1e-5 if wrong == "eps" else EPS)) * weight
+    assert not within(got if wrong == "no bias" else got + bias, interval)
+
+
+def test_layer_norm_is_known_to_a_ten_thousandth_and_not_at_all_where_it_overflows():
+    x, (weight, bias) = rows(), affine()
+    low, high = intervals.normalised(x, weight, bias, EPS)
+    assert float((high - low).max()) < 1e-4
+    low, high = intervals.normalised(x * 2.0**70, weight, bias, EPS)
+    assert bool(torch.isinf(low).all())
+    assert bool(torch.isinf(high).all())
+
+
+def test_rope_of_exact_values_ends_at_its_smallest_and_largest_candidate():
+    x, positions, table = rows(), torch.arange(40), rope_table("normal", 5, 40, 16)
+    got = intervals.rotated_exactly(x, positions, table, **ROPE)
+    candidates = legal_rope(x, positions, table, **ROPE, dtype=torch.float32).double()
+    assert torch.equal(got.low, candidates.amin(0))
+    assert torch.equal(got.high, candidates.amax(0))
+    wider = intervals.rotated(Interval.exact(x), positions, table, **ROPE)
+    assert bool((wider.low <= got.low).all())
+    assert bool((wider.high >= got.high).all())
+    assert not within(candidates[0] * (1 + 2.0**-20), wider)
+
+
+def test_what_overflows_stays_unknown_through_rope():
+    x, (weight, bias) = rows() * 2.0**70, affine()
+    table = rope_table("normal", 5, 40, 32)
+    got = intervals.rotated(
+        intervals.normalised(x, weight, bias, EPS), torch.arange(40), table, **ROPE | {"rope_dim": 32}
+    )
+    assert bool(torch.isinf(got.low).all())
+    assert bool(torch.isinf(got.high).all())
+
+
+def test_what_is_kept_between_two_steps_is_rounded_stored_or_either():
+    x = Interval.exact(torch.tensor([1.001, -3.0]))
+    assert intervals.rounded(x, "fp32") is x
+    stored = intervals.rounded(x, "bf16")
+    assert stored.low.tolist() == stored.high.tolist() == [1.0, -3.0]
+    either = intervals.rounded(x, "unknown")
+    assert either.low.tolist() == [1.0, -3.0]
+    assert either.high.tolist() == x.high.tolist()
+
+
+def test_the_scale_follows_the_largest_element_to_the_last_value_that_has_it():
+    edge = 448.0 * 2.0**-5
+    last = Interval(torch.tensor([[edge / 2, -edge]]).double(), torch.tensor([[edge, -edge / 4]]).double())
+    assert set(intervals.scales_between(last, fp8="e4m3fn")[0].tolist()) == {2.0**-6, 2.0**-5}
+    beyond = Interval(last.low, last.high * (1 + 2.0**-20))
+    assert set(intervals.scales_between(beyond, fp8="e4m3fn")[0].tolist()) == {2.0**-6, 2.0**-5, 2.0**-4}
+    exact = Interval.exact(torch.tensor([[edge, 0.0]]))
+    assert set(intervals.scales_between(exact, fp8="e4m3fn")[0].tolist()) == {2.0**-5}
+
+
+@pytest.mark.parametrize("form", ["e4m3fn", "e4m3fnuz"])
+def test_the_codes_are_those_of_both_ends(form):
+    x = Interval(torch.tensor([[1.0624, -1e-9, 2.0]]).double(), torch.tensor([[1.0626, 1e-9, 2.0]]).double())
+    low, high = intervals.codes_between(x, torch.ones(1), fp8=form)
+    one = int(fp8.encode(torch.tensor([1.0]), form))
+    assert [int(low[0, 0]), int(high[0, 0])] == [one, one + 1]
+    assert int(low[0, 2]) == int(high[0, 2])
+    assert [int(low[0, 1]), int(high[0, 1])] == ([0x80, 0] if form == "e4m3fn" else [0, 0])
