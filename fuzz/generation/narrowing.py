@@ -8,7 +8,7 @@ one change from a short list, the plainest first.
 from collections.abc import Iterator
 
 from indexfuzz.core.case import Case, CaseError
-from indexfuzz.core.contract import Contract, outside
+from indexfuzz.core.contract import DEFINED, Clauses, Contract, outside
 from indexfuzz.implementations.base import Implementation
 
 CHANGES: tuple[tuple[str, str, tuple[object, ...]], ...] = (
@@ -70,16 +70,35 @@ def narrowed(case: Case, implementation: Implementation) -> Case:
 
 
 def _inside(stage: str, case: Case, contract: Contract) -> Case | None:
-    """The case after one change for each reason that keeps a stage out; None where no single change helps."""
-    reasons = [outside(contract, stage, case)]
+    """The case after one change for each reason that keeps a stage out; None where no single change helps.
+
+    A change may bring no new reason, as far as a contract tells all of them; it might not be undone.
+    """
+    reasons = [_reasons(contract, stage, case)]
     while reasons[-1]:
-        lifting = (c for c in candidates(case) if outside(contract, stage, c) not in reasons)
-        changed = next(lifting, None)
+        last = reasons[-1]
+        changed = next(
+            (
+                (changed, left)
+                for changed in candidates(case)
+                if (left := _reasons(contract, stage, changed)) < last
+                or (not isinstance(contract, Clauses) and left not in reasons)
+            ),
+            None,
+        )
         if changed is None:
             return None
-        case = changed
-        reasons.append(outside(contract, stage, case))
+        case = changed[0]
+        reasons.append(changed[1])
     return case
+
+
+def _reasons(contract: Contract, stage: str, case: Case) -> frozenset[str]:
+    """Why a stage does not take a case: all clauses that it breaks, or the one reason that a contract gives."""
+    if isinstance(contract, Clauses):
+        return frozenset((*contract.broken(stage, case), *Clauses(DEFINED).broken(stage, case)))
+    why = outside(contract, stage, case)
+    return frozenset((why,) if why else ())
 
 
 def candidates(case: Case) -> Iterator[Case]:

@@ -58,7 +58,7 @@ OPTIONS = {
     "run --seconds 1 --cases 1": "--seconds and --cases exclude each other",
     "run --stage gathr": "--stage: no 'gathr'; did you mean 'gather'?",
     "run --stage gather,topk,ropes": "--stage: no 'ropes'; did you mean 'rope'?",
-    "run --stage GATHER": "--stage: no 'GATHER'; choose from gather",
+    "run --stage GATHER": "--stage: no 'GATHER'; choose from fused_k, fused_q, gather",
     "run --values odd": "--values: no 'odd'; choose from",
     "run --values norml": "--values: no 'norml'; did you mean 'normal'?",
     "run --preset gpt": "--preset: no 'gpt'; choose from deepseek-v3.2",

@@ -161,6 +161,7 @@ def contract(project: Project) -> Clauses:
     """What the callers hand to the fused operations, and what the kernels assert or compute from it."""
     both = (FUSED_Q, FUSED_K)
     called = project.place(_CALLER, "def forward(", "fused_q(")
+    dense = project.place(_CALLER, "index_q = index_q.view(")
     partner = project.place(KERNELS, "def _fused_q_kernel(", "^ INDEX_Q_HALF_ROT_DIM")
     return Clauses(
         (
@@ -195,12 +196,8 @@ def contract(project: Project) -> Clauses:
                 f"SHUFFLE pages hold a multiple of {_TILE} tokens",
                 project.place(KERNELS, "assert idx_cache_block_size % _INDEXER_CACHE_BLOCK_TILE == 0"),
             ),
-            Clause(
-                (FUSED_Q,),
-                lambda case: not (case.memory.q_pad or case.memory.q_head_pad),
-                "q is the dense output of a linear layer",
-                project.place(_CALLER, "index_q = index_q.view("),
-            ),
+            Clause((FUSED_Q,), lambda case: not case.memory.q_pad, "q is dense", dense),
+            Clause((FUSED_Q,), lambda case: not case.memory.q_head_pad, "the heads of q are dense", dense),
             Clause(both, lambda case: not case.memory.fused, "q and k are no views of one", called),
             Clause(both, lambda case: not case.memory.angles_pad, "the table of angles is dense", called),
             Clause(both, lambda case: not case.memory.shift, "tensors start at multiples of 16 bytes", called),
