@@ -1,4 +1,4 @@
-"""Batches written in steps: the schedule is a serving engine's, and bugs between steps are found that no step shows."""
+"""Batches written in steps: the schedule is a serving engine's, and finds what comparing one step does not show."""
 
 import pytest
 import torch
@@ -77,7 +77,7 @@ def short_launches_tidy_up(*, cache, slot_mapping, **rest):
 @pytest.mark.parametrize(
     ("function", "output"), [(old_scale_counts, "cache_scales"), (short_launches_tidy_up, "cache")]
 )
-def test_what_no_single_step_shows_is_found_and_asked_again(function, output, reference_with, pytorch_device):
+def test_what_comparing_one_step_does_not_show_is_found(function, output, reference_with, pytorch_device):
     tested, seen = reference_with(k_quant_cache=function), set()
     for seed in range(8):
         case = CASE.replace(values={"seed": seed})
