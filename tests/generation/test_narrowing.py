@@ -3,6 +3,7 @@
 from dataclasses import dataclass, replace
 
 from indexfuzz.core.case import Case
+from indexfuzz.core.contract import Clause, Clauses
 from indexfuzz.generation.narrowing import narrowed
 from indexfuzz.implementations.base import Implementation
 from indexfuzz.implementations.builtin import CONTRACT
@@ -70,3 +71,17 @@ def test_far_pages_come_together_where_smaller_ones_would_be_too_many():
 class OneToken(Picky):
     def outside(self, stage, case):
         return None if case.cache.block_size == 1 else f"block_size {case.cache.block_size} is not 1"
+
+
+def test_a_change_that_brings_another_reason_is_no_way_in():
+    """The placement is tried first: it would break another clause, and nothing could undo that."""
+    clauses = Clauses(
+        (
+            Clause(("rope",), lambda case: case.rope.placement == "first", "first", "here"),
+            Clause(("rope",), lambda case: case.model.rope_dim != 6, "not 6", "here"),
+        )
+    )
+    implementation = Implementation("two clauses", {"rope": print}, clauses)
+    inside = narrowed(Case().replace(model={"rope_dim": 6}), implementation)
+    assert inside.rope.placement == "first"
+    assert inside.model.rope_dim != 6
