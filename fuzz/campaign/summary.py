@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from indexfuzz.campaign.events import CaseRun, Died, Event, Explained, Found, Known, Unrepeated, Unsupported
 from indexfuzz.core.outcome import Outcome
 from indexfuzz.core.signature import Signature
+from indexfuzz.generation.goals import Goals
 
 
 @dataclass
@@ -35,6 +36,7 @@ class Summary:
     deaths: list[Died] = field(default_factory=list)
     beyond: dict[str, dict[str, Counter[str]]] = field(default_factory=dict)
     interrupted: int = 0
+    goals: Goals = field(default_factory=Goals)
 
     def hear(self, event: Event) -> None:
         """Count an event."""
@@ -56,6 +58,7 @@ class Summary:
 
     def _count(self, outcome: Outcome) -> None:
         self.cases += 1
+        self.goals.add(outcome.case, outcome.comparisons)
         self.stages.update(outcome.stages)
         self.outside.update(outcome.outside.keys())
         for clause, stage, ending in outcome.endings():

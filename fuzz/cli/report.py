@@ -3,6 +3,7 @@
 import signal
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, get_args
 
@@ -14,6 +15,7 @@ from indexfuzz.core.outcome import Ending
 from indexfuzz.core.signature import Signature
 from indexfuzz.core.tiers import explain_tiers
 from indexfuzz.core.words import location_from_here
+from indexfuzz.generation.goals import Goals
 from indexfuzz.subjects.subject import Subject
 from indexfuzz.subjects.under_test import UnderTest
 
@@ -44,6 +46,7 @@ def print_summary(summary: Summary, saved: dict[Signature, Path], target: UnderT
     for line in explain_tiers(tier for tiers in summary.ratios.values() for tier in tiers):
         console.print(f"    {line}")
     _print_beyond(console, summary.beyond)
+    _print_comparisons(console, summary.goals)
     if not summary.stages:
         console.print("no stage was tried: nothing can be said of these kernels", style="bold red")
     elif not summary.findings and not summary.deaths:
@@ -62,6 +65,25 @@ def print_summary(summary: Summary, saved: dict[Signature, Path], target: UnderT
         if path := saved.get(finding.signature):
             console.print(f"  saved as {path}")
             console.print(f"  again: {target.command('replay', path)}")
+
+
+def _print_comparisons(console: Console, goals: Goals) -> None:
+    unturned = goals.unturned()
+    if count := goals.turned + len(unturned):
+        console.print(f"  conditions of launchers and callers: {goals.turned} of {count} ended both ways")
+
+
+def print_unturned(goals: Goals, console: Console) -> None:
+    """Print every condition of a launcher or caller that has always ended the same way, and why."""
+    if lines := _describe_unturned(goals):
+        console.print("\nconditions of launchers and callers that always ended the same way")
+    for line in lines:
+        console.print(f"  {line}", soft_wrap=True, markup=False, highlight=False)
+
+
+def _describe_unturned(goals: Goals) -> list[str]:
+    places = ((each, location_from_here(f"{each.file}:{each.line}")) for each in goals.unturned())
+    return [str(replace(each, file=place.rpartition(":")[0])) for each, place in places]
 
 
 def _print_beyond(console: Console, beyond: Mapping[str, Mapping[str, Counter[str]]]) -> None:
@@ -119,6 +141,7 @@ def as_data(
         ],
         "known": {str(signature): count for signature, count in summary.known.items()},
         "stages": dict(summary.stages),
+        "unturned": _describe_unturned(summary.goals),
         "outside": dict(summary.outside),
         "unsupported": dict(summary.unsupported),
         "unrepeated": summary.unrepeated,

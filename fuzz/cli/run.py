@@ -153,7 +153,7 @@ def _report(
     covered: "MaskCoverage | None",
 ) -> None:
     """Print what was tried and found, as text or JSON, and show it where GitHub runs this."""
-    from indexfuzz.cli.report import as_data, print_summary
+    from indexfuzz.cli.report import as_data, print_summary, print_unturned
     from indexfuzz.report.github import publish
 
     if options.as_json:
@@ -163,6 +163,7 @@ def _report(
         print_summary(summary, saved, target, console())
         if covered:
             console().print(f"\n{covered.report()}")
+            print_unturned(summary.goals, console())
     if covered and options.coverage_listing:
         write_listing(covered, options.coverage_listing)
     facts = settings.subject.facts

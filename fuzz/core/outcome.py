@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from indexfuzz.core.case import Case
+from indexfuzz.core.comparison import Comparison
 from indexfuzz.core.finding import Finding
 
 Ending = Literal["refused cleanly", "right nevertheless", "wrong silently", "crashes"]
@@ -21,7 +22,8 @@ class Outcome:
     with a bound, the largest error as a share of what was allowed, and `tiers` the oracle that set the bound.
     `widths` holds, for each operation of several nodes, the share of its elements with more than one legal value.
     `refused` maps stages that rejected the case, as they promise, to why. `beyond` says how stages ended whose contract
-    the case breaks, and which clause: stage -> clause -> ending.
+    the case breaks, and which clause: stage -> clause -> ending. `comparisons` are those of the Python code under test,
+    each with the same operands once.
     """
 
     case: Case
@@ -33,6 +35,7 @@ class Outcome:
     widths: dict[str, float] = field(default_factory=dict)
     refused: dict[str, str] = field(default_factory=dict)
     beyond: dict[str, dict[str, Ending]] = field(default_factory=dict)
+    comparisons: list[Comparison] = field(default_factory=list)
 
     def endings(self) -> Iterator[tuple[str, str, Ending]]:
         """(clause, stage, ending) of every stage beyond its contract, those included that took their process down."""

@@ -1,6 +1,6 @@
 """An implementation on a device, asked in this process."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
@@ -15,6 +15,7 @@ from indexfuzz.generation.narrowing import narrowed
 from indexfuzz.generation.probing import break_one_clause
 from indexfuzz.implementations.base import Implementation
 from indexfuzz.implementations.sources import source_texts
+from indexfuzz.implementations.watching import watch, watching
 from indexfuzz.oracles import schedule
 from indexfuzz.subjects.subject import Facts
 
@@ -40,17 +41,24 @@ class InProcess:
             notes=(*self.implementation.notes, *_describe_replaced(self.implementation)),
             triton=version_of("triton"),
             torch=version_of("torch"),
-            constants=constants_in(source_texts(self.implementation)),
+            constants=constants_in(self._texts),
         )
+
+    @cached_property
+    def _texts(self) -> Mapping[str, str]:
+        return source_texts(self.implementation)
 
     def narrowed(self, case: Case) -> Case:
         """As few fields changed as it takes."""
         return narrowed(break_one_clause(case, self.implementation), self.implementation)
 
     def run(self, case: Case, only: frozenset[str] = frozenset()) -> Outcome:
-        """Run it here and now."""
-        with self._tell_unsupported():
-            return schedule.run(case, self.implementation, self.device, only)
+        """Run it here and now, and watch what the implementation compares."""
+        watch(self._texts)
+        with self._tell_unsupported(), watching() as comparisons:
+            outcome = schedule.run(case, self.implementation, self.device, only)
+        outcome.comparisons = comparisons
+        return outcome
 
     def ask(self, case: Case, signature: Signature) -> Outcome:
         """Run it here and now."""

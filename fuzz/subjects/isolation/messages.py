@@ -4,6 +4,7 @@ from dataclasses import asdict
 from typing import Any
 
 from indexfuzz.core.case import Case
+from indexfuzz.core.comparison import Comparison
 from indexfuzz.core.finding import Finding
 from indexfuzz.core.outcome import Outcome
 from indexfuzz.subjects.subject import Facts
@@ -20,7 +21,9 @@ def to_outcome(data: dict[str, Any]) -> Outcome:
     Raises CaseError, KeyError, TypeError or ValueError when it is none.
     """
     findings = [Finding(**finding | {"index": tuple(finding["index"])}) for finding in data["findings"]]
-    return Outcome(**data | {"case": Case.parse(data["case"]), "findings": findings})
+    comparisons = [Comparison(**comparison) for comparison in data["comparisons"]]
+    parts = {"case": Case.parse(data["case"]), "findings": findings, "comparisons": comparisons}
+    return Outcome(**data | parts)
 
 
 def from_facts(facts: Facts) -> dict[str, Any]:

@@ -1,0 +1,178 @@
+"""Watch the comparisons that the Python code of an implementation makes: its launchers and those who call them.
+
+The functions get other code, compiled from the same text: each comparison tells its operands, each other condition how
+it ended, and the result is the same. Code that something else compiles, Triton's kernels and what is given to
+torch.compile, stays as it is.
+"""
+
+import ast
+import gc
+import operator
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from types import CodeType, FunctionType
+from typing import Any
+
+from indexfuzz.core.comparison import Comparison
+
+MOST = 8
+"""Comparisons of different operands that one case keeps of one place."""
+
+_SEE, _HOLD = "__indexfuzz_see__", "__indexfuzz_hold__"
+_OPERATORS: dict[type[ast.cmpop], Callable[[Any, Any], Any]] = {
+    ast.Eq: operator.eq,
+    ast.NotEq: operator.ne,
+    ast.Lt: operator.lt,
+    ast.LtE: operator.le,
+    ast.Gt: operator.gt,
+    ast.GtE: operator.ge,
+}
+_NAMES = tuple(_OPERATORS)
+
+_PLAIN = frozenset({type(None), bool, int, str, list, tuple, dict})
+"""Types whose truth costs nothing. That of others is looked at only where it is that of any object."""
+
+Place = tuple[str, int, str]
+"""File, line and text of a condition."""
+
+_places: list[Place] = []
+_watched: dict[str, str] = {}
+"""Files whose functions tell what they compare, and their text."""
+
+_seen: list[dict[int, set[tuple[bool, int | None, int | None]]]] = []
+"""What was compared, by place, since each `watching` that is not over began."""
+
+
+def watch(texts: Mapping[str, str]) -> None:
+    """Let all functions that come from these files tell what they compare; texts by file name.
+
+    A function that was not made from that text, or a file that is no Python, stays as it is.
+    """
+    new = {file: text for file, text in texts.items() if _watched.get(file) != text}
+    if not new:
+        return
+    codes = {file: _telling_codes(file, text) for file, text in new.items()}
+    for function in [value for value in gc.get_objects() if type(value) is FunctionType]:
+        known = codes.get(function.__code__.co_filename, {})
+        code = known.get((function.__code__.co_qualname, function.__code__.co_firstlineno))
+        if code and code.co_freevars == function.__code__.co_freevars:
+            function.__globals__.update({_SEE: _see, _HOLD: _hold})
+            function.__code__ = code
+    _watched.update(new)
+
+
+@contextmanager
+def watching() -> Iterator[list[Comparison]]:
+    """What watched functions compare in here, in order of place; filled at the end."""
+    found: list[Comparison] = []
+    seen: dict[int, set[tuple[bool, int | None, int | None]]] = {}
+    _seen.append(seen)
+    try:
+        yield found
+    finally:
+        _seen.remove(seen)
+        for place, ends in sorted(seen.items()):
+            file, line, text = _places[place]
+            for holds, left, right in sorted(ends, key=str):
+                found.append(Comparison(file, line, text, holds, left, right))
+
+
+def _see(place: int, kind: int, left: Any, right: Any) -> Any:
+    result = _OPERATORS[_NAMES[kind]](left, right)
+    if _seen and type(result) is bool:
+        numbers = (left, right) if type(left) is type(right) is int else (None, None)
+        _keep(place, (result, *numbers))
+    return result
+
+
+def _hold(place: int, value: Any) -> Any:
+    kind = type(value)
+    if _seen and (kind in _PLAIN or not (hasattr(kind, "__bool__") or hasattr(kind, "__len__"))):
+        _keep(place, (bool(value), None, None))
+    return value
+
+
+def _keep(place: int, end: tuple[bool, int | None, int | None]) -> None:
+    ends = _seen[-1].setdefault(place, set())
+    if len(ends) < MOST:
+        ends.add(end)
+
+
+def _telling_codes(file: str, text: str) -> dict[tuple[str, int], CodeType]:
+    """The code of every function of a text that tells what it compares, by qualified name and first line."""
+    try:
+        tree = ast.parse(text, file)
+    except SyntaxError:
+        return {}
+    told = ast.fix_missing_locations(_Teller(file, _compiled_names(tree)).visit(tree))
+    found: dict[tuple[str, int], CodeType] = {}
+    waiting = [compile(told, file, "exec", dont_inherit=True)]
+    while waiting:
+        code = waiting.pop()
+        found[code.co_qualname, code.co_firstlineno] = code
+        waiting += [constant for constant in code.co_consts if isinstance(constant, CodeType)]
+    return found
+
+
+def _compiled_names(tree: ast.AST) -> frozenset[str]:
+    """Names of functions that something else compiles: those in the arguments of a `compile`, and what they call."""
+    calls = {
+        node.name: {part.id for part in ast.walk(node) if isinstance(part, ast.Name)}
+        for node in ast.walk(tree)
+        if isinstance(node, ast.FunctionDef)
+    }
+    found: set[str] = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Call) and ast.unparse(node.func).rpartition(".")[2] == "compile":
+            found |= {part.id for part in ast.walk(node) if isinstance(part, ast.Name)}
+    while more := {name for known in found for name in calls.get(known, ())} - found:
+        found |= more
+    return frozenset(found)
+
+
+class _Teller(ast.NodeTransformer):
+    """Lets conditions tell how they end."""
+
+    def __init__(self, file: str, compiled: frozenset[str]) -> None:
+        self._file = file
+        self._compiled = compiled
+
+    def visit_FunctionDef(self, node: ast.FunctionDef) -> ast.AST:
+        """Leave out functions that something else compiles."""
+        decorators = [ast.unparse(decorator) for decorator in node.decorator_list]
+        is_compiled = any("jit" in text or "compile" in text for text in decorators)
+        return node if is_compiled or node.name in self._compiled else self.generic_visit(node)
+
+    def visit_Compare(self, node: ast.Compare) -> ast.AST:
+        """Comparisons of two operands, and chains whose middle is a name or a constant."""
+        operands = [node.left, *node.comparators]
+        texts = [
+            ast.unparse(ast.Compare(a, [op], [b]))
+            for a, op, b in zip(operands, node.ops, node.comparators, strict=False)
+        ]
+        self.generic_visit(node)
+        operands = [node.left, *node.comparators]
+        plain = all(isinstance(middle, ast.Name | ast.Constant) for middle in operands[1:-1])
+        if not plain or not all(type(op) in _OPERATORS for op in node.ops):
+            return node
+        parts = [
+            self._call(node, _SEE, text, ast.Constant(_NAMES.index(type(op))), left, right)
+            for text, op, left, right in zip(texts, node.ops, operands, node.comparators, strict=False)
+        ]
+        return parts[0] if len(parts) == 1 else ast.copy_location(ast.BoolOp(ast.And(), parts), node)
+
+    def _visit_test(self, node: Any) -> ast.AST:
+        """A condition that compares nothing."""
+        has_comparison = any(isinstance(part, ast.Compare) for part in ast.walk(node.test))
+        text = ast.unparse(node.test)
+        self.generic_visit(node)
+        if not has_comparison:
+            node.test = self._call(node.test, _HOLD, text, node.test)
+        return node  # type: ignore[no-any-return]
+
+    visit_If = visit_IfExp = visit_While = _visit_test  # noqa: N815
+
+    def _call(self, at: ast.expr, name: str, text: str, *arguments: ast.expr) -> ast.expr:
+        _places.append((self._file, at.lineno, text))
+        call = ast.Call(ast.Name(name, ast.Load()), [ast.Constant(len(_places) - 1), *arguments], [])
+        return ast.copy_location(call, at)

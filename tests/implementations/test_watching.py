@@ -1,0 +1,159 @@
+"""Watching: the functions do what they did, and tell what they compared."""
+
+import linecache
+import sys
+from types import ModuleType
+
+import pytest
+import torch
+
+from indexfuzz.core.comparison import Comparison
+from indexfuzz.implementations.watching import MOST, watch, watching
+
+SOURCE = '''
+import functools
+import torch
+
+LIMIT = 4096
+
+def jit(f):
+    return f
+
+@jit
+def kernel(x):
+    return x > 1
+
+def helper(x):
+    return x * 2 if x.sum() > 0 else x
+
+def body(x):
+    return helper(x)
+
+compiled = torch.compile(body)
+
+def launch(x, y=3, *, mode="a"):
+    """Documented."""
+    seen = []
+    if x > LIMIT:
+        seen.append("large")
+    if 1 <= y <= 128 and mode == "b":
+        seen.append("b")
+    if mode:
+        seen.append("mode")
+    grid = lambda meta: 1 if x // 64 >= meta else 2
+    while y < 2:
+        y += 1
+    return seen, grid(7), [n for n in range(3) if n != 1], x == y == 3
+
+def compare(a, b):
+    return a < b
+
+def chain(a):
+    return 0 < a() < 10
+
+class Launcher:
+    limit = 5
+    def __call__(self, x):
+        return x >= self.__own()
+    def __own(self):
+        return self.limit
+
+def outer(limit):
+    def inner(x):
+        return x > limit
+    return inner
+
+made = outer(9)
+
+@functools.cache
+def cached(x):
+    return x > 1
+'''
+FILE = "watched project/kernels.py"
+
+
+@pytest.fixture(scope="module")
+def module():
+    """The source as a module, watched."""
+    made = ModuleType("watched_project")
+    made.__file__ = FILE
+    linecache.cache[FILE] = (len(SOURCE), None, SOURCE.splitlines(keepends=True), FILE)
+    sys.modules[made.__name__] = made
+    exec(compile(SOURCE, FILE, "exec"), vars(made))
+    watch({FILE: SOURCE, "broken.py": "def ("})
+    yield made
+    del sys.modules[made.__name__]
+
+
+def line(text: str) -> int:
+    return next(number for number, own in enumerate(SOURCE.splitlines(), 1) if text in own)
+
+
+def told(function, *arguments, **options):
+    with watching() as seen:
+        result = function(*arguments, **options)
+    return result, seen
+
+
+def test_comparisons_tell_their_operands_and_the_result_stays(module):
+    result, seen = told(module.launch, 5000, mode="b")
+    assert result == (["large", "b", "mode"], 1, [0, 2], False)
+    at = line("x > LIMIT")
+    assert [c for c in seen if c.line == at] == [Comparison(FILE, at, "x > LIMIT", True, 5000, 4096)]
+    texts = {c.text: (c.left, c.right, c.holds) for c in seen}
+    assert texts["1 <= y"] == (1, 3, True)
+    assert texts["y <= 128"] == (3, 128, True)
+    assert texts["mode == 'b'"] == (None, None, True)
+    assert texts["mode"] == (None, None, True)
+    assert texts["x // 64 >= meta"] == (78, 7, True)
+    assert texts["y < 2"] == (3, 2, False)
+    assert "y == 3" not in texts
+    assert {(c.left, c.holds) for c in seen if c.text == "n != 1"} == {(0, True), (1, False), (2, True)}
+
+
+def test_methods_closures_and_wrapped_functions_tell_too(module):
+    assert told(module.Launcher(), 7)[1] == [Comparison(FILE, line("self.__own()"), "x >= self.__own()", True, 7, 5)]
+    assert told(module.made, 10)[1] == [Comparison(FILE, line("x > limit"), "x > limit", True, 10, 9)]
+    assert [c.left for c in told(module.cached, 3)[1]] == [3]
+
+
+def test_tensors_are_compared_and_not_looked_into(module):
+    result, seen = told(module.compare, torch.ones(2), torch.zeros(2))
+    assert (result.tolist(), seen) == ([False, False], [])
+    assert told(module.compare, 1.5, 2.5)[1][0].left is None
+
+
+def test_operands_are_evaluated_once(module):
+    calls = []
+    assert module.chain(lambda: calls.append(1) or 5) is True
+    assert calls == [1]
+
+
+def test_what_something_else_compiles_stays_as_it_is(module):
+    for function in (module.kernel, module.helper, module.body):
+        assert "__indexfuzz_see__" not in function.__code__.co_names
+    assert "__indexfuzz_see__" in module.compare.__code__.co_names
+
+
+def test_errors_keep_their_type_and_line(module):
+    with pytest.raises(TypeError) as error:
+        module.compare(1, "a")
+    frames = [frame for frame in error.traceback if str(frame.path) == FILE]
+    assert frames[-1].lineno + 1 == line("return a < b")
+
+
+def test_only_what_happens_inside_counts_and_only_so_much_of_it(module):
+    module.compare(0, 1)
+    with watching() as outer:
+        for number in range(50):
+            module.compare(number, 100)
+        with watching() as inner:
+            module.compare(3, 2)
+    assert len(outer) == MOST
+    assert [(c.left, c.right) for c in inner] == [(3, 2)]
+
+
+def test_a_second_watch_of_the_same_text_changes_nothing(module):
+    before = module.compare.__code__
+    watch({FILE: SOURCE})
+    assert module.compare.__code__ is before
