@@ -52,13 +52,23 @@ def watch(texts: Mapping[str, str]) -> None:
     if not new:
         return
     codes = {file: _telling_codes(file, text) for file, text in new.items()}
-    for function in [value for value in gc.get_objects() if type(value) is FunctionType]:
+    for function in _functions():
         known = codes.get(function.__code__.co_filename, {})
         code = known.get((function.__code__.co_qualname, function.__code__.co_firstlineno))
         if code and code.co_freevars == function.__code__.co_freevars:
             function.__globals__.update({_SEE: _see, _HOLD: _hold})
             function.__code__ = code
     _watched.update(new)
+
+
+def _functions() -> list[FunctionType]:
+    """All functions there are, those included that a process froze before it forked, which stay frozen."""
+    is_frozen = gc.get_freeze_count() > 0
+    gc.unfreeze()
+    found = [value for value in gc.get_objects() if type(value) is FunctionType]
+    if is_frozen:
+        gc.freeze()
+    return found
 
 
 @contextmanager

@@ -1,5 +1,6 @@
 """Watching: the functions do what they did, and tell what they compared."""
 
+import gc
 import linecache
 import sys
 from types import ModuleType
@@ -157,3 +158,18 @@ def test_a_second_watch_of_the_same_text_changes_nothing(module):
     before = module.compare.__code__
     watch({FILE: SOURCE})
     assert module.compare.__code__ is before
+
+
+def test_functions_that_a_process_froze_before_it_forked_are_watched(tmp_path):
+    file, text = str(tmp_path / "frozen.py"), "def larger(x):\n    return x > 3\n"
+    names: dict = {}
+    exec(compile(text, file, "exec"), names)
+    gc.freeze()
+    try:
+        watch({file: text})
+        assert gc.get_freeze_count() > 0
+    finally:
+        gc.unfreeze()
+    with watching() as found:
+        names["larger"](4)
+    assert [(seen.holds, seen.left, seen.right) for seen in found] == [(True, 4, 3)]
