@@ -8,7 +8,6 @@ import os
 from indexfuzz.core.contract import Clause, Clauses
 from indexfuzz.implementations.base import Implementation
 from indexfuzz.reference import gather as reference
-from indexfuzz.reference.layout import resolve
 
 
 def gather(*, cache, k_scale, **rest):
@@ -25,9 +24,7 @@ CONTRACT = Clauses(
         Clause(("gather",), lambda case: case.cache.block_size == 1, "block_size is 1", "toy/ops.py:7"),
         Clause(
             ("gather",),
-            lambda case: (
-                resolve(case.cache.layout, case.cache.block_size) == "normal" or not case.cache.block_size % 16
-            ),
+            lambda case: case.cache.page_layout == "normal" or not case.cache.block_size % 16,
             "SHUFFLE pages hold a multiple of 16 tokens",
             "toy/ops.py:8",
         ),

@@ -13,7 +13,6 @@ from torch import Tensor
 from indexfuzz.core.case import Case
 from indexfuzz.implementations.base import Implementation
 from indexfuzz.reference import gather as reference
-from indexfuzz.reference import layout as page_layout
 
 if os.environ.get("TOY") == "unloadable":
     os._exit(0)
@@ -26,7 +25,7 @@ class Contract:
         """One scale per token; SHUFFLE needs whole tiles."""
         if case.model.quant_group != case.model.head_dim:
             return "several scales per token"
-        shuffled = page_layout.resolve(case.cache.layout, case.cache.block_size) == "shuffle"
+        shuffled = case.cache.page_layout == "shuffle"
         whole = case.cache.block_size % 16 == 0 and case.model.head_dim % 16 == 0
         return "cut tiles" if shuffled and not whole else None
 

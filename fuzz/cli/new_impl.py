@@ -18,11 +18,8 @@ _PAGED = (K_QUANT_CACHE, GATHER, PAGED_LOGITS)
 
 LAYOUTS = {
     "auto": ('case.cache.layout == "auto"', "pages of one token are NORMAL, all others SHUFFLE"),
-    "normal": (
-        'resolve(case.cache.layout, case.cache.block_size) == "normal"',
-        "pages are NORMAL: keys in token order",
-    ),
-    "shuffle": ('resolve(case.cache.layout, case.cache.block_size) == "shuffle"', "pages are SHUFFLE: keys in tiles"),
+    "normal": ('case.cache.page_layout == "normal"', "pages are NORMAL: keys in token order"),
+    "shuffle": ('case.cache.page_layout == "shuffle"', "pages are SHUFFLE: keys in tiles"),
 }
 """How pages of the cache are laid out -> the predicate and the sentence of the clause that says so."""
 
@@ -98,13 +95,9 @@ def write_module(name: str, stages: Collection[str], layout: str | None) -> str:
         *as_callers_do("my_project/ops.py"),
     )
 )""".replace("'", '"')
-    text = text.replace(_CONTRACT, clause).replace(
+    return text.replace(_CONTRACT, clause).replace(
         "from indexfuzz import Clauses", "from indexfuzz import Clause, Clauses"
     )
-    if "resolve(" in predicate:
-        first, rest = text.split("\n\n\n", 1)
-        text = f"{first}\nfrom indexfuzz.reference.layout import resolve\n\n\n{rest}"
-    return text
 
 
 def _functions(text: str) -> dict[str, ast.FunctionDef]:

@@ -140,6 +140,13 @@ class Cache(Part):
     shared_prefix: bool = False
     page_pad: int = Field(default=0, ge=0, le=1 << 33)
 
+    @property
+    def page_layout(self) -> Literal["normal", "shuffle"]:
+        """What the layout comes to: "auto" is NORMAL for pages of one token, SHUFFLE for all others."""
+        if self.layout == "auto":
+            return "normal" if self.block_size == 1 else "shuffle"
+        return self.layout
+
     @field_validator("page_pad")
     @classmethod
     def _pad_keeps_scales_aligned(cls, page_pad: int) -> int:

@@ -197,7 +197,7 @@ def contract(project: Project) -> Clauses:
             ),
             Clause(
                 ("paged_logits",),
-                lambda case: resolve(case.cache.layout, case.cache.block_size) == "normal",
+                lambda case: case.cache.page_layout == "normal",
                 "pages are NORMAL: SHUFFLE needs a Gluon kernel",
                 project.place(_PAGED_FILE, "assert not Preshuffle"),
             ),

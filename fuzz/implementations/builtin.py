@@ -32,10 +32,7 @@ CONTRACT = Checked(
         ),
         Clause(
             _PAGED,
-            lambda case: (
-                page_layout.resolve(case.cache.layout, case.cache.block_size) == "normal"
-                or case.cache.block_size % page_layout.TILE == 0
-            ),
+            lambda case: case.cache.page_layout == "normal" or case.cache.block_size % page_layout.TILE == 0,
             f"SHUFFLE pages hold a multiple of {page_layout.TILE} tokens",
             "kernels/layout.py, resolve_layout",
         ),

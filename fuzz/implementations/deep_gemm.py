@@ -53,7 +53,7 @@ CONTRACT = Clauses(
         ),
         Clause(
             ("paged_logits",),
-            lambda case: resolve(case.cache.layout, case.cache.block_size) == "normal",
+            lambda case: case.cache.page_layout == "normal",
             "pages are NORMAL: values, then scales",
             f"{_API}:304",
         ),

@@ -209,7 +209,7 @@ def _fill_cache(step: Step, cache: Tensor, pages: Tensor) -> Tensor:
     element = slots.unsqueeze(1) * model.head_dim + torch.arange(model.head_dim)
     codes = regimes.cached_codes(case.values.cache, bits_at(step.key("cache"), element), model.fp8)
     scales = regimes.cached_scales(case.values.cache, bits_at(step.key("scales"), slots), model.scale_fmt)
-    concrete = layout.resolve(case.cache.layout, case.cache.block_size)
+    concrete = case.cache.page_layout
     if case.has_layout(concrete):
         there = step.device
         layout.write_tokens(cache, slots.to(there), codes.to(there), scales.to(there), concrete)

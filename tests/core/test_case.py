@@ -5,6 +5,7 @@ import json
 import pytest
 
 from indexfuzz.core.case import Case, CaseError
+from indexfuzz.reference.layout import resolve
 
 
 def test_ids_are_pinned():
@@ -91,3 +92,10 @@ def test_rows_are_far_apart_only_where_that_needs_more_than_32_bits():
     for rows in (3, 64):
         stride = 32 + case.row_pad("k", rows, 32)
         assert stride < 1 << 31 <= (rows - 1) * stride
+
+
+def test_a_case_knows_the_layout_of_its_pages_as_the_reference_does():
+    for layout in ("auto", "normal", "shuffle"):
+        for block_size in (1, 16, 24):
+            cache = Case().replace(cache={"layout": layout, "block_size": block_size}).cache
+            assert cache.page_layout == resolve(layout, block_size)

@@ -29,7 +29,6 @@ from safetensors.numpy import save_file
 from stage_runs import COMPARED, MEDIUM, SMALL, Comparison, Gpu, Simulated, compare, digest, drawn_cases, run
 
 from indexfuzz.core.case import Case
-from indexfuzz.reference import layout
 
 CHUNK: Final = 50
 SMALL_CHUNKS: Final = 6
@@ -101,7 +100,7 @@ def features(report: Report) -> dict[object, int]:
     case = Case.parse(json.loads(report.case))
     kinds = {(c.stage, c.exact > 0, c.bounded > 0): KEPT_PER_KIND for c in report.comparisons if c.exact or c.bounded}
     traits = {
-        "layout": layout.resolve(case.cache.layout, case.cache.block_size),
+        "layout": case.cache.page_layout,
         "heads": case.model.num_heads,
         "dim": case.model.head_dim,
         "next_n": case.batch.next_n,

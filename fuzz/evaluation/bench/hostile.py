@@ -17,7 +17,6 @@ from indexfuzz.core.case import Case
 from indexfuzz.core.stage_names import GATHER
 from indexfuzz.implementations.base import Implementation
 from indexfuzz.reference import gather as reference
-from indexfuzz.reference import layout as page_layout
 
 
 def _read_address_0() -> None:
@@ -83,7 +82,7 @@ class Contract:
         """One scale per token; SHUFFLE needs whole tiles."""
         if case.model.quant_group != case.model.head_dim:
             return "several scales per token"
-        shuffled = page_layout.resolve(case.cache.layout, case.cache.block_size) == "shuffle"
+        shuffled = case.cache.page_layout == "shuffle"
         whole = case.cache.block_size % 16 == 0 and case.model.head_dim % 16 == 0
         return "cut tiles" if shuffled and not whole else None
 

@@ -12,7 +12,6 @@ from indexfuzz.implementations.callers import as_callers_do
 from indexfuzz.implementations.loading.loader import Loader
 from indexfuzz.implementations.loading.source import Project
 from indexfuzz.implementations.vllm.platform import MultipleOf, provide_vllm
-from indexfuzz.reference.layout import resolve
 
 OPS = "vllm/v1/attention/ops/rocm_aiter_mla_sparse.py"
 _INDEXER = "vllm/model_executor/models/deepseek_v2.py"
@@ -29,7 +28,7 @@ _PAGED = ("k_quant_cache", "gather", "paged_logits")
 
 def is_flat(case: Case) -> bool:
     """Whether pages of several tokens are in NORMAL layout ("block-flat")."""
-    return case.cache.block_size > 1 and resolve(case.cache.layout, case.cache.block_size) == "normal"
+    return case.cache.block_size > 1 and case.cache.page_layout == "normal"
 
 
 def kernels_contract(project: Project) -> Clauses:
@@ -148,7 +147,7 @@ def _pages(project: Project, stages: tuple[str, ...]) -> tuple[Clause, ...]:
         ),
         Clause(
             stages,
-            lambda case: case.cache.block_size > 1 or resolve(case.cache.layout, 1) == "normal",
+            lambda case: case.cache.block_size > 1 or case.cache.page_layout == "normal",
             "pages of one token are NORMAL",
             project.place(OPS, 'if block_size == 1 else "SHUFFLE"'),
         ),

@@ -212,4 +212,4 @@ def contract(project: Project) -> Clauses:
 
 
 def _is_tiled(case: Case) -> bool:
-    return resolve(case.cache.layout, case.cache.block_size) == "normal" or not case.cache.block_size % _TILE
+    return case.cache.page_layout == "normal" or not case.cache.block_size % _TILE
