@@ -84,8 +84,10 @@ def _try_again(told: Evidence, path: Path, entry: Entry, target: UnderTest[InPro
 
 
 def _commands(path: Path, target: UnderTest[InProcess]) -> Iterator[tuple[str, str]]:
+    """What to type: in a process of its own where that is usual, though this was made in one process."""
+    setup = replace(target.setup, isolate=None)
     for label, command in (("again", "replay"), ("what happens", "show"), ("a script", "repro"), ("cost", "severity")):
-        yield label, target.command(command, path)
+        yield label, setup.command(command, path)
 
 
 def excerpt(location: str) -> Excerpt | None:

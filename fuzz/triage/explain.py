@@ -47,12 +47,19 @@ class Explanation:
             yield "There was no time to try every change."
 
     def _indifferent_parts(self) -> Iterator[str]:
-        """Fields that do not matter by part: rope (style, mode), or the part alone where that is all of it."""
+        """Fields that do not matter by part, in the fewest words: rope (style, mode), rope but for style, or rope."""
         for part, fields in groupby(self.tried, key=_part_of):
             every = list(fields)
             names = [field.partition(".")[2] for field in every if field in self.indifferent]
-            if names:
-                yield part if len(names) == len(every) else f"{part} ({', '.join(names)})"
+            others = [field.partition(".")[2] for field in every if field not in self.indifferent]
+            if names and not others:
+                yield part
+            elif names:
+                yield (
+                    f"{part} ({', '.join(names)})"
+                    if len(names) <= len(others)
+                    else f"{part} but for {' and '.join(others)}"
+                )
 
 
 def explain(case: Case, signature: Signature, subject: Subject, *, seconds: float = 10.0) -> Explanation:

@@ -11,7 +11,7 @@ from indexfuzz.core.signature import Signature
 from indexfuzz.devices.lockstep import LockstepDevice
 from indexfuzz.implementations.faults import plant
 from indexfuzz.subjects.in_process import InProcess
-from indexfuzz.triage.explain import explain
+from indexfuzz.triage.explain import Explanation, explain
 from indexfuzz.triage.neighbours import neighbours
 
 SIGNATURE = Signature("gather", "code-mismatch", "k_fp8")
@@ -66,7 +66,7 @@ def test_what_is_always_wrong_depends_on_nothing():
 
 def test_of_a_part_of_which_something_matters_the_rest_is_told():
     *_, last = explain(CASE, SIGNATURE, Failing(lambda case: case.rope.style == "neox"), seconds=1e9).lines()
-    assert last == "Does not matter: cache, rope (placement, mode, table), batch, memory, model, values."
+    assert last == "Does not matter: cache, rope but for style, batch, memory, model, values."
 
 
 def test_what_no_contract_covers_explains_nothing():
@@ -139,3 +139,10 @@ def test_planted_bugs_are_explained(fault, signature, case, remedies):
     subject = InProcess(plant((fault,)), LockstepDevice())
     found = explain(Case().replace(**case), Signature.parse(signature), subject, seconds=1e9)
     assert remedies.items() <= {change.field: change.value for change in found.remedies}.items()
+
+
+def test_of_a_part_of_which_most_matters_the_few_are_named():
+    told = Explanation((), ("rope.style", "rope.mode", "rope.table", "batch.lens"), ("rope.mode",), complete=True)
+    assert list(told.lines())[-1] == "Does not matter: rope (mode)."
+    told = Explanation((), ("rope.style", "rope.mode", "rope.table"), ("rope.mode", "rope.table"), complete=True)
+    assert list(told.lines())[-1] == "Does not matter: rope but for style."
