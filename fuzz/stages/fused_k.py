@@ -15,8 +15,7 @@ from indexfuzz.core.terms import Terms
 from indexfuzz.reference import fp8, fused, intervals, layout
 from indexfuzz.samples.step import Step
 from indexfuzz.stages.base import Call, Output, Reach, Tensors
-from indexfuzz.stages.k_quant_cache import written, written_slots
-from indexfuzz.stages.nonfinite import has_nonfinite, numbers
+from indexfuzz.stages.k_quant_cache import reach_of_tokens, written, written_slots
 from indexfuzz.stages.operation import Mistakes, Operation, kept, norm_tensors, rope_options
 from indexfuzz.stages.verdict import Verdict, width
 
@@ -91,8 +90,4 @@ class FusedK(Operation):
 
     def nonfinite_reach(self, given: Call, *, hides_nan: bool = False) -> Reach:
         """The bytes of a token."""
-        cache, (_, k) = given.tensors["cache"], written(given)
-        slots = written_slots(given)[has_nonfinite(k)]
-        mask = torch.zeros(cache.shape, dtype=torch.uint8, device=cache.device)
-        layout.mark_tokens(mask, slots, layout.resolve(given.options["layout"], cache.shape[1]))
-        return Reach({"cache": mask.bool()}, {"k": numbers(given.tensors["k"])})
+        return reach_of_tokens(given)

@@ -77,11 +77,7 @@ class KQuantCache(Stage):
 
     def nonfinite_reach(self, given: Call, *, hides_nan: bool = False) -> Reach:
         """The bytes of a token."""
-        cache, (_, k) = given.tensors["cache"], written(given)
-        slots = written_slots(given)[has_nonfinite(k)]
-        mask = torch.zeros(cache.shape, dtype=torch.uint8, device=cache.device)
-        layout.mark_tokens(mask, slots, layout.resolve(given.options["layout"], cache.shape[1]))
-        return Reach({"cache": mask.bool()}, {"k": numbers(given.tensors["k"])})
+        return reach_of_tokens(given)
 
     def check_nonfinite(self, given: Call, got: Tensors, terms: Terms) -> Finding | None:
         _, k = written(given)
@@ -102,3 +98,12 @@ def written_slots(call: Call) -> Tensor:
     """The slots that a call writes, int64 [n], in order of the tokens."""
     slots = call.tensors["slot_mapping"].long()
     return slots[slots >= 0]
+
+
+def reach_of_tokens(call: Call) -> Reach:
+    """Where a NaN or an infinity in k may show in the cache: in the bytes of its own token."""
+    cache, (_, k) = call.tensors["cache"], written(call)
+    slots = written_slots(call)[has_nonfinite(k)]
+    mask = torch.zeros(cache.shape, dtype=torch.uint8, device=cache.device)
+    layout.mark_tokens(mask, slots, layout.resolve(call.options["layout"], cache.shape[1]))
+    return Reach({"cache": mask.bool()}, {"k": numbers(call.tensors["k"])})
