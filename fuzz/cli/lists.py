@@ -99,6 +99,12 @@ def bench(
     *,
     impl: Impl = DEFAULT_IMPLEMENTATION,
     every: Annotated[int, typer.Option(metavar="N", min=1, help="conformance: run every Nth item.")] = 1,
+    against: Annotated[
+        str | None, typer.Option(metavar="PATH", help="throughput: a checkout of another release, to compare with.")
+    ] = None,
+    workers: Annotated[
+        str, typer.Option(metavar="N,...", help="throughput: measure campaigns with so many processes, too.")
+    ] = "",
     as_json: AsJson = False,
 ) -> None:
     """Measure IndexFuzz itself.
@@ -119,6 +125,17 @@ def bench(
         raise InputError(f"bench {name} measures the built-in kernels only; leave out --impl")
     if chosen.takes_path is (path is None) or (every != 1 and not chosen.takes_path):
         raise InputError(f"bench {name} takes {'a PATH' if chosen.takes_path else 'neither PATH nor --every'}")
+    if not chosen.compares and (against or workers):
+        raise InputError(f"bench {name} takes neither --against nor --workers")
     options: dict[str, Any] = {"impl": impl} if chosen.takes_impl else {}
     options |= {"path": path, "every": every} if chosen.takes_path else {}
+    options |= {"against": against, "workers": _numbers(workers)} if chosen.compares else {}
     raise typer.Exit(importlib.import_module(chosen.module).main(as_json=as_json, **options))
+
+
+def _numbers(text: str) -> list[int]:
+    """The numbers of processes in --workers."""
+    words = [word.strip() for word in text.split(",") if word.strip()]
+    if not all(word.isdecimal() and int(word) for word in words):
+        raise InputError(f"--workers {text}: give numbers of processes, such as 1,2,4")
+    return [int(word) for word in words]

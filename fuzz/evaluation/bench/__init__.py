@@ -7,13 +7,15 @@ class Bench(NamedTuple):
     """A benchmark: `main(*, as_json)` of `module` prints, and returns the exit code.
 
     Where it takes an implementation, that is another keyword, `impl`, as on the command line; where it takes a path, so
-    are `path` and `every`, which says to take every nth item of what lies there.
+    are `path` and `every`, which says to take every nth item of what lies there. Where it compares releases, so are
+    `against`, the checkout of another one, and `workers`, numbers of processes.
     """
 
     module: str
     what: str
     takes_impl: bool = False
     takes_path: bool = False
+    compares: bool = False
 
 
 BENCHES = {
@@ -27,4 +29,7 @@ BENCHES = {
     ),
     "lockstep": Bench(f"{__name__}.lockstep", "lockstep and Triton's interpreter side by side", takes_impl=True),
     "oracle": Bench(f"{__name__}.oracle", "which seeded mistakes each way of comparing logits sees"),
+    "throughput": Bench(
+        f"{__name__}.throughput", "cases per second, beside another release and the plain loop", compares=True
+    ),
 }

@@ -24,10 +24,12 @@ class InterpreterError(Exception):
 class Interpreter:
     """A process that launches workloads under Triton's interpreter and says how long they took."""
 
-    def __init__(self, process: "subprocess.Popen[str]") -> None:
+    def __init__(self, process: "subprocess.Popen[str]", environment: dict[str, str]) -> None:
         self._process = process
         self.versions = self._answer()
         """numpy and triton, as the process sees them."""
+        self.environment = environment
+        """What the process has been given besides this one's environment, for others like it."""
 
     def seconds(self, implementation: str, stage: str, size: tuple[int, ...]) -> float:
         """Launch a workload once; the CPU time of the process.
@@ -77,15 +79,16 @@ def interpreter(cache: Path | None = None) -> Iterator[Interpreter]:
 
 
 def _start(environment: dict[str, str]) -> Interpreter:
+    given = {"TRITON_INTERPRET": "1", "OMP_NUM_THREADS": "1"} | environment
     process = subprocess.Popen(  # noqa: S603 - ourselves
         [sys.executable, "-m", CHILD],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
-        env=os.environ | {"TRITON_INTERPRET": "1", "OMP_NUM_THREADS": "1"} | environment,
+        env=os.environ | given,
     )
     try:
-        return Interpreter(process)
+        return Interpreter(process, given)
     except BaseException:
         _stop(process)
         raise

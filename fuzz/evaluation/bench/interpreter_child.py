@@ -38,7 +38,7 @@ def _launch(spec: str, stage: str, size: tuple[int, ...]) -> Launch:
     return launch
 
 
-def _repair_masks() -> None:
+def repair_masks() -> None:
     """Let the interpreter take the masks that it computes itself: some become int32 on the way, which it refuses."""
     builder = interpreter.InterpreterBuilder
     for name, place in (("create_masked_load", 1), ("create_masked_store", 2)):
@@ -68,7 +68,7 @@ def _sentence(error: Exception) -> str:
 def main() -> None:
     """Say whether the interpreter works at all, then answer until the input ends."""
     torch.set_num_threads(1)
-    _repair_masks()
+    repair_masks()
     out = torch.zeros(1, dtype=torch.int32)
     try:
         _probe[(1,)](torch.tensor([4], dtype=torch.int32), out)
