@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from types import SimpleNamespace
 from typing import Any, Final
 
@@ -14,7 +15,6 @@ from indexfuzz.lockstep.triton_api.functions import is_jit
 from indexfuzz.lockstep.triton_api.types import (
     Constexpr,
     Dtype,
-    Tensor,
     dtype_of,
     dtype_of_annotation,
     fast_tensor,
@@ -85,7 +85,7 @@ class Arguments:
             values = [self._value(parameter, f"{name}[{i}]", a) for i, a in enumerate(argument)]
             return named_tuple(values, fields_of(argument))
         if isinstance(argument, bool) and parameter.dtype is None:
-            return Tensor(self._builder.get_int1(argument), intern_type(Dtype("int1")))
+            return fast_tensor(self._builder.get_int1(argument), _type_of("int1"))
         if isinstance(argument, int | float):
             return self._scalar(parameter, argument)
         if is_host_descriptor(argument):
@@ -98,9 +98,9 @@ class Arguments:
     def _scalar(self, parameter: Parameter, argument: float | int) -> Any:  # noqa: PYI041
         dtype = parameter.dtype
         if dtype is None:
-            dtype = Dtype("fp32") if isinstance(argument, float) else Dtype(_integer_name(parameter.name, argument))
+            dtype = _type_of("fp32" if isinstance(argument, float) else _integer_name(parameter.name, argument))
         make = getattr(self._builder, f"get_{dtype.name}")
-        return Tensor(make(argument if dtype.is_floating() else int(argument)), intern_type(dtype))
+        return fast_tensor(make(argument if dtype.is_floating() else int(argument)), intern_type(dtype))
 
     def _descriptor(self, name: str, argument: Any) -> Any:
         if getattr(argument, "round_f32_to_tf32", False):
@@ -108,8 +108,8 @@ class Arguments:
         tensor = argument.base if isinstance(argument.base, torch.Tensor) else argument.base.base
         dtype = dtype_of(argument.base.dtype)
         base = self._pointer(name, tensor, argument.base.dtype, const=False).handle
-        shape = [Tensor(self._builder.get_int32(int(n)), intern_type(Dtype("int32"))) for n in argument.shape]
-        strides = [Tensor(self._builder.get_int64(int(n)), intern_type(Dtype("int64"))) for n in argument.strides]
+        shape = [fast_tensor(self._builder.get_int32(int(n)), _type_of("int32")) for n in argument.shape]
+        strides = [fast_tensor(self._builder.get_int64(int(n)), _type_of("int64")) for n in argument.strides]
         padding = SimpleNamespace(name=f"PAD_{argument.padding.upper()}")
         handle = self._builder.create_make_tensor_descriptor(
             base,
@@ -147,6 +147,12 @@ class Arguments:
             ty = intern_type(pointer_dtype(element, const=const))
             known = _POINTERS[dtype, const] = ty, ty.to_ir(self._builder)
         return known
+
+
+@cache
+def _type_of(name: str) -> Any:
+    """The scalar type of a name."""
+    return intern_type(Dtype(name))
 
 
 def _is_static(parameter: Parameter, argument: Any) -> bool:

@@ -16,13 +16,13 @@ Float = TypeVar("Float", bound=np.floating)
 @np.errstate(all="ignore")
 def maxnum(a: NDArray[Float], b: NDArray[Float]) -> NDArray[Float]:
     """Larger operand, broadcasting; a NaN operand is ignored, +0 is above -0 (PTX max)."""
-    return _select(a, b, np.asarray(a > b), np.bitwise_and)
+    return _mend(a, b, np.fmax(a, b), np.bitwise_and)
 
 
 @np.errstate(all="ignore")
 def minnum(a: NDArray[Float], b: NDArray[Float]) -> NDArray[Float]:
     """Smaller operand, broadcasting; a NaN operand is ignored, -0 is below +0 (PTX min)."""
-    return _select(a, b, np.asarray(a < b), np.bitwise_or)
+    return _mend(a, b, np.fmin(a, b), np.bitwise_or)
 
 
 @np.errstate(all="ignore")
@@ -51,15 +51,16 @@ def clamp(x: F32, low: F32, high: F32) -> F32:
     return np.where(symmetric, np.copysign(minnum(np.abs(x), np.abs(high)), x), plain)
 
 
-def _select(a: NDArray[Float], b: NDArray[Float], first: NDArray[np.bool_], combine_zeros: np.ufunc) -> NDArray[Float]:
-    """Pick `a` where `first` or b is NaN, else `b`; equal operands differ in a zero's sign at most."""
-    left, right = np.broadcast_arrays(a, b)
-    unsigned = np.dtype(f"u{left.dtype.itemsize}")
-    equal = left == right
-    zeros = combine_zeros(left.view(unsigned), right.view(unsigned)).view(left.dtype)
-    chosen = np.where(first | np.isnan(right), left, np.where(equal, zeros, right))
+def _mend(a: NDArray[Float], b: NDArray[Float], chosen: NDArray[Float], combine_zeros: np.ufunc) -> NDArray[Float]:
+    """What numpy chose of two operands, with the sign of zero and the NaN that a GPU gives."""
+    equal = np.asarray(a == b)
+    if equal.any():
+        unsigned = np.dtype(f"u{chosen.dtype.itemsize}")
+        # Equal operands differ in a zero's sign at most.
+        zeros = combine_zeros(np.asarray(a).view(unsigned), np.asarray(b).view(unsigned)).view(chosen.dtype)
+        chosen = np.where(equal, zeros, chosen)
     nan = np.isnan(chosen)
-    return np.where(nan, _nan(left), chosen) if nan.any() else chosen
+    return np.where(nan, _nan(a), chosen) if nan.any() else chosen
 
 
 def _nan(like: NDArray[Float]) -> NDArray[Float]:

@@ -1,5 +1,7 @@
 """Every check that one load, store or atomic goes through."""
 
+from functools import cache
+
 import numpy as np
 
 from indexfuzz.lockstep.checkers.bounds import check_bounds
@@ -8,8 +10,17 @@ from indexfuzz.lockstep.checkers.undefined import check_defined
 from indexfuzz.lockstep.tracking.access import Access
 from indexfuzz.lockstep.tracking.run import Run
 from indexfuzz.lockstep.tracking.sites import current_site
+from indexfuzz.lockstep.values.arrays import Mask
 from indexfuzz.lockstep.values.dtypes import ScalarType
 from indexfuzz.lockstep.values.value import Value
+
+
+@cache
+def every_lane(axes: int) -> Mask:
+    """The mask of an access without one."""
+    made = np.ones((1,) * axes, np.bool_)
+    made.flags.writeable = False
+    return made
 
 
 def begin_access(run: Run, kind: str, pointer: Value, mask: Value | None, *values: Value) -> Access:
@@ -20,7 +31,7 @@ def begin_access(run: Run, kind: str, pointer: Value, mask: Value | None, *value
     allocation, element = pointer.allocation, pointer.ty.element
     if allocation is None or not isinstance(element, ScalarType):
         raise TypeError("an access needs a pointer that comes from a tensor argument")
-    wanted = np.ones((1,) * pointer.data.ndim, np.bool_) if mask is None else mask.data
+    wanted = every_lane(pointer.data.ndim) if mask is None else mask.data
     usable = wanted
     if run.checks.undefined:
         usable = check_defined(run, kind, pointer, mask, wanted, values)
@@ -38,8 +49,10 @@ def begin_access(run: Run, kind: str, pointer: Value, mask: Value | None, *value
         run.atomics,
         run.barriers,
     )
-    if usable is not wanted or (mask is not None and not usable.all()):
-        access.narrow(usable)
+    if mask is not None:
+        count = int(np.count_nonzero(usable))
+        if usable is not wanted or count < usable.size:
+            access.narrow(usable, count)
     inside = check_bounds(run, access)
     if inside is not None:
         access.keep(inside)

@@ -1,6 +1,7 @@
 """What the builder's operations share: the run that is going on, and how results take over what is known of lanes."""
 
 from collections.abc import Callable
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,15 @@ from indexfuzz.lockstep.tracking.violations import UnsupportedFeature
 from indexfuzz.lockstep.values.arrays import Array, either
 from indexfuzz.lockstep.values.dtypes import I1, ScalarType
 from indexfuzz.lockstep.values.value import Value
+
+
+@lru_cache(maxsize=1 << 14)
+def _constant(value: int, ty: ScalarType) -> Value:
+    """An integer of a type; operations do not write to their operands, so that one object is enough."""
+    wrapped = (value - ty.minimum) % (1 << ty.bits) + ty.minimum
+    data = np.full(1, wrapped, ty.container)
+    data.flags.writeable = False
+    return Value(data, ty, (), low=wrapped, high=wrapped)
 
 
 class Context:
@@ -33,8 +43,7 @@ class Context:
         return Value(data, I1, a.shape, either(a.undefined, b.undefined))
 
     def _integer(self, value: int, ty: ScalarType) -> Value:
-        wrapped = (value - ty.minimum) % (1 << ty.bits) + ty.minimum
-        return Value(np.full(1, wrapped, ty.container), ty, (), low=wrapped, high=wrapped)
+        return _constant(value, ty)
 
     def _refuse_fp8(self, a: Value) -> None:
         if a.ty.kind == "fp8":

@@ -15,6 +15,12 @@ class ControlOps(Context):
 
     def create_get_program_id(self, axis: int) -> Value:
         """Which program this is, along an axis of the grid."""
+        known = self.run.ids.get(axis)
+        if known is None:
+            known = self.run.ids[axis] = self._number_programs(axis)
+        return known
+
+    def _number_programs(self, axis: int) -> Value:
         launch, programs = self.run.launch, self.run.programs
         length = launch.grid[axis]
         data: Array

@@ -7,6 +7,7 @@ import numpy as np
 
 from indexfuzz.lockstep.tracking.sites import Site
 from indexfuzz.lockstep.values.arrays import Array, Mask, Undo, count_by_program, either, place, select, spread
+from indexfuzz.lockstep.values.buffers import Mark
 from indexfuzz.lockstep.values.memory import Allocation
 from indexfuzz.lockstep.values.value import Value
 
@@ -46,24 +47,26 @@ class Access:
         """Whether every offset is known to be a multiple of the element's size."""
         return self.pointer.align >= self.size
 
-    def narrow(self, lanes: Mask) -> None:
-        """Keep only the lanes of a mask over programs and block."""
+    def narrow(self, lanes: Mask, count: int) -> None:
+        """Keep only the lanes of a mask over programs and block, of which so many are marked."""
         self.everywhere = False
-        if not lanes.any():
-            self.lanes, self.offsets = lanes, self.pointer.data.ravel()[:0]
+        data = self.pointer.data
+        if not count:
+            self.lanes, self.offsets = lanes, data.ravel()[:0]
             return
-        shape = np.broadcast_shapes(lanes.shape, self.pointer.data.shape)
-        self.lanes = spread(lanes, shape)
-        self.offsets = select(spread(self.pointer.data, shape), self.lanes)
+        if lanes.shape != data.shape:
+            shape = np.broadcast_shapes(lanes.shape, data.shape)
+            lanes, data = spread(lanes, shape), spread(data, shape)
+        self.lanes, self.offsets = lanes, select(data, lanes)
 
     def keep(self, inside: Mask) -> None:
         """Keep only the offsets that a mask shaped like them holds."""
         if self.everywhere:
-            self.narrow(inside)
-            return
-        kept = np.array(self.lanes)
-        place(kept, self.lanes, inside)
-        self.narrow(kept)
+            kept = inside
+        else:
+            kept = np.array(self.lanes)
+            place(kept, self.lanes, inside)
+        self.narrow(kept, int(np.count_nonzero(kept)))
 
     def widen(self, shape: tuple[int, ...]) -> None:
         """Give the lanes at least this shape, where the offsets are listed."""
@@ -96,9 +99,9 @@ class Access:
             result = either(result, bad)
         return result
 
-    def mark_written(self, offsets: Array) -> list[Undo]:
+    def mark_written(self, offsets: Array) -> list[Mark]:
         """Say that what lies at these offsets is written from now on; how to take it back."""
-        undo: list[Undo] = []
+        undo: list[Mark] = []
         for buffer in self.allocation.buffers:
             inside = buffer.spans(*self._reach())
             undo += buffer.mark_written(offsets, self.size, aligned=self.is_aligned, inside=inside)
@@ -108,11 +111,11 @@ class Access:
         """The elements at the offsets."""
         return self.allocation.gather(self.offsets, memory, aligned=self.is_aligned)
 
-    def scatter(self, raw: Array) -> list[Undo]:
+    def scatter(self, raw: Array) -> list[Undo | Mark]:
         """Store elements at the offsets; how to take it back."""
         self.values = raw
         undo = self.allocation.scatter(self.offsets, raw, aligned=self.is_aligned)
-        return [undo, *self.mark_written(self.offsets)]
+        return [undo, *self.mark_written(self.offsets)] if self.allocation.buffers else [undo]
 
     def _reach(self) -> tuple[int | None, int | None]:
         """The bytes that the pointers may touch, from the first to behind the last; None where a bound is not known."""

@@ -11,6 +11,7 @@ from indexfuzz.lockstep.tracking.coverage import Coverage, Record
 from indexfuzz.lockstep.tracking.sites import Site, author_site, current_site
 from indexfuzz.lockstep.tracking.violations import Violation
 from indexfuzz.lockstep.values.arrays import Array, Mask, Undo
+from indexfuzz.lockstep.values.buffers import Mark
 from indexfuzz.lockstep.values.memory import Allocation
 from indexfuzz.lockstep.values.value import Value
 
@@ -48,16 +49,20 @@ class Launch:
 
 @dataclass(slots=True)
 class Run:
-    """The programs of one run, by their number in the launch, and everything that is forgotten if they diverge."""
+    """The programs of one run, by their number in the launch, and everything that is forgotten if they diverge.
+
+    ids has the program ids that were asked for, by axis.
+    """
 
     launch: Launch
     programs: Array
     checks: Checks
-    undo: list[Undo] = field(default_factory=list)
+    undo: list[Undo | Mark] = field(default_factory=list)
     violations: list[Violation] = field(default_factory=list)
     accesses: list[Access] = field(default_factory=list)
     undefined: list[Access] = field(default_factory=list)
     coverage: list[Record] = field(default_factory=list)
+    ids: dict[int, Value] = field(default_factory=dict)
     atomics: int = 0
     barriers: int = 0
     depends_on_order: bool = False

@@ -1,11 +1,39 @@
 """Logical tensors inside a storage that is larger than they are, and which of their bytes hold something."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import lru_cache
+from typing import Final
 
 import numpy as np
 import torch
 
-from indexfuzz.lockstep.values.arrays import Array, Mask, Undo
+from indexfuzz.lockstep.values.arrays import Array, Mask
+
+_MOST_MARKS: Final = 64
+"""Marks that wait at most: they keep their indices in memory."""
+
+
+@dataclass(slots=True)
+class Mark:
+    """Flags to be set once somebody asks; `old` is what they were, None before that."""
+
+    flags: Array
+    index: Array
+    value: np.generic
+    old: Array | None = None
+    is_wanted: bool = True
+
+    def set(self) -> None:
+        """Set the flags."""
+        if self.is_wanted:
+            self.old = self.flags.take(self.index)
+            self.flags[self.index] = self.value
+
+    def roll_back(self) -> None:
+        """Put back what they were, or never set them."""
+        self.is_wanted = False
+        if self.old is not None:
+            self.flags[self.index] = self.old
 
 
 @dataclass(slots=True)
@@ -13,7 +41,7 @@ class Buffer:
     """A logical tensor inside a larger storage: `runs` of bytes at a stride, an outer dimension each.
 
     dims lists (length, byte stride) from the outermost, run is the length in bytes of the contiguous innermost part.
-    initialised, where given, has one flag per byte of [start, end).
+    initialised, where given, has one flag per byte of [start, end); what `marks` say is not in there yet.
     """
 
     name: str
@@ -22,17 +50,23 @@ class Buffer:
     dims: tuple[tuple[int, int], ...]
     run: int
     initialised: Mask | None
+    marks: list[Mark] = field(default_factory=list)
 
     def contains(self, offsets: Array, size: int) -> Mask:
         """Whether accesses of `size` bytes at byte offsets of the storage lie inside, element by element."""
         relative = offsets - self.start
-        inside = (relative >= 0) & (offsets + size <= self.end)
-        rest = np.where(inside, relative, 0)
+        # An offset before the start is a huge number where it has no sign.
+        inside: Mask = relative.view(np.uint64) <= np.uint64(max(self.end - self.start - size, 0))
+        if self.end - self.start < size:
+            inside &= False
+        if not self.dims:
+            return inside
+        rest = relative if inside.all() else np.where(inside, relative, 0)
         for length, stride in self.dims:
-            inside &= rest // stride < length
-            rest = rest % stride
-        if self.dims:
-            inside &= rest + size <= self.run
+            place = rest // stride
+            inside &= place < length
+            rest = rest - place * stride
+        inside &= rest <= self.run - size
         return inside
 
     def spans(self, low: int | None, high: int | None) -> bool:
@@ -47,20 +81,26 @@ class Buffer:
         flags = self.initialised
         if flags is None:
             return None
+        self._set_marks()
         relative = offsets - self.start if self.start else offsets
         within = None if inside else (relative >= 0) & (relative <= flags.shape[0] - size)
         index = relative if within is None else np.where(within, relative, 0)
         bad: Mask
         if aligned and not self.start & (size - 1):
             words, every = _words(flags, size)
-            bad = words.take(index // size) != every
+            bad = words.take(index >> size.bit_length() - 1) != every
         else:
             bad = ~np.logical_and.reduce([flags.take(index + byte) for byte in range(size)])
         if within is not None:
             bad &= within
         return bad if bad.any() else None
 
-    def mark_written(self, offsets: Array, size: int, *, aligned: bool, inside: bool) -> list[Undo]:
+    def _set_marks(self) -> None:
+        for mark in self.marks:
+            mark.set()
+        self.marks.clear()
+
+    def mark_written(self, offsets: Array, size: int, *, aligned: bool, inside: bool) -> list[Mark]:
         """Say that the elements at these offsets are written; how to take it back."""
         flags = self.initialised
         if flags is None:
@@ -70,14 +110,13 @@ class Buffer:
             relative = relative[(relative >= 0) & (relative <= flags.shape[0] - size)]
         if aligned and not self.start & (size - 1):
             words, every = _words(flags, size)
-            return [_mark(words, relative // size, every)]
-        return [_mark(flags, relative + byte, np.True_) for byte in range(size)]
-
-
-def _mark(flags: Array, index: Array, value: np.generic) -> Undo:
-    undo = Undo(flags, index, flags.take(index))
-    flags[index] = value
-    return undo
+            made = [Mark(words, relative >> size.bit_length() - 1, every)]
+        else:
+            made = [Mark(flags, relative + byte, np.True_) for byte in range(size)]
+        self.marks += made
+        if len(self.marks) > _MOST_MARKS:
+            self._set_marks()
+        return made
 
 
 def _words(flags: Mask, size: int) -> tuple[Array, np.generic]:
@@ -96,19 +135,10 @@ def describe_buffer(name: str, tensor: torch.Tensor, initialised: bool | torch.T
     """
     size = tensor.element_size()
     start = int(tensor.storage_offset()) * size
-    dims = sorted(
-        ((int(n), int(s) * size) for n, s in zip(tensor.shape, tensor.stride(), strict=True) if n != 1),
-        key=lambda d: -d[1],
-    )
-    run = size
-    while dims and dims[-1][1] == run:
-        run *= dims.pop()[0]
-    end = start if tensor.numel() == 0 else start + run + sum((n - 1) * s for n, s in dims)
-    inner = run
-    for n, s in reversed(dims):
-        if s < inner:
-            raise ValueError(f"the elements of {name} overlap: shape {tuple(tensor.shape)}, stride {tensor.stride()}")
-        inner = s * n
+    length, dims, run = _extent(tuple(tensor.shape), tensor.stride(), size)
+    if dims is None:
+        raise ValueError(f"the elements of {name} overlap: shape {tuple(tensor.shape)}, stride {tensor.stride()}")
+    end = start + length
     flags: Mask | None = None
     if not isinstance(initialised, bool):
         given = np.asarray(initialised, dtype=np.bool_).reshape(*tensor.shape, size)
@@ -117,4 +147,25 @@ def describe_buffer(name: str, tensor: torch.Tensor, initialised: bool | torch.T
         np.lib.stride_tricks.as_strided(flags, given.shape, (*strides, 1))[...] = given
     elif not initialised:
         flags = np.zeros(end - start, np.bool_)
-    return Buffer(name, start, end, tuple(dims), run, flags)
+    return Buffer(name, start, end, dims, run, flags)
+
+
+@lru_cache(maxsize=1 << 12)
+def _extent(
+    shape: tuple[int, ...], stride: tuple[int, ...], size: int
+) -> tuple[int, tuple[tuple[int, int], ...] | None, int]:
+    """Bytes from the first to behind the last of a tensor, and the dims and run of its buffer.
+
+    No dims where its elements overlap.
+    """
+    dims = sorted(((n, s * size) for n, s in zip(shape, stride, strict=True) if n != 1), key=lambda d: -d[1])
+    run = size
+    while dims and dims[-1][1] == run:
+        run *= dims.pop()[0]
+    length = 0 if 0 in shape else run + sum((n - 1) * s for n, s in dims)
+    inner = run
+    for n, s in reversed(dims):
+        if s < inner:
+            return length, None, run
+        inner = s * n
+    return length, tuple(dims), run
