@@ -4,6 +4,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
+from indexfuzz.campaign.doubts import ALONE, NO_PROCESS, UNSTABLE, UNTRIED
 from indexfuzz.campaign.events import Died, Smaller, Unrepeated
 from indexfuzz.campaign.settings import Settings
 from indexfuzz.core.case import Case
@@ -12,11 +13,6 @@ from indexfuzz.core.outcome import Outcome
 from indexfuzz.core.signature import Signature
 from indexfuzz.devices.base import UnsupportedKernelError
 from indexfuzz.triage.minimize import NotFailingError, minimise
-
-UNSTABLE = "the same case did not show it again in the same process"
-ALONE = "the case did not show it in a process that had run nothing else"
-UNTRIED = "there was no time to try the case in a process that had run nothing else"
-NO_PROCESS = "no process could be had to try the case alone"
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
+from indexfuzz.campaign.doubts import describe_doubt
 from indexfuzz.campaign.events import Event, Explained, Found, Seen, Smaller
 from indexfuzz.core.case import Case
 from indexfuzz.core.finding import Finding
@@ -38,7 +39,7 @@ class Keeper:
         elif isinstance(event, Found):
             entry = self._entry_of(event.case, event.finding)
             if event.doubt:
-                note = f"{entry.note} {event.doubt[0].upper()}{event.doubt[1:]}.".strip()
+                note = f"{entry.note} {describe_doubt(event.doubt)}".strip()
                 entry = entry.model_copy(update={"note": note, "status": "unconfirmed"})
             if event.seen_as is not None:
                 self._forget(event.seen_as)

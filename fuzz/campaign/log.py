@@ -21,11 +21,28 @@ Signature = Annotated[str, Field(description="stage/kind/output, as in the corpu
 class _Line(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    t: Annotated[float, Field(ge=0, description="Seconds since the start.")]
+    t: Annotated[float, Field(ge=0, allow_inf_nan=False, description="Seconds since the start.")]
+
+
+class Joined(BaseModel):
+    """One of the runs of a merged log: what determined its cases, how many there were, whether it came to its end."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    seed: int
+    shard: tuple[int, int]
+    workers: int
+    cases: int
+    seconds: float
+    ended: bool
 
 
 class Start(_Line):
-    """The first line: what is under test, and what determines its cases."""
+    """The first line: what is under test, and what determines its cases.
+
+    In a merged log, `runs` are those that were merged, as if all had started at once; `seed` and `shard` are of the
+    first, and `workers` those of all.
+    """
 
     event: Literal["start"] = "start"
     schema_version: Literal[1] = 1
@@ -37,6 +54,7 @@ class Start(_Line):
     seed: int
     shard: tuple[int, int]
     workers: int
+    runs: tuple[Joined, ...] = ()
 
 
 class CaseLine(_Line):
@@ -81,10 +99,16 @@ class End(_Line):
     interrupted: int
 
 
-Line: TypeAdapter[Any] = TypeAdapter(
-    Annotated[Start | CaseLine | FindingLine | MessageLine | End, Field(discriminator="event")]
-)
+AnyLine = Start | CaseLine | FindingLine | MessageLine | End
+
+Line: TypeAdapter[Any] = TypeAdapter(Annotated[AnyLine, Field(discriminator="event")])
 """Reads a line: `Line.validate_json(text)`; raises pydantic's ValidationError for what is none."""
+
+
+def dump_line(line: _Line) -> str:
+    """The text of a line, with its end."""
+    return line.model_dump_json(exclude_none=True) + "\n"
+
 
 _FINDINGS = {Known: "known", Seen: "seen", Smaller: "smaller", Found: "found", Explained: "explained"}
 
@@ -152,7 +176,7 @@ class RunLog:
         if self._file.closed:
             return
         try:
-            self._file.write(line.model_dump_json(exclude_defaults=False, exclude_none=True) + "\n")
+            self._file.write(dump_line(line))
         except OSError as error:
             self._file.close()
             self._notice(f"no more is written to {self._path}: {error.strerror}")

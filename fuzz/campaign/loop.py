@@ -11,9 +11,10 @@ from dataclasses import dataclass
 
 from indexfuzz.campaign.budget import Budget
 from indexfuzz.campaign.crew import Alone, Crew
+from indexfuzz.campaign.doubts import UNTRIED
 from indexfuzz.campaign.drawing import Recent
 from indexfuzz.campaign.events import CaseRun, Event, Explained, Found, Known, Seen, Smaller, Unsupported
-from indexfuzz.campaign.jobs import UNTRIED, Report, Shrink, Shrunk, Tried
+from indexfuzz.campaign.jobs import Report, Shrink, Shrunk, Tried
 from indexfuzz.campaign.settings import Settings
 from indexfuzz.campaign.summary import Summary
 from indexfuzz.core import interrupts

@@ -12,6 +12,7 @@ from typing import Self
 
 from indexfuzz.campaign.chunk import CHUNK, Chunk
 from indexfuzz.campaign.crew import Foreman
+from indexfuzz.campaign.doubts import DEATH
 from indexfuzz.campaign.events import Died, Smaller
 from indexfuzz.campaign.jobs import Shrink, Shrunk, Tried
 from indexfuzz.campaign.member import MOST_MEMORY, Done, Failed, Hire, Member, Ready
@@ -169,7 +170,7 @@ class Pool:
             raise PoolError(f"{self._deaths} processes in a row have ended before they could run a case: {death.words}")
         if isinstance(job, Shrink):
             foreman.hear(Died(death.words, file))
-            doubt = f"{death.words} while the case was made smaller"
+            doubt = f"{death.words} {DEATH}"
             foreman.hear(Shrunk(job.finding.signature, job.finding, job.case, job.seconds, doubt))
         elif job is not None:
             place = (job.number, member.told)

@@ -14,7 +14,7 @@ from typing import Annotated, Any
 import typer
 
 from indexfuzz import __version__
-from indexfuzz.cli import cases, html_report, lists, mutate, new_impl, replay, run, severity, triage
+from indexfuzz.cli import cases, html_report, lists, merge, mutate, new_impl, replay, run, severity, triage
 from indexfuzz.cli.common import INTERNAL_ERROR, NOTHING_NEW, USAGE_ERROR, InputError
 from indexfuzz.cli.help import Command, Group
 from indexfuzz.cli.streams import forgiving_streams
@@ -33,6 +33,7 @@ GROUPS: dict[str, tuple[Callable[..., None], ...]] = {
         html_report.report,
         triage.triage,
     ),
+    "Keep what was found": (merge.merge,),
     "Put kernels under test": (new_impl.new_impl, lists.impls, lists.presets),
     "Measure IndexFuzz itself": (lists.faults, lists.bench, mutate.mutate),
 }
@@ -73,11 +74,11 @@ def _options(
 
 
 def _defaults(project: Project) -> dict[str, Any]:
-    """Command -> the options that a project's settings give it; `show` and `report` run nothing unless told on what."""
+    """Command -> the options that a project's settings give it; some run nothing unless told on what."""
     table = project.table
     given = {"impl": project.impl, "device": table.device, "timeout": table.timeout, "values": table.values}
     names = (command.__name__.replace("_", "-") for commands in GROUPS.values() for command in commands)
-    return {name: given for name in names if name not in ("show", "report")}
+    return {name: given for name in names if name not in ("show", "report", "merge")}
 
 
 def run_command() -> int:

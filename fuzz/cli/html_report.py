@@ -43,9 +43,10 @@ def report(
 
     Example: `indexfuzz run --log run.jsonl`, then `indexfuzz report run.jsonl --impl builtin`
     """
+    from indexfuzz.campaign.log_reader import LogError
     from indexfuzz.report.evidence import kept_evidence
     from indexfuzz.report.page import render_page
-    from indexfuzz.report.story import LogError, read_story
+    from indexfuzz.report.story import read_story
 
     try:
         story = read_story(run) if run else None

@@ -21,6 +21,8 @@ from pydantic import (
     model_validator,
 )
 
+from indexfuzz.core.words import printable
+
 MAX_TOKENS = 1 << 16
 MAX_ELEMENTS = 1 << 28
 MAX_CACHE_SPAN = 1 << 34
@@ -422,4 +424,4 @@ def first_error(error: ValidationError) -> str:
     """The first complaint of pydantic as one sentence that names the field."""
     first = error.errors(include_url=False)[0]
     where = ".".join(str(part) for part in first["loc"]) or "case"
-    return f"{where}: {first['msg'].removeprefix('Value error, ')}"
+    return printable(f"{where}: {first['msg'].removeprefix('Value error, ')}")

@@ -1,6 +1,7 @@
 """Small pieces of messages: what somebody may have meant, and a path as they would type it."""
 
 import os
+import re
 from collections.abc import Iterable
 from difflib import get_close_matches
 from pathlib import Path
@@ -24,3 +25,8 @@ def location_from_here(location: str) -> str:
     """A "file:line" with its file as typed in the current folder."""
     file, colon, line = location.rpartition(":")
     return f"{path_from_here(Path(file))}{colon}{line}" if file and Path(file).is_absolute() else location
+
+
+def printable(text: str) -> str:
+    """A text of somebody else, without the control characters that break a line or paint on a terminal."""
+    return re.sub(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]", "?", text)

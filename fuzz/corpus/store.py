@@ -10,9 +10,10 @@ import os
 import uuid
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from pydantic import ValidationError
 
@@ -113,10 +114,20 @@ def write_text(text: str, path: Path) -> None:
 
     Raises OSError when it cannot.
     """
+    with replacing(path) as file:
+        file.write(text)
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[TextIO]:
+    """A file to write to, which takes the place of the path at the end of the block; what is raised there leaves it.
+
+    Raises OSError when it cannot be written.
+    """
     temporary = path.with_name(f".{path.stem}.{uuid.uuid4().hex}.tmp")
     try:
         with temporary.open("x", encoding="utf-8") as file:
-            file.write(text)
+            yield file
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)

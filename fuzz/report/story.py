@@ -4,13 +4,8 @@ from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from pydantic import ValidationError
-
-from indexfuzz.campaign.log import CaseLine, End, FindingLine, Line, MessageLine, Start
-
-
-class LogError(Exception):
-    """A log that cannot be read. One sentence that names the file and the line."""
+from indexfuzz.campaign.log import CaseLine, End, FindingLine, MessageLine, Start
+from indexfuzz.campaign.log_reader import read_lines
 
 
 @dataclass
@@ -42,30 +37,16 @@ def read_story(path: Path) -> Story:
 
     Raises LogError.
     """
-    try:
-        lines = path.read_text(encoding="utf-8").split("\n")
-    except (OSError, UnicodeDecodeError) as error:
-        reason = getattr(error, "strerror", None) or "not UTF-8 text"
-        raise LogError(f"{path}: {reason}") from None
-    story: Story | None = None
-    for number, text in enumerate(lines, 1):
-        if not text:
-            continue
-        try:
-            line = Line.validate_json(text)
-        except ValidationError as error:
-            if number == len(lines):
-                break
-            what = error.errors()[0]["msg"]
-            raise LogError(f"{path}: line {number} is no line of a log that `run --log` writes: {what}") from None
+    lines = read_lines(path)
+    first = next(lines)
+    if not isinstance(first, Start):
+        raise TypeError(f"{path}: the first line is a {first.event}")
+    story = Story(first)
+    for line in lines:
         if isinstance(line, Start):
             story = Story(line)
-        elif story is None:
-            raise LogError(f"{path}: line {number} comes before the line that starts a log")
         else:
             _add(story, line)
-    if story is None:
-        raise LogError(f"{path}: holds no run; `indexfuzz run --log {path}` writes one")
     return story
 
 

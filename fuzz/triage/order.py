@@ -24,7 +24,7 @@ def is_smaller(case: Case, other: Case) -> bool:
     Fewer requests count most, then fewer tokens in the step, tokens in the cache, heads, dims, and smaller and fewer
     pages; then plain fields closer to their defaults, simpler values, fewer and rounder overrides, a smaller seed.
     """
-    return _size(case) < _size(other)
+    return size_of(case) < size_of(other)
 
 
 def rank(regime: Regime) -> int:
@@ -32,7 +32,8 @@ def rank(regime: Regime) -> int:
     return SIMPLE_REGIMES.index(regime) if regime in SIMPLE_REGIMES else len(SIMPLE_REGIMES)
 
 
-def _size(case: Case) -> tuple[int, ...]:
+def size_of(case: Case) -> tuple[int, ...]:
+    """What `is_smaller` compares."""
     model, cache, batch, values = case.model, case.cache, case.batch, case.values
     overrides = [entry for entries in values.set.values() for entry in entries]
     return (

@@ -31,6 +31,7 @@ COMMANDS = (
     "repro",
     "show",
     "severity",
+    "merge",
     "impls",
     "new-impl",
     "faults",

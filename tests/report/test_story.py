@@ -2,7 +2,8 @@ import json
 
 import pytest
 
-from indexfuzz.report.story import LogError, read_story
+from indexfuzz.campaign.log_reader import LogError
+from indexfuzz.report.story import read_story
 
 START = {"t": 0.0, "event": "start", "schema_version": 1, "indexfuzz": "0.1.0", "implementation": "toy 1.0"}
 START |= {"device": "lockstep", "torch": "2", "triton": "3", "seed": 4, "shard": [1, 2], "workers": 2}
