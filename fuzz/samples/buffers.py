@@ -59,6 +59,22 @@ class Buffer:
         """Put back what lies around the payload, and the payload's bytes of the last `seal`."""
         self.rows.copy_(self.snapshot)
 
+    def remade(self, storages: dict[int, Tensor]) -> "Buffer":
+        """The buffer as it was sealed, in another storage; `storages` holds those that were made, by that of before."""
+        made = storages.get(id(self.storage))
+        if made is None:
+            made = torch.empty_like(self.storage)
+            if made.numel() <= MAX_DENSE:
+                made.fill_(poison_byte(self.view.dtype))
+            storages[id(self.storage)] = made
+        rows = made.as_strided(self.rows.shape, self.rows.stride(), self.rows.storage_offset())
+        rows.copy_(self.snapshot)
+        view = torch.empty(0, dtype=self.view.dtype, device=made.device)
+        view.set_(made.untyped_storage(), self.view.storage_offset(), self.view.shape, self.view.stride())
+        buffer = Buffer(self.name, view, made, rows, self.snapshot)
+        buffer._sealed = _words(rows, self.snapshot)
+        return buffer
+
     def first_change(self, *, payload_may_change: bool) -> int | None:
         """Offset in bytes, from the first payload byte, of the first byte changed since `seal`; None if intact."""
         expected = self.snapshot
