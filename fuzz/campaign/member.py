@@ -21,9 +21,11 @@ from indexfuzz.campaign.settings import Settings
 from indexfuzz.core.interrupts import SIGNALS
 from indexfuzz.core.setup import Setup
 from indexfuzz.subjects.fresh import shows_in_fresh_process
+from indexfuzz.subjects.in_process import InProcess
 from indexfuzz.subjects.isolation.lifeline import die_with
 from indexfuzz.subjects.journal import Journal
 from indexfuzz.subjects.open import prepare
+from indexfuzz.subjects.reaching import reaching
 
 MOST_MEMORY = 2 << 30
 """Bytes that a process may hold on to between two jobs; one that holds more is replaced."""
@@ -37,11 +39,12 @@ SOON = 10.0
 class Hire:
     """What a member works on: a setup, the fields of Settings that determine what is drawn, and the environment.
 
-    With `journal` it notes each case before it runs.
+    With `journal` it notes each case before it runs. With `reaches` its outcomes say what a case reached.
     """
 
     setup: Setup
     journal: bool
+    reaches: bool = False
     drawing: Mapping[str, Any] = field(default_factory=dict)
     environment: Mapping[str, str] = field(default_factory=lambda: dict(os.environ))
 
@@ -82,8 +85,11 @@ def serve(connection: Connection, hire: Hire) -> None:
 
 def _do_jobs(connection: Connection, hire: Hire) -> None:
     torch.set_num_threads(1)
+    subject = prepare(hire.setup).subject
+    if hire.reaches and isinstance(subject, InProcess):
+        subject = reaching(subject)
     wanted = Settings(
-        prepare(hire.setup).subject,
+        subject,
         before_case=Journal(partial(hire.setup.command, "replay")).note if hire.journal else lambda _case: None,
         confirm=partial(shows_in_fresh_process, hire.setup),
         **hire.drawing,

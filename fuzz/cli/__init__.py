@@ -14,7 +14,7 @@ from typing import Annotated, Any
 import typer
 
 from indexfuzz import __version__
-from indexfuzz.cli import cases, html_report, lists, merge, mutate, new_impl, replay, run, severity, triage
+from indexfuzz.cli import cases, html_report, lists, merge, mutate, new_impl, prune, replay, run, severity, triage
 from indexfuzz.cli.common import INTERNAL_ERROR, NOTHING_NEW, USAGE_ERROR, InputError
 from indexfuzz.cli.help import Command, Group
 from indexfuzz.cli.streams import forgiving_streams
@@ -33,7 +33,7 @@ GROUPS: dict[str, tuple[Callable[..., None], ...]] = {
         html_report.report,
         triage.triage,
     ),
-    "Keep what was found": (merge.merge,),
+    "Keep what was found": (merge.merge, prune.prune),
     "Put kernels under test": (new_impl.new_impl, lists.impls, lists.presets),
     "Measure IndexFuzz itself": (lists.faults, lists.bench, mutate.mutate),
 }

@@ -11,6 +11,7 @@ from indexfuzz.subjects.under_test import UnderTest
 if TYPE_CHECKING:
     from indexfuzz.devices.base import MaskCoverage
     from indexfuzz.subjects.in_process import InProcess
+    from indexfuzz.subjects.reaching import Reaching
 
 LEGEND = """\
 T, F, M: in some program the mask was all true (the branch taken), all false (skipped), mixed; - : never; U: no mask.
@@ -34,6 +35,21 @@ def covering(setup: Setup) -> "tuple[UnderTest[InProcess], MaskCoverage]":
     except DeviceError as error:
         raise InputError(f"--coverage: {error}") from None
     return replace(target, subject=replace(target.subject, device=device)), coverage
+
+
+def reaching_target(setup: Setup) -> "UnderTest[Reaching]":
+    """What the options name, in this process, saying what each case reaches.
+
+    Raises SetupError, and InputError where that cannot be seen.
+    """
+    target = in_this_process(setup)
+    from indexfuzz.devices.base import DeviceError
+    from indexfuzz.subjects.reaching import reaching
+
+    try:
+        return UnderTest(reaching(target.subject), target.setup)
+    except DeviceError as error:
+        raise InputError(str(error)) from None
 
 
 def write_listing(coverage: "MaskCoverage", path: Path) -> None:

@@ -24,7 +24,7 @@ from indexfuzz.cli.common import (
     console,
     under_test,
 )
-from indexfuzz.cli.coverage import covering, write_listing
+from indexfuzz.cli.coverage import covering, reaching_target, write_listing
 from indexfuzz.cli.options import expand_options
 from indexfuzz.cli.run_options import RunOptions
 from indexfuzz.core import interrupts
@@ -71,20 +71,41 @@ def run(options: RunOptions) -> None:
     setup, processes = options.setup(), options.processes
     if processes > 1:
         start_server()
-    target, covered = covering(setup) if options.coverage else (under_test(setup), None)
+    target, covered = _open(setup, options)
 
     interrupts.check()
     settings = build_settings(options, setup, target.subject, known)
-    summary, saved = _run_campaign(settings, target, options, processes)
+    reached = _reached(known, target.subject) if options.keep_coverage else None
+    summary, saved = _run_campaign(settings, target, options, processes, reached)
     _report(summary, saved, settings, target, options, covered)
     raise typer.Exit(_exit_code(summary))
 
 
+def _open(setup: Setup, options: RunOptions) -> "tuple[UnderTest[Subject], MaskCoverage | None]":
+    """What is under test, and what accumulates its coverage where that is asked for.
+
+    Raises SetupError, and InputError where masks cannot be seen.
+    """
+    if options.coverage:
+        return covering(setup)
+    if options.keep_coverage:
+        return reaching_target(setup), None
+    return under_test(setup), None
+
+
 def _run_campaign(
-    settings: "Settings", target: "UnderTest[Subject]", options: RunOptions, processes: int
+    settings: "Settings",
+    target: "UnderTest[Subject]",
+    options: RunOptions,
+    processes: int,
+    reached: frozenset[str] | None,
 ) -> "tuple[Summary, dict[Signature, Path]]":
-    """Run a campaign that is shown, logged and kept; what it did, and the files of its findings."""
+    """Run a campaign that is shown, logged and kept; what it did, and the files of its findings.
+
+    Cases that reach more than `reached` are kept as guards, unless that is None.
+    """
     from indexfuzz.campaign.crew import Alone
+    from indexfuzz.campaign.guarding import GuardKeeper
     from indexfuzz.campaign.loop import Campaign
     from indexfuzz.cli.progress import Progress
 
@@ -96,12 +117,15 @@ def _run_campaign(
         journal = stack.enter_context(_journaled(target.setup, progress))
         settings = replace(settings, before_case=journal.note if journal else settings.before_case)
         crew = Alone(settings) if processes == 1 else _pool(settings, target.setup, processes, journal is not None)
+        guards = GuardKeeper(options.kept, reached, progress.tell) if reached is not None else None
         progress.watch(crew)
         if log:
             _start_log(log, settings, processes)
 
         def listen(event: "Event") -> None:
             keeper.hear(event)
+            if guards:
+                guards.hear(event)
             if log:
                 log.hear(event)
             progress.listen(event)
@@ -109,6 +133,8 @@ def _run_campaign(
         summary = Campaign(settings, listen, crew).run()
         if log:
             log.end(summary)
+    if guards:
+        progress.tell(f"kept {guards.kept} cases that reached something new in {options.kept}")
     return summary, keeper.saved
 
 
@@ -116,9 +142,22 @@ def _pool(settings: "Settings", setup: Setup, processes: int, is_journaled: bool
     """Processes that draw what the settings say."""
     from indexfuzz.campaign.member import Hire
     from indexfuzz.campaign.pool import Pool
+    from indexfuzz.subjects.reaching import Reaching
 
     drawing = {name: getattr(settings, name) for name in ("only", "preset", "values", "seed", "shard")}
-    return Pool(Hire(setup, is_journaled, drawing), processes)
+    return Pool(Hire(setup, is_journaled, isinstance(settings.subject, Reaching), drawing), processes)
+
+
+def _reached(entries: list[Entry], subject: "Subject") -> frozenset[str]:
+    """What the guards among the kept cases reach: nothing of that is new."""
+    from indexfuzz.campaign.guarding import reached_by
+
+    known = frozenset[str]()
+    for entry in entries:
+        if entry.status == "guard":
+            interrupts.check()
+            known |= reached_by(entry.case, subject)
+    return known
 
 
 def _open_log(path: Path, notice: Callable[[str], None]) -> "RunLog":

@@ -125,6 +125,15 @@ class RunOptions(SetupOptions):
             help="With --coverage: also write the kernels' source here, every line marked.",
         ),
     ] = None
+    keep_coverage: Annotated[
+        bool,
+        typer.Option(
+            "--keep-coverage",
+            rich_help_panel="Coverage",
+            help="Keep each case that passes and reaches a mask, branch or class that none did before, as a guard in "
+            "--corpus; `indexfuzz prune` then leaves the fewest.",
+        ),
+    ] = False
     as_json: AsJson = False
 
     def check(self) -> None:
@@ -135,6 +144,12 @@ class RunOptions(SetupOptions):
             each_known("--preset", [self.preset], PRESETS)
         if self.coverage_listing is not None and not self.coverage:
             raise InputError("--coverage-listing needs --coverage")
+        if self.coverage and self.keep_coverage:
+            raise InputError("--coverage and --keep-coverage exclude each other; give one of them")
+        if self.keep_coverage and (self.isolate or self.python):
+            raise InputError(
+                "--keep-coverage sees what is reached without isolation only; leave out --isolate, --python"
+            )
         if self.coverage and (self.workers or 1) > 1:
             raise InputError("--coverage sees the masks of one process; leave out --workers")
         self.stages, self.regimes, self.parsed_shard  # noqa: B018 - raise for what they cannot read

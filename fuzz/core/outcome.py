@@ -23,7 +23,8 @@ class Outcome:
     `widths` holds, for each operation of several nodes, the share of its elements with more than one legal value.
     `refused` maps stages that rejected the case, as they promise, to why. `beyond` says how stages ended whose contract
     the case breaks, and which clause: stage -> clause -> ending. `comparisons` are those of the Python code under test,
-    each with the same operands once.
+    each with the same operands once. `reached` is what the case reached of the code and of its classes, in a
+    few words each, where the subject looks at that.
     """
 
     case: Case
@@ -36,6 +37,7 @@ class Outcome:
     refused: dict[str, str] = field(default_factory=dict)
     beyond: dict[str, dict[str, Ending]] = field(default_factory=dict)
     comparisons: list[Comparison] = field(default_factory=list)
+    reached: frozenset[str] = frozenset()
 
     def endings(self) -> Iterator[tuple[str, str, Ending]]:
         """(clause, stage, ending) of every stage beyond its contract, those included that took their process down."""

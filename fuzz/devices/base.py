@@ -33,6 +33,9 @@ class Session(Protocol):
 class MaskCoverage(Protocol):
     """Which masks and branches of the kernels' source were true, false and mixed, over everything that ran."""
 
+    def clear(self) -> None:
+        """Forget all of it."""
+
     def as_data(self) -> list[dict[str, Any]]:
         """File, line, kind, states seen and what is missing of every operation, as plain JSON data."""
 

@@ -32,6 +32,7 @@ COMMANDS = (
     "show",
     "severity",
     "merge",
+    "prune",
     "impls",
     "new-impl",
     "faults",

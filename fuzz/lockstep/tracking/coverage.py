@@ -91,6 +91,11 @@ class Coverage:
             if record.wide:
                 self.wide.add(key)
 
+    def clear(self) -> None:
+        """Forget all that was seen."""
+        self.seen.clear()
+        self.wide.clear()
+
     def operations(self) -> list[Operation]:
         """Every operation that ran, by file, line and kind."""
         return [Operation(*key, frozenset(states), key in self.wide) for key, states in sorted(self.seen.items())]

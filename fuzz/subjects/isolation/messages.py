@@ -11,8 +11,10 @@ from indexfuzz.subjects.subject import Facts
 
 
 def from_outcome(outcome: Outcome) -> dict[str, Any]:
-    """All of an outcome."""
-    return asdict(outcome) | {"case": outcome.case.model_dump(mode="json")}
+    """All of an outcome but what it reached, which nobody looks at in a process of its own."""
+    data = asdict(outcome) | {"case": outcome.case.model_dump(mode="json")}
+    del data["reached"]
+    return data
 
 
 def to_outcome(data: dict[str, Any]) -> Outcome:
