@@ -80,7 +80,7 @@ def minimize(
         interrupts.end()
         (case, finding), code = reached[-1], interrupted.exit_code
     record, seen = Record.of(finding), (target.sighting(),)
-    small = Entry(case=case, finding=record, status=entry.status, note=entry.note, seen=seen)
+    small = Entry(case=case, finding=record, status=entry.status, note=entry.note, link=entry.link, seen=seen)
     if case == entry.case:
         small = merge(entry, small)
     try:

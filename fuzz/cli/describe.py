@@ -21,6 +21,8 @@ def print_entry(path: Path, entry: Entry, console: Console) -> None:
     console.print(f"case {entry.case.id}, {entry.status}  ({path})", style="bold")
     if entry.note:
         console.print(entry.note)
+    if entry.link:
+        console.print(entry.link)
     table = Table(box=None, pad_edge=False, padding=(0, 3, 0, 0), show_header=False)
     table.add_column(no_wrap=True)
     table.add_column(no_wrap=True)

@@ -1,5 +1,6 @@
-"""The command `report`: one page about a run, or about the kept cases of a folder."""
+"""The command `report`: one page about a run, or about the kept cases of a folder, and the same for code scanning."""
 
+import json
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -35,13 +36,22 @@ def report(
     ] = "",
     device: DeviceName = DEFAULT_DEVICE,
     faults: Faults,
+    sarif: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            show_default=False,
+            help="Also write SARIF 2.1.0 for code scanning, with what the run saw again of the known findings.",
+        ),
+    ] = None,
     corpus: CorpusFolder = None,
 ) -> None:
     """Write one HTML page about what a run has found, to read in a browser or hand to somebody.
 
     It holds everything: no network is needed to read it.
 
-    Example: `indexfuzz run --log run.jsonl`, then `indexfuzz report run.jsonl --impl builtin`
+    Example: `indexfuzz run --log run.jsonl`, then `indexfuzz report run.jsonl --impl builtin`,
+    `indexfuzz report run.jsonl --sarif indexfuzz.sarif`
     """
     from indexfuzz.campaign.log_reader import LogError
     from indexfuzz.report.evidence import kept_evidence
@@ -64,11 +74,30 @@ def report(
         where = f"no case in {folder} shows {', '.join(sorted(missing))}"
         raise InputError(f"{where}; name the folder that the run wrote to with --corpus")
     name = story.start.implementation if story else str(path_from_here(folder))
-    try:
-        write_text(render_page(f"IndexFuzz: {name}", told, story), out)
-    except OSError as error:
-        raise InputError(f"cannot write {out}: {error.strerror}") from None
+    _write(render_page(f"IndexFuzz: {name}", told, story), out)
+    if sarif:
+        from indexfuzz.report.sarif import as_sarif
+
+        known = _known(Corpus(folder).entries(), story) if story else ()
+        again = [kept_evidence(path_from_here(path), entry) for path, entry in known]
+        _write(json.dumps(as_sarif([*told, *again], story), indent=1) + "\n", sarif)
     console().print(f"{len(told)} finding{'' if len(told) == 1 else 's'} in {out}")
+
+
+def _write(text: str, file: Path) -> None:
+    try:
+        write_text(text, file)
+    except OSError as error:
+        raise InputError(f"cannot write {file}: {error.strerror}") from None
+
+
+def _known(entries: Iterable[tuple[Path, Entry | CorpusError]], story: "Story") -> Iterator[tuple[Path, Entry]]:
+    """The open cases of what was known before the run, and was seen again in it."""
+    for path, entry in entries:
+        if isinstance(entry, Entry) and entry.finding and entry.status == "open":
+            is_of_this = str(entry.finding.signature) in story.known
+            if is_of_this and entry.signatures(story.start.implementation):
+                yield path, entry
 
 
 def _wanted(

@@ -65,12 +65,12 @@ def replay(
     target = under_test(options.setup())
     out, rows, codes = console(), [], {0}
     for path in paths:
-        result, code = _replay_file(path, target.subject)
+        result, link, code = _replay_file(path, target.subject)
         codes.add(code)
-        rows.append(_row(path, result))
+        rows.append(_row(path, result, link))
         if not as_json:
             out.print(f"{result.status:<11}", style=STYLES[result.status], end=" ")
-            out.print(f"{path}  {_explanation(result)}".rstrip())
+            out.print("  ".join(filter(None, (str(path), _explanation(result), link))))
     if as_json:
         where = {"implementation": target.subject.facts.name, "device": options.device}
         typer.echo(json.dumps(where | {"cases": rows}, indent=1))
@@ -79,23 +79,25 @@ def replay(
     raise typer.Exit(FINDINGS if FINDINGS in codes else max(codes))
 
 
-def _replay_file(path: Path, subject: "Subject") -> tuple[Replay, int]:
-    """Replay one file; whatever goes wrong concerns this file alone."""
+def _replay_file(path: Path, subject: "Subject") -> tuple[Replay, str, int]:
+    """Replay one file, with the link of its entry and an exit code; what goes wrong concerns this file alone."""
     try:
-        result = replay_entry(load(path), subject)
+        entry = load(path)
+        result = replay_entry(entry, subject)
     except CorpusError as error:
-        return Replay("ERROR", message=str(error).removeprefix(f"{path}: ")), USAGE_ERROR
+        return Replay("ERROR", message=str(error).removeprefix(f"{path}: ")), "", USAGE_ERROR
     except Exception as error:  # noqa: BLE001 - the other cases still count
-        return Replay("ERROR", message=f"internal error: {type(error).__name__}: {error}"), INTERNAL_ERROR
+        return Replay("ERROR", message=f"internal error: {type(error).__name__}: {error}"), "", INTERNAL_ERROR
     if result.status == "ERROR":
-        return result, USAGE_ERROR
-    return result, FINDINGS if result.status in FAILING else 0
+        return result, entry.link, USAGE_ERROR
+    return result, entry.link, FINDINGS if result.status in FAILING else 0
 
 
 def _explanation(result: Replay) -> str:
     return result.message or (summary_line(result.findings[0]) if result.findings else "")
 
 
-def _row(path: Path, result: Replay) -> dict[str, Any]:
+def _row(path: Path, result: Replay, link: str) -> dict[str, Any]:
     findings = [finding.as_json() for finding in result.findings]
-    return {"file": str(path), "status": result.status, "message": result.message, "findings": findings}
+    row = {"file": str(path), "status": result.status, "message": result.message, "findings": findings}
+    return row | ({"link": link} if link else {})

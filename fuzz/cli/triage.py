@@ -26,26 +26,34 @@ def triage(
     note: Annotated[
         str | None, typer.Option(metavar="TEXT", show_default=False, help="What there is to know about it.")
     ] = None,
+    link: Annotated[
+        str | None,
+        typer.Option(metavar="URL", show_default=False, help="The issue about it, http or https; '' takes it away."),
+    ] = None,
     corpus: CorpusFolder = None,
 ) -> None:
-    """Set the status or the note of a kept case.
+    """Set the status, the note or the issue of a kept case.
 
-    Example: `indexfuzz triage 0123456789abcdef --status guard --note "mended in 1.2"`
+    Example: `indexfuzz triage 0123456789abcdef --status guard --note "mended in 1.2"`,
+    `indexfuzz triage 0123456789abcdef --link https://example.org/issues/7`
     """
     path, entry = find_one(file, corpus)
-    if status is None and note is None:
-        raise InputError("nothing to change; give --status or --note")
+    given = {name: value for name, value in (("status", status), ("note", note), ("link", link)) if value is not None}
+    if not given:
+        raise InputError("nothing to change; give --status, --note or --link")
     if status is not None and status not in get_args(Status):
         raise InputError(f"--status: no {status!r}; choose from {', '.join(get_args(Status))}")
-    changes = {"status": status or entry.status, "note": entry.note if note is None else note}
     try:
-        changed = type(entry).model_validate(dict(entry) | changes)
+        changed = type(entry).model_validate(dict(entry) | given)
     except ValidationError as error:
-        raise InputError(f"--note: {first_error(error)}") from None
+        field, _, complaint = first_error(error).partition(": ")
+        if field == "link":
+            complaint = f"{link!r} is no address such as https://example.org/issues/7"
+        raise InputError(f"--{field if field in given else 'status'}: {complaint}") from None
     try:
         write(changed, path)
     except OSError as error:
         raise InputError(f"cannot write {path}: {error.strerror}") from None
     console().print(f"{path}: {entry.status} -> {changed.status}")
-    if changed.note:
-        console().print(f"  {changed.note}")
+    for text in filter(None, (changed.note, changed.link)):
+        console().print(f"  {text}")

@@ -23,6 +23,11 @@ MAX_DETAIL = 4000
 Text = Annotated[str, Field(max_length=MAX_DETAIL, pattern=r"^[^\x00-\x08\x0b-\x1f\x7f\x80-\x9f]*$")]
 """Free text, without the control characters that would let a file paint on the reader's terminal."""
 
+MAX_LINK = 500
+
+Link = Annotated[str, Field(max_length=MAX_LINK, pattern=r"^(https?://[A-Za-z0-9][!#-;=?-Z_a-z~]*)?$")]
+"""Where an issue is discussed: an address of the web in ASCII, or empty. Nothing that opens it can run what it says."""
+
 MAX_SIGNATURE = 300
 
 
@@ -113,6 +118,8 @@ class Entry(Part):
     finding: Record | None = None
     status: Status = "open"
     note: Text = ""
+    link: Link = ""
+    """The issue that is about it."""
     seen: tuple[Sighting, ...] = ()
 
     @model_validator(mode="after")
@@ -142,7 +149,7 @@ class Entry(Part):
         data = self.model_dump(mode="json", exclude_defaults=True) | {"case": self.case.model_dump(mode="json")}
         parts = ",\n          ".join(f"{json.dumps(name)}: {json.dumps(part)}" for name, part in data["case"].items())
         lines = [f'"schema": {SCHEMA}', f'"case": {{{parts}}}']
-        texts = ("finding", "status", "note")
+        texts = ("finding", "status", "note", *(("link",) if self.link else ()))
         lines += [f'"{name}": {json.dumps(data.get(name, getattr(self, name)))}' for name in texts]
         seen = ",\n          ".join(json.dumps(sighting) for sighting in data.get("seen", ()))
         lines.append(f'"seen": [{seen}]')

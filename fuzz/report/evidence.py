@@ -9,6 +9,7 @@ from indexfuzz.core.case_words import describe_case
 from indexfuzz.core.finding import promise
 from indexfuzz.corpus.entry import Entry
 from indexfuzz.implementations.base import ImplementationError
+from indexfuzz.report.places import find_checkout, find_source, name_in_checkout
 from indexfuzz.subjects.in_process import InProcess
 from indexfuzz.subjects.under_test import UnderTest
 from indexfuzz.triage.explain import explain
@@ -31,14 +32,19 @@ class Excerpt:
 
 @dataclass(frozen=True)
 class Evidence:
-    """A finding as it is told. What was not tried is empty; `now` says what became of the case when it was tried."""
+    """A finding as it is told. What was not tried is empty; `now` says what became of the case when it was tried.
+
+    `location` is a "file:line", without its folders where it is as it was kept.
+    """
 
     signature: str
     detail: str
     promise: str
     status: str
     note: str
+    link: str
     file: str
+    location: str
     case: tuple[tuple[str, str, str], ...]
     commands: tuple[tuple[str, str], ...] = ()
     now: str = ""
@@ -61,7 +67,10 @@ def kept_evidence(path: Path, entry: Entry, target: UnderTest[InProcess] | None 
         promise=promise(entry.finding.beyond),
         status=entry.status,
         note=entry.note,
+        link=entry.link,
         file=str(path),
+        location=entry.finding.location,
+        source=excerpt(entry.finding.location),
         case=tuple(describe_case(entry.case)),
     )
     return told if target is None else _try_again(told, path, entry, target)
@@ -69,13 +78,14 @@ def kept_evidence(path: Path, entry: Entry, target: UnderTest[InProcess] | None 
 
 def _try_again(told: Evidence, path: Path, entry: Entry, target: UnderTest[InProcess]) -> Evidence:
     result = replay(entry, target.subject)
-    told = replace(told, now=result.status, commands=tuple(_commands(path, target)))
+    told = replace(told, now=result.status, commands=tuple(_commands(path, target)), source=None)
     if result.status not in FAILING or entry.finding is None:
         return told
     shown = result.findings[0]
     return replace(
         told,
         detail=shown.detail,
+        location=shown.location,
         explanation=tuple(explain(entry.case, shown.signature, target.subject).lines()),
         source=excerpt(shown.location),
         repro=_repro(entry, target),
@@ -91,15 +101,15 @@ def _commands(path: Path, target: UnderTest[InProcess]) -> Iterator[tuple[str, s
 
 
 def excerpt(location: str) -> Excerpt | None:
-    """The lines around a "file:line"; None where they cannot be read."""
-    file, _, number = location.rpartition(":")
-    lines = linecache.getlines(file) if file and number.isdigit() else []
-    blamed = int(number) if lines else 0
+    """The lines around a "file:line" as the file is now; None where they cannot be read."""
+    checkout = find_checkout()
+    file, blamed = find_source(location, checkout) or (Path(), 0)
+    lines = linecache.getlines(str(file)) if blamed else []
     if not 0 < blamed <= len(lines):
         return None
     first, last = max(blamed - AROUND, 1), min(blamed + AROUND, len(lines))
     shown = tuple((at, lines[at - 1].rstrip("\n"), at == blamed) for at in range(first, last + 1))
-    return Excerpt("/".join(Path(file).parts[-2:]), shown)
+    return Excerpt(name_in_checkout(file, checkout) or "/".join(file.parts[-2:]), shown)
 
 
 def _repro(entry: Entry, target: UnderTest[InProcess]) -> str:

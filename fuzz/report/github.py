@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import TextIO
 
 from indexfuzz.core.words import location_from_here
+from indexfuzz.report.places import place_in_checkout
 
 MOST_ANNOTATIONS = 10
-"""GitHub shows so many errors of a step."""
+"""GitHub shows so many errors of a step, and says nothing of others."""
 
 
 @dataclass(frozen=True)
@@ -43,12 +44,14 @@ def publish(heading: str, findings: Sequence[Shown], environment: Mapping[str, s
 
 
 def annotations(findings: Sequence[Shown]) -> Iterator[str]:
-    """Workflow commands, one for each finding."""
+    """Workflow commands, one for each finding that GitHub shows, and one that says how many more there are."""
     for each in findings[:MOST_ANNOTATIONS]:
-        file, _, line = location_from_here(each.location).rpartition(":")
-        place = f"file={_escape_property(file)},line={line}," if file and line.isdigit() else ""
+        file, line = place_in_checkout(each.location)
+        place = f"file={_escape_property(file)},line={line}," if file else ""
         title = _escape_property(each.signature)
         yield f"::error {place}title={title}::{_escape(f'{each.detail}{chr(10)}again: {each.again}')}"
+    if (more := len(findings) - MOST_ANNOTATIONS) > 0:
+        yield f"::notice title=IndexFuzz::{more} more finding{'' if more == 1 else 's'} in the summary of the job"
 
 
 def summarise(heading: str, findings: Sequence[Shown]) -> str:

@@ -42,20 +42,21 @@ class CorpusCase(pytest.Item):
         here = entry.signatures(name)
         expected = here if entry.status in ("open", "unconfirmed") else frozenset()
         command = f"again: {target.command('replay', self.path)}"
+        link = f" ({entry.link})" if entry.link else ""
         if result.status in FAILING:
             found = {finding.signature for finding in result.findings}
             came_back = found & here - expected
             if found <= expected | session.known and not came_back:
-                pytest.xfail(f"open: {', '.join(map(str, sorted(found)))}")
+                pytest.xfail(f"open: {', '.join(map(str, sorted(found)))}{link}")
             lines = [summary_line(finding) for finding in result.findings]
-            raise CorpusFailureError("\n  ".join([f"{result.status} on {name}", *lines, command]))
+            raise CorpusFailureError("\n  ".join([f"{result.status} on {name}{link}", *lines, command]))
         if result.status == "ERROR":
             pytest.skip(result.message)
         if result.status == "NOT SHOWN":
-            pytest.skip(f"unconfirmed, and not shown this time: {', '.join(map(str, sorted(expected)))}")
+            pytest.skip(f"unconfirmed, and not shown this time: {', '.join(map(str, sorted(expected)))}{link}")
         if expected:
             raise CorpusFailureError(
-                f"FIXED on {name}: it no longer shows {', '.join(map(str, sorted(expected)))}; "
+                f"FIXED on {name}{link}: it no longer shows {', '.join(map(str, sorted(expected)))}; "
                 f'change its status from "open" to "fixed" or "guard"\n  {command}'
             )
 

@@ -441,6 +441,12 @@ class TestReplay:
         assert code == 3
         assert "internal error: ZeroDivisionError" in out
 
+    def test_tells_the_issue(self, indexfuzz, tmp_path):
+        path = kept(tmp_path / "corpus", link="https://example.org/issues/7")
+        assert indexfuzz("replay", path, *TOY)[1].endswith("  https://example.org/issues/7\n")
+        data = json.loads(indexfuzz("replay", path, *TOY, "--json")[1])
+        assert data["cases"][0]["link"] == "https://example.org/issues/7"
+
     def test_json(self, indexfuzz, tmp_path):
         path = kept(tmp_path / "corpus")
         data = json.loads(indexfuzz("replay", path, *TOY, "--json")[1])
@@ -468,10 +474,11 @@ class TestOneCase:
 
     def test_show(self, indexfuzz, tmp_path):
         case = TWO_KEYS.replace(values={"set": {"k": ((0, 3, (1.5).hex()),)}})
-        code, out, _ = indexfuzz("show", kept(tmp_path / "corpus", case, note="seen in production"))
+        told = {"note": "seen in production", "link": "https://example.org/issues/7"}
+        code, out, _ = indexfuzz("show", kept(tmp_path / "corpus", case, **told))
         assert code == 0
         for text in (
-            "seen in production",
+            *told.values(),
             "a request of 2 tokens, none of them new",
             "k[0, 3] = 1.5",
             SIGNATURE,

@@ -36,12 +36,22 @@ def test_status_and_note_are_changed_and_nothing_else(triage):
     assert triage(Case().id, "--status", "fixed")[1].note == "mended"
 
 
+def test_a_link_is_kept_until_it_is_taken_away(triage):
+    code, entry, told = triage(Case().id, "--link", "https://example.org/issues/7#note-1")
+    assert (code, entry) == (0, ENTRY.model_copy(update={"link": "https://example.org/issues/7#note-1"}))
+    assert "  https://example.org/issues/7#note-1\n" in told.out
+    assert triage(Case().id, "--link", "")[1] == ENTRY
+
+
 @pytest.mark.parametrize(
     ("words", "complaint"),
     [
-        ((), "give --status or --note"),
+        ((), "give --status, --note or --link"),
         (("--status", "mended"), "no 'mended'; choose from open, unconfirmed, fixed, guard"),
-        (("--note", "\x1b[2J"), "note"),
+        (("--note", "\x1b[2J"), "--note: String should match"),
+        (("--link", "javascript:alert(1)"), "--link: 'javascript:alert(1)' is no address such as https://"),
+        (("--link", "https://example.org/<b>"), "is no address"),
+        (("--link", "https://example.org/a b"), "is no address"),
     ],
 )
 def test_bad_input_is_2_and_changes_nothing(triage, words, complaint):

@@ -37,6 +37,8 @@ class TestFormat:
         path = Corpus(tmp_path).save(entry(note="why"))
         assert path == tmp_path / "gather" / f"{entry().case.id}.json"
         assert load(path) == entry(note="why")
+        linked = entry(seed=1, link="https://example.org/issues/7")
+        assert load(Corpus(tmp_path).save(linked)) == linked
 
     def test_fields_are_those_that_other_tools_read(self, tmp_path):
         data = json.loads(Corpus(tmp_path).save(entry()).read_text())
@@ -93,6 +95,8 @@ BROKEN = {
     "no such stage": (text_with(finding=NO_STAGE), "finding.signature: 'gathr' is no stage"),
     "a path as stage": (text_with(finding=NO_SIGNATURE), "finding.signature: "),
     "escape codes": (text_with(note="\x1b[2J"), "note: String should match pattern"),
+    "a link that runs": (text_with(link="javascript:alert(1)"), "link: String should match pattern"),
+    "a link with a line break": (text_with(link="https://example.org/\n"), "link: String should match pattern"),
     "a number as text": (text_with(note=3), "note: Input should be a valid string"),
     "text as number": (text_with(case={"model": {"num_heads": "64"}}), "case.model.num_heads: Input should be a valid"),
     "a huge case": (text_with(case=TOO_LARGE), "case: "),

@@ -28,8 +28,20 @@ def test_without_a_target_it_is_what_was_kept():
         "",
     )
     assert ("model", "num_heads", "1") in told.case
+    assert told.source is None
     with pytest.raises(ValueError, match="no finding"):
         kept_evidence(FILE, Entry(case=CASE, status="guard"))
+
+
+def test_without_a_target_the_kept_line_is_read_in_the_checkout(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "src/kernels").mkdir(parents=True)
+    (tmp_path / "src/kernels/rope.py").write_text("first\nsecond\n")
+    kept = FINDING.model_copy(update={"location": "kernels/rope.py:2"})
+    told = kept_evidence(FILE, Entry(case=CASE, finding=kept, link="https://example.org/7"))
+    assert (told.location, told.link) == ("kernels/rope.py:2", "https://example.org/7")
+    assert told.source.file == "src/kernels/rope.py"
+    assert told.source.lines == ((1, "first", False), (2, "second", True))
 
 
 def test_with_a_target_the_case_is_explained_proven_and_weighed():

@@ -11,9 +11,13 @@ HOSTILE = Shown("gather/crash/A,B: C", "100% wrong\n::error::fake <b>", "", "x.j
 
 def test_a_finding_is_shown_at_the_line_of_the_kernel(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
+    Path("kernels").mkdir()
+    Path("kernels/rope.py").write_text("")
     here = Shown(HERE.signature, HERE.detail, f"{tmp_path}/kernels/rope.py:33", HERE.file, HERE.again)
     expected = "::error file=kernels/rope.py,line=33,title=rope/race/q::two lanes, one byte%0Aagain: indexfuzz replay x"
-    assert list(annotations([here])) == [expected]
+    assert list(annotations([here])) == list(annotations([HERE])) == [expected]
+    elsewhere = Shown(HERE.signature, HERE.detail, f"{tmp_path}/kernels/gone.py:1", HERE.file, HERE.again)
+    assert next(annotations([elsewhere])).startswith("::error title=rope/race/q::")
 
 
 def test_nothing_that_a_kernel_says_is_a_command_or_markup():
@@ -27,8 +31,12 @@ def test_nothing_that_a_kernel_says_is_a_command_or_markup():
     assert "\n::error" not in text
 
 
-def test_no_more_than_github_shows():
-    assert len(list(annotations([HERE] * 25))) == MOST_ANNOTATIONS
+def test_no_more_than_github_shows_and_how_many_there_are():
+    lines = list(annotations([HERE] * 25))
+    assert [line[:7] for line in lines] == ["::error"] * MOST_ANNOTATIONS + ["::notic"]
+    assert lines[-1].endswith("::15 more findings in the summary of the job")
+    assert list(annotations([HERE] * 11))[-1].endswith("::1 more finding in the summary of the job")
+    assert len(list(annotations([HERE] * 10))) == 10
     assert summarise("x", [HERE] * 25).count("kept as") == 25
 
 

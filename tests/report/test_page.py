@@ -16,6 +16,8 @@ PLAIN = Evidence(
     promise="within the contract",
     status="open",
     note="",
+    link="",
+    location="",
     file="corpus/rope/0123456789abcdef.json",
     case=(("model", "num_heads", "1"),),
 )
@@ -67,6 +69,12 @@ def test_everything_that_is_known_is_told():
     assert "was further off than rounding explains" in page.text
     blamed = [fields for tag, fields in page.tags if tag == "span" and "blamed" in fields.get("class", "")]
     assert len(blamed) == 1
+
+
+def test_an_issue_is_a_link():
+    page = Page(render_page("IndexFuzz", [replace(PLAIN, link="https://example.org/7?a=1&b=2")]))
+    assert "https://example.org/7?a=1&b=2" in page.links
+    assert "https://example.org/7?a=1&b=2" in page.text
 
 
 @pytest.mark.parametrize("name", ["detail", "note", "file", "now", "repro", "severity"])
@@ -135,4 +143,5 @@ def test_an_excerpt_is_of_the_blamed_line(tmp_path):
     shown = excerpt(f"{file}:3")
     assert [number for number, _, _ in shown.lines] == [1, 2, 3, 4, 5, 6, 7, 8, 9]
     assert [text for _, text, is_blamed in shown.lines if is_blamed] == ["line 3"]
+    assert excerpt(f"{file}:0") is None
     assert excerpt(f"{file}:99") is excerpt("") is excerpt("nowhere.py:1") is None

@@ -51,11 +51,11 @@ def session(pytester, monkeypatch):
     return lambda *words, impl=toy: pytester.run(sys.executable, "-m", "pytest", *options, *impl, *words)
 
 
-def keep(case: Case, status: str = "open", implementation: str = "toy 1.0") -> Path:
+def keep(case: Case, status: str = "open", implementation: str = "toy 1.0", link: str = "") -> Path:
     where = {"device": "lockstep", "triton": "3.6.0", "torch": "2.13.0", "date": "2026-01-31"}
     place = Sighting(implementation=implementation, **where)
     record = Record.of(Finding(*SIGNATURE.split("/"), "token 1 is 2, must be 1"))
-    return Corpus(Path("corpus")).save(Entry(case=case, finding=record, status=status, seen=(place,)))
+    return Corpus(Path("corpus")).save(Entry(case=case, finding=record, status=status, link=link, seen=(place,)))
 
 
 def seeded(case: Case, seed: int) -> Case:
@@ -73,7 +73,7 @@ def test_beyond_the_contract(session):
 
 class TestCorpusFiles:
     def test_outcomes(self, session, pytester):
-        keep(seeded(TWO_KEYS, 1))
+        keep(seeded(TWO_KEYS, 1), link="https://example.org/issues/7")
         no_longer = keep(seeded(ONE_KEY, 2))
         guard = keep(seeded(TWO_KEYS, 3), "guard")
         keep(seeded(ONE_KEY, 4), "guard")
@@ -90,6 +90,7 @@ class TestCorpusFiles:
         text = result.stdout.str()
         for expected in (seeded(TWO_KEYS, 1).id, known_here.stem, shown_again.stem):
             assert f"XFAIL corpus/gather/{expected}.json" in text
+        assert f"open: {SIGNATURE} (https://example.org/issues/7)" in text
         assert f"FIXED on toy 1.0: it no longer shows {SIGNATURE}" in text
         assert f"again: indexfuzz replay corpus/gather/{guard.name} --impl module:toy_gather" in text
         assert f"indexfuzz replay corpus/gather/{no_longer.name}" in text
