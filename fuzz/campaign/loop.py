@@ -128,15 +128,16 @@ class Campaign:
 
     def _judge(self, finding: Finding, case: Case, beside: Sequence[Finding]) -> None:
         """Take a finding for new, or for one more sight of a mistake that is known."""
-        if self._mistakes.explain(finding, beside) is not None:
+        mistake = self._mistakes.explain(finding, beside)
+        if mistake is not None:
             self._tell(Known(finding, case))
-            return
-        self._pending[finding.signature] = _Pending(finding, case)
-        self._tell(Seen(finding, case))
+        else:
+            self._pending[finding.signature] = _Pending(finding, case)
+            self._tell(Seen(finding, case))
         for symptom in self._mistakes.add(finding):
             told = next((found for found in self.summary.findings if found.finding.signature == symptom), None)
             if (explained := self._pending.pop(symptom, None) or told) is not None:
-                self._tell(Explained(explained.finding, explained.case, finding.signature))
+                self._tell(Explained(explained.finding, explained.case, mistake or finding.signature))
 
     def _tell_found(self, signature: Signature, finding: Finding, case: Case, doubt: str) -> None:
         del self._pending[signature]

@@ -9,7 +9,6 @@ from rich.text import Text
 from indexfuzz.core.case_words import describe_case
 from indexfuzz.core.finding import Finding, promise
 from indexfuzz.core.tiers import explain_tier
-from indexfuzz.core.words import location_from_here
 from indexfuzz.corpus.entry import Entry, Record
 from indexfuzz.subjects.subject import Facts
 from indexfuzz.triage.explain import Explanation
@@ -32,7 +31,7 @@ def print_entry(path: Path, entry: Entry, console: Console) -> None:
     console.print(Text("\nWhat it is made of (everything else is at its default)"))
     console.print(table)
     if finding := entry.finding:
-        _print_finding(finding, promise(finding.beyond), console)
+        _print_finding(finding, promise(finding.beyond), finding.location, console)
     for sighting in entry.seen:
         also = f": {sighting.signature}" if sighting.signature else ""
         console.print(
@@ -49,10 +48,10 @@ def print_now(facts: Facts, result: Replay, explanation: Explanation | None, con
     for line in explanation.lines() if explanation else ():
         console.print(f"  {line}")
     for finding in result.findings:
-        _print_finding(finding, finding.promise, console)
+        _print_finding(finding, finding.promise, finding.place, console)
 
 
-def _print_finding(finding: Record | Finding, covered: str, console: Console) -> None:
+def _print_finding(finding: Record | Finding, covered: str, place: str, console: Console) -> None:
     console.print(f"\n{finding.signature}", style="bold red")
     console.print(f"  {finding.detail}")
     console.print(f"  {covered}")
@@ -62,7 +61,7 @@ def _print_finding(finding: Record | Finding, covered: str, console: Console) ->
         "got": finding.got,
         "want": finding.want,
         "judged by": explain_tier(finding.tier),
-        "at": location_from_here(finding.location),
+        "at": place,
     }
     for what, text in facts.items():
         if text:

@@ -56,8 +56,8 @@ def print_summary(summary: Summary, saved: dict[Signature, Path], target: UnderT
         console.print(f"\n{finding.signature}", style="bold red")
         console.print(f"  {finding.detail}")
         console.print(f"  {finding.promise}")
-        if finding.location:
-            console.print(f"  at {location_from_here(finding.location)}")
+        if finding.place:
+            console.print(f"  at {finding.place}")
         if symptoms := summary.symptoms.get(finding.signature):
             console.print(f"  also seen as {', '.join(map(str, symptoms))}")
         if found.doubt:

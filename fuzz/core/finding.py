@@ -11,6 +11,7 @@ from typing import Any
 
 from indexfuzz.core.kinds import check_kind
 from indexfuzz.core.signature import Signature
+from indexfuzz.core.words import location_from_here
 
 MOST_NAMED = 100
 """Characters of the name of an exception that are kept in a signature."""
@@ -40,6 +41,8 @@ class Finding:
     location: str = field(default="", compare=False)
     beyond: str = ""
     """The clause of the implementation's contract that the case breaks, with its place; empty within the contract."""
+    view: str = field(default="", compare=False)
+    """file:line where the launcher made the view, by torch.as_strided, through which memory was misused."""
     hint: str = ""
     """What explains all that is wrong, where something does; `detail` says it, too."""
 
@@ -67,6 +70,12 @@ class Finding:
         """Whether the implementation promises to handle the case, and if not, what its project says."""
         return promise(self.beyond)
 
+    @property
+    def place(self) -> str:
+        """Where in the code it happened, as read from the current folder; empty where nothing is known of that."""
+        view = f"through the view made at {location_from_here(self.view)}" if self.view else ""
+        return ", ".join(part for part in (location_from_here(self.location), view) if part)
+
     def as_json(self) -> dict[str, Any]:
         """The finding as plain JSON data, empty fields left out."""
         data = {name: value for name, value in asdict(self).items() if value not in ("", ())}
@@ -84,10 +93,11 @@ def complaint(
     feature: str = "",
     tier: str = "",
     location: str = "",
+    view: str = "",
     hint: str = "",
 ) -> Finding:
     """What is wrong with one output, said by who does not know of which stage it is."""
-    return Finding("", kind, output, detail, feature, index, got, want, tier, location, hint=hint)
+    return Finding("", kind, output, detail, feature, index, got, want, tier, location, view=view, hint=hint)
 
 
 class FindingError(AssertionError):

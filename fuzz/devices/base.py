@@ -1,5 +1,6 @@
 """What a device is: a place where kernels run, and what it notices while they do."""
 
+from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from typing import Any, Protocol
 
@@ -23,8 +24,11 @@ class Session(Protocol):
     def declare(self, name: str, tensor: Tensor, initialised: Tensor | bool) -> None:  # noqa: FBT001
         """Tell the device about a buffer, and which of its bytes are defined: all, none, or a bool for each."""
 
-    def violations(self) -> list[Finding]:
-        """What kernels did since the last call that no value shows: accesses out of bounds, races, overflows."""
+    def violations(self, views: Mapping[int, str]) -> list[Finding]:
+        """What kernels did since the last call that no value shows: accesses out of bounds, races, overflows.
+
+        `views` are the file:line where the launcher made views of its own, by the address of their first byte.
+        """
 
     def terms(self, promises: Promises) -> Terms:
         """What the results of the kernels that ran in this session may be judged by."""

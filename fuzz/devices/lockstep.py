@@ -1,6 +1,6 @@
 """The CPU: Triton kernels run in lockstep, all programs of a launch at once, under the memory checkers."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -35,10 +35,17 @@ class LockstepSession:
         """Bound accesses to the tensor and track which of its bytes are defined."""
         self.machine.declare(name, tensor, initialised=initialised)
 
-    def violations(self) -> list[Finding]:
+    def violations(self, views: Mapping[int, str]) -> list[Finding]:
         """The machine's violations, drained."""
         return [
-            complaint(v.kind, v.argument or "", v.detail, location=f"{v.file}:{v.line}") for v in self.machine.drain()
+            complaint(
+                v.kind,
+                v.argument or "",
+                v.detail,
+                location=f"{v.file}:{v.line}",
+                view="" if v.address is None else views.get(v.address, ""),
+            )
+            for v in self.machine.drain()
         ]
 
     def terms(self, promises: Promises) -> Terms:

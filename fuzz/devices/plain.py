@@ -1,6 +1,6 @@
 """Sessions of devices that run kernels as Triton itself does, and see nothing of what they do."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from torch import Tensor
@@ -18,7 +18,7 @@ class PlainSession:
     def declare(self, name: str, tensor: Tensor, initialised: Tensor | bool) -> None:  # noqa: FBT001
         """Nothing to track."""
 
-    def violations(self) -> list[Finding]:
+    def violations(self, views: Mapping[int, str]) -> list[Finding]:  # noqa: ARG002
         """Nothing noticed."""
         return []
 

@@ -44,16 +44,23 @@ def _explains(cause: Finding, symptom: Finding) -> bool:
 def cause_among(finding: Finding, found: Iterable[Finding]) -> Finding | None:
     """The first of some findings, of other cases, whose mistake this one most likely shows as well.
 
-    It is of the same stage, and breaks the same clauses of the contract, or none. One line of a kernel that goes wrong
-    in several ways is one mistake. A broken relation says nothing new of a stage that is known to be wrong; nor does a
+    It breaks the same clauses of the contract, or none. Memory that is misused through views that one line makes is one
+    mistake, whichever stages use them. All else is told apart by its stage. One line of a kernel that goes wrong in
+    several ways is one mistake. A broken relation says nothing new of a stage that is known to be wrong; nor does a
     wrong value where memory is misused, a page is misread, or other values are wrong.
     """
     return next((other for other in found if _may_cause(other, finding)), None)
 
 
 def _may_cause(cause: Finding, symptom: Finding) -> bool:
-    if cause.stage != symptom.stage or cause.beyond != symptom.beyond:
+    if cause.beyond != symptom.beyond:
         return False
+    if cause.view and cause.view == symptom.view:
+        return True
+    return cause.stage == symptom.stage and _may_cause_in_its_stage(cause, symptom)
+
+
+def _may_cause_in_its_stage(cause: Finding, symptom: Finding) -> bool:
     if cause.signature == symptom.signature or (cause.location and cause.location == symptom.location):
         return True
     if symptom.kind.startswith("metamorphic/"):

@@ -23,7 +23,7 @@ from indexfuzz.core.terms import Promises, Terms
 from indexfuzz.core.tracebacks import location_of, origin_of
 from indexfuzz.devices.base import Device, Session, UnsupportedKernelError
 from indexfuzz.implementations.base import ImplementationError, MalformedResultError, StageFunction
-from indexfuzz.oracles.allocations import FilledAllocations
+from indexfuzz.oracles.tensors import WatchedTensors
 from indexfuzz.samples.buffers import poison_byte
 from indexfuzz.samples.step import Step
 from indexfuzz.stages.base import Call
@@ -101,12 +101,13 @@ def launch(
     Raises UnsupportedKernelError when the device cannot execute the kernel, and what says nothing about the kernel.
     """
     outputs: dict[str, Tensor] = {}
+    watched = WatchedTensors(garbage)
     raised: Exception | None = None
     with device.session() as session:
         for name, bytes_defined in (initialised or {}).items():
             session.declare(name, call.tensors[name], bytes_defined)
         try:
-            with FilledAllocations(garbage):
+            with watched:
                 outputs = call.run(function)
         except ImplementationError:
             raise
@@ -118,7 +119,7 @@ def launch(
             if device.lacks_memory(error):
                 raise
             raised = error
-        seen = [violation.at(stage) for violation in session.violations()]
+        seen = [violation.at(stage) for violation in session.violations(watched.views)]
     return Launched(stage, outputs, raised, tuple(seen), session)
 
 

@@ -12,13 +12,13 @@ class Mistakes:
 
     A signature that was known before hides nothing but itself, and broken relations of a stage that is known to be
     wrong: an open shallow bug must not hide a deep one. What was found since also takes with it what `cause_among` puts
-    down to it, and what showed beside it, in the same stage of the same case.
+    down to it or to a symptom of it, and what showed beside it, in the same stage of the same case.
     """
 
     def __init__(self, known: Collection[Signature] = ()) -> None:
         self._known = frozenset(known)
         self._found: dict[Signature, Finding] = {}
-        self._symptoms: dict[Signature, Signature] = {}
+        self._causes: dict[Signature, Signature] = {}
 
     def explain(self, finding: Finding, beside: Iterable[Finding] = ()) -> Signature | None:
         """The signature of the mistake that a finding shows, its own where that is known; None where it is new.
@@ -26,32 +26,43 @@ class Mistakes:
         `beside` are all findings of its case.
         """
         signature = finding.signature
-        if signature in self._known or signature in self._found:
-            return signature
-        if signature.relation:
-            caught = next((known for known in self._known if _is_caught(finding.stage, known)), None)
-            if caught is not None:
-                return caught
-        cause = cause_among(finding, self._found.values()) or next(
-            (self._found[f.signature] for f in beside if f.signature in self._found and _share_a_launch(f, finding)),
-            None,
-        )
-        if cause is not None:
-            self._symptoms[signature] = cause.signature
-        return self._symptoms.get(signature)
+        if (known := self._known_before(signature)) is not None:
+            return known
+        if signature not in self._found and signature not in self._causes:
+            cause = cause_among(finding, self._found.values()) or next(
+                (f for f in beside if f.signature in self._found and _share_a_launch(f, finding)), None
+            )
+            if cause is None:
+                return None
+            self._causes[signature] = self._mistake_of(cause.signature)
+        return self._mistake_of(signature)
 
     def add(self, finding: Finding) -> list[Signature]:
-        """Remember a new mistake; the signatures found before that turn out to be no more than symptoms of it."""
-        symptoms = [s for s, found in self._found.items() if cause_among(found, [finding]) and s != finding.signature]
-        for symptom in symptoms:
-            del self._found[symptom]
-            self._symptoms[symptom] = finding.signature
+        """Remember a finding; the mistakes found before that turn out to be symptoms of the one that it shows."""
+        if self._known_before(finding.signature) is not None:
+            return []
+        mistake = self._mistake_of(finding.signature)
         self._found[finding.signature] = finding
+        symptoms = [s for s, found in self._found.items() if s not in self._causes and cause_among(found, [finding])]
+        symptoms = [s for s in symptoms if s != mistake]
+        self._causes |= dict.fromkeys(symptoms, mistake)
         return symptoms
 
     def symptoms_of(self, signature: Signature) -> list[Signature]:
         """The other signatures under which a mistake was seen, in the order in which they were."""
-        return [symptom for symptom, cause in self._symptoms.items() if cause == signature]
+        return [symptom for symptom in self._causes if self._mistake_of(symptom) == signature]
+
+    def _known_before(self, signature: Signature) -> Signature | None:
+        if signature in self._known:
+            return signature
+        if not signature.relation:
+            return None
+        return next((known for known in self._known if _is_caught(signature.stage, known)), None)
+
+    def _mistake_of(self, signature: Signature) -> Signature:
+        while signature in self._causes:
+            signature = self._causes[signature]
+        return signature
 
 
 def _share_a_launch(one: Finding, other: Finding) -> bool:

@@ -122,9 +122,9 @@ class TargetRun:
             if self._mistakes.explain(finding, outcome.findings) is None:
                 if not self._limited:
                     raise error_for(finding)
-                for symptom in self._mistakes.add(finding):
-                    self._forget(symptom)
                 self._keep(finding, outcome.case)
+            for symptom in self._mistakes.add(finding):
+                self._forget(symptom)
 
     def conclude(self) -> list[Found]:
         """Everything that was found, each on as small a case as the time that is left allows."""

@@ -3,7 +3,6 @@
 from typing import TYPE_CHECKING
 
 from indexfuzz.core.finding import FindingError
-from indexfuzz.core.words import location_from_here
 
 if TYPE_CHECKING:
     from indexfuzz.testing.session import Found, FuzzSession
@@ -36,8 +35,8 @@ def describe_found(found: "Found", session: "FuzzSession") -> str:
 
     finding, target = found.finding, session.under_test
     lines = [str(finding.signature), finding.detail, finding.promise]
-    if finding.location:
-        lines.append(f"at {location_from_here(finding.location)}")
+    if finding.place:
+        lines.append(f"at {finding.place}")
     lines.append(f"on case {found.case.id}, made of (everything else is at its default)")
     lines += [f"  {part:<8} {name:<12} {words}" for part, name, words in describe_case(found.case)]
     if found.not_saved:
@@ -61,7 +60,7 @@ def told_findings(error: BaseException) -> list[tuple[str, str]]:
     if isinstance(error, FindingError):
         finding = error.finding
         lines = [str(finding.signature), finding.detail, finding.promise]
-        lines += [f"at {location_from_here(finding.location)}"] if finding.location else []
+        lines += [f"at {finding.place}"] if finding.place else []
         return [(str(finding.signature), "\n  ".join(lines))]
     if isinstance(error, BaseExceptionGroup):
         inner = [told_findings(e) for e in error.exceptions]

@@ -70,6 +70,20 @@ def test_one_line_that_goes_wrong_in_several_ways_is_one_mistake():
     assert cause_among(one, [elsewhere]) is None
 
 
+def test_views_that_one_line_makes_are_one_mistake_in_every_stage():
+    one, other, elsewhere = (
+        replace(finding(text), stage=stage, view=f"layout.py:{line}")
+        for text, stage, line in (
+            ("race/scales_ptr", "k_quant_cache", 7),
+            ("out-of-bounds/scales_ptr", "gather", 7),
+            ("out-of-bounds/scales_ptr", "gather", 8),
+        )
+    )
+    assert cause_among(one, [elsewhere, other]) == other
+    assert cause_among(one, [elsewhere]) is None
+    assert cause_among(replace(one, beyond="block_size is 1"), [other]) is None
+
+
 def test_stages_and_sides_of_the_contract_are_told_apart():
     seen = finding("code-mismatch/k_fp8")
     for change in ({"stage": "rope"}, {"beyond": "block_size is 1"}):

@@ -4,22 +4,33 @@ from dataclasses import replace
 
 import pytest
 import torch
+import triton
+import triton.language as tl
 
 from indexfuzz.core.case import Case
 from indexfuzz.core.finding import Finding
+from indexfuzz.core.words import location_from_here
 from indexfuzz.devices.base import UnsupportedKernelError
 from indexfuzz.devices.lockstep import LockstepDevice
 from indexfuzz.implementations.base import ImplementationError, MalformedResultError
 from indexfuzz.lockstep import LockstepError, UnsupportedFeature
 from indexfuzz.oracles import composition, differential, repetition
-from indexfuzz.oracles.allocations import FilledAllocations
 from indexfuzz.oracles.cache_machine import PagedCache
 from indexfuzz.oracles.launching import Expected, launch
 from indexfuzz.oracles.metamorphic import runner
+from indexfuzz.oracles.tensors import WatchedTensors
 from indexfuzz.stages.base import Call
 from indexfuzz.triage.severity import SeverityError, grown, recall
 
 DEVICE = LockstepDevice()
+
+
+@triton.jit
+def copy_block(source, target, SIZE: tl.constexpr):
+    at = tl.arange(0, SIZE)
+    tl.store(target + at, tl.load(source + at))
+
+
 CASE = Case().replace(
     cache={"block_size": 16, "spare_blocks": 4},
     batch={"decode": (5,), "prefill": ({"length": 3, "new": 3}, {"length": 4, "new": 2}), "max_model_len": 50},
@@ -191,8 +202,22 @@ def test_allocated_integers_are_no_answer(allocate):
 
 
 def test_allocations_take_the_byte_that_is_asked_for_and_only_inside():
-    with FilledAllocations(lambda _dtype: 0x40):
+    with WatchedTensors(lambda _dtype: 0x40):
         assert torch.empty(2, dtype=torch.uint8).tolist() == [0x40, 0x40]
         assert torch.empty(2, dtype=torch.bool).tolist() == [True, True]
         assert torch.empty(0).numel() == 0
     assert torch.zeros(2).tolist() == [0, 0]
+
+
+def test_memory_misused_through_a_view_names_the_line_that_made_the_view():
+    def stage(cache, **_):
+        pages = cache.as_strided((2, 4), (4, 1), cache.storage_offset())
+        copy_block[(1,)](pages.view(torch.uint8), torch.empty(64, dtype=torch.uint8), 64)
+        return {}
+
+    launched = launch("gather", Call({"cache": torch.zeros(8, dtype=torch.uint8)}, {}), stage, DEVICE)
+    (seen,) = launched.seen
+    assert (seen.kind, seen.output) == ("out-of-bounds", "source")
+    line = stage.__code__.co_firstlineno + 1
+    assert seen.view == f"{__file__}:{line}"
+    assert seen.place.endswith(f"through the view made at {location_from_here(seen.view)}")

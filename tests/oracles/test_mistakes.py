@@ -1,5 +1,7 @@
 """The mistakes of a campaign: each is new once, whatever else it shows, and none hides one that was not found here."""
 
+from dataclasses import replace
+
 from indexfuzz.core.finding import Finding
 from indexfuzz.oracles.mistakes import Mistakes
 
@@ -53,6 +55,22 @@ def test_a_cause_that_is_found_later_takes_its_symptoms_with_it():
     assert mistakes.add(LAYOUT) == [RACE.signature, STRAY.signature]
     assert mistakes.explain(RACE) == mistakes.explain(STRAY) == LAYOUT.signature
     assert mistakes.explain(OTHER) == OTHER.signature
+
+
+def test_what_a_symptom_explains_is_a_symptom_of_the_same_mistake():
+    """A view is wrong in two stages; a wrong value in the second was seen before that was known."""
+    here, there = (
+        replace(finding(text), view="layout.py:7")
+        for text in ("rope/out-of-bounds/q_ptr", "gather/out-of-bounds/q_ptr")
+    )
+    mistakes = Mistakes()
+    for found in (CODES, here):
+        assert mistakes.explain(found) is None
+        assert mistakes.add(found) == []
+    assert mistakes.explain(there) == here.signature
+    assert mistakes.add(there) == [CODES.signature]
+    assert mistakes.explain(CODES) == mistakes.explain(RELATION) == here.signature
+    assert mistakes.symptoms_of(here.signature) == [there.signature, CODES.signature, RELATION.signature]
 
 
 def test_what_was_known_before_hides_itself_and_relations_alone():

@@ -127,9 +127,8 @@ def _report(run: Run, earlier: _Bytes, later: _Bytes, at: int, other: int) -> No
         f"{_VERBS[b.kind]} byte {byte} of {pointer.argument}, which lane {before} {_VERBS[a.kind]} on line "
         f"{a.site.line}; no barrier between makes one wait for the other"
     )
-    run.violations.append(
-        Violation("order", launch.name, b.site.file, b.site.line, pointer.argument, program, lane, byte, message)
-    )
+    where = launch.name, b.site.file, b.site.line, pointer.argument
+    run.violations.append(Violation("order", *where, program, lane, byte, message, pointer.address))
 
 
 def _unravel(index: int, shape: tuple[int, ...]) -> tuple[int, ...]:

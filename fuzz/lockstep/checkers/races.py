@@ -176,4 +176,5 @@ def _report(launch: Launch, touch: _Touch, bad: Mask, what: str) -> None:
     byte = int(touch.offsets[place]) - pointer.base
     site = access.site or current_site()
     message = f"{what} {pointer.argument}"
-    launch.record(Violation("race", launch.name, site.file, site.line, pointer.argument, who, None, byte, message))
+    where = launch.name, site.file, site.line, pointer.argument
+    launch.record(Violation("race", *where, who, None, byte, message, pointer.address))

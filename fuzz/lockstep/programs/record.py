@@ -31,7 +31,7 @@ class LaunchRecord:
 
     def as_data(self) -> dict[str, Any]:
         """The launch as plain JSON data."""
-        return asdict(self)
+        return asdict(self) | {"violations": [v.as_data() for v in self.violations]}
 
     @classmethod
     def from_data(cls, data: dict[str, Any]) -> "LaunchRecord":

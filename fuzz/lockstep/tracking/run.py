@@ -109,7 +109,18 @@ class Run:
         program = self.launch.coordinates(int(self.programs[int(index[0])]))
         lane = tuple(int(i) for i in index[1:])
         self.violations.append(
-            Violation(kind, self.launch.name, site.file, site.line, value.argument, program, lane, offset, message)
+            Violation(
+                kind,
+                self.launch.name,
+                site.file,
+                site.line,
+                value.argument,
+                program,
+                lane,
+                offset,
+                message,
+                value.address,
+            )
         )
 
     def roll_back(self) -> None:

@@ -1,6 +1,6 @@
 """What the executor reports: violations of a launch, and features that it does not have."""
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any, Final
 
 from indexfuzz.lockstep.triton_api.errors import CompilationError, CompileTimeAssertionFailure, TritonError
@@ -13,7 +13,8 @@ class Violation:
     """One thing that a kernel must not do, where it did it first.
 
     program is the program id (x, y, z), lane the index into the accessed block, () for a scalar; byte_offset counts
-    from the first byte of the argument's tensor. Where one of them makes no sense it is None.
+    from the first byte of the argument's tensor, which lies at address while it lives. Where one of them makes no sense
+    it is None.
     """
 
     kind: str
@@ -25,10 +26,17 @@ class Violation:
     lane: tuple[int, ...] | None
     byte_offset: int | None
     message: str
+    address: int | None = field(default=None, compare=False, repr=False)
+
+    def as_data(self) -> dict[str, Any]:
+        """The violation as plain JSON data: what is the same in every run."""
+        data = asdict(self)
+        del data["address"]
+        return data
 
     @classmethod
     def from_data(cls, data: dict[str, Any]) -> "Violation":
-        """A violation from its fields as JSON has them."""
+        """A violation from such data."""
         program, lane = (None if data[name] is None else tuple(data[name]) for name in ("program", "lane"))
         return cls(**{**data, "program": program, "lane": lane})
 

@@ -54,6 +54,11 @@ class Value:
         """The byte offset of the first argument."""
         return self.origins[0].base if self.origins else 0
 
+    @property
+    def address(self) -> int | None:
+        """Where in memory the tensor lies that all lanes point into."""
+        return None if self.allocation is None else self.allocation.address + self.base
+
     def full(self, programs: int = 1) -> Array:
         """The data with every block axis at its full length, and at least `programs` programs (read-only view)."""
         shape = (max(self.data.shape[0], programs), *self.shape)
