@@ -16,9 +16,10 @@ import torch
 from indexfuzz.campaign.chunk import Chunk
 from indexfuzz.campaign.drawing import cases_of_chunk
 from indexfuzz.campaign.jobs import Report, Shrink, make_smaller, run_case
-from indexfuzz.campaign.server import CONTEXT
+from indexfuzz.campaign.server import CONTEXT, fork_from_server, has_ended
 from indexfuzz.campaign.settings import Settings
 from indexfuzz.core.interrupts import SIGNALS
+from indexfuzz.core.memory import held_memory
 from indexfuzz.core.setup import Setup
 from indexfuzz.subjects.fresh import shows_in_fresh_process
 from indexfuzz.subjects.in_process import InProcess
@@ -33,6 +34,9 @@ MOST_MEMORY = 2 << 30
 
 SOON = 10.0
 """Seconds for what takes none."""
+
+UNHEARD = 255
+"""The exit code of a process whose server has died before it could tell another one."""
 
 
 @dataclass(frozen=True)
@@ -103,16 +107,7 @@ def _do_jobs(connection: Connection, hire: Hire) -> None:
             for case in islice(cases_of_chunk(wanted, job.number), job.start, None):
                 for report in run_case(wanted, case):
                     connection.send(report)
-        connection.send(Done(_memory()))
-
-
-def _memory() -> int:
-    """Bytes that this process holds; 0 where the system does not say."""
-    try:
-        with open("/proc/self/statm", encoding="ascii") as file:  # noqa: PTH123 - no file, but the kernel
-            return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
-    except OSError:
-        return 0
+        connection.send(Done(held_memory()))
 
 
 class Member:
@@ -120,8 +115,7 @@ class Member:
 
     def __init__(self, hire: Hire) -> None:
         self.connection, theirs = CONTEXT.Pipe()
-        self._process = CONTEXT.Process(target=serve, args=(theirs, hire), daemon=True)
-        self._process.start()
+        self._process, self._server = fork_from_server(serve, theirs, hire)
         theirs.close()
         self.job: Chunk | Shrink | None = None
         self.told = 0
@@ -130,6 +124,17 @@ class Member:
     def pid(self) -> int:
         """The id of the process."""
         return self._process.pid or 0
+
+    @property
+    def server(self) -> int:
+        """The id of the process that it was forked from, and dies with."""
+        return self._server
+
+    @property
+    def is_orphaned(self) -> bool:
+        """Whether that process has died, and taken this one along, which is dead."""
+        waits = SOON if self._process.exitcode == UNHEARD else 0.0
+        return has_ended(self._server, waits)
 
     def give(self, job: Chunk | Shrink) -> None:
         """Let it do a job."""

@@ -30,6 +30,9 @@ MOST_DEATHS = 3
 """How many processes may die one after the other before they are ready."""
 
 
+ORPHANED = "the process that all others are forked from died, and took this one along"
+
+
 class PoolError(Exception):
     """IndexFuzz itself failed in a process of the pool; the notes have its traceback."""
 
@@ -44,6 +47,7 @@ class Pool:
         self._again: deque[Chunk] = deque()
         self._fatal: set[tuple[int, int]] = set()
         self._deaths = 0
+        self._dead_servers: set[int] = set()
         self._next = 0
         self._turn = 0
         self._waiting: dict[int, list[Tried]] = {}
@@ -163,9 +167,12 @@ class Pool:
     def _replace(self, member: Member, foreman: Foreman) -> None:
         """Go on after the death of a process: once more with the case that it died of, then without."""
         self._members.remove(member)
-        death, job = of_status(member.bury()), member.job
+        death, job, is_orphaned = of_status(member.bury()), member.job, member.is_orphaned
         file = journal.bury(member.pid)
-        self._deaths += 1
+        self._deaths += not (is_orphaned and member.server in self._dead_servers)
+        if is_orphaned:
+            death = replace(death, words=ORPHANED)
+            self._dead_servers.add(member.server)
         if self._deaths > MOST_DEATHS:
             raise PoolError(f"{self._deaths} processes in a row have ended before they could run a case: {death.words}")
         if isinstance(job, Shrink):
@@ -174,7 +181,8 @@ class Pool:
             foreman.hear(Shrunk(job.finding.signature, job.finding, job.case, job.seconds, doubt))
         elif job is not None:
             place = (job.number, member.told)
-            again = place in self._fatal
-            self._fatal.add(place)
+            again = place in self._fatal and not is_orphaned
+            if not is_orphaned:
+                self._fatal.add(place)
             foreman.hear(Died(death.words, file, again=again))
             self._again.append(Chunk(job.number, member.told + again))

@@ -13,11 +13,16 @@ from typing import Any, Generic, Protocol, TypeVar
 
 import torch
 
+from indexfuzz.core.memory import held_memory
+
 GRACE = 30.0
 """CPU seconds beyond the budget of a thing, for one slow case and for what is imported late."""
 
 PATIENCE = 20
 """Wall seconds for each of those: a machine that has other things to do is not taken for a thing that hangs."""
+
+MOST_MEMORY = 1 << 30
+"""Bytes that a process may hold between two things: each mutant stays imported, with all that is known of its code."""
 
 ThingT = TypeVar("ThingT")
 ResultT = TypeVar("ResultT")
@@ -57,18 +62,21 @@ def _examiner(make: MakeExaminer[ThingT, ResultT], budget: Budget) -> Examiner[T
     return make(budget)
 
 
-def _examine(make: MakeExaminer[ThingT, ResultT], budget: Budget, thing: ThingT) -> ResultT:
-    """In the child: a thing that spins ends the process, since the signal has no handler."""
+def _examine(make: MakeExaminer[ThingT, ResultT], budget: Budget, thing: ThingT) -> tuple[ResultT, int]:
+    """In the child: the result, and the bytes that the process holds.
+
+    A thing that spins ends the process, since the signal has no handler.
+    """
     signal.setitimer(signal.ITIMER_PROF, budget.seconds + GRACE)
     try:
         examiner: Examiner[ThingT, ResultT] = _examiner(make, budget)
-        return examiner.examine(thing)
+        return examiner.examine(thing), held_memory()
     finally:
         signal.setitimer(signal.ITIMER_PROF, 0)
 
 
 class Process(Generic[ThingT, ResultT]):
-    """One process that examines, replaced when it hangs or dies; `method` says how it is started."""
+    """One process that examines, replaced when it hangs, dies or holds too much; `method` says how it is started."""
 
     def __init__(
         self,
@@ -87,6 +95,10 @@ class Process(Generic[ThingT, ResultT]):
         self._pool = ProcessPoolExecutor(1, get_context(self._method))
         self._pid = self._pool.submit(os.getpid).result()
 
+    def _restart(self) -> None:
+        self._pool.shutdown()
+        self._start()
+
     def examine(self, thing: ThingT) -> ResultT:
         """What became of a thing; it is given up when it takes more CPU time than the budget and GRACE.
 
@@ -95,7 +107,7 @@ class Process(Generic[ThingT, ResultT]):
         limit = self._budget.seconds + GRACE
         future = self._pool.submit(_examine, self._make, self._budget, thing)
         try:
-            return future.result(limit * PATIENCE)
+            result, memory = future.result(limit * PATIENCE)
         except TimeoutError:
             why = "no answer in time"
             os.kill(self._pid, signal.SIGKILL)
@@ -103,8 +115,11 @@ class Process(Generic[ThingT, ResultT]):
             why = "the process died"
         except Exception as error:
             raise ExaminationError(f"{thing}: {type(error).__name__}: {error}") from error
-        self._pool.shutdown()
-        self._start()
+        else:
+            if memory > MOST_MEMORY:
+                self._restart()
+            return result
+        self._restart()
         return self._give_up(thing, limit, why)
 
     def stop(self) -> None:

@@ -5,6 +5,7 @@ import select
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -12,8 +13,8 @@ import pytest
 from indexfuzz.campaign.events import CaseRun, Died
 from indexfuzz.campaign.loop import Campaign
 from indexfuzz.campaign.member import Hire
-from indexfuzz.campaign.pool import Pool, PoolError
-from indexfuzz.campaign.server import start_server
+from indexfuzz.campaign.pool import ORPHANED, Pool, PoolError
+from indexfuzz.campaign.server import ServerError, fork_from_server, has_ended, start_server
 from indexfuzz.campaign.settings import Settings
 from indexfuzz.core.interrupts import Interrupted
 from indexfuzz.core.setup import Setup
@@ -96,6 +97,55 @@ def test_a_dead_process_is_replaced_and_no_case_is_lost(number):
     assert len(deaths) == 2
     assert all(signal.Signals(number).name in death.message for death in deaths)
     assert not summary.deaths
+
+
+def server_of(crew):
+    return next(member.server for member in crew._members if member.job)
+
+
+def test_a_dead_server_is_started_again_and_no_case_is_lost():
+    ids, _ = run(0)
+    crew, told = pool(2), []
+
+    def strike(event):
+        told.append(event)
+        if len(told) == 10:
+            os.kill(server_of(crew), signal.SIGKILL)
+
+    summary = Campaign(settings(), strike, crew).run()
+    deaths = [event for event in told if isinstance(event, Died)]
+    assert [event.outcome.case.id for event in told if isinstance(event, CaseRun)] == ids
+    assert {death.message for death in deaths} == {ORPHANED}
+    assert not summary.deaths
+
+
+def test_a_server_that_dies_between_two_processes_is_started_again():
+    crew = pool(2)
+    with crew:
+        first, server = fork_from_server(time.sleep, 60)
+        os.kill(server, signal.SIGKILL)
+        second, other = fork_from_server(int)
+        second.join()
+        assert (second.exitcode, has_ended(server, 0.0)) == (0, True)
+        assert other != server
+        first.join()
+
+
+def test_a_server_that_cannot_live_ends_the_campaign(monkeypatch):
+    def die(_self):
+        raise EOFError
+
+    monkeypatch.setattr("multiprocessing.context.ForkServerProcess.start", die)
+    monkeypatch.setattr("indexfuzz.campaign.server.PAUSE", 0.0)
+    with pytest.raises(ServerError, match="died 5 times in a row: EOFError"):
+        Campaign(settings(), lambda _event: None, pool(1)).run()
+
+
+def test_a_process_that_ends_as_if_nobody_had_heard_of_it_is_no_death_of_the_server():
+    process, server = fork_from_server(os._exit, 255)
+    process.join()
+    assert process.exitcode == 255
+    assert not has_ended(server, 0.1)
 
 
 def test_a_case_that_kills_two_processes_is_left_out_and_told(monkeypatch):

@@ -56,6 +56,16 @@ def test_what_hangs_is_given_up_and_the_next_thing_is_examined(monkeypatch, proc
     assert process.examine("next") == "NEXT"
 
 
+def test_a_process_that_holds_too_much_is_replaced_and_its_result_counts(monkeypatch, process):
+    first = process._pid
+    assert process.examine("small") == "SMALL"
+    assert process._pid == first
+    monkeypatch.setattr(processes, "MOST_MEMORY", 0)
+    assert process.examine("large") == "LARGE"
+    assert process._pid != first
+    assert process.examine("next") == "NEXT"
+
+
 def test_a_failure_of_the_examination_is_no_result(process):
     with pytest.raises(ExaminationError, match="fail: RuntimeError: a bug of ours"):
         process.examine("fail")
