@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from indexfuzz.core.case import Case
     from indexfuzz.core.contract import Clause, Clauses
-    from indexfuzz.core.terms import Promises
+    from indexfuzz.core.guarantees import Promises
     from indexfuzz.generation.strategies import cases
     from indexfuzz.implementations.base import Implementation
     from indexfuzz.implementations.callers import as_callers_do
@@ -40,7 +40,7 @@ _HOMES = {
     "Clauses": "core.contract",
     "Implementation": "implementations.base",
     "Lockstep": "lockstep",
-    "Promises": "core.terms",
+    "Promises": "core.guarantees",
     "as_callers_do": "implementations.callers",
     "cases": "generation.strategies",
     "check": "testing.target",

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from indexfuzz.core.contract import Clauses
-from indexfuzz.core.terms import Promises, Terms
+from indexfuzz.core.guarantees import Guarantees, Promises
 from indexfuzz.devices.base import Session
 from indexfuzz.devices.plain import PlainSession
 from indexfuzz.implementations.base import Implementation
@@ -45,10 +45,10 @@ class PyTorchDevice:
 
     @contextmanager
     def session(self) -> Iterator[Session]:
-        yield PlainSession(self.terms)
+        yield PlainSession(self.guarantees)
 
-    def terms(self, promises: Promises) -> Terms:
-        return Terms(promises, PRESETS["ieee"])
+    def guarantees(self, promises: Promises) -> Guarantees:
+        return Guarantees(promises, PRESETS["ieee"])
 
 
 def _rope(q, k, positions, cos_sin_cache, *, rope_dim, style, placement, mode):

@@ -51,7 +51,7 @@ def cases_of_chunk(wanted: Settings, chunk: int) -> Iterator[Case]:
     """
     recent = Recent()
     for shape in draw_chunk(wanted, chunk)[chunk > 0 :]:
-        for case in _with_other_values(wanted.subject.narrowed(shape), wanted.subject.facts.values_per_shape):
+        for case in _with_other_values(wanted.subject.narrow(shape), wanted.subject.facts.values_per_shape):
             if recent.add(case):
                 yield case
 

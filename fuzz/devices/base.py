@@ -7,7 +7,7 @@ from typing import Any, Protocol
 from torch import Tensor
 
 from indexfuzz.core.finding import Finding
-from indexfuzz.core.terms import Promises, Terms
+from indexfuzz.core.guarantees import Guarantees, Promises
 
 
 class DeviceError(Exception):
@@ -30,7 +30,7 @@ class Session(Protocol):
         `views` are the file:line where the launcher made views of its own, by the address of their first byte.
         """
 
-    def terms(self, promises: Promises) -> Terms:
+    def guarantees(self, promises: Promises) -> Guarantees:
         """What the results of the kernels that ran in this session may be judged by."""
 
 
@@ -93,5 +93,5 @@ class Device(Protocol):
     def session(self) -> AbstractContextManager[Session]:
         """Open the device for one stage; kernels launched inside run on it."""
 
-    def terms(self, promises: Promises) -> Terms:
+    def guarantees(self, promises: Promises) -> Guarantees:
         """What any results may be judged by, whatever a kernel is compiled to here; a session knows more."""

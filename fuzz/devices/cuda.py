@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from triton.runtime.jit import JITFunction
 
-from indexfuzz.core.terms import Promises, Terms
+from indexfuzz.core.guarantees import Guarantees, Promises
 from indexfuzz.devices import assembly
 from indexfuzz.devices.base import DeviceError, Session
 from indexfuzz.devices.plain import PlainSession
@@ -20,16 +20,16 @@ SIMULATED = {"sm90-qgmma": 64}
 """Matrix units whose bits are known, and rows of a tile from which the model sm90 concludes that they are meant."""
 
 
-def terms(kernels: Sequence[assembly.Compiled], promises: Promises, envelope: assembly.Compiled) -> Terms:
+def guarantees(kernels: Sequence[assembly.Compiled], promises: Promises, envelope: assembly.Compiled) -> Guarantees:
     """What the results of some kernels may be judged by: the bits of a dot that is one tl.dot on a known unit.
 
     `envelope` stands for kernels that Triton did not compile, where there are no others.
     """
     known = assembly.arithmetic(kernels or [envelope])
     if promises.dot_rows is None or not kernels:
-        return Terms(promises, _in_any_order(known))
+        return Guarantees(promises, _in_any_order(known))
     rows = SIMULATED.get(assembly.unit(kernels))
-    return Terms(promises, known, simulated_dot("sm90", rows) if rows else None)
+    return Guarantees(promises, known, simulated_dot("sm90", rows) if rows else None)
 
 
 def _in_any_order(known: Arithmetic) -> Arithmetic:
@@ -100,9 +100,9 @@ class CudaDevice:
     def session(self) -> Iterator[Session]:
         """Run, then wait, so that a fault is blamed on the case that caused it."""
         with noting_kernels() as kernels:
-            yield PlainSession(partial(terms, kernels, envelope=_envelope()))
+            yield PlainSession(partial(guarantees, kernels, envelope=_envelope()))
         torch.cuda.synchronize()
 
-    def terms(self, promises: Promises) -> Terms:
+    def guarantees(self, promises: Promises) -> Guarantees:
         """What holds whatever a kernel was compiled to on this GPU."""
-        return terms((), promises, _envelope())
+        return guarantees((), promises, _envelope())

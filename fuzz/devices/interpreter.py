@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 
 import triton
 
-from indexfuzz.core.terms import Promises, Terms
+from indexfuzz.core.guarantees import Guarantees, Promises
 from indexfuzz.devices.base import DeviceError, Session
 from indexfuzz.devices.plain import PlainSession
 from indexfuzz.reference.arithmetic import PRESETS
@@ -38,8 +38,8 @@ class InterpreterDevice:
     @contextmanager
     def session(self) -> Iterator[Session]:
         """Kernels were made for the interpreter when they were imported."""
-        yield PlainSession(self.terms)
+        yield PlainSession(self.guarantees)
 
-    def terms(self, promises: Promises) -> Terms:
+    def guarantees(self, promises: Promises) -> Guarantees:
         """numpy's arithmetic; its maxima do not ignore NaN as those of a GPU do."""
-        return Terms(replace(promises, nonfinite="contained"), PRESETS["ieee"])
+        return Guarantees(replace(promises, nonfinite="contained"), PRESETS["ieee"])

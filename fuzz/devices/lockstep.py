@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from indexfuzz.core.finding import Finding, complaint
-from indexfuzz.core.terms import Promises, Terms
+from indexfuzz.core.guarantees import Guarantees, Promises
 from indexfuzz.devices.base import Session
 from indexfuzz.devices.simulated_dot import simulated_dot
 from indexfuzz.lockstep import Coverage, Lockstep, LockstepError, UnsupportedFeature
@@ -48,9 +48,9 @@ class LockstepSession:
             for v in self.machine.drain()
         ]
 
-    def terms(self, promises: Promises) -> Terms:
+    def guarantees(self, promises: Promises) -> Guarantees:
         """Those of the device, whose arithmetic is the same for every kernel."""
-        return self.device.terms(promises)
+        return self.device.guarantees(promises)
 
 
 @dataclass(frozen=True)
@@ -88,8 +88,8 @@ class LockstepDevice:
         with Lockstep(dot=self.dot, coverage=self.coverage) as machine:
             yield LockstepSession(machine, self)
 
-    def terms(self, promises: Promises) -> Terms:
+    def guarantees(self, promises: Promises) -> Guarantees:
         """Scalar arithmetic is IEEE; the bits of a dot are known where it is a matrix unit's and of known shape."""
         if self.dot == "ieee" or promises.dot_rows is None:
-            return Terms(promises, ARITHMETIC[self.dot])
-        return Terms(promises, ARITHMETIC[self.dot], simulated_dot(self.dot, promises.dot_rows))
+            return Guarantees(promises, ARITHMETIC[self.dot])
+        return Guarantees(promises, ARITHMETIC[self.dot], simulated_dot(self.dot, promises.dot_rows))

@@ -6,14 +6,14 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from indexfuzz.core.finding import Finding
-from indexfuzz.core.terms import Promises, Terms
+from indexfuzz.core.guarantees import Guarantees, Promises
 
 
 @dataclass(frozen=True)
 class PlainSession:
-    """A session that notices nothing by itself: guards and poison have to. `judge_by` gives its terms."""
+    """A session that notices nothing by itself: guards and poison have to. `judge_by` gives its guarantees."""
 
-    judge_by: Callable[[Promises], Terms]
+    judge_by: Callable[[Promises], Guarantees]
 
     def declare(self, name: str, tensor: Tensor, initialised: Tensor | bool) -> None:  # noqa: FBT001
         """Nothing to track."""
@@ -22,6 +22,6 @@ class PlainSession:
         """Nothing noticed."""
         return []
 
-    def terms(self, promises: Promises) -> Terms:
+    def guarantees(self, promises: Promises) -> Guarantees:
         """What the results of this session may be judged by."""
         return self.judge_by(promises)

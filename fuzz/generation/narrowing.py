@@ -2,39 +2,18 @@
 
 Strategies draw from the whole range that history suggests; a project promises less. Most of a campaign would be spent
 outside its contract if single fields were not put back: each reason why a stage is left out is tried to be lifted by
-one change from a short list, the plainest first.
+one change. Fields that nobody needs go back to their defaults first, then others to what most projects promise.
 """
 
 from collections.abc import Iterator
 
-from indexfuzz.core.case import Case, CaseError
+from indexfuzz.core.case import Batch, Case, CaseError, Memory
 from indexfuzz.core.contract import DEFINED, Clauses, Contract, outside
 from indexfuzz.implementations.base import Implementation
 
-CHANGES: tuple[tuple[str, str, tuple[object, ...]], ...] = (
-    ("memory", "far", ("none",)),
-    ("memory", "missing_pages", (0,)),
-    ("memory", "k_fp8_pad", (0,)),
-    ("memory", "q_fp8_pad", (0,)),
-    ("memory", "q_weights_pad", (0,)),
-    ("memory", "logits_pad", (0,)),
-    ("memory", "angles_pad", (0,)),
+CHOICES: tuple[tuple[str, str, tuple[object, ...]], ...] = (
     ("memory", "shift", (0, 16)),
-    ("memory", "q_head_pad", (0,)),
-    ("memory", "q_fp8_head_pad", (0,)),
-    ("memory", "lens_pad", (0,)),
-    ("memory", "lens_step", (1,)),
-    ("memory", "fused", (False,)),
-    ("batch", "gather_holes", (0,)),
-    ("batch", "pad_seq", ("minus-one",)),
-    ("batch", "long_windows", (False,)),
-    ("memory", "k_pad", (0,)),
-    ("memory", "q_pad", (0,)),
-    ("memory", "weights_pad", (0,)),
-    ("memory", "table_pad", (0,)),
     ("memory", "slots", ("int64", "int32")),
-    ("batch", "gather_pad", (0,)),
-    ("batch", "short_slots", (False,)),
     ("batch", "lens", ("1d", "2d")),
     ("batch", "next_n", (1, 2)),
     ("model", "scale_fmt", ("ue8m0", "fp32")),
@@ -48,12 +27,27 @@ CHANGES: tuple[tuple[str, str, tuple[object, ...]], ...] = (
     ("model", "num_heads", (64, 32, 16, 128)),
     ("model", "rope_dim", (32, 16, 64)),
 )
-"""Part, field, and values to try for it."""
+"""Part, field, and the values to try for it, where its default is not the only one that projects promise."""
 
+OF_THE_REQUESTS = frozenset({"decode", "prefill", "max_model_len", "pad_tokens"})
+"""Fields of a batch that say how large it is."""
+
+
+def _changes() -> Iterator[tuple[str, str, tuple[object, ...]]]:
+    """Every field of memory and batch back to its default, but for those above, which come last."""
+    chosen = {(part, name) for part, name, _ in CHOICES}
+    for part, kind in (("memory", Memory), ("batch", Batch)):
+        for name, field in kind.model_fields.items():
+            if (part, name) not in chosen and name not in OF_THE_REQUESTS:
+                yield part, name, (field.default,)
+    yield from CHOICES
+
+
+CHANGES = tuple(_changes())
 HEAD_DIMS = (128, 64, 32)
 
 
-def narrowed(case: Case, implementation: Implementation) -> Case:
+def narrow(case: Case, implementation: Implementation) -> Case:
     """The case, with as few fields changed as it takes to let more of an implementation's stages run.
 
     A case that a stage has to reject stays: rejecting it is what is tested.

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from indexfuzz.core.case import Case
 from indexfuzz.core.contract import Contract, Unlimited
-from indexfuzz.core.terms import Promises
+from indexfuzz.core.guarantees import Promises
 from indexfuzz.samples.step import Step
 
 StageFunction = Callable[..., Any]

@@ -6,7 +6,7 @@ from types import ModuleType
 from torch import Tensor
 
 from indexfuzz.core.contract import Checked, Clause
-from indexfuzz.core.terms import Promises
+from indexfuzz.core.guarantees import Promises
 from indexfuzz.implementations.base import Implementation, WholeIndexer
 from indexfuzz.reference import layout as page_layout
 from indexfuzz.samples.step import Step

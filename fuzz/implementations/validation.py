@@ -9,7 +9,7 @@ from typing import Any
 
 from indexfuzz.core.case import Case
 from indexfuzz.core.contract import Clause, Clauses
-from indexfuzz.core.terms import Promises
+from indexfuzz.core.guarantees import Promises
 from indexfuzz.core.words import suggestion
 from indexfuzz.implementations.base import Implementation, ImplementationError
 from indexfuzz.implementations.builtin import builtin

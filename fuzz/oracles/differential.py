@@ -13,8 +13,8 @@ from torch import Tensor
 from indexfuzz.core.case import Case
 from indexfuzz.core.contract import outside
 from indexfuzz.core.finding import Finding
+from indexfuzz.core.guarantees import Guarantees
 from indexfuzz.core.outcome import Ending, Outcome
-from indexfuzz.core.terms import Terms
 from indexfuzz.devices.base import Device
 from indexfuzz.implementations.base import Implementation, StageFunction
 from indexfuzz.oracles.causes import without_consequences
@@ -88,7 +88,7 @@ def put_under_test(
     elif expected.outside and not findings:
         outcome.refused[stage.name] = expected.outside
     elif got and not any(finding.kind in FATAL for finding in findings):
-        judged = _judge(stage, given, got, launched.terms(implementation.promises), outcome, expected)
+        judged = _judge(stage, given, got, launched.guarantees(implementation.promises), outcome, expected)
         findings += judged or _left_behind(stage, call, got, implementation)
     outcome.findings += [replace(finding, beyond=expected.broken) for finding in without_consequences(findings)]
     if expected.broken:
@@ -101,11 +101,11 @@ def put_under_test(
 
 
 def _judge(
-    stage: Stage, given: Call, got: dict[str, Tensor], terms: Terms, outcome: Outcome, expected: Expected
+    stage: Stage, given: Call, got: dict[str, Tensor], guarantees: Guarantees, outcome: Outcome, expected: Expected
 ) -> list[Finding]:
     """What is wrong with the values of a stage; how far right ones were off goes into the outcome."""
     try:
-        verdict = stage.judge(outcome.case, given, got, terms)
+        verdict = stage.judge(outcome.case, given, got, guarantees)
     except ValueError as error:  # the reference defines no result
         if not expected.broken:
             raise

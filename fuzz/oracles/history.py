@@ -9,9 +9,9 @@ from dataclasses import replace
 from indexfuzz.checks import memory
 from indexfuzz.core.case import Case
 from indexfuzz.core.finding import Finding
+from indexfuzz.core.guarantees import Promises
 from indexfuzz.core.outcome import Outcome
 from indexfuzz.core.rng import derive
-from indexfuzz.core.terms import Promises
 from indexfuzz.core.tracebacks import location_of
 from indexfuzz.devices.base import Device
 from indexfuzz.implementations.base import Implementation, StageFunction
@@ -99,7 +99,7 @@ class Trial:
                 buffer.restore()
 
     def _judge(self, case: Case, given: Call, got: Launched, promises: Promises) -> Finding | None:
-        verdict = self._stage.judge(case, given, got.outputs, got.terms(promises))
+        verdict = self._stage.judge(case, given, got.outputs, got.guarantees(promises))
         return next(iter(verdict.findings), None)
 
     def _find_kept(self, case: Case, after: Launched, promises: Promises) -> str:

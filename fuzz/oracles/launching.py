@@ -19,7 +19,7 @@ from torch import Tensor
 from indexfuzz.core.case import Case
 from indexfuzz.core.contract import Contract, beyond
 from indexfuzz.core.finding import Finding
-from indexfuzz.core.terms import Promises, Terms
+from indexfuzz.core.guarantees import Guarantees, Promises
 from indexfuzz.core.tracebacks import location_of, origin_of
 from indexfuzz.devices.base import Device, Session, UnsupportedKernelError
 from indexfuzz.implementations.base import ImplementationError, MalformedResultError, StageFunction
@@ -75,9 +75,9 @@ class Launched:
             return list(self.seen)
         return [classify_error(self.stage, self.error), *self.seen]
 
-    def terms(self, promises: Promises) -> Terms:
+    def guarantees(self, promises: Promises) -> Guarantees:
         """What the outputs may be judged by."""
-        return self._session.terms(promises)
+        return self._session.guarantees(promises)
 
     def copies(self) -> dict[str, Tensor]:
         """The outputs in memory of their own."""

@@ -16,7 +16,7 @@ from indexfuzz.checks import memory
 from indexfuzz.checks.shape import check_shape
 from indexfuzz.core.case import Case
 from indexfuzz.core.finding import Finding
-from indexfuzz.core.terms import Promises, Terms
+from indexfuzz.core.guarantees import Guarantees, Promises
 from indexfuzz.implementations.base import MalformedResultError
 from indexfuzz.samples.step import Step
 from indexfuzz.stages.nonfinite import may_be_nonfinite, replace_where
@@ -146,7 +146,7 @@ class Stage(ABC):
         """The call of the stage on such tensors, with the options that a case asks for."""
 
     @abstractmethod
-    def judge_finite(self, given: Call, got: Tensors, terms: Terms) -> Verdict:
+    def judge_finite(self, given: Call, got: Tensors, guarantees: Guarantees) -> Verdict:
         """What is wrong with outputs of the right form. The inputs are as they were before, and they are numbers.
 
         Raises ValueError where no result is defined.
@@ -183,15 +183,15 @@ class Stage(ABC):
         """Outputs in a form in which two right results agree."""
         return outputs
 
-    def are_both_legal(self, given: Call, output: str, one: Tensor, other: Tensor, terms: Terms) -> Tensor:
+    def are_both_legal(self, given: Call, output: str, one: Tensor, other: Tensor, guarantees: Guarantees) -> Tensor:
         """Where two results of an output may differ by the stage's `agreement`, bool of their shape."""
         return torch.zeros_like(one, dtype=torch.bool)
 
-    def check_nonfinite(self, given: Call, got: Tensors, terms: Terms) -> Finding | None:
+    def check_nonfinite(self, given: Call, got: Tensors, guarantees: Guarantees) -> Finding | None:
         """What NaN and infinities have become that Triton's operators on a GPU would not make of them."""
         return None
 
-    def judge(self, case: Case, given: Call, got: Tensors, terms: Terms) -> Verdict:
+    def judge(self, case: Case, given: Call, got: Tensors, guarantees: Guarantees) -> Verdict:
         """What is wrong with the outputs of a stage, from the inputs that it was given.
 
         What NaN and infinities do not reach is judged as ever, as if numbers stood in their place. What they reach is
@@ -203,13 +203,13 @@ class Stage(ABC):
         if any(wrong):
             return Verdict.of(*wrong)
         if not may_be_nonfinite(case):
-            return self.judge_finite(given, got, terms)
-        follows = terms.promises.nonfinite == "triton"
+            return self.judge_finite(given, got, guarantees)
+        follows = guarantees.promises.nonfinite == "triton"
         reach = self.nonfinite_reach(given, hides_nan=follows)
         finite = given.with_tensors(reach.finite)
         want = finite.copy().run(self.reference)
         judged = {name: replace_where(reach.masks.get(name), want[name], tensor) for name, tensor in got.items()}
         # The reference's dots, which are exact, are no matrix unit's bits.
-        found = self.judge_finite(finite, judged, replace(terms, simulated_dot=None))
-        broken = self.check_nonfinite(given, got, terms) if follows and not found.findings else None
+        found = self.judge_finite(finite, judged, replace(guarantees, simulated_dot=None))
+        broken = self.check_nonfinite(given, got, guarantees) if follows and not found.findings else None
         return replace(found, findings=(broken,)) if broken else found

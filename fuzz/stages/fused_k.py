@@ -10,8 +10,8 @@ from indexfuzz.checks.cache import Tokens, check_insertion
 from indexfuzz.checks.quant import LegalRows
 from indexfuzz.core import stage_names
 from indexfuzz.core.case import Case
+from indexfuzz.core.guarantees import Guarantees
 from indexfuzz.core.stage_names import K_NORM
-from indexfuzz.core.terms import Terms
 from indexfuzz.reference import fp8, fused, intervals, layout
 from indexfuzz.samples.step import Step
 from indexfuzz.stages.base import Call, Output, Reach, Tensors
@@ -42,21 +42,21 @@ class FusedK(Operation):
     def define(self, step: Step, call: Call) -> None:
         step.define_slots(written_slots(call))
 
-    def check(self, given: Call, got: Tensors, terms: Terms, **instead: Any) -> Verdict:
+    def check(self, given: Call, got: Tensors, guarantees: Guarantees, **instead: Any) -> Verdict:
         t, form = given.tensors, given.options["fp8"]
         block_size, head_dim = layout.page_shape(t["cache"])
         promised = layout.resolve(given.options["layout"], block_size)
         layout.check_defined(promised, block_size, head_dim)
         has_slot, _ = written(given)
         rows, slots = has_slot.nonzero().flatten(), written_slots(given)
-        x = self._legal_values(given, rows, terms, instead)
+        x = self._legal_values(given, rows, guarantees, instead)
         known = torch.isfinite(x.low).all(1) & torch.isfinite(x.high).all(1)
         after = got["cache"].clone()
         free = slots[~known]
         layout.write_tokens(after, free, *layout.read_tokens(t["cache"], free, promised), promised)
         x, rows, slots = x.rows(known), rows[known], slots[known]
-        scales = intervals.scales_between(x, fp8=form, arithmetic=terms.arithmetic)
-        codes = partial(intervals.codes_between, x, fp8=form, arithmetic=terms.arithmetic)
+        scales = intervals.scales_between(x, fp8=form, arithmetic=guarantees.arithmetic)
+        codes = partial(intervals.codes_between, x, fp8=form, arithmetic=guarantees.arithmetic)
         found = check_insertion(
             layout.pages(t["cache"]),
             layout.pages(after),
@@ -67,16 +67,20 @@ class FusedK(Operation):
         )
         return Verdict((found,) if found else (), width=width(*codes(scales[..., 0])))
 
-    def _legal_values(self, given: Call, rows: Tensor, terms: Terms, instead: dict[str, Any]) -> intervals.Interval:
+    def _legal_values(
+        self, given: Call, rows: Tensor, guarantees: Guarantees, instead: dict[str, Any]
+    ) -> intervals.Interval:
         """What may be quantised of some rows of k [n, D]."""
         t, options = given.tensors, rope_options(given, instead)
         k, positions = t["k"][rows], t["positions"][rows]
         if instead.get("normed", True):
             weight, bias = instead.get("weight", t["k_norm_weight"]), instead.get("bias", t["k_norm_bias"])
-            x = kept(intervals.normalised(k, weight, bias, instead.get("eps", given.options["eps"])), terms)
+            x = kept(intervals.normalised(k, weight, bias, instead.get("eps", given.options["eps"])), guarantees)
         else:
             x = intervals.Interval.exact(k)
-        return kept(intervals.rotated(x, positions, t["cos_sin_cache"], **options), terms) if options["style"] else x
+        if not options["style"]:
+            return x
+        return kept(intervals.rotated(x, positions, t["cos_sin_cache"], **options), guarantees)
 
     def mistakes(self, given: Call) -> Mistakes:
         """What LayerNorm is known for."""

@@ -9,7 +9,7 @@ from torch import Tensor
 from indexfuzz.checks.quant import Heads, LegalRows, check_folded_weights
 from indexfuzz.core import stage_names
 from indexfuzz.core.case import Case
-from indexfuzz.core.terms import Terms
+from indexfuzz.core.guarantees import Guarantees
 from indexfuzz.reference import fp8, fused, intervals, legal
 from indexfuzz.samples.buffers import poison_like
 from indexfuzz.samples.step import Step
@@ -38,18 +38,18 @@ class FusedQ(Operation):
         shapes = {name: tuple(given.tensors[name].shape) for name in ("q", "weights")}
         return {"q_fp8": (shapes["q"], dtype), "q_weights": (shapes["weights"], torch.float32)}
 
-    def check(self, given: Call, got: Tensors, terms: Terms, **instead: Any) -> Verdict:
+    def check(self, given: Call, got: Tensors, guarantees: Guarantees, **instead: Any) -> Verdict:
         t, form = given.tensors, given.options["fp8"]
         _, num_heads, head_dim = t["q"].shape
         options = rope_options(given, instead)
         if options["style"]:
-            x = kept(intervals.rotated_exactly(t["q"], t["positions"], t["cos_sin_cache"], **options), terms)
+            x = kept(intervals.rotated_exactly(t["q"], t["positions"], t["cos_sin_cache"], **options), guarantees)
         else:
             x = intervals.Interval.exact(t["q"])
-        scales = intervals.scales_between(x, fp8=form, arithmetic=terms.arithmetic)
-        codes = partial(intervals.codes_between, x, fp8=form, arithmetic=terms.arithmetic)
+        scales = intervals.scales_between(x, fp8=form, arithmetic=guarantees.arithmetic)
+        codes = partial(intervals.codes_between, x, fp8=form, arithmetic=guarantees.arithmetic)
         weights = partial(
-            legal.legal_weights, t["weights"], num_heads=num_heads, head_dim=head_dim, arithmetic=terms.arithmetic
+            legal.legal_weights, t["weights"], num_heads=num_heads, head_dim=head_dim, arithmetic=guarantees.arithmetic
         )
         heads = Heads(fp8.codes(got["q_fp8"]), got["q_weights"])
         before = Heads(fp8.codes(poison_like(got["q_fp8"])), poison_like(got["q_weights"]))

@@ -8,7 +8,7 @@ from torch import Tensor
 from indexfuzz.checks.exact import check_bits
 from indexfuzz.core import stage_names
 from indexfuzz.core.case import Case
-from indexfuzz.core.terms import Promises, Terms
+from indexfuzz.core.guarantees import Guarantees, Promises
 from indexfuzz.reference import fp8, layout
 from indexfuzz.reference import gather as gather_reference
 from indexfuzz.samples.step import Step
@@ -51,9 +51,9 @@ class Gather(Stage):
             undefined=frozenset({"k_fp8", "k_scale"}),
         )
 
-    def judge_finite(self, given: Call, got: Tensors, terms: Terms) -> Verdict:
+    def judge_finite(self, given: Call, got: Tensors, guarantees: Guarantees) -> Verdict:
         """Keys and scales are the bytes of the cache; padding holds what is promised."""
-        want = _wanted(given, got, terms)
+        want = _wanted(given, got, guarantees)
         cache = given.tensors["cache"]
         block_size, head_dim = layout.page_shape(cache)
         promised = layout.resolve(given.options["layout"], block_size)
@@ -83,13 +83,13 @@ def _slots(call: Call) -> tuple[Tensor, Tensor]:
     return gather_reference.gathered_slots(*(call.tensors[name] for name in names))
 
 
-def _wanted(given: Call, got: Tensors, terms: Terms) -> dict[str, Tensor]:
+def _wanted(given: Call, got: Tensors, guarantees: Guarantees) -> dict[str, Tensor]:
     """The one right result; where a project promises nothing about padding, it is what was made of it."""
     _, head_dim = layout.page_shape(given.tensors["cache"])
     want = given.copy()
     gather_reference.gather(**want.tensors, quant_group=head_dim, layout=given.options["layout"])
     _, is_token = _slots(given)
-    padding = terms.promises.gather_padding
+    padding = guarantees.promises.gather_padding
     if padding != "zeros":
         source = given.tensors if padding == "untouched" else got
         for name in want.fills:

@@ -8,7 +8,7 @@ from indexfuzz.checks.nonfinite import check_nonfinite_codes
 from indexfuzz.core import stage_names
 from indexfuzz.core.case import Case
 from indexfuzz.core.finding import Finding
-from indexfuzz.core.terms import Terms
+from indexfuzz.core.guarantees import Guarantees
 from indexfuzz.reference import cache as cache_reference
 from indexfuzz.reference import layout
 from indexfuzz.samples.step import Step
@@ -57,7 +57,7 @@ class KQuantCache(Stage):
             codes = torch.zeros((len(slots), head_dim), dtype=torch.uint8, device=cache.device)
             layout.write_tokens(cache, slots, codes, torch.zeros(len(slots), device=cache.device), concrete)
 
-    def judge_finite(self, given: Call, got: Tensors, terms: Terms) -> Verdict:
+    def judge_finite(self, given: Call, got: Tensors, guarantees: Guarantees) -> Verdict:
         """Every token with a slot is at its place under a legal scale, and no other byte of a page has changed."""
         cache = given.tensors["cache"]
         block_size, head_dim = layout.page_shape(cache)
@@ -69,7 +69,7 @@ class KQuantCache(Stage):
                 layout.pages(cache),
                 layout.pages(got["cache"]),
                 Tokens.at(written_slots(given), block_size, kept.nonzero().flatten()),
-                legal_rows(k, given, terms),
+                legal_rows(k, given, guarantees),
                 layout=promised,
                 arrangements=layout.arrangements(block_size, head_dim, k.device),
             )
@@ -79,12 +79,12 @@ class KQuantCache(Stage):
         """The bytes of a token."""
         return reach_of_tokens(given)
 
-    def check_nonfinite(self, given: Call, got: Tensors, terms: Terms) -> Finding | None:
+    def check_nonfinite(self, given: Call, got: Tensors, guarantees: Guarantees) -> Finding | None:
         _, k = written(given)
         concrete = layout.resolve(given.options["layout"], got["cache"].shape[1])
         codes, _ = layout.read_tokens(got["cache"], written_slots(given), concrete)
         axes = self.axes["cache_values"]
-        return check_nonfinite_codes("cache_values", codes, k, legal_rows(k, given, terms), axes=axes)
+        return check_nonfinite_codes("cache_values", codes, k, legal_rows(k, given, guarantees), axes=axes)
 
 
 def written(call: Call) -> tuple[Tensor, Tensor]:

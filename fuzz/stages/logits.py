@@ -10,7 +10,7 @@ from torch import Tensor
 from indexfuzz.checks.logits import Alternative, Alternatives, Expected, check_logits
 from indexfuzz.checks.nonfinite import check_nonfinite_logits
 from indexfuzz.core.finding import Finding
-from indexfuzz.core.terms import Promises, Terms
+from indexfuzz.core.guarantees import Guarantees, Promises
 from indexfuzz.reference.bounds import LogitBounds
 from indexfuzz.reference.mqa_logits import exact_scores
 from indexfuzz.samples.step import Step
@@ -49,26 +49,26 @@ class LogitStage(Stage):
         """Which logits a row sees, bool [rows, columns]."""
 
     @abstractmethod
-    def limits(self, given: Call, terms: Terms) -> LogitBounds:
+    def limits(self, given: Call, guarantees: Guarantees) -> LogitBounds:
         """What the logits may be."""
 
     @abstractmethod
     def finite_keys(self, given: Call, *, whole_rows: bool) -> dict[str, Tensor]:
         """The tensors that keys come in, without NaN codes and with finite scales, as `fp8_numbers` makes them."""
 
-    def layouts(self, given: Call, terms: Terms) -> Mapping[str, Alternative]:
+    def layouts(self, given: Call, guarantees: Guarantees) -> Mapping[str, Alternative]:
         """What the logits would be if the keys were read by another layout, by its name."""
         return {}
 
-    def judge_finite(self, given: Call, got: Tensors, terms: Terms) -> Verdict:
+    def judge_finite(self, given: Call, got: Tensors, guarantees: Guarantees) -> Verdict:
         """Exactly the columns that each row sees are there, each within its bound."""
-        limits = self.limits(given, terms)
-        hidden_stay = terms.promises.hidden_logits == "untouched"
+        limits = self.limits(given, guarantees)
+        hidden_stay = guarantees.promises.hidden_logits == "untouched"
         found, ratio = check_logits(
             got["logits"],
             Expected(*limits, before=given.tensors["logits"], hidden_stay=hidden_stay),
             Alternatives(
-                layouts=self.layouts(given, terms),
+                layouts=self.layouts(given, guarantees),
                 mistakes={"forgets the ReLU": lambda: _without_relu(limits, self.operands(given))},
             ),
         )
@@ -77,9 +77,9 @@ class LogitStage(Stage):
     def determined(self, given: Call, promises: Promises) -> dict[str, Tensor]:
         return {"logits": self.visible(given)} if promises.hidden_logits == "untouched" else {}
 
-    def are_both_legal(self, given: Call, output: str, one: Tensor, other: Tensor, terms: Terms) -> Tensor:
+    def are_both_legal(self, given: Call, output: str, one: Tensor, other: Tensor, guarantees: Guarantees) -> Tensor:
         """Within twice the bound of each other, which may be infinite; of fewer columns, those of the first."""
-        bound = self.limits(given, terms).bound[:, : one.shape[1]]
+        bound = self.limits(given, guarantees).bound[:, : one.shape[1]]
         return ((one.double() - other.double()).abs() <= 2 * bound) | torch.isinf(bound)
 
     def nonfinite_reach(self, given: Call, *, hides_nan: bool = False) -> Reach:
@@ -97,7 +97,7 @@ class LogitStage(Stage):
         }
         return Reach({"logits": mask}, finite)
 
-    def check_nonfinite(self, given: Call, got: Tensors, terms: Terms) -> Finding | None:
+    def check_nonfinite(self, given: Call, got: Tensors, guarantees: Guarantees) -> Finding | None:
         """A NaN weight or key scale makes every logit that it takes part in NaN."""
         _, _, k_scale, weights = self.operands(given)
         taking_part = torch.isnan(weights).any(-1).unsqueeze(2) | torch.isnan(k_scale).unsqueeze(1)

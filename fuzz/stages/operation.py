@@ -14,8 +14,8 @@ from torch import Tensor
 
 from indexfuzz.core.case import Case
 from indexfuzz.core.finding import Finding
+from indexfuzz.core.guarantees import Guarantees
 from indexfuzz.core.stage_names import COVERS, ROPE
-from indexfuzz.core.terms import Terms
 from indexfuzz.reference.intervals import Interval, rounded
 from indexfuzz.samples.regimes import dense
 from indexfuzz.samples.step import Step
@@ -53,26 +53,26 @@ class Operation(Stage):
         return Call(tensors, options)
 
     @abstractmethod
-    def check(self, given: Call, got: Tensors, terms: Terms, **instead: Any) -> Verdict:
+    def check(self, given: Call, got: Tensors, guarantees: Guarantees, **instead: Any) -> Verdict:
         """Judge the outputs; with what nodes do instead of what they should."""
 
     @abstractmethod
     def mistakes(self, given: Call) -> Mistakes:
         """The mistakes that nodes are known for, besides those of RoPE."""
 
-    def judge(self, case: Case, given: Call, got: Tensors, terms: Terms) -> Verdict:
+    def judge(self, case: Case, given: Call, got: Tensors, guarantees: Guarantees) -> Verdict:
         # What NaN reaches is replaced by the reference's outputs, which round in between.
         if may_be_nonfinite(case):
-            terms = replace(terms, promises=replace(terms.promises, between="unknown"))
-        return super().judge(case, given, got, terms)
+            guarantees = replace(guarantees, promises=replace(guarantees.promises, between="unknown"))
+        return super().judge(case, given, got, guarantees)
 
-    def judge_finite(self, given: Call, got: Tensors, terms: Terms) -> Verdict:
+    def judge_finite(self, given: Call, got: Tensors, guarantees: Guarantees) -> Verdict:
         """The outputs are within what the covered nodes may make of the inputs; else one of them is blamed."""
-        verdict = self.check(given, got, terms)
+        verdict = self.check(given, got, guarantees)
         if not verdict.findings:
             return verdict
         for words, (node, instead) in (mistakes_of_rope(given) | dict(self.mistakes(given))).items():
-            if not self.check(given, got, terms, **instead).findings:
+            if not self.check(given, got, guarantees, **instead).findings:
                 return replace(verdict, findings=tuple(_blame(f, f"{node}: {words}") for f in verdict.findings))
         return verdict
 
@@ -93,9 +93,9 @@ def mistakes_of_rope(given: Call) -> dict[str, tuple[str, dict[str, Any]]]:
     }
 
 
-def kept(x: Interval, terms: Terms) -> Interval:
+def kept(x: Interval, guarantees: Guarantees) -> Interval:
     """What is left of values between two nodes, by what the implementation promises."""
-    return rounded(x, terms.promises.between)
+    return rounded(x, guarantees.promises.between)
 
 
 def rope_options(given: Call, instead: Mapping[str, Any]) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from torch import Tensor
 from indexfuzz.checks.logits import Alternative
 from indexfuzz.core import stage_names
 from indexfuzz.core.case import Case
-from indexfuzz.core.terms import Terms
+from indexfuzz.core.guarantees import Guarantees
 from indexfuzz.reference import layout, paged_mqa_logits
 from indexfuzz.reference.bounds import LogitBounds, paged_bounds
 from indexfuzz.samples.step import Step
@@ -61,10 +61,10 @@ class PagedLogits(LogitStage):
         has_page = ((block >= 0) & (block < num_blocks)).repeat_interleave(next_n, 0)
         return (position < windows.reshape(-1, 1)) & has_page
 
-    def limits(self, given: Call, terms: Terms) -> LogitBounds:
-        return self._limits_by(given.options["layout"], given, terms)
+    def limits(self, given: Call, guarantees: Guarantees) -> LogitBounds:
+        return self._limits_by(given.options["layout"], given, guarantees)
 
-    def _limits_by(self, layout_read: str, given: Call, terms: Terms) -> LogitBounds:
+    def _limits_by(self, layout_read: str, given: Call, guarantees: Guarantees) -> LogitBounds:
         t = given.tensors
         return paged_bounds(
             t["q_fp8"],
@@ -74,18 +74,18 @@ class PagedLogits(LogitStage):
             t["block_table"],
             t["logits"].shape[1],
             layout=layout_read,
-            arithmetic=terms.scoring,
-            simulated_dot=terms.simulated_dot,
+            arithmetic=guarantees.scoring,
+            simulated_dot=guarantees.simulated_dot,
         )
 
-    def layouts(self, given: Call, terms: Terms) -> Mapping[str, Alternative]:
+    def layouts(self, given: Call, guarantees: Guarantees) -> Mapping[str, Alternative]:
         block_size, head_dim = layout.page_shape(given.tensors["cache"])
         others = {"normal", "shuffle"} - {layout.resolve(given.options["layout"], block_size)}
         others = {other for other in others if layout.is_defined(other, block_size, head_dim)}
-        return {other: partial(self._values_by, other, given, terms) for other in others}
+        return {other: partial(self._values_by, other, given, guarantees) for other in others}
 
-    def _values_by(self, layout_read: str, given: Call, terms: Terms) -> tuple[Tensor, Tensor]:
-        limits = self._limits_by(layout_read, given, terms)
+    def _values_by(self, layout_read: str, given: Call, guarantees: Guarantees) -> tuple[Tensor, Tensor]:
+        limits = self._limits_by(layout_read, given, guarantees)
         return limits.reference, limits.bound
 
     def finite_keys(self, given: Call, *, whole_rows: bool) -> dict[str, Tensor]:

@@ -4,7 +4,7 @@ from torch import Tensor
 
 from indexfuzz.core import stage_names
 from indexfuzz.core.case import Case
-from indexfuzz.core.terms import Terms
+from indexfuzz.core.guarantees import Guarantees
 from indexfuzz.reference import mqa_logits
 from indexfuzz.reference.bounds import LogitBounds, prefill_bounds
 from indexfuzz.samples.step import Step
@@ -49,10 +49,10 @@ class PrefillLogits(LogitStage):
         t = given.tensors
         return mqa_logits.visible_range(t["ks"], t["ke"], t["logits"].shape[1])
 
-    def limits(self, given: Call, terms: Terms) -> LogitBounds:
+    def limits(self, given: Call, guarantees: Guarantees) -> LogitBounds:
         names = ("q_fp8", "k_fp8", "k_scale", "weights", "ks", "ke")
         inputs = (given.tensors[name] for name in names)
-        return prefill_bounds(*inputs, arithmetic=terms.scoring, simulated_dot=terms.simulated_dot)
+        return prefill_bounds(*inputs, arithmetic=guarantees.scoring, simulated_dot=guarantees.simulated_dot)
 
     def finite_keys(self, given: Call, *, whole_rows: bool) -> dict[str, Tensor]:
         k_fp8, k_scale = given.tensors["k_fp8"], given.tensors["k_scale"]

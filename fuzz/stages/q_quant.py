@@ -10,7 +10,7 @@ from indexfuzz.checks.quant import Heads, check_folded_weights
 from indexfuzz.core import stage_names
 from indexfuzz.core.case import Case
 from indexfuzz.core.finding import Finding
-from indexfuzz.core.terms import Terms
+from indexfuzz.core.guarantees import Guarantees
 from indexfuzz.reference import fp8, legal
 from indexfuzz.reference import quant as quant_reference
 from indexfuzz.samples.buffers import poison_like
@@ -49,17 +49,17 @@ class QQuant(Stage):
             "q_weights": (tuple(given.tensors["weights"].shape), torch.float32),
         }
 
-    def judge_finite(self, given: Call, got: Tensors, terms: Terms) -> Verdict:
+    def judge_finite(self, given: Call, got: Tensors, guarantees: Guarantees) -> Verdict:
         """Codes and folded weight of each head are explained by one legal scale."""
         q, weights = given.tensors["q"], given.tensors["weights"]
         _, num_heads, head_dim = q.shape
         legal_weights = partial(
-            legal.legal_weights, weights, num_heads=num_heads, head_dim=head_dim, arithmetic=terms.arithmetic
+            legal.legal_weights, weights, num_heads=num_heads, head_dim=head_dim, arithmetic=guarantees.arithmetic
         )
         before = fp8.codes(poison_like(got["q_fp8"])), poison_like(got["q_weights"])
         heads = Heads(fp8.codes(got["q_fp8"]), got["q_weights"])
         return Verdict.of(
-            check_folded_weights(heads, legal_rows(q, given, terms), legal_weights, before=Heads(*before))
+            check_folded_weights(heads, legal_rows(q, given, guarantees), legal_weights, before=Heads(*before))
         )
 
     def nonfinite_reach(self, given: Call, *, hides_nan: bool = False) -> Reach:
@@ -69,6 +69,6 @@ class QQuant(Stage):
         masks = {"q_fp8": spread(bad, q), "q_weights": bad | ~torch.isfinite(weights)}
         return Reach(masks, {"q": numbers(q), "weights": numbers(weights)})
 
-    def check_nonfinite(self, given: Call, got: Tensors, terms: Terms) -> Finding | None:
+    def check_nonfinite(self, given: Call, got: Tensors, guarantees: Guarantees) -> Finding | None:
         q, codes = given.tensors["q"], fp8.codes(got["q_fp8"])
-        return check_nonfinite_codes("q_fp8", codes, q, legal_rows(q, given, terms), axes=self.axes["q_fp8"])
+        return check_nonfinite_codes("q_fp8", codes, q, legal_rows(q, given, guarantees), axes=self.axes["q_fp8"])

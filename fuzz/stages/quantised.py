@@ -5,14 +5,14 @@ from functools import partial
 from torch import Tensor
 
 from indexfuzz.checks.quant import LegalRows
-from indexfuzz.core.terms import Terms
+from indexfuzz.core.guarantees import Guarantees
 from indexfuzz.reference import fp8, legal
 from indexfuzz.stages.base import Call
 
 
-def legal_rows(x: Tensor, given: Call, terms: Terms) -> LegalRows:
+def legal_rows(x: Tensor, given: Call, guarantees: Guarantees) -> LegalRows:
     """What the rows of x [..., D] may become by the options of a call, in the arithmetic of a device."""
-    form, arithmetic = given.options["fp8"], terms.arithmetic
+    form, arithmetic = given.options["fp8"], guarantees.arithmetic
     return LegalRows(
         legal.legal_scales(x, scale_fmt=given.options["scale_fmt"], fp8=form, arithmetic=arithmetic),
         partial(legal.legal_codes, x, fp8=form, arithmetic=arithmetic),

@@ -7,7 +7,7 @@ from indexfuzz.checks.rope import check_rope, is_member
 from indexfuzz.core import stage_names
 from indexfuzz.core.case import Case
 from indexfuzz.core.finding import Finding
-from indexfuzz.core.terms import Terms
+from indexfuzz.core.guarantees import Guarantees
 from indexfuzz.reference import legal
 from indexfuzz.reference import rope as rope_reference
 from indexfuzz.samples.buffers import poison_like
@@ -46,7 +46,7 @@ class Rope(Stage):
     def forms(self, given: Call) -> dict[str, Form]:
         return {name: (tuple(given.tensors[name].shape), torch.bfloat16) for name in given.returns}
 
-    def judge_finite(self, given: Call, got: Tensors, terms: Terms) -> Verdict:
+    def judge_finite(self, given: Call, got: Tensors, guarantees: Guarantees) -> Verdict:
         """q and k hold one of the values that some fp32 evaluation rounds to; other dims pass through."""
         # The reference is one of the legal results: what equals it needs no search among the others.
         plain = given.run(self.reference)
@@ -70,7 +70,7 @@ class Rope(Stage):
             name, got, legal_values, axes=self.axes[name], before=poison_like(got), explanations=explanations
         )
 
-    def are_both_legal(self, given: Call, output: str, one: Tensor, other: Tensor, terms: Terms) -> Tensor:
+    def are_both_legal(self, given: Call, output: str, one: Tensor, other: Tensor, guarantees: Guarantees) -> Tensor:
         legal_values = _legal(given, output)
         return is_member(one, legal_values) & is_member(other, legal_values)
 

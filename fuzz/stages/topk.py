@@ -6,7 +6,7 @@ from torch import Tensor
 from indexfuzz.checks.topk import check_sorted, check_topk
 from indexfuzz.core import stage_names
 from indexfuzz.core.case import Case
-from indexfuzz.core.terms import Terms
+from indexfuzz.core.guarantees import Guarantees
 from indexfuzz.reference import indexer
 from indexfuzz.samples.buffers import poison_like
 from indexfuzz.samples.step import Step
@@ -44,12 +44,12 @@ class Topk(Stage):
         (name,) = given.returns
         return {name: ((len(given.tensors["logits"]), given.options["index_topk"]), torch.int32)}
 
-    def judge_finite(self, given: Call, got: Tensors, terms: Terms) -> Verdict:
+    def judge_finite(self, given: Call, got: Tensors, guarantees: Guarantees) -> Verdict:
         """The columns are the largest of the logits that were given; ties are free, order where it is not promised."""
         (name,) = given.returns
         logits, chosen = given.tensors["logits"], got[name]
         wrong = check_topk(name, chosen, logits, before=poison_like(chosen))
-        if not wrong and terms.promises.sorted_topk:
+        if not wrong and guarantees.promises.sorted_topk:
             wrong = check_sorted(name, chosen, logits)
         return Verdict.of(wrong)
 

@@ -11,7 +11,7 @@ from indexfuzz.core.outcome import Outcome
 from indexfuzz.core.signature import Signature
 from indexfuzz.devices.base import Device, UnsupportedKernelError
 from indexfuzz.generation.constants import constants_in
-from indexfuzz.generation.narrowing import narrowed
+from indexfuzz.generation.narrowing import narrow
 from indexfuzz.generation.probing import break_one_clause
 from indexfuzz.implementations.base import Implementation
 from indexfuzz.implementations.sources import source_texts
@@ -48,9 +48,9 @@ class InProcess:
     def _texts(self) -> Mapping[str, str]:
         return source_texts(self.implementation)
 
-    def narrowed(self, case: Case) -> Case:
+    def narrow(self, case: Case) -> Case:
         """As few fields changed as it takes."""
-        return narrowed(break_one_clause(case, self.implementation), self.implementation)
+        return narrow(break_one_clause(case, self.implementation), self.implementation)
 
     def run(self, case: Case, only: frozenset[str] = frozenset()) -> Outcome:
         """Run it here and now, and watch what the implementation compares."""

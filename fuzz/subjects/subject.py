@@ -40,7 +40,7 @@ class Subject(Protocol):
     def unrepeated(self) -> Sequence[str]:
         """Deaths of its process that did not happen again with the same case, a sentence each."""
 
-    def narrowed(self, case: Case) -> Case:
+    def narrow(self, case: Case) -> Case:
         """The case, brought inside the implementation's contract."""
 
     def run(self, case: Case, only: frozenset[str] = frozenset()) -> Outcome:

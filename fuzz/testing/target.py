@@ -50,7 +50,7 @@ def check(case: Case, only: frozenset[str] = frozenset()) -> None:
     subject = session.under_test.subject
     if case.model.fp8 not in subject.facts.formats:
         return
-    case = subject.narrowed(case)
+    case = subject.narrow(case)
     try:
         outcome = subject.run(case, only)
     except UnsupportedKernelError as error:  # it says nothing about the kernel

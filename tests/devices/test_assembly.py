@@ -8,7 +8,7 @@ import triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
-from indexfuzz.core.terms import Promises
+from indexfuzz.core.guarantees import Promises
 from indexfuzz.devices import assembly, cuda
 from indexfuzz.devices.assembly import Compiled, arithmetic, read, unit
 from indexfuzz.kernels.mqa_logits import HIDDEN, KEYS, LANES, STAGES, _mqa_logits_kernel
@@ -132,15 +132,15 @@ def test_a_fast_logarithm_may_miss_a_power_of_two():
 def test_bits_are_known_where_one_dot_is_one_unit():
     large, small = read(ptx(WGMMA)), read(ptx(HMMA))
     whole, envelope = Promises(dot_rows=64), Compiled(frozenset({"sm90-hmma", "sm90-qgmma"}))
-    assert cuda.terms([large, large], whole, envelope).simulated_dot is not None
-    assert cuda.terms([small], whole, envelope).simulated_dot is None
-    assert cuda.terms([large], Promises(), envelope).simulated_dot is None
-    assert not cuda.terms([large], Promises(), envelope).arithmetic.dot.in_order
+    assert cuda.guarantees([large, large], whole, envelope).simulated_dot is not None
+    assert cuda.guarantees([small], whole, envelope).simulated_dot is None
+    assert cuda.guarantees([large], Promises(), envelope).simulated_dot is None
+    assert not cuda.guarantees([large], Promises(), envelope).arithmetic.dot.in_order
 
 
 def test_kernels_that_triton_did_not_compile_may_use_any_unit_of_the_gpu():
     envelope = Compiled(frozenset({"sm90-hmma", "sm90-qgmma"}))
-    free = cuda.terms([], Promises(dot_rows=64), envelope)
+    free = cuda.guarantees([], Promises(dot_rows=64), envelope)
     assert free.simulated_dot is None
     assert free.arithmetic.dot == replace(DOT_UNITS["sm90-qgmma"], in_order=False)
 

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from indexfuzz.core.case import Case
+from indexfuzz.core.guarantees import Guarantees, Promises
 from indexfuzz.core.outcome import Outcome
-from indexfuzz.core.terms import Promises, Terms
 from indexfuzz.devices.lockstep import LockstepDevice
 from indexfuzz.devices.simulated_dot import simulated_dot
 from indexfuzz.implementations.base import Implementation
@@ -73,8 +73,8 @@ def test_bad_arguments_are_refused() -> None:
 class KnownUnit(LockstepDevice):
     """Lockstep, judged by the bits of its own dots."""
 
-    def terms(self, promises: Promises) -> Terms:
-        known = super().terms(promises)
+    def guarantees(self, promises: Promises) -> Guarantees:
+        known = super().guarantees(promises)
         assert mqa_logits.KEYS == paged_mqa_logits.KEYS == 64
         return replace(known, simulated_dot=simulated_dot(self.dot, mqa_logits.KEYS))
 
@@ -127,8 +127,8 @@ def test_another_unit_s_bits_are_noticed() -> None:
 
     @dataclass(frozen=True)
     class Wrong(LockstepDevice):
-        def terms(self, promises: Promises) -> Terms:
-            return replace(super().terms(promises), simulated_dot=simulated_dot("sm90", 32))
+        def guarantees(self, promises: Promises) -> Guarantees:
+            return replace(super().guarantees(promises), simulated_dot=simulated_dot("sm90", 32))
 
     outcome = run(sample, builtin(), Wrong("sm90"), LOGITS)
     assert {f.kind for f in outcome.findings} == {"bound-exceeded"}

@@ -9,7 +9,7 @@ from itertools import cycle, islice
 import torch
 
 from indexfuzz.core.contract import Checked, Clause, Clauses, Lifted
-from indexfuzz.generation.narrowing import narrowed
+from indexfuzz.generation.narrowing import narrow
 from indexfuzz.generation.stream import drawn
 from indexfuzz.implementations.base import Implementation
 from indexfuzz.implementations.builtin import CONTRACT
@@ -88,7 +88,7 @@ def test_no_drawn_case_makes_the_fuzzer_raise(pytorch_device, reference_with):
     subjects = [InProcess(each, pytorch_device) for each in shapes(reference_with()).values()]
     cases = islice(drawn(CASES, ("e4m3fn", "e4m3fnuz")), CASES)
     for case, subject in zip(cases, cycle(subjects), strict=False):
-        inside = subject.narrowed(case)
+        inside = subject.narrow(case)
         outcome = subject.run(inside)
         if outcome.findings:
             signature = outcome.findings[case.values.seed % len(outcome.findings)].signature
@@ -98,6 +98,6 @@ def test_no_drawn_case_makes_the_fuzzer_raise(pytorch_device, reference_with):
 def test_what_has_no_right_result_is_narrowed_away_without_a_contract(pytorch_device, reference_with):
     right = Implementation("right", reference_with().stages)
     for case in islice(drawn(3, ("e4m3fn",)), 200):
-        inside = narrowed(case, right)
+        inside = narrow(case, right)
         assert inside.has_layout(inside.cache.layout)
         assert inside.model.quant_group == inside.model.head_dim

@@ -2,9 +2,11 @@
 
 from dataclasses import dataclass, replace
 
+import pytest
+
 from indexfuzz.core.case import Case
 from indexfuzz.core.contract import Clause, Clauses
-from indexfuzz.generation.narrowing import narrowed
+from indexfuzz.generation.narrowing import narrow
 from indexfuzz.implementations.base import Implementation
 from indexfuzz.implementations.builtin import CONTRACT
 
@@ -34,26 +36,46 @@ class Impossible(Picky):
 
 
 def test_only_what_is_outside_changes():
-    case = narrowed(WILD, Implementation("picky", {"k_quant_cache": print}, Picky()))
+    case = narrow(WILD, Implementation("picky", {"k_quant_cache": print}, Picky()))
     assert case == WILD.replace(
         memory={"k_pad": 0}, cache={"block_size": 64}, model={"head_dim": 128, "quant_group": 128}
     )
 
 
+@pytest.mark.parametrize(
+    ("part", "name", "value"),
+    [
+        ("memory", "lens_step", 2),
+        ("memory", "far", "logits"),
+        ("memory", "fused", True),
+        ("memory", "table_tail", "huge"),
+        ("batch", "gather_holes", 1),
+        ("batch", "empty_windows", True),
+    ],
+)
+def test_every_field_of_memory_and_batch_goes_back_to_its_default(part, name, value):
+    plain = getattr(getattr(Case(), part), name)
+    clause = Clause(("gather",), lambda case: getattr(getattr(case, part), name) == plain, f"{name} is {plain}", "here")
+    implementation = Implementation("plain", {"gather": print}, Clauses((clause,)))
+    requests = {"decode": (3,), "prefill": ({"length": 3, "new": 1},), "max_model_len": 3}
+    case = Case().replace(batch=requests).replace(**{part: {name: value}})
+    assert narrow(case, implementation) == case.replace(**{part: {name: plain}})
+
+
 def test_a_case_inside_stays_as_it_is():
     implementation = Implementation("picky", {"k_quant_cache": print}, Picky())
-    case = narrowed(WILD, implementation)
-    assert narrowed(case, implementation) is case
+    case = narrow(WILD, implementation)
+    assert narrow(case, implementation) is case
 
 
 def test_nothing_can_be_done_about_an_impossible_contract():
-    assert narrowed(WILD, Implementation("no", {"gather": print}, Impossible())) is WILD
+    assert narrow(WILD, Implementation("no", {"gather": print}, Impossible())) is WILD
 
 
 def test_cases_to_reject_stay():
     builtin = Implementation("builtin", {"gather": print}, CONTRACT)
-    assert narrowed(WILD, builtin) is WILD
-    assert narrowed(WILD, replace(builtin, contract=Picky())) is not WILD
+    assert narrow(WILD, builtin) is WILD
+    assert narrow(WILD, replace(builtin, contract=Picky())) is not WILD
 
 
 def test_far_pages_come_together_where_smaller_ones_would_be_too_many():
@@ -61,10 +83,10 @@ def test_far_pages_come_together_where_smaller_ones_would_be_too_many():
         batch={"decode": (600,), "max_model_len": 600},
         cache={"block_size": 256, "page_pad": 1 << 30, "spare_blocks": 0},
     )
-    case = narrowed(far, Implementation("picky", {"k_quant_cache": print}, Picky()))
+    case = narrow(far, Implementation("picky", {"k_quant_cache": print}, Picky()))
     assert case.cache.block_size == 64
     assert case.cache.page_pad == 1 << 30
-    one = narrowed(far, Implementation("tokens", {"gather": print}, OneToken()))
+    one = narrow(far, Implementation("tokens", {"gather": print}, OneToken()))
     assert (one.cache.block_size, one.cache.page_pad) == (1, 0)
 
 
@@ -82,6 +104,6 @@ def test_a_change_that_brings_another_reason_is_no_way_in():
         )
     )
     implementation = Implementation("two clauses", {"rope": print}, clauses)
-    inside = narrowed(Case().replace(model={"rope_dim": 6}), implementation)
+    inside = narrow(Case().replace(model={"rope_dim": 6}), implementation)
     assert inside.rope.placement == "first"
     assert inside.model.rope_dim != 6

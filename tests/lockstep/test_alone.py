@@ -20,7 +20,7 @@ from torch import Tensor
 from indexfuzz.core.case import Case
 from indexfuzz.devices.base import UnsupportedKernelError
 from indexfuzz.devices.lockstep import FORMATS, LockstepDevice
-from indexfuzz.generation.narrowing import narrowed
+from indexfuzz.generation.narrowing import narrow
 from indexfuzz.generation.strategies import Budget, cases
 from indexfuzz.implementations import load
 from indexfuzz.lockstep import Lockstep, executor, launch
@@ -133,7 +133,7 @@ def test_together_and_alone_give_the_same_bits(spec, launched, kinds, monkeypatc
     implementation, kernels = load(f"{scheme}:{path}" if path else scheme), KERNELS[spec]
     counted: Counter[str] = Counter()
     wanted = set(kernels)
-    for number, case in enumerate(narrowed(case, implementation) for case in drawn(LAUNCHES)):
+    for number, case in enumerate(narrow(case, implementation) for case in drawn(LAUNCHES)):
         units = [unit for unit, formats in FORMATS.items() if case.model.fp8 in formats]
         device = LockstepDevice(dot=units[number % len(units)])
         for stage, step, call in launches(case, device):

@@ -16,7 +16,7 @@ from indexfuzz.core.setup import Setup
 from indexfuzz.core.signature import BEYOND, Signature
 from indexfuzz.corpus.entry import CorpusError, Entry, Record, Sighting
 from indexfuzz.corpus.store import Corpus, load
-from indexfuzz.generation.narrowing import narrowed
+from indexfuzz.generation.narrowing import narrow
 from indexfuzz.implementations.base import Implementation
 from indexfuzz.implementations.builtin import CONTRACT as BUILTIN
 from indexfuzz.implementations.builtin import builtin
@@ -53,8 +53,8 @@ class TestContracts:
         assert [(str(finding.signature), finding.beyond) for finding in found] == [("gather/not-rejected", "")]
 
     def test_nothing_is_narrowed(self):
-        assert narrowed(OUTSIDE, implementation) != OUTSIDE
-        assert narrowed(OUTSIDE, LIFTED) is OUTSIDE
+        assert narrow(OUTSIDE, implementation) != OUTSIDE
+        assert narrow(OUTSIDE, LIFTED) is OUTSIDE
 
 
 class TestFindings:

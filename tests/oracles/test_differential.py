@@ -8,7 +8,7 @@ import triton
 import triton.language as tl
 
 from indexfuzz.core.case import Case
-from indexfuzz.core.terms import Promises
+from indexfuzz.core.guarantees import Promises
 from indexfuzz.devices.lockstep import LockstepDevice
 from indexfuzz.oracles.differential import run
 from indexfuzz.reference import cache, gather, indexer, layout, mqa_logits, paged_mqa_logits, quant, rope

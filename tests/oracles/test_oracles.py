@@ -7,10 +7,10 @@ import pytest
 
 from indexfuzz.core.case import Case
 from indexfuzz.core.finding import Finding
+from indexfuzz.core.guarantees import Promises
 from indexfuzz.core.kinds import KINDS
 from indexfuzz.core.outcome import Outcome
 from indexfuzz.core.signature import Signature
-from indexfuzz.core.terms import Promises
 from indexfuzz.oracles import schedule
 from indexfuzz.oracles.metamorphic.catalogue import RELATIONS
 from indexfuzz.reference import gather, mqa_logits, rope

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from indexfuzz.core.case import Case
+from indexfuzz.core.guarantees import Guarantees
 from indexfuzz.core.stage_names import ROPE, STAGE_NAMES, require_stage
-from indexfuzz.core.terms import Terms
 from indexfuzz.evaluation.mutation.mutants import FILES
 from indexfuzz.implementations.builtin import builtin
 from indexfuzz.samples.step import materialise
@@ -20,7 +20,7 @@ OWNERS = ("stages/", "implementations/", "core/stage_names.py")
 FIELD = ("core/", "samples/", "generation/", "triage/")
 """Folders in which "rope" is the field of a Case."""
 
-TERMS = Terms()
+TERMS = Guarantees()
 CASE = Case().replace(
     model={"num_heads": 2, "head_dim": 32, "quant_group": 32},
     cache={"block_size": 16},

@@ -181,7 +181,7 @@ def measure_cost(count: int = COMPARED) -> Cost:
             for which in order:
                 subject = (here, there)[which]
                 started = time.perf_counter()
-                outcomes[which] = subject.run(subject.narrowed(case))
+                outcomes[which] = subject.run(subject.narrow(case))
                 spent[which] += time.perf_counter() - started
             same &= outcomes[0] == outcomes[1]
     return Cost(count, count / spent[0], count / spent[1], same)

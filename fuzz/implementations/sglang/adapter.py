@@ -11,7 +11,7 @@ from types import ModuleType, SimpleNamespace
 
 from torch import Tensor
 
-from indexfuzz.core.terms import Promises
+from indexfuzz.core.guarantees import Promises
 from indexfuzz.implementations.base import Implementation, StageFunction
 from indexfuzz.implementations.loading.loader import Loader
 from indexfuzz.implementations.loading.source import Project, open_project

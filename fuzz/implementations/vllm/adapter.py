@@ -12,7 +12,7 @@ from types import ModuleType
 import torch
 from torch import Tensor
 
-from indexfuzz.core.terms import Promises
+from indexfuzz.core.guarantees import Promises
 from indexfuzz.implementations.base import Implementation, StageFunction, fill
 from indexfuzz.implementations.loading.elsewhere import Elsewhere
 from indexfuzz.implementations.loading.loader import Loader

@@ -14,8 +14,8 @@ from torch import Tensor
 
 from indexfuzz.core.case import Case
 from indexfuzz.core.contract import Clause, Clauses
+from indexfuzz.core.guarantees import Promises
 from indexfuzz.core.stage_names import FUSED_K, FUSED_Q
-from indexfuzz.core.terms import Promises
 from indexfuzz.implementations.base import Implementation
 from indexfuzz.implementations.loading.loader import Loader
 from indexfuzz.implementations.loading.source import Project, open_project

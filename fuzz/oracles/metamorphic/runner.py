@@ -7,8 +7,8 @@ from torch import Tensor
 from indexfuzz.checks import describe
 from indexfuzz.core.case import Case
 from indexfuzz.core.finding import Finding
+from indexfuzz.core.guarantees import Guarantees
 from indexfuzz.core.outcome import Outcome
-from indexfuzz.core.terms import Terms
 from indexfuzz.core.tracebacks import location_of
 from indexfuzz.devices.base import Device
 from indexfuzz.implementations.base import Implementation, StageFunction
@@ -60,7 +60,7 @@ class Trial:
         self._first = first
         self._implementation = implementation
         self._device = device
-        self._terms: Terms = device.terms(implementation.promises)
+        self._guarantees: Guarantees = device.guarantees(implementation.promises)
         self._masks = stage.determined(call, implementation.promises)
 
     def of(self, relation: Relation) -> Iterable[Finding]:
@@ -94,7 +94,7 @@ class Trial:
     def _is_wrong(self, twin: Twin, given: Sequence[Call], got: Sequence[Tensors]) -> bool:
         """Whether another stage that is to confirm this one is wrong itself."""
         judge = find(twin.stage).judge
-        verdicts = [judge(twin.case, call, out, self._terms) for call, out in zip(given, got, strict=True)]
+        verdicts = [judge(twin.case, call, out, self._guarantees) for call, out in zip(given, got, strict=True)]
         return any(verdict.findings for verdict in verdicts)
 
     def _finding(self, kind: str, change: str, output: str, got: Tensor, want: Tensor, wrong: Tensor) -> Finding:
@@ -107,7 +107,7 @@ class Trial:
 
     def _agreement(self, relation: Relation) -> Agreement:
         """What the relation asks, but the bits of a matrix product only from those who promise them."""
-        free = relation.agreement == "bits" and not self._terms.promises.batch_invariant
+        free = relation.agreement == "bits" and not self._guarantees.promises.batch_invariant
         return "bounds" if free else relation.agreement
 
     def _differs(self, agreement: Agreement, output: str, got: Tensor, want: Tensor) -> Tensor:
@@ -118,5 +118,5 @@ class Trial:
         if not bool(wrong.any()):
             return wrong
         if agreement == self._stage.agreement != "bits":
-            return wrong & ~self._stage.are_both_legal(self._call, output, got, want, self._terms)
+            return wrong & ~self._stage.are_both_legal(self._call, output, got, want, self._guarantees)
         return wrong

@@ -68,7 +68,7 @@ class Isolated:
         """The process that runs cases now, if there is one."""
         return self._child.worker
 
-    def narrowed(self, case: Case) -> Case:
+    def narrow(self, case: Case) -> Case:
         """As few fields changed as it takes."""
         answer = self._answer(case, {"do": "narrow"}, self._seconds)
         if isinstance(answer, Death):

@@ -105,7 +105,7 @@ class Worker:
         try:
             case = self._case = Case.parse(question["case"])
             if question["do"] == "narrow":
-                return {"case": self._subject.narrowed(case).model_dump(mode="json")}
+                return {"case": self._subject.narrow(case).model_dump(mode="json")}
             if question["do"] == "run":
                 outcome = self._subject.run(case, frozenset(question["only"]))
             else:

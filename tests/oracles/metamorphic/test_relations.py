@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from indexfuzz.core.case import Case
-from indexfuzz.core.terms import Promises
+from indexfuzz.core.guarantees import Promises
 from indexfuzz.devices.lockstep import LockstepDevice
 from indexfuzz.implementations.builtin import builtin
 from indexfuzz.oracles.metamorphic.catalogue import COMPILED, RELATIONS

@@ -111,7 +111,7 @@ def test_other_stages_are_judged_when_one_kills_the_process(monkeypatch):
         assert sorted(str(f.signature) for f in outcome.findings) == ["gather/crash/exit-7", "rope/bound-exceeded/q"]
         assert set(outcome.stages) == {"gather", "rope"}
         with pytest.raises(ChildError, match="ValueError: nothing is narrow enough") as error:
-            subject.narrowed(case.replace(values={"seed": 1}))
+            subject.narrow(case.replace(values={"seed": 1}))
         assert "two_stages.py" in error.value.__notes__[0]
 
 

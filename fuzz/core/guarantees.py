@@ -1,4 +1,4 @@
-"""Terms: what a judge may hold an implementation on a device to."""
+"""Guarantees: what a judge may hold an implementation on a device to."""
 
 from dataclasses import dataclass, field, replace
 from typing import Literal
@@ -44,7 +44,7 @@ class Promises:
 
 
 @dataclass(frozen=True)
-class Terms:
+class Guarantees:
     """A device's arithmetic, and a project's promises. With a `simulated_dot` the bits of q . k are known."""
 
     promises: Promises = field(default_factory=Promises)
