@@ -50,30 +50,27 @@ class Buffer:
     _sealed: tuple[Tensor, Tensor] = field(init=False, repr=False)
     """Rows and snapshot in words."""
 
-    def seal(self) -> None:
-        """Remember the bytes as they are now."""
-        self.snapshot = self.rows.clone()
+    def seal(self, snapshot: Tensor | None = None) -> None:
+        """Remember the bytes as they are now; `snapshot` is a copy of them, where somebody has one."""
+        self.snapshot = self.rows.clone() if snapshot is None else snapshot
         self._sealed = _words(self.rows, self.snapshot)
 
     def restore(self) -> None:
         """Put back what lies around the payload, and the payload's bytes of the last `seal`."""
         self.rows.copy_(self.snapshot)
 
-    def remade(self, storages: dict[int, Tensor]) -> "Buffer":
-        """The buffer as it was sealed, in another storage; `storages` holds those that were made, by that of before."""
-        made = storages.get(id(self.storage))
-        if made is None:
-            made = torch.empty_like(self.storage)
-            if made.numel() <= MAX_DENSE:
-                made.fill_(poison_byte(self.view.dtype))
-            storages[id(self.storage)] = made
-        rows = made.as_strided(self.rows.shape, self.rows.stride(), self.rows.storage_offset())
-        rows.copy_(self.snapshot)
-        view = torch.empty(0, dtype=self.view.dtype, device=made.device)
-        view.set_(made.untyped_storage(), self.view.storage_offset(), self.view.shape, self.view.stride())
-        buffer = Buffer(self.name, view, made, rows, self.snapshot)
-        buffer._sealed = _words(rows, self.snapshot)
-        return buffer
+    @property
+    def sealed(self) -> "Sealed":
+        """What it takes to make the buffer again as it was sealed."""
+        return Sealed(
+            self.name,
+            id(self.storage),
+            self.storage.numel(),
+            self.view.dtype,
+            _place_of(self.view),
+            _place_of(self.rows),
+            self.snapshot,
+        )
 
     def first_change(self, *, payload_may_change: bool) -> int | None:
         """Offset in bytes, from the first payload byte, of the first byte changed since `seal`; None if intact."""
@@ -139,6 +136,47 @@ class Buffer:
             return 0
         last = sum((size - 1) * stride for size, stride in zip(self.view.shape, self.view.stride(), strict=True))
         return (last + 1) * self.view.element_size()
+
+
+Place = tuple[torch.Size, tuple[int, ...], int]
+"""Shape, strides and offset of a tensor in its storage."""
+
+
+def _place_of(tensor: Tensor) -> Place:
+    return tensor.shape, tensor.stride(), int(tensor.storage_offset())
+
+
+@dataclass(frozen=True)
+class Sealed:
+    """A buffer without its memory: where its view and rows lie in a storage of `size` bytes, and what the rows hold.
+
+    Buffers of one storage have the same `owner`.
+    """
+
+    name: str
+    owner: int
+    size: int
+    dtype: torch.dtype
+    view: Place
+    rows: Place
+    snapshot: Tensor
+
+    def make(self, storages: dict[int, Tensor]) -> Buffer:
+        """The buffer in new memory; `storages` holds what was made for buffers before it, by owner."""
+        storage = storages.get(self.owner)
+        if storage is None:
+            storage = torch.empty(self.size, dtype=torch.uint8, device=self.snapshot.device)
+            if self.size <= MAX_DENSE:
+                storage.fill_(poison_byte(self.dtype))
+            storages[self.owner] = storage
+        rows = storage.as_strided(*self.rows)
+        rows.copy_(self.snapshot)
+        view = torch.empty(0, dtype=self.dtype, device=storage.device)
+        shape, strides, offset = self.view
+        view.set_(storage.untyped_storage(), offset, shape, strides)
+        buffer = Buffer(self.name, view, storage, rows)
+        buffer.seal(self.snapshot)
+        return buffer
 
 
 def suspects(buffers: Iterable[Buffer], filled: Container[str]) -> list[Buffer]:

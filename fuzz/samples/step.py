@@ -5,7 +5,6 @@ Requests own pages of the cache through block tables; what earlier steps wrote (
 layout that the case asks for. Everything else in the cache is poison.
 """
 
-from copy import copy
 from dataclasses import dataclass, field
 
 import torch
@@ -16,7 +15,7 @@ from indexfuzz.core.rng import below, bits, bits_at, derive
 from indexfuzz.reference import layout
 from indexfuzz.reference.fp8 import FORMATS
 from indexfuzz.samples import buffers, regimes
-from indexfuzz.samples.buffers import Buffer
+from indexfuzz.samples.buffers import Buffer, Sealed
 from indexfuzz.samples.requests import Requests, page_tables, rectangle, slots_of, token_places, tokens_of
 
 TABLE_TAIL = {"minus-one": -1, "huge": 1 << 30}
@@ -105,21 +104,21 @@ def materialise(case: Case, device: str = "cpu") -> Step:
     tables = page_tables(case, step.key("pages"))
     _place_cache(step, rectangle(tables, -1))
     _place_all_but_cache(step, tables)
-    made = tuple(map(copy, step.buffers.values()))
+    made = tuple(buffer.sealed for buffer in step.buffers.values())
     _LAST[device] = _Made(case, device, made, frozenset(step.tensors), step.defined.clone())
     return step
 
 
 @dataclass(frozen=True)
 class _Made:
-    """What was made of a case: its buffers with their snapshots, whatever has become of what is in them.
+    """What was made of a case: its buffers without their memory, and what they held.
 
     `inputs` are the buffers that are tensors of the step; guards around several are none.
     """
 
     case: Case
     device: str
-    buffers: tuple[Buffer, ...]
+    buffers: tuple[Sealed, ...]
     inputs: frozenset[str]
     defined: Tensor
 
@@ -127,7 +126,7 @@ class _Made:
         """The step as it was."""
         step, storages = Step(self.case, self.device, defined=self.defined.clone()), dict[int, Tensor]()
         for buffer in self.buffers:
-            step.buffers[buffer.name] = again = buffer.remade(storages)
+            step.buffers[buffer.name] = again = buffer.make(storages)
             if buffer.name in self.inputs:
                 step.tensors[buffer.name] = again.view
         return step
