@@ -114,7 +114,7 @@ OPTIONS = {
     f"severity {FILE} --stage gathr": "--stage: no 'gathr'; did you mean 'gather'?",
     f"severity {FILE} --impl nix": "no implementation 'nix'",
     f"repro {FILE} --device abacus": "no device 'abacus'",
-    f"triage {FILE}": "nothing to change; give --status or --note",
+    f"triage {FILE}": "nothing to change; give --status, --note or --link",
     f"triage {FILE} --status done": "--status: no 'done'; choose from",
     "triage guard --status open": "status open needs a finding",
     "minimize guard": "finding: this case never showed one",
