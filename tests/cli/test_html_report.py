@@ -1,10 +1,8 @@
 import json
-import sys
 from pathlib import Path
 
 import pytest
 
-from indexfuzz import __main__ as cli
 from indexfuzz.core.signature import Signature
 from indexfuzz.corpus.entry import Entry, Sighting
 from indexfuzz.corpus.store import Corpus
@@ -13,17 +11,9 @@ from tests.report.test_story import END, START, written
 
 
 @pytest.fixture
-def report(tmp_path, monkeypatch, capsys):
-    """Run `indexfuzz report` in a folder of its own."""
-    monkeypatch.chdir(tmp_path)
-
-    def run(*words):
-        monkeypatch.setattr(sys, "argv", ["indexfuzz", "report", *words])
-        with pytest.raises(SystemExit) as end:
-            cli.main()
-        return end.value.code, *capsys.readouterr()
-
-    return run
+def report(command):
+    """Run `indexfuzz report` in a folder of its own; -> (exit code, standard output, standard error)."""
+    return lambda *words: command("report", *words)
 
 
 def found(signature=str(FINDING.signature)):

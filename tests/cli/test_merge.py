@@ -1,12 +1,10 @@
 """The command `merge`: shards into one corpus and one log; a file that cannot be used costs one line."""
 
 import json
-import sys
 from pathlib import Path
 
 import pytest
 
-from indexfuzz import __main__ as cli
 from indexfuzz.corpus import store
 from indexfuzz.corpus.store import Corpus
 from tests.campaign.test_merging import LARGE, SMALL, STRAY, WRONG, entry
@@ -14,17 +12,9 @@ from tests.report.test_story import CASE, END, START, written
 
 
 @pytest.fixture
-def merge(tmp_path, monkeypatch, capsys):
+def merge(command):
     """Run `indexfuzz merge` in a folder of its own; -> (exit code, standard output, standard error)."""
-    monkeypatch.chdir(tmp_path)
-
-    def run(*words):
-        monkeypatch.setattr(sys, "argv", ["indexfuzz", "merge", *words])
-        with pytest.raises(SystemExit) as end:
-            cli.main()
-        return end.value.code, *capsys.readouterr()
-
-    return run
+    return lambda *words: command("merge", *words)
 
 
 def shard(number, *entries, log=(START, CASE, END)):
