@@ -7,7 +7,7 @@ from pydantic import ValidationError
 
 from indexfuzz.cli.common import InputError, console, find_one
 from indexfuzz.cli.options import CaseFile, CorpusFolder
-from indexfuzz.core.case import first_error
+from indexfuzz.core.part import first_error
 from indexfuzz.corpus.entry import Status
 from indexfuzz.corpus.store import write
 

@@ -8,20 +8,12 @@ find the same case name it alike.
 import hashlib
 import json
 from functools import cached_property
-from typing import Annotated, Any, ClassVar, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import (
-    BaseModel,
-    ConfigDict,
-    Field,
-    SerializerFunctionWrapHandler,
-    ValidationError,
-    field_validator,
-    model_serializer,
-    model_validator,
-)
+from pydantic import Field, ValidationError, field_validator, model_validator
 
-from indexfuzz.core.words import printable
+from indexfuzz.core.part import CaseError, Part, first_error
+from indexfuzz.core.session import Session
 
 MAX_TOKENS = 1 << 16
 MAX_ELEMENTS = 1 << 28
@@ -91,27 +83,6 @@ Shifted = Literal[
     "logits",
 ]
 """Tensors that start `shift` elements later than at an aligned address."""
-
-
-class CaseError(ValueError):
-    """A case that is malformed or contradicts itself. The message names the field and is one sentence."""
-
-
-class Part(BaseModel):
-    """A frozen piece of a case that rejects unknown fields and never converts types."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
-
-    added: ClassVar[frozenset[str]] = frozenset()
-    """Fields that are younger than some cases. Their defaults are not written, so that older cases keep their ids."""
-
-    @model_serializer(mode="wrap")
-    def _without_younger_defaults(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        data: dict[str, Any] = dump(self)
-        for name in self.added:
-            if getattr(self, name) == type(self).model_fields[name].default:
-                data.pop(name, None)
-        return data
 
 
 class Model(Part):
@@ -310,7 +281,9 @@ class Values(Part):
 
 
 class Case(Part):
-    """One sample: a whole indexer step."""
+    """One sample: a whole indexer step, or a session of several."""
+
+    added = frozenset({"session"})
 
     model: Model = Field(default_factory=Model)
     cache: Cache = Field(default_factory=Cache)
@@ -318,6 +291,24 @@ class Case(Part):
     rope: Rope = Field(default_factory=Rope)
     memory: Memory = Field(default_factory=Memory)
     values: Values = Field(default_factory=Values)
+    session: Session = Session()
+
+    @model_validator(mode="after")
+    def _is_a_step_or_a_session(self) -> Self:
+        session, values = self.session, self.values
+        if not session.steps:
+            if session != Session():
+                raise ValueError("session has no steps, so nothing else may be said of it")
+            return self
+        if self.batch.decode or self.batch.prefill or self.batch.pad_tokens or self.batch.gather_pad:
+            raise ValueError("a case has a batch or a session, not both: batch must have no requests and no padding")
+        if values.set or "nonfinite" in (values.q, values.k, values.weights, values.cache, values.rope):
+            raise ValueError("the values of a session are finite, and none is overridden")
+        if session.length > self.batch.max_model_len:
+            raise ValueError(
+                f"session has a request of {session.length} tokens beyond max_model_len {self.batch.max_model_len}"
+            )
+        return self
 
     @model_validator(mode="after")
     def _fits_in_memory(self) -> Self:
@@ -328,9 +319,12 @@ class Case(Part):
         memory = self.memory
         q_columns = heads * (dim + max(memory.q_head_pad, memory.q_fp8_head_pad)) + max(memory.q_pad, memory.q_fp8_pad)
         cached = sum(batch.decode) + batch.keys
+        tokens, keys = max(batch.tokens, self.session.tokens), self.num_blocks * self.cache.block_size
         sizes = {
-            "q": batch.tokens * q_columns,
-            "k": batch.tokens * (dim + self.memory.k_pad),
+            "q": tokens * q_columns,
+            "k": tokens * (dim + self.memory.k_pad),
+            "pages": keys * (dim + 4) if self.session.steps else 0,
+            "logits": tokens * max(keys, batch.max_model_len) if self.session.steps else 0,
             "gathered keys": batch.keys * (dim + self.memory.k_fp8_pad),
             "keys": (cached + self.cache.block_size * (len(batch.decode) + len(batch.prefill))) * (dim + 4),
             "spare pages": self.cache.spare_blocks * self.cache.block_size * (dim + 4),
@@ -362,6 +356,7 @@ class Case(Part):
     def num_blocks(self) -> int:
         """Pages in the pool: what the requests need, and the spare ones; at least one."""
         needed = sum(-(-length // self.cache.block_size) for length in self.lengths)
+        needed += self.session.pages(self.cache.block_size)
         return max(needed + self.cache.spare_blocks, 1)
 
     def has_layout(self, layout: str) -> bool:
@@ -413,15 +408,8 @@ class Case(Part):
         """
         data = self.model_dump()
         for part, fields in parts.items():
-            data[part] |= fields
+            data[part] = data.get(part, {}) | fields
         try:
             return type(self).model_validate(data)
         except ValidationError as error:
             raise CaseError(first_error(error)) from None
-
-
-def first_error(error: ValidationError) -> str:
-    """The first complaint of pydantic as one sentence that names the field."""
-    first = error.errors(include_url=False)[0]
-    where = ".".join(str(part) for part in first["loc"]) or "case"
-    return printable(f"{where}: {first['msg'].removeprefix('Value error, ')}")

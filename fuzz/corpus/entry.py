@@ -7,7 +7,8 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, PlainSerializer, PlainValidator, field_validator, model_validator
 
-from indexfuzz.core.case import Case, Part
+from indexfuzz.core.case import Case
+from indexfuzz.core.part import Part
 from indexfuzz.core.finding import Finding
 from indexfuzz.core.signature import BEYOND, Signature
 from indexfuzz.core.stage_names import require_stage

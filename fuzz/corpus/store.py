@@ -17,7 +17,7 @@ from typing import Any, TextIO
 
 from pydantic import ValidationError
 
-from indexfuzz.core.case import first_error
+from indexfuzz.core.part import first_error
 from indexfuzz.core.signature import Signature
 from indexfuzz.core.stage_names import OPERATION_NAMES
 from indexfuzz.corpus.entry import ID, SCHEMA, WHOLE, CorpusError, Entry

@@ -7,8 +7,9 @@ one change. Fields that nobody needs go back to their defaults first, then other
 
 from collections.abc import Iterator
 
-from indexfuzz.core.case import Batch, Case, CaseError, Memory
+from indexfuzz.core.case import Batch, Case, Memory
 from indexfuzz.core.contract import DEFINED, Clauses, Contract, outside
+from indexfuzz.core.part import CaseError
 from indexfuzz.implementations.base import Implementation
 
 CHOICES: tuple[tuple[str, str, tuple[object, ...]], ...] = (

@@ -4,7 +4,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Literal, get_args, get_origin
 
-from indexfuzz.core.case import Case, CaseError, Prefill
+from indexfuzz.core.case import Case, Prefill
+from indexfuzz.core.part import CaseError
 from indexfuzz.samples.regimes import TENSORS
 
 PLAIN = Case()

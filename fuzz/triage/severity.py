@@ -11,7 +11,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from indexfuzz.core.case import Case, CaseError
+from indexfuzz.core.case import Case
+from indexfuzz.core.part import CaseError
 from indexfuzz.core.contract import outside
 from indexfuzz.core.presets import PRESETS
 from indexfuzz.core.stage_names import PAGED_LOGITS, TOPK

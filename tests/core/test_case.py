@@ -4,7 +4,8 @@ import json
 
 import pytest
 
-from indexfuzz.core.case import Case, CaseError
+from indexfuzz.core.case import Case
+from indexfuzz.core.part import CaseError
 from indexfuzz.reference.layout import resolve
 
 

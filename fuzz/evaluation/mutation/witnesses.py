@@ -8,7 +8,8 @@ import random
 from collections.abc import Iterator
 from typing import get_args
 
-from indexfuzz.core.case import Case, CaseError, PadSeq, Regime, TableTail
+from indexfuzz.core.case import Case, PadSeq, Regime, TableTail
+from indexfuzz.core.part import CaseError
 
 MOST_ELEMENTS = 1 << 19
 """Elements of q, of the keys and of the logits, so that a witness runs in about a second."""

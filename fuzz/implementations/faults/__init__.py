@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from pydantic import AfterValidator, Field, ValidationError
 
-from indexfuzz.core.case import Part, first_error
+from indexfuzz.core.part import Part, first_error
 from indexfuzz.core.stage_names import require_stage
 from indexfuzz.implementations.faults.planting import FaultError, edited_kernels
 

@@ -6,7 +6,8 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from indexfuzz.core.case import Case, CaseError
+from indexfuzz.core.case import Case
+from indexfuzz.core.part import CaseError
 from indexfuzz.oracles.metamorphic.relation import (
     Pairs,
     Twin,

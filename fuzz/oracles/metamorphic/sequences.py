@@ -5,7 +5,8 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from indexfuzz.core.case import Case, CaseError
+from indexfuzz.core.case import Case
+from indexfuzz.core.part import CaseError
 from indexfuzz.oracles.metamorphic.batching import halves, joined, reordered, selected
 from indexfuzz.oracles.metamorphic.relation import Twin, altered, blank, in_form_of, shuffled, taken, unchanged
 from indexfuzz.reference.paged_mqa_logits import row_windows
