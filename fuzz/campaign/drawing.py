@@ -1,14 +1,19 @@
 """The stream of cases of a campaign, cut into chunks: each is drawn from a seed of its own, whoever draws it."""
 
 from collections.abc import Iterator
-from itertools import count
+from itertools import count, islice
 
 from indexfuzz.campaign.chunk import CHUNK
 from indexfuzz.campaign.settings import Settings
 from indexfuzz.core.case import Case
 from indexfuzz.core.rng import derive
+from indexfuzz.core.stage_names import STATEFUL
+from indexfuzz.generation.sessions import sessions
 from indexfuzz.generation.strategies import cases
 from indexfuzz.generation.stream import draw
+
+STEPS_FOR_A_SESSION = 3
+"""How many cases of a single step are drawn for each session, where an implementation keeps something between steps."""
 
 REMEMBERED = 1 << 20
 """Cases of a campaign that are remembered."""
@@ -61,7 +66,23 @@ def draw_chunk(wanted: Settings, chunk: int) -> list[Case]:
     index, of = wanted.shard
     facts = wanted.subject.facts
     strategy = cases(preset=wanted.preset, values=wanted.values, formats=facts.formats, constants=facts.constants)
-    return draw(strategy, derive(wanted.seed, f"shard {index}/{of} chunk {chunk}"), CHUNK)
+    key = derive(wanted.seed, f"shard {index}/{of} chunk {chunk}")
+    steps, nodes = draw(strategy, key, CHUNK), _nodes(wanted)
+    if not nodes:
+        return steps
+    strategy = sessions(nodes, formats=facts.formats, regimes=wanted.values)
+    drawn = iter(draw(strategy, derive(key, "sessions"), CHUNK // STEPS_FOR_A_SESSION))
+    places = range(STEPS_FOR_A_SESSION, len(steps) + 1, STEPS_FOR_A_SESSION)
+    return [case for i, step in enumerate(steps, 1) for case in (step, *(islice(drawn, 1) if i in places else ()))]
+
+
+def _nodes(wanted: Settings) -> tuple[str, ...]:
+    """The stateful operations to draw sessions of: those that are there and wanted, and plain keys beside them."""
+    if wanted.preset or "nonfinite" in wanted.values:
+        return ()
+    stages = [stage for stage in wanted.subject.facts.stages if not wanted.only or stage in wanted.only]
+    stateful = [stage for stage in STATEFUL if stage in stages]
+    return (*stateful * 7, "none") if stateful else ()
 
 
 def _with_other_values(case: Case, count: int) -> Iterator[Case]:

@@ -3,12 +3,16 @@
 from collections.abc import Iterator
 
 from indexfuzz.core.case import Case, Prefill
+from indexfuzz.core.session_words import tell_session
 
 MAX_OVERRIDES = 8
 """How many single values of tensors are told."""
 
 ALWAYS = frozenset({"num_heads", "head_dim", "block_size", "decode", "prefill"})
 """Fields that say what shape a case has: they are told even at their defaults."""
+
+REQUESTS = frozenset({"decode", "prefill"})
+"""Fields that a session has none of; its steps are told at the end."""
 
 
 def describe_case(case: Case) -> Iterator[tuple[str, str, str]]:
@@ -21,12 +25,16 @@ def describe_case(case: Case) -> Iterator[tuple[str, str, str]]:
         shown_part = part
         for name in type(getattr(case, part)).model_fields:
             value = getattr(getattr(case, part), name)
-            if value == getattr(getattr(plain, part), name) and name not in ALWAYS:
+            is_plain = value == getattr(getattr(plain, part), name) and name not in ALWAYS
+            if is_plain or name == "steps" or (case.session.steps and name in REQUESTS):
                 continue
             shown_name = name
             for line in _lines(name, value):
                 yield shown_part, shown_name, line
                 shown_part = shown_name = ""
+    if case.session.steps:
+        for step, line in tell_session(case.session):
+            yield "", step, line
 
 
 def _lines(name: str, value: object) -> list[str]:

@@ -132,14 +132,14 @@ class Row(NamedTuple):
     turn: Turn
 
     @property
-    def count(self) -> int:
+    def tokens(self) -> int:
         """Tokens of the step, drafts included."""
         return self.turn.new + self.turn.drafts
 
     @property
     def end(self) -> int:
         """Tokens while the step runs, drafts included."""
-        return self.start + self.count
+        return self.start + self.tokens
 
     @property
     def length(self) -> int:

@@ -27,7 +27,12 @@ FUSED_K: Final = "fused_k"
 COVERS: Final = {FUSED_Q: (ROPE, Q_QUANT), FUSED_K: (K_NORM, ROPE, K_QUANT_CACHE)}
 """Operations of several nodes -> the nodes that each covers. A stage is the operation of its own node."""
 
-OPERATION_NAMES: Final = (*STAGE_NAMES, *COVERS)
+COMPRESS: Final = "compress"
+"""Keys that stand for several tokens each: a node of sessions, whose state lives through their steps."""
+
+STATEFUL: Final = (COMPRESS,)
+
+OPERATION_NAMES: Final = (*STAGE_NAMES, *COVERS, *STATEFUL)
 
 
 def require_stage(name: str) -> str:

@@ -13,7 +13,8 @@ from indexfuzz.samples.step import Step
 
 HEAD_DIMS = (32, 64, 128)
 MAX_HEADS = 128
-_TILED = ("q_quant", "k_quant_cache", "gather", "prefill_logits", "paged_logits")
+RATIOS = (2, 4, 8, 16, 32, 64, 128)
+_TILED = ("q_quant", "k_quant_cache", "gather", "prefill_logits", "paged_logits", "compress")
 _PAGED = ("k_quant_cache", "gather", "paged_logits")
 
 CONTRACT = Checked(
@@ -42,6 +43,12 @@ CONTRACT = Checked(
             f"num_heads is at most {MAX_HEADS}",
             "kernels/mqa_logits.py, mqa_logits",
         ),
+        Clause(
+            ("compress",),
+            lambda case: case.session.node != "compress" or case.session.ratio in RATIOS,
+            "ratio is a power of two up to 128",
+            "kernels/compress.py, compress",
+        ),
     )
 )
 """The launchers' own conditions; everything outside is rejected with ValueError."""
@@ -52,8 +59,8 @@ KERNELS = "indexfuzz.kernels"
 
 def builtin(package: str = KERNELS, name: str = "builtin") -> Implementation:
     """The kernels of this package, or of an edited copy that can be imported under another name."""
-    modules = ("cache", "gather", "indexer", "mqa_logits", "paged_mqa_logits", "quant", "rope")
-    cache, gather, indexer, mqa_logits, paged_mqa_logits, quant, rope = (
+    modules = ("cache", "compress", "gather", "indexer", "mqa_logits", "paged_mqa_logits", "quant", "rope")
+    cache, compress, gather, indexer, mqa_logits, paged_mqa_logits, quant, rope = (
         importlib.import_module(f"{package}.{module}") for module in modules
     )
     return Implementation(
@@ -66,6 +73,7 @@ def builtin(package: str = KERNELS, name: str = "builtin") -> Implementation:
             "prefill_logits": mqa_logits.mqa_logits,
             "paged_logits": paged_mqa_logits.paged_mqa_logits,
             "topk": indexer.topk,
+            "compress": compress.compress,
         },
         CONTRACT,
         Promises(

@@ -6,7 +6,9 @@ Operations of several nodes go first, on the inputs of their first node; where t
 last node, the later stages read what they made.
 """
 
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from types import MappingProxyType
 
 from torch import Tensor
 
@@ -45,17 +47,43 @@ def run(case: Case, implementation: Implementation, device: Device, only: frozen
             outputs = put_under_test(operation, step, call, function, implementation, device, outcome)
             done[operation.covers[-1]] = {name: output.clone() for name, output in outputs.items()}
             put_back(step)
-    for stage in STAGES:
-        if not stage.applies(case):
-            continue
-        call = stage.prepare(step)
-        function = implementation.stages.get(stage.name) if not only or stage.name in only else None
-        if function and _within(stage, case, implementation, outcome):
-            trusted = put_under_test(stage, step, call, function, implementation, device, outcome)
-        else:
-            trusted = done.get(stage.name) or fill_in(stage, call)
-        accept(stage, step, call, trusted)
+    run_stages(step, implementation, device, outcome, only, done=done)
     return outcome
+
+
+def run_stages(
+    step: Step,
+    implementation: Implementation,
+    device: Device,
+    outcome: Outcome,
+    only: frozenset[str],
+    stages: Sequence[Stage] = STAGES,
+    done: Mapping[str, dict[str, Tensor]] = MappingProxyType({}),
+) -> None:
+    """Run stages one after the other, each on what the ones before it made; `done` has outputs that are there."""
+    for stage in stages:
+        if stage.applies(step.case):
+            accept(
+                stage, step, *run_stage(stage, step, implementation, device, outcome, only, done=done.get(stage.name))
+            )
+
+
+def run_stage(
+    stage: Stage,
+    step: Step,
+    implementation: Implementation,
+    device: Device,
+    outcome: Outcome,
+    only: frozenset[str],
+    call: Call | None = None,
+    done: dict[str, Tensor] | None = None,
+) -> tuple[Call, dict[str, Tensor]]:
+    """The call of a stage, and outputs that can be trusted: the implementation's, or the reference's in their place."""
+    call = call or stage.prepare(step)
+    function = implementation.stages.get(stage.name) if not only or stage.name in only else None
+    if function and _within(stage, step.case, implementation, outcome):
+        return call, put_under_test(stage, step, call, function, implementation, device, outcome)
+    return call, done or fill_in(stage, call)
 
 
 def _within(stage: Stage, case: Case, implementation: Implementation, outcome: Outcome) -> bool:
@@ -142,7 +170,8 @@ def _describe_ending(launched: Launched, findings: list[Finding]) -> Ending:
 
 def _initialised(step: Step, call: Call) -> dict[str, Tensor | bool]:
     """Which bytes of each argument hold something, for the device's check of undefined values."""
-    return {name: step.defined.bool() if name == "cache" else name not in call.undefined for name in call.tensors}
+    known = step.written | {"cache": step.defined.bool()}
+    return {name: known.get(name, name not in call.undefined) for name in call.tensors}
 
 
 def look_around(stage: Stage, step: Step, call: Call) -> list[Finding]:

@@ -18,7 +18,7 @@ from indexfuzz.core.rng import derive
 from indexfuzz.core.signature import Signature
 from indexfuzz.devices.base import Device
 from indexfuzz.implementations.base import Implementation
-from indexfuzz.oracles import composition, differential, history, repetition
+from indexfuzz.oracles import composition, differential, history, repetition, schedules, sessions
 from indexfuzz.oracles.causes import without_consequences
 from indexfuzz.oracles.metamorphic import runner
 from indexfuzz.oracles.metamorphic.catalogue import COMPILED, RELATIONS
@@ -49,8 +49,16 @@ class Oracle:
         return drawn < self.share and self.applies(case)
 
 
+def _is_session(case: Case) -> bool:
+    return bool(case.session.steps)
+
+
+def _is_step(case: Case) -> bool:
+    return not _is_session(case)
+
+
 def _is_finite(case: Case) -> bool:
-    return not may_be_nonfinite(case)
+    return _is_step(case) and not may_be_nonfinite(case)
 
 
 def _run_compiled(case: Case, implementation: Implementation, device: Device, only: frozenset[str]) -> Outcome:
@@ -70,7 +78,9 @@ def _of_relation(relation: Relation, share: float, applies: Callable[[Case], boo
 
 
 ORACLES = (
-    Oracle("reference", 1, lambda _: True, differential.run, frozenset(KINDS) - {"nondeterministic", history.KIND}),
+    Oracle("reference", 1, _is_step, differential.run, frozenset(KINDS) - {"nondeterministic", history.KIND}),
+    Oracle("session", 1, _is_session, sessions.run, frozenset(KINDS) - {"nondeterministic", history.KIND}),
+    Oracle("schedules", 1 / 8, _is_session, schedules.run, frozenset({schedules.KIND})),
     Oracle("repetition", 1 / 16, _is_finite, repetition.run, frozenset({"nondeterministic", "uninitialised"})),
     Oracle("history", 1 / 32, _is_finite, history.run, frozenset({history.KIND})),
     Oracle("composition", 1 / 8, _is_finite, composition.run, frozenset({composition.KIND})),
@@ -78,9 +88,9 @@ ORACLES = (
     Oracle(COMPILED.name, 1 / 512, _is_finite, _run_compiled, frozenset({COMPILED.kind})),
     _of_relation(CONTAINED, 1, may_be_nonfinite),
 )
-"""The comparison with the reference, and then the others, the cheapest first."""
+"""The comparisons with the reference, of a step and of a session, and then the others, the cheapest first."""
 
-REFERENCE, *OTHERS = ORACLES
+REFERENCE, SESSION, *OTHERS = ORACLES
 
 
 def run(case: Case, implementation: Implementation, device: Device, only: frozenset[str] = frozenset()) -> Outcome:
@@ -88,7 +98,8 @@ def run(case: Case, implementation: Implementation, device: Device, only: frozen
 
     Raises UnsupportedKernelError as `differential.run` does.
     """
-    outcome = REFERENCE.run(case, implementation, device, only)
+    first = SESSION if _is_session(case) else REFERENCE
+    outcome = first.run(case, implementation, device, only)
     for oracle in OTHERS:
         if not outcome.findings and oracle.is_asked(case):
             outcome.findings += oracle.run(case, implementation, device, only).findings
@@ -101,7 +112,7 @@ def ask(case: Case, implementation: Implementation, device: Device, signature: S
     A device that tracks what is defined sees a use of garbage at once, for example; others need a second launch.
     """
     outcome = Outcome(case)
-    for oracle in oracles_for(signature):
+    for oracle in oracles_for(signature, case):
         answer = oracle.run(case, implementation, device, frozenset())
         answer.findings = without_consequences([*outcome.findings, *answer.findings])
         outcome = answer
@@ -110,6 +121,7 @@ def ask(case: Case, implementation: Implementation, device: Device, signature: S
     return outcome
 
 
-def oracles_for(signature: Signature) -> list[Oracle]:
-    """The oracles that can show a signature, the cheapest first."""
-    return [oracle for oracle in ORACLES if signature.kind in oracle.kinds] or [REFERENCE]
+def oracles_for(signature: Signature, case: Case) -> list[Oracle]:
+    """The oracles that can show a signature in a case, the cheapest first."""
+    asked = [oracle for oracle in ORACLES if oracle.applies(case)]
+    return [oracle for oracle in asked if signature.kind in oracle.kinds] or asked[:1]

@@ -22,9 +22,14 @@ def materialise_on(case: Case, device: Device) -> Step:
 
     Raises UnsupportedKernelError when the device has not the FP8 format.
     """
+    require_format(case, device)
+    return materialise(case, device.torch_device)
+
+
+def require_format(case: Case, device: Device) -> None:
+    """Raise UnsupportedKernelError when the device has not the FP8 format."""
     if case.model.fp8 not in device.formats:
         raise UnsupportedKernelError(f"device {device.name} has no {case.model.fp8}, which the case asks for")
-    return materialise(case, device.torch_device)
 
 
 def launches(case: Case, device: Device) -> Iterator[tuple[Stage, Step, Call]]:

@@ -49,7 +49,7 @@ def token_places(case: Case) -> tuple[Tensor, Tensor]:
 def page_tables(case: Case, key: int) -> list[list[int]]:
     """The physical pages of each request, in order."""
     requests, block_size = Requests.of(case), case.cache.block_size
-    free = _pool(case, key)
+    free = page_pool(case, key)
     contexts = requests.contexts.tolist()
     tables = list[list[int]]()
     start = 0
@@ -64,7 +64,7 @@ def page_tables(case: Case, key: int) -> list[list[int]]:
     return tables
 
 
-def _pool(case: Case, key: int) -> list[int]:
+def page_pool(case: Case, key: int) -> list[int]:
     """All pages, in the order in which requests take them."""
     pool = torch.arange(case.num_blocks)
     if case.cache.pages == "reversed":

@@ -37,6 +37,8 @@ class Step:
     tensors: dict[str, Tensor] = field(default_factory=dict)
     defined: Tensor = field(default_factory=lambda: torch.empty(0, dtype=torch.uint8))
     """Non-zero where a byte of the cache has been written: uint8 like the cache, but dense."""
+    written: dict[str, Tensor] = field(default_factory=dict)
+    """Which bytes hold something of other tensors that earlier steps have filled: bool, a row of bytes for each row."""
 
     def place(self, name: str, value: Tensor, *, row_pad: int = 0, step: int = 1) -> None:
         """Put a value into a guarded buffer of its own."""

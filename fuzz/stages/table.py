@@ -1,6 +1,7 @@
 """The stages in order: a sample flows through them from top to bottom."""
 
 from indexfuzz.stages.base import Stage
+from indexfuzz.stages.compress import Compress
 from indexfuzz.stages.fused_k import FusedK
 from indexfuzz.stages.fused_q import FusedQ
 from indexfuzz.stages.gather import Gather
@@ -35,13 +36,16 @@ STAGES: tuple[Stage, ...] = (
 OPERATIONS: tuple[Operation, ...] = (FusedQ(), FusedK())
 """Operations of several nodes. They take what a sample holds before its first stage."""
 
+STATEFUL: tuple[Stage, ...] = (Compress(),)
+"""Operations that keep something from step to step; fuzz/oracles/sessions.py gives each step of them its history."""
+
 
 def find(name: str, output: str = "") -> Stage:
     """The stage of a name; of one that stands in several places, the place that has an output, or the first.
 
     Raises LookupError where no stage has the name.
     """
-    named = [stage for stage in (*STAGES, *OPERATIONS) if stage.name == name]
+    named = [stage for stage in (*STAGES, *OPERATIONS, *STATEFUL) if stage.name == name]
     if not named:
         raise LookupError(f"{name!r} is no stage")
     return next((stage for stage in named if output in stage.axes), named[0])

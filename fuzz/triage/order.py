@@ -1,6 +1,7 @@
 """An order on cases: what makes one case smaller than another."""
 
 from indexfuzz.core.case import Case, Regime
+from indexfuzz.core.session import Session
 
 DEFAULT = Case()
 SIMPLE_REGIMES: tuple[Regime, ...] = ("zeros", "exact", "normal")
@@ -9,6 +10,7 @@ SIZES = {
     "cache": ("block_size", "spare_blocks"),
     "batch": ("decode", "prefill", "next_n", "max_model_len"),
     "values": ("rng", "seed", "q", "k", "weights", "cache", "rope", "set"),
+    "session": ("node", "ratio", "overlap", "steps"),
 }
 """What of a case is compared as a size or as values; all else are plain fields."""
 
@@ -21,8 +23,9 @@ PLAIN = tuple(
 def is_smaller(case: Case, other: Case) -> bool:
     """Whether a case is smaller than another one.
 
-    Fewer requests count most, then fewer tokens in the step, tokens in the cache, heads, dims, and smaller and fewer
-    pages; then plain fields closer to their defaults, simpler values, fewer and rounder overrides, a smaller seed.
+    Of sessions, the one with fewer steps, requests, tokens. Fewer requests count most, then fewer tokens in the step,
+    tokens in the cache, heads, dims, and smaller and fewer pages; then plain fields closer to their defaults, simpler
+    values, fewer and rounder overrides, a smaller seed.
     """
     return size_of(case) < size_of(other)
 
@@ -37,6 +40,7 @@ def size_of(case: Case) -> tuple[int, ...]:
     model, cache, batch, values = case.model, case.cache, case.batch, case.values
     overrides = [entry for entries in values.set.values() for entry in entries]
     return (
+        *_session_size(case.session),
         len(case.lengths),
         batch.tokens,
         sum(case.lengths),
@@ -54,6 +58,22 @@ def size_of(case: Case) -> tuple[int, ...]:
         len(overrides),
         sum(value != (1.0).hex() for *_, value in overrides),
         values.seed,
+    )
+
+
+def _session_size(session: Session) -> tuple[int, ...]:
+    turns = [turn for step in session.steps for turn in step.turns]
+    return (
+        len(session.steps),
+        len({turn.request for turn in turns}),
+        len(turns),
+        sum(len(step.forks) + len(step.free) for step in session.steps),
+        sum(turn.new + turn.drafts for turn in turns),
+        sum(step.pad_tokens for step in session.steps),
+        sum(turn.drafts + turn.accepted for turn in turns),
+        session.ratio,
+        session.overlap,
+        sum(turn.request for turn in turns),
     )
 
 

@@ -12,6 +12,7 @@ from indexfuzz.samples.regimes import TENSORS
 from indexfuzz.samples.step import materialise
 from indexfuzz.triage.descent import leave_out, lower
 from indexfuzz.triage.order import DEFAULT, PLAIN, SIMPLE_REGIMES, rank
+from indexfuzz.triage.session_reductions import SESSION_REDUCTIONS
 from indexfuzz.triage.smallest import Request, Smallest
 
 RESEEDS = 6
@@ -236,9 +237,10 @@ REDUCTIONS: tuple[Reduction, ...] = (
 
 def reduce_until_stuck(smallest: Smallest) -> None:
     """Go round all reductions until none of them makes the case smaller; each goes on where it succeeds."""
+    reductions = (*SESSION_REDUCTIONS, *REDUCTIONS) if smallest.case.session.steps else REDUCTIONS
     stuck, at = 0, 0
-    while stuck < len(REDUCTIONS):
+    while stuck < len(reductions):
         before = smallest.case
-        REDUCTIONS[at](smallest)
+        reductions[at](smallest)
         stuck = 0 if smallest.case is not before else stuck + 1
-        at = (at + 1) % len(REDUCTIONS)
+        at = (at + 1) % len(reductions)

@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 
 from indexfuzz.core.case import Case
-from indexfuzz.core.part import CaseError
 from indexfuzz.core.contract import outside
+from indexfuzz.core.part import CaseError
 from indexfuzz.core.presets import PRESETS
 from indexfuzz.core.stage_names import PAGED_LOGITS, TOPK
 from indexfuzz.devices.base import Device, UnsupportedKernelError

@@ -1,0 +1,138 @@
+"""Sessions to draw: few requests, few steps, and at each boundary of a group or page a token more or less."""
+
+from typing import Any
+
+from hypothesis import strategies as st
+
+from indexfuzz.core.case import TILE, Batch, Cache, Case, Memory, Model, Regime, Rope, Values
+from indexfuzz.core.session import Fork, Session, SessionStep, Turn
+from indexfuzz.generation.choices import Choices
+from indexfuzz.samples.regimes import TENSORS
+
+NODES: dict[str, tuple[tuple[int, bool], ...]] = {
+    "none": ((1, False),),
+    "compress": ((4, True), (4, True), (4, True), (4, False), (2, True), (2, False), (8, True), (128, False)),
+}
+"""Ratio and overlap of each node, those of published models first."""
+
+MODEL = {
+    "num_heads": (1, 2),
+    "head_dim": (32, 32, 32, 64, 128),
+    "scale_fmt": ("ue8m0", "fp32"),
+    "index_topk": (1, 4, 16),
+}
+CACHE = {
+    "block_size": (1, 2, 4, 16, 16, 64),
+    "layout": ("normal", "auto"),
+    "pages": ("ordered", "reversed", "permuted", "highest"),
+    "spare_blocks": (0, 0, 1, 2),
+    "page_pad": (0, 0, 16, 132),
+}
+MEMORY = {
+    "k_pad": (0, 0, 16),
+    "weights_pad": (0, 0, 8),
+    "table_pad": (0, 0, 1),
+    "table_extra": (0, 0, 2),
+    "table_tail": ("minus-one", "num-blocks", "huge"),
+}
+REQUESTS = (1, 2, 2, 3)
+STEPS = (2, 3, 4, 5, 6)
+DRAFTS = (0, 0, 0, 1, 2, 3, 5)
+GOES = (False,) * 6 + (True,)
+FORKS = (False,) * 8 + (True,)
+RESTS = (False, False, False, True)
+PADDING = (0, 0, 1, 3)
+MOST_TOKENS = 160
+"""Tokens of a request, or three groups where these are larger."""
+
+KV: tuple[Regime, ...] = ("zeros", "exact", "normal", "normal", "outlier", "cancelling", "saturation", "tied")
+SCORES: tuple[Regime, ...] = ("normal", "normal", "exact", "zeros", "tied", "cancelling")
+DECISIONS = 192
+"""Bytes that decide a session: more than the longest one takes."""
+
+
+def sessions(
+    nodes: tuple[str, ...] = tuple(NODES),
+    *,
+    formats: tuple[str, ...] = ("e4m3fn", "e4m3fnuz"),
+    regimes: tuple[Regime, ...] = (),
+) -> st.SearchStrategy[Case]:
+    """Sessions of these nodes, for devices that have these FP8 formats, with values of these regimes, or any."""
+
+    def build(decisions: bytes) -> Case:
+        choices = Choices(decisions)
+        node = choices.of(nodes)
+        ratio, overlap = choices.of(NODES[node])
+        model: dict[str, Any] = choices.of_each(MODEL) | {"fp8": choices.of(formats)}
+        cache: dict[str, Any] = choices.of_each(CACHE)
+        if cache["block_size"] % TILE:
+            cache["layout"] = "normal"
+        memory, values = choices.of_each(MEMORY), _values(choices, regimes)
+        session = Session.model_validate(
+            {"node": node, "ratio": ratio, "overlap": overlap, "steps": _steps(choices, ratio)}
+        )
+        dim = model["head_dim"]
+        return Case(
+            model=Model(**model, quant_group=dim, rope_dim=16),
+            cache=Cache(**cache),
+            batch=Batch(max_model_len=max(session.length, 1)),
+            rope=Rope(),
+            memory=Memory(**memory),
+            values=values,
+            session=session,
+        )
+
+    return st.binary(min_size=DECISIONS, max_size=DECISIONS).map(build)
+
+
+def _values(choices: Choices, only: tuple[Regime, ...]) -> Values:
+    drawn: dict[str, Any] = choices.of_each(
+        {"q": ("normal", "exact"), "k": KV, "weights": SCORES, "cache": ("normal",), "rope": ("normal", "exact")}
+    )
+    allowed = {name: regime for name, regime in drawn.items() if not only or regime in only}
+    fallback: dict[str, Any] = {
+        name: next((r for r in only if r in TENSORS[name]), regime) for name, regime in drawn.items()
+    }
+    return Values(seed=choices.number(4), **fallback | allowed)
+
+
+def _steps(choices: Choices, ratio: int) -> tuple[SessionStep, ...]:
+    """Steps that can be: each request comes, rests, forks, goes."""
+    count, steps = choices.of(REQUESTS), []
+    lengths = dict[int, int]()
+    for _ in range(choices.of(STEPS)):
+        forks = _forks(choices, lengths, count)
+        turns = list[Turn]()
+        for request in range(count):
+            rests, turn = choices.of(RESTS), _turn(choices, request, lengths.get(request, 0), ratio)
+            if not rests or not lengths:
+                turns.append(turn)
+                lengths[request] = lengths.get(request, 0) + turn.new + turn.accepted
+        gone = tuple(request for request in range(count) if choices.of(GOES) and request in lengths)
+        for request in gone:
+            del lengths[request]
+        if choices.of((False, True)):
+            turns.reverse()
+        steps.append(SessionStep(forks=forks, turns=tuple(turns), free=gone, pad_tokens=choices.of(PADDING)))
+    return tuple(steps)
+
+
+def _forks(choices: Choices, lengths: dict[int, int], count: int) -> tuple[Fork, ...]:
+    """At most one fork, of the first request that is there into the first that is not."""
+    wanted = choices.of(FORKS)
+    parent = next(iter(lengths), None)
+    child = next((request for request in range(count) if request not in lengths), None)
+    if not wanted or parent is None or child is None:
+        return ()
+    lengths[child] = lengths[parent]
+    return (Fork(parent=parent, child=child),)
+
+
+def _turn(choices: Choices, request: int, length: int, ratio: int) -> Turn:
+    """A chunk that ends near a group's end, or a step of decode, with drafts or without."""
+    to_end = ratio - length % ratio
+    new = choices.of((1, 1, 2, 0, 3, to_end, to_end - 1, to_end + 1, 2 * ratio, ratio + 1, ratio * 5, 33))
+    drafts = choices.of(DRAFTS)
+    accepted = choices.of(tuple(range(drafts + 1)))
+    new = min(new, max(MOST_TOKENS, 3 * ratio) - length) if length < max(MOST_TOKENS, 3 * ratio) else 1
+    return Turn(request=request, new=new, drafts=drafts, accepted=accepted)

@@ -1,0 +1,78 @@
+"""Run a session step by step on memory that lives through it, and judge every step by the requests' histories.
+
+What an operation keeps from step to step is its own affair. It must end with what follows from the tokens of each
+request alone: neither from how they were cut into steps, nor from drafts that were rejected, nor from who had a page or
+a ring before. The session ends with the first step that shows something: what follows from a broken state is no other
+bug.
+"""
+
+from dataclasses import replace
+
+from indexfuzz.core.case import Case
+from indexfuzz.core.outcome import Outcome
+from indexfuzz.core.session import follow
+from indexfuzz.devices.base import Device
+from indexfuzz.implementations.base import Implementation
+from indexfuzz.oracles.differential import run_stage, run_stages
+from indexfuzz.oracles.walk import accept, require_format
+from indexfuzz.samples.serving import MakeTokens, Serving
+from indexfuzz.samples.step import Step
+from indexfuzz.stages.compress import Compress
+from indexfuzz.stages.table import GATHER, K_QUANT_CACHE
+
+Only = frozenset[str]
+
+
+def run(case: Case, implementation: Implementation, device: Device, only: Only = frozenset()) -> Outcome:
+    """Run the steps of a session; `only` names the operations to take from the implementation, all of them when empty.
+
+    Raises as `differential.run` does.
+    """
+    return serve(case, implementation, device, only)[0]
+
+
+def serve(
+    case: Case,
+    implementation: Implementation,
+    device: Device,
+    only: Only = frozenset(),
+    make_tokens: MakeTokens | None = None,
+) -> tuple[Outcome, Serving]:
+    """What a session showed, and the requests that are there after its last step."""
+    require_format(case, device)
+    outcome, serving = Outcome(case), Serving(case, device.torch_device, make_tokens)
+    for number, (step, rows) in enumerate(zip(case.session.steps, follow(case.session), strict=True)):
+        serving.begin(number, step, rows)
+        if case.session.node == "none":
+            run_stages(serving.plain_step(step, rows), implementation, device, outcome, only)
+        else:
+            requests = tuple(serving.requests[row.request].tokens for row in rows)
+            _make_keys(
+                serving.compress_step(number, step, rows), Compress(requests), implementation, device, outcome, only
+            )
+        if outcome.findings:
+            outcome.findings = [
+                replace(finding, detail=f"step {number} of the session: {finding.detail}")
+                for finding in outcome.findings
+            ]
+            break
+        serving.end(step, rows)
+    else:
+        if case.session.node != "none" and any(serving.keys_of(r.length) for r in serving.requests.values()):
+            run_stages(serving.reading_step(), implementation, device, outcome, only, (GATHER,))
+    return outcome, serving
+
+
+def _make_keys(
+    made: Step, compress: Compress, implementation: Implementation, device: Device, outcome: Outcome, only: Only
+) -> None:
+    """Let keys be made, and then be inserted into the cache."""
+    accept(compress, made, *run_stage(compress, made, implementation, device, outcome, only))
+    if outcome.findings:
+        return
+    slots = made.tensors["slot_mapping"]
+    call = K_QUANT_CACHE.call(
+        made.case, {"k": made.tensors["keys"], "cache": made.tensors["cache"], "slot_mapping": slots}
+    )
+    made.written["k"] = (slots >= 0).unsqueeze(1).expand(-1, 2 * made.case.model.head_dim)
+    accept(K_QUANT_CACHE, made, *run_stage(K_QUANT_CACHE, made, implementation, device, outcome, only, call))

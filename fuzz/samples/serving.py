@@ -1,0 +1,197 @@
+"""Serving: what lives through the steps of a session, and what each step hands to its kernels.
+
+Requests own pages of keys through block tables, a ring of the state each, and a history of tokens, which follow from
+the case's seed. Pages are given out again as soon as nobody has them; nothing is cleared when they are.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import cache
+
+import torch
+from torch import Tensor
+
+from indexfuzz.core.case import Case, Regime
+from indexfuzz.core.rng import derive
+from indexfuzz.core.session import Row, Session, SessionStep, follow
+from indexfuzz.reference.compress import Tokens
+from indexfuzz.samples import buffers, regimes
+from indexfuzz.samples.requests import page_pool, rectangle
+from indexfuzz.samples.step import TABLE_TAIL, Step, allocate_cache, materialise_on_cache
+
+MakeTokens = Callable[[int, int], Tokens]
+"""Number and life of a request -> all tokens that it may ever have."""
+
+WORD = torch.int32
+"""The state is looked at in words: one that is still poison has not been written."""
+
+DECODE = 8
+"""Tokens of a turn up to which it may be a row of decode."""
+
+
+@dataclass
+class Request:
+    """A request that is there: its tokens, drafts included, how many of them are certain, and its pages in order."""
+
+    tokens: Tokens
+    length: int = 0
+    pages: list[int] = field(default_factory=list)
+
+
+class Serving:
+    """The requests of a session, their pages and rings.
+
+    `cache` is the pool of pages, `state` has a ring for each request number. `make_tokens` gives other histories than
+    those of the case.
+    """
+
+    def __init__(self, case: Case, device: str, make_tokens: MakeTokens | None = None) -> None:
+        self.case, self.device = case, device
+        self.requests: dict[int, Request] = {}
+        self.cache = allocate_cache(case, device)
+        self.defined = torch.zeros(self.cache.view.shape, dtype=torch.uint8, device=device)
+        session = case.session
+        self.width = (1 + session.overlap) * case.model.head_dim
+        rings = 1 + max((row.request for rows in follow(session) for row in rows), default=0)
+        rows = (1 + session.overlap) * session.ratio + session.max_drafts
+        self.state = buffers.allocate("state", (rings, rows, 2, self.width), torch.float32, device)
+        self.state.seal()
+        self.bias = self._dense("position bias", session.ratio, case.values.weights)
+        self._make_tokens = make_tokens or cache(self._drawn_tokens)
+        self._free = page_pool(case, derive(case.values.seed, "pages"))[::-1]
+        self._owners = Counter[int]()
+
+    def begin(self, number: int, step: SessionStep, rows: Sequence[Row]) -> None:
+        """Let requests come and fork, append their tokens in this step, drafts included, and give them pages."""
+        for fork in step.forks:
+            self._fork(fork.parent, fork.child)
+        for row in rows:
+            own = self._make_tokens(row.request, row.life)
+            request = self.requests.setdefault(row.request, Request(own.until(0)))
+            certain = _joined(request.tokens.until(row.start), own.between(row.start, row.length))
+            drafts = self._drawn(f"drafts {number} {row.request}", row.end - row.length)
+            request.tokens = _joined(certain, drafts)
+            self._reserve(request, row.end)
+
+    def end(self, step: SessionStep, rows: Sequence[Row]) -> None:
+        """Take rejected drafts back, and let requests go."""
+        for row in rows:
+            request = self.requests[row.request]
+            request.length, request.tokens = row.length, request.tokens.until(row.length)
+        for number in step.free:
+            self._release(self.requests.pop(number).pages)
+
+    def keys_of(self, length: int) -> int:
+        """Keys that so many tokens make."""
+        return length // self.case.session.ratio
+
+    def slots(self, request: Request) -> Tensor:
+        """Where the keys of a request lie, int64."""
+        block_size = self.case.cache.block_size
+        key = torch.arange(self.keys_of(request.length))
+        return torch.tensor(request.pages, dtype=torch.int64)[key // block_size] * block_size + key % block_size
+
+    def compress_step(self, number: int, step: SessionStep, rows: Sequence[Row]) -> Step:
+        """The tensors of the operation that makes keys, and the cache that they go into."""
+        case, memory = self.case, self.case.memory
+        made = Step(case, self.device, defined=self.defined)
+        parts = [self.requests[row.request].tokens.between(row.start, row.end) for row in rows]
+        parts.append(self._drawn(f"padding {number}", step.pad_tokens))
+        made.place("kv", torch.cat([part.kv for part in parts]), row_pad=memory.k_pad)
+        made.place("scores", torch.cat([part.scores for part in parts]), row_pad=memory.weights_pad)
+        made.place("bias", self.bias)
+        made.place("query_start", torch.tensor([0, *(row.tokens for row in rows)]).cumsum(0).int())
+        made.place("context_lens", torch.tensor([row.start for row in rows], dtype=torch.int32))
+        made.place("rings", torch.tensor([row.request for row in rows], dtype=torch.int32))
+        tail = TABLE_TAIL.get(memory.table_tail, case.num_blocks)
+        table = rectangle([self.requests[row.request].pages for row in rows], tail, extra=memory.table_extra)
+        made.place("block_table", table.int(), row_pad=memory.table_pad)
+        made.output("keys", (step.tokens, case.model.head_dim), torch.bfloat16)
+        made.output("slot_mapping", (step.tokens,), torch.int64)
+        made.output("visible", (step.tokens,), torch.int32)
+        made.add(self.state)
+        made.add(self.cache)
+        untouched = buffers.poison_like(self.state.view[:1, 0, 0, :1]).view(WORD)
+        made.written["state"] = (self.state.view.view(WORD) != untouched).repeat_interleave(WORD.itemsize, -1)
+        return made
+
+    def plain_step(self, step: SessionStep, rows: Sequence[Row]) -> Step:
+        """The tensors of a step of the indexer in which every token is a key.
+
+        The first rows that have the same few tokens are decode requests, as an engine sorts them; all others prefill.
+        """
+        first = rows[0].tokens if rows else 0
+        is_decode = 0 < first <= DECODE
+        ahead = next((i for i, row in enumerate(rows) if row.tokens != first), len(rows)) if is_decode else 0
+        batch: dict[str, object] = {
+            "decode": tuple(row.end for row in rows[:ahead]),
+            "prefill": tuple({"length": row.end, "new": row.tokens} for row in rows[ahead:]),
+            "next_n": first if ahead else 1,
+            "pad_tokens": step.pad_tokens,
+        }
+        owners = [self.requests[row.request] for row in rows]
+        made = self._step(batch, owners, [row.end for row in rows])
+        tokens = [self.requests[row.request].tokens.between(row.start, row.end) for row in rows]
+        own = torch.cat([part.kv for part in tokens]) if tokens else self.bias[:0]
+        made.tensors["k"][: len(own)].copy_(own)
+        for name in made.buffers:
+            made.buffers[name].seal()
+        return made
+
+    def reading_step(self) -> Step:
+        """The tensors of a step that reads all keys of all requests and writes none."""
+        owners = list(self.requests.values())
+        lengths = [self.keys_of(request.length) for request in owners]
+        prefill = tuple({"length": length, "new": 0} for length in lengths)
+        return self._step({"prefill": prefill}, owners, lengths)
+
+    def _step(self, batch: dict[str, object], owners: Sequence[Request], lengths: Sequence[int]) -> Step:
+        block_size = self.case.cache.block_size
+        tables = [request.pages[: -(-n // block_size)] for request, n in zip(owners, lengths, strict=True)]
+        spare = self.case.num_blocks - sum(map(len, tables))
+        case = self.case.replace(batch=batch, session=Session().model_dump(), cache={"spare_blocks": spare})
+        return materialise_on_cache(case, self.cache, self.defined, tables, self.device)
+
+    def _fork(self, parent: int, child: int) -> None:
+        """The child shares full pages of keys, and has copies of the last page and of the ring."""
+        from_, block_size = self.requests[parent], self.case.cache.block_size
+        shared = from_.pages[: self.keys_of(from_.length) // block_size]
+        self._owners.update(shared)
+        request = self.requests[child] = Request(from_.tokens, from_.length, list(shared))
+        self._reserve(request, from_.length)
+        for old, new in zip(from_.pages[len(shared) :], request.pages[len(shared) :], strict=False):
+            self.cache.view[new] = self.cache.view[old]
+            self.defined[new] = self.defined[old]
+        self.cache.seal()
+        self.state.view[child] = self.state.view[parent]
+        self.state.seal()
+
+    def _reserve(self, request: Request, length: int) -> None:
+        while len(request.pages) * self.case.cache.block_size < self.keys_of(length):
+            page = self._free.pop()
+            self._owners[page] += 1
+            request.pages.append(page)
+
+    def _release(self, pages: Sequence[int]) -> None:
+        for page in reversed(pages):
+            self._owners[page] -= 1
+            if not self._owners[page]:
+                self._free.append(page)
+
+    def _drawn_tokens(self, request: int, life: int) -> Tokens:
+        return self._drawn(f"tokens {request} {life}", self.case.session.length)
+
+    def _drawn(self, purpose: str, count: int) -> Tokens:
+        values = self.case.values
+        return Tokens(
+            self._dense(f"kv {purpose}", count, values.k), self._dense(f"scores {purpose}", count, values.weights)
+        )
+
+    def _dense(self, purpose: str, count: int, regime: Regime) -> Tensor:
+        key = derive(self.case.values.seed, purpose)
+        return regimes.dense(regime, key, (count, self.width), self.case.model.fp8).to(self.device)
+
+
+def _joined(*parts: Tokens) -> Tokens:
+    return Tokens(torch.cat([part.kv for part in parts]), torch.cat([part.scores for part in parts]))

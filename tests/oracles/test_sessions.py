@@ -1,0 +1,140 @@
+"""Sessions: clean kernels pass them, and mistakes that only show between steps are found, blamed and made small."""
+
+import pytest
+import torch
+
+from indexfuzz.core.case import Case
+from indexfuzz.core.rng import derive
+from indexfuzz.core.session import Turn
+from indexfuzz.core.signature import Signature
+from indexfuzz.devices import open_device
+from indexfuzz.generation.sessions import sessions
+from indexfuzz.generation.stream import draw
+from indexfuzz.implementations.builtin import builtin
+from indexfuzz.implementations.faults.planting import edited_kernels
+from indexfuzz.oracles import schedules
+from indexfuzz.oracles import sessions as oracle
+from indexfuzz.reference import compress
+from indexfuzz.reference.intervals import Interval
+from indexfuzz.subjects.in_process import InProcess
+from indexfuzz.triage.minimize import minimise
+
+DEVICE = open_device("lockstep")
+
+
+def turn(request, new, drafts=0, accepted=0):
+    return Turn(request=request, new=new, drafts=drafts, accepted=accepted).model_dump()
+
+
+STEPS = (
+    {"turns": (turn(0, 7), turn(1, 5))},
+    {"turns": (turn(0, 1, 3, 1), turn(1, 1, 2)), "pad_tokens": 2},
+    {"forks": ({"parent": 0, "child": 2},), "turns": (turn(2, 6), turn(1, 9)), "free": (0,)},
+    {"turns": (turn(0, 20), turn(2, 1))},
+)
+
+
+def case_of(node="compress", ratio=4, overlap=True, steps=STEPS, **parts):
+    session = {"node": node, "ratio": ratio, "overlap": overlap, "steps": steps}
+    return Case().replace(
+        cache={"block_size": 2, "layout": "normal"}, batch={"max_model_len": 300}, session=session, **parts
+    )
+
+
+def with_mistake(old, new):
+    edits = [("mistake", "kernels/compress.py", old, new)]
+    return builtin(edited_kernels(f"mistake-{derive(0, old + new)}", edits), "mistaken")
+
+
+@pytest.mark.parametrize(
+    ("node", "ratio", "overlap"), [("compress", 4, True), ("compress", 8, False), ("none", 1, False)]
+)
+def test_clean_kernels_pass(node, ratio, overlap):
+    outcome = oracle.run(case_of(node, ratio, overlap), builtin(), DEVICE)
+    assert not outcome.findings
+    assert ("compress" in outcome.stages) == (node == "compress")
+    assert "k_quant_cache" in outcome.stages
+    assert "gather" in outcome.stages
+
+
+def test_a_long_ratio_is_compressed():
+    steps = ({"turns": (turn(0, 130),)}, {"turns": (turn(0, 126),)})
+    outcome = oracle.run(case_of(ratio=128, overlap=False, steps=steps), builtin(), DEVICE)
+    assert not outcome.findings
+    assert outcome.stages.count("k_quant_cache") == 2
+
+
+def test_the_reference_fills_in_what_is_missing():
+    outcome = oracle.run(case_of(), builtin(), DEVICE, frozenset({"k_quant_cache"}))
+    assert not outcome.findings
+    assert set(outcome.stages) == {"k_quant_cache"}
+
+
+def test_drawn_sessions_are_clean_and_varied():
+    cases = draw(sessions(("compress",)), 11, 6)
+    assert len({case.id for case in cases}) == 6
+    for case in cases:
+        assert not InProcess(builtin(), DEVICE).run(case).findings
+
+
+MISTAKES = {
+    "compress/uninitialised": ("& (position >= 0) & (position < context)", "& (position < 0)"),
+    "compress/out-of-bounds": ("(position >= 0) & (position < context)", "(position < context)"),
+    "compress/race": ("(rank < count) & (rank >= count - ROWS)", "(rank < count)"),
+    "compress/bound-exceeded/keys": ("position = context + rank\n\n    column", "position = rank\n\n    column"),
+    "compress/code-mismatch/visible": ("(position + 1) // RATIO, 0)", "position // RATIO + 1, 0)"),
+    "compress/code-mismatch/slot_mapping": (
+        "page * BLOCK_SIZE + key % BLOCK_SIZE",
+        "page * BLOCK_SIZE + position % BLOCK_SIZE",
+    ),
+}
+
+
+@pytest.mark.parametrize("signature", MISTAKES)
+def test_mistakes_between_steps_are_found(signature):
+    finding, *_ = oracle.run(case_of(), with_mistake(*MISTAKES[signature]), DEVICE).findings
+    assert str(finding.signature).startswith(signature)
+    assert finding.detail.startswith("step ")
+
+
+def test_a_known_mistake_is_named():
+    implementation = with_mistake(
+        "tl.load(bias_ptr + (position % RATIO)[:, None] * WIDTH + column, mask=is_new[:, None], other=0.0)\n\n",
+        "0.0\n\n",
+    )
+    steps = ({"turns": (turn(0, 8),)},)
+    (finding,) = oracle.run(case_of(steps=steps), implementation, DEVICE).findings
+    assert "the position bias is left out" in finding.detail
+    assert "token 3 of request 0 of the step, with which its key 0 is due, made of tokens 0 to 3" in finding.detail
+
+
+def test_other_schedules_leave_the_same_bytes():
+    assert not schedules.run(case_of(), builtin(), DEVICE).findings
+    assert not schedules.run(case_of("none", 1, overlap=False), builtin(), DEVICE).findings
+
+
+def test_a_key_that_depends_on_the_schedule_is_found(monkeypatch):
+    implementation = with_mistake(
+        'mask=is_kept[:, None], other=float("-inf"))', "mask=is_kept[:, None], other=-1e9) - 1.0"
+    )
+    assert oracle.run(case_of(), implementation, DEVICE).findings
+
+    def anything(tokens, _bias, *, ratio, overlap):
+        shape = (len(tokens.kv) // ratio, tokens.kv.shape[1] // (1 + overlap))
+        return Interval(torch.full(shape, -1e9, dtype=torch.double), torch.full(shape, 1e9, dtype=torch.double))
+
+    monkeypatch.setattr(compress, "legal_keys", anything)
+    assert not oracle.run(case_of(), implementation, DEVICE).findings
+    (finding,) = schedules.run(case_of(), implementation, DEVICE).findings
+    assert str(finding.signature).startswith("compress/metamorphic/schedule/cache")
+    assert "came in other steps" in finding.detail
+
+
+def test_a_session_is_made_small():
+    signature = "compress/bound-exceeded/keys"
+    subject = InProcess(with_mistake(*MISTAKES[signature]), DEVICE)
+    small, _ = minimise(case_of(), subject, Signature.parse(signature))
+    steps = small.session.steps
+    assert len(steps) <= 3
+    assert len({t.request for step in steps for t in step.turns}) == 1
+    assert sum(t.new + t.drafts for step in steps for t in step.turns) <= 8
