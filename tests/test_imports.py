@@ -41,7 +41,7 @@ LOOSE = {"__init__", "__main__"}
 """The only modules of the fuzzer that lie in no folder."""
 
 RESERVED = {
-    "hypothesis": ("generation.strategies", "generation.stream", "testing", "campaign"),
+    "hypothesis": ("generation.sessions", "generation.strategies", "generation.stream", "testing", "campaign"),
     "typer": ("cli",),
     "rich": ("cli",),
 }

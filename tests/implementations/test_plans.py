@@ -1,6 +1,6 @@
 """Which operation does which node."""
 
-from indexfuzz.core.stage_names import COVERS, NODES, OPERATION_NAMES, STAGE_NAMES
+from indexfuzz.core.stage_names import COVERS, NODES, OPERATION_NAMES, STAGE_NAMES, STATEFUL
 from indexfuzz.implementations.plans import describe_plan, plans
 from indexfuzz.stages.table import OPERATIONS
 
@@ -9,7 +9,7 @@ def test_what_is_covered_is_a_node_and_what_covers_is_an_operation():
     assert {operation.name: operation.covers for operation in OPERATIONS} == COVERS
     assert all(set(covered) <= set(NODES) for covered in COVERS.values())
     assert not set(COVERS) & set(STAGE_NAMES)
-    assert set(OPERATION_NAMES) == {*COVERS, *STAGE_NAMES}
+    assert set(OPERATION_NAMES) == {*COVERS, *STAGE_NAMES, *STATEFUL}
 
 
 def test_stages_alone_make_one_plan():

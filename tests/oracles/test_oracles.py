@@ -39,7 +39,8 @@ def test_every_oracle_is_asked_about_some_cases():
 def test_names_and_kinds_are_those_of_one_oracle():
     names = [oracle.name for oracle in schedule.ORACLES]
     assert len(set(names)) == len(names)
-    owners = Counter(kind for oracle in schedule.ORACLES for kind in oracle.kinds)
+    assert schedule.SESSION.kinds == schedule.REFERENCE.kinds
+    owners = Counter(kind for oracle in schedule.ORACLES if oracle is not schedule.SESSION for kind in oracle.kinds)
     assert {kind for kind, count in owners.items() if count > 1} == {"uninitialised"}
     assert owners.keys() >= set(KINDS)
 
@@ -122,7 +123,22 @@ def test_a_twin_that_fails_is_found_by_the_cases_that_ask_for_it(reference_with,
     ],
 )
 def test_the_oracles_of_a_signature(signature, oracles):
-    assert [oracle.name for oracle in schedule.oracles_for(Signature.parse(signature))] == oracles
+    assert [oracle.name for oracle in schedule.oracles_for(Signature.parse(signature), CASE)] == oracles
+
+
+@pytest.mark.parametrize(
+    ("signature", "oracles"),
+    [
+        ("compress/bound-exceeded/keys", ["session"]),
+        ("compress/metamorphic/schedule/cache_values", ["schedules"]),
+        ("gather/nondeterministic/k_fp8", ["session"]),
+    ],
+)
+def test_sessions_are_asked_by_oracles_of_their_own(signature, oracles):
+    steps = ({"turns": ({"request": 0, "new": 1},)},)
+    case = Case().replace(session={"steps": steps})
+    assert [oracle.name for oracle in schedule.oracles_for(Signature.parse(signature), case)] == oracles
+    assert not any(schedule.SESSION.is_asked(CASE.replace(values={"seed": seed})) for seed in range(9))
 
 
 def test_garbage_is_seen_with_and_without_a_device_that_tracks_it(reference_with, pytorch_device):
@@ -139,7 +155,8 @@ def test_garbage_is_seen_with_and_without_a_device_that_tracks_it(reference_with
 def test_an_access_out_of_bounds_explains_garbage(reference_with, pytorch_device, monkeypatch):
     stray = Finding("gather", "out-of-bounds", "cache", "loads at byte 256")
     garbage = [Finding(stage, "uninitialised", "x", "nobody wrote it") for stage in ("gather", "paged_logits")]
-    reference, repetition = schedule.ORACLES[:2]
+    reference = schedule.REFERENCE
+    repetition = next(oracle for oracle in schedule.OTHERS if oracle.name == "repetition")
     planted = (
         replace(reference, run=lambda *_: Outcome(CASE, [stray])),
         replace(repetition, run=lambda *_: Outcome(CASE, list(garbage))),

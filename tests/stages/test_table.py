@@ -8,10 +8,11 @@ import pytest
 from indexfuzz.core.case import Case
 from indexfuzz.core.guarantees import Guarantees
 from indexfuzz.core.stage_names import ROPE, STAGE_NAMES, require_stage
+from indexfuzz.core.stage_names import STATEFUL as STATEFUL_NAMES
 from indexfuzz.evaluation.mutation.mutants import FILES
 from indexfuzz.implementations.builtin import builtin
 from indexfuzz.samples.step import materialise
-from indexfuzz.stages.table import PAGED_TOPK, PREFILL_TOPK, STAGES, find
+from indexfuzz.stages.table import PAGED_TOPK, PREFILL_TOPK, STAGES, STATEFUL, find
 
 ROOT = Path(__file__).parents[2]
 OWNERS = ("stages/", "implementations/", "core/stage_names.py")
@@ -49,9 +50,12 @@ def test_a_name_spelt_elsewhere_is_noticed():
 
 def test_the_names_that_are_known_without_torch_are_those_of_the_stages_in_order():
     assert tuple(dict.fromkeys(stage.name for stage in STAGES)) == STAGE_NAMES
-    assert set(builtin().stages) == set(STAGE_NAMES)
+    assert tuple(stage.name for stage in STATEFUL) == STATEFUL_NAMES
+    assert set(builtin().stages) == {*STAGE_NAMES, *STATEFUL_NAMES}
     assert require_stage("gather") == "gather"
-    with pytest.raises(ValueError, match="'top' is no stage; the stages are fused_k, fused_q, gather, k_quant_cache"):
+    with pytest.raises(
+        ValueError, match="'top' is no stage; the stages are compress, fused_k, fused_q, gather, k_quant_cache"
+    ):
         require_stage("top")
 
 
@@ -64,7 +68,8 @@ def test_a_stage_in_two_places_is_told_apart_by_its_output():
 
 def test_every_kernel_file_is_a_source_of_some_stage():
     helpers = {"__init__.py", "checks.py"}
-    assert set(FILES) == {f"kernels/{file.name}" for file in (ROOT / "kernels").glob("*.py")} - {
+    in_sessions = {f"kernels/{source}.py" for stage in STATEFUL for source in stage.sources}
+    assert {*FILES, *in_sessions} == {f"kernels/{file.name}" for file in (ROOT / "kernels").glob("*.py")} - {
         f"kernels/{name}" for name in helpers
     }
 
