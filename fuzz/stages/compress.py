@@ -13,7 +13,7 @@ from indexfuzz.checks.exact import check_bits
 from indexfuzz.core import stage_names
 from indexfuzz.core.case import Case
 from indexfuzz.core.finding import Finding, complaint
-from indexfuzz.core.terms import Terms
+from indexfuzz.core.guarantees import Guarantees
 from indexfuzz.reference import compress as reference
 from indexfuzz.reference.compress import Tokens
 from indexfuzz.samples.step import Step
@@ -63,7 +63,7 @@ class Compress(Stage):
             rows, groups = due[request]
             arguments["keys"][rows] = made[groups]
 
-    def judge_finite(self, given: Call, got: Tensors, terms: Terms) -> Verdict:
+    def judge_finite(self, given: Call, got: Tensors, guarantees: Guarantees) -> Verdict:
         """Places are exact, keys are within rounding of the sum over their tokens, all other rows are as before."""
         for name, want in _places(given, given.options).items():
             found = check_bits(name, got[name], want, axes=self.axes[name], before=given.tensors[name])
