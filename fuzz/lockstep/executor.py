@@ -15,6 +15,7 @@ from indexfuzz.lockstep.launch import execute
 from indexfuzz.lockstep.tracking.attribution import is_own
 from indexfuzz.lockstep.tracking.checks import ALL_CHECKERS, Checks
 from indexfuzz.lockstep.tracking.coverage import Coverage
+from indexfuzz.lockstep.tracking.moments import Recorder
 from indexfuzz.lockstep.tracking.violations import KernelError, LockstepError, UnsupportedFeature, Violation
 from indexfuzz.lockstep.triton_api.functions import location_of
 from indexfuzz.lockstep.triton_api.routing import CONFIGS, route_launches
@@ -28,7 +29,8 @@ class Lockstep:
 
     dot names the arithmetic of tl.dot ("ieee", "sm90", "cdna3"); checkers lists the checkers that are on; coverage,
     where given, accumulates mask coverage; configs says which configurations of an autotuned kernel run, the "first" or
-    "all", of which the first has the last word. Raises ValueError for an unknown name.
+    "all", of which the first has the last word; recorder, where given, keeps what variables held. Raises ValueError for
+    an unknown name.
     """
 
     def __init__(
@@ -37,6 +39,7 @@ class Lockstep:
         coverage: Coverage | None = None,
         checkers: Iterable[str] = ALL_CHECKERS,
         configs: str = CONFIGS[0],
+        recorder: Recorder | None = None,
     ) -> None:
         if dot not in MODELS:
             raise ValueError(f"unknown matrix unit {dot!r}; there are {', '.join(MODELS)}")
@@ -45,6 +48,7 @@ class Lockstep:
         keep_freed_memory()
         self.violations: list[Violation] = []
         self.coverage = coverage
+        self.recorder = recorder
         self._model = MODELS[dot]
         self._configs = configs
         self._checks = Checks.of(checkers)
@@ -97,7 +101,14 @@ class Lockstep:
         try:
             with torch._C.DisableTorchFunction():  # noqa: SLF001 - a mode of the caller's would hear of every stride
                 self.violations += execute(
-                    kernel, grid, args, kwargs, arguments=arguments, checks=self._checks, coverage=self.coverage
+                    kernel,
+                    grid,
+                    args,
+                    kwargs,
+                    arguments=arguments,
+                    checks=self._checks,
+                    coverage=self.coverage,
+                    recorder=self.recorder,
                 )
         except (UnsupportedFeature, KernelError, LockstepError):
             raise

@@ -14,6 +14,7 @@ from indexfuzz.lockstep.tracking.attribution import blame_kernel, blamed_as, bla
 from indexfuzz.lockstep.tracking.checks import Checks
 from indexfuzz.lockstep.tracking.coverage import Coverage
 from indexfuzz.lockstep.tracking.divergence import Divergence
+from indexfuzz.lockstep.tracking.moments import Recorder
 from indexfuzz.lockstep.tracking.run import Launch, Run
 from indexfuzz.lockstep.tracking.violations import KernelError, LockstepError, UnsupportedFeature, Violation
 from indexfuzz.lockstep.triton_api.functions import location_of
@@ -62,6 +63,7 @@ def execute(
     arguments: Arguments,
     checks: Checks,
     coverage: Coverage | None,
+    recorder: Recorder | None = None,
 ) -> list[Violation]:
     """Run a kernel over a grid; what it did wrong.
 
@@ -70,7 +72,12 @@ def execute(
     known, names = _parameters(kernel)
     bound = _bind(kernel, known, args, {k: v for k, v in kwargs.items() if k in names})
     dims = _dimensions(grid, {**bound, **{k: v for k, v in kwargs.items() if k not in names}})
-    launch = Launch(kernel.fn.__name__, dims, arguments.allocations, coverage, kwargs.get("num_warps", _WARPS))
+    launch = Launch(
+        kernel.fn.__name__, dims, arguments.allocations, coverage, kwargs.get("num_warps", _WARPS), recorder
+    )
+    if recorder is not None:
+        launch.tensors = {name: value for name, value in bound.items() if isinstance(value, torch.Tensor)}
+        recorder.launches.append((launch.name, location_of(kernel)))
     if launch.total == 0:
         return []
     try:

@@ -4,10 +4,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+import torch
 
 from indexfuzz.lockstep.tracking.access import Access
 from indexfuzz.lockstep.tracking.checks import Checks
 from indexfuzz.lockstep.tracking.coverage import Coverage, Record
+from indexfuzz.lockstep.tracking.moments import Moment, Recorder, running_frames
 from indexfuzz.lockstep.tracking.sites import Site, author_site, current_site
 from indexfuzz.lockstep.tracking.violations import Violation
 from indexfuzz.lockstep.values.arrays import Array, Mask, Undo
@@ -25,6 +27,8 @@ class Launch:
     allocations: dict[int, Allocation]
     coverage: Coverage | None
     num_warps: int
+    recorder: Recorder | None = None
+    tensors: dict[str, torch.Tensor] = field(default_factory=dict)
     violations: list[Violation] = field(default_factory=list)
     reported: set[tuple[str, str, int, str | None]] = field(default_factory=set)
     accesses: list[Access] = field(default_factory=list)
@@ -63,6 +67,7 @@ class Run:
     undefined: list[Access] = field(default_factory=list)
     coverage: list[Record] = field(default_factory=list)
     ids: dict[int, Value] = field(default_factory=dict)
+    moments: list[Moment] = field(default_factory=list)
     atomics: int = 0
     barriers: int = 0
     depends_on_order: bool = False
@@ -108,18 +113,36 @@ class Run:
             offset = int(np.broadcast_to(value.data, shape)[index]) - value.base
         program = self.launch.coordinates(int(self.programs[int(index[0])]))
         lane = tuple(int(i) for i in index[1:])
-        self.violations.append(
-            Violation(
-                kind,
-                self.launch.name,
-                site.file,
-                site.line,
-                value.argument,
-                program,
-                lane,
-                offset,
-                message,
-                value.address,
+        violation = Violation(
+            kind,
+            self.launch.name,
+            site.file,
+            site.line,
+            value.argument,
+            program,
+            lane,
+            offset,
+            message,
+            value.address,
+        )
+        self.violations.append(violation)
+        if self.launch.recorder is not None:
+            self.keep_moment(value, violation=violation)
+
+    def keep_moment(self, pointer: Value, *, access: Access | None = None, violation: Violation | None = None) -> None:
+        """Keep what the variables of the kernel hold now, for the launch's recorder."""
+        launch = self.launch
+        self.moments.append(
+            Moment(
+                running_frames(),
+                launch.grid,
+                launch.name,
+                self.programs,
+                pointer,
+                tuple(self.accesses),
+                launch.tensors,
+                access,
+                violation,
             )
         )
 
@@ -136,5 +159,7 @@ class Run:
         for access in self.accesses:
             access.released = access.epoch < self.atomics
         launch.accesses.extend(self.accesses)
+        if launch.recorder is not None:
+            launch.recorder.moments.extend(self.moments)
         if launch.coverage is not None:
             launch.coverage.add(self.coverage)

@@ -1,0 +1,101 @@
+"""Statements of a source file: the one on a line, the names that it reads, and the statement that a name came from."""
+
+import ast
+import linecache
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+
+Simple = ast.Assign | ast.AugAssign | ast.AnnAssign | ast.Expr | ast.Return | ast.Assert
+Header = ast.If | ast.While | ast.For
+
+MOST_LINES = 6
+"""Lines of a statement that are shown."""
+
+
+@dataclass(frozen=True)
+class Statement:
+    """A statement inside a function, or of an `if` or a loop the line that decides."""
+
+    file: str
+    node: Simple | Header
+    function: ast.FunctionDef
+
+    @property
+    def line(self) -> int:
+        """Its first line."""
+        return self.node.lineno
+
+    @property
+    def last_line(self) -> int:
+        """Its last line, of a header the last one of what it decides by."""
+        node = self.node
+        part = node.test if isinstance(node, ast.If | ast.While) else node.iter if isinstance(node, ast.For) else node
+        return part.end_lineno or node.lineno
+
+    @property
+    def text(self) -> str:
+        """Its source, on one line."""
+        lines = linecache.getlines(self.file)[self.line - 1 : min(self.last_line, self.line - 1 + MOST_LINES)]
+        return " ".join(line.strip() for line in lines)
+
+    @property
+    def expressions(self) -> list[ast.expr]:
+        """What it reads."""
+        node = self.node
+        if isinstance(node, ast.If | ast.While | ast.Assert):
+            return [node.test]
+        if isinstance(node, ast.For):
+            return [node.iter]
+        value = [node.value] if node.value is not None else []
+        return [node.target, *value] if isinstance(node, ast.AugAssign) else value
+
+
+@lru_cache(maxsize=32)
+def _tree(source: str) -> ast.Module | None:
+    try:
+        return ast.parse(source)
+    except SyntaxError:
+        return None
+
+
+def statement_at(file: str, line: int) -> Statement | None:
+    """The innermost statement inside a function that a line belongs to; None where the file does not say."""
+    tree = _tree("".join(linecache.getlines(file)))
+    best: Statement | None = None
+    functions = [n for n in ast.walk(tree) if isinstance(n, ast.FunctionDef)] if tree else []
+    for function in functions:
+        if function.lineno <= line <= (function.end_lineno or function.lineno):
+            for node in _statements(function):
+                found = Statement(file, node, function)
+                if found.line <= line <= found.last_line and (best is None or best.line <= found.line):
+                    best = found
+    return best
+
+
+def definition_of(name: str, before: Statement) -> Statement | None:
+    """The last statement above another one that gives a name its value, else the last of all; None of a parameter."""
+    given = [
+        Statement(before.file, node, before.function)
+        for node in _statements(before.function)
+        if name in _targets(node) and node is not before.node
+    ]
+    above = [statement for statement in given if statement.line < before.line]
+    return max(above or given, key=lambda statement: statement.line, default=None)
+
+
+def _statements(function: ast.FunctionDef) -> Iterator[Simple | Header]:
+    for node in ast.walk(function):
+        if isinstance(node, Simple | Header):
+            yield node
+
+
+def _targets(node: Simple | Header) -> set[str]:
+    """Names that a statement gives a value."""
+    if isinstance(node, ast.Assign):
+        targets: list[ast.expr] = node.targets
+    elif isinstance(node, ast.AugAssign | ast.AnnAssign | ast.For):
+        targets = [node.target]
+    else:
+        return set()
+    return {n.id for target in targets for n in ast.walk(target) if isinstance(n, ast.Name)}

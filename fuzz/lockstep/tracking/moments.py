@@ -1,0 +1,80 @@
+"""What the variables of a kernel held when something happened: kept only where a launch is given a recorder."""
+
+import sys
+from dataclasses import dataclass, field
+from types import FrameType
+from typing import Any, Final
+
+import numpy as np
+import torch
+
+from indexfuzz.lockstep.tracking.access import Access
+from indexfuzz.lockstep.tracking.sites import MARKER, Site
+from indexfuzz.lockstep.tracking.violations import Violation
+from indexfuzz.lockstep.triton_api.functions import is_language_source
+from indexfuzz.lockstep.values.arrays import Array
+from indexfuzz.lockstep.values.value import Value
+
+MOST_STORES: Final = 4096
+"""Stores that a recorder keeps, the first ones; each holds on to the variables of its kernel."""
+
+_frame: Final = sys._getframe  # noqa: SLF001 - inspect has no cheap way
+
+
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """A function of a kernel that was running: the line, and its variables by name."""
+
+    site: Site
+    names: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Moment:
+    """One store, or one violation, of all programs of a run.
+
+    frames: the functions that were running, the innermost first; none where no line of a kernel did it. pointer is what
+    was accessed, or the value that a violation is about. before: the accesses of the run until then, in order.
+    """
+
+    frames: tuple[Frame, ...]
+    grid: tuple[int, int, int]
+    kernel: str
+    programs: Array
+    pointer: Value
+    before: tuple[Access, ...]
+    tensors: dict[str, torch.Tensor]
+    access: Access | None = None
+    violation: Violation | None = None
+
+    def row_of(self, program: int) -> int:
+        """Where a program, by its number in the launch, stands among those of the run; -1 where it does not."""
+        found = np.flatnonzero(self.programs == program)
+        return int(found[0]) if found.size else -1
+
+
+@dataclass(slots=True)
+class Recorder:
+    """Keeps moments: every violation, and with ``stores`` every store, too."""
+
+    stores: bool = True
+    moments: list[Moment] = field(default_factory=list)
+    launches: list[tuple[str, str]] = field(default_factory=list)
+    """Kernel and file:line of its definition, of every launch."""
+
+    def wants_stores(self) -> bool:
+        """Whether a store is to be kept now."""
+        return self.stores and len(self.moments) < MOST_STORES
+
+
+def running_frames() -> tuple[Frame, ...]:
+    """The functions of the kernel that are running, without those of Triton's own library."""
+    found: list[Frame] = []
+    frame: FrameType | None = _frame(1)
+    while frame is not None:
+        names = frame.f_globals
+        if MARKER in names and not is_language_source(names["__name__"]) and frame.f_code.co_name != "<lambda>":
+            site = Site(frame.f_code.co_filename, frame.f_lineno, frame.f_code.co_name)
+            found.append(Frame(site, dict(frame.f_locals)))
+        frame = frame.f_back
+    return tuple(found)
