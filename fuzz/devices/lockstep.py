@@ -11,6 +11,7 @@ from indexfuzz.core.guarantees import Guarantees, Promises
 from indexfuzz.devices.base import Session
 from indexfuzz.devices.simulated_dot import simulated_dot
 from indexfuzz.lockstep import Coverage, Lockstep, LockstepError, UnsupportedFeature
+from indexfuzz.lockstep.tracking.moments import Recorder
 from indexfuzz.reference.arithmetic import DOT_UNITS, PRESETS, Arithmetic
 
 ARITHMETIC = {
@@ -59,6 +60,7 @@ class LockstepDevice:
 
     dot: str = "ieee"
     coverage: Coverage | None = None
+    recorder: Recorder | None = None
     torch_device: str = "cpu"
     forks: bool = True
     values_per_shape: int = 1
@@ -85,7 +87,7 @@ class LockstepDevice:
     @contextmanager
     def session(self) -> Iterator[Session]:
         """Route kernel launches to the CPU executor."""
-        with Lockstep(dot=self.dot, coverage=self.coverage) as machine:
+        with Lockstep(dot=self.dot, coverage=self.coverage, recorder=self.recorder) as machine:
             yield LockstepSession(machine, self)
 
     def guarantees(self, promises: Promises) -> Guarantees:

@@ -108,7 +108,7 @@ def put_under_test(
     given = call.copy()
     outcome.stages.append(stage.name)
     expected = Expected.of(implementation.contract, stage.name, step.case)
-    launched = launch(stage.name, call, function, device, initialised=_initialised(step, call))
+    launched = launch(stage.name, call, function, device, initialised=initialised_bytes(step, call))
     got, findings = launched.outputs, launched.findings(expected) + look_around(stage, step, call)
     if got and expected.outside:
         words = f"accepted a case that it must reject: {expected.outside}"
@@ -168,7 +168,7 @@ def _describe_ending(launched: Launched, findings: list[Finding]) -> Ending:
     return "refused cleanly" if launched.error else "right nevertheless"
 
 
-def _initialised(step: Step, call: Call) -> dict[str, Tensor | bool]:
+def initialised_bytes(step: Step, call: Call) -> dict[str, Tensor | bool]:
     """Which bytes of each argument hold something, for the device's check of undefined values."""
     known = step.written | {"cache": step.defined.bool()}
     return {name: known.get(name, name not in call.undefined) for name in call.tensors}

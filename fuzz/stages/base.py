@@ -179,6 +179,18 @@ class Stage(ABC):
         for argument in call.undefined:
             call.tensors[argument].zero_()
 
+    def locate(self, call: Call, got: Tensors, output: str, index: tuple[int, ...]) -> tuple[Tensor, int] | None:
+        """The tensor that an element of an output lies in, and its first byte there; None where there is no such."""
+        tensor = got.get(output, call.tensors.get(output))
+        if tensor is None or len(index) != tensor.dim():
+            return None
+        steps = sum(at * stride for at, stride in zip(index, tensor.stride(), strict=True))
+        return tensor, steps * tensor.element_size()
+
+    def footprint(self, call: Call) -> Tensor | None:
+        """The bytes of the cache that a call may write, bool of its shape; None of a stage that leaves it alone."""
+        return None
+
     def comparable(self, given: Call, outputs: Tensors) -> Tensors:
         """Outputs in a form in which two right results agree."""
         return outputs

@@ -15,7 +15,7 @@ from indexfuzz.core.stage_names import K_NORM
 from indexfuzz.reference import fp8, fused, intervals, layout
 from indexfuzz.samples.step import Step
 from indexfuzz.stages.base import Call, Output, Reach, Tensors
-from indexfuzz.stages.k_quant_cache import reach_of_tokens, written, written_slots
+from indexfuzz.stages.k_quant_cache import locate_in_cache, mark_written, reach_of_tokens, written, written_slots
 from indexfuzz.stages.operation import Mistakes, Operation, kept, norm_tensors, rope_options
 from indexfuzz.stages.verdict import Verdict, width
 
@@ -91,6 +91,14 @@ class FusedK(Operation):
             "the weight is left out": (K_NORM, {"weight": torch.ones_like(weight)}),
             "eps is 1e-5": (K_NORM, {"eps": 1e-5}),
         }
+
+    def locate(self, call: Call, got: Tensors, output: str, index: tuple[int, ...]) -> tuple[Tensor, int] | None:
+        """Where a token's value or scale belongs in the cache."""
+        return locate_in_cache(call, output, index)
+
+    def footprint(self, call: Call) -> Tensor | None:
+        """The bytes of the tokens that have a slot."""
+        return mark_written(call)
 
     def nonfinite_reach(self, given: Call, *, hides_nan: bool = False) -> Reach:
         """The bytes of a token."""

@@ -75,6 +75,14 @@ class KQuantCache(Stage):
             )
         )
 
+    def locate(self, call: Call, got: Tensors, output: str, index: tuple[int, ...]) -> tuple[Tensor, int] | None:
+        """Where a token's value or scale belongs in the cache."""
+        return locate_in_cache(call, output, index)
+
+    def footprint(self, call: Call) -> Tensor | None:
+        """The bytes of the tokens that have a slot."""
+        return mark_written(call)
+
     def nonfinite_reach(self, given: Call, *, hides_nan: bool = False) -> Reach:
         """The bytes of a token."""
         return reach_of_tokens(given)
@@ -98,6 +106,33 @@ def written_slots(call: Call) -> Tensor:
     """The slots that a call writes, int64 [n], in order of the tokens."""
     slots = call.tensors["slot_mapping"].long()
     return slots[slots >= 0]
+
+
+def mark_written(call: Call) -> Tensor | None:
+    """The bytes of the cache that belong to tokens with a slot, bool of its shape; None where there is no layout."""
+    cache = call.tensors["cache"]
+    block_size, head_dim = layout.page_shape(cache)
+    concrete = layout.resolve(call.options["layout"], block_size)
+    if not layout.is_defined(concrete, block_size, head_dim):
+        return None
+    marks = torch.zeros(cache.shape, dtype=torch.uint8, device=cache.device)
+    layout.mark_tokens(marks, written_slots(call), concrete)
+    return marks.bool()
+
+
+def locate_in_cache(call: Call, output: str, index: tuple[int, ...]) -> tuple[Tensor, int] | None:
+    """The cache, and the byte in it of a value (token, dim) or scale (token,); of "cache" itself (block, byte)."""
+    cache = call.tensors["cache"]
+    if output == "cache" and len(index) == 2:
+        return cache, index[0] * cache.stride(0) + index[1]
+    block_size, head_dim = layout.page_shape(cache)
+    slots, arranged = call.tensors["slot_mapping"], layout.arrangements(block_size, head_dim, cache.device)
+    slot = int(slots[index[0]]) if index and index[0] < len(slots) else -1
+    if slot < 0:
+        return None
+    values, scales = arranged[layout.resolve(call.options["layout"], block_size)]
+    place = values[slot % block_size, index[1]] if len(index) == 2 else scales[slot % block_size, 0]
+    return cache, slot // block_size * cache.stride(0) + int(place)
 
 
 def reach_of_tokens(call: Call) -> Reach:

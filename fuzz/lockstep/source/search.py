@@ -8,7 +8,6 @@ import numpy as np
 from indexfuzz.lockstep.source.lanes import Lane
 from indexfuzz.lockstep.tracking.access import Access
 from indexfuzz.lockstep.tracking.moments import Moment, Recorder
-from indexfuzz.lockstep.tracking.violations import Violation
 from indexfuzz.lockstep.values.arrays import Array, Mask
 
 
@@ -20,19 +19,19 @@ class Doing(NamedTuple):
     lane: Lane
 
 
-def find_violation(recorder: Recorder, violation: Violation) -> Doing | None:
-    """Where a violation was reported; of one that shows only after the launch, a store of its line by its program."""
+def find_violation(recorder: Recorder, kind: str, argument: str, file: str, line: int) -> Doing | None:
+    """Where a line was first reported; of what shows only after the launch, the first store of that line."""
+    later: Doing | None = None
     for moment in recorder.moments:
-        x, y, _ = moment.grid
-        wanted = violation.program
-        number = -1 if wanted is None else wanted[0] + x * (wanted[1] + y * wanted[2])
-        if moment.violation == violation and number >= 0:
-            return Doing(moment, number, violation.lane or ())
-        place = moment.frames[0].site[:2] if moment.frames else None
-        later = violation.kind in ("race", "order") and moment.access is not None
-        if later and place == (violation.file, violation.line) and moment.row_of(number) >= 0:
-            return Doing(moment, number, (0,) * len(moment.pointer.shape))
-    return None
+        found = moment.violation
+        if found is None:
+            is_there = bool(moment.frames) and moment.frames[0].site[:2] == (file, line)
+            if is_there and kind in ("race", "order"):
+                later = later or Doing(moment, int(moment.programs[0]), (0,) * len(moment.pointer.shape))
+        elif (found.kind, found.argument or "", found.file, found.line) == (kind, argument, file, line):
+            x, y, z = found.program or (0, 0, 0)
+            return Doing(moment, x + moment.grid[0] * (y + moment.grid[1] * z), found.lane or ())
+    return later
 
 
 def find_store(recorder: Recorder, address: int) -> Doing | None:
@@ -48,15 +47,19 @@ def find_store(recorder: Recorder, address: int) -> Doing | None:
     return None
 
 
-def find_stray(recorder: Recorder, first: int, expected: Mask) -> Doing | None:
-    """The first store that wrote into the bytes from an address on where `expected`, a flag for each, is false."""
+def find_stray(recorder: Recorder, storage: int, first: int, expected: Mask) -> Doing | None:
+    """The first store into a storage that was wanted outside of what is `expected`, a flag for each byte from `first`.
+
+    Both are addresses. Stores that were dropped because they are out of bounds count, too.
+    """
     for moment, access in reversed(list(_stores(recorder))):
-        offsets, lanes = _spread(moment, access)
-        at = offsets + access.allocation.address - first
-        inside = (at >= 0) & (at < expected.shape[0]) & lanes
-        stray = inside & ~expected[np.where(inside, at, 0)]
-        if stray.any():
-            return _doing(moment, int(np.argmax(stray)), stray.shape)
+        if access.allocation.address == storage:
+            offsets, _ = _spread(moment, access)
+            at = offsets + storage - first
+            inside = (at >= 0) & (at < expected.shape[0])
+            stray = np.broadcast_to(access.wanted, offsets.shape) & ~(inside & expected[np.where(inside, at, 0)])
+            if stray.any():
+                return _doing(moment, int(np.argmax(stray)), stray.shape)
     return None
 
 

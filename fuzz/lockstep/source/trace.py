@@ -8,13 +8,12 @@ then shows the later one.
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-import numpy as np
-
 from indexfuzz.lockstep.source.lanes import Lane, lanes_of_names
 from indexfuzz.lockstep.source.statements import Statement, definition_of, statement_at
 from indexfuzz.lockstep.source.words import Places, at_lane, describe_name, places_in
 from indexfuzz.lockstep.tracking.access import Access
 from indexfuzz.lockstep.tracking.moments import Frame, Moment
+from indexfuzz.lockstep.values.arrays import Array
 
 MOST_LINES = 9
 """Lines of a trace."""
@@ -132,7 +131,7 @@ class _Telling:
         where = f"{byte}{f', which is {place}' if place else ''}"
         return f"{verb} {access.size} bytes at {where}" if wanted else f"masked off: {verb} nothing at {where}"
 
-    def _row(self, data: np.ndarray) -> int:  # type: ignore[type-arg]
+    def _row(self, data: Array) -> int:
         return self.row if data.shape[0] > 1 else 0
 
 
