@@ -169,8 +169,10 @@ def show(
     """
     path, entry = find_one(file, corpus)
     target = result = explanation = None
+    told: list[str] = []
     if impl or faults:
         from indexfuzz.triage.explain import explain
+        from indexfuzz.triage.look import tell
         from indexfuzz.triage.replay import FAILING, replay
 
         target = under_test(Setup(impl or DEFAULT_IMPLEMENTATION, device, tuple(faults)))
@@ -178,16 +180,18 @@ def show(
         if result.status in FAILING:
             shown = result.findings[0].signature
             explanation = explain(entry.case, shown, target.subject, seconds=EXPLAIN_SECONDS)
+            told = tell(entry.case, shown, in_this_process(target.setup).subject)
     if as_json:
         data = {"file": str(path), "id": entry.case.id, **entry.model_dump(mode="json")}
         if target and result:
             findings = [finding.as_json() for finding in result.findings]
             now = {"implementation": target.subject.facts.name, "status": result.status, "message": result.message}
             data["now"] = now | {"findings": findings, "explanation": [*explanation.lines()] if explanation else []}
+            data["now"]["line"] = told
         typer.echo(json.dumps(data, indent=1))
         return
     from indexfuzz.cli.describe import print_entry, print_now
 
     print_entry(path, entry, console())
     if target and result:
-        print_now(target.subject.facts, result, explanation, console())
+        print_now(target.subject.facts, result, explanation, told, console())

@@ -1,5 +1,6 @@
 """A corpus entry in a form that reads well on a terminal."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from rich.console import Console
@@ -40,15 +41,24 @@ def print_entry(path: Path, entry: Entry, console: Console) -> None:
         )
 
 
-def print_now(facts: Facts, result: Replay, explanation: Explanation | None, console: Console) -> None:
-    """Print what became of an entry on what is under test now, first what would make it pass."""
+def print_now(
+    facts: Facts, result: Replay, explanation: Explanation | None, told: Sequence[str], console: Console
+) -> None:
+    """Print what became of an entry on what is under test now, first what would make it pass.
+
+    `told` is the line of the kernel that the first finding comes from, with its values.
+    """
     console.print(f"\nNow, on {facts.name} on {facts.device}: {result.status}", style="bold")
     if result.message:
         console.print(f"  {result.message}")
     for line in explanation.lines() if explanation else ():
         console.print(f"  {line}")
-    for finding in result.findings:
+    for number, finding in enumerate(result.findings):
         _print_finding(finding, finding.promise, finding.place, console)
+        if told and not number:
+            console.print()
+            for line in told:
+                console.print(Text(f"  {line}"))
 
 
 def _print_finding(finding: Record | Finding, covered: str, place: str, console: Console) -> None:

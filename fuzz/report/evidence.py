@@ -13,6 +13,7 @@ from indexfuzz.report.places import find_checkout, find_source, name_in_checkout
 from indexfuzz.subjects.in_process import InProcess
 from indexfuzz.subjects.under_test import UnderTest
 from indexfuzz.triage.explain import explain
+from indexfuzz.triage.look import look_at
 from indexfuzz.triage.prove import run_script
 from indexfuzz.triage.replay import FAILING, replay
 from indexfuzz.triage.repro import ReproError, script
@@ -50,6 +51,8 @@ class Evidence:
     now: str = ""
     explanation: tuple[str, ...] = ()
     source: Excerpt | None = None
+    values: tuple[str, ...] = ()
+    """The line that it comes from with the values that its names had, in lines of text."""
     repro: str = ""
     severity: str = ""
 
@@ -82,12 +85,16 @@ def _try_again(told: Evidence, path: Path, entry: Entry, target: UnderTest[InPro
     if result.status not in FAILING or entry.finding is None:
         return told
     shown = result.findings[0]
+    look = look_at(entry.case, shown.signature, target.subject)
+    trace = look.trace() if look else None
+    blamed = f"{trace.lines[0].file}:{trace.lines[0].line}" if trace else ""
     return replace(
         told,
         detail=shown.detail,
         location=shown.location,
         explanation=tuple(explain(entry.case, shown.signature, target.subject).lines()),
-        source=excerpt(shown.location),
+        source=excerpt(shown.location or blamed),
+        values=tuple(look.sentences()) if look else (),
         repro=_repro(entry, target),
         severity=_severity(entry, target),
     )

@@ -37,6 +37,7 @@ def describe_found(found: "Found", session: "FuzzSession") -> str:
     lines = [str(finding.signature), finding.detail, finding.promise]
     if finding.place:
         lines.append(f"at {finding.place}")
+    lines += [f"  {line}" for line in _tell(found, session)]
     lines.append(f"on case {found.case.id}, made of (everything else is at its default)")
     lines += [f"  {part:<8} {name:<12} {words}" for part, name, words in describe_case(found.case)]
     if found.not_saved:
@@ -48,6 +49,15 @@ def describe_found(found: "Found", session: "FuzzSession") -> str:
             f"smaller: {target.command('minimize', found.path)}",
         ]
     return "\n  ".join(lines)
+
+
+def _tell(found: "Found", session: "FuzzSession") -> list[str]:
+    """The line of the kernel with its values, where the kernel runs in this process."""
+    from indexfuzz.subjects.in_process import InProcess
+    from indexfuzz.triage.look import tell
+
+    subject = session.under_test.subject
+    return tell(found.case, found.finding.signature, subject) if isinstance(subject, InProcess) else []
 
 
 def told_findings(error: BaseException) -> list[tuple[str, str]]:

@@ -6,7 +6,10 @@ from typing import Any
 from indexfuzz.lockstep.executor import Lockstep
 from indexfuzz.lockstep.programs.placement import Placement
 from indexfuzz.lockstep.programs.record import BROKE, FAILED, RAN, REFUSED, LaunchRecord, Record, describe_arguments
-from indexfuzz.lockstep.tracking.violations import KernelError, LockstepError, UnsupportedFeature
+from indexfuzz.lockstep.source.search import find_violation
+from indexfuzz.lockstep.source.trace import trace
+from indexfuzz.lockstep.tracking.moments import Recorder
+from indexfuzz.lockstep.tracking.violations import KernelError, LockstepError, UnsupportedFeature, Violation
 from indexfuzz.lockstep.triton_api.functions import location_of
 
 
@@ -23,7 +26,7 @@ class RecordingLockstep(Lockstep):
     """A Lockstep that records its launches, for one test after another; the options are those of Lockstep."""
 
     def __init__(self, record: Record, placement: Placement | None = None, **options: Any) -> None:
-        super().__init__(coverage=record.coverage, **options)
+        super().__init__(coverage=record.coverage, recorder=Recorder(stores=False), **options)
         self.record = record
         self._placement = placement
         self.test = ""
@@ -61,8 +64,17 @@ class RecordingLockstep(Lockstep):
                     reason,
                     self.test,
                     tuple(self.violations[before:]),
+                    tuple(self._tell(violation) for violation in self.violations[before:]),
                 )
             )
+            self.recorder = Recorder(stores=False)
+
+    def _tell(self, violation: Violation) -> str:
+        """The line of a violation with its values, as text; empty where it showed only after the launch."""
+        v = violation
+        found = self.recorder and find_violation(self.recorder, v.kind, v.argument or "", v.file, v.line)
+        told = trace(*found) if found else None
+        return "\n".join(told.sentences()) if told else ""
 
     def _place_of(self, kernel: Any) -> str:
         known = self._places.get(id(kernel))

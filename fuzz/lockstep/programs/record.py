@@ -18,7 +18,8 @@ RAN, REFUSED, FAILED, BROKE = "ran", "refused", "failed", "broke"
 class LaunchRecord:
     """One launch: kernel, file:line of its definition, arguments in words, outcome, and why it did not run.
 
-    test is what launched it, where somebody said so; violations are its own.
+    test is what launched it, where somebody said so; violations are its own, and told says of each of them, in lines
+    of text, which values led to it; empty where that is not known.
     """
 
     kernel: str
@@ -28,6 +29,7 @@ class LaunchRecord:
     reason: str = ""
     test: str = ""
     violations: tuple[Violation, ...] = ()
+    told: tuple[str, ...] = ()
 
     def as_data(self) -> dict[str, Any]:
         """The launch as plain JSON data."""
@@ -37,7 +39,7 @@ class LaunchRecord:
     def from_data(cls, data: dict[str, Any]) -> "LaunchRecord":
         """A launch from such data."""
         found = tuple(Violation.from_data(v) for v in data["violations"])
-        return cls(**{**data, "violations": found})
+        return cls(**{**data, "violations": found, "told": tuple(data["told"])})
 
 
 @dataclass(slots=True)

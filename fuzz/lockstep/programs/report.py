@@ -4,6 +4,7 @@ import json
 import linecache
 import tempfile
 from collections.abc import Iterator
+from itertools import zip_longest
 from pathlib import Path
 from typing import Final
 
@@ -32,10 +33,12 @@ def summarise(record: Record) -> list[str]:
     return lines
 
 
-def describe_violation(violation: Violation, launch: LaunchRecord | None = None) -> str:
-    """A violation with the line of source that made it, and the launch's arguments."""
+def describe_violation(violation: Violation, launch: LaunchRecord | None = None, told: str = "") -> str:
+    """A violation with the line of source that made it, its values where they are told, and the launch's arguments."""
     lines = [str(violation)]
-    if source := linecache.getline(violation.file, violation.line).strip():
+    if told:
+        lines += [f"    {line}" for line in told.splitlines()]
+    elif source := linecache.getline(violation.file, violation.line).strip():
         lines.append(f"    {violation.line}: {source}")
     if launch is not None:
         lines.append(f"    launched with {launch.arguments}")
@@ -47,10 +50,10 @@ def describe_launches(launches: list[LaunchRecord]) -> str:
     seen: set[Violation] = set()
     found = []
     for launch in launches:
-        for violation in launch.violations:
-            if violation not in seen:
+        for violation, told in zip_longest(launch.violations, launch.told, fillvalue=""):
+            if isinstance(violation, Violation) and violation not in seen:
                 seen.add(violation)
-                found.append(describe_violation(violation, launch))
+                found.append(describe_violation(violation, launch, told))
     return "\n".join(found)
 
 

@@ -7,6 +7,7 @@ then shows the later one.
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 from indexfuzz.lockstep.source.lanes import Lane, lanes_of_names
 from indexfuzz.lockstep.source.statements import Statement, definition_of, statement_at
@@ -41,8 +42,8 @@ class Trace:
 
     def sentences(self) -> Iterator[str]:
         """The trace as lines of text."""
-        lane = f", lane {', '.join(map(str, self.lane))}" if self.lane else ""
-        yield f"In {self.kernel}, program {', '.join(map(str, self.program))}{lane}:"
+        lane = f", lane {self.lane}" if self.lane else ""
+        yield f"In {self.kernel} ({Path(self.lines[0].file).name}), program {self.program}{lane}:"
         for number, line in enumerate(self.lines):
             if number == 1:
                 yield "What led to it:"
@@ -129,7 +130,8 @@ class _Telling:
         byte = f"{pointer.argument} + {offset - pointer.base} bytes"
         verb = {"load": "loads", "store": "stores", "atomic": "updates"}[access.kind]
         where = f"{byte}{f', which is {place}' if place else ''}"
-        return f"{verb} {access.size} bytes at {where}" if wanted else f"masked off: {verb} nothing at {where}"
+        count = f"{access.size} byte{'s' if access.size > 1 else ''}"
+        return f"{verb} {count} at {where}" if wanted else f"masked off: {verb} nothing at {where}"
 
     def _row(self, data: Array) -> int:
         return self.row if data.shape[0] > 1 else 0

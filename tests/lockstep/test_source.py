@@ -1,0 +1,146 @@
+"""The line of a kernel that did something, with the values of its names there."""
+
+import ast
+from pathlib import Path
+
+import numpy as np
+import torch
+import triton
+import triton.language as tl
+
+from indexfuzz.lockstep import Lockstep
+from indexfuzz.lockstep.source.lanes import lanes_of_names
+from indexfuzz.lockstep.source.search import Doing, find_store, find_stray, find_violation
+from indexfuzz.lockstep.source.statements import definition_of, statement_at
+from indexfuzz.lockstep.source.trace import Trace, trace
+from indexfuzz.lockstep.source.words import find_element
+from indexfuzz.lockstep.tracking.moments import Recorder
+
+
+@triton.jit
+def _row(index, stride):
+    return index * stride
+
+
+@triton.jit
+def _copy(x, rows, out, n, stride, BLOCK: tl.constexpr):
+    row = tl.program_id(0) * 2 + tl.arange(0, 2)
+    dim = tl.arange(0, BLOCK)
+    source = tl.load(rows + row)  # index
+    seen = dim < n
+    value = tl.load(x + _row(source, stride)[:, None] + dim[None, :], mask=seen[None, :], other=0.0)  # value
+    tl.store(out + row[:, None] * stride + dim[None, :], value * 2, mask=seen[None, :])  # store
+
+
+@triton.jit
+def _diverge(x, out):
+    p = tl.program_id(0)
+    if tl.load(x + p) > 0:
+        tl.store(out + p, 1.0)
+
+
+def _line(comment: str) -> int:
+    text = Path(__file__).read_text(encoding="utf-8").splitlines()
+    return next(i for i, line in enumerate(text, 1) if line.endswith(f"  # {comment}"))
+
+
+def _run(rows: list[int], *, stores: bool = True) -> tuple[Recorder, torch.Tensor, Lockstep]:
+    recorder, out = Recorder(stores=stores), torch.zeros(4, 6)
+    with Lockstep(recorder=recorder) as machine:
+        _copy[(2,)](torch.arange(24.0).reshape(4, 6), torch.tensor(rows), out, 5, 6, BLOCK=8)
+    return recorder, out, machine
+
+
+def _trace(doing: Doing | None) -> Trace:
+    assert doing
+    told = trace(*doing)
+    assert told
+    return told
+
+
+def test_the_store_of_an_element_is_found_with_its_values_and_what_led_to_it():
+    recorder, out, _ = _run([3, 1, 0, 2])
+    told = _trace(find_store(recorder, out.data_ptr() + (3 * 6 + 4) * 4))
+    first, *before = told.lines
+    assert (told.program, told.lane) == ((1, 0, 0), (1, 4))
+    assert first.line == _line("store")
+    assert first.access == "stores 4 bytes at out + 88 bytes, which is out[3, 4]"
+    assert dict(first.values) == {"row": "3", "stride": "6", "dim": "4", "value": "16", "seen": "True"}
+    loads = {line.line: line.access for line in before if line.access}
+    assert loads == {
+        _line("value"): "loads 4 bytes at x + 64 bytes, which is x[2, 4]",
+        _line("index"): "loads 8 bytes at rows + 24 bytes, which is rows[3]",
+    }
+    assert [line.line for line in before] == sorted((line.line for line in before), reverse=True)
+
+
+def test_a_lane_that_was_masked_off_is_found_where_no_store_wrote_the_byte():
+    recorder, out, _ = _run([3, 1, 0, 2])
+    told = _trace(find_store(recorder, out.data_ptr() + (2 * 6 + 5) * 4))
+    assert told.lane == (0, 5)
+    assert told.lines[0].access == "masked off: stores nothing at out + 68 bytes, which is out[2, 5]"
+    assert dict(told.lines[0].values)["seen"] == "False"
+
+
+def test_a_byte_that_no_lane_points_to_has_no_store():
+    recorder, _, _ = _run([3, 1, 0, 2])
+    other = torch.zeros(4)
+    assert find_store(recorder, other.data_ptr()) is None
+
+
+def test_an_access_out_of_bounds_is_told_in_the_lane_that_made_it():
+    recorder, _, machine = _run([3, 1, 0, 9], stores=False)
+    (violation,) = machine.violations
+    told = _trace(find_violation(recorder, "out-of-bounds", "x", violation.file, violation.line))
+    assert (told.program, told.lane) == (violation.program, violation.lane)
+    assert dict(told.lines[0].values)["source"] == "9"
+    assert find_violation(recorder, "out-of-bounds", "out", violation.file, violation.line) is None
+
+
+def test_without_stores_only_violations_are_kept():
+    recorder, _, _ = _run([3, 1, 0, 2], stores=False)
+    assert recorder.moments == []
+
+
+def test_what_programs_did_before_they_diverged_is_not_kept_twice():
+    recorder, out = Recorder(), torch.zeros(4)
+    with Lockstep(recorder=recorder):
+        _diverge[(4,)](torch.tensor([1.0, 0.0, 1.0, 0.0]), out)
+    (moment,) = recorder.moments
+    assert moment.programs.tolist() == [0, 2]
+
+
+def test_a_store_outside_of_what_is_expected_is_found_though_it_was_dropped():
+    recorder, out = Recorder(), torch.zeros(2, 6)
+    with Lockstep(recorder=recorder) as machine:
+        _copy[(2,)](torch.zeros(4, 6), torch.tensor([0, 1, 2, 3]), out, 5, 6, BLOCK=8)
+    expected = np.ones(out.numel() * 4, np.bool_)
+    doing = find_stray(recorder, out.untyped_storage().data_ptr(), out.data_ptr(), expected)
+    assert machine.violations
+    assert (_trace(doing).program, _trace(doing).lane) == ((1, 0, 0), (0, 0))
+    assert find_stray(recorder, 0, out.data_ptr(), expected) is None
+
+
+def test_lanes_follow_subscripts_and_stop_where_a_function_mixes_them():
+    def lanes(text: str, lane: tuple[int, ...]) -> dict[str, object]:
+        return dict(lanes_of_names(ast.parse(text, mode="eval").body, lane))
+
+    assert lanes("a[:, None] * n + b[None, :]", (3, 5)) == {"a": (3,), "n": (3, 5), "b": (5,)}
+    assert lanes("f(a, mask=m)[:, None]", (3, 5)) == {"a": (3,), "m": (3,)}
+    assert lanes("tl.sum(a, 1) + b", (3,)) == {"tl": None, "a": None, "b": (3,)}
+
+
+def test_a_name_comes_from_the_last_statement_above():
+    statement = statement_at(__file__, _line("store"))
+    assert statement
+    given = definition_of("value", statement)
+    assert given
+    assert given.line == _line("value")
+    assert definition_of("n", statement) is None
+
+
+def test_elements_are_found_by_their_address_in_strided_tensors_and_gaps_are_none():
+    tensor = torch.zeros(4, 8)[:, :6]
+    assert find_element(tensor, tensor.data_ptr() + (2 * 8 + 3) * 4 + 1) == (2, 3)
+    assert find_element(tensor, tensor.data_ptr() + (2 * 8 + 7) * 4) is None
+    assert find_element(tensor, tensor.data_ptr() - 4) is None

@@ -1,0 +1,59 @@
+"""A finding looked at closely: which line of which kernel, in which program and lane, with which values."""
+
+import pytest
+
+from indexfuzz.core.case import Case
+from indexfuzz.core.signature import Signature
+from indexfuzz.devices import open_device
+from indexfuzz.implementations.builtin import builtin
+from indexfuzz.implementations.faults import plant
+from indexfuzz.subjects.in_process import InProcess
+from indexfuzz.triage.look import Look, look_at, tell
+
+
+def _subject(*faults: str) -> InProcess:
+    return InProcess(plant(faults) if faults else builtin(), open_device("lockstep"))
+
+
+def _look(case: Case, subject: InProcess, stage: str) -> Look:
+    found = next(f for f in subject.run(case, frozenset({stage})).findings if f.stage == stage)
+    look = look_at(case, found.signature, subject)
+    assert look
+    return look
+
+
+def test_a_wrong_layout_shows_the_offset_and_the_flag_that_made_it(normal_pages: Case):
+    look = _look(normal_pages, _subject("layout-hardcoded-shuffle"), "k_quant_cache")
+    trace = look.trace()
+    assert trace
+    assert trace.lane == (0, 16)
+    assert "behind cache" in trace.lines[0].access
+    values = {name: value for line in trace.lines for name, value in line.values}
+    assert values["SHUFFLE"] == "True"
+    assert values["dim"] == "16"
+    assert any("token 0, dim 16 of k" in line.access for line in trace.lines)
+
+
+def test_a_result_that_no_kernel_wrote_is_said_to_be_the_argument(normal_pages: Case):
+    case = normal_pages.replace(rope={"mode": "functional"}, batch={"prefill": ({"length": 3, "new": 3},)})
+    look = _look(case, _subject("rope-result-discarded"), "rope")
+    assert look.trace() is None
+    told = look.sentences()
+    assert told[0] == f"What is returned as {look.finding.output} is the argument {look.finding.output} itself."
+    assert "_rotate_kernel" in told[1]
+
+
+@pytest.mark.parametrize(
+    "text", ["k_quant_cache/layout-mismatch/cache_values", "rope/bound-exceeded/q", "rope/metamorphic/batch/q"]
+)
+def test_nothing_is_told_of_kernels_that_are_right(normal_pages: Case, text: str):
+    assert tell(normal_pages, Signature.parse(text), _subject()) == []
+
+
+@pytest.fixture
+def normal_pages() -> Case:
+    return Case().replace(
+        model={"head_dim": 32, "rope_dim": 16, "quant_group": 32},
+        cache={"block_size": 1},
+        batch={"prefill": ({"length": 1, "new": 1},)},
+    )
