@@ -65,7 +65,10 @@ def test_a_violation_fails_the_test_that_made_it(session):
     result.stdout.fnmatch_lines(
         [
             "*test_project.py:12: out-of-bounds in copy_beyond: loads 4 bytes at byte 400 of x, outside its storage *",
-            "    12: tl.store(out + i, tl.load(x + i), mask=i < n)",
+            "    In copy_beyond (test_project.py), program (1, 0, 0), lane (36,):",
+            "        12  tl.store(out + i, tl.load(x + i), mask=i < n)",
+            "            i = 100",
+            "        11  i = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)",
             "    launched with x=float32[[]100], out=float32[[]100], n=100, BLOCK=64",
             "2 kernels, 2 launches, 1 violation",
         ]
