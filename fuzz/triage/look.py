@@ -137,8 +137,8 @@ def _launch(
     got = launched.copies()
     findings = launched.findings(expected) + look_around(stage, step, call)
     if got and not any(finding.kind in FATAL for finding in findings):
-        terms = launched.terms(implementation.promises)
-        findings += [finding.at(stage.name) for finding in stage.judge(case, given, got, terms).findings]
+        guarantees = launched.guarantees(implementation.promises)
+        findings += [finding.at(stage.name) for finding in stage.judge(case, given, got, guarantees).findings]
     about = (f for f in without_consequences(findings) if (f.kind, f.output) == (signature.kind, signature.output))
     found = next(about, None)
     return Look(stage, case, given, call, launched.outputs, found, recorder, watching) if found else None
