@@ -23,6 +23,7 @@ ORDER = (
     "language",
     "arguments",
     "launch",
+    "source",
     "executor",
     "programs",
     "__init__",
