@@ -28,5 +28,5 @@ def location_from_here(location: str) -> str:
 
 
 def printable(text: str) -> str:
-    """A text of somebody else, without the control characters that break a line or paint on a terminal."""
-    return re.sub(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]", "?", text)
+    """A text of somebody else, without the control characters that break or turn a line, or paint on a terminal."""
+    return re.sub(r"[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]", "?", text)

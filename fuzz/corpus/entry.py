@@ -21,7 +21,7 @@ WHOLE = "indexer"
 ID = re.compile(r"[0-9a-f]{16}")
 MAX_DETAIL = 4000
 
-Text = Annotated[str, Field(max_length=MAX_DETAIL, pattern=r"^[^\x00-\x08\x0b-\x1f\x7f\x80-\x9f]*$")]
+Text = Annotated[str, Field(max_length=MAX_DETAIL, pattern=r"^[^\x00-\x08\x0b-\x1f\x7f\x80-\x9f\u2028-\u202e\u2066-\u2069]*$")]
 """Free text, without the control characters that would let a file paint on the reader's terminal."""
 
 MAX_LINK = 500
@@ -159,4 +159,4 @@ class Entry(Part):
 
 def _printable(text: str) -> str:
     """Text without control characters, cut to the length that a file may hold."""
-    return re.sub(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]", "?", text)[:MAX_DETAIL]
+    return re.sub(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]", "?", text)[:MAX_DETAIL]

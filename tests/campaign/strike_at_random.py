@@ -1,11 +1,12 @@
 """Strike real command lines with signals at random moments: `python tests/campaign/strike_at_random.py 200 [SEED]`.
 
-Slow, so it is no test of the suite. Each run works on its own folder: a campaign of one or two processes, a minimise,
-or a fuzz target under pytest. Prints a line for what
-went wrong and a table at the end; the exit code is 1 where anything did: a finding that was announced and is not on
-disk, a file that cannot be read, a process that is left, another exit code than the one that is due.
+Slow, so it is no test of the suite. Each run works on its own folder: a campaign of one or two processes, a minimise, a
+merge of shards, a prune, or a fuzz target under pytest. Prints a line for what went wrong and a table at the end; the
+exit code is 1 where anything did: a finding that was there or was announced and is not on disk, a file that cannot be
+read, a process that is left, another exit code than the one that is due.
 """
 
+import json
 import os
 import random
 import re
@@ -19,13 +20,19 @@ from collections import Counter
 from pathlib import Path
 
 from indexfuzz.core.case import Case
-from indexfuzz.corpus.entry import Entry, Record
+from indexfuzz.corpus.entry import Entry, Record, Sighting
 from indexfuzz.corpus.store import Corpus
 
 TESTS = Path(__file__).resolve().parents[1]
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGKILL)
-LONGEST = 12.0
-"""Seconds until the latest strike."""
+LONGEST = {"merge": 3.0, "prune": 8.0}
+"""Seconds until the latest strike, for commands that end sooner than others."""
+
+SHARDS, FINDINGS, GUARDS = 6, 60, 60
+"""How much there is to merge, and to prune."""
+
+HELD = "held"
+"""A file with the signatures that a corpus had before, which it must keep."""
 
 SOON = 5.0
 """Seconds in which processes that lost their parent must end."""
@@ -65,6 +72,55 @@ def minimize_words(folder: Path) -> list[str]:
     return ["indexfuzz", "minimize", str(file), "--seconds", "20", *TOY]
 
 
+PLACE = Sighting(implementation="toy 1.0", device="lockstep", triton="3.6.0", torch="2.13.0", date="2026-01-31")
+START = {"event": "start", "indexfuzz": "0", "implementation": "toy 1.0", "device": "lockstep", "torch": "2"}
+START |= {"triton": "3", "seed": 1, "shard": (1, 1), "workers": 1}
+RAN = {"event": "case", "case": "0123456789abcdef", "stages": ["gather"]}
+LOG = "".join(json.dumps({"t": float(second)} | line) + "\n" for second, line in enumerate((START, RAN)))
+
+
+def found(number: int, heads: int, **more: object) -> Entry:
+    """An entry of the finding of a number, with a case of so many heads."""
+    case = Case().replace(model={"num_heads": heads}, values={"seed": number})
+    record = Record(signature=f"gather/crash/Error{number}", detail="it crashed", location=f"a.py:{number}")
+    return Entry(case=case, finding=record, seen=(PLACE,), **more)
+
+
+def merge_words(folder: Path) -> list[str]:
+    """The words that merge shards into a corpus that knows half of what they found, some of it with a smaller case."""
+    kept = Corpus(folder / "kept")
+    for number in range(0, FINDINGS, 2):
+        kept.save(found(number, 8 + number % 3, **({"note": "by hand"} if number % 10 == 0 else {})))
+    for shard in range(SHARDS):
+        for number in range(FINDINGS):
+            Corpus(folder / "shards" / str(shard) / "corpus").save(found(number, 1 + (number + shard) % 16))
+        (folder / "shards" / str(shard) / "run.jsonl").write_text(LOG)
+    hold(folder)
+    return ["indexfuzz", "merge", "shards", "--into", "kept", "--log", "all.jsonl"]
+
+
+def prune_words(folder: Path) -> list[str]:
+    """The words that leave a few of many guards."""
+    kept = Corpus(folder / "kept")
+    for number in range(GUARDS):
+        case = Case().replace(batch={"prefill": ({"length": 1 + number % 20, "new": 0},)}, values={"seed": number})
+        kept.save(Entry(case=case, status="guard"))
+    kept.save(found(1, 8, status="guard", note="by hand"))
+    hold(folder)
+    return ["indexfuzz", "prune", "kept", "--impl", "module:toy_gather"]
+
+
+def hold(folder: Path) -> None:
+    """Note which signatures a corpus has."""
+    (folder / HELD).write_text("\n".join(signatures(folder)))
+
+
+def signatures(folder: Path) -> set[str]:
+    """The signatures of all entries that can be read."""
+    entries = [entry for _, entry in Corpus(folder / "kept").entries()]
+    return {str(entry.finding.signature) for entry in entries if isinstance(entry, Entry) and entry.finding}
+
+
 def pytest_words(folder: Path) -> list[str]:
     """The words that run a fuzz target, which they write to the folder."""
     (folder / "test_toy.py").write_text(TARGET)
@@ -76,10 +132,14 @@ def pytest_words(folder: Path) -> list[str]:
 def strike(folder: Path, generator: random.Random) -> tuple[str, list[str]]:
     """Run a command line and strike it; what was done, and what went wrong."""
     number, share = generator.choice(SIGNALS), generator.random()
-    if share < 0.2:
+    if share < 0.15:
         what, words = "minimize", minimize_words(folder)
-    elif share < 0.4:
+    elif share < 0.3:
         what, words = "pytest", pytest_words(folder)
+    elif share < 0.5:
+        what, words = "merge", merge_words(folder)
+    elif share < 0.6:
+        what, words = "prune", prune_words(folder)
     else:
         workers = generator.choice((1, 2))
         what, words = f"run with {workers}", run_words(workers)
@@ -88,7 +148,7 @@ def strike(folder: Path, generator: random.Random) -> tuple[str, list[str]]:
     with (folder / "output").open("w") as output:
         process = subprocess.Popen(command, cwd=folder, env=environment, stdout=output, stderr=output)
         try:
-            process.wait(generator.uniform(0.0, LONGEST))
+            process.wait(generator.uniform(0.0, LONGEST.get(what, 12.0)))
         except subprocess.TimeoutExpired:
             process.send_signal(number)
         code = process.wait(PATIENCE)
@@ -101,11 +161,17 @@ def complaints(folder: Path, number: signal.Signals, code: int) -> list[str]:
     wrong = []
     entries = [entry for _, entry in Corpus(folder / "kept").entries()]
     wrong += [f"broken: {entry}" for entry in entries if not isinstance(entry, Entry)]
-    kept = {str(entry.finding.signature) for entry in entries if isinstance(entry, Entry) and entry.finding}
+    kept = signatures(folder)
+    held = set((folder / HELD).read_text().split()) if (folder / HELD).exists() else set()
+    if gone := held - kept:
+        wrong.append(f"was there before: {gone}")
     announced = {line.split()[1].rstrip(";") for line in output.splitlines() if line.startswith("found ")}
     if lost := announced - kept:
         wrong.append(f"lost: {lost}")
-    named = re.findall(r"saved as (\S+\.json)", output)
+    named = re.findall(r"(?:saved as|new: \S+ ) (\S+\.json)", output)
+    log = folder / "all.jsonl"
+    if log.exists() and not log.read_text().endswith("}\n"):
+        wrong.append("the merged log is cut")
     wrong += [f"not there: {path}" for path in named if not (folder / path).exists()]
     is_pytest = "test session starts" in output or "KeyboardInterrupt" in output
     due = {-number} if number == signal.SIGKILL else {1} if announced else {128 + number, -number}
