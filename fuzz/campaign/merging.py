@@ -102,13 +102,16 @@ def join(present: Entry, other: Entry) -> Entry:
     by_hand = [entry for entry in (present, other) if not is_own_note(entry.note)]
     campaign_note = (present if joined.status == present.status else other).note
     note = "\n".join(dict.fromkeys(line for entry in by_hand for line in entry.note.split("\n"))) or campaign_note
+    link = present.link or other.link
+    if other.link not in ("", link):
+        raise ConflictError(f"says {other.link} where the corpus says {link}; the corpus is left so")
     status = joined.status
     if other.status in BY_HAND and not _is_planted(other):
         if present.status in BY_HAND and not _is_planted(present) and present.status != other.status:
             raise ConflictError(f"says {other.status} where the corpus says {present.status}; the corpus is left so")
         status = other.status
     try:
-        return Entry.model_validate(dict(joined) | {"status": status, "note": note})
+        return Entry.model_validate(dict(joined) | {"status": status, "note": note, "link": link})
     except ValidationError:
         raise ConflictError("its note does not fit beside that of the corpus, which is left as it is") from None
 
@@ -152,7 +155,7 @@ def _leave_out_larger(result: Merged) -> None:
 
 def _may_go(entry: Entry) -> bool:
     """Whether nobody has said anything about an entry by hand."""
-    return is_own_note(entry.note) and (entry.status not in BY_HAND or _is_planted(entry))
+    return is_own_note(entry.note) and not entry.link and (entry.status not in BY_HAND or _is_planted(entry))
 
 
 def _is_planted(entry: Entry) -> bool:

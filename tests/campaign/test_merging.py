@@ -73,6 +73,7 @@ class TestWhatWasSetByHand:
             entry(LARGE, status="fixed"),
             entry(LARGE, note="see the report"),
             entry(LARGE, status="guard"),
+            entry(LARGE, link="https://example.org/issues/7"),
         ):
             for present, others in (([by_hand], [entry()]), ([entry()], [by_hand])):
                 assert by_hand in kept(merged(present, *others))
@@ -96,6 +97,10 @@ class TestWhatWasSetByHand:
         result = merged([entry(status="fixed")], entry(status="guard"))
         assert kept(result) == these(entry(status="fixed"))
         assert result.conflicts == ["0.json: says guard where the corpus says fixed; the corpus is left so"]
+        here, there = (entry(link=f"https://example.org/{number}") for number in (1, 2))
+        with pytest.raises(ConflictError, match="/2 where the corpus says https://"):
+            join(here, there)
+        assert join(here, entry()) == join(entry(), here) == here
         with pytest.raises(ConflictError, match="does not fit"):
             join(entry(note="x" * 3000), entry(note="y" * 3000))
 
