@@ -60,6 +60,9 @@ class Runtime(Operators, Flow):
         kind = type(fn)
         if kind is FunctionType and fn in self.builtins:
             return self.call_builtin(fn, args, kwargs)
+        if kind is MethodType and type(fn.__self__) is Tensor:
+            args.insert(0, fn.__self__)
+            return self.call_builtin(fn.__func__, args, kwargs)
         if kind is Constexpr:
             fn = fn.value
         elif kind is BoundJit:

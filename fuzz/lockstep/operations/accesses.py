@@ -10,7 +10,7 @@ from indexfuzz.lockstep.operations.atomics import CombineRule, rounds
 from indexfuzz.lockstep.operations.casts import from_memory, to_memory
 from indexfuzz.lockstep.operations.context import Context
 from indexfuzz.lockstep.tracking.access import Access
-from indexfuzz.lockstep.values.arrays import Mask, choose, either, place, select
+from indexfuzz.lockstep.values.arrays import Mask, choose, either, fits, place, select, spread
 from indexfuzz.lockstep.values.dtypes import I1, I64, BlockType, ScalarType, poison
 from indexfuzz.lockstep.values.origins import Origin
 from indexfuzz.lockstep.values.value import Value
@@ -116,8 +116,10 @@ class MemoryOps(Context):
                 undefined = ~access.wanted
         else:
             failed = access.failed
-            shape = np.broadcast_shapes(shape, other.data.shape, () if failed is None else failed.shape)
-            data = np.array(np.broadcast_to(other.data, shape))
+            if failed is not None or not fits(other.data.shape, shape):
+                shape = np.broadcast_shapes(shape, other.data.shape, () if failed is None else failed.shape)
+            data = np.empty(shape, other.data.dtype)
+            data[...] = other.data
             if other.undefined is not None:
                 undefined = other.undefined & ~access.wanted
             access.widen(shape)
@@ -153,13 +155,12 @@ class MemoryOps(Context):
         element = _element(pointer)
         raw = to_memory(value.data, element)
         if access.everywhere:
-            shape = np.broadcast_shapes(access.offsets.shape, raw.shape)
-            if shape != access.offsets.shape:
-                access.offsets = np.broadcast_to(access.offsets, shape)
-            raw = np.broadcast_to(raw, shape)
+            if raw.shape != access.offsets.shape:
+                shape = np.broadcast_shapes(access.offsets.shape, raw.shape)
+                access.offsets, raw = spread(access.offsets, shape), spread(raw, shape)
         else:
             access.widen(raw.shape)
-            raw = select(np.broadcast_to(raw, access.lanes.shape), access.lanes)
+            raw = select(spread(raw, access.lanes.shape), access.lanes)
         self.run.undo += access.scatter(raw)
 
     # atomics

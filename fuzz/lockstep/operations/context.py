@@ -37,7 +37,13 @@ class Context:
     largest: int = 1 << 21
 
     def _join(self, a: Value, b: Value, data: Array, ty: ScalarType | None = None) -> Value:
-        return Value(data, ty or a.ty, a.shape, either(a.undefined, b.undefined), either(a.wrapped, b.wrapped))
+        return Value(
+            data,
+            ty or a.ty,
+            a.shape,
+            a.undefined if b.undefined is None else either(a.undefined, b.undefined),
+            a.wrapped if b.wrapped is None else either(a.wrapped, b.wrapped),
+        )
 
     def _compare(self, a: Value, b: Value, data: Array) -> Value:
         return Value(data, I1, a.shape, either(a.undefined, b.undefined))

@@ -25,11 +25,13 @@ class ControlOps(Context):
         length = launch.grid[axis]
         data: Array
         if length == 1:
-            data = np.zeros(1, np.int32)
+            return self._integer(0, I32)
+        if length == launch.total:
+            data, low, high = programs.astype(np.int32), int(programs[0]), int(programs[-1])
         else:
             divisor = (1, launch.grid[0], launch.grid[0] * launch.grid[1])[axis]
             data = (programs // divisor % length).astype(np.int32)
-        low, high = int(data.min()), int(data.max())
+            low, high = int(data.min()), int(data.max())
         return Value(data[:1] if low == high else data, I32, low=low, high=high)
 
     def create_get_num_programs(self, axis: int) -> Value:

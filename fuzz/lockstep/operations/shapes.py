@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from functools import cache
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -38,11 +39,8 @@ class ShapeOps(Context):
 
     def check_size(self, shape: tuple[int, ...]) -> None:
         """Raise Divergence, to run fewer programs at once, where a block in all of them would be too large."""
-        lanes = 1
-        for s in shape:
-            lanes *= s
         programs = self.run.count
-        if lanes * programs > self.largest and programs > 1:
+        if programs > 1 and prod(shape) * programs > self.largest:
             raise Divergence(halves(programs))
 
     def create_expand_dims(self, a: Value, axis: int) -> Value:
@@ -150,12 +148,18 @@ class ShapeOps(Context):
         return Value(counts.reshape(programs, bins).astype(np.int32), I32, (bins,))
 
     def _move(self, a: Value, data: Array, shape: tuple[int, ...], move: Any) -> Value:
-        result = a.like(data, shape=shape)
-        result.undefined = None if a.undefined is None else move(_match_rank(a.undefined, a))
-        result.wrapped = None if a.wrapped is None else move(_match_rank(a.wrapped, a))
-        result.which = None if a.which is None else move(_match_rank(a.which, a))
-        result.low, result.high = a.low, a.high
-        return result
+        return Value(
+            data,
+            a.ty,
+            shape,
+            None if a.undefined is None else move(_match_rank(a.undefined, a)),
+            None if a.wrapped is None else move(_match_rank(a.wrapped, a)),
+            a.low,
+            a.high,
+            a.origins,
+            None if a.which is None else move(_match_rank(a.which, a)),
+            a.align,
+        )
 
 
 def _match_rank(mask: Array, a: Value) -> Array:

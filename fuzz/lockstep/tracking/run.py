@@ -55,7 +55,7 @@ class Launch:
 class Run:
     """The programs of one run, by their number in the launch, and everything that is forgotten if they diverge.
 
-    ids has the program ids that were asked for, by axis.
+    ids has the program ids that were asked for, by axis; count says how many programs there are.
     """
 
     launch: Launch
@@ -71,11 +71,10 @@ class Run:
     atomics: int = 0
     barriers: int = 0
     depends_on_order: bool = False
+    count: int = field(init=False)
 
-    @property
-    def count(self) -> int:
-        """How many programs."""
-        return int(self.programs.shape[0])
+    def __post_init__(self) -> None:
+        self.count = int(self.programs.shape[0])
 
     def count_atomic(self, order: tuple[Any, ...]) -> None:
         """Count an atomic that orders memory: accesses before it and after it in another program do not race."""

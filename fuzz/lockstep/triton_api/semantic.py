@@ -4,13 +4,18 @@ Kernels keep Triton's own typing, broadcasting and promotion: its TritonSemantic
 methods that would build regions of IR or throw away what a checker needs.
 """
 
-import inspect
 from collections.abc import Callable, Sequence
 from typing import Any
 
 from triton.language.semantic import TritonSemantic
 
 from indexfuzz.lockstep.triton_api.types import Tensor, unwrap
+
+
+def _combine_of(region_builder_fn: Any) -> Any:
+    """The combine function that a builder of regions is made for."""
+    names = region_builder_fn.__code__.co_freevars
+    return region_builder_fn.__closure__[names.index("combine_fn")].cell_contents
 
 
 def _is_unsigned(x: Any) -> bool:
@@ -47,8 +52,7 @@ class LockstepSemantic(TritonSemantic):  # type: ignore[misc]
             inputs = tuple(self.reshape(t, [t.numel.value], can_reorder=True) for t in inputs)
             axis = 0
         shape = [int(unwrap(s)) for s in inputs[0].shape]
-        combine = inspect.getclosurevars(region_builder_fn).nonlocals["combine_fn"]
-        handles = self.builder.reduce(inputs, axis, combine)
+        handles = self.builder.reduce(inputs, axis, _combine_of(region_builder_fn))
         rest = [s for i, s in enumerate(shape) if i != axis]
         return tuple(self.wrap_tensor(h, t.type.scalar, rest) for h, t in zip(handles, inputs, strict=True))
 
@@ -57,7 +61,7 @@ class LockstepSemantic(TritonSemantic):  # type: ignore[misc]
     ) -> tuple[Any, ...]:
         """Scan with the combine function itself instead of a region built from it."""
         shape = [int(unwrap(s)) for s in inputs[0].shape]
-        combine = inspect.getclosurevars(region_builder_fn).nonlocals["combine_fn"]
+        combine = _combine_of(region_builder_fn)
         handles = self.builder.scan(inputs, axis % len(shape), combine, reverse=bool(unwrap(reverse)))
         return tuple(self.wrap_tensor(h, t.type.scalar, shape) for h, t in zip(handles, inputs, strict=True))
 

@@ -84,6 +84,11 @@ def spread(data: Array, shape: tuple[int, ...]) -> Array:
     return data if data.shape == shape else np.broadcast_to(data, shape)
 
 
+def fits(shape: tuple[int, ...], into: tuple[int, ...]) -> bool:
+    """Whether a shape broadcasts to one of as many axes."""
+    return len(shape) == len(into) and all(n in (1, m) for n, m in zip(shape, into, strict=True))
+
+
 def choose(condition: Mask, a: Array | None, b: Array | None) -> Array | None:
     """Marks of `a` where the condition holds, else of `b`; None stands for no mark."""
     if a is None and b is None:

@@ -83,21 +83,17 @@ class Value:
         """A scalar in every lane of a block type; itself for a scalar type."""
         if isinstance(ty, ScalarType):
             return self
-        ones = (1,) * len(ty.shape)
-
-        def stretched(mask: Array) -> Array:
-            return mask.reshape(mask.shape[0], *ones)
-
+        index = (slice(None), *(None,) * len(ty.shape))
         return Value(
-            stretched(self.data),
+            self.data[index],
             self.ty,
-            tuple(ty.shape),
-            None if self.undefined is None else stretched(self.undefined),
-            None if self.wrapped is None else stretched(self.wrapped),
+            ty.shape,
+            None if self.undefined is None else self.undefined[index],
+            None if self.wrapped is None else self.wrapped[index],
             self.low,
             self.high,
             self.origins,
-            None if self.which is None else stretched(self.which),
+            None if self.which is None else self.which[index],
             self.align,
         )
 
@@ -120,8 +116,12 @@ class Value:
     def bounds(self) -> tuple[int, int]:
         """The least and greatest value of any lane, computed once where nothing is known."""
         if self.low is None or self.high is None:
-            self.low = int(self.data.min())
-            self.high = int(self.data.max())
+            data = self.data
+            if data.size == 1:
+                self.low = self.high = int(data.item())
+            else:
+                self.low = int(np.minimum.reduce(data, axis=None))
+                self.high = int(np.maximum.reduce(data, axis=None))
         return self.low, self.high
 
 
