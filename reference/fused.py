@@ -8,7 +8,7 @@ from indexfuzz.reference.quant import q_quant
 from indexfuzz.reference.rope import rope
 
 
-def k_norm(k: Tensor, weight: Tensor, bias: Tensor, *, eps: float) -> Tensor:
+def k_norm(k: Tensor, k_norm_weight: Tensor, k_norm_bias: Tensor, *, eps: float) -> Tensor:
     """(k - m) * rsqrt(v + eps) * weight + bias for the rows of k [T, D] bf16: weight and bias [D] fp32; bf16 [T, D].
 
     m and v are mean and variance of a row. Evaluated in fp64, rounded to fp32 and to bf16.
@@ -16,7 +16,7 @@ def k_norm(k: Tensor, weight: Tensor, bias: Tensor, *, eps: float) -> Tensor:
     values = k.double()
     centred = values - values.mean(1, keepdim=True)
     factor = (centred.square().mean(1, keepdim=True) + eps).rsqrt()
-    return (centred * factor * weight.double() + bias.double()).float().bfloat16()
+    return (centred * factor * k_norm_weight.double() + k_norm_bias.double()).float().bfloat16()
 
 
 def fused_q(

@@ -47,7 +47,7 @@ def check_rows(
     if not bool(scale_ok.all()):
         return _complain_of_scale(scales, got_scales, legal.scales, ~scale_ok, number, row)
     low, high = legal.codes_under(got_scales)
-    wrong = _outside(got_codes, low, high, legal.fp8)
+    wrong = find_wrong_codes(got_codes, low, high, legal.fp8)
     if not bool(wrong.any()):
         return None
     codes = _Codes(got_codes, low, high, legal.fp8)
@@ -56,13 +56,13 @@ def check_rows(
 
 def find_wrong_rows(got_codes: Tensor, got_scales: Tensor, legal: LegalRows) -> Tensor:
     """Which rows [n] have a scale that is not legal, or a code that is not under their own scale."""
-    return ~is_legal_scale(got_scales, legal.scales) | _outside(
+    return ~is_legal_scale(got_scales, legal.scales) | find_wrong_codes(
         got_codes, *legal.codes_under(got_scales), legal.fp8
     ).any(-1)
 
 
-def _outside(got: Tensor, low: Tensor, high: Tensor, fp8: torch.dtype) -> Tensor:
-    """Which codes do not lie between two legal ones, which may be one and the same tensor."""
+def find_wrong_codes(got: Tensor, low: Tensor, high: Tensor, fp8: torch.dtype) -> Tensor:
+    """Which codes do not lie between two legal ones, which may be one and the same tensor; all uint8 of one shape."""
     wrong = got != low
     if high is low:
         return wrong
@@ -166,7 +166,7 @@ def check_folded_weights(
         low, high = legal.codes_under(scale)
         smallest, largest = weights_under(scale)
         within = (got.weights >= smallest) & (got.weights <= largest)
-        trial = _Trial(low, high, _outside(got.codes, low, high, legal.fp8), smallest, largest, ~within)
+        trial = _Trial(low, high, find_wrong_codes(got.codes, low, high, legal.fp8), smallest, largest, ~within)
         wrong &= trial.unexplained()
         if not bool(wrong.any()):
             return None

@@ -148,10 +148,11 @@ class Batch(Part):
     first rows padding. `lens` chooses the shape of context_lens: [B], [B, next_n] consecutive, or [B, next_n] ragged.
 
     Of eight keys that prefill gathers, `gather_holes` are padding in the middle: their sequence is none of the batch.
+    `select_holes` of eight entries of a selection are empty, wherever they stand.
     `empty_windows` and `long_windows` draw rows that see nothing, and rows whose window ends beyond the last key.
     """
 
-    added = frozenset({"pad_seq", "gather_holes", "long_windows"})
+    added = frozenset({"pad_seq", "gather_holes", "long_windows", "select_holes"})
 
     decode: tuple[Annotated[int, Field(ge=0, le=MAX_TOKENS)], ...] = ()
     prefill: tuple[Prefill, ...] = ()
@@ -165,6 +166,7 @@ class Batch(Part):
     pad_seq: PadSeq = "minus-one"
     gather_holes: int = Field(default=0, ge=0, le=8)
     long_windows: bool = False
+    select_holes: int = Field(default=0, ge=0, le=8)
 
     @property
     def decode_rows(self) -> int:

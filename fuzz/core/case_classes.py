@@ -20,7 +20,7 @@ OF_PARTS = {
 
 GAPS = {
     "cache": ("spare_blocks", "page_pad"),
-    "batch": ("pad_tokens", "gather_pad", "gather_holes"),
+    "batch": ("pad_tokens", "gather_pad", "gather_holes", "select_holes"),
     "memory": (
         *("k_pad", "q_pad", "weights_pad", "table_pad", "table_extra", "k_fp8_pad", "q_fp8_pad", "q_weights_pad"),
         *("logits_pad", "angles_pad", "missing_pages", "q_head_pad", "q_fp8_head_pad", "lens_pad", "shift"),

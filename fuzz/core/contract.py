@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from indexfuzz.core.case import TILE, Case
-from indexfuzz.core.stage_names import COVERS, FUSED_K, GATHER, K_QUANT_CACHE, PAGED_LOGITS
+from indexfuzz.core.stage_names import FUSED, FUSED_K, GATHER, K_QUANT_CACHE, PAGED_LOGITS
 
 
 class Contract(Protocol):
@@ -61,7 +61,7 @@ DEFINED = (
         "of others no arrangement is defined",
     ),
     Clause(
-        tuple(COVERS),
+        FUSED,
         lambda case: case.model.scale_fmt == "ue8m0",
         "scale_fmt is ue8m0",
         "what fused operations leave open is known of powers of two alone",

@@ -27,6 +27,7 @@ class Promises:
     `rope_in_place`: whether RoPE in place changes the q and k it is given, or it is what it returns that counts.
     `rope_compiled`: whether RoPE has the mode "compiled", PyTorch operations under torch.compile.
     `sorted_topk`: whether a row selects its largest logit first; equal ones may come in any order.
+    `ordered_selection`: whether selected slots keep the order of their positions, or come in any.
     `between`: what an operation of several nodes makes of a value between two of them: stored in bf16, kept in fp32, or
     either of the two.
     """
@@ -40,6 +41,7 @@ class Promises:
     rope_in_place: bool = False
     rope_compiled: bool = False
     sorted_topk: bool = False
+    ordered_selection: bool = False
     between: Between = "unknown"
 
 

@@ -16,16 +16,31 @@ TOPK: Final = "topk"
 STAGE_NAMES: Final = (ROPE, Q_QUANT, K_QUANT_CACHE, GATHER, PREFILL_LOGITS, PAGED_LOGITS, TOPK)
 
 K_NORM: Final = "k_norm"
-"""LayerNorm of k, a node that no stage covers alone."""
+"""LayerNorm of k, which no stage does: what the stages are given is normed already."""
 
-NODES: Final = (K_NORM, *STAGE_NAMES)
+SLOTS: Final = "slots"
+"""Positions to slots, where the keys of a step go; the stages are given it."""
+
+SELECT: Final = "select"
+"""Selected positions to slots, for the attention that follows the indexer."""
+
+NODES: Final = (SLOTS, K_NORM, *STAGE_NAMES, SELECT)
 """The elementary steps of the indexer, in order."""
 
 FUSED_Q: Final = "fused_q"
 FUSED_K: Final = "fused_k"
 
-COVERS: Final = {FUSED_Q: (ROPE, Q_QUANT), FUSED_K: (K_NORM, ROPE, K_QUANT_CACHE)}
-"""Operations of several nodes -> the nodes that each covers. A stage is the operation of its own node."""
+COVERS: Final = {
+    SLOTS: (SLOTS,),
+    K_NORM: (K_NORM,),
+    FUSED_Q: (ROPE, Q_QUANT),
+    FUSED_K: (K_NORM, ROPE, K_QUANT_CACHE),
+    SELECT: (SELECT,),
+}
+"""Operations beside the stages -> the nodes that each covers. A stage is the operation of its own node."""
+
+FUSED: Final = tuple(name for name, nodes in COVERS.items() if len(nodes) > 1)
+"""Operations of several nodes."""
 
 COMPRESS: Final = "compress"
 """Keys that stand for several tokens each: a node of sessions, whose state lives through their steps."""
@@ -36,7 +51,7 @@ OPERATION_NAMES: Final = (*STAGE_NAMES, *COVERS, *STATEFUL)
 
 
 def require_stage(name: str) -> str:
-    """The name of a stage, or of an operation of several nodes, as it is.
+    """The name of a stage, or of another operation, as it is.
 
     Raises ValueError for any other name.
     """

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from indexfuzz.core.contract import Checked, Clause
 from indexfuzz.core.guarantees import Promises
+from indexfuzz.core.stage_names import FUSED
 from indexfuzz.implementations.base import Implementation, WholeIndexer
 from indexfuzz.reference import layout as page_layout
 from indexfuzz.samples.step import Step
@@ -14,8 +15,8 @@ from indexfuzz.samples.step import Step
 HEAD_DIMS = (32, 64, 128)
 MAX_HEADS = 128
 RATIOS = (2, 4, 8, 16, 32, 64, 128)
-_TILED = ("q_quant", "k_quant_cache", "gather", "prefill_logits", "paged_logits", "compress")
-_PAGED = ("k_quant_cache", "gather", "paged_logits")
+_TILED = ("q_quant", "k_quant_cache", "gather", "prefill_logits", "paged_logits", "k_norm", *FUSED, "compress")
+_PAGED = ("k_quant_cache", "gather", "paged_logits", "fused_k")
 
 CONTRACT = Checked(
     (
@@ -26,7 +27,7 @@ CONTRACT = Checked(
             "kernels/checks.py, require_head_dim",
         ),
         Clause(
-            ("k_quant_cache", "gather"),
+            ("k_quant_cache", "gather", "fused_k"),
             lambda case: case.model.quant_group == case.model.head_dim,
             "quant_group is head_dim",
             "kernels/checks.py, require_quant_group",
@@ -49,6 +50,12 @@ CONTRACT = Checked(
             "ratio is a power of two up to 128",
             "kernels/compress.py, compress",
         ),
+        Clause(
+            FUSED,
+            lambda case: case.model.scale_fmt == "ue8m0",
+            "scale_fmt is ue8m0",
+            "kernels/fused.py, fused_q and fused_k",
+        ),
     )
 )
 """The launchers' own conditions; everything outside is rejected with ValueError."""
@@ -59,9 +66,12 @@ KERNELS = "indexfuzz.kernels"
 
 def builtin(package: str = KERNELS, name: str = "builtin") -> Implementation:
     """The kernels of this package, or of an edited copy that can be imported under another name."""
-    modules = ("cache", "compress", "gather", "indexer", "mqa_logits", "paged_mqa_logits", "quant", "rope")
-    cache, compress, gather, indexer, mqa_logits, paged_mqa_logits, quant, rope = (
-        importlib.import_module(f"{package}.{module}") for module in modules
+    cache, compress, fused, gather, norm, quant, rope, select = (
+        importlib.import_module(f"{package}.{module}")
+        for module in ("cache", "compress", "fused", "gather", "norm", "quant", "rope", "select")
+    )
+    indexer, mqa_logits, paged_mqa_logits = (
+        importlib.import_module(f"{package}.{module}") for module in ("indexer", "mqa_logits", "paged_mqa_logits")
     )
     return Implementation(
         name,
@@ -74,10 +84,21 @@ def builtin(package: str = KERNELS, name: str = "builtin") -> Implementation:
             "paged_logits": paged_mqa_logits.paged_mqa_logits,
             "topk": indexer.topk,
             "compress": compress.compress,
+            "k_norm": norm.k_norm,
+            "fused_q": fused.fused_q,
+            "fused_k": fused.fused_k,
+            "slots": select.slots,
+            "select": select.select,
         },
         CONTRACT,
         Promises(
-            nonfinite="triton", dot_rows=mqa_logits.KEYS, rope_in_place=True, rope_compiled=True, sorted_topk=True
+            nonfinite="triton",
+            dot_rows=mqa_logits.KEYS,
+            rope_in_place=True,
+            rope_compiled=True,
+            sorted_topk=True,
+            ordered_selection=True,
+            between="bf16",
         ),
         forward=whole_indexer(indexer),
     )

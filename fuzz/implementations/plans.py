@@ -2,7 +2,7 @@
 
 from collections.abc import Collection
 
-from indexfuzz.core.stage_names import COVERS, NODES, STAGE_NAMES
+from indexfuzz.core.stage_names import COVERS, FUSED, NODES
 
 FILLED_IN = "the reference"
 OF_ITS_OWN = "operations of their own"
@@ -17,11 +17,11 @@ def plans(provided: Collection[str]) -> list[Plan]:
     An engine that has both a fused and an unfused path has two plans, the unfused one first. A node that several fused
     operations cover, as RoPE of q and of k, is done by all of them.
     """
-    single: Plan = {node: (node,) if node in provided and node in STAGE_NAMES else () for node in NODES}
+    single: Plan = {node: (node,) if node in provided else () for node in NODES}
     fused = {
         node: operations
         for node in NODES
-        if (operations := tuple(name for name, covered in COVERS.items() if name in provided and node in covered))
+        if (operations := tuple(name for name in FUSED if name in provided and node in COVERS[name]))
     }
     if not fused:
         return [single]

@@ -2,8 +2,9 @@
 
 Every stage is judged on the inputs that the implementation itself gave it, so one wrong stage is blamed once. A stage
 that the implementation lacks, refuses or gets wrong is filled in by the reference, and the later ones are still judged.
-Operations of several nodes go first, on the inputs of their first node; where the implementation has no stage for their
-last node, the later stages read what they made.
+Operations beside the stages go first, on the inputs of their first node; where the implementation has no stage for
+their last node, the later stages read what they made. What they show stands last: a stage tells more of a mistake that
+both have.
 """
 
 from collections.abc import Mapping, Sequence
@@ -47,7 +48,9 @@ def run(case: Case, implementation: Implementation, device: Device, only: frozen
             outputs = put_under_test(operation, step, call, function, implementation, device, outcome)
             done[operation.covers[-1]] = {name: output.clone() for name, output in outputs.items()}
             put_back(step)
+    beside, outcome.findings = outcome.findings, []
     run_stages(step, implementation, device, outcome, only, done=done)
+    outcome.findings += beside
     return outcome
 
 

@@ -11,16 +11,23 @@ from indexfuzz.checks.quant import LegalRows
 from indexfuzz.core import stage_names
 from indexfuzz.core.case import Case
 from indexfuzz.core.guarantees import Guarantees
-from indexfuzz.core.stage_names import K_NORM
+from indexfuzz.core.stage_names import K_NORM, K_QUANT_CACHE
 from indexfuzz.reference import fp8, fused, intervals, layout
 from indexfuzz.samples.step import Step
 from indexfuzz.stages.base import Call, Output, Reach, Tensors
+from indexfuzz.stages.k_norm import EPS, mistakes_of_norm, norm_tensors, normed
 from indexfuzz.stages.k_quant_cache import locate_in_cache, mark_written, reach_of_tokens, written, written_slots
-from indexfuzz.stages.operation import Mistakes, Operation, kept, norm_tensors, rope_options
+from indexfuzz.stages.operation import (
+    Mistakes,
+    Operation,
+    angles,
+    fewest_wrong,
+    mistakes_of_rope,
+    rope_options,
+    rope_or,
+    rotated_as,
+)
 from indexfuzz.stages.verdict import Verdict, width
-
-EPS = 1e-6
-"""Of the LayerNorm in DeepSeek-V3.2 and GLM-5."""
 
 
 class FusedK(Operation):
@@ -29,6 +36,7 @@ class FusedK(Operation):
     name = stage_names.FUSED_K
     outputs = (Output("cache_values", ("token", "dim")), Output("cache_scales", ("token",)))
     row_inputs = ()
+    sources = ("fused", "layout", "norm", "quant")
     reference = staticmethod(fused.fused_k)
 
     def tensors(self, step: Step) -> dict[str, Tensor]:
@@ -43,7 +51,7 @@ class FusedK(Operation):
         step.define_slots(written_slots(call))
 
     def check(self, given: Call, got: Tensors, guarantees: Guarantees, **instead: Any) -> Verdict:
-        t, form = given.tensors, given.options["fp8"]
+        t = given.tensors
         block_size, head_dim = layout.page_shape(t["cache"])
         promised = layout.resolve(given.options["layout"], block_size)
         layout.check_defined(promised, block_size, head_dim)
@@ -55,42 +63,47 @@ class FusedK(Operation):
         free = slots[~known]
         layout.write_tokens(after, free, *layout.read_tokens(t["cache"], free, promised), promised)
         x, rows, slots = x.rows(known), rows[known], slots[known]
-        scales = intervals.scales_between(x, fp8=form, arithmetic=guarantees.arithmetic)
-        codes = partial(intervals.codes_between, x, fp8=form, arithmetic=guarantees.arithmetic)
+        legal = _legal_rows(x, given, guarantees)
         found = check_insertion(
             layout.pages(t["cache"]),
             layout.pages(after),
             Tokens.at(slots, block_size, rows),
-            LegalRows(scales, codes, fp8.FORMATS[form].dtype),
+            legal,
             layout=promised,
             arrangements=layout.arrangements(block_size, head_dim, after.device),
         )
-        return Verdict((found,) if found else (), width=width(*codes(scales[..., 0])))
+        return Verdict((found,) if found else (), width=width(*legal.codes_under(legal.scales[..., 0])))
 
     def _legal_values(
         self, given: Call, rows: Tensor, guarantees: Guarantees, instead: dict[str, Any]
     ) -> intervals.Interval:
         """What may be quantised of some rows of k [n, D]."""
-        t, options = given.tensors, rope_options(given, instead)
-        k, positions = t["k"][rows], t["positions"][rows]
+        options, (positions, table) = rope_options(given, instead), angles(given, instead)
+        x = normed(given, given.tensors["k"][rows], instead)
         if instead.get("normed", True):
-            weight, bias = instead.get("weight", t["k_norm_weight"]), instead.get("bias", t["k_norm_bias"])
-            x = kept(intervals.normalised(k, weight, bias, instead.get("eps", given.options["eps"])), guarantees)
-        else:
-            x = intervals.Interval.exact(k)
+            x = intervals.rounded(x, guarantees.promises.between)
         if not options["style"]:
             return x
-        return kept(intervals.rotated(x, positions, t["cos_sin_cache"], **options), guarantees)
+        return rotated_as(intervals.rotated(x, positions[rows], table, **options), guarantees, instead)
 
-    def mistakes(self, given: Call) -> Mistakes:
-        """What LayerNorm is known for."""
-        weight, bias = given.tensors["k_norm_weight"], given.tensors["k_norm_bias"]
-        return {
-            "k is not normalised": (K_NORM, {"normed": False}),
-            "the bias is left out": (K_NORM, {"bias": torch.zeros_like(bias)}),
-            "the weight is left out": (K_NORM, {"weight": torch.ones_like(weight)}),
-            "eps is 1e-5": (K_NORM, {"eps": 1e-5}),
-        }
+    def mistakes(self, given: Call, guarantees: Guarantees) -> Mistakes:
+        """What RoPE and LayerNorm are known for."""
+        return mistakes_of_rope(given, guarantees) | dict(mistakes_of_norm(given))
+
+    def blamed(self, given: Call, got: Tensors, guarantees: Guarantees) -> str:
+        """The insertion where other bytes changed, or the scale alone is wrong; RoPE where its dims alone are."""
+        cache, slots, (has_slot, _) = given.tensors["cache"], written_slots(given), written(given)
+        promised = layout.resolve(given.options["layout"], cache.shape[1])
+        rest = got["cache"].clone()
+        layout.write_tokens(rest, slots, *layout.read_tokens(cache, slots, promised), promised)
+        codes, used = layout.read_tokens(got["cache"], slots, promised)
+        x = self._legal_values(given, has_slot.nonzero().flatten(), guarantees, {})
+        legal = _legal_rows(x, given, guarantees)
+        used = torch.where(torch.isfinite(used) & (used > 0), used, legal.scales[..., 0])
+        wrong = fewest_wrong(codes, torch.cat([legal.scales, used.unsqueeze(-1)], -1), legal)
+        if not torch.equal(rest, cache) or not bool(wrong.any()):
+            return K_QUANT_CACHE
+        return rope_or(K_NORM, wrong, given)
 
     def locate(self, call: Call, got: Tensors, output: str, index: tuple[int, ...]) -> tuple[Tensor, int] | None:
         """Where a token's value or scale belongs in the cache."""
@@ -103,3 +116,12 @@ class FusedK(Operation):
     def nonfinite_reach(self, given: Call, *, hides_nan: bool = False) -> Reach:
         """The bytes of a token."""
         return reach_of_tokens(given)
+
+
+def _legal_rows(x: intervals.Interval, given: Call, guarantees: Guarantees) -> LegalRows:
+    """What rows of such values may be quantised to."""
+    form = given.options["fp8"]
+    codes = partial(intervals.codes_between, x, fp8=form, arithmetic=guarantees.arithmetic)
+    return LegalRows(
+        intervals.scales_between(x, fp8=form, arithmetic=guarantees.arithmetic), codes, fp8.FORMATS[form].dtype
+    )

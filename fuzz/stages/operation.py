@@ -1,8 +1,9 @@
-"""Operations of several nodes: an engine's kernel does at once what the indexer does step by step.
+"""Operations beside the stages, most of several nodes: an engine's kernel does at once what the indexer does in steps.
 
 What lies between the nodes is not observed, so every node maps sets of values to sets (reference/intervals.py), and the
 outputs of the last node are judged by what its own inputs may have been. Where that is wrong, the mistakes that single
-nodes are known for are tried, to say which of the nodes is to blame.
+nodes are known for are tried, to say which of the nodes is to blame; where none explains it, the place of what is wrong
+tells: dims that RoPE does not turn, all dims, or bytes that belong to no token.
 """
 
 from abc import abstractmethod
@@ -10,18 +11,24 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
+import torch
 from torch import Tensor
 
+from indexfuzz.checks.quant import LegalRows, find_wrong_codes
 from indexfuzz.core.case import Case
 from indexfuzz.core.finding import Finding
 from indexfuzz.core.guarantees import Guarantees
 from indexfuzz.core.stage_names import COVERS, ROPE
 from indexfuzz.reference.intervals import Interval, rounded
-from indexfuzz.samples.regimes import dense
-from indexfuzz.samples.step import Step
 from indexfuzz.stages.base import Call, Stage, Tensors
 from indexfuzz.stages.nonfinite import may_be_nonfinite
 from indexfuzz.stages.verdict import Verdict
+
+OF_PLACES = frozenset({"layout-mismatch", "unwritten", "guard-write"})
+"""Kinds of findings that blame the last node, which writes."""
+
+MANY = 4
+"""RoPE is to blame where more than one in so many of the dims are wrong that it turns."""
 
 Mistakes = Mapping[str, tuple[str, dict[str, Any]]]
 """What would be wrong, in words -> the node that would do it, and what it would do instead."""
@@ -29,8 +36,6 @@ Mistakes = Mapping[str, tuple[str, dict[str, Any]]]
 
 class Operation(Stage):
     """An operation of the nodes `covers`, the last of which has its outputs."""
-
-    sources = ()
 
     @property
     def covers(self) -> tuple[str, ...]:
@@ -57,8 +62,12 @@ class Operation(Stage):
         """Judge the outputs; with what nodes do instead of what they should."""
 
     @abstractmethod
-    def mistakes(self, given: Call) -> Mistakes:
-        """The mistakes that nodes are known for, besides those of RoPE."""
+    def mistakes(self, given: Call, guarantees: Guarantees) -> Mistakes:
+        """The mistakes that nodes are known for."""
+
+    @abstractmethod
+    def blamed(self, given: Call, got: Tensors, guarantees: Guarantees) -> str:
+        """The node, or nodes, that wrong outputs point to by where they are wrong."""
 
     def judge(self, case: Case, given: Call, got: Tensors, guarantees: Guarantees) -> Verdict:
         # What NaN reaches is replaced by the reference's outputs, which round in between.
@@ -71,18 +80,32 @@ class Operation(Stage):
         verdict = self.check(given, got, guarantees)
         if not verdict.findings:
             return verdict
-        for words, (node, instead) in (mistakes_of_rope(given) | dict(self.mistakes(given))).items():
+        words = self._explain(verdict.findings[0], given, got, guarantees)
+        return replace(verdict, findings=tuple(_blame(found, words) for found in verdict.findings))
+
+    def _explain(self, found: Finding, given: Call, got: Tensors, guarantees: Guarantees) -> str:
+        """Which node is to blame, and for which mistake if it is a known one."""
+        if found.kind in OF_PLACES:
+            return self.covers[-1]
+        for words, (node, instead) in self.mistakes(given, guarantees).items():
             if not self.check(given, got, guarantees, **instead).findings:
-                return replace(verdict, findings=tuple(_blame(f, f"{node}: {words}") for f in verdict.findings))
-        return verdict
+                return f"{node}: {words}"
+        return self.blamed(given, got, guarantees)
 
 
 def _blame(finding: Finding, words: str) -> Finding:
     return replace(finding, detail=f"{words}: {finding.detail}")
 
 
-def mistakes_of_rope(given: Call) -> dict[str, tuple[str, dict[str, Any]]]:
+def mistakes_of_rope(given: Call, guarantees: Guarantees) -> dict[str, tuple[str, dict[str, Any]]]:
     """The mistakes that RoPE is known for."""
+    positions, table = given.tensors["positions"], given.tensors["cos_sin_cache"]
+    half, last = table.shape[1] // 2, len(table) - 1
+    backwards = torch.cat([table[:, :half], -table[:, half:]], 1)
+    rounding = {
+        "bf16": {"its result is kept in fp32": (ROPE, {"rotated_as": "fp32"})},
+        "fp32": {"its result is rounded to bf16": (ROPE, {"rotated_as": "bf16"})},
+    }
     style, placement = given.options["style"], given.options["placement"]
     other_style = "interleaved" if style == "neox" else "neox"
     other_place = "last" if placement == "first" else "first"
@@ -90,23 +113,47 @@ def mistakes_of_rope(given: Call) -> dict[str, tuple[str, dict[str, Any]]]:
         "nothing is rotated": (ROPE, {"style": ""}),
         f"pairs are {other_style}, {style} is asked for": (ROPE, {"style": other_style}),
         f"the {other_place} dims are rotated, the {placement} are asked for": (ROPE, {"placement": other_place}),
+        "pairs are turned the other way": (ROPE, {"cos_sin_cache": backwards}),
+        "angles are those of the position after": (ROPE, {"positions": (positions + 1).clamp_max(last)}),
+        "angles are those of the position before": (ROPE, {"positions": (positions - 1).clamp_min(0)}),
+        "angles are those of position 0": (ROPE, {"positions": torch.zeros_like(positions)}),
+        **rounding.get(guarantees.promises.between, {}),
     }
 
 
-def kept(x: Interval, guarantees: Guarantees) -> Interval:
-    """What is left of values between two nodes, by what the implementation promises."""
-    return rounded(x, guarantees.promises.between)
+def rope_or(others: str, wrong: Tensor, given: Call) -> str:
+    """Others where dims are wrong, bool [..., D], that RoPE leaves alone; RoPE where many are that it turns; or either.
+
+    A small error of the others shows in few elements, which may all be turned.
+    """
+    rope_dim, head_dim = given.options["rope_dim"], wrong.shape[-1]
+    start = 0 if given.options["placement"] == "first" else head_dim - rope_dim
+    beside = torch.cat([wrong[..., :start], wrong[..., start + rope_dim :]], -1)
+    if bool(beside.any()):
+        return others
+    rows = wrong[wrong.any(-1)]
+    return ROPE if rope_dim < head_dim and rows.sum() * MANY > len(rows) * rope_dim else f"{others} or {ROPE}"
+
+
+def fewest_wrong(codes: Tensor, scales: Tensor, legal: LegalRows) -> Tensor:
+    """Which codes uint8 [..., D] are wrong, under that of the scales fp32 [..., n] which leaves fewest of a row."""
+    wrong = torch.stack(
+        [find_wrong_codes(codes, *legal.codes_under(scale), legal.fp8) for scale in scales.unbind(-1)], -2
+    )
+    best = wrong.sum(-1).argmin(-1)
+    return wrong.gather(-2, best[..., None, None].expand(*best.shape, 1, codes.shape[-1])).squeeze(-2)
+
+
+def rotated_as(x: Interval, guarantees: Guarantees, instead: Mapping[str, Any]) -> Interval:
+    """What is left of values behind RoPE, by what the implementation promises; or with something else instead."""
+    return rounded(x, instead.get("rotated_as", guarantees.promises.between))
 
 
 def rope_options(given: Call, instead: Mapping[str, Any]) -> dict[str, Any]:
-    """The options of RoPE in a call, with some others instead."""
+    """The options of RoPE in a call, with some others instead; no style if nothing is rotated."""
     return {name: instead.get(name, given.options[name]) for name in ("rope_dim", "style", "placement")}
 
 
-def norm_tensors(step: Step) -> dict[str, Tensor]:
-    """Weight and bias [D] fp32 of the LayerNorm of k, made where a step has none yet."""
-    for name, centre in (("k_norm_weight", 1.0), ("k_norm_bias", 0.0)):
-        if name not in step.tensors:
-            shape = (1, step.case.model.head_dim)
-            step.place(name, centre + dense("normal", step.key(name), shape, step.case.model.fp8)[0].float() / 4)
-    return {name: step.tensors[name] for name in ("k_norm_weight", "k_norm_bias")}
+def angles(given: Call, instead: Mapping[str, Any]) -> tuple[Tensor, Tensor]:
+    """Positions and the table of angles of a call, or others instead."""
+    return tuple(instead.get(name, given.tensors[name]) for name in ("positions", "cos_sin_cache"))

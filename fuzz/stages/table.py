@@ -5,12 +5,14 @@ from indexfuzz.stages.compress import Compress
 from indexfuzz.stages.fused_k import FusedK
 from indexfuzz.stages.fused_q import FusedQ
 from indexfuzz.stages.gather import Gather
+from indexfuzz.stages.k_norm import KNorm
 from indexfuzz.stages.k_quant_cache import KQuantCache
 from indexfuzz.stages.operation import Operation
 from indexfuzz.stages.paged_logits import PagedLogits
 from indexfuzz.stages.prefill_logits import PrefillLogits
 from indexfuzz.stages.q_quant import QQuant
 from indexfuzz.stages.rope import Rope
+from indexfuzz.stages.select import Select, Slots
 from indexfuzz.stages.topk import Topk
 
 ROPE = Rope()
@@ -33,8 +35,12 @@ STAGES: tuple[Stage, ...] = (
     PAGED_TOPK,
 )
 
-OPERATIONS: tuple[Operation, ...] = (FusedQ(), FusedK())
-"""Operations of several nodes. They take what a sample holds before its first stage."""
+OPERATIONS: tuple[Operation, ...] = (Slots(), KNorm(), FusedQ(), FusedK(), Select())
+"""Operations beside the stages. They take what a sample holds before its first stage."""
+
+
+EVERY: tuple[Stage, ...] = (*STAGES, *OPERATIONS)
+"""All of them."""
 
 STATEFUL: tuple[Stage, ...] = (Compress(),)
 """Operations that keep something from step to step; fuzz/oracles/sessions.py gives each step of them its history."""
@@ -45,7 +51,7 @@ def find(name: str, output: str = "") -> Stage:
 
     Raises LookupError where no stage has the name.
     """
-    named = [stage for stage in (*STAGES, *OPERATIONS, *STATEFUL) if stage.name == name]
+    named = [stage for stage in (*EVERY, *STATEFUL) if stage.name == name]
     if not named:
         raise LookupError(f"{name!r} is no stage")
     return next((stage for stage in named if output in stage.axes), named[0])

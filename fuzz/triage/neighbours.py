@@ -27,6 +27,7 @@ TAKEN_BACK = frozenset(
         ("memory", "missing_pages"),
         ("cache", "page_pad"),
         ("batch", "gather_holes"),
+        ("batch", "select_holes"),
         ("batch", "short_slots"),
         ("batch", "empty_windows"),
     }

@@ -53,7 +53,7 @@ def test_replace_validates():
 
 
 YOUNGER = {
-    "batch": {"pad_seq": "batch", "gather_holes": 1, "long_windows": True},
+    "batch": {"pad_seq": "batch", "gather_holes": 1, "long_windows": True, "select_holes": 1},
     "memory": {
         "k_fp8_pad": 1,
         "q_fp8_pad": 1,

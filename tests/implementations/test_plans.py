@@ -16,7 +16,7 @@ def test_stages_alone_make_one_plan():
     (plan,) = plans(["rope", "gather"])
     assert plan["rope"] == ("rope",)
     assert plan["k_norm"] == plan["topk"] == ()
-    assert describe_plan(plan).startswith("k_norm, q_quant, k_quant_cache")
+    assert describe_plan(plan).startswith("slots, k_norm, q_quant, k_quant_cache")
     assert "rope, gather by operations of their own" in describe_plan(plan)
 
 

@@ -15,10 +15,11 @@ CASE = Case().replace(
     cache={"block_size": 16, "spare_blocks": 1},
     batch={"decode": (20,), "prefill": ({"length": 20, "new": 3},), "max_model_len": 24},
 )
-PAGED = {"k_quant_cache", "gather", "paged_logits"}
+PAGED = {"k_quant_cache", "gather", "paged_logits", "fused_k"}
 LOGITS = {"prefill_logits", "paged_logits"}
-TILED = PAGED | LOGITS | {"q_quant"}
-SCALED = {"k_quant_cache", "gather"}
+FUSED = {"fused_q", "fused_k"}
+TILED = PAGED | LOGITS | FUSED | {"q_quant", "k_norm"}
+SCALED = {"k_quant_cache", "gather", "fused_k"}
 
 
 def model(**changes):
@@ -50,6 +51,7 @@ ILLEGAL = {
     "num_heads 129": (model(num_heads=129), LOGITS),
     "quant_group 16": (model(quant_group=16), SCALED),
     "quant_group 64": (model(quant_group=64), SCALED),
+    "scales that are no powers of two": (model(scale_fmt="fp32"), FUSED),
 }
 
 
@@ -73,7 +75,9 @@ def test_the_next_illegal_value_is_rejected_by_the_stages_that_care(name):
 @pytest.mark.parametrize("name", ILLEGAL)
 def test_a_launcher_that_does_not_reject_is_found(name):
     case, rejecting = ILLEGAL[name]
-    accepting = dict.fromkeys(rejecting, lambda **given: (given["q"], given["weights"]) if "q" in given else None)
+    accepting = dict.fromkeys(
+        rejecting, lambda **given: (given["q"], given["weights"]) if "q" in given else given.get("k")
+    )
     outcome = run(case, replace(builtin(), stages=accepting), LockstepDevice())
     assert {str(finding.signature) for finding in outcome.findings} == {f"{stage}/not-rejected" for stage in rejecting}
 

@@ -147,10 +147,10 @@ def detect(fault: Fault, device: Device, *, seeds: tuple[int, ...] = SEEDS, seco
         found.cases.append(sight.cases)
         found.seconds.append(round(sight.seconds, 2))
         found.blamed.append(sight.finding.stage)
+        found.rightly_blamed &= fault.is_blamed_by(sight.finding)
         if not found.signature:
             found.signature = str(sight.finding.signature)
             _minimise(found, sight, implementation, device)
-    found.rightly_blamed = set(found.blamed) <= {fault.stage, *fault.also}
     return found
 
 

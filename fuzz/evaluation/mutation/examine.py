@@ -16,7 +16,7 @@ from indexfuzz.implementations.builtin import builtin
 from indexfuzz.implementations.faults.planting import edited_kernels
 from indexfuzz.oracles import composition
 from indexfuzz.oracles.differential import run
-from indexfuzz.stages.table import STAGES
+from indexfuzz.stages.table import EVERY
 
 Fate = Literal["killed", "hang", "survived", "unsupported"]
 
@@ -54,7 +54,7 @@ class Suspect:
 
     def is_reached_by(self, case: Case) -> bool:
         """Whether a case runs any code in question."""
-        return any(stage.name in self.stages and stage.applies(case) for stage in STAGES)
+        return any(stage.name in self.stages and stage.applies(case) for stage in EVERY)
 
     def first_finding(self, case: Case, device: Device) -> Finding | None:
         """What a case shows first."""

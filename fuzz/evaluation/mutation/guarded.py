@@ -26,7 +26,7 @@ from indexfuzz.implementations.base import Implementation, StageFunction
 from indexfuzz.implementations.faults.planting import import_source
 from indexfuzz.oracles.walk import accept, fill_in
 from indexfuzz.samples.step import materialise
-from indexfuzz.stages.table import STAGES
+from indexfuzz.stages.table import OPERATIONS, STAGES
 
 RARITIES = (10, 100, 1_000, 10_000)
 """Guards hold for one in so many witnesses that reach their stage."""
@@ -130,7 +130,8 @@ def pool_of(recipe: Recipe) -> list[dict[str, Features]]:
 
 def look_at(case: Case) -> dict[str, Features]:
     """By stage, what guards may look at in a case."""
-    step, found = materialise(case), {}
+    step = materialise(case)
+    found = {operation.name: features(operation.prepare(step)) for operation in OPERATIONS if operation.applies(case)}
     for stage in STAGES:
         if stage.applies(case):
             call = stage.prepare(step)

@@ -8,9 +8,9 @@ from functools import cache
 
 from indexfuzz.evaluation.mutation.operators import OPERATORS, Scope
 from indexfuzz.implementations.faults.planting import original_sources
-from indexfuzz.stages.table import STAGES
+from indexfuzz.stages.table import EVERY
 
-FILES = tuple(sorted({f"kernels/{source}.py" for stage in STAGES for source in stage.sources}))
+FILES = tuple(sorted({f"kernels/{source}.py" for stage in EVERY for source in stage.sources}))
 
 PLAIN_PYTORCH = frozenset({"rotate_compiled", "_neox_rotation", "_interleaved_rotation", "_compiled_rotation"})
 """RoPE by PyTorch operations: no kernel, and cases that compile take seconds each, so campaigns draw none."""
@@ -41,7 +41,7 @@ class Mutant:
     @property
     def stages(self) -> tuple[str, ...]:
         """The stages that show mistakes of the mutated file."""
-        own = (stage.name for stage in STAGES if self.file in {f"kernels/{source}.py" for source in stage.sources})
+        own = (stage.name for stage in EVERY if self.file in {f"kernels/{source}.py" for source in stage.sources})
         return tuple(dict.fromkeys(own))
 
 

@@ -79,6 +79,7 @@ def _draw(pick: random.Random, formats: tuple[str, ...]) -> Case:
             "pad_seq": pick.choice(get_args(PadSeq)),
             "gather_holes": pick.randint(0, 8),
             "long_windows": pick.choice((False, True)),
+            "select_holes": pick.randint(0, 8),
         },
         rope={
             "style": pick.choice(("neox", "interleaved")),

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from pydantic import AfterValidator, Field, ValidationError
 
+from indexfuzz.core.finding import Finding
 from indexfuzz.core.part import Part, first_error
 from indexfuzz.core.stage_names import require_stage
 from indexfuzz.implementations.faults.planting import FaultError, edited_kernels
@@ -36,9 +37,10 @@ class Fault(Part):
     """One planted bug.
 
     `kind` is its class, such as layout or aliasing; `trigger` says which samples show it; `source` where it comes
-    from; `stage` which stage must be blamed, or one of `also` when they have the mistake too. `first_sight` is what the
-    bench showed when it was first run over a fault that was written down before anybody looked for it; empty for the
-    faults by which the generator was tuned.
+    from; `stage` which stage must be blamed, or one of `also` when they have the mistake too, and `node` which of the
+    nodes that such an operation covers, where that shows. `first_sight` is what the bench showed when it was first run
+    over a fault that was written down before anybody looked for it; empty for the faults by which the generator was
+    tuned.
     """
 
     id: Annotated[str, Field(pattern=r"^[a-z0-9]+(-[a-z0-9]+)*$")]
@@ -48,8 +50,13 @@ class Fault(Part):
     source: str
     stage: StageName
     also: tuple[StageName, ...] = ()
+    node: str = ""
     first_sight: str = ""
     edits: tuple[Edit, ...] = Field(min_length=1)
+
+    def is_blamed_by(self, finding: Finding) -> bool:
+        """Whether a finding names the stage that has the mistake, and the node of an operation of several."""
+        return finding.stage in (self.stage, *self.also) and self.node in finding.detail.partition(":")[0]
 
 
 @cache

@@ -77,27 +77,34 @@ def joined(parts: Sequence[Tensor]) -> Tensor:
     return torch.cat(raw).view(parts[0].dtype)
 
 
+def rows_of_tokens(call: Call) -> dict[str, Tensor]:
+    """The arguments of a writer with a row for each token, slots left out."""
+    return {name: call.tensors[name] for name in ("k", "positions") if name in call.tensors}
+
+
 def tokens_permuted(case: Case, call: Call) -> Iterator[Twin]:
     """Tokens written to their slots in another order."""
-    slots, k = call.tensors["slot_mapping"], call.tensors["k"]
+    slots = call.tensors["slot_mapping"]
     if len(slots) < 2:
         return
     order = shuffled(case, "rows", len(slots))
-    rest = torch.arange(len(slots), len(k))
-    twin = altered(
-        call,
-        k=in_form_of(k, taken(k, torch.cat([order, rest]))),
-        slot_mapping=in_form_of(slots, taken(slots, order)),
-    )
+    rest = torch.arange(len(slots), len(call.tensors["k"]))
+    moved = {name: in_form_of(x, taken(x, torch.cat([order, rest]))) for name, x in rows_of_tokens(call).items()}
+    twin = altered(call, None, slot_mapping=in_form_of(slots, taken(slots, order)), **moved)
     yield Twin(case, (twin,), partial(_same_cache, case, [written_slots(call)]))
 
 
 def tokens_split(case: Case, call: Call) -> Iterator[Twin]:
     """Tokens written by two launches."""
-    slots, k = call.tensors["slot_mapping"], call.tensors["k"]
+    slots = call.tensors["slot_mapping"]
     if len(slots) < 2:
         return
-    calls = [altered(call, k=taken(k, half), slot_mapping=taken(slots, half)) for half in halves(len(slots))]
+    calls = [
+        altered(
+            call, None, slot_mapping=taken(slots, half), **{n: taken(x, half) for n, x in rows_of_tokens(call).items()}
+        )
+        for half in halves(len(slots))
+    ]
     yield Twin(case, tuple(calls), partial(_same_cache, case, [written_slots(half) for half in calls]))
 
 

@@ -8,28 +8,30 @@ legal evaluations are. Bytes and codes agree always.
 from functools import partial
 
 from indexfuzz.core.case import Case
-from indexfuzz.core.stage_names import GATHER, K_QUANT_CACHE, PAGED_LOGITS, PREFILL_LOGITS, Q_QUANT, ROPE
+from indexfuzz.core.stage_names import FUSED_K, GATHER, K_QUANT_CACHE, PAGED_LOGITS, PREFILL_LOGITS, Q_QUANT, ROPE
 from indexfuzz.oracles.metamorphic import algebra, batching, paging, rotation, sequences, steps
 from indexfuzz.oracles.metamorphic.containment import CONTAINED
 from indexfuzz.oracles.metamorphic.relation import Relation, Twins
 from indexfuzz.stages.nonfinite import may_be_nonfinite
-from indexfuzz.stages.table import OPERATIONS, STAGES
+from indexfuzz.stages.table import EVERY
 
 
 def _of_cache(reader: Twins, writer: Twins) -> dict[str, Twins]:
-    return {K_QUANT_CACHE: writer, GATHER: reader, PAGED_LOGITS: reader}
+    return {K_QUANT_CACHE: writer, FUSED_K: writer, GATHER: reader, PAGED_LOGITS: reader}
 
 
-OF_ROWS = tuple(stage for stage in (*STAGES, *OPERATIONS) if stage.row_inputs)
+OF_ROWS = tuple(stage for stage in EVERY if stage.row_inputs)
 
 PERMUTED: dict[str, Twins] = {stage.name: partial(batching.rows_permuted, stage) for stage in OF_ROWS} | {
     K_QUANT_CACHE: batching.tokens_permuted,
+    FUSED_K: batching.tokens_permuted,
     GATHER: sequences.gather_permuted,
     PAGED_LOGITS: sequences.sequences_permuted,
 }
 
 SPLIT: dict[str, Twins] = {stage.name: partial(batching.rows_split, stage) for stage in OF_ROWS} | {
     K_QUANT_CACHE: batching.tokens_split,
+    FUSED_K: batching.tokens_split,
     GATHER: sequences.gather_split,
     PAGED_LOGITS: sequences.sequences_split,
 }
@@ -66,7 +68,7 @@ RELATIONS = (
         "steps",
         "written in steps, with drafts that later tokens replace",
         "bits",
-        {K_QUANT_CACHE: steps.tokens_in_steps},
+        {K_QUANT_CACHE: steps.tokens_in_steps, FUSED_K: steps.tokens_in_steps},
     ),
     Relation(
         "window-shifted", "with ks, ke and K shifted together", "bounds", {PREFILL_LOGITS: algebra.window_shifted}

@@ -7,7 +7,7 @@ from indexfuzz.core.case import Case
 from indexfuzz.oracles.metamorphic.relation import Pairs, Relation, Twin, altered
 from indexfuzz.stages.base import Call, Stage, Tensors
 from indexfuzz.stages.nonfinite import replace_where
-from indexfuzz.stages.table import OPERATIONS, STAGES
+from indexfuzz.stages.table import EVERY
 
 
 def contained(stage: Stage, case: Case, call: Call) -> Iterator[Twin]:
@@ -27,6 +27,6 @@ CONTAINED = Relation(
     "nonfinite-contained",
     "with numbers for NaN and infinities elsewhere",
     "bits",
-    {stage.name: partial(contained, stage) for stage in (*STAGES, *OPERATIONS)},
+    {stage.name: partial(contained, stage) for stage in EVERY},
 )
 """For cases with values that are not finite, and for no others."""

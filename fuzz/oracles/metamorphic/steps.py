@@ -12,6 +12,7 @@ from torch import Tensor
 
 from indexfuzz.core.case import Case
 from indexfuzz.core.rng import below, bits, derive
+from indexfuzz.oracles.metamorphic.batching import rows_of_tokens
 from indexfuzz.oracles.metamorphic.relation import Pairs, Twin, altered, paired, shuffled, stored, taken
 from indexfuzz.reference import layout
 from indexfuzz.stages.base import Call, Tensors
@@ -45,13 +46,14 @@ def _chunks(case: Case, size: int) -> list[tuple[int, int, int]]:
 
 def _step(case: Case, living: Call, start: int, end: int, drafts: int) -> Call:
     """Write tokens from start to end, then drafts, whose keys are those of other tokens, and a row of padding."""
-    slots, k = living.tensors["slot_mapping"], living.tensors["k"]
+    slots = living.tensors["slot_mapping"]
     owned = (slots >= 0).nonzero().flatten().cpu()
     wrong = owned[shuffled(case, "drafts", len(owned))]
     rows = torch.cat([owned[start:end], wrong[end : end + drafts], owned[:1]])
     written = taken(slots, torch.cat([owned[start : end + drafts], owned[:1]]))
     written[-1] = -1
-    return living.with_tensors({"k": taken(k, rows), "slot_mapping": written})
+    others = {name: taken(tensor, rows) for name, tensor in rows_of_tokens(living).items()}
+    return living.with_tensors(others | {"slot_mapping": written})
 
 
 def _last_cache(case: Case, slots: Tensor, first: Tensors, others: Sequence[Tensors]) -> Pairs:

@@ -1,0 +1,89 @@
+"""LayerNorm of k, before RoPE."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from indexfuzz.checks.interval import check_between
+from indexfuzz.core import stage_names
+from indexfuzz.core.case import Case
+from indexfuzz.core.guarantees import Guarantees
+from indexfuzz.core.stage_names import K_NORM
+from indexfuzz.reference import fused, intervals
+from indexfuzz.samples.buffers import poison_like
+from indexfuzz.samples.regimes import dense
+from indexfuzz.samples.step import Step
+from indexfuzz.stages.base import Call, Form, Output, Reach, Tensors
+from indexfuzz.stages.nonfinite import has_nonfinite, numbers, spread
+from indexfuzz.stages.operation import Mistakes, Operation
+from indexfuzz.stages.verdict import Verdict
+
+EPS = 1e-6
+"""Of the LayerNorm in DeepSeek-V3.2 and GLM-5."""
+
+
+class KNorm(Operation):
+    """Returns k [T,D] bf16 of k that is not normed yet."""
+
+    name = stage_names.K_NORM
+    outputs = (Output("k", ("token", "dim")),)
+    row_inputs = ("k",)
+    sources = ("norm",)
+    reference = staticmethod(fused.k_norm)
+
+    def tensors(self, step: Step) -> dict[str, Tensor]:
+        return {"k": step.tensors["k"]} | norm_tensors(step)
+
+    def call(self, case: Case, tensors: dict[str, Tensor]) -> Call:
+        return Call(tensors, {"eps": EPS}, returns=("k",))
+
+    def forms(self, given: Call) -> dict[str, Form]:
+        return {"k": (tuple(given.tensors["k"].shape), torch.bfloat16)}
+
+    def check(self, given: Call, got: Tensors, guarantees: Guarantees, **instead: Any) -> Verdict:
+        x = intervals.rounded(normed(given, given.tensors["k"], instead), "bf16")
+        got_k = got["k"]
+        found = check_between("k", got_k, *x, axes=self.axes["k"], before=poison_like(got_k))
+        open_share = float((x.low != x.high).double().mean()) if x.low.numel() else 0.0
+        return Verdict((found,) if found else (), width=open_share)
+
+    def mistakes(self, given: Call, guarantees: Guarantees) -> Mistakes:
+        return mistakes_of_norm(given)
+
+    def blamed(self, given: Call, got: Tensors, guarantees: Guarantees) -> str:
+        return K_NORM
+
+    def nonfinite_reach(self, given: Call, *, hides_nan: bool = False) -> Reach:
+        """A row for itself."""
+        k = given.tensors["k"]
+        return Reach({"k": spread(has_nonfinite(k), k)}, {"k": numbers(k)})
+
+
+def norm_tensors(step: Step) -> dict[str, Tensor]:
+    """Weight and bias [D] fp32 of the LayerNorm of k, made where a step has none yet."""
+    for name, centre in (("k_norm_weight", 1.0), ("k_norm_bias", 0.0)):
+        if name not in step.tensors:
+            shape = (1, step.case.model.head_dim)
+            step.place(name, centre + dense("normal", step.key(name), shape, step.case.model.fp8)[0].float() / 4)
+    return {name: step.tensors[name] for name in ("k_norm_weight", "k_norm_bias")}
+
+
+def normed(given: Call, k: Tensor, instead: dict[str, Any]) -> intervals.Interval:
+    """What LayerNorm in fp32 may make of rows of k [n, D], with the weights of a call or with others instead."""
+    if not instead.get("normed", True):
+        return intervals.Interval.exact(k)
+    t = given.tensors
+    weight, bias = instead.get("weight", t["k_norm_weight"]), instead.get("bias", t["k_norm_bias"])
+    return intervals.normalised(k, weight, bias, instead.get("eps", given.options["eps"]))
+
+
+def mistakes_of_norm(given: Call) -> Mistakes:
+    """The mistakes that LayerNorm is known for."""
+    weight, bias = given.tensors["k_norm_weight"], given.tensors["k_norm_bias"]
+    return {
+        "k is not normalised": (K_NORM, {"normed": False}),
+        "the bias is left out": (K_NORM, {"bias": torch.zeros_like(bias)}),
+        "the weight is left out": (K_NORM, {"weight": torch.ones_like(weight)}),
+        "eps is 1e-5": (K_NORM, {"eps": 1e-5}),
+    }
