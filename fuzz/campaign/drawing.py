@@ -52,10 +52,10 @@ def drawn_cases(wanted: Settings) -> Iterator[Case]:
 def cases_of_chunk(wanted: Settings, chunk: int) -> Iterator[Case]:
     """The cases of one chunk, inside the contract; each shape with as many sets of values as its device asks for.
 
-    Every chunk is drawn with the simplest case first, so all but the first leave that out.
+    Whatever is drawn begins with the simplest there is, so all but the first chunk, of the first shard, leave that out.
     """
     recent = Recent()
-    for shape in draw_chunk(wanted, chunk)[chunk > 0 :]:
+    for shape in draw_chunk(wanted, chunk)[not _is_first(wanted, chunk) :]:
         for case in _with_other_values(wanted.subject.narrow(shape), wanted.subject.facts.values_per_shape):
             if recent.add(case):
                 yield case
@@ -71,9 +71,14 @@ def draw_chunk(wanted: Settings, chunk: int) -> list[Case]:
     if not nodes:
         return steps
     strategy = sessions(nodes, formats=facts.formats, regimes=wanted.values)
-    drawn = iter(draw(strategy, derive(key, "sessions"), CHUNK // STEPS_FOR_A_SESSION))
+    others = not _is_first(wanted, chunk)
+    drawn = iter(draw(strategy, derive(key, "sessions"), CHUNK // STEPS_FOR_A_SESSION + others)[others:])
     places = range(STEPS_FOR_A_SESSION, len(steps) + 1, STEPS_FOR_A_SESSION)
     return [case for i, step in enumerate(steps, 1) for case in (step, *(islice(drawn, 1) if i in places else ()))]
+
+
+def _is_first(wanted: Settings, chunk: int) -> bool:
+    return chunk == 0 and wanted.shard[0] == 1
 
 
 def _nodes(wanted: Settings) -> tuple[str, ...]:

@@ -15,6 +15,7 @@ OF_PARTS = {
     "rope": ("style", "placement", "mode", "table"),
     "memory": ("table_tail", "slots", "far", "shifted", "fused"),
     "values": ("q", "k", "weights", "cache", "rope"),
+    "session": ("node", "overlap"),
 }
 """Part -> fields whose values are classes."""
 
@@ -40,6 +41,10 @@ SIZES: Mapping[str, Callable[[Case], int]] = {
     "longest": lambda case: max(case.lengths, default=0),
     "next_n": lambda case: case.batch.next_n,
     "requests": lambda case: len(case.lengths),
+    "steps": lambda case: len(case.session.steps),
+    "ratio": lambda case: case.session.ratio,
+    "drafts": lambda case: case.session.max_drafts,
+    "session_tokens": lambda case: case.session.length,
 }
 
 RELATIONS: Mapping[str, Callable[[Case], object]] = {
@@ -56,6 +61,9 @@ RELATIONS: Mapping[str, Callable[[Case], object]] = {
     "steps over entries of lens": lambda case: case.memory.lens_step > 1,
     "has keys before its new ones": lambda case: any(p.new < p.length for p in case.batch.prefill),
     "has single values set": lambda case: bool(case.values.set),
+    "forks": lambda case: any(step.forks for step in case.session.steps),
+    "frees": lambda case: any(step.free for step in case.session.steps),
+    "rejects drafts": lambda case: any(t.accepted < t.drafts for step in case.session.steps for t in step.turns),
 }
 
 

@@ -16,11 +16,11 @@ def test_choices_gaps_sizes_and_relations_are_classes():
     assert {"fills its last page: yes", "has a key on a new page: yes", "has a request without keys: no"} <= found
 
 
-@pytest.mark.parametrize("part", OF_PARTS | GAPS)
+@pytest.mark.parametrize("part", Case.model_fields)
 def test_all_that_a_case_has_is_looked_at(part):
     """A new field is a class, a gap, or a size that is looked at by a name of its own."""
     sizes = {"num_heads", "head_dim", "rope_dim", "quant_group", "index_topk", "block_size", "layout", "lens_step"}
-    sizes |= {"decode", "prefill", "next_n", "max_model_len", "rng", "seed", "set"}
+    sizes |= {"decode", "prefill", "next_n", "max_model_len", "rng", "seed", "set", "steps", "ratio"}
     fields = set(type(getattr(CASE, part)).model_fields)
     assert fields <= {*OF_PARTS.get(part, ()), *GAPS.get(part, ()), *sizes}
 

@@ -29,6 +29,9 @@ BENCHES = {
     ),
     "lockstep": Bench(f"{__name__}.lockstep", "lockstep and Triton's interpreter side by side", takes_impl=True),
     "oracle": Bench(f"{__name__}.oracle", "which seeded mistakes each way of comparing logits sees"),
+    "shards": Bench(
+        f"{__name__}.shards", "how much 64 shards repeat each other, what they reach, and how soon they find"
+    ),
     "throughput": Bench(
         f"{__name__}.throughput", "cases per second, beside another release and the plain loop", compares=True
     ),
