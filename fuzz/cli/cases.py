@@ -124,8 +124,9 @@ def repro(
     signature = with_finding(path, entry)
     target = in_this_process(kernels.setup())
     from indexfuzz.implementations.base import ImplementationError
+    from indexfuzz.triage.launches import ReproError
     from indexfuzz.triage.prove import run_script
-    from indexfuzz.triage.repro import ReproError, script
+    from indexfuzz.triage.repro import script
 
     try:
         text = script(entry, target)

@@ -6,6 +6,7 @@ a ring before. The session ends with the first step that shows something: what f
 bug.
 """
 
+from collections.abc import Iterator
 from dataclasses import replace
 
 from indexfuzz.core.case import Case
@@ -14,11 +15,12 @@ from indexfuzz.core.session import follow
 from indexfuzz.devices.base import Device
 from indexfuzz.implementations.base import Implementation
 from indexfuzz.oracles.differential import run_stage, run_stages
-from indexfuzz.oracles.walk import accept, require_format
+from indexfuzz.oracles.walk import accept, fill_in, require_format
 from indexfuzz.samples.serving import MakeTokens, Serving
 from indexfuzz.samples.step import Step
+from indexfuzz.stages.base import Call, Stage
 from indexfuzz.stages.compress import Compress
-from indexfuzz.stages.table import GATHER, K_QUANT_CACHE
+from indexfuzz.stages.table import GATHER, K_QUANT_CACHE, STAGES
 
 Only = frozenset[str]
 
@@ -58,9 +60,40 @@ def serve(
             break
         serving.end(step, rows)
     else:
-        if case.session.node != "none" and any(serving.keys_of(r.length) for r in serving.requests.values()):
+        if case.session.node != "none" and serving.has_keys:
             run_stages(serving.reading_step(), implementation, device, outcome, only, (GATHER,))
     return outcome, serving
+
+
+def launches(case: Case, device: Device) -> Iterator[tuple[int, Stage, Call]]:
+    """Every launch of a session with the step that it is in, its inputs made by the reference, which then does it.
+
+    The reference keeps nothing in the state: it is what it was before the first step, but for forks.
+    Raises UnsupportedKernelError when the device has not the FP8 format.
+    """
+    require_format(case, device)
+    serving = Serving(case, device.torch_device)
+    for number, (step, rows) in enumerate(zip(case.session.steps, follow(case.session), strict=True)):
+        serving.begin(number, step, rows)
+        if case.session.node == "none":
+            plain = serving.plain_step(step, rows)
+            for stage in (stage for stage in STAGES if stage.applies(plain.case)):
+                call = stage.prepare(plain)
+                yield number, stage, call
+                accept(stage, plain, call, fill_in(stage, call))
+        else:
+            made = serving.compress_step(number, step, rows)
+            compress = Compress(tuple(serving.requests[row.request].tokens for row in rows))
+            call = compress.prepare(made)
+            yield number, compress, call
+            accept(compress, made, call, fill_in(compress, call))
+            call = _insertion(made)
+            yield number, K_QUANT_CACHE, call
+            accept(K_QUANT_CACHE, made, call, fill_in(K_QUANT_CACHE, call))
+        serving.end(step, rows)
+    if case.session.node != "none" and serving.has_keys:
+        reading = serving.reading_step()
+        yield len(case.session.steps), GATHER, GATHER.prepare(reading)
 
 
 def _make_keys(
@@ -70,9 +103,13 @@ def _make_keys(
     accept(compress, made, *run_stage(compress, made, implementation, device, outcome, only))
     if outcome.findings:
         return
-    slots = made.tensors["slot_mapping"]
-    call = K_QUANT_CACHE.call(
-        made.case, {"k": made.tensors["keys"], "cache": made.tensors["cache"], "slot_mapping": slots}
-    )
-    made.written["k"] = (slots >= 0).unsqueeze(1).expand(-1, 2 * made.case.model.head_dim)
+    call = _insertion(made)
     accept(K_QUANT_CACHE, made, *run_stage(K_QUANT_CACHE, made, implementation, device, outcome, only, call))
+
+
+def _insertion(made: Step) -> Call:
+    """The insertion of the keys that were made into the cache; rows without a slot hold nothing."""
+    slots = made.tensors["slot_mapping"]
+    made.written["k"] = (slots >= 0).unsqueeze(1).expand(-1, 2 * made.case.model.head_dim)
+    names = {"k": "keys", "cache": "cache", "slot_mapping": "slot_mapping"}
+    return K_QUANT_CACHE.call(made.case, {argument: made.tensors[name] for argument, name in names.items()})

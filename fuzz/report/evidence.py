@@ -13,10 +13,11 @@ from indexfuzz.report.places import find_checkout, find_source, name_in_checkout
 from indexfuzz.subjects.in_process import InProcess
 from indexfuzz.subjects.under_test import UnderTest
 from indexfuzz.triage.explain import explain
+from indexfuzz.triage.launches import ReproError
 from indexfuzz.triage.look import look_at
 from indexfuzz.triage.prove import run_script
 from indexfuzz.triage.replay import FAILING, replay
-from indexfuzz.triage.repro import ReproError, script
+from indexfuzz.triage.repro import script
 from indexfuzz.triage.severity import SeverityError, grown, recall
 
 AROUND = 6

@@ -86,6 +86,11 @@ class Serving:
         """Keys that so many tokens make."""
         return length // self.case.session.ratio
 
+    @property
+    def has_keys(self) -> bool:
+        """Whether any request has a key."""
+        return any(self.keys_of(request.length) for request in self.requests.values())
+
     def slots(self, request: Request) -> Tensor:
         """Where the keys of a request lie, int64."""
         block_size = self.case.cache.block_size

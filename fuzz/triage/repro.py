@@ -9,20 +9,20 @@ import base64
 import re
 import textwrap
 import zlib
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from indexfuzz.core.case import Case
+from indexfuzz.core.session_words import tell_session
+from indexfuzz.core.stage_names import STATEFUL
 from indexfuzz.corpus.entry import Entry, Record
-from indexfuzz.devices.base import Device
-from indexfuzz.oracles.walk import launches
 from indexfuzz.stages.base import Stage
 from indexfuzz.stages.table import find
 from indexfuzz.subjects.in_process import InProcess
 from indexfuzz.subjects.under_test import UnderTest
+from indexfuzz.triage.launches import Launch, ReproError, launch_in_step, launches_in_session, offset_of
 from indexfuzz.triage.repro_source import kernel_source
 
 MAX_LITERAL = 160
@@ -30,11 +30,11 @@ MAX_LITERAL = 160
 
 MAX_PACKED = 200_000
 
-ALIGNMENT = 64
-"""Bytes to which PyTorch aligns storage; a tensor's offset matters up to that."""
-
 INTERVAL = re.compile(r"in \[(\S+), (\S+)\]")
 """How a finding words what a bounded value must be."""
+
+STATE = "state"
+"""What a stateful operation keeps."""
 
 NEED_MORE = ("nondeterministic", "state-kept", "not-in-place", "stray-output", "hang")
 """Kinds that one launch and a look at its outputs do not show."""
@@ -77,53 +77,6 @@ def raw(tensor):
 '''
 
 
-class ReproError(Exception):
-    """No script can be written. One sentence that says why."""
-
-
-@dataclass(frozen=True)
-class _Launch:
-    """A launch of the stage that a finding is about: what it was given, and what the reference makes of that."""
-
-    given: dict[str, Any]
-    returns: bool
-    names: tuple[str, ...]
-    """Of the results."""
-    results: tuple[Tensor, ...]
-    """None where the reference defines none."""
-
-
-def _launch_of(stage: Stage, case: Case, device: Device) -> _Launch:
-    """The launch of a stage in a case, with the inputs that the reference's stages make for it.
-
-    Raises ReproError when the case does not reach the stage.
-    """
-    for here, _, call in launches(case, device):
-        if here is stage:
-            given = {name: _copy(value) for name, value in (call.tensors | call.options).items()}
-            try:
-                outputs = call.copy().run(stage.reference)
-            except ValueError:
-                return _Launch(given, bool(call.returns), call.results, ())
-            return _Launch(given, bool(call.returns), call.results, tuple(_copy(outputs[n]) for n in call.results))
-    raise ReproError(f"the case does not reach the stage {stage.name}")
-
-
-def _copy(value: Any) -> Any:
-    """A copy with the same strides and alignment; anything that is no tensor as it is."""
-    if not isinstance(value, Tensor):
-        return value
-    offset = _offset(value)
-    span = offset + 1 + sum((size - 1) * step for size, step in zip(value.shape, value.stride(), strict=True))
-    storage = torch.empty(max(span, 0), dtype=value.dtype)
-    return storage.as_strided(value.shape, value.stride(), offset).copy_(value)
-
-
-def _offset(tensor: Tensor) -> int:
-    """Elements between a multiple of ALIGNMENT and the tensor's first one."""
-    return int(tensor.storage_offset()) % (ALIGNMENT // tensor.element_size())
-
-
 def _dense_strides(tensor: Tensor) -> tuple[int, ...]:
     """The strides of a dense tensor of that shape, dims of size 1 included."""
     return torch.empty(tensor.shape, device="meta").stride()
@@ -141,11 +94,9 @@ def script(entry: Entry, target: UnderTest[InProcess]) -> str:
         raise ReproError(f"one launch does not show {signature}; `indexfuzz replay` does")
     stage = find(signature.stage, signature.output)
     source = kernel_source(target, stage.name, entry.case)
-    launch = _launch_of(stage, entry.case, target.subject.device)
-    inputs = "\n".join(f"{name} = {_expression(value)}" for name, value in launch.given.items())
-    assign = f"{', '.join(launch.names)} = " if launch.returns else ""
-    arguments = ", ".join(f"{name}={name}" for name in launch.given)
-    call = f"{assign}run({arguments})"
+    before, launch = _before(stage, entry.case, target.subject)
+    inputs = before + _inputs(launch, known=before)
+    call = _call(launch)
     check = _mutation(launch, call) if signature.kind == "input-mutated" else _comparison(entry.finding, launch, call)
     body = f"{inputs}\n\n{check}"
     helpers = RUN + "".join(
@@ -161,6 +112,45 @@ def script(entry: Entry, target: UnderTest[InProcess]) -> str:
     )
 
 
+def _before(stage: Stage, case: Case, subject: InProcess) -> tuple[str, Launch]:
+    """The launch that shows a finding, and the lines that go before it.
+
+    Of an operation that keeps something from step to step, these are its launches in the steps before, on the same
+    state.
+    """
+    if not case.session.steps:
+        return "", launch_in_step(stage, case, subject.device)
+    *earlier, last = launches_in_session(stage.name, case, subject)
+    if stage.name not in STATEFUL:
+        return "", last
+    text = ""
+    for launch in earlier:
+        text += f"{_story(case, launch)}{_inputs(launch, known=text)}\n{_call(launch)}\n\n"
+    return text + _story(case, last), last
+
+
+def _story(case: Case, launch: Launch) -> str:
+    """What happens in a step, as comments, and what an engine does to the state before it: a fork copies a ring."""
+    told, number = list(tell_session(case.session)), -1
+    lines = []
+    for step, words in told:
+        number += bool(step)
+        lines += [f"# step {number}: {words}\n"] if number == launch.step else []
+    forks = case.session.steps[launch.step].forks
+    return "".join(lines) + "".join(f"state[{fork.child}] = state[{fork.parent}]\n" for fork in forks)
+
+
+def _inputs(launch: Launch, known: str) -> str:
+    """Assignments of what a launch is given, but for a state that earlier launches have made."""
+    kept = STATE if f"\n{STATE} = " in f"\n{known}" else ""
+    return "\n".join(f"{name} = {_expression(value)}" for name, value in launch.given.items() if name != kept)
+
+
+def _call(launch: Launch) -> str:
+    assign = f"{', '.join(launch.names)} = " if launch.returns else ""
+    return f"{assign}run({', '.join(f'{name}={name}' for name in launch.given)})"
+
+
 def _quotable(text: str) -> str:
     return text.replace("\\", "/").replace('"""', "'''")
 
@@ -173,7 +163,7 @@ def _imports(body: str) -> str:
     return "\n".join([*dict.fromkeys(lines), "", "import torch", ""])
 
 
-def _comparison(finding: Record, launch: _Launch, call: str) -> str:
+def _comparison(finding: Record, launch: Launch, call: str) -> str:
     """The call, and what tells a wrong result from a right one; the exit code of the script is 1 for a wrong one."""
     kind, output = finding.signature.kind, finding.signature.output
     if kind == "not-rejected":
@@ -192,7 +182,8 @@ def _comparison(finding: Record, launch: _Launch, call: str) -> str:
             f'print(f"{name}{list(finding.index)} is {{got}}, must be {finding.want}")\n'
             f"raise SystemExit(not {interval[1]} <= got <= {interval[2]})\n"
         )
-    if name == output and finding.index and len(finding.index) == want.dim():
+    is_told = name == output and finding.index and len(finding.index) == want.dim()
+    if is_told and not bool(want[finding.index].float().isnan()):
         value = _literal(want[finding.index].float())
         return (
             f"{call}\ngot, want = {name}[{finding.index}].float().item(), {value}\n"
@@ -207,7 +198,7 @@ def _comparison(finding: Record, launch: _Launch, call: str) -> str:
     )
 
 
-def _mutation(launch: _Launch, call: str) -> str:
+def _mutation(launch: Launch, call: str) -> str:
     """The call, and a look at what it should only have read."""
     inputs = [name for name, value in launch.given.items() if isinstance(value, Tensor) and name not in launch.names]
     return (
@@ -227,8 +218,8 @@ def _expression(value: Any) -> str:
     if not isinstance(value, Tensor):
         return repr(value)
     text = f"{_dense(value)}.to(DEVICE)"
-    is_plain = value.stride() == _dense_strides(value) and not _offset(value)
-    return text if is_plain else f"strided({text}, {tuple(value.stride())}, {_offset(value)})"
+    is_plain = value.stride() == _dense_strides(value) and not offset_of(value)
+    return text if is_plain else f"strided({text}, {tuple(value.stride())}, {offset_of(value)})"
 
 
 def _raw(tensor: Tensor) -> Tensor:
@@ -245,6 +236,9 @@ def _dense(tensor: Tensor) -> str:
     first = raw.flatten()[:1]
     if raw.numel() == 0:
         return f"torch.empty({shape}, dtype={dtype})"
+    if raw.numel() > 4 and shape and bool((data == data[0]).all()) and bool(first.isnan()):
+        size = (*shape[:-1], shape[-1] * raw.element_size())
+        return f"torch.full({size}, {int(data[0])}, dtype=torch.uint8).view({dtype})"
     if raw.numel() > 4 and bool((data.view(-1, raw.element_size()) == first.view(torch.uint8)).all()):
         return f"torch.full({shape}, {_literal(first[0])}, dtype={dtype})"
     exact = not raw.is_floating_point() or not bool(raw.isnan().any())

@@ -17,8 +17,9 @@ from indexfuzz.implementations.vllm import standalone
 from indexfuzz.subjects.in_process import InProcess
 from indexfuzz.subjects.under_test import UnderTest, put_under_test
 from indexfuzz.triage import repro, repro_source
+from indexfuzz.triage.launches import ReproError
 from indexfuzz.triage.prove import run_script
-from indexfuzz.triage.repro import ReproError, script
+from indexfuzz.triage.repro import script
 
 
 def evaluate(text: str) -> torch.Tensor:

@@ -1,0 +1,84 @@
+"""The launches that a finding is about: what a stage was given, and what the reference makes of that."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from indexfuzz.core.case import Case
+from indexfuzz.devices.base import Device
+from indexfuzz.oracles import sessions
+from indexfuzz.oracles.walk import launches
+from indexfuzz.stages.base import Call, Stage
+from indexfuzz.subjects.in_process import InProcess
+
+ALIGNMENT = 64
+"""Bytes to which PyTorch aligns storage; a tensor's offset matters up to that."""
+
+
+class ReproError(Exception):
+    """No script can be written. One sentence that says why."""
+
+
+@dataclass(frozen=True)
+class Launch:
+    """A launch of a stage: what it was given, and what the reference makes of that, none where it defines nothing."""
+
+    given: dict[str, Any]
+    returns: bool
+    names: tuple[str, ...]
+    """Of the results."""
+    results: tuple[Tensor, ...]
+    step: int = 0
+    """Of the session."""
+
+
+def launch_in_step(stage: Stage, case: Case, device: Device) -> Launch:
+    """The launch of a stage in a case, with the inputs that the reference's stages make for it.
+
+    Raises ReproError when the case does not reach the stage.
+    """
+    for here, _, call in launches(case, device):
+        if here is stage:
+            return _describe(stage, call)
+    raise ReproError(f"the case does not reach the stage {stage.name}")
+
+
+def launches_in_session(name: str, case: Case, subject: InProcess) -> list[Launch]:
+    """The launches of a stage up to the one with which a session ends on a subject.
+
+    Raises ReproError when the session does not come to the stage.
+    """
+    ran = sessions.run(case, subject.implementation, subject.device).stages.count(name)
+    found = list[Launch]()
+    for step, stage, call in sessions.launches(case, subject.device):
+        if stage.name == name and len(found) < ran:
+            found.append(_describe(stage, call, step))
+    if not found:
+        raise ReproError(f"the session does not come to the stage {name}")
+    return found
+
+
+def _describe(stage: Stage, call: Call, step: int = 0) -> Launch:
+    given = {name: _copy(value) for name, value in (call.tensors | call.options).items()}
+    try:
+        outputs = call.copy().run(stage.reference)
+    except ValueError:
+        return Launch(given, bool(call.returns), call.results, (), step)
+    return Launch(given, bool(call.returns), call.results, tuple(_copy(outputs[n]) for n in call.results), step)
+
+
+def _copy(value: Any) -> Any:
+    """A copy with the same strides and alignment; anything that is no tensor as it is."""
+    if not isinstance(value, Tensor):
+        return value
+    offset = offset_of(value)
+    span = offset + 1 + sum((size - 1) * step for size, step in zip(value.shape, value.stride(), strict=True))
+    storage = torch.empty(max(span, 0), dtype=value.dtype)
+    return storage.as_strided(value.shape, value.stride(), offset).copy_(value)
+
+
+def offset_of(tensor: Tensor) -> int:
+    """Elements between a multiple of ALIGNMENT and the tensor's first one."""
+    return int(tensor.storage_offset()) % (ALIGNMENT // tensor.element_size())

@@ -1,0 +1,40 @@
+"""Scripts of sessions: the launches of the steps before, on one state, and the one that goes wrong."""
+
+from indexfuzz.core.case import Case
+from indexfuzz.core.session import Turn
+from indexfuzz.core.setup import Setup
+from indexfuzz.subjects.under_test import put_under_test
+from indexfuzz.triage.prove import run_script
+from indexfuzz.triage.repro import script
+
+
+def turn(request, new, drafts=0, accepted=0):
+    return Turn(request=request, new=new, drafts=drafts, accepted=accepted).model_dump()
+
+
+STEPS = (
+    {"turns": (turn(0, 3),)},
+    {"forks": ({"parent": 0, "child": 1},), "turns": (turn(1, 3), turn(0, 2))},
+)
+
+
+FAULT = "compress-groups-from-chunk-start"
+
+
+def test_a_script_replays_the_session_with_the_kernels_own_functions():
+    session = {"node": "compress", "ratio": 2, "overlap": True, "steps": STEPS}
+    case = Case().replace(cache={"layout": "normal"}, batch={"max_model_len": 20}, session=session)
+    target = put_under_test(Setup(faults=(FAULT,)))
+    finding = target.subject.run(case).findings[0]
+    text = script(target.entry(case, finding), target)
+    assert str(finding.signature) == "compress/guard-write/keys"
+    assert text.count("run(kv=kv") == 2
+    assert text.count("\nstate = ") == 1
+    assert "# step 0: request 0 appends tokens 0 to 2; key 0 is due" in text
+    assert "state[1] = state[0]" in text
+    assert run_script(text).shows
+    healed = text.replace(f"plant(('{FAULT}',))", "builtin()").replace(
+        "from indexfuzz.implementations.faults import plant", "from indexfuzz.implementations.builtin import builtin"
+    )
+    assert healed != text
+    assert not run_script(healed).shows
