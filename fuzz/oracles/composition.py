@@ -19,6 +19,7 @@ from indexfuzz.core.stage_names import TOPK
 from indexfuzz.core.tracebacks import location_of
 from indexfuzz.devices.base import Device
 from indexfuzz.implementations.base import Implementation, WholeIndexer
+from indexfuzz.oracles import walked
 from indexfuzz.oracles.launching import describe_error, launch
 from indexfuzz.oracles.mixups import Selections
 from indexfuzz.oracles.walk import materialise_on
@@ -53,9 +54,11 @@ def applies(case: Case, implementation: Implementation) -> bool:
 
 def compare(case: Case, implementation: Implementation, whole: WholeIndexer, device: Device) -> Finding | None:
     """Run a case by stages and as a whole; the first difference. The stages are taken to be right."""
-    stepwise = materialise_on(case, device)
-    if not _run_stages(stepwise, implementation, device):
-        return None
+    stepwise = walked.take(case, implementation, device)
+    if stepwise is None:
+        stepwise = materialise_on(case, device)
+        if not _run_stages(stepwise, implementation, device):
+            return None
     step = materialise_on(case, device)
     launched = launch(TOPK, Call({}, {"step": step}, returns=("selected",)), whole, device)
     if launched.error:

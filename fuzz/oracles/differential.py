@@ -20,6 +20,7 @@ from indexfuzz.core.guarantees import Guarantees
 from indexfuzz.core.outcome import Ending, Outcome
 from indexfuzz.devices.base import Device
 from indexfuzz.implementations.base import Implementation, StageFunction
+from indexfuzz.oracles import walked
 from indexfuzz.oracles.causes import without_consequences
 from indexfuzz.oracles.launching import Expected, Launched, launch
 from indexfuzz.oracles.walk import accept, fill_in, materialise_on, put_back
@@ -51,6 +52,8 @@ def run(case: Case, implementation: Implementation, device: Device, only: frozen
     beside, outcome.findings = outcome.findings, []
     run_stages(step, implementation, device, outcome, only, done=done)
     outcome.findings += beside
+    if not outcome.findings and not only:
+        walked.keep(case, implementation, device, step)
     return outcome
 
 

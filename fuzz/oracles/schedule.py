@@ -18,7 +18,7 @@ from indexfuzz.core.rng import derive
 from indexfuzz.core.signature import Signature
 from indexfuzz.devices.base import Device
 from indexfuzz.implementations.base import Implementation
-from indexfuzz.oracles import composition, differential, history, paths, repetition, schedules, sessions
+from indexfuzz.oracles import composition, differential, history, paths, repetition, schedules, sessions, walked
 from indexfuzz.oracles.causes import without_consequences
 from indexfuzz.oracles.metamorphic import runner
 from indexfuzz.oracles.metamorphic.catalogue import COMPILED, RELATIONS
@@ -100,10 +100,11 @@ def run(case: Case, implementation: Implementation, device: Device, only: frozen
     Raises UnsupportedKernelError as `differential.run` does.
     """
     first = SESSION if _is_session(case) else REFERENCE
-    outcome = first.run(case, implementation, device, only)
-    for oracle in OTHERS:
-        if not outcome.findings and oracle.is_asked(case):
-            outcome.findings += oracle.run(case, implementation, device, only).findings
+    with walked.keeping():
+        outcome = first.run(case, implementation, device, only)
+        for oracle in OTHERS:
+            if not outcome.findings and oracle.is_asked(case):
+                outcome.findings += oracle.run(case, implementation, device, only).findings
     return outcome
 
 

@@ -9,7 +9,7 @@ from indexfuzz.core.case import Case
 from indexfuzz.devices import open_device
 from indexfuzz.implementations.builtin import builtin
 from indexfuzz.implementations.faults.planting import edited_kernels
-from indexfuzz.oracles import composition, schedule
+from indexfuzz.oracles import composition, differential, schedule, walked
 
 DEVICE = open_device("lockstep")
 CASE = Case().replace(
@@ -27,8 +27,8 @@ CASE = Case().replace(
 SIGNATURE = "topk/metamorphic/composition/"
 
 
-def with_edit(label: str, old: str, new: str):
-    return builtin(edited_kernels(label, [(label, "kernels/indexer.py", old, new)]))
+def with_edit(label: str, old: str, new: str, file: str = "kernels/indexer.py"):
+    return builtin(edited_kernels(label, [(label, file, old, new)]))
 
 
 @pytest.mark.parametrize("mode", ["inplace", "functional"])
@@ -158,3 +158,32 @@ def test_nothing_is_asked_without_a_whole_or_outside_the_contract():
     assert composition.run(CASE, replace(wrong, forward=None), DEVICE).findings == []
     assert composition.run(CASE, wrong, DEVICE, frozenset({"gather"})).findings == []
     assert composition.run(CASE.replace(cache={"block_size": 8}), wrong, DEVICE).findings == []
+
+
+def test_the_step_that_the_stages_were_judged_on_is_taken_once():
+    implementation, launched = builtin(), []
+    stages = {
+        name: lambda _name=name, _run=run, **given: launched.append(_name) or _run(**given)
+        for name, run in implementation.stages.items()
+    }
+    watched = replace(implementation, stages=stages)
+    with walked.keeping():
+        assert differential.run(CASE, watched, DEVICE).findings == []
+        once = list(launched)
+        assert composition.run(CASE, watched, DEVICE).findings == []
+        assert launched == once
+        assert composition.run(CASE, watched, DEVICE).findings == []
+        assert launched == 2 * once
+    assert walked.take(CASE, watched, DEVICE) is None
+
+
+def test_no_step_is_kept_of_a_case_that_showed_something_or_of_another_one():
+    wrong = with_edit("weights", "tl.load(weights_ptr", "2 * tl.load(weights_ptr", "kernels/quant.py")
+    right = builtin()
+    with walked.keeping():
+        assert differential.run(CASE, wrong, DEVICE).findings != []
+        assert walked.take(CASE, wrong, DEVICE) is None
+        assert differential.run(CASE, right, DEVICE).findings == []
+        assert walked.take(CASE.replace(), right, DEVICE) is None
+        assert walked.take(CASE, wrong, DEVICE) is None
+        assert walked.take(CASE, right, DEVICE) is not None
