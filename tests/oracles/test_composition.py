@@ -10,6 +10,7 @@ from indexfuzz.devices import open_device
 from indexfuzz.implementations.builtin import builtin
 from indexfuzz.implementations.faults.planting import edited_kernels
 from indexfuzz.oracles import composition, differential, schedule, walked
+from indexfuzz.stages.table import STAGES
 
 DEVICE = open_device("lockstep")
 CASE = Case().replace(
@@ -25,6 +26,7 @@ CASE = Case().replace(
     rope={"mode": "inplace"},
 )
 SIGNATURE = "topk/metamorphic/composition/"
+ALONE = {stage.name for stage in STAGES}
 
 
 def with_edit(label: str, old: str, new: str, file: str = "kernels/indexer.py"):
@@ -173,7 +175,7 @@ def test_the_step_that_the_stages_were_judged_on_is_taken_once():
         assert composition.run(CASE, watched, DEVICE).findings == []
         assert launched == once
         assert composition.run(CASE, watched, DEVICE).findings == []
-        assert launched == 2 * once
+        assert launched == once + [name for name in once if name in ALONE]
     assert walked.take(CASE, watched, DEVICE) is None
 
 
