@@ -1,14 +1,28 @@
-"""A part of the stream of cases. Nothing but its number, the seed and the shard determines what is in it."""
+"""A part of the stream of cases. Its number, the seed, the shard and its goals determine what is in it."""
 
 from dataclasses import dataclass
+
+from indexfuzz.generation.goals import Goal
 
 CHUNK = 50
 """Shapes that are drawn together: enough for Hypothesis to vary them, few enough to draw without a pause."""
 
+MOST_BEHIND = 32
+"""A chunk knows nothing of so many before it, at most: as many may run at the same time without waiting."""
+
 
 @dataclass(frozen=True)
 class Chunk:
-    """Run the cases of a chunk, but for the first `start`."""
+    """Run the cases of a chunk, but for the first `start`; some of them are steered to the goals."""
 
     number: int
     start: int = 0
+    goals: tuple[Goal, ...] = ()
+
+
+def known_to(chunk: int) -> int:
+    """How many chunks, from the first on, a chunk draws its goals from: what they are must not depend on who is faster.
+
+    A third of all chunks before it are not among them, so that ever more processes may run without waiting.
+    """
+    return max(0, chunk - min(1 + chunk // 3, MOST_BEHIND))

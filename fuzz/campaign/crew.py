@@ -1,9 +1,11 @@
 """Who does the work of a campaign: this process alone, or several (pool.py)."""
 
+from itertools import count
 from types import TracebackType
 from typing import Protocol, Self
 
-from indexfuzz.campaign.drawing import drawn_cases
+from indexfuzz.campaign.chunk import Chunk
+from indexfuzz.campaign.drawing import Recent, cases_of_chunk
 from indexfuzz.campaign.jobs import Report, Shrink, make_smaller, run_case
 from indexfuzz.campaign.settings import Settings
 from indexfuzz.core import interrupts
@@ -19,6 +21,9 @@ class Foreman(Protocol):
     @property
     def is_long_over(self) -> bool:
         """Whether nothing more shall be done at all."""
+
+    def chunk(self, number: int) -> Chunk | None:
+        """A part of the stream with its goals; None as long as too little was heard of for these to be known."""
 
     def next_shrink(self) -> Shrink | None:
         """The next case to make smaller."""
@@ -75,11 +80,20 @@ class Alone:
             foreman.hear(report)
             interrupts.check()
 
-        for case in drawn_cases(self._wanted):
+        recent = Recent()
+        for number in count():
+            if (chunk := foreman.chunk(number)) is None:
+                raise AssertionError("who works alone has told of all before")
+            for case in cases_of_chunk(self._wanted, chunk):
+                if not foreman.cases_left:
+                    return
+                if not recent.add(case):
+                    continue
+                interrupts.check()
+                for report in run_case(self._wanted, case):
+                    tell(report)
+                while (shrink := foreman.next_shrink()) is not None:
+                    make_smaller(self._wanted, shrink, tell)
+            foreman.end_chunk()
             if not foreman.cases_left:
                 return
-            interrupts.check()
-            for report in run_case(self._wanted, case):
-                tell(report)
-            while (shrink := foreman.next_shrink()) is not None:
-                make_smaller(self._wanted, shrink, tell)

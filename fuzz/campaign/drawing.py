@@ -1,14 +1,16 @@
 """The stream of cases of a campaign, cut into chunks: each is drawn from a seed of its own, whoever draws it."""
 
 from collections.abc import Iterator
-from itertools import count, islice
+from itertools import islice
 
-from indexfuzz.campaign.chunk import CHUNK
+from indexfuzz.campaign.chunk import CHUNK, Chunk
 from indexfuzz.campaign.settings import Settings
 from indexfuzz.core.case import Case
-from indexfuzz.core.rng import derive
+from indexfuzz.core.rng import derive, random_bytes
 from indexfuzz.core.stage_names import STATEFUL
+from indexfuzz.generation.choices import Choices
 from indexfuzz.generation.sessions import sessions
+from indexfuzz.generation.steering import DECISIONS, steer
 from indexfuzz.generation.strategies import cases
 from indexfuzz.generation.stream import draw
 
@@ -36,21 +38,8 @@ class Recent:
         return True
 
 
-def drawn_cases(wanted: Settings) -> Iterator[Case]:
-    """The cases of a campaign, chunk after chunk. Ends where the strategy has no more cases."""
-    recent = Recent()
-    for chunk in count():
-        new = 0
-        for case in cases_of_chunk(wanted, chunk):
-            if recent.add(case):
-                new += 1
-                yield case
-        if not new:
-            return
-
-
-def cases_of_chunk(wanted: Settings, chunk: int) -> Iterator[Case]:
-    """The cases of one chunk, inside the contract; each shape with as many sets of values as its device asks for.
+def cases_of_chunk(wanted: Settings, chunk: Chunk) -> Iterator[Case]:
+    """All cases of a chunk, inside the contract; each shape with as many sets of values as its device asks for.
 
     Whatever is drawn begins with the simplest there is, so all but the first chunk, of the first shard, leave that out.
     """
@@ -61,13 +50,16 @@ def cases_of_chunk(wanted: Settings, chunk: int) -> Iterator[Case]:
                 yield case
 
 
-def draw_chunk(wanted: Settings, chunk: int) -> list[Case]:
-    """The shapes of one chunk, as they are drawn."""
+def draw_chunk(wanted: Settings, chunk: Chunk) -> list[Case]:
+    """The shapes of one chunk, as they are drawn, every other step on the way to a goal where there is one."""
     index, of = wanted.shard
     facts = wanted.subject.facts
     strategy = cases(preset=wanted.preset, values=wanted.values, formats=facts.formats, constants=facts.constants)
-    key = derive(wanted.seed, f"shard {index}/{of} chunk {chunk}")
+    key = derive(wanted.seed, f"shard {index}/{of} chunk {chunk.number}")
     steps, nodes = draw(strategy, key, CHUNK), _nodes(wanted)
+    for place in range(1, len(steps) if chunk.goals else 0, 2):
+        choices = Choices(random_bytes(key, f"steered {place}", DECISIONS))
+        steps[place] = steer(steps[place], chunk.goals, choices, is_pinned=wanted.preset is not None)
     if not nodes:
         return steps
     strategy = sessions(nodes, formats=facts.formats, regimes=wanted.values)
@@ -77,8 +69,8 @@ def draw_chunk(wanted: Settings, chunk: int) -> list[Case]:
     return [case for i, step in enumerate(steps, 1) for case in (step, *(islice(drawn, 1) if i in places else ()))]
 
 
-def _is_first(wanted: Settings, chunk: int) -> bool:
-    return chunk == 0 and wanted.shard[0] == 1
+def _is_first(wanted: Settings, chunk: Chunk) -> bool:
+    return chunk.number == 0 and wanted.shard[0] == 1
 
 
 def _nodes(wanted: Settings) -> tuple[str, ...]:

@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from indexfuzz.campaign.budget import Budget
+from indexfuzz.campaign.chunk import MOST_BEHIND, Chunk, known_to
 from indexfuzz.campaign.crew import Alone, Crew
 from indexfuzz.campaign.doubts import UNTRIED
 from indexfuzz.campaign.drawing import Recent
@@ -21,6 +22,7 @@ from indexfuzz.core import interrupts
 from indexfuzz.core.case import Case
 from indexfuzz.core.finding import Finding
 from indexfuzz.core.signature import Signature
+from indexfuzz.generation.goals import Goal
 from indexfuzz.oracles.mistakes import Mistakes
 
 
@@ -51,6 +53,8 @@ class Campaign:
         self._tried = 0
         self._tried_before = 0
         self._is_dry = False
+        self._chunks = 0
+        self._plans: dict[int, tuple[Goal, ...]] = {0: ()}
         self._budget = Budget(wanted, self._crew.size)
         self.summary = Summary()
 
@@ -87,6 +91,11 @@ class Campaign:
         """Whether nothing more shall be done at all."""
         return self._budget.is_long_over
 
+    def chunk(self, number: int) -> Chunk | None:
+        """A part of the stream, steered by what is known of those that it may know of."""
+        known = known_to(number)
+        return Chunk(number, goals=self._plans[known]) if known in self._plans else None
+
     def next_shrink(self) -> Shrink | None:
         """The next case to make smaller, and the time for that."""
         waiting = [pending for pending in self._pending.values() if not pending.is_shrinking]
@@ -115,6 +124,9 @@ class Campaign:
 
     def end_chunk(self) -> None:
         """A part of the stream without new cases ends the drawing: the strategy has no more."""
+        self._chunks += 1
+        self._plans[self._chunks] = self.summary.goals.plan() if self._wanted.steered else ()
+        self._plans.pop(self._chunks - 2 * MOST_BEHIND, None)
         self._is_dry |= self._tried == self._tried_before
         self._tried_before = self._tried
 

@@ -100,7 +100,7 @@ class Pool:
             idle.give(job)
 
     def _next_chunk(self, foreman: Foreman) -> Chunk | None:
-        """The next part of the stream, unless those that are not judged yet are enough."""
+        """The next part of the stream, unless those that are not judged yet are enough or decide what is in it."""
         if not foreman.cases_left:
             return None
         if self._again:
@@ -108,8 +108,9 @@ class Pool:
         ahead = self._next - self._turn
         if ahead * CHUNK >= foreman.cases_left or ahead >= AHEAD * self.size:
             return None
-        self._next += 1
-        return Chunk(self._next - 1)
+        if (chunk := foreman.chunk(self._next)) is not None:
+            self._next += 1
+        return chunk
 
     def _hear(self, member: Member, foreman: Foreman) -> None:
         """Take what a process says, and pass it on when it is its turn."""
@@ -185,4 +186,4 @@ class Pool:
             if not is_orphaned:
                 self._fatal.add(place)
             foreman.hear(Died(death.words, file, again=again))
-            self._again.append(Chunk(job.number, member.told + again))
+            self._again.append(replace(job, start=member.told + again))

@@ -16,7 +16,8 @@ class Settings:
     With `first_only` it ends with its first finding. `known` signatures are counted, not reported. `shard` (i, n) with
     1 <= i <= n gives each of n campaigns cases of its own; together with `seed` it determines every case. A case is
     made smaller for at most `minimise_seconds`. `before_case` hears of every drawn case before it runs. `confirm` says
-    whether a case shows a signature in a process that has run nothing else, and None where nobody can look.
+    whether a case shows a signature in a process that has run nothing else, and None where nobody can look. With
+    `steered` off, cases do not depend on what those before them have shown.
     """
 
     subject: Subject
@@ -30,5 +31,6 @@ class Settings:
     shard: tuple[int, int] = (1, 1)
     known: frozenset[Signature] = frozenset()
     minimise_seconds: float = 20.0
+    steered: bool = True
     before_case: Callable[[Case], None] = lambda _case: None
     confirm: Callable[[Case, Signature], bool | None] = lambda _case, _signature: None

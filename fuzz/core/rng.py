@@ -24,6 +24,11 @@ def derive(seed: int, name: str) -> int:
     return int.from_bytes(digest[:8], "little") >> 1
 
 
+def random_bytes(seed: int, name: str, count: int) -> bytes:
+    """So many bytes for one purpose under one seed."""
+    return hashlib.shake_256(f"{seed}\0{name}".encode()).digest(count)
+
+
 def bits_at(key: int, index: Tensor) -> Tensor:
     """64 random bits for each int64 index on the CPU, as int64 of the same shape."""
     z = index.numpy().view(np.uint64) * np.uint64(_GAMMA)

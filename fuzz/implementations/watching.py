@@ -148,10 +148,10 @@ class _Teller(ast.NodeTransformer):
         self._compiled = compiled
 
     def visit_FunctionDef(self, node: ast.FunctionDef) -> ast.AST:
-        """Leave out functions that something else compiles."""
+        """Leave out functions that something else compiles, and those that run only once."""
         decorators = [ast.unparse(decorator) for decorator in node.decorator_list]
-        is_compiled = any("jit" in text or "compile" in text for text in decorators)
-        return node if is_compiled or node.name in self._compiled else self.generic_visit(node)
+        is_left = any(word in text for text in decorators for word in ("jit", "compile", "cache"))
+        return node if is_left or node.name in self._compiled else self.generic_visit(node)
 
     def visit_Compare(self, node: ast.Compare) -> ast.AST:
         """Comparisons of two operands, and chains whose middle is a name or a constant."""

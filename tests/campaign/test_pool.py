@@ -21,7 +21,7 @@ from indexfuzz.core.setup import Setup
 from indexfuzz.subjects.under_test import put_under_test
 
 SETUP = Setup("module:toy_gather", isolate=False)
-CASES = 110
+CASES = 160
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -66,6 +66,14 @@ def is_alive(pid):
     except ProcessLookupError:
         return False
     return True
+
+
+def test_some_cases_are_steered_by_what_others_have_shown():
+    ids, _ = run(0)
+    fresh, _ = run(0, steered=False)
+    assert len(fresh) == len(ids)
+    assert fresh[:90] == ids[:90]
+    assert 5 < len(set(fresh) - set(ids)) < CASES // 2
 
 
 def test_cases_and_findings_do_not_depend_on_the_number_of_processes(monkeypatch):

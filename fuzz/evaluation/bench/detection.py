@@ -90,6 +90,7 @@ def campaign_sight(
     most: int | None = None,
     clock: Clock = time.monotonic,
     subject_type: type[InProcess] = InProcess,
+    steered: bool = True,
 ) -> Sight | None:
     """What a campaign of this seed finds first, within so many seconds by a clock, and cases."""
     started, cases = clock(), 0
@@ -105,7 +106,8 @@ def campaign_sight(
             raise _Over
 
     with contextlib.suppress(_Over):
-        Campaign(Settings(subject_type(implementation, device), cases=most, seed=seed), listen).run()
+        wanted = Settings(subject_type(implementation, device), cases=most, seed=seed, steered=steered)
+        Campaign(wanted, listen).run()
     return sight
 
 

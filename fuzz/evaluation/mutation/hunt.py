@@ -15,8 +15,8 @@ from indexfuzz.subjects.subject import Facts
 
 CAMPAIGN, UNGUIDED, UNIFORM = "campaign", "unguided", "uniform"
 DRAWINGS = (CAMPAIGN, UNGUIDED, UNIFORM)
-"""Where cases come from: a campaign as `indexfuzz run` has it, one that does not read the code under test, or the plain
-generator of the benchmarks."""
+"""Where cases come from: a campaign as `indexfuzz run` has it, one that neither reads nor watches the code under
+test, or the plain generator of the benchmarks."""
 
 
 class Unread(InProcess):
@@ -97,6 +97,7 @@ class Hunter:
                 seconds=budget.seconds,
                 clock=process_time,
                 subject_type=SUBJECTS[prey.drawing],
+                steered=prey.drawing == CAMPAIGN,
             )
         stream = uniform(budget.seed, self._device.formats)
         return stream_sight(stream, implementation, self._device, seconds=budget.seconds, clock=process_time)

@@ -1,0 +1,86 @@
+"""Which measures of a case an operand corresponds to, and what brings the operand to another value."""
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import combinations
+
+FACTORS = (2, 4, 16, 32, 64, 128, 256)
+"""Sizes of tiles and of elements: what measures are multiplied with, or numbers of programs are quotients by."""
+
+FEWEST = 3
+"""Cases that it takes to tell a difference that is always the same from one that happens to be."""
+
+MOST_GUESSES = 24
+NUMBER = re.compile(r"(?<![\w.])\d{1,6}(?![\w.])")
+
+Measures = Mapping[str, int]
+Values = Sequence[tuple[Measures, set[int]]]
+"""For each of some cases, its measures and the values that an operand had in it."""
+
+
+@dataclass(frozen=True)
+class Guess:
+    """What an operand may be: a measure, or `form` of it and a number or a second measure."""
+
+    name: str
+    form: str = ""
+    number: int = 1
+    second: str = ""
+
+    def of(self, measures: Measures) -> int:
+        """What the operand would be."""
+        value = measures[self.name]
+        if self.form == "times":
+            return value * (measures[self.second] if self.second else self.number)
+        if self.form == "over":
+            return -(-value // self.number)
+        return value % self.number if self.form == "modulo" else value + (self.number if self.form == "plus" else 0)
+
+
+def explaining(values: Values, text: str) -> list[Guess]:
+    """All guesses that hold in each case; the plainest come first. `text` is the comparison, whose numbers count."""
+    if not values or not all(seen for _, seen in values):
+        return []
+    numbers = tuple(dict.fromkeys((*(int(found) for found in NUMBER.findall(text)), *FACTORS)))
+    guesses = [*_guesses(values[0], numbers), *(_shifted(values) if len(values) >= FEWEST else ())]
+    return [guess for guess in guesses if all(guess.of(m) in seen for m, seen in values[1:])][:MOST_GUESSES]
+
+
+def _shifted(values: Values) -> Iterator[Guess]:
+    """Measures that vary, with what is to be added in the first case."""
+    (measures, seen), *_ = values
+    for name in measures:
+        if len({m[name] for m, _ in values}) > 1:
+            yield from (Guess(name, "plus", value - measures[name]) for value in sorted(seen - {measures[name]}))
+
+
+def _guesses(value: tuple[Measures, set[int]], numbers: Sequence[int]) -> Iterator[Guess]:
+    """What explains one case."""
+    measures, seen = value
+    yield from (Guess(name) for name in measures if measures[name] in seen)
+    plain = [number for number in numbers if number > 1]
+    for name in measures:
+        for number in plain:
+            for form in ("modulo", "over", "times"):
+                guess = Guess(name, form, number)
+                if guess.of(measures) in seen:
+                    yield guess
+    for name, second in combinations(measures, 2):
+        if measures[name] * measures[second] in seen:
+            yield Guess(name, "times", second=second)
+            yield Guess(second, "times", second=name)
+
+
+def leading_to(guess: Guess, operand: int, measures: Measures) -> list[tuple[str, int]]:
+    """Measures, each with a value at which the operand would be another number, or just beyond it."""
+    now = measures[guess.name]
+    if guess.form == "modulo":
+        base = now - now % guess.number + operand
+        return [(guess.name, base + turns * guess.number) for turns in (0, 1, -1, 2, 5)]
+    if guess.form == "times":
+        factor = measures[guess.second] if guess.second else guess.number
+        return [(guess.name, -(-operand // factor))] if factor else []
+    if guess.form == "over":
+        return [(guess.name, operand * guess.number)]
+    return [(guess.name, operand - (guess.number if guess.form == "plus" else 0))]

@@ -1,0 +1,139 @@
+"""Levers: the integers of a case that can be moved one at a time, and how to bring a measure to a value with them.
+
+Nobody writes down how a measure depends on a field: it is tried, on the case alone, which costs microseconds.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from indexfuzz.core.case import TILE, Case, CaseError
+from indexfuzz.generation.measures import MEASURES
+
+STEPS = (1, 2, 4, 16)
+"""Steps by which a lever is tried, the size of a page after them: some fields only take multiples, and what is rounded
+up only moves by so many."""
+
+PAGED = ("page_pad", "spare_blocks")
+MODEL = ("num_heads", "index_topk", "rope_dim")
+BATCH = ("next_n", "max_model_len", "pad_tokens", "gather_pad", "gather_holes")
+MEMORY = (
+    *("k_pad", "q_pad", "weights_pad", "table_pad", "table_extra", "k_fp8_pad", "q_fp8_pad", "q_weights_pad"),
+    *("logits_pad", "angles_pad", "missing_pages", "q_head_pad", "q_fp8_head_pad", "lens_pad", "lens_step", "shift"),
+)
+
+Parts = dict[str, dict[str, Any]]
+
+
+@dataclass(frozen=True)
+class Lever:
+    """A number of a case: its value, and the fields that change with it."""
+
+    name: str
+    now: int
+    fields: Callable[[int], Parts]
+
+    def set(self, case: Case, value: int) -> Case | None:
+        """The case with another value; None where no case has it."""
+        if value < 0:
+            return None
+        try:
+            return case.replace(**self.fields(value))
+        except CaseError:
+            return None
+
+
+def levers(case: Case, *, is_pinned: bool = False) -> list[Lever]:
+    """All levers of a case; without those of the model and the size of pages where these are pinned."""
+    parts = (("batch", BATCH), ("memory", MEMORY), ("cache", PAGED), ("model", () if is_pinned else MODEL))
+    plain = [_plain(case, part, name) for part, names in parts for name in names]
+    return plain + list(_requests(case)) + ([] if is_pinned else list(_shapes(case)))
+
+
+def _plain(case: Case, part: str, name: str) -> Lever:
+    return Lever(name, getattr(getattr(case, part), name), lambda value: {part: {name: value}})
+
+
+def _shapes(case: Case) -> Iterator[Lever]:
+    """Fields of the model and the cache that others go with."""
+    model, cache = case.model, case.cache
+    yield Lever(
+        "head_dim",
+        model.head_dim,
+        lambda dim: {"model": {"head_dim": dim, "quant_group": dim, "rope_dim": min(model.rope_dim, dim // 2 * 2)}},
+    )
+    yield Lever(
+        "block_size",
+        cache.block_size,
+        lambda size: {"cache": {"block_size": size, "layout": "normal" if size % TILE else cache.layout}},
+    )
+
+
+def _requests(case: Case) -> Iterator[Lever]:
+    """How many requests there are, and how long the longest, the first and the last are."""
+    decode, prefill = case.batch.decode, [request.model_dump() for request in case.batch.prefill]
+    if decode:
+        yield Lever("decode", len(decode), lambda count: {"batch": {"decode": _repeat(decode, count)}})
+        yield _length(case, "decode_context", decode.index(max(decode)))
+        yield _length(case, "first_decode", 0)
+        yield _length(case, "last_decode", len(decode) - 1)
+    if prefill:
+        yield Lever("prefill", len(prefill), lambda count: {"batch": {"prefill": _repeat(prefill, count)}})
+        for name, place in (("first_prefill", 0), ("last_prefill", len(prefill) - 1)):
+            yield _new(prefill, f"{name}_new", place)
+            yield _context(prefill, name, place)
+
+
+def _length(case: Case, name: str, place: int) -> Lever:
+    """The length of a decode request, for which there is room."""
+    decode, room = case.batch.decode, case.batch.max_model_len
+
+    def fields(length: int) -> Parts:
+        lengths = (*decode[:place], length, *decode[place + 1 :])
+        return {"batch": {"decode": lengths, "max_model_len": max(room, length)}}
+
+    return Lever(name, decode[place], fields)
+
+
+def _new(prefill: list[dict[str, int]], name: str, place: int) -> Lever:
+    """The new tokens of a prefill request, which is as long as it takes."""
+    length = prefill[place]["length"]
+    return Lever(name, prefill[place]["new"], lambda new: _with(prefill, place, new, max(new, length)))
+
+
+def _context(prefill: list[dict[str, int]], name: str, place: int) -> Lever:
+    """The length of a prefill request, of which no more tokens are new."""
+    new = prefill[place]["new"]
+    return Lever(name, prefill[place]["length"], lambda length: _with(prefill, place, min(new, length), length))
+
+
+def _with(prefill: list[dict[str, int]], place: int, new: int, length: int) -> Parts:
+    changed = {"new": new, "length": length}
+    return {"batch": {"prefill": (*prefill[:place], changed, *prefill[place + 1 :])}}
+
+
+MOST = 4096
+"""Requests of a batch."""
+
+
+def _repeat(items: Sequence[Any], count: int) -> tuple[Any, ...]:
+    """So many items, those there are over and over again."""
+    count = min(count, MOST)
+    return tuple((items * -(-count // len(items)))[:count])
+
+
+def reach(case: Case, name: str, target: int, among: Sequence[Lever]) -> Case | None:
+    """The case with a measure at a value, by the first lever that brings it there; None where none does."""
+    of, diff = MEASURES[name], target - MEASURES[name](case)
+    if not diff:
+        return case
+    for lever in among:
+        for step in (*STEPS, case.cache.block_size):
+            tried = lever.set(case, lever.now + step)
+            moved = of(tried) - of(case) if tried else 0
+            if moved and not diff * step % moved:
+                there = lever.set(case, lever.now + diff * step // moved)
+                if there is not None and of(there) == target:
+                    return there
+                break
+    return None

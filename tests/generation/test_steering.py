@@ -1,0 +1,108 @@
+"""Steering: cases are taken to where a comparison turns, by whatever field moves it."""
+
+import pytest
+
+from indexfuzz.core.case import Case
+from indexfuzz.core.comparison import Comparison
+from indexfuzz.core.rng import random_bytes
+from indexfuzz.evaluation.mutation.guarded import look_at
+from indexfuzz.generation.choices import Choices
+from indexfuzz.generation.goals import Goal, Goals
+from indexfuzz.generation.levers import levers, reach
+from indexfuzz.generation.measures import measure
+from indexfuzz.generation.steering import DECISIONS, is_affordable, steer
+from indexfuzz.generation.stream import drawn
+
+FORMATS = ("e4m3fn",)
+BASE = Case().replace(
+    model={"num_heads": 2},
+    cache={"block_size": 16},
+    batch={"decode": (5, 30), "prefill": ({"length": 40, "new": 7},), "max_model_len": 64, "next_n": 2},
+)
+
+
+def steered(goal, count=40):
+    stream = drawn(5, FORMATS)
+    return [steer(next(stream), [goal], Choices(random_bytes(1, str(i), DECISIONS))) for i in range(count)]
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        *(("decode", 257), ("tokens", 1000), ("keys", 2049), ("max_model_len", 129), ("decode_columns", 9)),
+        *(("k_stride", 77), ("q_stride", 640), ("page_stride", 16 * 36 + 48), ("paged_logits_stride", 641)),
+        *(("num_blocks", 50), ("head_rows", 10240), ("q_fp8_request_stride", 150), ("last_decode", 63)),
+    ],
+)
+def test_every_kind_of_measure_can_be_brought_to_a_value(name, value):
+    found = reach(BASE, name, value, levers(BASE))
+    assert found is not None
+    assert measure(found)[name] == value
+
+
+def test_what_no_lever_reaches_is_none():
+    assert reach(BASE, "page_stride", 7, levers(BASE)) is None
+
+
+@pytest.mark.parametrize("case", [BASE, BASE.replace(memory={"k_pad": 3, "table_pad": 5, "q_pad": 2, "logits_pad": 9})])
+def test_measures_are_the_sizes_and_strides_that_tensors_have(case):
+    found, sizes = look_at(case), measure(case)
+    pairs = {
+        ("rope", "q.stride(0)"): "q_stride",
+        ("rope", "k.stride(0)"): "k_stride",
+        ("rope", "q.shape[0]"): "tokens",
+        ("q_quant", "weights.stride(0)"): "weights_stride",
+        ("k_quant_cache", "cache.stride(0)"): "page_stride",
+        ("k_quant_cache", "cache.shape[0]"): "num_blocks",
+        ("gather", "block_table.stride(0)"): "prefill_table_stride",
+        ("gather", "token_to_seq.shape[0]"): "keys",
+        ("paged_logits", "block_table.shape[1]"): "decode_columns",
+        ("paged_logits", "logits.stride(0)"): "paged_logits_stride",
+        ("paged_logits", "q_fp8.stride(0)"): "q_fp8_request_stride",
+        ("prefill_logits", "logits.stride(0)"): "prefill_logits_stride",
+    }
+    assert {pair: found[pair[0]][pair[1]] for pair in pairs} == {pair: sizes[name] for pair, name in pairs.items()}
+
+
+def test_cases_steered_to_an_aim_are_at_it_or_beside_it():
+    there = [abs(len(case.batch.decode) - 257) <= 1 for case in steered(Goal(BASE, (("decode", 257),), 255))]
+    assert sum(there) >= len(there) // 2
+
+
+def test_variants_of_a_rare_case_keep_what_may_have_been_rare_and_change_the_rest():
+    rare = BASE.replace(batch={"decode": (7,) * 300})
+    found = steered(Goal(rare))
+    kept = [case for case in found if len(case.batch.decode) == 300]
+    assert len(kept) >= len(found) // 3
+    assert len({case.memory.table_pad > 0 for case in kept}) == 2
+
+
+def test_no_steered_case_is_more_work_than_the_largest_that_are_drawn():
+    heavy = Goal(BASE.replace(batch={"decode": (8000,), "max_model_len": 8000}), (("num_heads", 128), ("decode", 600)))
+    fresh = {case.id for case, _ in zip(drawn(5, FORMATS), range(40), strict=False)}
+    assert all(is_affordable(case) or case.id in fresh for case in steered(heavy))
+    assert not is_affordable(heavy.case.replace(model={"num_heads": 128}))
+
+
+def test_what_a_preset_says_stays():
+    goal, fresh = Goal(BASE, (("num_heads", 7), ("block_size", 32), ("rope_dim", 8))), next(drawn(1, FORMATS))
+    for i in range(30):
+        case = steer(fresh, [goal], Choices(random_bytes(2, str(i), DECISIONS)), is_pinned=True)
+        assert case == fresh or (case.model, case.cache.block_size) == (BASE.model, BASE.cache.block_size)
+
+
+@pytest.mark.parametrize("limit", [257, 1000])
+def test_a_comparison_that_fresh_cases_never_turn_is_turned_within_a_few_rounds(limit):
+    goals, stream, number = Goals(), drawn(3, FORMATS), 0
+
+    def run(case):
+        rows = len(case.batch.decode) * case.batch.next_n + 13
+        goals.add(case, [Comparison("a.py", 3, "rows == limit", rows == limit, rows, limit)])
+
+    while not goals.turned and number < 400:
+        run(next(stream))
+        plan = goals.plan() if number % 50 == 49 else ()
+        number += 1
+        for i in range(25 * bool(plan)):
+            run(steer(next(stream), plan, Choices(random_bytes(4, f"{number} {i}", DECISIONS))))
+    assert goals.turned == 1
