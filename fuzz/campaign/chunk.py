@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from indexfuzz.generation.goals import Goal
 
-CHUNK = 50
+CHUNK = 25
 """Shapes that are drawn together: enough for Hypothesis to vary them, few enough to draw without a pause."""
 
 MOST_BEHIND = 32
@@ -23,6 +23,6 @@ class Chunk:
 def known_to(chunk: int) -> int:
     """How many chunks, from the first on, a chunk draws its goals from: what they are must not depend on who is faster.
 
-    A third of all chunks before it are not among them, so that ever more processes may run without waiting.
+    A fourth of all chunks before it are not among them, so that ever more processes may run without waiting.
     """
-    return max(0, chunk - min(1 + chunk // 3, MOST_BEHIND))
+    return chunk - min(chunk // 4, MOST_BEHIND)

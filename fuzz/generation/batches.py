@@ -11,7 +11,7 @@ from indexfuzz.generation.choices import Choices
 
 BATCH: dict[str, Sequence[Any]] = {
     "kind": ("decode", "prefill", "mixed", "mixed"),
-    "next_n": (1, 1, 2, 3, 4, 5, 6),
+    "next_n": (1, 1, 1, 2, 2, 3, 4, 5, 6, 7, 8),
     "decode": (1, 1, 2, 3, 4, 8, 31, 32, 33, 65),
     "prefill": (1, 1, 2, 2, 3, 5),
     "max_model_len": (0, 0, 40, 64, 256, 300, 1000),
@@ -21,11 +21,14 @@ BATCH: dict[str, Sequence[Any]] = {
     "short_slots": (False, True),
     "gather_pad": (0, 0, 1, 5),
     "pad_seq": ("minus-one", "batch", "huge", "first", "last"),
-    "gather_holes": (0,) * 9 + (1, 3),
+    "gather_holes": (0,) * 9 + (1, 3, 8),
     "empty_windows": (False, False, False, True),
     "long_windows": (False,) * 7 + (True,),
     "aimed": ("decode", "prefill"),
 }
+ANY = {"decode": 128, "prefill": 8, "pad_tokens": 64, "gather_pad": 64}
+"""Numbers that are now and then any from 1 to these."""
+
 LENGTHS = (0, 1, 2, 3, 15, 16, 17, 31, 33, 63, 64, 65, 127, 128, 129, 240, 255, 256, 257)
 NEW_TOKENS = (0, 1, 2, 3, 15, 16, 17, 33, 64)
 LENGTHS_PER_BATCH = 5
@@ -64,6 +67,8 @@ class Shape(NamedTuple):
 def draw_batch(choices: Choices, shape: Shape, budget: Budget, aim: Aim) -> Batch:
     """Requests whose work stays within the budget: each one takes its share of what is left."""
     picked = choices.of_each(BATCH)
+    for name, most in ANY.items():
+        picked[name] = choices.of((picked[name],) * 7 + (choices.between(1, most),))
     kind, above, next_n, aimed = (picked.pop("kind"), picked.pop("above"), picked["next_n"], picked.pop("aimed"))
     only = "decode" if aim.size in DECODE else "prefill" if aim.size in PREFILL else aimed
     is_context = aim.size in ("context", "pages")
@@ -97,7 +102,7 @@ def draw_batch(choices: Choices, shape: Shape, budget: Budget, aim: Aim) -> Batc
     tokens = max(tokens - len(decode) * next_n, 1)
 
     count = 0 if kind == "decode" else min(picked["prefill"], max(pages - len(decode), 1))
-    requested = [(choices.of(NEW_TOKENS), choices.of_one(lengths)) for _ in range(max(BATCH["prefill"]))]
+    requested = [(choices.of(NEW_TOKENS), choices.of_one(lengths)) for _ in range(ANY["prefill"])]
     requested[0] = _first(aim, context if aimed == "prefill" else 0, *requested[0], picked["gather_pad"])
     tokens = max(min(tokens, MANY_SCORES // max(sum(max(each) for each in requested[:count]), 1)), 1)
     prefill: list[Prefill] = []
@@ -107,9 +112,8 @@ def draw_batch(choices: Choices, shape: Shape, budget: Budget, aim: Aim) -> Batc
         scores -= request.length * request.new
         tokens -= request.new
         prefill.append(request)
-    picked["pad_tokens"] = _padding(
-        aim, shape, len(decode) * next_n + sum(p.new for p in prefill), picked["pad_tokens"]
-    )
+    owned = len(decode) * next_n + sum(p.new for p in prefill)
+    picked["pad_tokens"] = _padding(aim, shape, owned, min(picked["pad_tokens"], max(tokens, 7)))
     longest, room = max(decode, default=0), aim.of("max_model_len", picked["max_model_len"])
     affordable = room if room * len(decode) * next_n <= max(budget.scores, room) else 0
     return Batch(

@@ -17,16 +17,16 @@ from indexfuzz.generation.measures import measure
 SAMPLES = 32
 """Cases of which the operands of a comparison are kept."""
 
-NEAREST = 3
+NEAREST = 2
 """Cases that are kept of those that came closest to the other end of a comparison, or have shown it."""
 
 RARE = 8
 """Cases that must have shown an end for it to need no more."""
 
-PATIENCE = 8
+PATIENCE = 6
 """Plans that have a goal without any case coming closer, until it is given up."""
 
-MOST_GOALS, MOST_AIMS = 24, 16
+MOST_GOALS, MOST_AIMS = 48, 16
 """Goals of one plan, and measures to move for one of them."""
 
 TOO_LARGE = 1 << 15

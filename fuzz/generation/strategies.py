@@ -40,6 +40,7 @@ PADS = (0, 0, 0, 16, 24, 64)
 RARE_PADS = (0, 0, 0, 0, 0, 1, 16, 24)
 FAR_TENSORS: tuple[Far, ...] = ("q", "k", "weights", "table", "k_fp8", "q_fp8", "q_weights", "logits")
 """Tensors whose rows may lie so far apart that the last one starts beyond 2^31 elements."""
+RARELY_PADDED = ("k_fp8_pad", "q_fp8_pad", "q_weights_pad", "logits_pad", "angles_pad")
 MEMORY: dict[str, Sequence[Any]] = {
     "k_pad": PADS,
     "q_pad": PADS,
@@ -48,8 +49,8 @@ MEMORY: dict[str, Sequence[Any]] = {
     "table_extra": (0, 0, 1, 3),
     "table_tail": ("minus-one", "num-blocks", "huge"),
     "slots": ("int64", "int32"),
-    **dict.fromkeys(("k_fp8_pad", "q_fp8_pad", "q_weights_pad", "logits_pad", "angles_pad"), RARE_PADS),
-    "missing_pages": (0,) * 9 + (1, 3),
+    **dict.fromkeys(RARELY_PADDED, RARE_PADS),
+    "missing_pages": (0,) * 9 + (1, 3, 8),
     "q_head_pad": RARE_PADS,
     "q_fp8_head_pad": RARE_PADS,
     "lens_pad": RARE_PADS,
@@ -68,6 +69,8 @@ ROPE: dict[str, Sequence[Any]] = {
 LATER: dict[str, Sequence[Any]] = {"select_holes": (0, 0, 0, 1, 3)}
 """Fields of the batch that are drawn last, because they are younger: the same bytes give what they always gave."""
 
+ANY_PADS = ("k_pad", "q_pad", "weights_pad", "table_pad", "table_extra", *RARELY_PADDED)
+MOST_PAD, MOST_SPARE = 512, 64
 LAPTOP = Budget()
 SMALL = Budget(scores=1 << 14, activations=1 << 13, length=72, cached=1 << 17)
 MEDIUM = Budget(scores=1 << 16, activations=1 << 15, length=150, cached=1 << 19)
@@ -133,20 +136,20 @@ def cases(
         rope = choices.of_each(ROPE)
         if published:
             rope |= {"style": published.style, "placement": published.placement}
-        cache, memory = _cache(choices, Shape(heads, dim, block_size), batch, aim), choices.of_each(MEMORY)
+        cache, memory = _cache(choices, Shape(heads, dim, block_size), batch, aim), _memory(choices)
         return Case(
             model=Model(**model),
             cache=cache,
             batch=batch.model_copy(update=choices.of_each(LATER)),
             rope=Rope(**rope),
-            memory=Memory(**memory),
+            memory=memory,
             values=regimes,
         )
 
     return st.binary(min_size=DECISIONS, max_size=DECISIONS).map(build)
 
 
-DECISIONS = 160
+DECISIONS = 244
 """Bytes that decide a case."""
 
 
@@ -220,11 +223,15 @@ def _cache(choices: Choices, shape: Shape, batch: Batch, aim: Aim) -> Cache:
             "far": (False, False, True),
         }
     )
+    any_pages, any_pad = choices.between(1, MOST_SPARE), 4 * choices.between(1, MOST_PAD)
+    picked["spare_blocks"] = choices.of((picked["spare_blocks"],) * 7 + (any_pages,))
+    picked["page_pad"] = choices.of((picked["page_pad"],) * 7 + (any_pad,))
     is_tiled = picked.pop("is_tiled")
     if block_size % TILE and block_size > 1 and not is_tiled:
         picked["layout"] = "normal"
+    spare = min(picked["spare_blocks"], max(SMALL.cached // page, 3))
     pool = min(aim.of("num_blocks", 0), WIDE.cached // page)
-    picked["spare_blocks"] = max(picked["spare_blocks"], pool - needed)
+    picked["spare_blocks"] = max(spare, pool - needed)
     far_spare, offset = picked.pop("far_spare"), picked.pop("offset")
     if picked.pop("far") and 0 < needed <= FAR_PAGES:
         # With two spare pages or more, no stride is itself beyond the offset; some request owns the last page.
@@ -234,6 +241,14 @@ def _cache(choices: Choices, shape: Shape, batch: Batch, aim: Aim) -> Cache:
     elif page >= 1 << 17:
         picked["spare_blocks"] = min(picked["spare_blocks"], 1)
     return Cache(block_size=block_size, **picked)
+
+
+def _memory(choices: Choices) -> Memory:
+    """Pads mostly from short lists, for they are what kernels are written for; now and then any."""
+    picked = choices.of_each(MEMORY)
+    for name in ANY_PADS:
+        picked[name] = choices.of((picked[name],) * 7 + (choices.between(1, MOST_PAD),))
+    return Memory(**picked)
 
 
 def _values(choices: Choices, only: tuple[Regime, ...]) -> Values:

@@ -51,7 +51,9 @@ def watch(texts: Mapping[str, str]) -> None:
     new = {file: text for file, text in texts.items() if _watched.get(file) != text}
     if not new:
         return
-    codes = {file: _telling_codes(file, text) for file, text in new.items()}
+    trees = {file: tree for file, text in new.items() if (tree := _parse(file, text)) is not None}
+    checks = frozenset(name for tree in trees.values() for name in _checks(tree))
+    codes = {file: _telling_codes(file, tree, checks) for file, tree in trees.items()}
     for function in _functions():
         known = codes.get(function.__code__.co_filename, {})
         code = known.get((function.__code__.co_qualname, function.__code__.co_firstlineno))
@@ -108,13 +110,29 @@ def _keep(place: int, end: tuple[bool, int | None, int | None]) -> None:
         ends.add(end)
 
 
-def _telling_codes(file: str, text: str) -> dict[tuple[str, int], CodeType]:
-    """The code of every function of a text that tells what it compares, by qualified name and first line."""
+def _parse(file: str, text: str) -> ast.Module | None:
     try:
-        tree = ast.parse(text, file)
+        return ast.parse(text, file)
     except SyntaxError:
-        return {}
-    told = ast.fix_missing_locations(_Teller(file, _compiled_names(tree)).visit(tree))
+        return None
+
+
+def _checks(tree: ast.Module) -> Iterator[str]:
+    """Functions that do nothing but raise where something does not hold."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.FunctionDef):
+            statements = node.body[ast.get_docstring(node) is not None :]
+            if len(statements) == 1 and _only_raises(statements[0]):
+                yield node.name
+
+
+def _only_raises(node: ast.stmt) -> bool:
+    return isinstance(node, ast.If) and not node.orelse and isinstance(node.body[0], ast.Raise)
+
+
+def _telling_codes(file: str, tree: ast.Module, checks: frozenset[str]) -> dict[tuple[str, int], CodeType]:
+    """The code of every function of a text that tells what it compares, by qualified name and first line."""
+    told = ast.fix_missing_locations(_Teller(file, _compiled_names(tree), checks).visit(tree))
     found: dict[tuple[str, int], CodeType] = {}
     waiting = [compile(told, file, "exec", dont_inherit=True)]
     while waiting:
@@ -143,9 +161,10 @@ def _compiled_names(tree: ast.AST) -> frozenset[str]:
 class _Teller(ast.NodeTransformer):
     """Lets conditions tell how they end."""
 
-    def __init__(self, file: str, compiled: frozenset[str]) -> None:
+    def __init__(self, file: str, compiled: frozenset[str], checks: frozenset[str]) -> None:
         self._file = file
         self._compiled = compiled
+        self._checks = checks
 
     def visit_FunctionDef(self, node: ast.FunctionDef) -> ast.AST:
         """Leave out functions that something else compiles, and those that run only once."""
@@ -180,7 +199,20 @@ class _Teller(ast.NodeTransformer):
             node.test = self._call(node.test, _HOLD, text, node.test)
         return node  # type: ignore[no-any-return]
 
-    visit_If = visit_IfExp = visit_While = _visit_test  # noqa: N815
+    visit_IfExp = visit_While = _visit_test  # noqa: N815
+
+    def visit_If(self, node: ast.If) -> ast.AST:
+        """Leave out what ends in an error."""
+        return node if _only_raises(node) else self._visit_test(node)
+
+    def visit_Assert(self, node: ast.Assert) -> ast.AST:
+        """Leave it out."""
+        return node
+
+    def visit_Call(self, node: ast.Call) -> ast.AST:
+        """Leave out what is given to a function that only checks it."""
+        name = ast.unparse(node.func).rpartition(".")[2]
+        return node if name in self._checks else self.generic_visit(node)
 
     def _call(self, at: ast.expr, name: str, text: str, *arguments: ast.expr) -> ast.expr:
         _places.append((self._file, at.lineno, text))

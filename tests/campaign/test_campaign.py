@@ -40,7 +40,9 @@ def test_shards_of_a_seed_have_no_case_in_common(reference_with, pytorch_device)
     drawn = [case.id for wanted in shards for chunk in range(2) for case in cases_of_chunk(wanted, Chunk(chunk))]
     assert len(set(drawn)) == len(drawn) > 300
     again = Settings(subject, seed=5, shard=(3, 4))
-    assert [case.id for case in cases_of_chunk(again, Chunk(1))] == [case.id for case in cases_of_chunk(shards[2], Chunk(1))]
+    assert [case.id for case in cases_of_chunk(again, Chunk(1))] == [
+        case.id for case in cases_of_chunk(shards[2], Chunk(1))
+    ]
 
 
 def test_a_planted_bug_is_found_made_small_and_reported_once(reference_with, pytorch_device):

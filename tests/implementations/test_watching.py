@@ -69,6 +69,18 @@ made = outer(9)
 @functools.cache
 def cached(x):
     return x > 1
+
+def require(condition, sentence):
+    """Documented."""
+    if not condition:
+        raise ValueError(sentence)
+
+def check(x):
+    require(x > 1, "small")
+    assert x < 900
+    if x > 800 or x == 700:
+        raise ValueError("large")
+    return x > 300
 '''
 FILE = "watched project/kernels.py"
 
@@ -119,6 +131,12 @@ def test_methods_and_closures_tell_too(module):
 
 def test_a_function_whose_results_are_cached_tells_nothing_rather_than_of_the_first_case_only(module):
     assert told(module.cached, 3) == (True, [])
+
+
+def test_checks_that_end_in_an_error_tell_nothing(module):
+    assert [c.text for c in told(module.check, 7)[1]] == ["x > 300"]
+    with pytest.raises(ValueError, match="large"):
+        module.check(850)
 
 
 def test_tensors_are_compared_and_not_looked_into(module):

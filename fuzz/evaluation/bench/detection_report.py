@@ -16,7 +16,7 @@ built-in kernels (`indexfuzz faults` says which). A fault counts as found only w
 case that shows it. The plain generator draws each parameter independently and evenly over its range, nearly Gaussian
 values, and no boundaries; its cases are compared with the reference as a campaign's are, under the same guards.
 
-Campaigns draw without feedback from coverage so far, so there is no column for what that would be worth.
+What steering is worth is measured where the faults are not known beforehand: [blind.md](blind.md).
 """
 
 
