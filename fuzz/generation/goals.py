@@ -107,7 +107,7 @@ class Goals:
         self._sights: dict[Place, _Sight] = {}
 
     def add(self, case: Case, comparisons: Iterable[Comparison]) -> None:
-        """Take what the code under test compared in one case."""
+        """Take what the code under test compared in one case. Sessions are counted, but no place to start from."""
         places: dict[Place, set[Operands]] = {}
         ends: dict[Place, set[bool]] = {}
         for seen in comparisons:
@@ -121,7 +121,8 @@ class Goals:
             sight = self._sights.setdefault(place, _Sight())
             for end in ends[place]:
                 sight.cases[end] += 1
-            _keep(sight, Sample(case, measures, frozenset(operands)), ends[place])
+            if not case.session.steps:
+                _keep(sight, Sample(case, measures, frozenset(operands)), ends[place])
 
     @property
     def turned(self) -> int:

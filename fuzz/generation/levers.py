@@ -7,7 +7,8 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from indexfuzz.core.case import TILE, Case, CaseError
+from indexfuzz.core.case import TILE, Case
+from indexfuzz.core.part import CaseError
 from indexfuzz.generation.measures import MEASURES
 
 STEPS = (1, 2, 4, 16)
@@ -119,7 +120,7 @@ MOST = 4096
 def _repeat(items: Sequence[Any], count: int) -> tuple[Any, ...]:
     """So many items, those there are over and over again."""
     count = min(count, MOST)
-    return tuple((items * -(-count // len(items)))[:count])
+    return tuple(items[place % len(items)] for place in range(count))
 
 
 def reach(case: Case, name: str, target: int, among: Sequence[Lever]) -> Case | None:

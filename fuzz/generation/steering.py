@@ -2,7 +2,8 @@
 
 from collections.abc import Iterator, Sequence
 
-from indexfuzz.core.case import Case, CaseError
+from indexfuzz.core.case import Case
+from indexfuzz.core.part import CaseError
 from indexfuzz.generation.choices import Choices
 from indexfuzz.generation.goals import Goal
 from indexfuzz.generation.levers import levers, reach
@@ -20,6 +21,7 @@ MOST_ACTIVATIONS, MOST_CACHED, MOST_LOGITS = 1 << 19, 1 << 23, 1 << 19
 PINNED = frozenset({"model", "rope"})
 """Parts that a preset says."""
 
+PARTS = ("model", "cache", "batch", "rope", "memory", "values")
 TOGETHER = (
     ("model", ("head_dim", "quant_group", "rope_dim")),
     ("cache", ("block_size", "layout", "page_pad")),
@@ -81,7 +83,7 @@ def _fields(case: Case) -> Iterator[tuple[str, tuple[str, ...]]]:
     """Every field of every part, those together that only make sense with each other."""
     yield from TOGETHER
     apart = {(part, name) for part, names in TOGETHER for name in names}
-    for part in type(case).model_fields:
+    for part in PARTS:
         for name in type(getattr(case, part)).model_fields:
             if (part, name) not in apart and name not in ("rng", "set"):
                 yield part, (name,)
@@ -91,13 +93,17 @@ def lighten(case: Case, *, is_pinned: bool = False) -> Iterator[Case]:
     """The case, and what is left of it with ever less work: fewer heads, and all requests but the longest short."""
     yield case
     model, batch = case.model, case.batch
-    heads = {} if is_pinned else {"num_heads": 1}
+    heads: dict[str, object] = {} if is_pinned else {"num_heads": 1}
     yield case.replace(model=heads)
     for length in (64, 8, 1):
         place = batch.decode.index(max(batch.decode)) if batch.decode else 0
         decode = tuple(each if i == place else min(each, length) for i, each in enumerate(batch.decode))
         for dim in (model.head_dim, model.head_dim if is_pinned else min(model.head_dim, 32)):
-            dims = {"head_dim": dim, "quant_group": min(model.quant_group, dim), "rope_dim": min(model.rope_dim, dim)}
+            dims: dict[str, object] = {
+                "head_dim": dim,
+                "quant_group": min(model.quant_group, dim),
+                "rope_dim": min(model.rope_dim, dim),
+            }
             yield case.replace(model=heads | dims, batch={"decode": decode})
 
 

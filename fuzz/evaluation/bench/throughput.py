@@ -11,6 +11,7 @@ import sys
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
+from itertools import count as count_up
 from itertools import islice
 from pathlib import Path
 from statistics import median
@@ -18,7 +19,8 @@ from typing import Any
 
 import torch
 
-from indexfuzz.campaign.drawing import drawn_cases
+from indexfuzz.campaign.chunk import Chunk
+from indexfuzz.campaign.drawing import cases_of_chunk
 from indexfuzz.campaign.settings import Settings
 from indexfuzz.core.case import Case
 from indexfuzz.core.setup import DEFAULT_DEVICE, Setup
@@ -106,7 +108,8 @@ def main(*, as_json: bool, against: str | None = None, workers: Sequence[int] = 
 
 def draw_cases(count: int) -> list[Case]:
     """The first cases of a campaign."""
-    return list(islice(drawn_cases(Settings(prepare(Setup()).subject, seed=SEED)), count))
+    wanted = Settings(prepare(Setup()).subject, seed=SEED)
+    return list(islice((case for number in count_up() for case in cases_of_chunk(wanted, Chunk(number))), count))
 
 
 def measure(cases: Sequence[Case], against: Path | None) -> list[Comparison]:
