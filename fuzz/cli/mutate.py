@@ -46,6 +46,22 @@ def mutate(
             help="Make N mutants that act only where a condition drawn at random holds, and hunt each of them.",
         ),
     ] = None,
+    part: Annotated[
+        str,
+        typer.Option(
+            metavar="I/K",
+            help="With --guarded: make and hunt the I-th of K parts of the mutants, so that K runs do all of them.",
+        ),
+    ] = "1/1",
+    join: Annotated[
+        list[Path],
+        typer.Option(
+            metavar="FILE",
+            default_factory=list,
+            show_default=False,
+            help="Run nothing; print one table of what runs with --guarded --json have written. Once for each file.",
+        ),
+    ],
     cases: Annotated[int, typer.Option(min=1, metavar="N", help="Try a mutant on so many cases.")] = 400,
     seconds: Annotated[
         float | None,
@@ -84,8 +100,12 @@ def mutate(
         return
     if markdown and not markdown.parent.is_dir():
         raise InputError(f"--markdown: {markdown.parent} is no folder")
+    if join:
+        _join(join, as_json=as_json)
+        return
     if guarded:
-        _hunt(tuple(words), guarded, seed, 60.0 if seconds is None else seconds, workers, as_json=as_json)
+        numbers = _numbers(part, guarded)
+        _hunt(tuple(words), numbers, seed, 60.0 if seconds is None else seconds, workers, as_json=as_json)
         return
     started = time.monotonic()
     seconds = 40.0 if seconds is None else seconds
@@ -104,7 +124,37 @@ def mutate(
     raise typer.Exit(NOTHING_NEW if report.is_as_known else FINDINGS)
 
 
-def _hunt(words: tuple[str, ...], count: int, seed: int, seconds: float, workers: int, *, as_json: bool) -> None:
+def _numbers(part: str, count: int) -> range:
+    """The numbers of the mutants of a part, which has as many of each rarity."""
+    first, _, of = part.partition("/")
+    if not (first.isdecimal() and of.isdecimal() and 1 <= int(first) <= int(of)):
+        raise InputError(f"--part: {part!r} is none; say which of how many, as in 2/8")
+    from indexfuzz.evaluation.mutation.guarded import RARITIES
+
+    size = -(-count // (int(of) * len(RARITIES))) * len(RARITIES)
+    return range(min((int(first) - 1) * size, count), min(int(first) * size, count))
+
+
+def _join(files: list[Path], *, as_json: bool) -> None:
+    """Print what several runs have found as one."""
+    from indexfuzz.evaluation.mutation.hunt import HuntReport
+
+    parts = []
+    for file in files:
+        try:
+            parts.append(HuntReport.from_data(json.loads(file.read_text(encoding="utf-8"))))
+        except OSError as error:
+            raise InputError(f"--join: cannot read {file}: {error.strerror}") from None
+        except (ValueError, TypeError, KeyError, AttributeError):
+            raise InputError(f"--join: {file} was not written by `indexfuzz mutate --guarded N --json`") from None
+    try:
+        report = HuntReport.joined(parts)
+    except ValueError as error:
+        raise InputError(f"--join: {error}") from None
+    typer.echo(json.dumps(report.as_data(), indent=1) if as_json else report.as_text())
+
+
+def _hunt(words: tuple[str, ...], numbers: range, seed: int, seconds: float, workers: int, *, as_json: bool) -> None:
     """Make guarded mutants, hunt each with every way of drawing, and print what was found."""
     from indexfuzz.evaluation.mutation import guarded, hunt
     from indexfuzz.evaluation.processes import examine_all
@@ -117,11 +167,11 @@ def _hunt(words: tuple[str, ...], count: int, seed: int, seconds: float, workers
         err.print(f"{len(done)} of {len(hunts)}: one in {what.wanted:,}, {result.prey.drawing}: {how}")
 
     recipe = guarded.Recipe(seed, words)
-    made = examine_all(range(count), guarded.Maker, guarded.give_up, recipe, workers=workers)
+    made = examine_all(numbers, guarded.Maker, guarded.give_up, recipe, workers=workers)
     hunts = [hunt.Prey(found, drawing) for found in made if found for drawing in hunt.DRAWINGS]
     budget = hunt.Budget(seconds, seed)
     results = examine_all(hunts, hunt.Hunter, hunt.give_up, budget, workers=workers, on_result=tell)
-    report = hunt.HuntReport(results, budget, seed)
+    report = hunt.HuntReport([result.as_data() for result in results], seconds, seed)
     typer.echo(json.dumps(report.as_data(), indent=1) if as_json else report.as_text())
 
 

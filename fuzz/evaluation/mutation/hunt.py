@@ -1,9 +1,10 @@
 """Hunt guarded mutants with the cases of some generator, within a budget, and count how many are found."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from time import process_time
+from typing import Any, Self
 
 from indexfuzz.devices import open_device
 from indexfuzz.evaluation.bench.detection import Sight, campaign_sight, is_clean, stream_sight
@@ -27,6 +28,9 @@ class Unread(InProcess):
         """Without the constants that guide the drawing."""
         return replace(super().facts, constants=())
 
+
+FIELDS = ("number", "drawing", "one_in", "found", "description")
+"""What a report needs to know of a hunt."""
 
 SUBJECTS = {CAMPAIGN: InProcess, UNGUIDED: Unread}
 
@@ -66,6 +70,7 @@ class Hunt:
             "stage": guarded.stage,
             "guard": guarded.guard.source,
             "one_in": guarded.wanted,
+            "description": describe(guarded),
             "witness": guarded.witness.id,
             "drawing": self.prey.drawing,
         }
@@ -110,28 +115,28 @@ def give_up(prey: Prey, seconds: float, why: str) -> Hunt:
 
 @dataclass(frozen=True)
 class HuntReport:
-    """What hunts have shown."""
+    """What hunts have shown, each as plain data, of the mutants of one seed with so many seconds each."""
 
-    hunts: Sequence[Hunt]
-    budget: Budget
+    hunts: Sequence[Mapping[str, Any]]
+    seconds: float
     from_seed: int
 
     def as_text(self) -> str:
         """A line per rarity, a column per way of drawing, then what was not found by a campaign."""
         lines = [
-            f"guarded mutants of seed {self.from_seed}, {self.budget.seconds:g} s of CPU time each",
+            f"guarded mutants of seed {self.from_seed}, {self.seconds:g} s of CPU time each",
             f"{'one in':>8}" + "".join(f"{drawing:>30}" for drawing in DRAWINGS),
         ]
         for rarity in RARITIES:
             cells = (f"{self._cell(rarity, drawing):>30}" for drawing in DRAWINGS)
             lines += [f"{rarity:>8,}" + "".join(cells)]
-        missed = [hunt.prey.guarded for hunt in self.hunts if hunt.prey.drawing == CAMPAIGN and not hunt.found]
-        lines += [f"not found: {describe(guarded)}" for guarded in missed]
+        missed = (hunt for hunt in self.hunts if hunt["drawing"] == CAMPAIGN and not hunt["found"])
+        lines += [f"not found: {hunt['description']}" for hunt in missed]
         return "\n".join(lines)
 
     def _cell(self, rarity: int, drawing: str) -> str:
-        hunts = [h for h in self.hunts if h.prey.drawing == drawing and h.prey.guarded.wanted == rarity]
-        found = sum(hunt.found for hunt in hunts)
+        hunts = [hunt for hunt in self.hunts if hunt["drawing"] == drawing and hunt["one_in"] == rarity]
+        found = sum(hunt["found"] for hunt in hunts)
         if not hunts:
             return "-"
         low, high = wilson(found, len(hunts))
@@ -139,12 +144,31 @@ class HuntReport:
 
     def as_data(self) -> dict[str, object]:
         """The same for scripts, hunt by hunt."""
-        return {
-            "seed": self.from_seed,
-            "seconds": self.budget.seconds,
-            "cores": os.cpu_count(),
-            "hunts": [hunt.as_data() for hunt in self.hunts],
-        }
+        return {"seed": self.from_seed, "seconds": self.seconds, "cores": os.cpu_count(), "hunts": list(self.hunts)}
+
+    @classmethod
+    def from_data(cls, data: Mapping[str, Any]) -> Self:
+        """What `as_data` gave.
+
+        Raises KeyError, TypeError or AttributeError where it did not.
+        """
+        hunts = [{name: hunt[name] for name in FIELDS} | hunt for hunt in data["hunts"]]
+        return cls(hunts, float(data["seconds"]), int(data["seed"]))
+
+    @classmethod
+    def joined(cls, parts: Sequence["HuntReport"]) -> Self:
+        """Several parts as one.
+
+        Raises ValueError where they are not of the same seed and time, or a hunt is in two of them.
+        """
+        settings = {(part.from_seed, part.seconds) for part in parts}
+        if len(settings) != 1:
+            raise ValueError("the files are not of one seed and as many seconds")
+        hunts = [hunt for part in parts for hunt in part.hunts]
+        if len({(hunt["number"], hunt["drawing"]) for hunt in hunts}) < len(hunts):
+            raise ValueError("a hunt is in two of the files")
+        (seed, seconds), *_ = settings
+        return cls(sorted(hunts, key=lambda hunt: hunt["number"]), seconds, seed)
 
 
 def describe(guarded: Guarded) -> str:

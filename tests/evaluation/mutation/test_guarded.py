@@ -9,6 +9,8 @@ from itertools import islice
 import pytest
 
 from indexfuzz import __main__ as cli
+from indexfuzz.cli import mutate
+from indexfuzz.cli.common import InputError
 from indexfuzz.devices import open_device
 from indexfuzz.evaluation import processes
 from indexfuzz.evaluation.mutation import guarded, hunt
@@ -105,13 +107,44 @@ def test_intervals_of_wilson():
 
 def test_a_report_counts_by_rarity_and_names_what_was_missed(made):
     hunts = [Hunt(Prey(made[0], "campaign"), found=True, cases=3), Hunt(Prey(made[1], "campaign"), found=False)]
-    report = HuntReport(hunts, Budget(9.0), 7)
+    report = HuntReport([hunt.as_data() for hunt in hunts], 9.0, 7)
     text = report.as_text()
     assert "guarded mutants of seed 7, 9 s of CPU time each" in text
     assert "1 of 1 (21% to 100%)" in text
     assert "0 of 1 (0% to 79%)" in text
     assert f"not found: 1  {made[1].mutant.id}" in text
     assert json.loads(json.dumps(report.as_data()))["hunts"][0]["found"]
+
+
+def test_parts_are_disjoint_and_together_all(made):
+    parts = [mutate._numbers(f"{part}/3", 20) for part in (1, 2, 3)]
+    assert [number for part in parts for number in part] == list(range(20))
+    assert [len(part) for part in parts] == [8, 8, 4]
+    for wrong in ("0/3", "4/3", "3", "a/b"):
+        with pytest.raises(InputError, match="--part"):
+            mutate._numbers(wrong, 20)
+
+
+def test_parts_are_joined(made, tmp_path, capsys):
+    files = []
+    for i, found in enumerate((True, False)):
+        hunts = [Hunt(Prey(made[i], CAMPAIGN), found=found).as_data()]
+        files.append(tmp_path / f"{i}.json")
+        files[i].write_text(json.dumps(HuntReport(hunts, 9.0, 7).as_data()))
+    mutate._join(files, as_json=False)
+    out = capsys.readouterr().out
+    assert "1 of 1 (21% to 100%)" in out
+    assert f"not found: 1  {made[1].mutant.id}" in out
+    with pytest.raises(InputError, match="a hunt is in two of the files"):
+        mutate._join([files[0], files[0]], as_json=False)
+    files[1].write_text(files[1].read_text().replace('"seed": 7', '"seed": 8'))
+    with pytest.raises(InputError, match="not of one seed"):
+        mutate._join(files, as_json=False)
+    files[1].write_text('{"hunts": [1]}')
+    with pytest.raises(InputError, match="was not written by"):
+        mutate._join(files, as_json=False)
+    with pytest.raises(InputError, match="cannot read"):
+        mutate._join([tmp_path / "none"], as_json=False)
 
 
 def test_the_command(made, monkeypatch, capsys):
