@@ -55,9 +55,12 @@ def test_gather(case):
 """
 
 
-def run_words(workers: int) -> list[str]:
+SERVER = "run whose server dies"
+
+
+def run_words(workers: int, cases: int = 400) -> list[str]:
     """The words of a campaign that finds something soon."""
-    return ["indexfuzz", "run", "--cases", "400", "--workers", str(workers), "--corpus", "kept", *TOY]
+    return ["indexfuzz", "run", "--cases", str(cases), "--workers", str(workers), "--corpus", "kept", *TOY]
 
 
 TOY = ("--impl", "module:toy_gather", "--no-isolate")
@@ -140,6 +143,8 @@ def strike(folder: Path, generator: random.Random) -> tuple[str, list[str]]:
         what, words = "merge", merge_words(folder)
     elif share < 0.6:
         what, words = "prune", prune_words(folder)
+    elif share < 0.7:
+        what, words, number = SERVER, run_words(2, cases=150), signal.SIGKILL
     else:
         workers = generator.choice((1, 2))
         what, words = f"run with {workers}", run_words(workers)
@@ -150,9 +155,16 @@ def strike(folder: Path, generator: random.Random) -> tuple[str, list[str]]:
         try:
             process.wait(generator.uniform(0.0, LONGEST.get(what, 12.0)))
         except subprocess.TimeoutExpired:
-            process.send_signal(number)
+            for pid in servers_of(process.pid) if what == SERVER else [process.pid]:
+                os.kill(pid, number)
         code = process.wait(PATIENCE)
     return f"{what}, {number.name}", complaints(folder, number, code)
+
+
+def servers_of(campaign: int) -> list[int]:
+    """The process from which those of a campaign are forked, where it runs."""
+    children = Path(f"/proc/{campaign}/task/{campaign}/children").read_text().split()
+    return [int(pid) for pid in children if b"forkserver" in Path(f"/proc/{pid}/cmdline").read_bytes()]
 
 
 def complaints(folder: Path, number: signal.Signals, code: int) -> list[str]:
