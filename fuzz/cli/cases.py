@@ -2,8 +2,10 @@
 
 import json
 import time
+from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -31,7 +33,10 @@ from indexfuzz.core.case import Case
 from indexfuzz.core.finding import Finding
 from indexfuzz.core.setup import DEFAULT_DEVICE, DEFAULT_IMPLEMENTATION, Setup
 from indexfuzz.corpus.entry import Entry, Record
-from indexfuzz.corpus.store import Corpus, merge, write
+from indexfuzz.corpus.store import Corpus, merge, write, write_text
+
+if TYPE_CHECKING:  # these import torch
+    from indexfuzz.report.pictures.grid import Picture
 
 EXPLAIN_SECONDS = 10.0
 """How long the neighbours of a case are tried to see which change of it makes it pass."""
@@ -160,6 +165,10 @@ def show(
         ),
     ] = None,
     device: DeviceName = DEFAULT_DEVICE,
+    picture: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE.svg", show_default="none", help="With --impl: also write the picture to this file."),
+    ] = None,
     corpus: CorpusFolder = None,
     as_json: AsJson = False,
 ) -> None:
@@ -171,9 +180,11 @@ def show(
     path, entry = find_one(file, corpus)
     target = result = explanation = None
     told: list[str] = []
+    pictures: tuple[Picture, ...] = ()
     if impl or faults:
+        from indexfuzz.report.pictures.draw import draw
         from indexfuzz.triage.explain import explain
-        from indexfuzz.triage.look import tell
+        from indexfuzz.triage.look import look_at
         from indexfuzz.triage.replay import FAILING, replay
 
         target = under_test(Setup(impl or DEFAULT_IMPLEMENTATION, device, tuple(faults)))
@@ -181,18 +192,38 @@ def show(
         if result.status in FAILING:
             shown = result.findings[0].signature
             explanation = explain(entry.case, shown, target.subject, seconds=EXPLAIN_SECONDS)
-            told = tell(entry.case, shown, in_this_process(target.setup).subject)
+            if look := look_at(entry.case, shown, in_this_process(target.setup).subject):
+                told, pictures = look.sentences(), draw(look)
+    if picture:
+        _write_pictures(pictures, picture)
     if as_json:
         data = {"file": str(path), "id": entry.case.id, **entry.model_dump(mode="json")}
         if target and result:
             findings = [finding.as_json() for finding in result.findings]
             now = {"implementation": target.subject.facts.name, "status": result.status, "message": result.message}
             data["now"] = now | {"findings": findings, "explanation": [*explanation.lines()] if explanation else []}
-            data["now"]["line"] = told
+            data["now"] |= {"line": told, "pictures": [asdict(each) for each in pictures]}
         typer.echo(json.dumps(data, indent=1))
         return
     from indexfuzz.cli.describe import print_entry, print_now
 
     print_entry(path, entry, console())
     if target and result:
-        print_now(target.subject.facts, result, explanation, told, console())
+        print_now(target.subject.facts, result, explanation, told, pictures, console())
+
+
+def _write_pictures(pictures: "Sequence[Picture]", file: Path) -> None:
+    """Write the first picture as SVG, the one that says most.
+
+    Raises InputError where there is none or it cannot be written.
+    """
+    from indexfuzz.report.pictures.svg import render_svg
+
+    if file.suffix != ".svg":
+        raise InputError(f"{file}: pictures are written as SVG; name a file that ends in .svg")
+    if not pictures:
+        raise InputError(f"no picture for {file}: one needs a finding that --impl or --fault shows in one launch")
+    try:
+        write_text(render_svg(pictures[0]) + "\n", file)
+    except OSError as error:
+        raise InputError(f"cannot write {file}: {error.strerror}") from None

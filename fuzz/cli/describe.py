@@ -7,10 +7,12 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from indexfuzz.cli.picture import print_picture
 from indexfuzz.core.case_words import describe_case
 from indexfuzz.core.finding import Finding, promise
 from indexfuzz.core.tiers import explain_tier
 from indexfuzz.corpus.entry import Entry, Record
+from indexfuzz.report.pictures.grid import Picture
 from indexfuzz.subjects.subject import Facts
 from indexfuzz.triage.explain import Explanation
 from indexfuzz.triage.replay import Replay
@@ -42,11 +44,16 @@ def print_entry(path: Path, entry: Entry, console: Console) -> None:
 
 
 def print_now(
-    facts: Facts, result: Replay, explanation: Explanation | None, told: Sequence[str], console: Console
+    facts: Facts,
+    result: Replay,
+    explanation: Explanation | None,
+    told: Sequence[str],
+    pictures: Sequence[Picture],
+    console: Console,
 ) -> None:
     """Print what became of an entry on what is under test now, first what would make it pass.
 
-    `told` is the line of the kernel that the first finding comes from, with its values.
+    `told` is the line of the kernel that the first finding comes from, with its values; `pictures` show it.
     """
     console.print(f"\nNow, on {facts.name} on {facts.device}: {result.status}", style="bold")
     if result.message:
@@ -55,10 +62,11 @@ def print_now(
         console.print(f"  {line}")
     for number, finding in enumerate(result.findings):
         _print_finding(finding, finding.promise, finding.place, console)
-        if told and not number:
-            console.print()
-            for line in told:
-                console.print(Text(f"  {line}"))
+        if not number:
+            for picture in pictures:
+                print_picture(picture, console)
+            for line in ("", *told) if told else ():
+                console.print(Text(f"  {line}" if line else ""))
 
 
 def _print_finding(finding: Record | Finding, covered: str, place: str, console: Console) -> None:

@@ -9,6 +9,8 @@ from indexfuzz.core.case_words import describe_case
 from indexfuzz.core.finding import promise
 from indexfuzz.corpus.entry import Entry
 from indexfuzz.implementations.base import ImplementationError
+from indexfuzz.report.pictures.draw import draw
+from indexfuzz.report.pictures.grid import Picture
 from indexfuzz.report.places import find_checkout, find_source, name_in_checkout
 from indexfuzz.subjects.in_process import InProcess
 from indexfuzz.subjects.under_test import UnderTest
@@ -52,6 +54,7 @@ class Evidence:
     now: str = ""
     explanation: tuple[str, ...] = ()
     source: Excerpt | None = None
+    pictures: tuple[Picture, ...] = ()
     values: tuple[str, ...] = ()
     """The line that it comes from with the values that its names had, in lines of text."""
     repro: str = ""
@@ -95,6 +98,7 @@ def _try_again(told: Evidence, path: Path, entry: Entry, target: UnderTest[InPro
         location=shown.location,
         explanation=tuple(explain(entry.case, shown.signature, target.subject).lines()),
         source=excerpt(shown.location or blamed),
+        pictures=draw(look) if look else (),
         values=tuple(look.sentences()) if look else (),
         repro=_repro(entry, target),
         severity=_severity(entry, target),

@@ -4,11 +4,13 @@ from collections.abc import Sequence
 from importlib.resources import files
 
 from jinja2 import Environment, StrictUndefined
+from markupsafe import Markup
 
 from indexfuzz.core.kinds import meaning_of
 from indexfuzz.core.signature import Signature
 from indexfuzz.report.chart import HEIGHT, WIDTH, count_over_time
 from indexfuzz.report.evidence import Evidence
+from indexfuzz.report.pictures.svg import render_svg
 from indexfuzz.report.story import Story
 
 TEMPLATE = "page.html"
@@ -21,6 +23,7 @@ def render_page(title: str, evidence: Sequence[Evidence], story: Story | None = 
     return template.render(
         title=title,
         evidence=evidence,
+        render_svg=lambda picture, name: Markup(render_svg(picture, name)),  # noqa: S704 - it escapes what it is given
         meanings={each.signature: meaning_of(Signature.parse(each.signature).kind) for each in evidence},
         story=story,
         curve=count_over_time(story.cases, story.seconds) if story else None,

@@ -32,6 +32,9 @@ Agreement = Literal["bits", "bounds", "candidates"]
 "candidates": values may differ where each is a legal rounding.
 """
 
+Shown = Literal["cache", "logits", "selection", "values"]
+"""How an output is drawn: whose bytes lie where in the cache, logits and their bounds, what was chosen, or elements."""
+
 Form = tuple[tuple[int, ...], torch.dtype]
 """Shape and dtype."""
 
@@ -127,6 +130,7 @@ class Stage(ABC):
     agreement: Agreement = "bits"
     """How closely two right results agree at least; see `are_both_legal`."""
     workload: Workload | None = None
+    shown: Shown = "values"
 
     @property
     def axes(self) -> dict[str, tuple[str, ...]]:

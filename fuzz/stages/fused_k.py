@@ -37,6 +37,7 @@ class FusedK(Operation):
     outputs = (Output("cache_values", ("token", "dim")), Output("cache_scales", ("token",)))
     row_inputs = ()
     sources = ("fused", "layout", "norm", "quant")
+    shown = "cache"
     reference = staticmethod(fused.fused_k)
 
     def tensors(self, step: Step) -> dict[str, Tensor]:

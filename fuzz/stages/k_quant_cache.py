@@ -26,6 +26,7 @@ class KQuantCache(Stage):
     outputs = (Output("cache_values", ("token", "dim")), Output("cache_scales", ("token",)))
     row_inputs = ()
     sources = ("cache", "layout", "quant")
+    shown = "cache"
     reference = staticmethod(cache_reference.k_quant_cache)
     workload = Workload(TOKENS, lambda tokens: prefill((tokens, tokens)))
 

@@ -38,6 +38,7 @@ class LogitStage(Stage):
     """A stage that fills logits fp32 [rows, columns], -inf where a row does not see a column."""
 
     outputs = (Output("logits", ("row", "column")),)
+    shown = "logits"
     agreement = "bounds"
 
     @abstractmethod

@@ -23,6 +23,7 @@ class Topk(Stage):
     name = stage_names.TOPK
     row_inputs = ("logits",)
     sources = ("indexer",)
+    shown = "selection"
     reference = staticmethod(indexer.topk)
 
     def __init__(self, after: LogitStage, selection: str) -> None:

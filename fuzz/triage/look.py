@@ -8,6 +8,7 @@ from torch import Tensor
 
 from indexfuzz.core.case import Case
 from indexfuzz.core.finding import Finding
+from indexfuzz.core.guarantees import Guarantees
 from indexfuzz.core.signature import Signature
 from indexfuzz.core.words import location_from_here
 from indexfuzz.devices.base import UnsupportedKernelError
@@ -43,14 +44,17 @@ class Look:
     got: Mapping[str, Tensor]
     finding: Finding
     recorder: Recorder
+    guarantees: Guarantees
+    function: StageFunction
     device: LockstepDevice
 
     def trace(self) -> Trace | None:
         """The line that did it, with its values; None where no line of a kernel can be blamed."""
-        doing = self._doing()
+        doing = self.doing()
         return trace(*doing, Places(self.call, self.got)) if doing else None
 
-    def _doing(self) -> Doing | None:
+    def doing(self) -> Doing | None:
+        """The access that the finding comes from; None where no line of a kernel can be blamed."""
         finding = self.finding
         file, _, line = finding.location.rpartition(":")
         if line.isdigit() and (found := find_violation(self.recorder, finding.kind, finding.output, file, int(line))):
@@ -68,6 +72,13 @@ class Look:
         np.lib.stride_tricks.as_strided(expected, cache.shape, cache.stride())[...] = footprint.numpy()
         storage = cache.untyped_storage().data_ptr()
         return find_stray(self.recorder, storage, cache.data_ptr(), expected)
+
+    def wanted(self) -> Mapping[str, Tensor]:
+        """What the reference makes of the same arguments; nothing where it defines no result."""
+        try:
+            return self.given.copy().run(self.stage.reference)
+        except ValueError:
+            return {}
 
     def sentences(self) -> list[str]:
         """The trace in lines, or what can be said where no line can be blamed."""
@@ -141,4 +152,14 @@ def _launch(
         findings += [finding.at(stage.name) for finding in stage.judge(case, given, got, guarantees).findings]
     about = (f for f in without_consequences(findings) if (f.kind, f.output) == (signature.kind, signature.output))
     found = next(about, None)
-    return Look(stage, case, given, call, launched.outputs, found, recorder, watching) if found else None
+    if found is None:
+        return None
+    guarantees = launched.guarantees(implementation.promises)
+    return Look(stage, case, given, call, launched.outputs, found, recorder, guarantees, function, device)
+
+
+def numbers_of(finding: Finding) -> tuple[str, ...]:
+    """The first wrong element of a finding in lines; none where it has no such."""
+    place = [f"first wrong: {finding.output}{list(finding.index)}"] if finding.index else []
+    numbers = [f"is {finding.got}, must be {finding.want}"] if finding.got else []
+    return (*place, *numbers)

@@ -44,8 +44,8 @@ def _line(comment: str) -> int:
     return next(i for i, line in enumerate(text, 1) if line.endswith(f"  # {comment}"))
 
 
-def _run(rows: list[int], *, stores: bool = True) -> tuple[Recorder, torch.Tensor, Lockstep]:
-    recorder, out = Recorder(stores=stores), torch.zeros(4, 6)
+def _run(rows: list[int], *, accesses: bool = True) -> tuple[Recorder, torch.Tensor, Lockstep]:
+    recorder, out = Recorder(accesses=accesses), torch.zeros(4, 6)
     with Lockstep(recorder=recorder) as machine:
         _copy[(2,)](torch.arange(24.0).reshape(4, 6), torch.tensor(rows), out, 5, 6, BLOCK=8)
     return recorder, out, machine
@@ -89,7 +89,7 @@ def test_a_byte_that_no_lane_points_to_has_no_store():
 
 
 def test_an_access_out_of_bounds_is_told_in_the_lane_that_made_it():
-    recorder, _, machine = _run([3, 1, 0, 9], stores=False)
+    recorder, _, machine = _run([3, 1, 0, 9], accesses=False)
     (violation,) = machine.violations
     told = _trace(find_violation(recorder, "out-of-bounds", "x", violation.file, violation.line))
     assert (told.program, told.lane) == (violation.program, violation.lane)
@@ -97,8 +97,8 @@ def test_an_access_out_of_bounds_is_told_in_the_lane_that_made_it():
     assert find_violation(recorder, "out-of-bounds", "out", violation.file, violation.line) is None
 
 
-def test_without_stores_only_violations_are_kept():
-    recorder, _, _ = _run([3, 1, 0, 2], stores=False)
+def test_without_accesses_only_violations_are_kept():
+    recorder, _, _ = _run([3, 1, 0, 2], accesses=False)
     assert recorder.moments == []
 
 
@@ -106,8 +106,8 @@ def test_what_programs_did_before_they_diverged_is_not_kept_twice():
     recorder, out = Recorder(), torch.zeros(4)
     with Lockstep(recorder=recorder):
         _diverge[(4,)](torch.tensor([1.0, 0.0, 1.0, 0.0]), out)
-    (moment,) = recorder.moments
-    assert moment.programs.tolist() == [0, 2]
+    (store,) = [m for m in recorder.moments if m.access and m.access.kind == "store"]
+    assert store.programs.tolist() == [0, 2]
 
 
 def test_a_store_outside_of_what_is_expected_is_found_though_it_was_dropped():

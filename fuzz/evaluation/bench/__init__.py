@@ -23,6 +23,7 @@ BENCHES = {
         f"{__name__}.conformance", "Triton's own tests, in lockstep and in its interpreter", takes_path=True
     ),
     "detection": Bench(f"{__name__}.detection", "how fast planted bugs are found, beside the tests of today"),
+    "findings": Bench(f"{__name__}.findings", "what a finding hands to people, for every planted bug"),
     "isolation": Bench(f"{__name__}.isolation", "what isolation costs, and whether it holds against 200 deaths"),
     "kernels": Bench(
         f"{__name__}.kernels", "how fast kernels are on a GPU, beside what the card can do", takes_impl=True

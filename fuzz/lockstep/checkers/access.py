@@ -61,8 +61,8 @@ def begin_access(run: Run, kind: str, pointer: Value, mask: Value | None, *value
     if allocation.buffers and kind != "store":
         access.uninitialised = access.find_unwritten()
     recorder = run.launch.recorder
-    if recorder is not None and kind != "load" and recorder.wants_stores():
-        run.keep_moment(pointer, access=access)
+    if recorder is not None and recorder.wants_accesses():
+        run.keep_moment(pointer, access=access, stored=values)
     if (run.checks.races or run.checks.order) and kind != "atomic" and access.offsets.size:
         access.site = current_site()
         run.accesses.append(access)

@@ -26,7 +26,7 @@ class RecordingLockstep(Lockstep):
     """A Lockstep that records its launches, for one test after another; the options are those of Lockstep."""
 
     def __init__(self, record: Record, placement: Placement | None = None, **options: Any) -> None:
-        super().__init__(coverage=record.coverage, recorder=Recorder(stores=False), **options)
+        super().__init__(coverage=record.coverage, recorder=Recorder(accesses=False), **options)
         self.record = record
         self._placement = placement
         self.test = ""
@@ -67,7 +67,7 @@ class RecordingLockstep(Lockstep):
                     tuple(self._tell(violation) for violation in self.violations[before:]),
                 )
             )
-            self.recorder = Recorder(stores=False)
+            self.recorder = Recorder(accesses=False)
 
     def _tell(self, violation: Violation) -> str:
         """The line of a violation with its values, as text; empty where it showed only after the launch."""

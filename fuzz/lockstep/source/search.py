@@ -66,7 +66,7 @@ def find_stray(recorder: Recorder, storage: int, first: int, expected: Mask) -> 
 def _stores(recorder: Recorder) -> Iterator[tuple[Moment, Access]]:
     """The stores, the last one first."""
     for moment in reversed(recorder.moments):
-        if moment.access is not None:
+        if moment.access is not None and moment.access.kind != "load":
             yield moment, moment.access
 
 

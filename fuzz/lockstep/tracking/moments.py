@@ -15,8 +15,8 @@ from indexfuzz.lockstep.triton_api.functions import is_language_source
 from indexfuzz.lockstep.values.arrays import Array
 from indexfuzz.lockstep.values.value import Value
 
-MOST_STORES: Final = 4096
-"""Stores that a recorder keeps, the first ones; each holds on to the variables of its kernel."""
+MOST_ACCESSES: Final = 4096
+"""Accesses that a recorder keeps, the first ones; each holds on to the variables of its kernel."""
 
 _frame: Final = sys._getframe  # noqa: SLF001 - inspect has no cheap way
 
@@ -31,10 +31,11 @@ class Frame:
 
 @dataclass(frozen=True, slots=True)
 class Moment:
-    """One store, or one violation, of all programs of a run.
+    """One access, or one violation, of all programs of a run.
 
     frames: the functions that were running, the innermost first; none where no line of a kernel did it. pointer is what
-    was accessed, or the value that a violation is about. before: the accesses of the run until then, in order.
+    was accessed, or the value that a violation is about, stored what was to be stored there. before: the accesses of
+    the run until then, in order.
     """
 
     frames: tuple[Frame, ...]
@@ -46,6 +47,7 @@ class Moment:
     tensors: dict[str, torch.Tensor]
     access: Access | None = None
     violation: Violation | None = None
+    stored: tuple[Value, ...] = ()
 
     def row_of(self, program: int) -> int:
         """Where a program, by its number in the launch, stands among those of the run; -1 where it does not."""
@@ -55,16 +57,16 @@ class Moment:
 
 @dataclass(slots=True)
 class Recorder:
-    """Keeps moments: every violation, and with ``stores`` every store, too."""
+    """Keeps moments: every violation, and with ``accesses`` every access, too."""
 
-    stores: bool = True
+    accesses: bool = True
     moments: list[Moment] = field(default_factory=list)
     launches: list[tuple[str, str]] = field(default_factory=list)
     """Kernel and file:line of its definition, of every launch."""
 
-    def wants_stores(self) -> bool:
-        """Whether a store is to be kept now."""
-        return self.stores and len(self.moments) < MOST_STORES
+    def wants_accesses(self) -> bool:
+        """Whether an access is to be kept now."""
+        return self.accesses and len(self.moments) < MOST_ACCESSES
 
 
 def running_frames() -> tuple[Frame, ...]:

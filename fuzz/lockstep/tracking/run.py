@@ -128,7 +128,14 @@ class Run:
         if self.launch.recorder is not None:
             self.keep_moment(value, violation=violation)
 
-    def keep_moment(self, pointer: Value, *, access: Access | None = None, violation: Violation | None = None) -> None:
+    def keep_moment(
+        self,
+        pointer: Value,
+        *,
+        access: Access | None = None,
+        violation: Violation | None = None,
+        stored: tuple[Value, ...] = (),
+    ) -> None:
         """Keep what the variables of the kernel hold now, for the launch's recorder."""
         launch = self.launch
         self.moments.append(
@@ -142,6 +149,7 @@ class Run:
                 launch.tensors,
                 access,
                 violation,
+                stored,
             )
         )
 

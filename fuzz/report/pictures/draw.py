@@ -1,0 +1,30 @@
+"""Which pictures a finding gets."""
+
+from collections.abc import Callable
+
+from indexfuzz.report.pictures.cache import draw_cache
+from indexfuzz.report.pictures.grid import Picture
+from indexfuzz.report.pictures.logits import draw_logits
+from indexfuzz.report.pictures.memory import draw_accesses
+from indexfuzz.report.pictures.selection import draw_selection
+from indexfuzz.report.pictures.values import draw_values
+from indexfuzz.stages.base import Shown
+from indexfuzz.triage.look import Look
+
+DRAW: dict[Shown, Callable[[Look], Picture | None]] = {
+    "cache": draw_cache,
+    "logits": draw_logits,
+    "selection": draw_selection,
+    "values": draw_values,
+}
+
+
+def draw(look: Look) -> tuple[Picture, ...]:
+    """What went wrong around the buffers, if anything did, and the output beside what it should be.
+
+    The pages of the cache are drawn with what lies behind them, which shows both.
+    """
+    output = DRAW[look.stage.shown](look)
+    if output and look.stage.shown == "cache":
+        return (output,)
+    return tuple(picture for picture in (draw_accesses(look), output) if picture)
