@@ -20,6 +20,7 @@ STYLES: dict[Tone, str] = {
 }
 """Colours that colour-blind people can tell apart; `rich` leaves them out for NO_COLOR and where no terminal is."""
 
+POINTER = "  <- cell "
 NARROWEST = 40
 WIDEST = 160
 
@@ -28,7 +29,7 @@ def print_picture(picture: Picture, console: Console) -> None:
     """Print the panels below each other, the legend, and the numbers of the first difference."""
     width = min(max(console.width, NARROWEST), WIDEST)
     label = max(len(text) for panel in picture.panels for text in panel.labels)
-    picture = picture.fitted(width - label - 6)
+    picture = picture.fitted(width - label - len(POINTER) - 8)
     for panel in picture.panels:
         console.print(Text(f"\n  {picture.title}: {panel.title}", style="bold"))
         for row, text in enumerate(panel.labels):
@@ -46,5 +47,5 @@ def _row(picture: Picture, panel: Panel, row: int, label: str) -> Text:
     for letter in panel.cells[row]:
         line.append(letter, STYLES[tones[letter]])
     if picture.mark and picture.mark[0] == row:
-        line.append(f"  <- cell {picture.mark[1]}")
+        line.append(f"{POINTER}{picture.mark[1]}")
     return line

@@ -10,7 +10,7 @@ from indexfuzz.core.case import Case
 from indexfuzz.core.signature import Signature
 from indexfuzz.devices.base import UnsupportedKernelError
 from indexfuzz.subjects.subject import Subject
-from indexfuzz.triage.neighbours import Neighbour, neighbours, with_ordinary_values
+from indexfuzz.triage.neighbours import PARTS, Neighbour, neighbours, with_ordinary_values
 
 Fate = Literal["passes", "shows", "unclear"]
 
@@ -48,7 +48,7 @@ class Explanation:
 
     def _indifferent_parts(self) -> Iterator[str]:
         """Fields that do not matter by part, in the fewest words: rope (style, mode), rope but for style, or rope."""
-        for part, fields in groupby(self.tried, key=_part_of):
+        for part, fields in groupby(sorted(self.tried, key=_place_of), key=_part_of):
             every = list(fields)
             names = [field.partition(".")[2] for field in every if field in self.indifferent]
             others = [field.partition(".")[2] for field in every if field not in self.indifferent]
@@ -91,6 +91,12 @@ def explain(case: Case, signature: Signature, subject: Subject, *, seconds: floa
             indifferent.append(field)
         tried.append(field)
     return Explanation(tuple(remedies), tuple(tried), tuple(indifferent), complete=True)
+
+
+def _place_of(field: str) -> int:
+    """Where the part of a field stands among the parts."""
+    part = _part_of(field)
+    return PARTS.index(part) if part in PARTS else len(PARTS)
 
 
 def _part_of(field: str) -> str:

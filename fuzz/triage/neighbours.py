@@ -50,14 +50,21 @@ class Neighbour:
 
 
 def neighbours(case: Case) -> Iterator[Neighbour]:
-    """The neighbours of a case, all of a field together. What contradicts itself is left out."""
-    for part in PARTS:
-        for name in type(getattr(case, part)).model_fields:
-            if name in ("decode", "prefill"):
-                yield from _other_lengths(case, name)
-            else:
-                yield from _other_values(case, part, name)
+    """The neighbours of a case, all of a field together. What contradicts itself is left out.
+
+    Fields that are not at their default come first: nobody could take them back and keep the finding.
+    """
+    fields = [(part, name) for part in PARTS for name in type(getattr(case, part)).model_fields]
+    for part, name in sorted(fields, key=lambda field: _is_plain(case, *field)):
+        if name in ("decode", "prefill"):
+            yield from _other_lengths(case, name)
+        else:
+            yield from _other_values(case, part, name)
     yield with_ordinary_values(case)
+
+
+def _is_plain(case: Case, part: str, name: str) -> bool:
+    return bool(getattr(getattr(case, part), name) == getattr(getattr(PLAIN, part), name))
 
 
 def _other_values(case: Case, part: str, name: str) -> Iterator[Neighbour]:

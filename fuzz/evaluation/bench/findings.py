@@ -35,8 +35,8 @@ from indexfuzz.triage.prove import Proof, run_script
 from indexfuzz.triage.repro import ReproError, script
 
 SECONDS = 60.0
-MINIMISE_SECONDS = 15.0
-EXPLAIN_SECONDS = 10.0
+MINIMISE_SECONDS = 10.0
+EXPLAIN_SECONDS = 20.0
 
 HEAD = """# What a finding hands to people
 
@@ -87,7 +87,9 @@ def hand_over(
     misses: list[str] = []
     told = explain(case, finding.signature, target.subject, seconds=EXPLAIN_SECONDS)
     if not told.remedies:
-        misses.append("no single change makes it pass")
+        misses.append(
+            "no single change makes it pass" if told.complete else "no change found in the time that there was"
+        )
     picture, line = _look(case, finding, target.subject)
     if not picture:
         misses.append("no picture")

@@ -7,7 +7,7 @@ from indexfuzz.triage.look import Look, numbers_of
 
 LEGEND = (
     Shade("X", "chosen, and must not be", "wrong"),
-    Shade("m", "left out, and must be chosen", "missing"),
+    Shade("m", "left out, and must be chosen, or one that is equal", "missing"),
     Shade("c", "chosen, rightly", "right"),
     Shade("-", "not chosen, rightly", "quiet"),
     Shade(".", "hidden", "ground"),
@@ -31,6 +31,9 @@ def draw_selection(look: Look) -> Picture | None:
     may, must = visible & (ranked >= least), visible & (ranked > least)
     few = visible.sum(1, keepdim=True) <= chosen.shape[1]
     must |= visible & few
+    # A row that took too few could have taken any of the equal ones that it left.
+    room = visible.sum(1, keepdim=True).clamp_max(chosen.shape[1])
+    must |= may & ((inside & may).sum(1, keepdim=True) < room)
     found = torch.where(inside, torch.where(may, 2, 0), torch.where(must, 1, torch.where(visible, 3, 4)))
     cells = ["".join(LEGEND[i].letter for i in row) for row in found.tolist()]
     mark = first_of(cells, "Xm")

@@ -1,0 +1,130 @@
+"""Pictures: as data, on a terminal, as SVG, and what they show of planted bugs."""
+
+import io
+import re
+import xml.etree.ElementTree as ET
+from dataclasses import replace
+
+import pytest
+from rich.console import Console
+
+from indexfuzz.cli.picture import print_picture
+from indexfuzz.core.case import Case
+from indexfuzz.devices import open_device
+from indexfuzz.implementations.faults import plant
+from indexfuzz.report.pictures.draw import draw
+from indexfuzz.report.pictures.grid import MOST_ROWS, Panel, Picture, Shade, first_of
+from indexfuzz.report.pictures.svg import FILL, render_svg
+from indexfuzz.subjects.in_process import InProcess
+from indexfuzz.triage.look import look_at
+
+LEGEND = (Shade("X", "wrong", "wrong"), Shade("o", "right <as ever>", "right"), Shade(".", "hidden", "ground"))
+PICTURE = Picture(
+    "logits",
+    (Panel("actual", ("row 0", "row 1"), ("oooo....", "ooXo....")),),
+    LEGEND,
+    (1, 2),
+    ("is 1 & must be 2",),
+)
+
+ONE_TOKEN = Case().replace(
+    model={"head_dim": 32, "rope_dim": 16, "quant_group": 32},
+    cache={"block_size": 1},
+    batch={"prefill": ({"length": 1, "new": 1},)},
+)
+
+
+def _drawn(fault: str, case: Case, stage: str) -> tuple[Picture, ...]:
+    subject = InProcess(plant((fault,)), open_device("lockstep"))
+    finding = next(f for f in subject.run(case, frozenset({stage})).findings if f.stage == stage)
+    look = look_at(case, finding.signature, subject)
+    assert look
+    return draw(look)
+
+
+def _wide(rows: int, columns: int, mark: tuple[int, int]) -> Picture:
+    cells = tuple("".join("X" if (r, c) == mark else "o."[(r + c) % 2] for c in range(columns)) for r in range(rows))
+    return Picture("wide", (Panel("is", tuple(map(str, range(rows))), cells),), LEGEND, mark, ())
+
+
+def test_what_matters_more_wins_where_cells_are_drawn_as_one():
+    fitted = _wide(4, 100, (2, 61)).fitted(30)
+    (panel,) = fitted.panels
+    assert panel.columns == 25
+    assert fitted.mark == (2, 15)
+    assert panel.cells[2][15] == "X"
+    assert "A cell stands for 4 columns." in fitted.notes
+
+
+def test_rows_around_the_mark_stay():
+    fitted = _wide(100, 8, (70, 3)).fitted(30)
+    assert fitted.mark is not None
+    assert len(fitted.panels[0].cells) == MOST_ROWS
+    assert fitted.panels[0].labels[fitted.mark[0]] == "70"
+
+
+def test_rows_that_say_the_same_become_one_row_of_dots():
+    cells = ("o",) * 10 + ("X",) + ("o",) * 10
+    picture = Picture("", (Panel("is", tuple(map(str, range(21))), cells),), LEGEND, (10, 0), ())
+    fitted = picture.fitted(30)
+    assert fitted.panels[0].labels == ("0", "...", "9", "10", "11", "...", "20")
+    assert fitted.mark == (3, 0)
+
+
+def test_svg_is_well_formed_has_a_title_and_marks_the_first_difference():
+    root = ET.fromstring(render_svg(PICTURE, "p1"))
+    space = "{http://www.w3.org/2000/svg}"
+    title, told = root.find(f"{space}title"), root.find(f"{space}desc")
+    assert title is not None
+    assert told is not None
+    assert title.text == "logits"
+    assert "is 1 & must be 2" in (told.text or "")
+    assert root.attrib["aria-labelledby"] == "p1-title p1-desc"
+    rects = root.findall(f"{space}rect")
+    assert [r.attrib["fill"] for r in rects].count(FILL["wrong"]) == 2  # the cell, and the legend
+    assert sum(r.attrib["fill"] == "none" for r in rects) == 1
+
+
+def _printed(picture: Picture, **options: bool | int | str) -> str:
+    stream = io.StringIO()
+    print_picture(picture, Console(file=stream, **options))
+    return stream.getvalue()
+
+
+@pytest.mark.parametrize("no_color", [True, False])
+def test_a_terminal_shows_letters_with_and_without_colours(no_color: bool):
+    text = _printed(PICTURE, width=80, force_terminal=True, no_color=no_color, color_system="truecolor")
+    assert ("48;2" in text) is not no_color
+    plain = re.sub(r"\x1b\[[0-9;]*m", "", text)
+    assert "row 1  ooXo....  <- cell 2" in plain
+    assert "X wrong" in plain
+    assert "is 1 & must be 2" in plain
+
+
+def test_a_narrow_terminal_gets_fewer_cells():
+    lines = _printed(_wide(3, 200, (1, 190)), width=40).splitlines()
+    assert any("<- cell" in line for line in lines)
+    assert all(len(line) <= 40 for line in lines)
+
+
+def test_the_cache_shows_bytes_of_another_layout_where_they_do_not_belong():
+    (picture,) = _drawn("layout-hardcoded-shuffle", ONE_TOKEN, "k_quant_cache")
+    expected, actual = picture.panels
+    assert expected.cells[0] == "a" * 32
+    assert actual.cells[0] == "a" * 16 + "-" * 16
+    assert "A" * 16 in "".join(actual.cells[2:])
+    assert picture.mark == (0, 16)
+    assert "byte 16 of the page: should be token 0, dim 16, is nobody's" in picture.notes
+
+
+def test_elements_show_what_was_not_rotated():
+    case = ONE_TOKEN.replace(rope={"mode": "functional"}, batch={"prefill": ({"length": 3, "new": 3},)})
+    (picture,) = _drawn("rope-result-discarded", case, "rope")
+    (panel,) = picture.panels
+    assert first_of(panel.cells, "X") == picture.mark
+    assert {row[16:] for row in panel.cells} == {"." * 16}
+
+
+def test_a_picture_of_right_logits_has_no_mark():
+    assert first_of(("oo..", "O..."), "X") is None
+    assert replace(PICTURE, mark=None).fitted(10).mark is None
