@@ -81,7 +81,7 @@ def k_quant_cache(
     layout = resolve_layout(layout, block_size, head_dim)
     require_tensor("slot_mapping", slot_mapping, (None,), torch.int64, torch.int32)
     num_slots = slot_mapping.shape[0]
-    require(num_slots <= num_tokens, f"slot_mapping has {num_slots} slots for {num_tokens} tokens")
+    require(num_slots <= num_tokens, "slot_mapping has {} slots for {} tokens", num_slots, num_tokens)
 
     if num_slots == 0:
         return

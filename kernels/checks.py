@@ -9,40 +9,50 @@ HEAD_DIMS = (32, 64, 128)
 SCALE_BYTES = 4
 
 
-def require(condition: bool, sentence: str) -> None:
-    """Raise ValueError with the sentence unless the condition holds."""
+def require(condition: bool, sentence: str, *values: object) -> None:
+    """Raise ValueError unless the condition holds, with the sentence and the values in its braces.
+
+    A launch that is right pays for no sentence.
+    """
     if not condition:
-        raise ValueError(sentence)
+        raise ValueError(sentence.format(*values))
 
 
 def require_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
     """Raise ValueError unless the value is one of the choices."""
-    require(value in choices, f'{name} must be one of {", ".join(choices)}, got "{value}"')
+    require(value in choices, '{} must be one of {}, got "{}"', name, ", ".join(choices), value)
 
 
 def require_tensor(name: str, tensor: Tensor, shape: tuple[int | None, ...], *dtypes: torch.dtype) -> None:
     """Raise ValueError unless the tensor has one of the dtypes, the shape (None: any size) and a dense last dim."""
-    expected = " or ".join(str(dtype).removeprefix("torch.") for dtype in dtypes)
-    require(tensor.dtype in dtypes, f"{name} must be {expected}, got {str(tensor.dtype).removeprefix('torch.')}")
-    fits = tensor.dim() == len(shape) and all(
-        wanted is None or size == wanted for size, wanted in zip(tensor.shape, shape, strict=True)
-    )
-    wanted_shape = ", ".join("any" if size is None else str(size) for size in shape)
-    require(fits, f"{name} must have shape [{wanted_shape}], got {list(tensor.shape)}")
+    if tensor.dtype not in dtypes:
+        expected = " or ".join(str(dtype).removeprefix("torch.") for dtype in dtypes)
+        raise ValueError(f"{name} must be {expected}, got {str(tensor.dtype).removeprefix('torch.')}")
+    if not _fits(tensor.shape, shape):
+        wanted_shape = ", ".join("any" if size is None else str(size) for size in shape)
+        raise ValueError(f"{name} must have shape [{wanted_shape}], got {list(tensor.shape)}")
     dense = not shape or tensor.shape[-1] <= 1 or tensor.stride(-1) == 1
-    require(dense, f"{name} must be dense in its last dim, got strides {tensor.stride()}")
+    require(dense, "{} must be dense in its last dim, got strides {}", name, tensor.stride())
+
+
+def _fits(sizes: torch.Size, shape: tuple[int | None, ...]) -> bool:
+    if len(sizes) != len(shape):
+        return False
+    return all(wanted is None or size == wanted for size, wanted in zip(sizes, shape, strict=True))
 
 
 def require_head_dim(head_dim: int) -> None:
     """Raise ValueError unless there is a tile for the head dim."""
-    require(head_dim in HEAD_DIMS, f"head_dim must be 32, 64 or 128, got {head_dim}")
+    require(head_dim in HEAD_DIMS, "head_dim must be 32, 64 or 128, got {}", head_dim)
 
 
 def require_quant_group(quant_group: int, head_dim: int) -> None:
     """Raise ValueError unless a token has exactly one scale."""
     require(
         quant_group == head_dim,
-        f"one scale per token is supported: quant_group must equal head_dim {head_dim}, got {quant_group}",
+        "one scale per token is supported: quant_group must equal head_dim {}, got {}",
+        head_dim,
+        quant_group,
     )
 
 
@@ -54,14 +64,18 @@ def require_cache(cache: Tensor, head_dim: int) -> None:
     require(block_size > 0, "block_size must be at least 1")
     require(
         block_size == 1 or cache.stride(1) == token_bytes,
-        f"the pages of the cache must be dense, got strides {cache.stride()}",
+        "the pages of the cache must be dense, got strides {}",
+        cache.stride(),
     )
     require(
         page_stride >= block_size * token_bytes,
-        f"a page has {block_size * token_bytes} bytes, so the page stride cannot be {page_stride}",
+        "a page has {} bytes, so the page stride cannot be {}",
+        block_size * token_bytes,
+        page_stride,
     )
     require(
         page_stride % SCALE_BYTES == 0 and cache.storage_offset() % SCALE_BYTES == 0,
-        f"pages must start at multiples of 4 bytes, the size of a scale, got page stride {page_stride} "
-        f"and storage offset {cache.storage_offset()}",
+        "pages must start at multiples of 4 bytes, the size of a scale, got page stride {} and storage offset {}",
+        page_stride,
+        cache.storage_offset(),
     )

@@ -9,8 +9,11 @@ from indexfuzz.kernels.checks import require_cache, require_head_dim, require_qu
 from indexfuzz.kernels.layout import resolve_layout, split_pages, value_offset
 from indexfuzz.kernels.quant import FP8_DTYPES
 
-TOKENS = 16
+TOKENS = 64
 """Gathered tokens of one program."""
+
+WARPS = 2
+"""Of one program: as few as fill the memory's queues, so that many programs are on their way."""
 
 
 @triton.jit
@@ -115,4 +118,5 @@ def gather(
         HEAD_DIM=head_dim,
         SHUFFLE=layout == "shuffle",
         TOKENS=TOKENS,
+        num_warps=WARPS,
     )

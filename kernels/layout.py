@@ -38,8 +38,10 @@ def resolve_layout(layout: str, block_size: int, head_dim: int) -> str:
     if layout == "shuffle":
         require(
             block_size % TILE.value == 0 and head_dim % TILE.value == 0,
-            f"the SHUFFLE layout needs block_size and head_dim to be multiples of {TILE.value}, "
-            f"got block_size {block_size} and head_dim {head_dim}",
+            "the SHUFFLE layout needs block_size and head_dim to be multiples of {}, got block_size {} and head_dim {}",
+            TILE.value,
+            block_size,
+            head_dim,
         )
     return layout
 

@@ -19,7 +19,7 @@ MIN_LANES = 16
 
 MAX_HEADS = 128
 
-STAGES = 4
+STAGES = 5
 """Steps whose keys are on their way while one is computed."""
 
 PROGRAMS = 1024
@@ -127,7 +127,7 @@ def mqa_logits(
     require_tensor("q_fp8", q_fp8, (None, None, None), *FP8_DTYPES.values())
     num_rows, num_heads, head_dim = q_fp8.shape
     require_head_dim(head_dim)
-    require(1 <= num_heads <= MAX_HEADS, f"num_heads must be 1 to {MAX_HEADS}, got {num_heads}")
+    require(1 <= num_heads <= MAX_HEADS, "num_heads must be 1 to {}, got {}", MAX_HEADS, num_heads)
     require_tensor("k_fp8", k_fp8, (None, head_dim), q_fp8.dtype)
     num_keys = k_fp8.shape[0]
     require_tensor("k_scale", k_scale, (num_keys,), torch.float32)

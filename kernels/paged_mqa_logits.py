@@ -6,38 +6,66 @@ import triton.language as tl
 from torch import Tensor
 
 from indexfuzz.kernels.checks import require, require_cache, require_head_dim, require_tensor
-from indexfuzz.kernels.layout import resolve_layout, split_pages, value_offset
+from indexfuzz.kernels.layout import TILE, resolve_layout, split_pages, value_offset
 from indexfuzz.kernels.quant import FP8_DTYPES
 
 KEYS = 64
-"""Positions of one program: the M of the matrix instruction."""
+"""Positions of one step of a program: the M of the matrix instruction."""
 
-MIN_HEADS = 16
-"""Smallest N of the matrix instruction."""
+LANES = 256
+"""(row, head) pairs of one program: the N of the matrix instruction, as wide as it gets."""
+
+MIN_LANES = 16
+"""The smallest N of the matrix instruction that every target has."""
 
 MAX_HEADS = 128
+
+STAGES = 4
+"""Steps whose keys are on their way while one is computed."""
+
+PROGRAMS = 2048
+"""Enough programs for every multiprocessor, however the lengths of sequences differ."""
+
+HIDDEN = 256
+"""Positions of one store of -inf."""
 
 
 @triton.jit
 def _window_length(
-    context_lens_ptr,  # [NEXT_N] int32 of one sequence, or one int32 for all its rows
+    context_lens_ptr,  # [next_n] int32 of one sequence, or one int32 for all its rows
     row_stride,
     row,
+    next_n,
     max_model_len,
-    NEXT_N: tl.constexpr,
     IS_LENGTH_PER_ROW: tl.constexpr,
 ):
-    """How many positions query row ``row`` of a sequence sees, 0 to max_model_len."""
-    length = tl.load(context_lens_ptr + row * row_stride)
+    """How many positions each query row of a sequence sees, 0 to max_model_len, and 0 for a row beyond next_n."""
+    length = tl.load(context_lens_ptr + row * row_stride, mask=row < next_n, other=0)
     if not IS_LENGTH_PER_ROW:
-        # The sequence's length includes its NEXT_N newest tokens, of which a row sees its own and the earlier ones.
-        length = length - NEXT_N + row + 1
+        # The sequence's length includes its next_n newest tokens, of which a row sees its own and the earlier ones.
+        length = tl.where(row < next_n, length - next_n + row + 1, 0)
     return tl.minimum(tl.maximum(length, 0), max_model_len)
 
 
 @triton.jit
+def _load_keys(values_ptr, page_at, offset, is_cached, HEAD_DIM: tl.constexpr, SHUFFLE: tl.constexpr):
+    """Keys [KEYS, HEAD_DIM] at ``offset`` of the pages that start at ``page_at``; zeros where there is none.
+
+    SHUFFLE pages are read in the order of memory, tile by tile.
+    """
+    if SHUFFLE:
+        dim = tl.reshape(tl.arange(0, HEAD_DIM), [HEAD_DIM // TILE, 1, TILE])
+        value_at = page_at[None, :, None] + value_offset(offset[None, :, None], dim, HEAD_DIM, SHUFFLE)
+        tiles = tl.load(values_ptr + value_at, mask=is_cached[None, :, None], other=0.0)
+        return tl.reshape(tl.permute(tiles, (1, 0, 2)), [offset.shape[0], HEAD_DIM])
+    dim = tl.arange(0, HEAD_DIM)
+    value_at = page_at[:, None] + value_offset(offset[:, None], dim[None, :], HEAD_DIM, SHUFFLE)
+    return tl.load(values_ptr + value_at, mask=is_cached[:, None], other=0.0)
+
+
+@triton.jit
 def _paged_mqa_logits_kernel(
-    q_ptr,  # [B, NEXT_N, NUM_HEADS, HEAD_DIM] fp8
+    q_ptr,  # [B, next_n, NUM_HEADS, HEAD_DIM] fp8
     q_seq_stride,
     q_row_stride,
     q_head_stride,
@@ -46,72 +74,81 @@ def _paged_mqa_logits_kernel(
     scales_ptr,  # [num_blocks, BLOCK_SIZE] fp32
     scales_page_stride,
     num_blocks,
-    weights_ptr,  # [B * NEXT_N, NUM_HEADS] fp32
+    weights_ptr,  # [B * next_n, NUM_HEADS] fp32
     weights_row_stride,
-    context_lens_ptr,  # [B] or [B, NEXT_N] int32
+    context_lens_ptr,  # [B] or [B, next_n] int32
     context_lens_seq_stride,
     context_lens_row_stride,  # 0 for [B]
     block_table_ptr,  # [B, max_blocks] int32
     block_table_row_stride,
     max_blocks,
-    logits_ptr,  # [B * NEXT_N, max_model_len] fp32
+    logits_ptr,  # [B * next_n, max_model_len] fp32
     logits_row_stride,
+    next_n,
     max_model_len,
-    NEXT_N: tl.constexpr,
+    keys_per_program,
     IS_LENGTH_PER_ROW: tl.constexpr,
     NUM_HEADS: tl.constexpr,
     HEAD_DIM: tl.constexpr,
     BLOCK_SIZE: tl.constexpr,
     SHUFFLE: tl.constexpr,
+    ROWS: tl.constexpr,
     HEADS: tl.constexpr,  # NUM_HEADS, padded to a power of two
     KEYS: tl.constexpr,
+    STAGES: tl.constexpr,
+    HIDDEN: tl.constexpr,
 ):
     seq = tl.program_id(0).to(tl.int64)
-    position = tl.program_id(1) * KEYS + tl.arange(0, KEYS)
-    is_valid_position = position < max_model_len
+    first_key = tl.program_id(1) * keys_per_program
+    end_key = tl.minimum(first_key + keys_per_program, max_model_len)
+    row = tl.program_id(2) * ROWS + tl.arange(0, ROWS)
+    is_valid_row = row < next_n
     lens_ptr = context_lens_ptr + seq * context_lens_seq_stride
+    length = _window_length(lens_ptr, context_lens_row_stride, row, next_n, max_model_len, IS_LENGTH_PER_ROW)
+    end_seen = tl.maximum(tl.minimum(tl.max(length, axis=0), end_key), first_key)
+    logits_row = (seq * next_n + row) * logits_row_stride
 
-    longest = 0
-    for row in range(NEXT_N):
-        length = _window_length(lens_ptr, context_lens_row_stride, row, max_model_len, NEXT_N, IS_LENGTH_PER_ROW)
-        longest = tl.maximum(longest, length)
-
-    if tl.program_id(1) * KEYS < longest:
-        column = position // BLOCK_SIZE
-        is_in_table = (position < longest) & (column < max_blocks)
-        table_at = seq * block_table_row_stride + column
-        block = tl.load(block_table_ptr + table_at, mask=is_in_table, other=-1).to(tl.int64)
-        is_cached = (block >= 0) & (block < num_blocks)
-
-        # One tile of keys for all rows of the sequence.
-        offset = position % BLOCK_SIZE
+    if first_key < end_seen:
+        # The heads of all rows stand side by side, so that all rows share one tile of keys.
+        lane = tl.arange(0, ROWS * HEADS)
+        lane_row, head = (tl.program_id(2) * ROWS + lane // HEADS).to(tl.int64), lane % HEADS
+        is_valid_lane = (lane_row < next_n) & (head < NUM_HEADS)
         dim = tl.arange(0, HEAD_DIM)
-        value_at = (block * values_page_stride)[:, None] + value_offset(
-            offset[:, None], dim[None, :], HEAD_DIM, SHUFFLE
-        )
-        k = tl.load(values_ptr + value_at, mask=is_cached[:, None], other=0.0)
-        k_scale = tl.load(scales_ptr + block * scales_page_stride + offset, mask=is_cached, other=0.0)
+        q_at = (seq * q_seq_stride + lane_row * q_row_stride + head * q_head_stride)[:, None] + dim[None, :]
+        q = tl.load(q_ptr + q_at, mask=is_valid_lane[:, None], other=0.0)
+        weights_at = (seq * next_n + lane_row) * weights_row_stride + head
+        weights = tl.load(weights_ptr + weights_at, mask=is_valid_lane, other=0.0)
 
-        head = tl.arange(0, HEADS)
-        is_valid_head = head < NUM_HEADS
-        q_at = (seq * q_seq_stride + head * q_head_stride)[:, None] + dim[None, :]
-        for row in range(NEXT_N):
-            length = _window_length(lens_ptr, context_lens_row_stride, row, max_model_len, NEXT_N, IS_LENGTH_PER_ROW)
-            is_visible = is_cached & (position < length)
-            q_row = tl.cast(row, tl.int64) * q_row_stride
-            q = tl.load(q_ptr + q_at + q_row, mask=is_valid_head[:, None], other=0.0)
-            weights_at = (seq * NEXT_N + row) * weights_row_stride + head
-            weights = tl.load(weights_ptr + weights_at, mask=is_valid_head, other=0.0)
+        for start in tl.range(first_key, end_seen, KEYS, num_stages=STAGES):
+            position = start + tl.arange(0, KEYS)
+            is_seen = position < end_seen
+            if BLOCK_SIZE % KEYS == 0:
+                column = start // BLOCK_SIZE  # one page holds the whole tile
+                is_in_table = column < max_blocks
+            else:
+                column = position // BLOCK_SIZE
+                is_in_table = is_seen & (column < max_blocks)
+            table_at = seq * block_table_row_stride + column
+            block = tl.load(block_table_ptr + table_at, mask=is_in_table, other=-1).to(tl.int64)
+            block = tl.broadcast_to(block, [KEYS])
+            is_cached = is_seen & (block >= 0) & (block < num_blocks)
+
+            offset = position % BLOCK_SIZE
+            k = _load_keys(values_ptr, block * values_page_stride, offset, is_cached, HEAD_DIM, SHUFFLE)
+            k_scale = tl.load(scales_ptr + block * scales_page_stride + offset, mask=is_cached, other=0.0)
 
             scores = tl.dot(k, tl.trans(q))
-            summed = tl.sum(tl.maximum(scores, 0.0) * weights[None, :], axis=1)
-            logits = tl.where(is_visible, summed * k_scale, float("-inf"))
-            logits_at = (seq * NEXT_N + row) * logits_row_stride + position
-            tl.store(logits_ptr + logits_at, logits, mask=is_valid_position)
-    else:
-        for row in range(NEXT_N):
-            logits_at = (seq * NEXT_N + row) * logits_row_stride + position
-            tl.store(logits_ptr + logits_at, float("-inf"), mask=is_valid_position)
+            weighted = tl.maximum(scores, 0.0) * weights[None, :]
+            summed = tl.sum(tl.reshape(weighted, [KEYS, ROWS, HEADS]), axis=2)
+            is_visible = is_cached[:, None] & (position[:, None] < length[None, :])
+            logits = tl.where(is_visible, summed * k_scale[:, None], float("-inf"))
+            logits_at = logits_row[None, :] + position[:, None]
+            tl.store(logits_ptr + logits_at, logits, mask=is_valid_row[None, :] & is_seen[:, None])
+
+    for start in range(end_seen, end_key, HIDDEN):
+        position = start + tl.arange(0, HIDDEN)
+        is_hidden = is_valid_row[:, None] & (position < end_key)[None, :]
+        tl.store(logits_ptr + logits_row[:, None] + position[None, :], float("-inf"), mask=is_hidden)
 
 
 def paged_mqa_logits(
@@ -137,7 +174,7 @@ def paged_mqa_logits(
     require_tensor("q_fp8", q_fp8, (None, None, None, None), *FP8_DTYPES.values())
     batch, next_n, num_heads, head_dim = q_fp8.shape
     require_head_dim(head_dim)
-    require(1 <= num_heads <= MAX_HEADS, f"num_heads must be 1 to {MAX_HEADS}, got {num_heads}")
+    require(1 <= num_heads <= MAX_HEADS, "num_heads must be 1 to {}, got {}", MAX_HEADS, num_heads)
     require_cache(cache, head_dim)
     num_blocks, block_size, _ = cache.shape
     layout = resolve_layout(layout, block_size, head_dim)
@@ -145,9 +182,12 @@ def paged_mqa_logits(
     is_length_per_row = context_lens.dim() == 2
     lens_shape = (batch, next_n) if is_length_per_row else (batch,)
     require(
-        tuple(context_lens.shape) == lens_shape and context_lens.dtype == torch.int32,
-        f"context_lens must be int32 [{batch}] or [{batch}, {next_n}], "
-        f"got {context_lens.dtype} {list(context_lens.shape)}",
+        context_lens.shape == lens_shape and context_lens.dtype == torch.int32,
+        "context_lens must be int32 [{0}] or [{0}, {1}], got {2} {3!r}",
+        batch,
+        next_n,
+        context_lens.dtype,
+        [*context_lens.shape],
     )
     require_tensor("block_table", block_table, (batch, None), torch.int32)
     require_tensor("logits", logits, (batch * next_n, None), torch.float32)
@@ -155,8 +195,12 @@ def paged_mqa_logits(
 
     if logits.numel() == 0:
         return
+    heads = triton.next_power_of_2(num_heads)
+    rows = min(LANES // heads, max(MIN_LANES // heads, triton.next_power_of_2(next_n)))
+    row_tiles = triton.cdiv(next_n, rows)
+    keys_per_program = KEYS * triton.cdiv(max_model_len * batch * row_tiles, KEYS * PROGRAMS)
     values, scales = split_pages(cache, q_fp8.dtype)
-    _paged_mqa_logits_kernel[(batch, triton.cdiv(max_model_len, KEYS))](
+    _paged_mqa_logits_kernel[(batch, triton.cdiv(max_model_len, keys_per_program), row_tiles)](
         q_fp8,
         q_fp8.stride(0),
         q_fp8.stride(1),
@@ -176,13 +220,17 @@ def paged_mqa_logits(
         block_table.shape[1],
         logits,
         logits.stride(0),
+        next_n,
         max_model_len,
-        NEXT_N=next_n,
+        keys_per_program,
         IS_LENGTH_PER_ROW=is_length_per_row,
         NUM_HEADS=num_heads,
         HEAD_DIM=head_dim,
         BLOCK_SIZE=block_size,
         SHUFFLE=layout == "shuffle",
-        HEADS=max(MIN_HEADS, triton.next_power_of_2(num_heads)),
+        ROWS=rows,
+        HEADS=heads,
         KEYS=KEYS,
+        STAGES=STAGES,
+        HIDDEN=HIDDEN,
     )
