@@ -26,6 +26,15 @@ def value_offset(token, dim, HEAD_DIM: tl.constexpr, SHUFFLE: tl.constexpr):
     return token * HEAD_DIM + dim
 
 
+@triton.jit
+def in_token_order(values):
+    """Values [tokens, HEAD_DIM] by token and dim, of whole bands of a SHUFFLE page that were read as they lie."""
+    tokens: tl.constexpr = values.shape[0]
+    dims: tl.constexpr = values.shape[1]
+    tiles = tl.reshape(values, [tokens // TILE, dims // TILE, TILE, TILE])
+    return tl.reshape(tl.permute(tiles, (0, 2, 1, 3)), [tokens, dims])
+
+
 def resolve_layout(layout: str, block_size: int, head_dim: int) -> str:
     """The layout, "normal" or "shuffle", that ``layout`` stands for: "auto" is NORMAL iff block_size is 1.
 

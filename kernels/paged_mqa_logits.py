@@ -6,7 +6,7 @@ import triton.language as tl
 from torch import Tensor
 
 from indexfuzz.kernels.checks import require, require_cache, require_head_dim, require_tensor
-from indexfuzz.kernels.layout import TILE, resolve_layout, split_pages, value_offset
+from indexfuzz.kernels.layout import TILE, in_token_order, resolve_layout, split_pages
 from indexfuzz.kernels.quant import FP8_DTYPES
 
 KEYS = 64
@@ -20,11 +20,11 @@ MIN_LANES = 16
 
 MAX_HEADS = 128
 
-STAGES = 4
+STAGES = 5
 """Steps whose keys are on their way while one is computed."""
 
-PROGRAMS = 2048
-"""Enough programs for every multiprocessor, however the lengths of sequences differ."""
+PROGRAMS = 4096
+"""Programs of one row each: enough for every multiprocessor, however lengths differ. More rows have fewer to keep q."""
 
 HIDDEN = 256
 """Positions of one store of -inf."""
@@ -45,22 +45,6 @@ def _window_length(
         # The sequence's length includes its next_n newest tokens, of which a row sees its own and the earlier ones.
         length = tl.where(row < next_n, length - next_n + row + 1, 0)
     return tl.minimum(tl.maximum(length, 0), max_model_len)
-
-
-@triton.jit
-def _load_keys(values_ptr, page_at, offset, is_cached, HEAD_DIM: tl.constexpr, SHUFFLE: tl.constexpr):
-    """Keys [KEYS, HEAD_DIM] at ``offset`` of the pages that start at ``page_at``; zeros where there is none.
-
-    SHUFFLE pages are read in the order of memory, tile by tile.
-    """
-    if SHUFFLE:
-        dim = tl.reshape(tl.arange(0, HEAD_DIM), [HEAD_DIM // TILE, 1, TILE])
-        value_at = page_at[None, :, None] + value_offset(offset[None, :, None], dim, HEAD_DIM, SHUFFLE)
-        tiles = tl.load(values_ptr + value_at, mask=is_cached[None, :, None], other=0.0)
-        return tl.reshape(tl.permute(tiles, (1, 0, 2)), [offset.shape[0], HEAD_DIM])
-    dim = tl.arange(0, HEAD_DIM)
-    value_at = page_at[:, None] + value_offset(offset[:, None], dim[None, :], HEAD_DIM, SHUFFLE)
-    return tl.load(values_ptr + value_at, mask=is_cached[:, None], other=0.0)
 
 
 @triton.jit
@@ -108,6 +92,12 @@ def _paged_mqa_logits_kernel(
     end_seen = tl.maximum(tl.minimum(tl.max(length, axis=0), end_key), first_key)
     logits_row = (seq * next_n + row) * logits_row_stride
 
+    # First, so that nothing of it occupies registers while keys are scored.
+    for start in range(end_seen, end_key, HIDDEN):
+        position = start + tl.arange(0, HIDDEN)
+        is_hidden = is_valid_row[:, None] & (position < end_key)[None, :]
+        tl.store(logits_ptr + logits_row[:, None] + position[None, :], float("-inf"), mask=is_hidden)
+
     if first_key < end_seen:
         # The heads of all rows stand side by side, so that all rows share one tile of keys.
         lane = tl.arange(0, ROWS * HEADS)
@@ -122,19 +112,24 @@ def _paged_mqa_logits_kernel(
         for start in tl.range(first_key, end_seen, KEYS, num_stages=STAGES):
             position = start + tl.arange(0, KEYS)
             is_seen = position < end_seen
+            # SHUFFLE pages are read as they lie, in whole bands of tokens, and put in order afterwards.
+            is_read = (position // TILE * TILE if SHUFFLE else position) < end_seen
             if BLOCK_SIZE % KEYS == 0:
-                column = start // BLOCK_SIZE  # one page holds the whole tile
+                column = tl.broadcast_to(start // BLOCK_SIZE, [1])  # One page holds the whole tile.
                 is_in_table = column < max_blocks
             else:
                 column = position // BLOCK_SIZE
-                is_in_table = is_seen & (column < max_blocks)
+                is_in_table = is_read & (column < max_blocks)
             table_at = seq * block_table_row_stride + column
             block = tl.load(block_table_ptr + table_at, mask=is_in_table, other=-1).to(tl.int64)
-            block = tl.broadcast_to(block, [KEYS])
-            is_cached = is_seen & (block >= 0) & (block < num_blocks)
+            is_page = (block >= 0) & (block < num_blocks)
 
             offset = position % BLOCK_SIZE
-            k = _load_keys(values_ptr, block * values_page_stride, offset, is_cached, HEAD_DIM, SHUFFLE)
+            value_at = (block * values_page_stride)[:, None] + offset[:, None] * HEAD_DIM + dim[None, :]
+            k = tl.load(values_ptr + value_at, mask=(is_read & is_page)[:, None], other=0.0)
+            if SHUFFLE:
+                k = in_token_order(k)
+            is_cached = is_seen & is_page
             k_scale = tl.load(scales_ptr + block * scales_page_stride + offset, mask=is_cached, other=0.0)
 
             scores = tl.dot(k, tl.trans(q))
@@ -144,11 +139,6 @@ def _paged_mqa_logits_kernel(
             logits = tl.where(is_visible, summed * k_scale[:, None], float("-inf"))
             logits_at = logits_row[None, :] + position[:, None]
             tl.store(logits_ptr + logits_at, logits, mask=is_valid_row[None, :] & is_seen[:, None])
-
-    for start in range(end_seen, end_key, HIDDEN):
-        position = start + tl.arange(0, HIDDEN)
-        is_hidden = is_valid_row[:, None] & (position < end_key)[None, :]
-        tl.store(logits_ptr + logits_row[:, None] + position[None, :], float("-inf"), mask=is_hidden)
 
 
 def paged_mqa_logits(
@@ -198,7 +188,7 @@ def paged_mqa_logits(
     heads = triton.next_power_of_2(num_heads)
     rows = min(LANES // heads, max(MIN_LANES // heads, triton.next_power_of_2(next_n)))
     row_tiles = triton.cdiv(next_n, rows)
-    keys_per_program = KEYS * triton.cdiv(max_model_len * batch * row_tiles, KEYS * PROGRAMS)
+    keys_per_program = KEYS * triton.cdiv(max_model_len * batch * next_n, KEYS * PROGRAMS)
     values, scales = split_pages(cache, q_fp8.dtype)
     _paged_mqa_logits_kernel[(batch, triton.cdiv(max_model_len, keys_per_program), row_tiles)](
         q_fp8,
