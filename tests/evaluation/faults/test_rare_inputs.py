@@ -40,8 +40,8 @@ MISTAKES = {
     ),
     "missing pages, scored": (
         "paged_mqa_logits",
-        "is_cached & (position < length)",
-        "position < length",
+        "is_cached = is_seen & is_page",
+        "is_cached = is_seen",
         {"memory": {"missing_pages": 6}},
     ),
     "long windows": (

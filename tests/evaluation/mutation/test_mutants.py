@@ -32,7 +32,7 @@ def mutant_with(file, old, new):
         ("cache", "slot >= 0", "(slot > 0)", "k_quant_cache/unwritten/cache_scales"),
         ("gather", "token < num_tokens", "(token <= num_tokens)", "gather/out-of-bounds"),
         ("mqa_logits", "key[:, None] >= window_start[None, :]", "(key[:, None] > window_start[None, :])", "prefill"),
-        ("paged_mqa_logits", "position[:, None] < length[None, :]", "(position[:, None] <= length[None, :])", "paged_logits"),
+        ("paged_mqa_logits", "position < end_key", "(position <= end_key)", "paged_logits"),
         ("indexer", "decode_end + prefill.ks.shape[0]", "(decode_end - prefill.ks.shape[0])", "topk/metamorphic"),
     ],
 )
