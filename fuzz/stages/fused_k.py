@@ -41,8 +41,8 @@ class FusedK(Operation):
     reference = staticmethod(fused.fused_k)
 
     def tensors(self, step: Step) -> dict[str, Tensor]:
-        names = ("k", "positions", "cos_sin_cache", "cache", "slot_mapping")
-        return {name: step.tensors[name] for name in names} | norm_tensors(step)
+        names = ("positions", "cos_sin_cache", "cache", "slot_mapping")
+        return norm_tensors(step) | {name: step.tensors[name] for name in names}
 
     def call(self, case: Case, tensors: dict[str, Tensor]) -> Call:
         own = {"eps": EPS, "quant_group": case.model.quant_group, "layout": case.cache.layout}

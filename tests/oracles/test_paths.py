@@ -22,8 +22,8 @@ OTHERS = (
 )
 
 
-def without_bias(k_norm_bias, **others):
-    return builtin().stages["k_norm"](k_norm_bias=0 * k_norm_bias, **others)
+def without_weight(k_norm_weight, **others):
+    return builtin().stages["k_norm"](k_norm_weight=0 * k_norm_weight + 1, **others)
 
 
 @pytest.mark.parametrize("case", [CASE, *OTHERS])
@@ -35,7 +35,7 @@ def test_the_two_paths_of_the_kernels_agree(case):
 @pytest.mark.parametrize(
     ("step", "wrong", "operation", "node"),
     [
-        ("k_norm", without_bias, "fused_k", "k_norm"),
+        ("k_norm", without_weight, "fused_k", "k_norm"),
         ("rope", plant(("rope-style-swapped",)).stages["rope"], "fused_q", "rope"),
         ("k_quant_cache", plant(("layout-flat-writer",)).stages["k_quant_cache"], "fused_k", "k_quant_cache"),
     ],
