@@ -27,6 +27,7 @@ CHOICES: tuple[tuple[str, str, tuple[object, ...]], ...] = (
     ("cache", "block_size", (64, 1, 16, 32, 128, 256)),
     ("model", "num_heads", (64, 32, 16, 128)),
     ("model", "rope_dim", (32, 16, 64)),
+    ("model", "index_topk", (128, 2048)),
 )
 """Part, field, and the values to try for it, where its default is not the only one that projects promise."""
 

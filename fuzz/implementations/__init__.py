@@ -8,6 +8,11 @@ AVAILABLE = {
     "builtin": ("indexfuzz.implementations.builtin", "builtin", "the kernels of this package"),
     "vllm": ("indexfuzz.implementations.vllm.adapter", "load", "vllm:PATH, wheel or checkout of vLLM: Triton, RoPE"),
     "vllm-v32": ("indexfuzz.implementations.vllm.v32", "load", "vllm-v32:PATH, its fused kernels of V3.2 and GLM-5"),
+    "vllm-index": (
+        "indexfuzz.implementations.vllm.index_remap",
+        "load",
+        "vllm-index:PATH, selected positions to slots",
+    ),
     "vllm-torch": ("indexfuzz.implementations.vllm.adapter", "load_torch", "vllm-torch:PATH, its fallbacks in PyTorch"),
     "sglang": (
         "indexfuzz.implementations.sglang.adapter",
@@ -15,6 +20,11 @@ AVAILABLE = {
         "sglang:PATH, the same of SGLang: its index K cache",
     ),
     "sglang-kpool": ("indexfuzz.implementations.sglang.kpool", "load", "sglang-kpool:PATH, its gather of pooled keys"),
+    "sglang-index": (
+        "indexfuzz.implementations.sglang.index_transform",
+        "load",
+        "sglang-index:PATH, positions to slots",
+    ),
     "aiter": ("indexfuzz.implementations.aiter", "load", "aiter:PATH, a checkout of AITER: prefill and paged logits"),
     "aiter-stage1": ("indexfuzz.implementations.aiter", "load_stage1", "aiter-stage1:PATH, its two-stage paged logits"),
     "deep_gemm": ("indexfuzz.implementations.deep_gemm", "load", "DeepGEMM's logits, as installed; needs a GPU"),

@@ -15,8 +15,8 @@ from indexfuzz.samples.step import materialise
 from indexfuzz.stages.table import EVERY, PAGED_TOPK, PREFILL_TOPK, STAGES, STATEFUL, find
 
 ROOT = Path(__file__).parents[2]
-OWNERS = ("stages/", "implementations/", "core/stage_names.py")
-"""Folders of fuzz/ that call a stage by its name."""
+OWNERS = ("stages/", "implementations/", "core/stage_names.py", "lockstep/")
+"""Folders of fuzz/ that call a stage by its name; in lockstep/, "gather" and "topk" are operations of Triton."""
 
 FIELD = ("core/", "samples/", "generation/", "triage/")
 """Folders in which "rope" is the field of a Case."""

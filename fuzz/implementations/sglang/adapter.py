@@ -24,7 +24,7 @@ _UTILS = "sglang.srt.layers.attention.dsa.utils"
 
 LEFT_OUT = (
     "its logits come from DeepGEMM, CuTe DSL or AITER, its fused quantisation from CUDA: no Triton there",
-    "FP4 caches, the pooling of keys, and what turns top-k columns into slots, are Triton, but no stage",
+    "FP4 caches are Triton, but no stage; sglang-kpool:PATH has pooled keys, sglang-index:PATH positions to slots",
 )
 
 

@@ -1,0 +1,142 @@
+"""Positions to slots by vLLM and SGLang: stand-ins of our own, right and with mistakes, and the real kernels."""
+
+import pytest
+
+from indexfuzz.core.case import Case
+from indexfuzz.devices.lockstep import LockstepDevice
+from indexfuzz.implementations import load
+from indexfuzz.implementations.loading.source import SourceError
+from indexfuzz.oracles.differential import run
+
+REMAP = "vllm/v1/attention/backends/mla/sparse_utils.py"
+TRANSFORM = "sglang/kernels/ops/attention/dsa/transform_index.py"
+
+REMAP_TEXT = """\
+    import torch
+    from vllm.model_executor.warmup.jit_warmup import kernel_launcher
+    from vllm.model_executor.warmup.jit_warmup_triton_helper import LaunchSpec, VllmTritonJitKernel
+    from vllm.triton_utils import tl, triton
+
+    class Remap(VllmTritonJitKernel["Remap.Key"]):
+        @staticmethod
+        @triton.jit
+        def kernel(owner_ptr, table_ptr, columns_ptr, out_ptr, count_ptr, width, SIZE: tl.constexpr, K: tl.constexpr,
+                   LANES: tl.constexpr):
+            token, entry = tl.program_id(0), tl.arange(0, LANES)
+            position = tl.load(columns_ptr + token * K + entry, mask=entry < K, other=-1)
+            chosen = position >= 0
+            page = tl.load(table_ptr + tl.load(owner_ptr + token) * width + position // SIZE, mask=chosen, other=0)
+            count = tl.sum(chosen.to(tl.int32))
+            behind = count - tl.cumsum(chosen.to(tl.int32))
+            tl.store(out_ptr + token * K + behind, page * SIZE + position % SIZE, mask=chosen)
+            tl.store(out_ptr + token * K + entry, -1, mask=(entry >= count) & (entry < K))
+            tl.store(count_ptr + token, count)
+
+        @kernel_launcher
+        def __call__(self, owner, table, columns, out, counts, *, SIZE, K) -> LaunchSpec:
+            return (len(owner),), dict(count_ptr=counts, width=table.shape[1], LANES=triton.next_power_of_2(K))
+
+    REMAP = Remap()
+
+    def triton_convert_req_index_to_global_index(owner, table, columns, BLOCK_SIZE, NUM_TOPK_TOKENS, BLOCK_N=128, *,
+                                                 return_valid_counts):
+        assert NUM_TOPK_TOKENS % BLOCK_N == 0
+        out, counts = torch.empty_like(columns), torch.empty_like(owner)
+        REMAP(owner, table.contiguous(), columns, out, counts, SIZE=BLOCK_SIZE, K=NUM_TOPK_TOKENS)
+        return out, counts
+"""
+
+TRANSFORM_TEXT = """\
+    import torch
+    import triton
+    import triton.language as tl
+
+    @triton.jit
+    def kernel(table, columns, out, row, K, LANES: tl.constexpr):
+        token, entry = tl.program_id(0), tl.arange(0, LANES)
+        position = tl.load(columns + token * K + entry, mask=entry < K, other=-1)
+        slot = tl.load(table + token * row + position, mask=position >= 0, other=-1)
+        tl.store(out + token * K + entry, slot, mask=entry < K)
+
+    def transform_index_page_table_decode(page_table, topk_indices, result=None, page_size=1):
+        out, k = torch.empty_like(topk_indices), topk_indices.shape[1]
+        kernel[(len(out),)](page_table, topk_indices, out, page_table.stride(0), k, triton.next_power_of_2(k))
+        return out
+"""
+STAND_INS = {"vllm-index": (REMAP, REMAP_TEXT), "sglang-index": (TRANSFORM, TRANSFORM_TEXT)}
+
+CASES = tuple(
+    Case().replace(
+        model={"index_topk": topk},
+        cache={"block_size": block_size, "layout": "normal", "pages": "permuted"},
+        batch={"decode": (40, 300), "prefill": ({"length": 40, "new": 7},), "next_n": 2, "max_model_len": 300}
+        | {"pad_tokens": 2, "select_holes": holes},
+        memory={"table_pad": 3, "table_tail": "huge"},
+    )
+    for topk, block_size, holes in ((128, 16, 0), (256, 64, 3), (128, 1, 0))
+)
+
+WRONG = {
+    "the neighbour's page": ("vllm-index", "tl.load(owner_ptr + token)", "tl.load(owner_ptr + token) // 2", "select"),
+    "gaps stay": ("vllm-index", "token * K + behind,", "token * K + entry,", "select: gaps stay where they are"),
+    "one too many": ("vllm-index", "count_ptr + token, count)", "count_ptr + token, count + 1)", "select"),
+    "the table of the first row": ("sglang-index", "table + token * row", "table", "select"),
+    "no -1": ("sglang-index", "mask=position >= 0, other=-1)", "mask=position >= 0, other=0)", "select"),
+}
+
+
+def findings_of(implementation):
+    return [finding for case in CASES for finding in run(case, implementation, LockstepDevice()).findings]
+
+
+@pytest.mark.parametrize("scheme", STAND_INS)
+def test_a_right_stand_in_passes(tree, scheme):
+    file, text = STAND_INS[scheme]
+    implementation = load(f"{scheme}:{tree.folder({file: text})}")
+    outcomes = [run(case, implementation, LockstepDevice()) for case in CASES]
+    assert [outcome.findings for outcome in outcomes] == [[], [], []]
+    assert [outcome.stages for outcome in outcomes] == [["select"], [] if scheme == "sglang-index" else ["select"]] + [
+        ["select"]
+    ]
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_a_mistake_in_a_copy_is_found(tree, name):
+    scheme, old, new, blame = WRONG[name]
+    file, text = STAND_INS[scheme]
+    assert text.count(old) == 1
+    findings = findings_of(load(f"{scheme}:{tree.folder({file: text.replace(old, new)})}"))
+    assert {finding.stage for finding in findings} == {"select"}
+    assert any(finding.detail.startswith(blame) for finding in findings)
+
+
+def test_what_lies_outside_is_left_alone_by_name(tree):
+    for scheme, case, words in (
+        ("vllm-index", CASES[0].replace(model={"index_topk": 129}), "index_topk is a multiple of 128"),
+        ("sglang-index", CASES[1], "selected positions stand in front"),
+        ("sglang-index", CASES[0].replace(memory={"missing_pages": 1}), "selected positions stand in front"),
+    ):
+        file, text = STAND_INS[scheme]
+        outcome = run(case, load(f"{scheme}:{tree.folder({file: text})}"), LockstepDevice())
+        assert outcome.stages == []
+        assert words in outcome.outside["select"]
+
+
+@pytest.mark.parametrize("scheme", STAND_INS)
+def test_a_release_without_it_is_refused_in_one_sentence(tree, scheme):
+    file, _ = STAND_INS[scheme]
+    package = file.partition("/")[0]
+    with pytest.raises(SourceError, match=f"has no {file}"):
+        load(f"{scheme}:{tree.folder({f'{package}/__init__.py': ''})}")
+
+
+@pytest.mark.wheel
+@pytest.mark.parametrize("third_party", ["INDEXFUZZ_VLLM_WHEEL_0_33"], indirect=True)
+def test_vllm_0_33_passes(third_party):
+    assert findings_of(load(f"vllm-index:{third_party}")) == []
+
+
+@pytest.mark.wheel
+@pytest.mark.parametrize("third_party", ["INDEXFUZZ_SGLANG"], indirect=True)
+def test_sglang_0_5_23_passes(third_party):
+    assert findings_of(load(f"sglang-index:{third_party}")) == []
