@@ -11,7 +11,7 @@ AVAILABLE = {
     "vllm-index": (
         "indexfuzz.implementations.vllm.index_remap",
         "load",
-        "vllm-index:PATH, selected positions to slots",
+        "vllm-index:PATH, top-k to slots",
     ),
     "vllm-torch": ("indexfuzz.implementations.vllm.adapter", "load_torch", "vllm-torch:PATH, its fallbacks in PyTorch"),
     "sglang": (
@@ -23,7 +23,7 @@ AVAILABLE = {
     "sglang-index": (
         "indexfuzz.implementations.sglang.index_transform",
         "load",
-        "sglang-index:PATH, positions to slots",
+        "sglang-index:PATH, top-k to slots",
     ),
     "aiter": ("indexfuzz.implementations.aiter", "load", "aiter:PATH, a checkout of AITER: prefill and paged logits"),
     "aiter-stage1": ("indexfuzz.implementations.aiter", "load_stage1", "aiter-stage1:PATH, its two-stage paged logits"),

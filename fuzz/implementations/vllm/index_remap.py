@@ -1,7 +1,7 @@
 """vLLM's remap of selected positions to slots, from a wheel, an unpacked wheel or a checkout.
 
-`triton_convert_req_index_to_global_index` of `v1/attention/backends/mla/sparse_utils.py` stands between top-k and sparse
-attention on NVIDIA GPUs. Asked for counts, it packs each row in front, in an order that it does not promise.
+`triton_convert_req_index_to_global_index` of `v1/attention/backends/mla/sparse_utils.py` stands between top-k and
+sparse attention on NVIDIA GPUs. Asked for counts, it packs each row in front, in an order that it does not promise.
 """
 
 import inspect
