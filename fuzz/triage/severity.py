@@ -56,8 +56,10 @@ def grown(case: Case, stage: str) -> Case:
     What `paged_logits` reads was cached before. For every other stage the requests are prefilled from their first
     token, so that every key is written and gathered in the step. Lengths grow by whole pages.
 
-    Raises SeverityError when the case cannot hold more keys.
+    Raises SeverityError for a session, and when the case cannot hold more keys.
     """
+    if case.session.steps:
+        raise SeverityError("recall is measured of single steps, and this is a session; `indexfuzz show` tells its steps")
     block_size, lengths = case.cache.block_size, case.lengths or (1,)
     paged = stage == PAGED_LOGITS or (stage == TOPK and bool(case.batch.decode))
     wanted = KEYS_CACHED if paged else KEYS_WRITTEN
