@@ -63,7 +63,7 @@ def _tell(found: "Found", session: "FuzzSession") -> list[str]:
 def told_findings(error: BaseException) -> list[tuple[str, str]]:
     """(signature, lines) of the findings that an exception is or is a group of; none when anything else is among them.
 
-    A test that raises them by itself, such as a state machine, has no case to keep.
+    A test that raises them by itself, such as a state machine of Hypothesis, has no case to keep.
     """
     if isinstance(error, TargetFailedError):
         return error.findings

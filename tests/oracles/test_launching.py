@@ -14,8 +14,7 @@ from indexfuzz.devices.base import UnsupportedKernelError
 from indexfuzz.devices.lockstep import LockstepDevice
 from indexfuzz.implementations.base import ImplementationError, MalformedResultError
 from indexfuzz.lockstep import LockstepError, UnsupportedFeature
-from indexfuzz.oracles import composition, differential, repetition
-from indexfuzz.oracles.cache_machine import PagedCache
+from indexfuzz.oracles import composition, differential, repetition, sessions
 from indexfuzz.oracles.launching import Expected, launch
 from indexfuzz.oracles.metamorphic import runner
 from indexfuzz.oracles.tensors import WatchedTensors
@@ -34,6 +33,13 @@ def copy_block(source, target, SIZE: tl.constexpr):
 CASE = Case().replace(
     cache={"block_size": 16, "spare_blocks": 4},
     batch={"decode": (5,), "prefill": ({"length": 3, "new": 3}, {"length": 4, "new": 2}), "max_model_len": 50},
+)
+
+
+SESSION = Case().replace(
+    cache={"block_size": 16},
+    batch={"max_model_len": 20},
+    session={"steps": ({"turns": ({"request": 0, "new": 20},)},)},
 )
 
 
@@ -59,9 +65,8 @@ def by_differential(implementation, device):
     return differential.run(CASE, implementation, device).findings
 
 
-def by_state_machine(implementation, device):
-    pool = PagedCache(CASE, implementation, device)
-    return pool.append(0, 20, 1) + pool.gather([0]) + pool.score([0], 2)
+def by_session(implementation, device):
+    return sessions.run(SESSION, implementation, device).findings
 
 
 def by_repetition(implementation, device):
@@ -80,7 +85,7 @@ def by_severity(implementation, device):
     return recall(grown(CASE, "gather").replace(model={"num_heads": 2}), implementation, device)
 
 
-LAUNCHERS = [by_differential, by_state_machine, by_repetition, by_relations, by_composition, by_severity]
+LAUNCHERS = [by_differential, by_session, by_repetition, by_relations, by_composition, by_severity]
 
 
 @pytest.fixture(params=LAUNCHERS)
@@ -100,10 +105,10 @@ def failing(reference_with):
 
 
 @pytest.mark.parametrize("kind", [ValueError, RuntimeError, MalformedResultError])
-def test_campaign_and_state_machine_give_a_failure_one_signature(kind, failing):
+def test_steps_and_sessions_give_a_failure_one_signature(kind, failing):
     one, other = (
         {str(f.signature) for f in ask(failing(kind, "no"), DEVICE) if f.stage == "k_quant_cache"}
-        for ask in (by_differential, by_state_machine)
+        for ask in (by_differential, by_session)
     )
     assert one == other
     assert len(one) == 1

@@ -5,7 +5,7 @@ import torch
 
 from indexfuzz.core.case import Case
 from indexfuzz.core.rng import derive
-from indexfuzz.core.session import Turn
+from indexfuzz.core.session import Turn, follow
 from indexfuzz.core.signature import Signature
 from indexfuzz.devices import open_device
 from indexfuzz.generation.sessions import sessions
@@ -14,8 +14,10 @@ from indexfuzz.implementations.builtin import builtin
 from indexfuzz.implementations.faults.planting import edited_kernels
 from indexfuzz.oracles import schedules
 from indexfuzz.oracles import sessions as oracle
-from indexfuzz.reference import compress
+from indexfuzz.reference import cache as writer
+from indexfuzz.reference import compress, gather
 from indexfuzz.reference.intervals import Interval
+from indexfuzz.samples.serving import Serving
 from indexfuzz.subjects.in_process import InProcess
 from indexfuzz.triage.minimize import minimise
 
@@ -138,3 +140,51 @@ def test_a_session_is_made_small():
     assert len(steps) == 2
     assert len({t.request for step in steps for t in step.turns}) == 1
     assert sum(t.new + t.drafts for step in steps for t in step.turns) <= 8
+
+
+class Remembers:
+    """A gather that keeps the pages it has read, and reads no page twice."""
+
+    def __init__(self):
+        self.pages = {}
+
+    def __call__(self, *, cache, block_table, **rest):
+        seen = cache.clone()
+        for page in block_table.unique().tolist():
+            if 0 <= page < len(cache):
+                self.pages.setdefault(page, cache[page].clone())
+                seen[page] = self.pages[page]
+        gather.gather(cache=seen, block_table=block_table, **rest)
+
+
+def test_a_stale_page_is_found(reference_with, pytorch_device):
+    case = case_of("none", 1, overlap=False)
+    assert not oracle.run(case, reference_with(), pytorch_device).findings
+    found = oracle.run(case, reference_with(gather=Remembers()), pytorch_device).findings
+    assert str(found[0].signature) in ("gather/unwritten/k_fp8", "gather/code-mismatch/k_fp8")
+    assert not found[0].detail.startswith("step 0")
+
+
+def writes_a_neighbour(*, cache, slot_mapping, **rest):
+    writer.k_quant_cache(cache=cache, slot_mapping=slot_mapping, **rest)
+    cache[(int(slot_mapping.max()) // cache.shape[1] + 1) % len(cache), 0, :4] = 0
+
+
+def test_bytes_of_other_requests_must_stay(reference_with, pytorch_device):
+    found = oracle.run(case_of(), reference_with(k_quant_cache=writes_a_neighbour), pytorch_device).findings
+    assert {finding.stage for finding in found} == {"k_quant_cache"}
+
+
+def test_pages_are_used_again_and_forks_share_full_ones():
+    case = case_of("none", 1, overlap=False)
+    serving = Serving(case, "cpu")
+    pages = []
+    for number, (step, rows) in enumerate(zip(case.session.steps, follow(case.session), strict=True)):
+        serving.begin(number, step, rows)
+        pages.append({request: list(held.pages) for request, held in serving.requests.items()})
+        serving.end(step, rows)
+    shared = 9 // case.cache.block_size
+    assert pages[2][2][:shared] == pages[2][0][:shared]
+    assert not set(pages[2][2][shared:]) & set(pages[2][0])
+    assert set(pages[3][0]) & set(pages[2][0][shared:])
+    assert not set(pages[3][0]) & (set(pages[3][1]) | set(pages[3][2]))
