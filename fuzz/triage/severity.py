@@ -59,9 +59,7 @@ def grown(case: Case, stage: str) -> Case:
     Raises SeverityError for a session, and when the case cannot hold more keys.
     """
     if case.session.steps:
-        raise SeverityError(
-            "recall is measured of single steps, and the case is a session; see `indexfuzz show`"
-        )
+        raise SeverityError("recall is measured of single steps, and the case is a session; see `indexfuzz show`")
     block_size, lengths = case.cache.block_size, case.lengths or (1,)
     paged = stage == PAGED_LOGITS or (stage == TOPK and bool(case.batch.decode))
     wanted = KEYS_CACHED if paged else KEYS_WRITTEN

@@ -1,0 +1,62 @@
+"""Sessions are drawn where an implementation keeps something between steps, and of every kind that they have."""
+
+from dataclasses import replace
+
+import pytest
+
+from indexfuzz.campaign.drawing import draw_chunk
+from indexfuzz.campaign.settings import Settings
+from indexfuzz.core.presets import PRESETS
+from indexfuzz.devices import open_device
+from indexfuzz.generation.sessions import sessions
+from indexfuzz.generation.stream import draw
+from indexfuzz.implementations.builtin import builtin
+from indexfuzz.subjects.in_process import InProcess
+
+CASES = draw(sessions(), 5, 150)
+
+
+def drawn(**settings):
+    stages = settings.pop("stages", builtin().stages)
+    subject = InProcess(replace(builtin(), stages=stages), open_device("lockstep"))
+    return draw_chunk(Settings(subject, seed=3, **settings), 0)
+
+
+def test_every_fourth_case_is_a_session_and_the_others_are_what_they_were():
+    mixed, alone = drawn(), drawn(stages={"gather": builtin().stages["gather"]})
+    found = [bool(case.session.steps) for case in mixed]
+    assert all(found[3::4])
+    assert sum(found) == len(found[3::4])
+    assert not any(case.session.steps for case in alone)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [{"only": frozenset({"gather"})}, {"preset": next(iter(PRESETS.values()))}, {"values": ("nonfinite",)}],
+)
+def test_sessions_are_left_out_where_they_are_not_wanted(settings):
+    assert not any(case.session.steps for case in drawn(**settings))
+
+
+@pytest.mark.parametrize(
+    "has",
+    [
+        lambda session: session.node == "none",
+        lambda session: session.ratio == 128,
+        lambda session: session.overlap,
+        lambda session: any(step.forks for step in session.steps),
+        lambda session: any(step.free for step in session.steps),
+        lambda session: any(step.pad_tokens for step in session.steps),
+        lambda session: any(not step.turns for step in session.steps) or len(session.steps) == 6,
+        lambda session: any(turn.new == 0 for step in session.steps for turn in step.turns),
+        lambda session: any(0 < turn.accepted < turn.drafts for step in session.steps for turn in step.turns),
+        lambda session: any(turn.drafts == 5 and not turn.accepted for step in session.steps for turn in step.turns),
+    ],
+)
+def test_sessions_have_all_that_they_may_have(has):
+    assert any(has(case.session) for case in CASES)
+
+
+def test_the_same_seed_gives_the_same_sessions():
+    assert [case.id for case in draw(sessions(), 5, 20)] == [case.id for case in CASES[:20]]
+    assert len({case.id for case in CASES}) == len(CASES)
