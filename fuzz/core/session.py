@@ -100,6 +100,12 @@ class Session(Part):
         return max((turn.drafts for step in self.steps for turn in step.turns), default=0)
 
     @property
+    def requests(self) -> set[int]:
+        """The numbers of all requests that ever are there."""
+        turns = {turn.request for step in self.steps for turn in step.turns}
+        return turns | {fork.child for step in self.steps for fork in step.forks}
+
+    @property
     def tokens(self) -> int:
         """Rows of the largest step."""
         return max((step.tokens for step in self.steps), default=0)

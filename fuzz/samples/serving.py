@@ -14,7 +14,7 @@ from torch import Tensor
 
 from indexfuzz.core.case import Case, Regime
 from indexfuzz.core.rng import derive
-from indexfuzz.core.session import Row, Session, SessionStep, follow
+from indexfuzz.core.session import Row, Session, SessionStep
 from indexfuzz.reference.compress import Tokens
 from indexfuzz.samples import buffers, regimes
 from indexfuzz.samples.requests import page_pool, rectangle
@@ -53,7 +53,7 @@ class Serving:
         self.defined = torch.zeros(self.cache.view.shape, dtype=torch.uint8, device=device)
         session = case.session
         self.width = (1 + session.overlap) * case.model.head_dim
-        rings = 1 + max((row.request for rows in follow(session) for row in rows), default=0)
+        rings = 1 + max(session.requests, default=0)
         rows = (1 + session.overlap) * session.ratio + session.max_drafts
         self.state = buffers.allocate("state", (rings, rows, 2, self.width), torch.float32, device)
         self.state.seal()

@@ -142,6 +142,12 @@ def test_a_session_is_made_small():
     assert sum(t.new + t.drafts for step in steps for t in step.turns) <= 8
 
 
+def test_a_fork_that_never_has_a_turn_is_served():
+    steps = ({"turns": (turn(0, 5),)}, {"forks": ({"parent": 0, "child": 3},)})
+    assert not oracle.run(case_of(steps=steps), builtin(), DEVICE).findings
+    assert not schedules.run(case_of(steps=steps), builtin(), DEVICE).findings
+
+
 class Remembers:
     """A gather that keeps the pages it has read, and reads no page twice."""
 
