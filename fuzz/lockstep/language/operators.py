@@ -62,12 +62,16 @@ class Operators:
     def binary(self, name: str, left: Any, right: Any) -> Any:
         """A binary operator or comparison."""
         if type(left) is Tensor or type(right) is Tensor:
-            key = name, key_of(left), key_of(right)
-            if None in key:
-                return self.apply(name, left, right)
-            replay = self.recordings.known.get(key)
+            known = self.recordings.known
+            # A type that is interned keeps its identity to itself, so this is the key of below, or none at all.
+            replay = known.get((name, id(left.type), id(right.type))) if type(left) is type(right) else None
             if replay is None:
-                return self.recordings.call(key, lambda args: self.apply(name, *args), (left, right))
+                key = name, key_of(left), key_of(right)
+                if None in key:
+                    return self.apply(name, left, right)
+                replay = known.get(key)
+                if replay is None:
+                    return self.recordings.call(key, lambda args: self.apply(name, *args), (left, right))
             builder = self.semantic.builder
             if type(right) is not Tensor:
                 return replay(builder, left.handle)
