@@ -150,12 +150,17 @@ def _launch(
     if got and not any(finding.kind in FATAL for finding in findings):
         guarantees = launched.guarantees(implementation.promises)
         findings += [finding.at(stage.name) for finding in stage.judge(case, given, got, guarantees).findings]
-    about = (f for f in without_consequences(findings) if (f.kind, f.output) == (signature.kind, signature.output))
-    found = next(about, None)
+    found = _choose(findings, signature)
     if found is None:
         return None
     guarantees = launched.guarantees(implementation.promises)
     return Look(stage, case, given, call, launched.outputs, found, recorder, guarantees, function, device)
+
+
+def _choose(findings: list[Finding], signature: Signature) -> Finding | None:
+    """The finding that was asked for, be it a consequence of another one; else the first that is none."""
+    same = [finding for finding in findings if (finding.kind, finding.output) == (signature.kind, signature.output)]
+    return next(iter((*same, *without_consequences(findings))), None)
 
 
 def numbers_of(finding: Finding) -> tuple[str, ...]:

@@ -94,6 +94,7 @@ def test_an_access_out_of_bounds_is_told_in_the_lane_that_made_it():
     told = _trace(find_violation(recorder, "out-of-bounds", "x", violation.file, violation.line))
     assert (told.program, told.lane) == (violation.program, violation.lane)
     assert dict(told.lines[0].values)["source"] == "9"
+    assert told.lines[0].access == "points to x + 216 bytes"
     assert find_violation(recorder, "out-of-bounds", "out", violation.file, violation.line) is None
 
 
@@ -144,3 +145,25 @@ def test_elements_are_found_by_their_address_in_strided_tensors_and_gaps_are_non
     assert find_element(tensor, tensor.data_ptr() + (2 * 8 + 3) * 4 + 1) == (2, 3)
     assert find_element(tensor, tensor.data_ptr() + (2 * 8 + 7) * 4) is None
     assert find_element(tensor, tensor.data_ptr() - 4) is None
+
+
+def test_what_lies_in_a_branch_that_was_not_taken_defines_nothing():
+    statement = statement_at(__file__, _line("use"))
+    assert statement
+    for tiled, comment in ((True, "tiled"), (False, "flat")):
+        given = definition_of("at", statement, {"TILED": tiled})
+        assert given
+        assert given.line == _line(comment) + tiled
+    unknown = definition_of("at", statement)
+    assert unknown
+    assert unknown.line == _line("flat")
+
+
+@triton.jit
+def _branches(x, i, TILED: tl.constexpr):
+    if TILED:
+        at = i * 16  # tiled
+        at += 0
+    else:
+        at = i  # flat
+    tl.store(x + at, 0.0)  # use

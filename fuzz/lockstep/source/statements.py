@@ -2,7 +2,7 @@
 
 import ast
 import linecache
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -73,15 +73,36 @@ def statement_at(file: str, line: int) -> Statement | None:
     return best
 
 
-def definition_of(name: str, before: Statement) -> Statement | None:
-    """The last statement above another one that gives a name its value, else the last of all; None of a parameter."""
+def definition_of(name: str, before: Statement, known: Mapping[str, object] | None = None) -> Statement | None:
+    """The last statement above another one that gives a name its value, else the last of all; None of a parameter.
+
+    `known` has values of names; a statement in a branch that they rule out is left out.
+    """
+    skipped = _skipped(before.function, known or {})
     given = [
         Statement(before.file, node, before.function)
         for node in _statements(before.function)
-        if name in _targets(node) and node is not before.node
+        if name in _targets(node) and node is not before.node and node not in skipped
     ]
     above = [statement for statement in given if statement.line < before.line]
     return max(above or given, key=lambda statement: statement.line, default=None)
+
+
+def _skipped(function: ast.FunctionDef, known: Mapping[str, object]) -> set[ast.AST]:
+    """What lies in the branches of a function that were not taken, as far as its conditions can be told."""
+    found: set[ast.AST] = set()
+    for node in ast.walk(function):
+        if isinstance(node, ast.If):
+            names = {n.id for n in ast.walk(node.test) if isinstance(n, ast.Name)}
+            if names <= known.keys() and not any(isinstance(n, ast.Call) for n in ast.walk(node.test)):
+                code = compile(ast.Expression(node.test), "<condition>", "eval")
+                try:
+                    taken = bool(eval(code, {"__builtins__": {}}, dict(known)))  # noqa: S307 - the kernel's own
+                except (TypeError, AttributeError, ZeroDivisionError):
+                    continue
+                for other in node.orelse if taken else node.body:
+                    found |= set(ast.walk(other))
+    return found
 
 
 def _statements(function: ast.FunctionDef) -> Iterator[Simple | Header]:

@@ -11,9 +11,10 @@ from pathlib import Path
 
 from indexfuzz.lockstep.source.lanes import Lane, lanes_of_names
 from indexfuzz.lockstep.source.statements import Statement, definition_of, statement_at
-from indexfuzz.lockstep.source.words import Places, at_lane, describe_name, places_in
+from indexfuzz.lockstep.source.words import Places, at_lane, describe_name, describe_value, places_in
 from indexfuzz.lockstep.tracking.access import Access
 from indexfuzz.lockstep.tracking.moments import Frame, Moment
+from indexfuzz.lockstep.triton_api.types import Constexpr
 from indexfuzz.lockstep.values.arrays import Array
 
 MOST_LINES = 9
@@ -82,6 +83,7 @@ class _Telling:
 
     def _lines_of(self, frame: Frame, lane: Lane, told: set[tuple[str, int]], *, blamed: bool) -> Iterator[Line]:
         waiting: list[tuple[Statement, Lane | None]] = []
+        constants = {name: held.value for name, held in frame.names.items() if isinstance(held, Constexpr)}
         if statement := statement_at(frame.site.file, frame.site.line):
             waiting.append((statement, lane))
         while waiting and len(told) < MOST_LINES:
@@ -97,7 +99,9 @@ class _Telling:
                 self._access(statement, at or (), blamed=blamed and len(told) == 1),
                 tuple(self._values(names, frame)),
             )
-            above = [(definition_of(name, statement), of) for name, of in names.items() if name in frame.names]
+            above = [
+                (definition_of(name, statement, constants), of) for name, of in names.items() if name in frame.names
+            ]
             found = [(given, of) for given, of in above if given is not None]
             waiting += sorted(found, key=lambda each: -each[0].line)
 
@@ -110,12 +114,20 @@ class _Telling:
         """Where the statement loads or stores in the lane."""
         if blamed:
             own = self.moment.access
-            return self._describe(own, lane) if own is not None else ""
+            return self._describe(own, lane) if own is not None else self._describe_violation(lane)
         for access in reversed(self.moment.before):
             site = access.site
             if site and site.file == statement.file and statement.line <= site.line <= statement.last_line:
                 return self._describe(access, lane)
         return ""
+
+    def _describe_violation(self, lane: Lane) -> str:
+        """Where the pointer of a violation points in the lane; empty where it is about no pointer."""
+        pointer = self.moment.pointer
+        if not pointer.origins:
+            return ""
+        words = describe_value(pointer, self.row, lane, self.places)
+        return f"points to {words}" if words else ""
 
     def _describe(self, access: Access, lane: Lane) -> str:
         pointer = access.pointer
