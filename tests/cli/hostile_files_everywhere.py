@@ -51,6 +51,7 @@ def everything_wrong(count: int, seed: int) -> list[str]:
     )
     wrong += _all_at_once("merge new --into kept", hostile, code=2, says=["3 in kept"])
     wrong += _all_at_once("report --corpus kept", hostile, code=0, says=["2 findings in indexfuzz-report.html"])
+    wrong += _each_alone(list(hostile))
     wrong += [f"{path} was changed" for path, content in before.items() if path.read_bytes() != content]
     others = {path for path in Path("kept").rglob("*") if path.is_file()} - before.keys()
     return wrong + [f"{path} appeared" for path in others]
