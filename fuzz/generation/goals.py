@@ -75,6 +75,8 @@ class _Sight:
     shown: list[Case] = field(default_factory=list)
     """Cases that have shown the rarer end."""
     planned: int = 0
+    guesses: list[list[Guess]] = field(default_factory=list)
+    """What each operand may be, after the samples."""
 
     @property
     def rarer(self) -> bool:
@@ -153,6 +155,7 @@ def _keep(sight: _Sight, sample: Sample, ends: set[bool]) -> None:
     """Keep a case that came closer to the rarer end than others, or has shown it."""
     if len(sight.samples) < SAMPLES and sample.operands:
         sight.samples.append(sample)
+        sight.guesses.clear()
     if sight.rarer in ends:
         if sight.cases[sight.rarer] <= RARE:
             sight.shown = [*sight.shown, sample.case][-NEAREST:]
@@ -168,13 +171,14 @@ def _goals(text: str, sight: _Sight) -> Iterator[Goal]:
     if sight.shown:
         yield from map(Goal, sight.shown)
         return
-    guesses = [explaining(_values(sight.samples, side), text) for side in (0, 1)]
+    if not sight.guesses:
+        sight.guesses = [explaining(_values(sight.samples, side), text) for side in (0, 1)]
     for base in sight.nearest:
         aims = [
             aim
             for pair in sorted(base.operands)
             for moving in (0, 1)
-            for guess in guesses[moving]
+            for guess in sight.guesses[moving]
             for aim in leading_to(guess, pair[1 - moving], base.measures)
             if 0 <= aim[1] <= TOO_LARGE
         ]

@@ -124,17 +124,37 @@ def _repeat(items: Sequence[Any], count: int) -> tuple[Any, ...]:
 
 
 def reach(case: Case, name: str, target: int, among: Sequence[Lever]) -> Case | None:
-    """The case with a measure at a value, by the first lever that brings it there; None where none does."""
-    of, diff = MEASURES[name], target - MEASURES[name](case)
-    if not diff:
+    """The case with a measure at a value, by the first lever that brings it there; None where none does.
+
+    Where one is not enough, as for rows that are no multiple of next_n, another one is set to 1 before.
+    """
+    if MEASURES[name](case) == target:
         return case
+    found, moving = _reach_by_one(case, name, target, among)
+    for lever in moving if found is None else ():
+        eased = lever.set(case, 1)
+        if eased is not None and eased != case:
+            again = {other.name: other for other in levers(eased)}
+            others = [again[other.name] for other in moving if other is not lever and other.name in again]
+            found, _ = _reach_by_one(eased, name, target, others)
+            if found is not None:
+                break
+    return found
+
+
+def _reach_by_one(case: Case, name: str, target: int, among: Sequence[Lever]) -> tuple[Case | None, list[Lever]]:
+    """The case with a measure at a value, if one lever brings it there, and the levers that were seen to move it."""
+    of, moving = MEASURES[name], list[Lever]()
+    now = of(case)
+    diff = target - now
     for lever in among:
         for step in (*STEPS, case.cache.block_size):
             tried = lever.set(case, lever.now + step)
-            moved = of(tried) - of(case) if tried else 0
-            if moved and not diff * step % moved:
-                there = lever.set(case, lever.now + diff * step // moved)
+            moved = of(tried) - now if tried else 0
+            if moved:
+                moving.append(lever)
+                there = lever.set(case, lever.now + diff * step // moved) if not diff * step % moved else None
                 if there is not None and of(there) == target:
-                    return there
+                    return there, moving
                 break
-    return None
+    return None, moving

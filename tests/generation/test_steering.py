@@ -31,7 +31,13 @@ def steered(goal, count=40):
     [
         *(("decode", 257), ("tokens", 1000), ("keys", 2049), ("max_model_len", 129), ("decode_columns", 9)),
         *(("k_stride", 77), ("q_stride", 640), ("page_stride", 16 * 36 + 48), ("paged_logits_stride", 641)),
-        *(("num_blocks", 50), ("head_rows", 10240), ("q_fp8_request_stride", 150), ("last_decode", 63)),
+        *(
+            ("decode_rows", 33),
+            ("num_blocks", 50),
+            ("head_rows", 10240),
+            ("q_fp8_request_stride", 150),
+            ("last_decode", 63),
+        ),
     ],
 )
 def test_every_kind_of_measure_can_be_brought_to_a_value(name, value):
@@ -99,7 +105,7 @@ def test_a_comparison_that_fresh_cases_never_turn_is_turned_within_a_few_rounds(
         rows = len(case.batch.decode) * case.batch.next_n + 13
         goals.add(case, [Comparison("a.py", 3, "rows == limit", rows == limit, rows, limit)])
 
-    while not goals.turned and number < 400:
+    while not goals.turned and number < 200:
         run(next(stream))
         plan = goals.plan() if number % 50 == 49 else ()
         number += 1
