@@ -17,6 +17,10 @@ test: $(VENV)/.ready
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 tests fuzz corpus
 
 # Workflows are checked where npm can install what that takes.
+# On a machine with a GPU: kernels compiled there, checked and measured.
+test-gpu: $(VENV)/.ready
+	$(BIN)/pytest -n 0 -m gpu tests
+
 # mypy does not follow an editable install, so it gets a package made of links.
 check: $(VENV)/.ready
 	$(BIN)/ruff check .

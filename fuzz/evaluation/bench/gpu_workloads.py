@@ -146,7 +146,8 @@ def _gather(function: Callable[..., Any], *, small: bool, device: str) -> Iterat
             gather.gather(**inputs, **want, **options)
             return next(filter(None, (_same(name, got[name], want[name]) for name in want)), "")
 
-        yield Workload(f"gather {total} keys, {layout}", launch, total * 2 * TOKEN_BYTES, "B", complaint)
+        amount = total * (2 * TOKEN_BYTES + inputs["token_to_seq"].element_size())
+        yield Workload(f"gather {total} keys, {layout}", launch, amount, "B", complaint)
 
 
 def _prefill_logits(function: Callable[..., Any], *, small: bool, device: str) -> Iterator[Workload]:
