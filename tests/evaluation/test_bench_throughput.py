@@ -71,6 +71,14 @@ def test_sides_take_turns_on_what_both_can_run():
 def test_other_verdicts_show():
     ours, theirs = Told("ours", 1.0, {0: []}), Told("theirs", 1.0, {0: ["topk/values/indices"]})
     assert not compare(ours, theirs, [0]).same_verdicts
+    assert theirs.asked == [[0]] * 4
+
+
+def test_a_case_that_ends_earlier_on_one_side_is_not_timed():
+    ours = Told("ours", 1.0, {0: [], 1: []})
+    theirs = Told("theirs", 1.0, {0: ["topk/values/indices"], 1: []})
+    assert not compare(ours, theirs, [0, 1]).same_verdicts
+    assert theirs.asked == [[0, 1], [1], [1], [1]]
 
 
 def test_nothing_that_both_can_run_is_an_error():
