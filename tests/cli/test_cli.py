@@ -502,6 +502,25 @@ class TestOneCase:
         assert json.loads(indexfuzz(*words, "--json")[1])["now"]["status"] == "FIXED"
         assert "now" not in json.loads(indexfuzz("show", path, "--json")[1])
 
+    def test_show_writes_a_picture(self, indexfuzz, tmp_path):
+        path, picture = kept(tmp_path / "corpus"), tmp_path / "picture.svg"
+        code, out, _ = indexfuzz("show", path, *TOY[:2], "--picture", picture)
+        assert code == 0
+        assert "k_scale: token: actual, against the reference" in out
+        assert picture.read_text().startswith("<svg ")
+
+    @pytest.mark.parametrize(
+        ("words", "complaint"),
+        [
+            (("--picture", "picture.svg"), "one needs a finding that --impl or --fault shows"),
+            ((*TOY[:2], "--picture", "picture.png"), "name a file that ends in .svg"),
+        ],
+    )
+    def test_no_picture_is_2(self, indexfuzz, tmp_path, words, complaint):
+        code, _, err = indexfuzz("show", kept(tmp_path / "corpus"), *words)
+        assert code == 2
+        assert complaint in err
+
     def test_show_explains_how_strictly_it_was_judged(self, indexfuzz, tmp_path):
         finding = Finding("gather", "code-mismatch", "k_scale", "wrong", tier="T2")
         path = Corpus(tmp_path).save(Entry(case=TWO_KEYS, finding=Record.of(finding)))
