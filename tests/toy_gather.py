@@ -1,7 +1,8 @@
 """A user's own kernels for the tests of the command line: a gather in plain PyTorch that doubles scales.
 
 It is wrong where a request has two or more keys; TOY=right in the environment mends it, TOY=crash makes it crash,
-TOY=die ends its process for some numbers of keys, and TOY=unloadable does when it is imported.
+TOY=die ends its process for some numbers of keys, and TOY=unloadable does when it is imported. TOY=later makes it wrong
+only in a process in which it was called with another number of keys, too.
 """
 
 import os
@@ -16,6 +17,10 @@ from indexfuzz.reference import gather as reference
 
 if os.environ.get("TOY") == "unloadable":
     os._exit(0)
+
+
+SEEN = set[int]()
+"""The numbers of keys that it was called with."""
 
 
 class Contract:
@@ -53,7 +58,8 @@ def gather(
     reference.gather(
         cache, block_table, cu_seqlens, token_to_seq, k_fp8, k_scale, quant_group=quant_group, layout=layout
     )
-    if mode == "wrong":
+    SEEN.add(k_fp8.shape[0])
+    if mode == "wrong" or (mode == "later" and len(SEEN) > 1):
         k_scale[1:2] = torch.where(k_scale[1:2] == 0, 1.0, k_scale[1:2] * 2)
 
 

@@ -20,8 +20,8 @@ def find_layout(
     legal: LegalRows,
     layout: str,
     arrangements: Mapping[str, Arrangement],
-) -> tuple[str, str] | None:
-    """The output that lies elsewhere, and where, if another arrangement than ``layout`` explains every byte.
+) -> tuple[str, str, str] | None:
+    """The output that lies elsewhere, where in words, and its layout, if another than ``layout`` explains every byte.
 
     pages uint8 [num_blocks, page bytes] is a view of the cache's memory; block and offset [n] say where each token
     belongs, ``legal`` what it may be.
@@ -34,9 +34,9 @@ def find_layout(
             if not (moved_values or moved_scales) or not _explains(pages, block, offset, written, values, scales):
                 continue
             if not moved_values:
-                return SCALES, f"the scales lie as in the {where.upper()} layout"
+                return SCALES, f"the scales lie as in the {where.upper()} layout", where
             also = f", the scales as in {where.upper()}" if moved_scales else ""
-            return VALUES, f"the values lie as in the {name.upper()} layout{also}"
+            return VALUES, f"the values lie as in the {name.upper()} layout{also}", name
     return None
 
 

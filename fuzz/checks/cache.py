@@ -53,9 +53,9 @@ def check_insertion(
     sentence = f"{found.detail} ({home})"
     seen = find_layout(after, tokens.block, tokens.offset, legal, layout, arrangements)
     if seen:
-        output, where = seen
+        output, where, taken_for = seen
         detail = f"{where}, but {layout.upper()} is promised: {sentence}"
-        return replace(found, kind="layout-mismatch", output=output, detail=detail)
+        return replace(found, kind="layout-mismatch", output=output, detail=detail, layout=taken_for)
     wrong = find_wrong_rows(*read(after, tokens, promised), legal)
     if bool(_are_unchanged(before, after, tokens, promised)[wrong].all()):
         return replace(found, kind="unwritten", detail=f"never written: {sentence}")

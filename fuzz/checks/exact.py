@@ -1,6 +1,7 @@
 """Outputs that have one right value, bit for bit: gathered keys and scales, passed-through data."""
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 
 from torch import Tensor
 
@@ -29,12 +30,13 @@ def check_bits(
     index = describe.first(wrong)
     where, must = describe.place(index, axes), describe.text(want[index])
     words = describe.summary(got.float(), want.float(), wrong, axes)
-    kind, detail = "code-mismatch", f"{where} is {describe.text(got[index])}, must be {must}; {words}"
+    taken_for, kind, detail = "", "code-mismatch", f"{where} is {describe.text(got[index])}, must be {must}; {words}"
     if before is not None and describe.is_unchanged(got, before, wrong):
         kind, detail = "unwritten", f"{where} was never written, must be {must}; {words}"
     else:
         for name, read in (layouts or {}).items():
             if bool((describe.bits(got) == describe.bits(read())).all()):
-                kind, detail = "layout-mismatch", f"was read as the {name.upper()} layout: {detail}"
+                taken_for, kind, detail = name, "layout-mismatch", f"was read as the {name.upper()} layout: {detail}"
                 break
-    return complaint(kind, output, detail, index, describe.text(got[index]), must, hint=words.hint)
+    found = complaint(kind, output, detail, index, describe.text(got[index]), must, hint=words.hint)
+    return replace(found, layout=taken_for)

@@ -64,7 +64,8 @@ def check_logits(
 def _name_mistake(found: Finding, got: Tensor, expected: Expected, alternatives: Alternatives) -> Finding:
     for name, make in alternatives.layouts.items():
         if _explains(make(), got, expected):
-            return replace(found, kind="layout-mismatch", detail=f"reads the {name.upper()} layout: {found.detail}")
+            detail = f"reads the {name.upper()} layout: {found.detail}"
+            return replace(found, kind="layout-mismatch", detail=detail, layout=name)
     for phrase, make in alternatives.mistakes.items():
         if _explains(make(), got, expected):
             return replace(found, detail=f"{phrase}: {found.detail}", hint=phrase)

@@ -43,6 +43,8 @@ class Finding:
     """The clause of the implementation's contract that the case breaks, with its place; empty within the contract."""
     view: str = field(default="", compare=False)
     """file:line where the launcher made the view, by torch.as_strided, through which memory was misused."""
+    layout: str = field(default="", compare=False)
+    """The layout that the cache was taken for, where that explains all that is wrong."""
     hint: str = ""
     """What explains all that is wrong, where something does; `detail` says it, too."""
 

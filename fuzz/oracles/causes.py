@@ -45,9 +45,10 @@ def cause_among(finding: Finding, found: Iterable[Finding]) -> Finding | None:
     """The first of some findings, of other cases, whose mistake this one most likely shows as well.
 
     It breaks the same clauses of the contract, or none. Memory that is misused through views that one line makes is one
-    mistake, whichever stages use them. All else is told apart by its stage. One line of a kernel that goes wrong in
-    several ways is one mistake. A broken relation says nothing new of a stage that is known to be wrong; nor does a
-    wrong value where memory is misused, a page is misread, or other values are wrong.
+    mistake, whichever stages use them; so are stages that agree with each other on a layout that is not promised. All
+    else is told apart by its stage. There, one line of a kernel that goes wrong in several ways is one mistake. A
+    broken relation says nothing new where something is known to be wrong, nor does a wrong value where memory is
+    misused, a page is misread, or other values are wrong.
     """
     return next((other for other in found if _may_cause(other, finding)), None)
 
@@ -55,7 +56,7 @@ def cause_among(finding: Finding, found: Iterable[Finding]) -> Finding | None:
 def _may_cause(cause: Finding, symptom: Finding) -> bool:
     if cause.beyond != symptom.beyond:
         return False
-    if cause.view and cause.view == symptom.view:
+    if any(mine and mine == other for mine, other in ((cause.view, symptom.view), (cause.layout, symptom.layout))):
         return True
     return cause.stage == symptom.stage and _may_cause_in_its_stage(cause, symptom)
 

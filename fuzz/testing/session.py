@@ -6,43 +6,32 @@ Fuzz targets take no fixtures, so that other drivers of Hypothesis tests can run
 
 import time
 from collections import Counter
-from contextlib import suppress
 from contextvars import ContextVar, Token
-from dataclasses import dataclass
 from functools import cache, cached_property
-from pathlib import Path
+from typing import TYPE_CHECKING
 
-from indexfuzz.core.case import Case
-from indexfuzz.core.finding import Finding, error_for, seen_once
+from indexfuzz.core.finding import error_for
 from indexfuzz.core.outcome import Outcome
 from indexfuzz.core.project import Project
 from indexfuzz.core.signature import Signature
 from indexfuzz.corpus.store import Corpus
-from indexfuzz.oracles.mistakes import Mistakes
 from indexfuzz.subjects.open import prepare
 from indexfuzz.subjects.subject import Subject
 from indexfuzz.subjects.under_test import UnderTest
 from indexfuzz.testing.options import Options
 
+if TYPE_CHECKING:
+    from indexfuzz.testing.keeping import Kept, KeptFindings
+
 MINIMISE_SECONDS = 20.0
-"""How long all findings of a target may be made smaller, of --fuzz-seconds at most half."""
+"""How long all findings of a target may be made smaller and tried alone, of --fuzz-seconds at most half."""
 
 LEAST_SECONDS = 1.0
-"""What they get in any case: a target overruns --fuzz-seconds by no more than this and one case."""
+"""What they get in any case: a target overruns --fuzz-seconds by no more than this, one case, and one new process."""
 
 
 class EnoughError(BaseException):
     """Leaves Hypothesis at once when the time is over; no Exception, so that it is not taken for a failure."""
-
-
-@dataclass(frozen=True)
-class Found:
-    """A finding, the smallest case that shows it, and the file that keeps it; `not_saved` says why there is none."""
-
-    finding: Finding
-    case: Case
-    path: Path | None
-    not_saved: str = ""
 
 
 class FuzzSession:
@@ -85,9 +74,7 @@ class TargetRun:
         self._seconds = seconds
         self._limited = limited
         self._started = time.monotonic()
-        self._mistakes: Mistakes | None = None
-        self._failing: dict[Signature, tuple[Finding, Case]] = {}
-        self._first_files: dict[Signature, Path] = {}
+        self._findings: KeptFindings | None = None
         self.cases = 0
         self.stages = Counter[str]()
         self.unsupported = Counter[str]()
@@ -95,7 +82,7 @@ class TargetRun:
     @property
     def has_failed(self) -> bool:
         """Whether anything new was found."""
-        return bool(self._failing)
+        return self._findings is not None and bool(self._findings.failing)
 
     @property
     def seconds(self) -> float:
@@ -117,53 +104,23 @@ class TargetRun:
         """
         self.cases += 1
         self.stages.update(outcome.stages)
-        self._mistakes = self._mistakes or Mistakes(self._session.known)
-        for finding in outcome.findings:
-            if self._mistakes.explain(finding, outcome.findings) is None:
-                if not self._limited:
-                    raise error_for(finding)
-                self._keep(finding, outcome.case)
-            for symptom in self._mistakes.add(finding):
-                self._forget(symptom)
+        if not outcome.findings:
+            return
+        from indexfuzz.testing.keeping import KeptFindings
 
-    def conclude(self) -> list[Found]:
-        """Everything that was found, each on as small a case as the time that is left allows."""
+        session = self._session
+        self._findings = self._findings or KeptFindings(session.under_test, session.options.corpus, session.known)
+        for finding in self._findings.new_among(outcome):
+            if not self._limited:
+                raise error_for(finding)
+            self._findings.keep(finding, outcome.case)
+
+    def conclude(self) -> "list[Kept]":
+        """Everything that was found, each made as small as the time that is left allows, and tried in a new process."""
         left = MINIMISE_SECONDS
         if self._seconds is not None:
             left = min(left, max(self._seconds - self.seconds, LEAST_SECONDS))
-        share = left / max(len(self._failing), 1)
-        return [self._concluded(finding, case, share) for finding, case in self._failing.values()]
-
-    def _keep(self, finding: Finding, case: Case) -> None:
-        self._failing[finding.signature] = (finding, case)
-        entry, corpus = self._session.under_test.entry(case, finding), self._session.options.corpus
-        if not (corpus / entry.file).exists():
-            with suppress(OSError):  # said at the end, when it is tried again
-                self._first_files[finding.signature] = Corpus(corpus).save(entry)
-
-    def _forget(self, symptom: Signature) -> None:
-        self._failing.pop(symptom, None)
-        if first := self._first_files.pop(symptom, None):
-            first.unlink(missing_ok=True)
-
-    def _concluded(self, finding: Finding, case: Case, seconds: float) -> Found:
-        from indexfuzz.triage.minimize import NotFailingError, minimise
-
-        first, status = self._first_files.get(finding.signature), "open"
-        try:
-            case, finding = minimise(case, self._session.under_test.subject, finding.signature, seconds=seconds)
-        except NotFailingError:
-            finding, status = seen_once(finding), "unconfirmed"
-        corpus = self._session.options.corpus
-        entry = self._session.under_test.entry(case, finding).model_copy(update={"status": status})
-        try:
-            path = Corpus(corpus).save(entry)
-        except OSError as error:
-            where = error.filename or corpus
-            return Found(finding, case, first, f"not saved: cannot write to {where}: {error.strerror}")
-        if first and first != path:
-            first.unlink(missing_ok=True)
-        return Found(finding, case, path)
+        return self._findings.conclude(left) if self._findings else []
 
 
 _CURRENT: ContextVar[FuzzSession] = ContextVar("_CURRENT")

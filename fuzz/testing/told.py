@@ -5,7 +5,8 @@ from typing import TYPE_CHECKING
 from indexfuzz.core.finding import FindingError
 
 if TYPE_CHECKING:
-    from indexfuzz.testing.session import Found, FuzzSession
+    from indexfuzz.testing.keeping import Kept
+    from indexfuzz.testing.session import FuzzSession
 
 
 class TargetFailedError(AssertionError):
@@ -29,7 +30,7 @@ def is_told(error: BaseException) -> bool:
     return isinstance(error, NothingTestedError | SetupError | CorpusError | ImplementationError)
 
 
-def describe_found(found: "Found", session: "FuzzSession") -> str:
+def describe_found(found: "Kept", session: "FuzzSession") -> str:
     """A finding in lines: what, where in the kernel, on which case, and how to see it again."""
     from indexfuzz.core.case_words import describe_case
 
@@ -40,18 +41,16 @@ def describe_found(found: "Found", session: "FuzzSession") -> str:
     lines += [f"  {line}" for line in _tell(found, session)]
     lines.append(f"on case {found.case.id}, made of (everything else is at its default)")
     lines += [f"  {part:<8} {name:<12} {words}" for part, name, words in describe_case(found.case)]
-    if found.not_saved:
-        lines.append(found.not_saved)
-    if found.path:
-        lines.append(f"saved as {found.path}")
-        lines += [
-            f"again: {target.command('replay', found.path)}",
-            f"smaller: {target.command('minimize', found.path)}",
-        ]
+    lines += [
+        *found.doubts,
+        f"saved as {found.path}",
+        f"again: {target.command('replay', found.path)}",
+        f"smaller: {target.command('minimize', found.path)}",
+    ]
     return "\n  ".join(lines)
 
 
-def _tell(found: "Found", session: "FuzzSession") -> list[str]:
+def _tell(found: "Kept", session: "FuzzSession") -> list[str]:
     """The line of the kernel with its values, where the kernel runs in this process."""
     from indexfuzz.subjects.in_process import InProcess
     from indexfuzz.triage.look import tell

@@ -84,6 +84,20 @@ def test_views_that_one_line_makes_are_one_mistake_in_every_stage():
     assert cause_among(replace(one, beyond="block_size is 1"), [other]) is None
 
 
+def test_stages_that_agree_on_a_layout_that_is_not_promised_make_one_mistake():
+    writes, reads, otherwise = (
+        replace(finding(f"layout-mismatch/{output}"), stage=stage, layout=layout)
+        for output, stage, layout in (
+            ("cache_values", "k_quant_cache", "normal"),
+            ("k_fp8", "gather", "normal"),
+            ("k_fp8", "gather", "tiles-of-32"),
+        )
+    )
+    assert cause_among(reads, [writes]) == writes
+    assert cause_among(writes, [reads]) == reads
+    assert cause_among(writes, [otherwise]) is None
+
+
 def test_stages_and_sides_of_the_contract_are_told_apart():
     seen = finding("code-mismatch/k_fp8")
     for change in ({"stage": "rope"}, {"beyond": "block_size is 1"}):

@@ -1,14 +1,17 @@
 """The pytest plugin, in pytest sessions of their own."""
 
+import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from xml.etree import ElementTree as ET
 
 import pytest
 
+from indexfuzz.campaign.doubts import ALONE, UNSTABLE
 from indexfuzz.core.case import Case
 from indexfuzz.core.finding import Finding, FindingError
 from indexfuzz.core.outcome import Outcome
@@ -18,6 +21,7 @@ from indexfuzz.corpus.entry import Entry, Record, Sighting
 from indexfuzz.corpus.store import Corpus
 from indexfuzz.subjects.subject import Facts
 from indexfuzz.subjects.under_test import UnderTest
+from indexfuzz.testing.keeping import SHRINKING
 from indexfuzz.testing.options import Options, parse_shard
 from indexfuzz.testing.session import EnoughError, FuzzSession
 from indexfuzz.triage.minimize import NotFailingError
@@ -184,7 +188,9 @@ class TestFuzzTargets:
         pytester.makepyfile(test_toy=TARGET)
         result = session("--fuzz-seconds=20")
         result.assert_outcomes(failed=1)
-        result.stdout.fnmatch_lines([SIGNATURE, "*not saved: cannot write to *corpus*"])
+        result.stdout.fnmatch_lines(
+            [SIGNATURE, "*cannot write to *corpus: *; findings go to * from now on", "*saved as *"]
+        )
 
     def test_the_project_decides_what_is_not_asked_for(self, session, pytester, monkeypatch):
         pytester.makepyfile(test_toy=TARGET)
@@ -208,10 +214,25 @@ def toy(tmp_path):
 
     def make(seconds: float | None = None) -> FuzzSession:
         session = FuzzSession(Options(seconds=seconds, corpus=tmp_path))
-        session.__dict__["under_test"] = UnderTest(SimpleNamespace(facts=FACTS), Setup())
+        session.__dict__["under_test"] = UnderTest(SimpleNamespace(facts=FACTS, unrepeated=[]), Setup())
         return session
 
     return make
+
+
+@pytest.fixture
+def minimise(monkeypatch):
+    """Let every finding be made smaller in no time to a case of one key, and shown in a new process; what was asked."""
+    asked = []
+
+    def take(case, _subject, signature, *, seconds, on_progress):
+        asked.append((signature, seconds))
+        on_progress(ONE_KEY, FINDING)
+        return ONE_KEY, FINDING
+
+    monkeypatch.setattr("indexfuzz.campaign.jobs.minimise", take)
+    monkeypatch.setattr("indexfuzz.testing.keeping.shows_in_fresh_process", lambda *_: True)
+    return asked
 
 
 class TestTime:
@@ -232,11 +253,7 @@ class TestTime:
             run.raise_if_over()
 
     @pytest.mark.parametrize(("seconds", "search", "left"), [(3.0, 1.5, 1.4), (100.0, 80.0, 19.9), (0.5, 0.25, 1.0)])
-    def test_part_of_it_is_kept_for_making_findings_smaller(self, clock, toy, monkeypatch, seconds, search, left):
-        given = []
-        monkeypatch.setattr(
-            "indexfuzz.triage.minimize.minimise", lambda case, *_, seconds: (given.append(seconds), case, FINDING)[1:]
-        )
+    def test_part_of_it_is_kept_for_making_findings_smaller(self, clock, toy, minimise, seconds, search, left):
         run = toy(seconds).begin()
         run.note(Outcome(TWO_KEYS, [FINDING], ["gather"]))
         clock.now = search
@@ -245,7 +262,8 @@ class TestTime:
         with pytest.raises(EnoughError):
             run.raise_if_over()
         (found,) = run.conclude()
-        assert (given, found.case, found.path.stem) == ([pytest.approx(left)], TWO_KEYS, TWO_KEYS.id)
+        assert minimise == [(FINDING.signature, pytest.approx(left * SHRINKING))]
+        assert (found.case, found.path.stem, found.doubts) == (ONE_KEY, ONE_KEY.id, ())
 
     def test_outside_of_pytest_nothing_limits_and_findings_raise(self, clock, toy):
         run = toy(3.0).run
@@ -256,17 +274,17 @@ class TestTime:
 
 
 class TestKeeping:
-    def test_a_finding_is_kept_when_it_is_seen_and_replaced_when_it_is_smaller(self, toy, monkeypatch, tmp_path):
-        monkeypatch.setattr("indexfuzz.triage.minimize.minimise", lambda *_, seconds: (ONE_KEY, FINDING))
+    def test_a_finding_is_kept_when_it_is_seen_and_replaced_when_it_is_smaller(self, toy, minimise, tmp_path):
         run = toy().begin()
         run.note(Outcome(TWO_KEYS, [FINDING], ["gather"]))
         assert [path.stem for path in tmp_path.glob("*/*.json")] == [TWO_KEYS.id]
+        assert statuses(tmp_path) == ["unconfirmed"]
         run.note(Outcome(seeded(TWO_KEYS, 2), [FINDING], ["gather"]))
         run.conclude()
         assert [path.stem for path in tmp_path.glob("*/*.json")] == [ONE_KEY.id]
+        assert statuses(tmp_path) == ["open"]
 
-    def test_what_lay_there_before_stays(self, toy, monkeypatch, tmp_path):
-        monkeypatch.setattr("indexfuzz.triage.minimize.minimise", lambda *_, seconds: (ONE_KEY, FINDING))
+    def test_what_lay_there_before_stays(self, toy, minimise, tmp_path):
         session = toy()
         Corpus(tmp_path).save(session.under_test.entry(TWO_KEYS, FINDING))
         run = session.begin()
@@ -275,15 +293,35 @@ class TestKeeping:
         run.conclude()
         assert {path.stem for path in tmp_path.glob("*/*.json")} == {ONE_KEY.id, TWO_KEYS.id}
 
-    def test_what_does_not_happen_again_is_said_to_be_nondeterministic(self, toy, monkeypatch):
-        def does_not_fail(*_, seconds):
+    def test_what_turns_out_to_follow_from_something_else_is_forgotten(self, toy, minimise, tmp_path):
+        run = toy().begin()
+        run.note(Outcome(TWO_KEYS, [FINDING], ["gather"]))
+        stray = replace(FINDING, kind="out-of-bounds")
+        run.note(Outcome(seeded(TWO_KEYS, 2), [stray], ["gather"]))
+        assert [path.stem for path in tmp_path.glob("*/*.json")] == [seeded(TWO_KEYS, 2).id]
+
+    def test_what_does_not_happen_again_is_said_to_be_nondeterministic(self, toy, monkeypatch, tmp_path):
+        def does_not_fail(*_, seconds, on_progress):
             raise NotFailingError
 
-        monkeypatch.setattr("indexfuzz.triage.minimize.minimise", does_not_fail)
+        monkeypatch.setattr("indexfuzz.campaign.jobs.minimise", does_not_fail)
         run = toy().begin()
         run.note(Outcome(TWO_KEYS, [FINDING], ["gather"]))
         (found,) = run.conclude()
-        assert str(found.finding.signature) == "gather/nondeterministic/k_scale"
+        assert (str(found.finding.signature), found.doubts) == ("gather/nondeterministic/k_scale", (UNSTABLE,))
+        assert statuses(tmp_path) == ["unconfirmed"]
+
+    def test_what_a_new_process_does_not_show_is_unconfirmed(self, session, pytester, monkeypatch):
+        monkeypatch.setenv("TOY", "later")
+        pytester.makepyfile(test_toy=TARGET)
+        result = session("--fuzz-seconds=20")
+        result.assert_outcomes(failed=1)
+        result.stdout.fnmatch_lines([f"*{ALONE}"])
+        assert statuses(Path("corpus")) == ["unconfirmed"]
+
+
+def statuses(corpus: Path) -> list[str]:
+    return [json.loads(path.read_text())["status"] for path in corpus.glob("*/*.json")]
 
 
 class TestUsage:

@@ -44,10 +44,12 @@ def report_undefined(run: Run, value: Value, lanes: Mask, message: str) -> None:
     if run.has_reported("uninitialised", value, current_site()):
         return
     program = int(np.argmax(lanes.reshape(lanes.shape[0], -1).any(1)))
-    reasons = list(dict.fromkeys(reason for access in run.undefined if (reason := _find_reason(access, program))))
+    loads = [(reason, access) for access in run.undefined if (reason := _find_reason(access, program))]
+    reasons = list(dict.fromkeys(reason for reason, _ in loads))
     if len(reasons) > MOST_REASONS:
         reasons[MOST_REASONS - 1 :] = [f"{len(reasons) - MOST_REASONS + 1} other loads"]
-    run.report("uninitialised", value, lanes, ": ".join([message, " or ".join(reasons)] if reasons else [message]))
+    sentence = ": ".join([message, " or ".join(reasons)] if reasons else [message])
+    run.report("uninitialised", value, lanes, sentence, loads[0][1].pointer if loads else value)
 
 
 def _find_reason(access: Access, program: int) -> str:

@@ -99,8 +99,11 @@ class Run:
         key = (kind, site.file, site.line, value.argument)
         return key in self.launch.reported or any((v.kind, v.file, v.line, v.argument) == key for v in self.violations)
 
-    def report(self, kind: str, value: Value, lanes: Mask, message: str) -> None:
-        """Report the first marked lane, unless this line already has this kind for this argument."""
+    def report(self, kind: str, value: Value, lanes: Mask, message: str, source: Value | None = None) -> None:
+        """Report the first marked lane, unless this line already has this kind for this argument.
+
+        `source` is the pointer to blame, where that is another one.
+        """
         site = current_site()
         if self.has_reported(kind, value, site):
             return
@@ -122,7 +125,7 @@ class Run:
             lane,
             offset,
             message,
-            value.address,
+            (value if source is None else source).address,
         )
         self.violations.append(violation)
         if self.launch.recorder is not None:
