@@ -20,7 +20,7 @@ SAMPLES = 32
 NEAREST = 2
 """Cases that are kept of those that came closest to the other end of a comparison, or have shown it."""
 
-RARE = 8
+RARE = 32
 """Cases that must have shown an end for it to need no more."""
 
 PATIENCE = 6
