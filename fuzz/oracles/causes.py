@@ -7,6 +7,7 @@ launch all of this may show at once, in another only the wrong value.
 from collections.abc import Iterable, Sequence
 
 from indexfuzz.core.finding import Finding
+from indexfuzz.core.stage_names import COVERS
 
 VALUES = frozenset({"code-mismatch", "bound-exceeded", "mask-mismatch", "unwritten", "illegal-topk"})
 """Kinds that say no more than that some value is wrong."""
@@ -45,8 +46,9 @@ def cause_among(finding: Finding, found: Iterable[Finding]) -> Finding | None:
     """The first of some findings, of other cases, whose mistake this one most likely shows as well.
 
     It breaks the same clauses of the contract, or none. Memory that is misused through views that one line makes is one
-    mistake, whichever stages use them; so are stages that agree with each other on a layout that is not promised. All
-    else is told apart by its stage. There, one line of a kernel that goes wrong in several ways is one mistake. A
+    mistake, whichever stages use them; so are stages that agree with each other on a layout that is not promised. What
+    an operation of several nodes makes of a value says nothing new where the stage of one of them makes a wrong one.
+    All else is told apart by its stage. There, one line of a kernel that goes wrong in several ways is one mistake. A
     broken relation says nothing new where something is known to be wrong, nor does a wrong value where memory is
     misused, a page is misread, or other values are wrong.
     """
@@ -58,13 +60,19 @@ def _may_cause(cause: Finding, symptom: Finding) -> bool:
         return False
     if any(mine and mine == other for mine, other in ((cause.view, symptom.view), (cause.layout, symptom.layout))):
         return True
+    if cause.stage in COVERS.get(symptom.stage, ()) and cause.stage != symptom.stage:
+        return _is_of_values(cause) and _is_of_values(symptom)
     return cause.stage == symptom.stage and _may_cause_in_its_stage(cause, symptom)
+
+
+def _is_of_values(finding: Finding) -> bool:
+    return finding.kind in VALUES or bool(finding.signature.relation)
 
 
 def _may_cause_in_its_stage(cause: Finding, symptom: Finding) -> bool:
     if cause.signature == symptom.signature or (cause.location and cause.location == symptom.location):
         return True
-    if symptom.kind.startswith("metamorphic/"):
+    if symptom.signature.relation:
         return True
     if symptom.kind in VALUES:
         return cause.kind in VALUES | STRAY | UNSTABLE | {"overflow", "layout-mismatch"}

@@ -98,6 +98,22 @@ def test_stages_that_agree_on_a_layout_that_is_not_promised_make_one_mistake():
     assert cause_among(writes, [otherwise]) is None
 
 
+@pytest.mark.parametrize("kind", ["code-mismatch/cache_values", "metamorphic/paths/cache_scales"])
+def test_a_fused_operation_shows_what_is_wrong_with_its_nodes(kind):
+    fused, own, other = (
+        replace(finding(text), stage=stage)
+        for text, stage in (
+            (kind, "fused_k"),
+            ("code-mismatch/cache_scales", "k_quant_cache"),
+            ("code-mismatch/q_fp8", "q_quant"),
+        )
+    )
+    assert cause_among(fused, [other, own]) == own
+    assert cause_among(own, [fused]) is None
+    stray = replace(fused, kind="out-of-bounds")
+    assert cause_among(stray, [own]) is None
+
+
 def test_stages_and_sides_of_the_contract_are_told_apart():
     seen = finding("code-mismatch/k_fp8")
     for change in ({"stage": "rope"}, {"beyond": "block_size is 1"}):
