@@ -78,6 +78,7 @@ def serve(connection: Connection, hire: Hire) -> None:
     for number in SIGNALS:
         signal.signal(number, signal.SIG_IGN)
     die_with(os.getppid())
+    os.environ.clear()  # of what the server was started with: it may be older than what has been set since
     os.environ.update(hire.environment)
     try:
         _do_jobs(connection, hire)

@@ -226,3 +226,15 @@ def test_the_server_ends_with_the_campaign_whatever_it_is_doing(tmp_path):
     ended, _, _ = select.select([server], [], [], 60)
     os.close(server)
     assert ended
+
+
+def test_members_have_the_environment_of_their_campaign_and_nothing_of_the_server(monkeypatch):
+    """The server may be older than what has been set, and taken away, since."""
+    process, server = fork_from_server(int)
+    process.join()
+    os.kill(server, signal.SIGKILL)
+    assert has_ended(server, 10.0)
+    start_server()
+    monkeypatch.delenv("TOY")
+    _, summary = run(1, cases=20, first_only=True)
+    assert [str(found.finding.signature) for found in summary.findings] == ["gather/code-mismatch/k_scale"]

@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import pytest
 
+from indexfuzz.campaign.chunk import Chunk
 from indexfuzz.campaign.drawing import draw_chunk
 from indexfuzz.campaign.settings import Settings
 from indexfuzz.core.presets import PRESETS
@@ -19,7 +20,7 @@ CASES = draw(sessions(), 5, 150)
 def drawn(**settings):
     stages = settings.pop("stages", builtin().stages)
     subject = InProcess(replace(builtin(), stages=stages), open_device("lockstep"))
-    return draw_chunk(Settings(subject, seed=3, **settings), 0)
+    return draw_chunk(Settings(subject, seed=3, **settings), Chunk(0))
 
 
 def test_every_fourth_case_is_a_session_and_the_others_are_what_they_were():

@@ -221,7 +221,7 @@ PLAINEST = Case().replace(model={"index_topk": 1}, batch={"decode": (0,)}, value
             },
         ),
         (
-            lambda c: c.cache.block_size == 48 and c.batch.prefill_rows >= 5 and c.memory.k_pad > 0,
+            lambda c: c.cache.block_size == 48 and any(p.new >= 5 for p in c.batch.prefill) and c.memory.k_pad > 0,
             {
                 "cache": {"block_size": 48},
                 "batch": {"decode": (), "prefill": ({"length": 15, "new": 15},)},
@@ -241,4 +241,5 @@ def test_samples_shrink_to_the_plainest(wanted: Callable[[Case], bool], changes:
     )
     case = find(strategies.cases(), wanted, settings=thorough)
     decode = tuple(length for length in case.batch.decode if length) or case.batch.decode
-    assert case.replace(batch={"decode": decode}) == PLAINEST.replace(**changes)
+    prefill = tuple(request for request in case.batch.prefill if request.length)
+    assert case.replace(batch={"decode": decode, "prefill": prefill}) == PLAINEST.replace(**changes)

@@ -251,7 +251,8 @@ def _compared(
 
 
 def _bits(tensor: Tensor) -> Tensor:
-    return tensor if tensor.dtype == torch.uint8 else tensor.view(torch.int32)
+    """The bits that an output has to have; whether a sum that is zero has a sign depends on what it was begun with."""
+    return tensor if tensor.dtype == torch.uint8 else torch.where(tensor == 0, 0.0, tensor).view(torch.int32)
 
 
 def _limits(case: Case, stage: Stage, given: Call, instruction: str) -> bounds.LogitBounds:

@@ -49,7 +49,7 @@ def _defect(monkeypatch):
 
 @pytest.mark.usefixtures("_defect")
 def test_no_finding_comes_of_it():
-    with pytest.raises(LockstepError, match=r"rope\.py:\d+: in _rotate_kernel"):
+    with pytest.raises(LockstepError, match=r"select\.py:\d+: in _slots_kernel"):
         differential.run(Case().replace(batch={"decode": (3,), "max_model_len": 3}), load("builtin"), LockstepDevice())
 
 

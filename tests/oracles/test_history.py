@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from indexfuzz.core.case import Case
-from indexfuzz.core.stage_names import COVERS, K_NORM, STAGE_NAMES
+from indexfuzz.core.stage_names import COVERS, FUSED, STAGE_NAMES
 from indexfuzz.devices.lockstep import LockstepDevice
 from indexfuzz.implementations.builtin import builtin
 from indexfuzz.oracles import schedule
@@ -42,7 +42,7 @@ def test_the_reference_and_the_kernels_keep_nothing(case, reference_with, pytorc
     assert set(outcome.stages) == {stage for stage in outcome.stages if stage in builtin().stages}
     of_stages = [stage for stage in outcome.stages if stage in STAGE_NAMES]
     assert len(of_stages) == (8 if case.batch.prefill else 5)
-    assert set(outcome.stages) - set(of_stages) == ({*COVERS} if case.model.scale_fmt == "ue8m0" else {K_NORM})
+    assert set(outcome.stages) - set(of_stages) == {*COVERS} - ({*FUSED} if case.model.scale_fmt == "fp32" else set())
 
 
 def test_the_other_contents_are_other_contents_of_the_same_form():

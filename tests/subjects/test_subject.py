@@ -4,6 +4,7 @@ import math
 
 import pytest
 
+from indexfuzz.campaign.events import CaseRun
 from indexfuzz.campaign.loop import run
 from indexfuzz.campaign.settings import Settings
 from indexfuzz.core.case import Case
@@ -68,8 +69,14 @@ def test_a_campaign_puts_its_cases_to_all_oracles(subject, monkeypatch):
         "silent", 1, lambda case: asked.append(case.id), lambda case, *_: Outcome(case), frozenset()
     )
     monkeypatch.setattr(schedule, "OTHERS", [silent])
-    run(Settings(subject, cases=5, seed=3, known=frozenset({Signature("gather", "crash", "RuntimeError")})))
-    assert len(asked) >= 3
+    outcomes = []
+    known = frozenset({Signature("gather", "crash", "RuntimeError")})
+    run(
+        Settings(subject, cases=12, seed=3, known=known),
+        lambda event: outcomes.append(event.outcome) if isinstance(event, CaseRun) else None,
+    )
+    assert asked == [outcome.case.id for outcome in outcomes if not outcome.findings]
+    assert 3 <= len(asked) < len(outcomes) == 12
 
 
 def test_minimiser_and_replay_ask_for_relations(subject, related):
