@@ -62,7 +62,7 @@ class Campaign:
         """Run it to its end. What is raised inside is raised here, after everything that was seen has been told."""
         self._budget = Budget(self._wanted, self._crew.size)
         try:
-            with self._crew:
+            with interrupts.unmasked(), self._crew:
                 self._crew.work(self)
         except interrupts.Interrupted as interrupted:
             self.summary.interrupted = interrupted.number

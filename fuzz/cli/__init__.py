@@ -102,7 +102,8 @@ def run_command() -> int:
 
 def _run() -> int:
     try:
-        return int(app(prog_name="indexfuzz", standalone_mode=False) or NOTHING_NEW)
+        with interrupts.unmasked():
+            return int(app(prog_name="indexfuzz", standalone_mode=False) or NOTHING_NEW)
     except interrupts.Interrupted as interrupted:
         typer.echo(f"interrupted by {interrupted}", err=True)
         return interrupted.exit_code

@@ -10,7 +10,10 @@ LIBRARIES = ("torch", "triton")
 
 
 def load_libraries() -> None:
-    """Import them, unless that has been done. A signal that their imports swallow is raised here."""
+    """Import them, unless that has been done.
+
+    A signal is raised between two: code in C++ that is importing may end the process where Python raises something.
+    """
     if all(name in sys.modules for name in LIBRARIES):
         return
     from rich.console import Console
@@ -18,5 +21,5 @@ def load_libraries() -> None:
     telling = Console(stderr=True).status("loading torch and triton") if sys.stderr.isatty() else nullcontext()
     with telling:
         for name in LIBRARIES:
-            import_module(name)
-    interrupts.check()
+            with interrupts.shielded():
+                import_module(name)

@@ -90,13 +90,23 @@ def check() -> None:
 
 @contextmanager
 def shielded() -> Iterator[None]:
-    """Put signals off to the end of the block: what it writes is written whole. For what takes milliseconds."""
+    """Put signals off to the end of the block: what it writes is written whole. For what is soon done."""
     _listener.shields += 1
     try:
         yield
     finally:
         _listener.shields -= 1
     check()
+
+
+@contextmanager
+def unmasked() -> Iterator[None]:
+    """Raise Interrupted where somebody else's code has made an error of its own of it, as callbacks in C may do."""
+    try:
+        yield
+    except Exception:
+        check()
+        raise
 
 
 def end() -> None:

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from pydantic import BaseModel, SerializerFunctionWrapHandler, model_serializer
 
 from indexfuzz import __main__ as cli
 from indexfuzz.campaign import jobs
@@ -81,6 +82,16 @@ def _while_shrinking(strike: Callable[[], None]) -> None:
     jobs.minimise = struck
 
 
+def _in_a_serializer_of_the_shrink(strike: Callable[[], None]) -> None:
+    class Dumped(BaseModel):
+        @model_serializer(mode="wrap")
+        def _struck(self, dump: SerializerFunctionWrapHandler) -> object:
+            strike()
+            return dump(self)
+
+    _while_shrinking(lambda: Dumped().model_dump_json())
+
+
 def _around(owner: type, name: str, after: Callable[[object], object]) -> None:
     method = getattr(owner, name)
 
@@ -95,6 +106,7 @@ POINTS: dict[str, Hook] = {
     "after the finding was seen": _after_seen,
     "inside the save": _inside_the_save,
     "before the file gets its name": _before_the_rename,
+    "in a serializer of the shrink": _in_a_serializer_of_the_shrink,
     "at the start of the shrink": _while_shrinking,
     "at the second smaller case": _at_smaller(2),
 }

@@ -53,6 +53,15 @@ class TestInterruptsWhileLoading:
         run = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, cwd=tmp_path, check=False)
         assert (run.returncode, run.stderr) == (128 + number, f"interrupted by {signal.Signals(number).name}\n")
 
+    def test_a_library_is_imported_to_its_end(self, tmp_path):
+        """Code in C++ ends the process where Python raises in the midst of its import."""
+        (tmp_path / "torch.py").write_text(
+            "import os, signal\ntry:\n    os.kill(os.getpid(), signal.SIGINT)\nexcept BaseException:\n    os.abort()\n"
+        )
+        script = "from indexfuzz.__main__ import main\nimport sys\nsys.argv = ['indexfuzz', 'prune']\nmain()\n"
+        run = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, cwd=tmp_path, check=False)
+        assert (run.returncode, run.stderr) == (130, "interrupted by SIGINT\n")
+
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_after_the_last_word_changes_nothing(tmp_path, number):

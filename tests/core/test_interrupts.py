@@ -6,6 +6,8 @@ import signal
 import sys
 
 import pytest
+from pydantic import BaseModel, model_serializer
+from pydantic_core import PydanticSerializationError
 
 from indexfuzz.core import interrupts
 from indexfuzz.core.interrupts import Interrupted
@@ -33,6 +35,27 @@ def test_what_is_swallowed_is_raised_again():
         strike()
     with pytest.raises(Interrupted):
         interrupts.check()
+
+
+class Dumped(BaseModel):
+    @model_serializer(mode="wrap")
+    def _struck(self, dump):
+        strike()
+        return dump(self)
+
+
+@pytest.mark.parametrize(
+    ("around", "raised"), [(contextlib.nullcontext, PydanticSerializationError), (interrupts.unmasked, Interrupted)]
+)
+def test_what_others_make_an_error_of_is_raised_as_it_was(around, raised):
+    """Pydantic puts whatever a serializer raises into an error of its own."""
+    with pytest.raises(raised), around():
+        Dumped().model_dump_json()
+
+
+def test_an_error_of_others_without_a_signal_stays_one():
+    with pytest.raises(KeyError), interrupts.unmasked():
+        raise KeyError("x")
 
 
 def test_a_shield_puts_it_off_to_its_end():
