@@ -46,7 +46,8 @@ def test_gather(case):
 
 @pytest.fixture
 def session(pytester, monkeypatch):
-    """Run pytest on the toy kernels in a folder of its own."""
+    """Run pytest on the toy kernels in a folder of its own; what it finds is made as small as it can be, by no clock."""
+    pytester.makeconftest("from indexfuzz.testing import session\n\nsession.MINIMISE_SECONDS = float('inf')\n")
     monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[1]))
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     monkeypatch.delenv("PYTEST_XDIST_WORKER", raising=False)
@@ -132,7 +133,7 @@ class TestFuzzTargets:
     def test_a_finding_is_a_few_lines_and_a_file(self, session, pytester, monkeypatch, ci):
         monkeypatch.setenv("CI", ci)  # where it is set, pytest's own summary prints whole messages
         pytester.makepyfile(test_toy=TARGET)
-        result = session("--hypothesis-seed=1", "--fuzz-seconds=20")
+        result = session("--hypothesis-seed=1")
         result.assert_outcomes(failed=1)
         (path,) = Path("corpus").glob("gather/*.json")
         entry = store.load(path)
@@ -150,7 +151,7 @@ class TestFuzzTargets:
     def test_a_crash_names_the_line_of_the_kernel(self, session, pytester, monkeypatch):
         monkeypatch.setenv("TOY", "crash")
         pytester.makepyfile(test_toy=TARGET)
-        result = session("--fuzz-seconds=20")
+        result = session()
         line = 1 + (Path(__file__).parents[1] / "toy_gather.py").read_text().splitlines().index(
             '        raise KeyError("toy")'
         )
@@ -158,7 +159,7 @@ class TestFuzzTargets:
 
     def test_every_signature_is_a_test_of_its_own(self, session, pytester):
         pytester.makepyfile(test_toy=TARGET.replace('only=frozenset({"gather"})', "frozenset()"), two=TWO_BUGS)
-        result = session("--fuzz-impl", "module:two", "--hypothesis-seed=1", "--junitxml=out.xml", "--fuzz-seconds=30")
+        result = session("--fuzz-impl", "module:two", "--hypothesis-seed=1", "--junitxml=out.xml")
         result.assert_outcomes(failed=2)
         cases = ET.parse("out.xml").findall(".//testcase")
         values = {case.find("properties/property[@name='signature']").get("value") for case in cases}
@@ -168,7 +169,7 @@ class TestFuzzTargets:
     def test_known_findings_do_not_raise(self, session, pytester):
         keep(TWO_KEYS)
         pytester.makepyfile(test_toy=TARGET)
-        session("--fuzz-seconds=1", "-k", "test_gather").assert_outcomes(passed=1, deselected=1)
+        session("-k", "test_gather").assert_outcomes(passed=1, deselected=1)
 
     def test_one_that_passes_says_what_it_ran(self, session, pytester, monkeypatch):
         monkeypatch.setenv("TOY", "right")
@@ -186,7 +187,7 @@ class TestFuzzTargets:
     def test_a_finding_that_cannot_be_kept_is_told(self, session, pytester):
         Path("corpus").write_text("")
         pytester.makepyfile(test_toy=TARGET)
-        result = session("--fuzz-seconds=20")
+        result = session()
         result.assert_outcomes(failed=1)
         result.stdout.fnmatch_lines(
             [SIGNATURE, "*cannot write to *corpus: *; findings go to * from now on", "*saved as *"]
@@ -314,7 +315,7 @@ class TestKeeping:
     def test_what_a_new_process_does_not_show_is_unconfirmed(self, session, pytester, monkeypatch):
         monkeypatch.setenv("TOY", "later")
         pytester.makepyfile(test_toy=TARGET)
-        result = session("--fuzz-seconds=20")
+        result = session()
         result.assert_outcomes(failed=1)
         result.stdout.fnmatch_lines([f"*{ALONE}"])
         assert statuses(Path("corpus")) == ["unconfirmed"]
