@@ -1,7 +1,6 @@
 """How a campaign ends: as text for people, as data for scripts."""
 
 import signal
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -11,7 +10,7 @@ from rich.console import Console
 
 from indexfuzz.campaign.settings import Settings
 from indexfuzz.campaign.summary import Summary
-from indexfuzz.core.outcome import Ending
+from indexfuzz.core.outcome import SEVERAL, Ending
 from indexfuzz.core.signature import Signature
 from indexfuzz.core.tiers import explain_tiers
 from indexfuzz.core.words import location_from_here
@@ -45,7 +44,7 @@ def print_summary(summary: Summary, saved: dict[Signature, Path], target: UnderT
         console.print(f"  largest error / bound in {stage}: {largest}")
     for line in explain_tiers(tier for tiers in summary.ratios.values() for tier in tiers):
         console.print(f"    {line}")
-    _print_beyond(console, summary.beyond)
+    _print_beyond(console, summary, target.subject.facts.clauses)
     _print_comparisons(console, summary.goals)
     if not summary.stages:
         console.print("no stage was tried: nothing can be said of these kernels", style="bold red")
@@ -86,15 +85,36 @@ def _describe_unturned(goals: Goals) -> list[str]:
     return [str(replace(each, file=place.rpartition(":")[0])) for each, place in places]
 
 
-def _print_beyond(console: Console, beyond: Mapping[str, Mapping[str, Counter[str]]]) -> None:
-    """What becomes of cases beyond the contract, clause by clause."""
-    if beyond:
+def _print_beyond(console: Console, summary: Summary, clauses: Mapping[str, Sequence[str]]) -> None:
+    """What becomes of cases beyond the contract, clause by clause, the worst first; and the clauses not yet tried."""
+    endings = get_args(Ending)
+
+    def how_bad(clause: str) -> tuple[bool, int]:
+        return clause != SEVERAL, max(endings.index(e) for stage in summary.beyond[clause].values() for e in stage)
+
+    if summary.beyond:
         console.print("beyond the contract, where a case breaks")
-    for clause, stages in beyond.items():
+    for clause in sorted(summary.beyond, key=how_bad, reverse=True):
         console.print(f"  {clause}")
-        for stage, endings in stages.items():
-            shown = ", ".join(f"{ending} {endings[ending]}" for ending in reversed(get_args(Ending)) if endings[ending])
+        for stage, counts in summary.beyond[clause].items():
+            shown = ", ".join(f"{ending} {counts[ending]}" for ending in reversed(endings) if counts[ending])
             console.print(f"    {stage}: {shown}")
+    untried = _untried(summary, clauses)
+    if untried:
+        console.print("no case broke alone")
+    for clause, stages in untried.items():
+        console.print(f"  {clause}")
+        console.print(f"    {', '.join(stages)}")
+
+
+def _untried(summary: Summary, clauses: Mapping[str, Sequence[str]]) -> dict[str, list[str]]:
+    """The stages that ran without a case that broke a clause of theirs, and no other, by clause."""
+    untried: dict[str, list[str]] = {}
+    for stage in summary.stages:
+        for clause in clauses.get(stage, ()):
+            if stage not in summary.beyond.get(clause, ()):
+                untried.setdefault(clause, []).append(stage)
+    return untried
 
 
 def _print_widths(console: Console, widths: Mapping[str, Sequence[float]]) -> None:
@@ -149,5 +169,6 @@ def as_data(
         "beyond": {
             clause: {s: dict(counts) for s, counts in stages.items()} for clause, stages in summary.beyond.items()
         },
+        "beyond_untried": _untried(summary, target.subject.facts.clauses),
         "largest_error_over_bound": summary.ratios,
     }

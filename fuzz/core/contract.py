@@ -123,6 +123,12 @@ class Lifted:
             return "; ".join(broken)
         return outside(self.contract, stage, case) or ""
 
+    def clauses_of(self, stage: str) -> list[str]:
+        """What a case may break of a stage; empty where that has to be rejected, or the contract is no table."""
+        if not isinstance(self.contract, Clauses) or isinstance(self.contract, Checked):
+            return []
+        return [str(clause) for clause in self.contract.clauses if stage in clause.stages]
+
 
 def outside(contract: Contract, stage: str, case: Case) -> str | None:
     """Why nothing is known of a stage and a case, in one sentence: the contract says so, or no result is right.

@@ -7,6 +7,7 @@ from functools import cached_property
 from importlib.metadata import PackageNotFoundError, version
 
 from indexfuzz.core.case import Case
+from indexfuzz.core.contract import Lifted
 from indexfuzz.core.outcome import Outcome
 from indexfuzz.core.signature import Signature
 from indexfuzz.devices.base import Device, UnsupportedKernelError
@@ -42,6 +43,7 @@ class InProcess:
             triton=version_of("triton"),
             torch=version_of("torch"),
             constants=constants_in(self._texts),
+            clauses=_clauses_beyond(self.implementation),
         )
 
     @cached_property
@@ -74,6 +76,14 @@ class InProcess:
             if not self.device.lacks_memory(error):
                 raise
             raise UnsupportedKernelError(f"{self.device.name}: not enough memory for the case") from error
+
+
+def _clauses_beyond(implementation: Implementation) -> dict[str, list[str]]:
+    """What cases may break, stage by stage."""
+    contract = implementation.contract
+    if not isinstance(contract, Lifted):
+        return {}
+    return {stage: contract.clauses_of(stage) for stage in implementation.stages}
 
 
 def _describe_replaced(implementation: Implementation) -> tuple[str, ...]:

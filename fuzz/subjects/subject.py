@@ -1,7 +1,7 @@
 """A subject: what is under test, ready to be asked about cases. Whoever asks need not know in which process it runs."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from indexfuzz.core.case import Case
@@ -15,6 +15,7 @@ class Facts:
 
     `torch_device`, `formats` and `values_per_shape` are those of its device, `triton` and `torch` the
     versions that it runs on. `constants` are the integers in its source, those that it compares with first.
+    `clauses` are those of its contract that cases may break, by stage; empty unless the contract is lifted.
     """
 
     name: str
@@ -27,6 +28,7 @@ class Facts:
     triton: str
     torch: str
     constants: tuple[int, ...] = ()
+    clauses: Mapping[str, Sequence[str]] = field(default_factory=dict)
 
 
 class Subject(Protocol):

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from indexfuzz.core.case import Case
-from indexfuzz.core.contract import Clauses, Lifted
+from indexfuzz.core.contract import Clause, Clauses, Lifted
 from indexfuzz.generation.probing import break_one_clause
 from indexfuzz.generation.stream import drawn
 from indexfuzz.implementations.builtin import builtin
@@ -45,6 +45,26 @@ def test_each_clause_gets_its_turn():
     found = [broken(probe, CALLERS, ENGINE.stages) for probe in probes]
     assert all(len(clauses) == 1 for clauses in found)
     assert len(set.union(*found)) == 4
+
+
+def test_clauses_that_exclude_each_other_do_not_hide_the_others():
+    """Every case breaks one of the first two; yet those of other stages, and of the same ones, are broken alone."""
+    table = Clauses(
+        (
+            Clause(("gather",), lambda case: case.cache.block_size == 1, "one token", "a"),
+            Clause(("k_quant_cache",), lambda case: case.cache.block_size > 1, "several tokens", "b"),
+            Clause(("gather", "k_quant_cache"), lambda case: case.cache.page_pad == 0, "no gaps", "c"),
+            Clause(("rope",), lambda case: case.memory.q_pad == 0, "q is dense", "d"),
+        )
+    )
+    stages = dict.fromkeys(("gather", "k_quant_cache", "rope"), print)
+    tested = replace(implementation, stages=stages, contract=Lifted(table))
+    case = Case().replace(memory={"q_pad": 8}, cache={"block_size": 16, "page_pad": 16})
+    alone = set()
+    for seed in range(40):
+        probe = break_one_clause(case.replace(values={"seed": seed}), tested)
+        alone |= {(stage, *clauses) for stage in stages if len(clauses := broken(probe, table, [stage])) == 1}
+    assert alone >= {("gather", "one token (a)"), ("k_quant_cache", "no gaps (c)"), ("rope", "q is dense (d)")}
 
 
 @pytest.mark.parametrize(

@@ -1,13 +1,16 @@
 """What lies outside a contract runs only when asked for, and every finding says on which side of it the case lies."""
 
 import json
-import sys
+import math
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from indexfuzz import __main__ as cli
+from indexfuzz.campaign.summary import Summary
+from indexfuzz.cli.common import console
+from indexfuzz.cli.report import print_summary
 from indexfuzz.core.case import Case
 from indexfuzz.core.contract import Clauses, Lifted, beyond, covers
 from indexfuzz.core.finding import Finding, FindingError, error_for
@@ -22,6 +25,7 @@ from indexfuzz.implementations.builtin import CONTRACT as BUILTIN
 from indexfuzz.implementations.builtin import builtin
 from indexfuzz.oracles import differential, schedule
 from indexfuzz.subjects.in_process import InProcess
+from indexfuzz.subjects.under_test import UnderTest
 from indexfuzz.triage.minimize import minimise
 from indexfuzz.triage.replay import replay
 from tests.toy_contract import CONTRACT, implementation
@@ -141,21 +145,6 @@ class TestCorpus:
             load(path)
 
 
-@pytest.fixture
-def indexfuzz(capsys, monkeypatch, tmp_path):
-    """Run the command line in a folder of its own; -> (exit code, standard output, standard error)."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.syspath_prepend(Path(__file__).parents[1])
-
-    def run(*words):
-        monkeypatch.setattr(sys, "argv", ["indexfuzz", *words])
-        with pytest.raises(SystemExit) as end:
-            cli.main()
-        return int(end.value.code or 0), *capsys.readouterr()
-
-    return run
-
-
 TOY = ("--impl", "module:toy_contract", "--no-isolate")
 
 
@@ -246,8 +235,35 @@ class TestClauses:
         endings = json.loads(indexfuzz(*campaign, "--json")[1])["beyond"]["block_size is 1 (toy/ops.py:7)"]
         assert set(endings) == {"gather"}
 
+    def test_a_report_puts_the_worst_first_and_names_what_is_untried(self, pytorch_device, capsys):
+        table = Clauses(tuple(replace(CONTRACT.clauses[0], sentence=name, place="x") for name in "abcd"))
+        lifted = replace(implementation, contract=Lifted(table))
+        summary = Summary(cases=9, seconds=1.0, stages=Counter(gather=9))
+        for clause, ending in (("a (x)", "refused cleanly"), (SEVERAL, "crashes"), ("b (x)", "wrong silently")):
+            summary.beyond[clause] = {"gather": Counter({ending: 3, "right nevertheless": 1})}
+        target = UnderTest(InProcess(lifted, pytorch_device), Setup())
+        print_summary(summary, {}, target, console())
+        told = capsys.readouterr().out.splitlines()
+        assert told[2:-1] == [
+            "beyond the contract, where a case breaks",
+            "  b (x)",
+            "    gather: wrong silently 3, right nevertheless 1",
+            "  a (x)",
+            "    gather: right nevertheless 1, refused cleanly 3",
+            f"  {SEVERAL}",
+            "    gather: crashes 3, right nevertheless 1",
+            "no case broke alone",
+            "  c (x)",
+            "    gather",
+            "  d (x)",
+            "    gather",
+        ]
+        within = UnderTest(InProcess(implementation, pytorch_device), Setup())
+        print_summary(replace(summary, beyond={}), {}, within, console())
+        assert "broke" not in capsys.readouterr().out
+
     def test_a_case_is_not_made_smaller_by_breaking_more(self, pytorch_device):
         case = OUTSIDE.replace(cache={"layout": "normal", "block_size": 64})
-        small, finding = minimise(case, InProcess(LIFTED, pytorch_device), Signature.parse(SIGNATURE), seconds=10)
+        small, finding = minimise(case, InProcess(LIFTED, pytorch_device), Signature.parse(SIGNATURE), seconds=math.inf)
         assert finding.beyond == "block_size is 1 (toy/ops.py:7)"
         assert small.cache.block_size < 64
