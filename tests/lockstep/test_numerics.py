@@ -158,7 +158,25 @@ def test_square_roots():
     special = f32(0, -0.0, 1e-40, np.inf, -1, np.nan)
     assert bits(sqrt_f32(special)) == [0, 0x80000000, 0, 0x7F800000, NAN, NAN]
     assert bits(rsqrt_f32(special)) == [0x7F800000, 0xFF800000, 0x7F800000, 0, NAN, NAN]
-    assert sqrt_rn_f32(f32(2.0**-140)).tolist() == [2.0**-70]
+
+
+def is_nearest_root(root: np.float32, x: np.float32) -> bool:
+    """Whether no fp32 number is nearer to the square root of a positive x; a root is never a tie."""
+    below, above = np.nextafter(root, np.float32(0)), np.nextafter(root, np.float32(np.inf))
+    low, high = ((Fraction(float(root)) + Fraction(float(other))) / 2 for other in (below, above))
+    return low**2 < Fraction(float(x)) < high**2
+
+
+def test_sqrt_rn_is_the_nearest_root():
+    edges = f32(2.0**-149, 2.0**-126, 1 - 2.0**-24, 1, 1 + 2.0**-23, np.finfo(np.float32).max)
+    drawn = np.abs(random_floats(np.random.default_rng(5), 3000))
+    subnormal = np.random.default_rng(6).integers(1, 1 << 23, 500).astype(np.uint32).view(np.float32)
+    x = np.concatenate((edges, drawn[drawn > 0], subnormal))
+    roots = sqrt_rn_f32(x)
+    assert all(map(is_nearest_root, roots, x))
+    wrong = np.nextafter(roots, np.float32(np.inf))
+    assert not any(map(is_nearest_root, wrong, x))
+    assert bits(sqrt_rn_f32(f32(0, -0.0, np.inf, -1, np.nan))) == [0, 0x80000000, 0x7F800000, NAN, NAN]
 
 
 def test_maximum_and_minimum_drop_nan():
@@ -229,6 +247,16 @@ def test_division_by_a_constant_is_a_product_with_its_reciprocal():
     drawn = np.abs(random_floats(np.random.default_rng(4), 10000))
     drawn = drawn[(drawn > 1e-30) & (drawn < 1e30)]
     assert (divide_by_constant(drawn, 448.0) != drawn / np.float32(448)).mean() > 0.3
+
+
+@pytest.mark.parametrize("constant", [448.0, 240.0, 127.0, 3.0, -7.0, 0.1, 2.0**-120, 2.0**120])
+def test_division_by_a_constant_rounds_the_reciprocal_and_then_the_product(constant):
+    x = random_floats(np.random.default_rng(7), 1000)
+    reciprocal = Fraction(nearest(1 / Fraction(float(np.float32(constant)))))
+    want = f32(*(nearest(Fraction(float(value)) * reciprocal) for value in x))
+    got = divide_by_constant(x, constant)
+    assert np.array_equal(got, want)
+    assert np.array_equal(np.signbit(got), np.signbit(x) ^ (constant < 0))
 
 
 def test_encode_refuses_what_would_round_twice():
