@@ -5,13 +5,17 @@ Run again after each change of a kernel, they are a regression test that takes s
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from indexfuzz.campaign.events import CaseRun, Event
+from indexfuzz.core import interrupts
 from indexfuzz.core.case import Case
+from indexfuzz.core.finding import summary_line
 from indexfuzz.corpus.entry import Entry
 from indexfuzz.corpus.store import Corpus
 from indexfuzz.devices.base import UnsupportedKernelError
+from indexfuzz.implementations.base import ImplementationError
 from indexfuzz.subjects.subject import Subject
 from indexfuzz.triage.order import size_of
 
@@ -20,17 +24,31 @@ NOTE = "Reached what no case kept before it did."
 Reached = frozenset[str]
 
 
+@dataclass(frozen=True)
+class Guard:
+    """A guard and what it reaches, or why that cannot be said; `fails` where that is a finding."""
+
+    entry: Entry
+    reached: Reached = frozenset()
+    complaint: str = ""
+    fails: bool = False
+
+
 def is_guard(entry: Entry) -> bool:
     """Whether an entry was kept for what it reaches alone: it never failed, and nobody has written a note about it."""
     return entry.status == "guard" and entry.finding is None and entry.note in ("", NOTE)
 
 
-def reached_by(case: Case, subject: Subject) -> Reached:
-    """What a case reaches; nothing where the device cannot run it."""
+def run_guard(entry: Entry, subject: Subject) -> Guard:
+    """Look what a guard reaches; whatever goes wrong concerns it alone."""
+    interrupts.check()
     try:
-        return subject.run(case).reached
-    except UnsupportedKernelError:
-        return frozenset()
+        outcome = subject.run(entry.case)
+    except (UnsupportedKernelError, ImplementationError) as error:
+        return Guard(entry, complaint=str(error))
+    if outcome.findings:
+        return Guard(entry, outcome.reached, f"it fails: {summary_line(outcome.findings[0])}", fails=True)
+    return Guard(entry, outcome.reached)
 
 
 class GuardKeeper:

@@ -2,9 +2,8 @@
 
 import json
 from collections.abc import Iterable
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
@@ -18,27 +17,11 @@ from indexfuzz.cli.common import (
 )
 from indexfuzz.cli.coverage import reaching_target
 from indexfuzz.cli.options import AsJson, KernelOptions, expand_options
-from indexfuzz.core import interrupts
-from indexfuzz.core.finding import summary_line
 from indexfuzz.corpus.entry import Entry
 from indexfuzz.corpus.store import Corpus
 
-if TYPE_CHECKING:
-    from indexfuzz.subjects.reaching import Reaching
-
 SHOWN = 3
 """How many of the things that a guard is for are printed."""
-
-
-@dataclass(frozen=True)
-class Guard:
-    """A guard and what it reaches, or why that cannot be said; `fails` where that is a finding."""
-
-    path: Path
-    entry: Entry
-    reached: frozenset[str] = frozenset()
-    complaint: str = ""
-    fails: bool = False
 
 
 @expand_options
@@ -61,34 +44,34 @@ def prune(
 
     Example: `indexfuzz run --seconds 600 --keep-coverage`, then `indexfuzz prune`
     """
-    from indexfuzz.campaign.guarding import choose_guards, is_guard
+    from indexfuzz.campaign.guarding import choose_guards, is_guard, run_guard
 
     corpus = Corpus(folder or default_corpus(kernels.faults))
     if not corpus.folder.is_dir():
         raise InputError(f"{corpus.folder}: no such folder")
     entries, complaints = _read_guards(corpus)
     subject = reaching_target(kernels.setup()).subject
-    guards = [_run(path, entry, subject) for path, entry in entries]
-    complaints += [f"stays: {guard.path}: {guard.complaint}" for guard in guards if guard.complaint]
-    free = [guard for guard in guards if is_guard(guard.entry) and not guard.complaint]
-    bound = [guard.reached for guard in guards if guard not in free]
-    chosen = choose_guards([(guard.entry.case, guard.reached) for guard in free], bound)
-    gone = [guard for guard in free if guard.entry.case.id not in chosen]
+    guards = {path: run_guard(entry, subject) for path, entry in entries}
+    complaints += [f"stays: {path}: {guard.complaint}" for path, guard in guards.items() if guard.complaint]
+    free = {path: guard for path, guard in guards.items() if is_guard(guard.entry) and not guard.complaint}
+    bound = [guard.reached for path, guard in guards.items() if path not in free]
+    chosen = choose_guards([(guard.entry.case, guard.reached) for guard in free.values()], bound)
+    gone = [path for path, guard in free.items() if guard.entry.case.id not in chosen]
     if not dry_run:
-        _remove(guard.path for guard in gone)
+        _remove(gone)
     for complaint in complaints:
         console(err=True).print(complaint)
-    rest = [(guard, chosen.get(guard.entry.case.id, frozenset())) for guard in guards if guard not in gone]
+    rest = {p: chosen.get(guard.entry.case.id, frozenset()) for p, guard in guards.items() if p not in gone}
     if as_json:
-        kept = [{"file": str(guard.path), "alone": sorted(alone)} for guard, alone in rest]
-        typer.echo(json.dumps({"guards": kept, "removed": [str(guard.path) for guard in gone]}, indent=1))
+        kept = [{"file": str(path), "alone": sorted(alone)} for path, alone in rest.items()]
+        typer.echo(json.dumps({"guards": kept, "removed": [str(path) for path in gone]}, indent=1))
     else:
-        for guard, alone in rest:
-            console().print(f"{guard.path}  {_explain(alone)}")
-        reached = frozenset[str]().union(*(guard.reached for guard in guards))
+        for path, alone in rest.items():
+            console().print(f"{path}  {_explain(alone)}")
+        reached = frozenset[str]().union(*(guard.reached for guard in guards.values()))
         end = "would go" if dry_run else "were removed"
         console().print(f"{len(rest)} guards reach {len(reached)} things; {len(gone)} that reach nothing else {end}")
-    failing = any(guard.fails for guard in guards)
+    failing = any(guard.fails for guard in guards.values())
     raise typer.Exit(FINDINGS if failing else USAGE_ERROR if complaints else NOTHING_NEW)
 
 
@@ -101,21 +84,6 @@ def _read_guards(corpus: Corpus) -> tuple[list[tuple[Path, Entry]], list[str]]:
         elif entry.status == "guard":
             guards.append((path, entry))
     return guards, complaints
-
-
-def _run(path: Path, entry: Entry, subject: "Reaching") -> Guard:
-    """Look what a guard reaches; whatever goes wrong concerns it alone."""
-    from indexfuzz.devices.base import UnsupportedKernelError
-    from indexfuzz.implementations.base import ImplementationError
-
-    interrupts.check()
-    try:
-        outcome = subject.run(entry.case)
-    except (UnsupportedKernelError, ImplementationError) as error:
-        return Guard(path, entry, complaint=str(error))
-    if outcome.findings:
-        return Guard(path, entry, outcome.reached, f"it fails: {summary_line(outcome.findings[0])}", fails=True)
-    return Guard(path, entry, outcome.reached)
 
 
 def _remove(paths: Iterable[Path]) -> None:

@@ -150,14 +150,10 @@ def _pool(settings: "Settings", setup: Setup, processes: int, is_journaled: bool
 
 def _reached(entries: list[Entry], subject: "Subject") -> frozenset[str]:
     """What the guards among the kept cases reach: nothing of that is new."""
-    from indexfuzz.campaign.guarding import reached_by
+    from indexfuzz.campaign.guarding import run_guard
 
-    known = frozenset[str]()
-    for entry in entries:
-        if entry.status == "guard":
-            interrupts.check()
-            known |= reached_by(entry.case, subject)
-    return known
+    guards = (run_guard(entry, subject) for entry in entries if entry.status == "guard")
+    return frozenset[str]().union(*(guard.reached for guard in guards))
 
 
 def _open_log(path: Path, notice: Callable[[str], None]) -> "RunLog":
