@@ -62,12 +62,14 @@ def _examiner(make: MakeExaminer[ThingT, ResultT], budget: Budget) -> Examiner[T
     return make(budget)
 
 
-def _examine(make: MakeExaminer[ThingT, ResultT], budget: Budget, thing: ThingT) -> tuple[ResultT, int]:
+def _examine(
+    make: MakeExaminer[ThingT, ResultT], budget: Budget, limit: float, thing: ThingT
+) -> tuple[ResultT, int]:
     """In the child: the result, and the bytes that the process holds.
 
-    A thing that spins ends the process, since the signal has no handler.
+    A thing that takes `limit` seconds of CPU time ends the process, since the signal has no handler.
     """
-    signal.setitimer(signal.ITIMER_PROF, budget.seconds + GRACE)
+    signal.setitimer(signal.ITIMER_PROF, limit)
     try:
         examiner: Examiner[ThingT, ResultT] = _examiner(make, budget)
         return examiner.examine(thing), held_memory()
@@ -105,7 +107,7 @@ class Process(Generic[ThingT, ResultT]):
         Raises ExaminationError when it is the examination that fails.
         """
         limit = self._budget.seconds + GRACE
-        future = self._pool.submit(_examine, self._make, self._budget, thing)
+        future = self._pool.submit(_examine, self._make, self._budget, limit, thing)
         try:
             result, memory = future.result(limit * PATIENCE)
         except TimeoutError:

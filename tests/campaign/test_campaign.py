@@ -78,7 +78,7 @@ def test_a_broken_relation_says_nothing_new_of_a_stage_that_is_known_to_be_wrong
     monkeypatch.setattr(schedule, "ask", broken_relations)
     subject = InProcess(reference_with(), pytorch_device)
     known = frozenset(map(Signature.parse, ("paged_logits/bound-exceeded/logits", "gather/metamorphic/layout/k_fp8")))
-    summary = run(Settings(subject, cases=3, seed=1, known=known, minimise_seconds=0.1))
+    summary = run(Settings(subject, cases=3, seed=1, known=known, minimise_seconds=0.0))
     assert [str(found.finding.signature) for found in summary.findings] == ["gather/metamorphic/next-n/logits"]
     assert summary.known[Signature("paged_logits", "metamorphic/next-n", "logits")] >= 3
 
@@ -165,6 +165,6 @@ def test_a_device_without_the_memory_for_a_case_says_nothing_about_a_kernel(refe
     assert summary.findings == []
     assert dict(summary.unsupported) == {"pytorch: not enough memory for the case": 3}
     subject = InProcess(reference_with(q_quant=fail), pytorch_device)
-    summary = run(Settings(subject, cases=3, seed=5, minimise_seconds=0.1))
+    summary = run(Settings(subject, cases=3, seed=5, minimise_seconds=0.0))
     assert [str(found.finding.signature) for found in summary.findings] == ["q_quant/crash/RuntimeError"]
     assert not summary.unsupported

@@ -52,6 +52,7 @@ def test_what_hangs_is_given_up_and_the_next_thing_is_examined(monkeypatch, proc
     monkeypatch.setattr(processes, "GRACE", 0.1)
     monkeypatch.setattr(processes, "PATIENCE", patience)
     assert process.examine(thing) == f"{thing}: {why}"
+    monkeypatch.setattr(processes, "GRACE", 1000)
     monkeypatch.setattr(processes, "PATIENCE", 1000)
     assert process.examine("next") == "NEXT"
 

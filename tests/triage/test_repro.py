@@ -132,7 +132,7 @@ def test_a_script_fails_on_the_faulty_kernel_and_passes_on_the_clean_one(fault):
     def listen(event):
         found.extend([event] if isinstance(event, Found) else [])
 
-    wanted = Settings(target.subject, cases=300, seed=1, first_only=True, minimise_seconds=0.5)
+    wanted = Settings(target.subject, cases=300, seed=1, first_only=True, minimise_seconds=0.0)
     run(wanted, listen)
     text = script(Entry(case=found[0].case, finding=Record.of(found[0].finding)), target)
     planted = f"plant(({fault!r},))"
