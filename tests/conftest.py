@@ -1,11 +1,14 @@
 """Shared by the tests: the reference as an implementation, and a device that runs plain PyTorch."""
 
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 import torch
 
+from indexfuzz import __main__ as cli
 from indexfuzz.core.contract import Clauses
 from indexfuzz.core.guarantees import Guarantees, Promises
 from indexfuzz.devices.base import Session
@@ -26,6 +29,24 @@ def _one_thread() -> None:
 def _no_workflow(monkeypatch: pytest.MonkeyPatch) -> None:
     """What the tests find is none of the findings of the job that runs them."""
     monkeypatch.delenv("GITHUB_ACTIONS", raising=False)
+
+
+@pytest.fixture
+def indexfuzz(tmp_path, monkeypatch, capsys):
+    """Run the command line in a folder of its own, where the toys beside this file can be imported.
+
+    -> (exit code, standard output, standard error).
+    """
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(Path(__file__).parent)
+
+    def run(*words):
+        monkeypatch.setattr(sys, "argv", ["indexfuzz", *map(str, words)])
+        with pytest.raises(SystemExit) as end:
+            cli.main()
+        return int(end.value.code or 0), *capsys.readouterr()
+
+    return run
 
 
 class PyTorchDevice:

@@ -62,9 +62,7 @@ def _examiner(make: MakeExaminer[ThingT, ResultT], budget: Budget) -> Examiner[T
     return make(budget)
 
 
-def _examine(
-    make: MakeExaminer[ThingT, ResultT], budget: Budget, limit: float, thing: ThingT
-) -> tuple[ResultT, int]:
+def _examine(make: MakeExaminer[ThingT, ResultT], budget: Budget, limit: float, thing: ThingT) -> tuple[ResultT, int]:
     """In the child: the result, and the bytes that the process holds.
 
     A thing that takes `limit` seconds of CPU time ends the process, since the signal has no handler.

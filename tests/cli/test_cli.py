@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pytest
 
-from indexfuzz import __main__ as cli
 from indexfuzz.campaign import jobs
 from indexfuzz.campaign.log import Line
 from indexfuzz.cli import _defaults
@@ -48,17 +47,12 @@ NO_KEYS = Case().replace(batch={"pad_tokens": 1})
 
 
 @pytest.fixture
-def indexfuzz(capsys, monkeypatch, tmp_path):
-    """Run the command line in a folder of its own; -> (exit code, standard output, standard error)."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.syspath_prepend(Path(__file__).parents[1])
+def indexfuzz(indexfuzz):
+    """Run the command line, campaigns in one process; -> (exit code, standard output, standard error)."""
 
     def run(*words: object) -> tuple[int, str, str]:
         alone = ("--workers", "1") if words[:1] == ("run",) and "--workers" not in words else ()
-        monkeypatch.setattr(sys, "argv", ["indexfuzz", *map(str, (*words, *alone))])
-        with pytest.raises(SystemExit) as end:
-            cli.main()
-        return int(end.value.code or 0), *capsys.readouterr()
+        return indexfuzz(*words, *alone)
 
     return run
 

@@ -11,9 +11,9 @@ from tests.report.test_story import END, START, written
 
 
 @pytest.fixture
-def report(command):
+def report(indexfuzz):
     """Run `indexfuzz report` in a folder of its own; -> (exit code, standard output, standard error)."""
-    return lambda *words: command("report", *words)
+    return lambda *words: indexfuzz("report", *words)
 
 
 def found(signature=str(FINDING.signature)):

@@ -12,9 +12,9 @@ from tests.report.test_story import CASE, END, START, written
 
 
 @pytest.fixture
-def merge(command):
+def merge(indexfuzz):
     """Run `indexfuzz merge` in a folder of its own; -> (exit code, standard output, standard error)."""
-    return lambda *words: command("merge", *words)
+    return lambda *words: indexfuzz("merge", *words)
 
 
 def shard(number, *entries, log=(START, CASE, END)):

@@ -5,13 +5,11 @@ import os
 import re
 import shutil
 import subprocess
-import sys
 import textwrap
 from pathlib import Path
 
 import pytest
 
-from indexfuzz import __main__ as cli
 from indexfuzz.cli.new_ci import EACH_COMMIT, GPU, NIGHTLY, write_workflows
 
 ROOT = Path(__file__).parents[2]
@@ -21,16 +19,8 @@ HOSTILE = "module:it's $(touch gone) `x`"
 
 
 @pytest.fixture
-def new_ci(monkeypatch, capsys, tmp_path):
-    monkeypatch.chdir(tmp_path)
-
-    def run(*words):
-        monkeypatch.setattr(sys, "argv", ["indexfuzz", "new-ci", *words])
-        with pytest.raises(SystemExit) as ended:
-            cli.main()
-        return ended.value.code, *capsys.readouterr()
-
-    return run
+def new_ci(indexfuzz):
+    return lambda *words: indexfuzz("new-ci", *words)
 
 
 def scripts(text):

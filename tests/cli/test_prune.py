@@ -1,12 +1,10 @@
 """`run --keep-coverage` and `prune`: cases that reach something new are kept, and then the fewest of them."""
 
 import json
-import sys
 from pathlib import Path
 
 import pytest
 
-from indexfuzz import __main__ as cli
 from indexfuzz.campaign.guarding import NOTE
 from indexfuzz.core.case import Case
 from indexfuzz.corpus import store
@@ -19,20 +17,9 @@ TOY = ("--impl", "module:toy_gather")
 KEYS = Case().replace(batch={"prefill": ({"length": 2, "new": 0},)})
 
 
-@pytest.fixture
-def indexfuzz(tmp_path, monkeypatch, capsys):
-    """Run the command line in a folder of its own; -> (exit code, standard output, standard error)."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.syspath_prepend(Path(__file__).parents[1])
+@pytest.fixture(autouse=True)
+def _right(monkeypatch):
     monkeypatch.setenv("TOY", "right")
-
-    def run(*words):
-        monkeypatch.setattr(sys, "argv", ["indexfuzz", *map(str, words)])
-        with pytest.raises(SystemExit) as end:
-            cli.main()
-        return end.value.code, *capsys.readouterr()
-
-    return run
 
 
 def guard(seed, case=KEYS, **more):

@@ -1,10 +1,7 @@
 """The command `triage`: a status and a note, without an editor; the rest of the file stays."""
 
-import sys
-
 import pytest
 
-from indexfuzz import __main__ as cli
 from indexfuzz.core.case import Case
 from indexfuzz.core.finding import Finding
 from indexfuzz.corpus import store
@@ -15,31 +12,29 @@ ENTRY = Entry(case=Case(), finding=Record.of(Finding("gather", "crash", "KeyErro
 
 
 @pytest.fixture
-def triage(monkeypatch, capsys, tmp_path):
-    monkeypatch.chdir(tmp_path)
+def triage(indexfuzz, tmp_path):
+    """Change the entry; -> (exit code, the entry as it is then, standard output, standard error)."""
     path = Corpus(tmp_path / "corpus").save(ENTRY)
 
     def run(*words):
-        monkeypatch.setattr(sys, "argv", ["indexfuzz", "triage", *words])
-        with pytest.raises(SystemExit) as ended:
-            cli.main()
-        return ended.value.code, store.load(path), capsys.readouterr()
+        code, out, err = indexfuzz("triage", *words)
+        return code, store.load(path), out, err
 
     return run
 
 
 def test_status_and_note_are_changed_and_nothing_else(triage):
-    code, entry, told = triage(Case().id, "--status", "guard", "--note", "mended")
+    code, entry, out, _ = triage(Case().id, "--status", "guard", "--note", "mended")
     assert code == 0
     assert entry == ENTRY.model_copy(update={"status": "guard", "note": "mended"})
-    assert "open -> guard" in told.out
+    assert "open -> guard" in out
     assert triage(Case().id, "--status", "fixed")[1].note == "mended"
 
 
 def test_a_link_is_kept_until_it_is_taken_away(triage):
-    code, entry, told = triage(Case().id, "--link", "https://example.org/issues/7#note-1")
+    code, entry, out, _ = triage(Case().id, "--link", "https://example.org/issues/7#note-1")
     assert (code, entry) == (0, ENTRY.model_copy(update={"link": "https://example.org/issues/7#note-1"}))
-    assert "  https://example.org/issues/7#note-1\n" in told.out
+    assert "  https://example.org/issues/7#note-1\n" in out
     assert triage(Case().id, "--link", "")[1] == ENTRY
 
 
@@ -55,7 +50,7 @@ def test_a_link_is_kept_until_it_is_taken_away(triage):
     ],
 )
 def test_bad_input_is_2_and_changes_nothing(triage, words, complaint):
-    code, entry, told = triage(Case().id, *words)
+    code, entry, _, err = triage(Case().id, *words)
     assert (code, entry) == (2, ENTRY)
-    assert complaint in told.err
-    assert "Traceback" not in told.err
+    assert complaint in err
+    assert "Traceback" not in err

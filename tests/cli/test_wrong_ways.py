@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 
-from indexfuzz import __main__ as cli
 from indexfuzz.cli import GROUPS
 from indexfuzz.core.case import Case
 from indexfuzz.core.finding import Finding
@@ -253,9 +252,8 @@ SETTINGS = {
 
 
 @pytest.fixture
-def complain(capsys, monkeypatch, tmp_path):
+def complain(indexfuzz, monkeypatch, tmp_path):
     """Run a wrong command line in a folder with a little of everything; what it says, once it has exited with 2."""
-    monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(tmp_path)
     entry = Entry(case=CASE, finding=Record.of(Finding("gather", "code-mismatch", "k_scale", "wrong")))
     guard = Entry(case=CASE, status="guard")
@@ -273,12 +271,9 @@ def complain(capsys, monkeypatch, tmp_path):
         Path(path).write_text(text)
 
     def run(*words: str) -> str:
-        monkeypatch.setattr(sys, "argv", ["indexfuzz", *words])
-        with pytest.raises(SystemExit) as end:
-            cli.main()
-        out, err = capsys.readouterr()
+        code, out, err = indexfuzz(*words)
         assert "Traceback" not in out + err
-        assert (end.value.code, out) == (2, "")
+        assert (code, out) == (2, "")
         assert err.startswith("error: ")
         assert err.count("\n") == 1
         assert "internal" not in err
@@ -362,9 +357,6 @@ def test_a_folder_that_is_gone(complain, tmp_path):
         os.chdir(tmp_path)
 
 
-def test_scripts_get_the_same_as_json(capsys, monkeypatch):
-    monkeypatch.setattr(sys, "argv", ["indexfuzz", "show", "nix", "--json"])
-    with pytest.raises(SystemExit):
-        cli.main()
-    out, err = capsys.readouterr()
+def test_scripts_get_the_same_as_json(indexfuzz):
+    _, out, err = indexfuzz("show", "nix", "--json")
     assert json.loads(out) == {"error": err.removeprefix("error: ").strip(), "exit_code": 2}

@@ -10,7 +10,6 @@ from pathlib import Path
 
 import pytest
 
-from indexfuzz import __main__ as cli
 from indexfuzz.campaign import jobs
 from indexfuzz.cli.new_impl import LAYOUTS, template
 from indexfuzz.core.case import Case
@@ -26,22 +25,18 @@ MODULES = ("my_kernels", "page_gather", "in_python", "own")
 
 
 @pytest.fixture
-def indexfuzz(capsys, monkeypatch, tmp_path):
+def indexfuzz(indexfuzz, monkeypatch, tmp_path):
     """Run the command line on what its modules are now; -> (exit code, standard output, standard error).
 
     Cases stay as they were drawn, so that nothing depends on the time.
     """
     monkeypatch.setattr("indexfuzz.subjects.fresh.shows_in_fresh_process", lambda *_: True)
     monkeypatch.setattr(jobs, "minimise", partial(_minimise_nothing, jobs.minimise))
-    monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(tmp_path)
 
     def run(*words):
         forget()
-        monkeypatch.setattr(sys, "argv", ["indexfuzz", *words])
-        with pytest.raises(SystemExit) as end:
-            cli.main()
-        return int(end.value.code or 0), *capsys.readouterr()
+        return indexfuzz(*words)
 
     yield run
     forget()

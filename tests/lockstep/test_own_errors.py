@@ -6,7 +6,6 @@ import torch
 import triton
 import triton.language as tl
 
-from indexfuzz import __main__ as cli
 from indexfuzz.core.case import Case
 from indexfuzz.devices.lockstep import LockstepDevice
 from indexfuzz.implementations import load
@@ -54,13 +53,10 @@ def test_no_finding_comes_of_it():
 
 
 @pytest.mark.usefixtures("_defect")
-def test_the_command_line_calls_it_an_internal_error(monkeypatch, capsys, tmp_path):
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("sys.argv", ["indexfuzz", "run", "--cases", "3", "--seed", "1", "--corpus", str(tmp_path)])
-    with pytest.raises(SystemExit) as end:
-        cli.main()
-    assert end.value.code == 3
-    words = capsys.readouterr().err.splitlines()[-1]
+def test_the_command_line_calls_it_an_internal_error(indexfuzz):
+    code, _, err = indexfuzz("run", "--cases", 3, "--seed", 1, "--corpus", "kept")
+    assert code == 3
+    words = err.splitlines()[-1]
     assert words.startswith("internal error: LockstepError: ")
     assert "(traceback in " in words
 

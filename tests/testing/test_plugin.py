@@ -46,7 +46,7 @@ def test_gather(case):
 
 @pytest.fixture
 def session(pytester, monkeypatch):
-    """Run pytest on the toy kernels in a folder of its own; what it finds is made as small as it can be, by no clock."""
+    """Run pytest on the toy kernels in a folder of its own; what it finds is made small by no clock."""
     pytester.makeconftest("from indexfuzz.testing import session\n\nsession.MINIMISE_SECONDS = float('inf')\n")
     monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[1]))
     monkeypatch.setenv("OMP_NUM_THREADS", "1")

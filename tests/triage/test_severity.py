@@ -1,11 +1,9 @@
 """Top-k recall: whole for right kernels, less for faulty ones, none where a step fails."""
 
 import json
-import sys
 
 import pytest
 
-from indexfuzz import __main__ as cli
 from indexfuzz.core.case import Case
 from indexfuzz.core.finding import Finding
 from indexfuzz.corpus.entry import Entry, Record
@@ -85,30 +83,26 @@ def test_a_row_without_a_choice_has_no_recall(reference_with, pytorch_device):
         recall(ONE_KEY.replace(model={"index_topk": 8}), reference_with(), pytorch_device)
 
 
-def test_the_command(tmp_path, capsys, monkeypatch):
+def test_the_command(tmp_path, indexfuzz):
     file = Corpus(tmp_path).save(
         Entry(case=DECODE, finding=Record.of(Finding("rope", "bound-exceeded", "q", "not rotated")))
     )
-    monkeypatch.setattr(sys, "argv", ["indexfuzz", "severity", str(file), "--fault", "rope-result-discarded", "--json"])
-    with pytest.raises(SystemExit, match="0"):
-        cli.main()
-    found = json.loads(capsys.readouterr().out)
+    code, out, _ = indexfuzz("severity", file, "--fault", "rope-result-discarded", "--json")
+    found = json.loads(out)
+    assert code == 0
     assert found["blind"] < found["mean"] < 0.9
     assert found["rows"] == sum(row >= 64 for row in range(515))
 
 
-def test_the_command_takes_single_stages(tmp_path, capsys, monkeypatch):
+def test_the_command_takes_single_stages(tmp_path, indexfuzz):
     file = Corpus(tmp_path).save(
         Entry(case=DECODE, finding=Record.of(Finding("rope", "bound-exceeded", "q", "not rotated")))
     )
-    command = ["indexfuzz", "severity", str(file), "--fault", "rope-result-discarded", "--stage"]
-    monkeypatch.setattr(sys, "argv", [*command, "topk"])
-    with pytest.raises(SystemExit, match="0"):
-        cli.main()
-    shown = capsys.readouterr().out
+    command = ("severity", str(file), "--fault", "rope-result-discarded", "--stage")
+    code, shown, _ = indexfuzz(*command, "topk")
+    assert code == 0
     assert "top-k recall 1.000" in shown
     assert "topk alone" in shown
-    monkeypatch.setattr(sys, "argv", [*command, "tokp"])
-    with pytest.raises(SystemExit, match="2"):
-        cli.main()
-    assert "no 'tokp'" in capsys.readouterr().err
+    code, _, err = indexfuzz(*command, "tokp")
+    assert code == 2
+    assert "no 'tokp'" in err

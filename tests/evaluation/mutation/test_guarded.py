@@ -2,13 +2,11 @@
 
 import json
 import random
-import sys
 from dataclasses import replace
 from itertools import islice
 
 import pytest
 
-from indexfuzz import __main__ as cli
 from indexfuzz.cli import mutate
 from indexfuzz.cli.common import InputError
 from indexfuzz.devices import open_device
@@ -147,7 +145,7 @@ def test_parts_are_joined(made, tmp_path, capsys):
         mutate._join([tmp_path / "none"], as_json=False)
 
 
-def test_the_command(made, monkeypatch, capsys):
+def test_the_command(made, monkeypatch, indexfuzz):
     def examine_all(things, make, _give_up, budget, *, workers, on_result=lambda _: None):
         assert workers == 2
         if make is Maker:
@@ -160,12 +158,8 @@ def test_the_command(made, monkeypatch, capsys):
         return results
 
     monkeypatch.setattr(processes, "examine_all", examine_all)
-    words = ["mutate", "gather", "--guarded", "4", "--seed", "5", "--seconds", "3", "--workers", "2"]
-    monkeypatch.setattr(sys, "argv", ["indexfuzz", *words])
-    with pytest.raises(SystemExit) as end:
-        cli.main()
-    out, err = capsys.readouterr()
-    assert not end.value.code
+    code, out, err = indexfuzz("mutate", "gather", "--guarded", "4", "--seed", "5", "--seconds", "3", "--workers", "2")
+    assert code == 0
     assert len(err.splitlines()) == 12
     assert out.count("1 of 1 (21% to 100%)") == 4
     assert out.count("0 of 1 (0% to 79%)") == 8

@@ -1,12 +1,10 @@
 """Isolation from the command line: defaults, contradictions, and a crash that is found, kept and replayed."""
 
 import json
-import sys
 from pathlib import Path
 
 import pytest
 
-from indexfuzz import __main__ as cli
 from indexfuzz.core.case import Case
 from indexfuzz.core.finding import Finding
 from indexfuzz.core.setup import Setup
@@ -15,19 +13,6 @@ from indexfuzz.corpus.entry import Entry, Record
 from indexfuzz.corpus.store import Corpus
 
 HOSTILE = ("--impl", "module:indexfuzz.evaluation.bench.hostile")
-
-
-@pytest.fixture
-def indexfuzz(capsys, monkeypatch, tmp_path):
-    monkeypatch.chdir(tmp_path)
-
-    def run(*words):
-        monkeypatch.setattr(sys, "argv", ["indexfuzz", *map(str, words)])
-        with pytest.raises(SystemExit) as end:
-            cli.main()
-        return int(end.value.code or 0), *capsys.readouterr()
-
-    return run
 
 
 @pytest.mark.parametrize(
