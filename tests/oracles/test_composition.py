@@ -180,7 +180,7 @@ def test_the_step_that_the_stages_were_judged_on_is_taken_once():
 
 
 def test_no_step_is_kept_of_a_case_that_showed_something_or_of_another_one():
-    wrong = with_edit("weights", "tl.load(weights_ptr", "2 * tl.load(weights_ptr", "kernels/quant.py")
+    wrong = with_edit("weights-twice", "tl.load(weights_ptr", "2 * tl.load(weights_ptr", "kernels/quant.py")
     right = builtin()
     with walked.keeping():
         assert differential.run(CASE, wrong, DEVICE).findings != []

@@ -13,6 +13,9 @@ from types import ModuleType
 
 ORIGINAL = "indexfuzz.kernels"
 
+_made: dict[str, object] = {}
+"""The modules and packages that have been made, and of what."""
+
 
 class FaultError(Exception):
     """A fault that does not exist, is malformed, or no longer fits the kernels. One sentence."""
@@ -23,9 +26,10 @@ def edited_kernels(label: str, edits: Iterable[tuple[str, str, str, str]]) -> st
 
     `label` names it in source locations.
 
-    Raises FaultError unless each `old` occurs exactly once in its file.
+    Raises FaultError unless each `old` occurs exactly once in its file, and where the label names other edits already.
     """
-    package = f"indexfuzz_kernels_with_{label.replace('-', '_').replace('+', '_and_')}"
+    package, edits = f"indexfuzz_kernels_with_{label.replace('-', '_').replace('+', '_and_')}", tuple(edits)
+    _name(package, edits)
     if package not in sys.modules:
         sources = original_sources()
         for fault, file, old, new in edits:
@@ -40,7 +44,11 @@ def edited_kernels(label: str, edits: Iterable[tuple[str, str, str, str]]) -> st
 
 
 def import_source(name: str, source: str, shown: str) -> ModuleType:
-    """Import a module of a name from its source; `shown` is the path that source locations give."""
+    """Import a module of a name from its source; `shown` is the path that source locations give.
+
+    Raises FaultError where the name is that of another source already.
+    """
+    _name(name, source)
     if name not in sys.modules:
         sys.meta_path.append(_CopyFinder({name: (source, shown)}))
     return importlib.import_module(name)
@@ -52,6 +60,11 @@ def original_sources() -> dict[str, str]:
     if spec is None or spec.origin is None:
         raise FaultError("faults are planted in the built-in kernels, and this installation has none")
     return {f"kernels/{file.name}": file.read_text(encoding="utf-8") for file in Path(spec.origin).parent.glob("*.py")}
+
+
+def _name(name: str, made_of: object) -> None:
+    if _made.setdefault(name, made_of) != made_of:
+        raise FaultError(f"{name} was made of something else already; give this another name")
 
 
 def _module_name(file: str, package: str) -> str:

@@ -5,7 +5,7 @@ import pytest
 
 from indexfuzz.implementations.builtin import builtin
 from indexfuzz.implementations.faults import FaultError, load_faults, plant
-from indexfuzz.implementations.faults.planting import edited_kernels
+from indexfuzz.implementations.faults.planting import edited_kernels, import_source, original_sources
 
 
 @pytest.mark.parametrize("name", list(load_faults()))
@@ -46,3 +46,15 @@ def test_text_must_occur_exactly_once(old, count):
     message = f"fault demo: kernels/cache.py must have this text once, but has it {count} times: {old}"
     with pytest.raises(FaultError, match=message):
         edited_kernels(f"demo-{old}", [("demo", "kernels/cache.py", old, "")])
+
+
+def test_a_label_names_the_same_edits_for_ever():
+    """Or a test would run what another one has planted."""
+    text = next(line for line in original_sources()["kernels/cache.py"].splitlines() if line.startswith("def "))
+    one = ("demo", "kernels/cache.py", text, f"{text}  # edited")
+    assert edited_kernels("demo-same", [one]) == edited_kernels("demo-same", [one])
+    with pytest.raises(FaultError, match="demo_same was made of something else already"):
+        edited_kernels("demo-same", [("demo", "kernels/cache.py", text, f"{text}  # another")])
+    import_source("demo_of_one_source", "a = 1", "demo.py")
+    with pytest.raises(FaultError, match="demo_of_one_source was made of something else already"):
+        import_source("demo_of_one_source", "a = 2", "demo.py")
