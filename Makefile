@@ -8,7 +8,7 @@ TYPES := build/types
 
 BROWSER := tests/report/browser
 
-.PHONY: fuzz test check browser clean
+.PHONY: fuzz test test-gpu fleet check browser clean
 
 fuzz: $(VENV)/.ready
 	$(BIN)/indexfuzz run --seconds $(SECONDS_TO_FUZZ)
@@ -16,11 +16,16 @@ fuzz: $(VENV)/.ready
 test: $(VENV)/.ready
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 tests fuzz corpus
 
-# Workflows are checked where npm can install what that takes.
 # On a machine with a GPU: kernels compiled there, checked and measured.
 test-gpu: $(VENV)/.ready
 	$(BIN)/pytest -n 0 -m gpu tests
 
+# Campaigns on a local Ray: two nodes of which one is killed, Ctrl-C, processes that die.
+fleet: $(VENV)/.ready
+	$(BIN)/pip install --quiet --disable-pip-version-check -c $(CONSTRAINTS) -e '.[fleet,test]'
+	$(BIN)/pytest -n 0 tests/fleet/test_on_ray.py
+
+# Workflows are checked where npm can install what that takes.
 # mypy does not follow an editable install, so it gets a package made of links.
 check: $(VENV)/.ready
 	$(BIN)/ruff check .

@@ -27,6 +27,7 @@ FOLDERS = (
     "subjects",
     "triage",
     "campaign",
+    "fleet",
     "report",
     "testing",
     "evaluation",
@@ -42,6 +43,8 @@ LOOSE = {"__init__", "__main__"}
 
 RESERVED = {
     "hypothesis": ("generation.sessions", "generation.strategies", "generation.stream", "testing", "campaign"),
+    "fsspec": ("fleet",),
+    "ray": ("fleet.cluster",),
     "typer": ("cli",),
     "rich": ("cli",),
 }

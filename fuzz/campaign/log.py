@@ -11,7 +11,9 @@ from typing import Annotated, Any, Literal, Self, TextIO
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
+from indexfuzz import __version__
 from indexfuzz.campaign.events import CaseRun, Died, Event, Explained, Found, Known, Seen, Smaller, Unsupported
+from indexfuzz.campaign.settings import Settings
 from indexfuzz.campaign.summary import Summary
 
 CaseId = Annotated[str, Field(pattern=r"^[0-9a-f]{16}$", description="The id of a case, as in the corpus.")]
@@ -138,6 +140,20 @@ class RunLog:
     def start(self, **facts: Any) -> None:
         """Write the first line: the fields of Start."""
         self._write(Start(t=0.0, **facts))
+
+    def start_of(self, wanted: Settings, workers: int) -> None:
+        """Write the first line of a campaign in so many processes."""
+        facts = wanted.subject.facts
+        self.start(
+            indexfuzz=__version__,
+            implementation=facts.name,
+            device=facts.device,
+            torch=facts.torch,
+            triton=facts.triton,
+            seed=wanted.seed,
+            shard=wanted.shard,
+            workers=workers,
+        )
 
     def end(self, summary: Summary) -> None:
         """Write the last line."""

@@ -16,6 +16,7 @@ import typer
 from indexfuzz import __version__
 from indexfuzz.cli import (
     cases,
+    fleet,
     html_report,
     lists,
     merge,
@@ -37,7 +38,7 @@ from indexfuzz.core.setup import SetupError
 from indexfuzz.corpus.entry import CorpusError
 
 GROUPS: dict[str, tuple[Callable[..., None], ...]] = {
-    "Find bugs": (run.run, replay.replay),
+    "Find bugs": (run.run, fleet.fleet, replay.replay),
     "Look into a finding": (
         cases.show,
         cases.minimize,

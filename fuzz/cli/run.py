@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from indexfuzz import __version__
 from indexfuzz.campaign.keeping import Keeper, probe
 from indexfuzz.campaign.server import start_server
 from indexfuzz.cli.common import (
@@ -120,7 +119,7 @@ def _run_campaign(
         guards = GuardKeeper(options.kept, reached, progress.tell) if reached is not None else None
         progress.watch(crew)
         if log:
-            _start_log(log, settings, processes)
+            log.start_of(settings, processes)
 
         def listen(event: "Event") -> None:
             keeper.hear(event)
@@ -163,20 +162,6 @@ def _open_log(path: Path, notice: Callable[[str], None]) -> "RunLog":
         return RunLog(path, notice)
     except OSError as error:
         raise InputError(f"--log {path}: {error.strerror}") from None
-
-
-def _start_log(log: "RunLog", settings: "Settings", processes: int) -> None:
-    facts = settings.subject.facts
-    log.start(
-        indexfuzz=__version__,
-        implementation=facts.name,
-        device=facts.device,
-        torch=facts.torch,
-        triton=facts.triton,
-        seed=settings.seed,
-        shard=settings.shard,
-        workers=processes,
-    )
 
 
 def _report(

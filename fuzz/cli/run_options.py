@@ -19,8 +19,8 @@ from indexfuzz.testing.options import parse_shard
 
 
 @dataclass(frozen=True, kw_only=True)
-class RunOptions(SetupOptions):
-    """What a campaign shall do, as typed."""
+class CaseOptions(SetupOptions):
+    """Which cases a campaign shall draw, as typed."""
 
     stage: Annotated[
         list[str],
@@ -51,18 +51,40 @@ class RunOptions(SetupOptions):
             show_default="any shape",
         ),
     ] = None
+    seed: Annotated[
+        int | None,
+        typer.Option(
+            rich_help_panel="Which cases", min=0, metavar="N", show_default="random", help="Makes a run repeatable."
+        ),
+    ] = None
+
+    def check_cases(self) -> None:
+        """Raise InputError where the options name what there is not."""
+        if self.preset is not None:
+            each_known("--preset", [self.preset], PRESETS)
+        self.stages, self.regimes  # noqa: B018 - raise for what they cannot read
+
+    @property
+    def stages(self) -> list[str]:
+        """The stages to test; none means all."""
+        return each_known("--stage", self.stage, OPERATION_NAMES)
+
+    @property
+    def regimes(self) -> tuple[Regime, ...]:
+        """The kinds of values to draw; none means the usual ones."""
+        return TypeAdapter(tuple[Regime, ...]).validate_python(each_known("--values", self.values, get_args(Regime)))
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunOptions(CaseOptions):
+    """What a campaign shall do, as typed."""
+
     seconds: Annotated[
         float | None,
         typer.Option(rich_help_panel="How long", min=0.0, metavar="S", show_default="60", help="Stop after this time."),
     ] = None
     cases: Annotated[
         int | None, typer.Option(rich_help_panel="How long", min=1, metavar="N", help="Stop after this many cases.")
-    ] = None
-    seed: Annotated[
-        int | None,
-        typer.Option(
-            rich_help_panel="Which cases", min=0, metavar="N", show_default="random", help="Makes a run repeatable."
-        ),
     ] = None
     shard: Annotated[
         str,
@@ -140,8 +162,7 @@ class RunOptions(SetupOptions):
         """Raise InputError where the options contradict each other or name what there is not."""
         if self.seconds is not None and self.cases is not None:
             raise InputError("--seconds and --cases exclude each other; give one of them")
-        if self.preset is not None:
-            each_known("--preset", [self.preset], PRESETS)
+        self.check_cases()
         if self.coverage_listing is not None and not self.coverage:
             raise InputError("--coverage-listing needs --coverage")
         if self.coverage and self.keep_coverage:
@@ -152,17 +173,7 @@ class RunOptions(SetupOptions):
             )
         if self.coverage and (self.workers or 1) > 1:
             raise InputError("--coverage sees the masks of one process; leave out --workers")
-        self.stages, self.regimes, self.parsed_shard  # noqa: B018 - raise for what they cannot read
-
-    @property
-    def stages(self) -> list[str]:
-        """The stages to test; none means all."""
-        return each_known("--stage", self.stage, OPERATION_NAMES)
-
-    @property
-    def regimes(self) -> tuple[Regime, ...]:
-        """The kinds of values to draw; none means the usual ones."""
-        return TypeAdapter(tuple[Regime, ...]).validate_python(each_known("--values", self.values, get_args(Regime)))
+        self.parsed_shard  # noqa: B018 - raises for what it cannot read
 
     @property
     def parsed_shard(self) -> tuple[int, int]:

@@ -40,7 +40,12 @@ class Setup:
 
     def command(self, name: str, file: Path) -> str:
         """The command line that does something with the case of a file under the same conditions."""
-        words = ["indexfuzz", name, str(path_from_here(file))]
+        return shlex.join(["indexfuzz", name, str(path_from_here(file)), *self.words])
+
+    @property
+    def words(self) -> list[str]:
+        """The options of a command line that say the same."""
+        words = []
         if self.spec != DEFAULT_IMPLEMENTATION:
             words += ["--impl", self.spec]
         for fault in self.faults:
@@ -55,4 +60,4 @@ class Setup:
             words += ["--timeout", f"{self.timeout:g}"]
         if self.beyond_contract:
             words += ["--beyond-contract"]
-        return shlex.join(words)
+        return words

@@ -35,24 +35,40 @@ def load(path: Path) -> Entry:
     Raises CorpusError that names the file, the field and what is wrong.
     """
     try:
-        data = _migrated(_read(path))
+        content = _read(path)
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+        raise CorpusError(f"{path}: {reason}") from None
+    return parse(content, path)
+
+
+def parse(content: bytes, path: Path) -> Entry:
+    """What a file holds, as `load` reads it.
+
+    Raises CorpusError that names the file, the field and what is wrong.
+    """
+    try:
+        data = _migrated(_decode(content))
         entry = Entry.model_validate_json(json.dumps(data))
     except ValidationError as error:
         raise CorpusError(f"{path}: {first_error(error)}") from None
-    except (OSError, ValueError, RecursionError) as error:
-        reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-        raise CorpusError(f"{path}: {reason}") from None
+    except (ValueError, RecursionError) as error:
+        raise CorpusError(f"{path}: {error}") from None
     if ID.fullmatch(path.stem) and path.stem != entry.case.id:
         raise CorpusError(f"{path}: case: it has the id {entry.case.id}, the file name says {path.stem}")
     return entry
 
 
-def _read(path: Path) -> Any:
-    """Decoded JSON of a regular file of limited size."""
+def _read(path: Path) -> bytes:
+    """The content of a regular file, as far as it may be read."""
     if not path.is_file():
         raise ValueError("no such file" if not path.exists() else "not a regular file")
     with path.open("rb") as file:
-        content = file.read(MAX_BYTES + 1)
+        return file.read(MAX_BYTES + 1)
+
+
+def _decode(content: bytes) -> Any:
+    """Decoded JSON of limited size."""
     if len(content) > MAX_BYTES:
         raise ValueError(f"larger than {MAX_BYTES >> 20} MiB")
     try:

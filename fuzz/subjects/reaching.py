@@ -30,11 +30,16 @@ class Reaching(InProcess):
         for operation in self.coverage.as_data():
             where = f"{_name(operation['file'])}:{operation['line']} {operation['kind']}"
             yield from (f"{where} {state}" for state in operation["seen"])
-        for seen in outcome.comparisons:
-            yield f"{_name(seen.file)}:{seen.line} {seen.text} is {seen.holds}"
-        yield from (f"stage {stage}" for stage in outcome.stages)
-        yield from (f"asked for {oracle.name}" for oracle in schedule.OTHERS if oracle.is_asked(outcome.case))
-        yield from classes_of(outcome.case)
+        yield from reached_beside_masks(outcome)
+
+
+def reached_beside_masks(outcome: Outcome) -> Iterator[str]:
+    """What any subject can tell that a case reached: conditions of callers, stages, oracles, classes."""
+    for seen in outcome.comparisons:
+        yield f"{_name(seen.file)}:{seen.line} {seen.text} is {seen.holds}"
+    yield from (f"stage {stage}" for stage in outcome.stages)
+    yield from (f"asked for {oracle.name}" for oracle in schedule.OTHERS if oracle.is_asked(outcome.case))
+    yield from classes_of(outcome.case)
 
 
 def reaching(subject: InProcess) -> Reaching:
