@@ -56,7 +56,10 @@ TableTail = Literal["minus-one", "num-blocks", "huge"]
 PadSeq = Literal["minus-one", "batch", "huge", "first", "last"]
 """The sequence that gathered padding claims to belong to: -1, B, 2^30, 0 or B - 1, for B sequences."""
 
-Far = Literal["none", "q", "k", "weights", "table", "k_fp8", "q_fp8", "q_weights", "logits"]
+Positions = Literal["rank", "shifted", "repeated", "gapped"]
+"""What the positions of a request count: its tokens; from a later start; every token twice; three for each token."""
+
+Far = Literal["none", "q", "k", "weights", "table", "k_fp8", "q_fp8", "q_weights", "logits", "columns"]
 """A tensor whose last row starts beyond 2^31 elements."""
 
 
@@ -148,11 +151,25 @@ class Batch(Part):
     first rows padding. `lens` chooses the shape of context_lens: [B], [B, next_n] consecutive, or [B, next_n] ragged.
 
     Of eight keys that prefill gathers, `gather_holes` are padding in the middle: their sequence is none of the batch.
-    `select_holes` of eight entries of a selection are empty, wherever they stand.
+    `select_holes` of eight entries of a selection are empty, wherever they stand. `slot_holes` of eight tokens have no
+    slot, because an earlier step has written their keys. `positions` turn q and k, and say nothing about the cache.
+    The window of a row of prefill ends `row_step` keys after that of the row before, up to the request's end.
+    The last `gather_cut` of the gathered keys have no room, padding before others.
     `empty_windows` and `long_windows` draw rows that see nothing, and rows whose window ends beyond the last key.
     """
 
-    added = frozenset({"pad_seq", "gather_holes", "long_windows", "select_holes"})
+    added = frozenset(
+        {
+            "pad_seq",
+            "gather_holes",
+            "long_windows",
+            "select_holes",
+            "slot_holes",
+            "positions",
+            "row_step",
+            "gather_cut",
+        }
+    )
 
     decode: tuple[Annotated[int, Field(ge=0, le=MAX_TOKENS)], ...] = ()
     prefill: tuple[Prefill, ...] = ()
@@ -167,6 +184,10 @@ class Batch(Part):
     gather_holes: int = Field(default=0, ge=0, le=8)
     long_windows: bool = False
     select_holes: int = Field(default=0, ge=0, le=8)
+    slot_holes: int = Field(default=0, ge=0, le=8)
+    positions: Positions = "rank"
+    row_step: int = Field(default=1, ge=1, le=64)
+    gather_cut: int = Field(default=0, ge=0, le=MAX_TOKENS)
 
     @property
     def decode_rows(self) -> int:
@@ -180,8 +201,8 @@ class Batch(Part):
 
     @property
     def keys(self) -> int:
-        """Keys that prefill gathers, padding included."""
-        return sum(p.length for p in self.prefill) + self.gather_pad
+        """Keys that prefill gathers, padding included, as far as there is room for them."""
+        return max(sum(p.length for p in self.prefill) + self.gather_pad - self.gather_cut, 0)
 
     @property
     def tokens(self) -> int:
@@ -224,6 +245,7 @@ class Memory(Part):
             "shift",
             "shifted",
             "fused",
+            "columns_pad",
         }
     )
 
@@ -248,6 +270,7 @@ class Memory(Part):
     shift: int = Field(default=0, ge=0, le=255)
     shifted: Shifted = "all"
     fused: bool = False
+    columns_pad: int = Field(default=0, ge=0, le=4096)
 
 
 OVERRIDABLE = {"q": 3, "k": 2, "weights": 2}

@@ -11,7 +11,7 @@ from indexfuzz.core.case import TILE, Case
 OF_PARTS = {
     "model": ("scale_fmt", "fp8"),
     "cache": ("page_layout", "pages", "shared_prefix"),
-    "batch": ("lens", "short_slots", "empty_windows", "pad_seq", "long_windows"),
+    "batch": ("lens", "short_slots", "empty_windows", "pad_seq", "long_windows", "positions"),
     "rope": ("style", "placement", "mode", "table"),
     "memory": ("table_tail", "slots", "far", "shifted", "fused"),
     "values": ("q", "k", "weights", "cache", "rope"),
@@ -21,10 +21,11 @@ OF_PARTS = {
 
 GAPS = {
     "cache": ("spare_blocks", "page_pad"),
-    "batch": ("pad_tokens", "gather_pad", "gather_holes", "select_holes"),
+    "batch": ("pad_tokens", "gather_pad", "gather_holes", "select_holes", "slot_holes", "gather_cut"),
     "memory": (
         *("k_pad", "q_pad", "weights_pad", "table_pad", "table_extra", "k_fp8_pad", "q_fp8_pad", "q_weights_pad"),
         *("logits_pad", "angles_pad", "missing_pages", "q_head_pad", "q_fp8_head_pad", "lens_pad", "shift"),
+        "columns_pad",
     ),
 }
 """Part -> fields of which it matters whether there is any, and whether it keeps what lies behind it aligned."""
@@ -58,6 +59,7 @@ RELATIONS: Mapping[str, Callable[[Case], object]] = {
     "fills its last page": lambda case: any(n and n % case.cache.block_size == 0 for n in case.lengths),
     "has a key on a new page": lambda case: any(n % case.cache.block_size == 1 for n in case.lengths),
     "has fewer keys than drafts": lambda case: any(n < case.batch.next_n for n in case.batch.decode),
+    "steps over rows of a request": lambda case: case.batch.row_step > 1,
     "steps over entries of lens": lambda case: case.memory.lens_step > 1,
     "has keys before its new ones": lambda case: any(p.new < p.length for p in case.batch.prefill),
     "has single values set": lambda case: bool(case.values.set),

@@ -17,10 +17,11 @@ up only moves by so many."""
 
 PAGED = ("page_pad", "spare_blocks")
 MODEL = ("num_heads", "index_topk", "rope_dim")
-BATCH = ("next_n", "max_model_len", "pad_tokens", "gather_pad", "gather_holes")
+BATCH = ("next_n", "max_model_len", "pad_tokens", "gather_pad", "gather_holes", "gather_cut")
 MEMORY = (
     *("k_pad", "q_pad", "weights_pad", "table_pad", "table_extra", "k_fp8_pad", "q_fp8_pad", "q_weights_pad"),
     *("logits_pad", "angles_pad", "missing_pages", "q_head_pad", "q_fp8_head_pad", "lens_pad", "lens_step", "shift"),
+    "columns_pad",
 )
 
 Parts = dict[str, dict[str, Any]]

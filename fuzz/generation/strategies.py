@@ -66,8 +66,17 @@ ROPE: dict[str, Sequence[Any]] = {
     "mode": ("functional", "inplace"),
     "table": ("fp32", "bf16"),
 }
-LATER: dict[str, Sequence[Any]] = {"select_holes": (0, 0, 0, 1, 3)}
+LATER: dict[str, Sequence[Any]] = {
+    "select_holes": (0, 0, 0, 1, 3),
+    "slot_holes": (0,) * 9 + (1, 1, 3),
+    "positions": ("rank",) * 7 + ("shifted", "repeated", "gapped"),
+    "row_step": (1,) * 9 + (2, 4, 8),
+    "gather_cut": (0,) * 9 + (1, 5, 64),
+}
 """Fields of the batch that are drawn last, because they are younger: the same bytes give what they always gave."""
+
+LATER_MEMORY: dict[str, Sequence[Any]] = {"columns_pad": RARE_PADS, "far": (None,) * 27 + ("columns",)}
+"""Fields of the memory, likewise; a tensor that is far takes the place of another one."""
 
 ANY_PADS = ("k_pad", "q_pad", "weights_pad", "table_pad", "table_extra", *RARELY_PADDED)
 MOST_PAD, MOST_SPARE = 512, 64
@@ -137,19 +146,22 @@ def cases(
         if published:
             rope |= {"style": published.style, "placement": published.placement}
         cache, memory = _cache(choices, Shape(heads, dim, block_size), batch, aim), _memory(choices)
+        younger = choices.of_each(LATER)
+        batch = batch.model_copy(update=younger | ({"gather_cut": 0} if aim.size == "keys" else {}))
+        later = {name: value for name, value in choices.of_each(LATER_MEMORY).items() if value is not None}
         return Case(
             model=Model(**model),
             cache=cache,
-            batch=batch.model_copy(update=choices.of_each(LATER)),
+            batch=batch,
             rope=Rope(**rope),
-            memory=memory,
+            memory=memory.model_copy(update=later),
             values=regimes,
         )
 
     return st.binary(min_size=DECISIONS, max_size=DECISIONS).map(build)
 
 
-DECISIONS = 244
+DECISIONS = 246
 """Bytes that decide a case."""
 
 

@@ -59,5 +59,11 @@ def as_callers_do(place: str) -> tuple[Clause, ...]:
             "gathered padding belongs to sequence -1",
             place,
         ),
-        Clause(("prefill_logits",), lambda case: not case.batch.long_windows, "windows end at the last key", place),
+        Clause(("gather",), lambda case: not case.batch.gather_cut, "there is room for all gathered keys", place),
+        Clause(
+            ("prefill_logits",),
+            lambda case: not (case.batch.long_windows or case.batch.gather_cut),
+            "windows end at the last key",
+            place,
+        ),
     )

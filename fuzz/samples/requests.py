@@ -6,7 +6,11 @@ import torch
 from torch import Tensor
 
 from indexfuzz.core.case import Case
-from indexfuzz.core.rng import permutation
+from indexfuzz.core.rng import below, bits, permutation
+
+
+MOST_SHIFTED = 1000
+"""By how many positions a request starts later, at most."""
 
 
 class Requests(NamedTuple):
@@ -44,6 +48,26 @@ def token_places(case: Case) -> tuple[Tensor, Tensor]:
     requests = torch.where(positions < 0, -1, requests)
     padding = torch.full((case.batch.pad_tokens,), -1)
     return torch.cat([positions.clamp_min(-1), padding]), torch.cat([requests, padding])
+
+
+def positions_of(case: Case, key: int) -> Tensor:
+    """The position of each token that turns its q and k, int64 [T]; 0 for padding."""
+    ranks, requests = token_places(case)
+    ranks = ranks.clamp_min(0)
+    if case.batch.positions == "repeated":
+        return ranks // 2
+    if case.batch.positions == "gapped":
+        return ranks * 3
+    if case.batch.positions == "shifted":
+        starts = 1 + below(bits(key, (max(len(case.lengths), 1),)), MOST_SHIFTED)
+        return torch.where(requests >= 0, ranks + starts[requests.clamp_min(0)], 0)
+    return ranks
+
+
+def slot_holes(case: Case, key: int) -> Tensor:
+    """Which tokens of requests have no slot, because their keys are in the cache already: bool [T]."""
+    _, requests = token_places(case)
+    return (below(bits(key, (len(requests),)), 8) < case.batch.slot_holes) & (requests >= 0)
 
 
 def page_tables(case: Case, key: int) -> list[list[int]]:

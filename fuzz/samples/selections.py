@@ -11,7 +11,10 @@ TABLES = ("decode_table", "prefill_table")
 
 
 def place_requests(step: Step) -> None:
-    """Add token_to_req [T] int32, -1 for padding, and req_table [B, W] int32, the tables of all requests in one."""
+    """Add token_to_req [T] int32, -1 for padding, and req_table [B, W] int32, the tables of all requests in one.
+
+    Where positions count something else, ranks [T] int64 are the places of tokens in their requests.
+    """
     if "token_to_req" in step.tensors:
         return
     case = step.case
@@ -19,6 +22,8 @@ def place_requests(step: Step) -> None:
     width = max(table.shape[1] for table in tables)
     tail = TABLE_TAIL.get(case.memory.table_tail, case.num_blocks)
     rows = torch.cat([torch.nn.functional.pad(table, (0, width - table.shape[1]), value=tail) for table in tables])
+    if case.batch.positions != "rank":
+        step.place("ranks", token_places(case)[0].clamp_min(0))
     step.place("req_table", rows, row_pad=case.row_pad("table", *rows.shape))
     step.place("token_to_req", token_places(case)[1].int())
 
@@ -44,7 +49,8 @@ def place_selection(step: Step) -> None:
     if batch.select_holes:
         is_hole = below(bits(step.key("selection holes"), tuple(chosen.shape)), 8) < batch.select_holes
         chosen = torch.where(is_hole, -1, chosen)
-    step.place("columns", torch.where(_has_page(step, chosen, requests), chosen, -1).int())
+    columns = torch.where(_has_page(step, chosen, requests), chosen, -1).int()
+    step.place("columns", columns, row_pad=case.row_pad("columns", *columns.shape))
 
 
 def _has_page(step: Step, chosen: Tensor, requests: Tensor) -> Tensor:

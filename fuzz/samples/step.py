@@ -16,7 +16,16 @@ from indexfuzz.reference import layout
 from indexfuzz.reference.fp8 import FORMATS
 from indexfuzz.samples import buffers, regimes
 from indexfuzz.samples.buffers import Buffer, Sealed
-from indexfuzz.samples.requests import Requests, page_tables, rectangle, slots_of, token_places, tokens_of
+from indexfuzz.samples.requests import (
+    Requests,
+    page_tables,
+    positions_of,
+    rectangle,
+    slot_holes,
+    slots_of,
+    token_places,
+    tokens_of,
+)
 
 TABLE_TAIL = {"minus-one": -1, "huge": 1 << 30}
 
@@ -151,7 +160,7 @@ def materialise_on_cache(case: Case, cache: Buffer, defined: Tensor, tables: lis
 
 def _place_all_but_cache(step: Step, tables: list[list[int]]) -> None:
     positions, requests = token_places(step.case)
-    _place_activations(step, positions)
+    _place_activations(step)
     _place_tables(step, tables)
     _place_slots(step, rectangle(tables, -1), positions, requests)
     _place_gathered(step)
@@ -159,7 +168,7 @@ def _place_all_but_cache(step: Step, tables: list[list[int]]) -> None:
     _place_decode(step)
 
 
-def _place_activations(step: Step, positions: Tensor) -> None:
+def _place_activations(step: Step) -> None:
     case, model, values = step.case, step.case.model, step.case.values
     tokens, heads, dim = case.batch.tokens, model.num_heads, model.head_dim
     q = regimes.dense(values.q, step.key("q"), (tokens * heads, dim), model.fp8).view(tokens, heads, dim)
@@ -169,7 +178,8 @@ def _place_activations(step: Step, positions: Tensor) -> None:
         _override(tensor, values.set.get(name, ()))
     _place_q_and_k(step, q, k.bfloat16())
     step.place("weights", weights, row_pad=case.row_pad("weights", tokens, heads))
-    step.place("positions", positions.clamp_min(0))
+    positions = positions_of(case, step.key("positions"))
+    step.place("positions", positions)
     longest = int(positions.max()) + 1 if len(positions) else 1
     table = regimes.rope_table(values.rope, step.key("rope"), max(longest, 1), model.rope_dim)
     table = table if case.rope.table == "fp32" else table.bfloat16()
@@ -239,6 +249,10 @@ def _fill_cache(step: Step, cache: Tensor, pages: Tensor) -> Tensor:
     """Write the tokens of earlier steps; their slots."""
     case, model = step.case, step.case.model
     owner, rank = tokens_of(Requests.of(case).contexts)
+    if case.batch.slot_holes:
+        positions, requests = token_places(case)
+        holes = slot_holes(case, step.key("slot holes"))
+        owner, rank = torch.cat([owner, requests[holes]]), torch.cat([rank, positions[holes]])
     slots = slots_of(pages, owner, rank, case.cache.block_size)
     element = slots.unsqueeze(1) * model.head_dim + torch.arange(model.head_dim)
     codes = regimes.cached_codes(case.values.cache, bits_at(step.key("cache"), element), model.fp8)
@@ -254,6 +268,8 @@ def _place_slots(step: Step, pages: Tensor, positions: Tensor, requests: Tensor)
     """Where this step's keys go."""
     batch = step.case.batch
     slots, owned = torch.full_like(positions, -1), requests >= 0
+    if batch.slot_holes:
+        owned &= ~slot_holes(step.case, step.key("slot holes"))
     slots[owned] = slots_of(pages, requests[owned], positions[owned], step.case.cache.block_size)
     if batch.short_slots:
         slots = slots[: len(slots) - batch.pad_tokens]
@@ -272,7 +288,7 @@ def _place_gathered(step: Step) -> None:
     claimed = {"minus-one": -1, "batch": len(lengths), "huge": 1 << 30, "first": 0, "last": len(lengths) - 1}
     padding = torch.full((batch.gather_pad,), claimed[batch.pad_seq])
     step.place("cu_seqlens", torch.nn.functional.pad(lengths.cumsum(0), (1, 0)).int())
-    step.place("token_to_seq", torch.cat([owners, padding]).int())
+    step.place("token_to_seq", torch.cat([owners, padding])[: batch.keys].int())
 
 
 def _place_windows(step: Step) -> None:
@@ -282,7 +298,7 @@ def _place_windows(step: Step) -> None:
     new = torch.tensor([p.new for p in prefill], dtype=torch.int64)
     rows, rank = tokens_of(new)
     ks = (lengths.cumsum(0) - lengths)[rows]
-    ke = ks + (lengths - new)[rows] + rank + 1
+    ke = ks + (lengths[rows] - (new[rows] - 1 - rank) * batch.row_step).clamp_min(1)
     if batch.empty_windows:
         kind = below(bits(step.key("windows"), (len(rows),)), 6)
         ke = torch.where(kind == 0, ks, torch.where(kind == 1, ks - 1, ke)).clamp_min(0)

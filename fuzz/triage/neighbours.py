@@ -28,6 +28,8 @@ TAKEN_BACK = frozenset(
         ("cache", "page_pad"),
         ("batch", "gather_holes"),
         ("batch", "select_holes"),
+        ("batch", "slot_holes"),
+        ("batch", "gather_cut"),
         ("batch", "short_slots"),
         ("batch", "empty_windows"),
     }

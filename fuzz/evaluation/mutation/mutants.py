@@ -16,7 +16,10 @@ PLAIN_PYTORCH = frozenset({"rotate_compiled", "_neox_rotation", "_interleaved_ro
 """RoPE by PyTorch operations: no kernel, and cases that compile take seconds each, so campaigns draw none."""
 
 EXAMINES = frozenset(
-    {"require", "require_choice", "require_tensor", "require_head_dim", "require_quant_group", "require_cache"}
+    {
+        *("require", "require_choice", "require_tensor", "require_head_dim", "require_quant_group", "require_cache"),
+        *("require_affine", "require_angles", "_require_table"),
+    }
 )
 """Checks of arguments; kernels/checks.py and its callers have tests of their own."""
 

@@ -111,7 +111,8 @@ def _pages(project: Project, stages: tuple[str, ...]) -> tuple[Clause, ...]:
 
 def _has_slots_for_all(case: Case) -> bool:
     batch = case.batch
-    return (not batch.pad_tokens or batch.short_slots) and min(batch.decode, default=batch.next_n) >= batch.next_n
+    has_padding = batch.pad_tokens and not batch.short_slots
+    return not has_padding and not batch.slot_holes and min(batch.decode, default=batch.next_n) >= batch.next_n
 
 
 def kpool_contract(project: Project) -> Clauses:

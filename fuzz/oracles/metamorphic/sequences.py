@@ -76,7 +76,7 @@ def gather_permuted(case: Case, call: Call) -> Iterator[Twin]:
     """Sequences gathered in another order."""
     cu_seqlens, owner = call.tensors["cu_seqlens"], call.tensors["token_to_seq"]
     lengths = cu_seqlens.diff()
-    if len(lengths) < 2 or case.batch.gather_holes:
+    if len(lengths) < 2 or case.batch.gather_holes or case.batch.gather_cut:
         return
     order = shuffled(case, "sequences", len(lengths)).to(lengths.device)
     starts = torch.cat([cu_seqlens[:1], lengths[order].cumsum(0, dtype=torch.int32)])
