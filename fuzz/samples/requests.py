@@ -8,7 +8,6 @@ from torch import Tensor
 from indexfuzz.core.case import Case
 from indexfuzz.core.rng import below, bits, permutation
 
-
 MOST_SHIFTED = 1000
 """By how many positions a request starts later, at most."""
 

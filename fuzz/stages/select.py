@@ -76,7 +76,11 @@ class Slots(Lookup):
     def tensors(self, step: Step) -> dict[str, Tensor]:
         place_requests(step)
         t = step.tensors
-        return {"positions": t.get("ranks", t["positions"]), "token_to_req": t["token_to_req"], "block_table": t["req_table"]}
+        return {
+            "positions": t.get("ranks", t["positions"]),
+            "token_to_req": t["token_to_req"],
+            "block_table": t["req_table"],
+        }
 
     def forms(self, given: Call) -> dict[str, Form]:
         return {"slot_mapping": (tuple(given.tensors["positions"].shape), torch.int64)}

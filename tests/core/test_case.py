@@ -53,7 +53,16 @@ def test_replace_validates():
 
 
 YOUNGER = {
-    "batch": {"pad_seq": "batch", "gather_holes": 1, "long_windows": True, "select_holes": 1},
+    "batch": {
+        "pad_seq": "batch",
+        "gather_holes": 1,
+        "long_windows": True,
+        "select_holes": 1,
+        "slot_holes": 1,
+        "positions": "gapped",
+        "row_step": 2,
+        "gather_cut": 1,
+    },
     "memory": {
         "k_fp8_pad": 1,
         "q_fp8_pad": 1,
@@ -69,6 +78,7 @@ YOUNGER = {
         "shift": 1,
         "shifted": "q",
         "fused": True,
+        "columns_pad": 1,
     },
 }
 

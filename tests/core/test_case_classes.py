@@ -21,6 +21,7 @@ def test_all_that_a_case_has_is_looked_at(part):
     """A new field is a class, a gap, or a size that is looked at by a name of its own."""
     sizes = {"num_heads", "head_dim", "rope_dim", "quant_group", "index_topk", "block_size", "layout", "lens_step"}
     sizes |= {"decode", "prefill", "next_n", "max_model_len", "rng", "seed", "set", "steps", "ratio"}
+    sizes |= {"row_step"}
     fields = set(type(getattr(CASE, part)).model_fields)
     assert fields <= {*OF_PARTS.get(part, ()), *GAPS.get(part, ()), *sizes}
 

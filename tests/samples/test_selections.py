@@ -50,6 +50,21 @@ def test_holes_and_missing_pages_leave_gaps():
     assert bool((pages < CASE.num_blocks).all())
 
 
+def test_rows_of_a_selection_lie_apart_and_far_apart():
+    whole = selection(CASE)["columns"]
+    for memory, stride in (({"columns_pad": 5}, 21), ({"far": "columns"}, -(-(1 << 31) // 14))):
+        columns = selection(CASE.replace(memory=memory))["columns"]
+        assert columns.stride() == (stride, 1)
+        assert torch.equal(columns, whole)
+
+
+def test_ranks_are_given_where_positions_are_something_else():
+    assert "ranks" not in selection(CASE)
+    t = selection(CASE.replace(batch={"positions": "gapped"}))
+    assert torch.equal(t["ranks"], selection(CASE)["positions"])
+    assert not torch.equal(t["ranks"], t["positions"])
+
+
 def test_no_request_selects_nothing():
     t = selection(Case().replace(batch={"pad_tokens": 3}))
     assert t["req_table"].shape[0] == 0

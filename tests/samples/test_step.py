@@ -9,6 +9,7 @@ from indexfuzz.core.case import Case
 from indexfuzz.reference import layout
 from indexfuzz.samples import buffers
 from indexfuzz.samples.regimes import TENSORS
+from indexfuzz.samples.requests import token_places
 from indexfuzz.samples.step import materialise
 
 MIXED = Case().replace(
@@ -141,6 +142,53 @@ def test_gathered_padding_says_what_the_case_asks_for():
     holes = materialise(MIXED.replace(batch={"gather_holes": 4})).tensors["token_to_seq"][:49]
     assert {-1, 2, 1 << 30} == set(holes.tolist()) - {0, 1}
     assert 10 < int((holes == torch.tensor([0] * 40 + [1] * 9)).sum()) < 40
+
+
+def test_a_short_workspace_loses_the_last_keys_padding_first():
+    owners = [0] * 40 + [1] * 9 + [-1] * 2
+    for cut, left in ((1, 50), (5, 46), (100, 0)):
+        case = MIXED.replace(batch={"gather_cut": cut})
+        step = materialise(case)
+        assert step.tensors["token_to_seq"].tolist() == owners[:left]
+        assert step.tensors["cu_seqlens"].tolist() == [0, 40, 49]
+        assert case.batch.keys == left
+
+
+def test_tokens_without_a_slot_are_in_the_cache_already():
+    holes, whole = materialise(MIXED.replace(batch={"slot_holes": 3})), materialise(MIXED)
+    slots, every = holes.tensors["slot_mapping"], whole.tensors["slot_mapping"]
+    missing = every[(slots < 0) & (every >= 0)]
+    assert 0 < len(missing) < int((every >= 0).sum())
+    assert torch.equal(slots[slots >= 0], every[slots >= 0])
+    marks = torch.zeros_like(whole.defined)
+    layout.mark_tokens(marks, missing, MIXED.cache.page_layout)
+    assert bool((holes.defined[marks.bool()] > 0).all())
+    assert bool((whole.defined[marks.bool()] == 0).all())
+
+
+def test_positions_may_count_something_else_than_tokens():
+    ranks = materialise(MIXED).tensors["positions"]
+    owned = token_places(MIXED)[1] >= 0
+    kinds = {kind: materialise(MIXED.replace(batch={"positions": kind})) for kind in ("shifted", "repeated", "gapped")}
+    assert torch.equal(kinds["repeated"].tensors["positions"], ranks // 2)
+    assert torch.equal(kinds["gapped"].tensors["positions"], ranks * 3)
+    shift = kinds["shifted"].tensors["positions"] - ranks
+    assert bool((shift[owned] > 0).all())
+    assert bool((shift[~owned] == 0).all())
+    for step in kinds.values():
+        positions, table = step.tensors["positions"], step.tensors["cos_sin_cache"]
+        assert int(positions.max()) + 1 == len(table)
+        assert torch.equal(step.tensors["slot_mapping"], materialise(MIXED).tensors["slot_mapping"])
+
+
+def test_rows_of_a_request_that_is_shared_out_see_several_keys_more_each():
+    whole, shared = (materialise(MIXED.replace(batch={"row_step": n})).tensors for n in (1, 3))
+    assert torch.equal(whole["ks"], shared["ks"])
+    for start in whole["ks"].unique():
+        rows = whole["ks"] == start
+        seen = (shared["ke"][rows] - start).tolist()
+        last = int(whole["ke"][rows][-1] - start)
+        assert seen == [max(last - 3 * i, 1) for i in range(len(seen))][::-1]
 
 
 def test_windows_may_end_beyond_the_last_key():

@@ -7,7 +7,9 @@ import pytest
 from indexfuzz.core.case import Case
 from indexfuzz.devices import open_device
 from indexfuzz.implementations.builtin import builtin
+from indexfuzz.implementations.faults import load_faults, plant
 from indexfuzz.implementations.faults.planting import edited_kernels
+from indexfuzz.oracles import composition
 from indexfuzz.oracles.differential import run
 
 DEVICE = open_device("lockstep")
@@ -110,6 +112,34 @@ def test_an_input_shows_its_mistake_and_right_kernels_take_it(label):
             "paged_mqa_logits": "paged_logits",
         }[file]
     }
+
+
+LONG = CASE.replace(cache={"block_size": 64}, batch={"decode": (), "prefill": ({"length": 40, "new": 33},)})
+OWN = {
+    "select-columns-taken-for-dense": (CASE, {"memory": {"columns_pad": 16}}),
+    "select-columns-in-32-bits": (CASE, {"memory": {"far": "columns"}}),
+    "slots-of-a-run-by-its-ends": (LONG, {"batch": {"slot_holes": 1}}),
+    "windows-of-a-tile-grow-by-one": (LONG, {"batch": {"row_step": 2}}),
+    "gather-all-that-there-is": (LONG, {"batch": {"gather_pad": 0, "gather_cut": 5}}),
+    "angles-of-context-length": (CASE, {"batch": {"positions": "gapped"}}),
+}
+"""Planted fault -> a case that does not show it, and the one field that does."""
+
+
+def everything(case, implementation):
+    """What stages show; what the indexer as a whole shows where they show nothing."""
+    return run(case, implementation, DEVICE).findings or composition.run(case, implementation, DEVICE).findings
+
+
+@pytest.mark.parametrize("fault", OWN)
+def test_one_field_shows_a_planted_fault_and_right_kernels_take_it(fault):
+    plain, fields = OWN[fault]
+    wrong, case = plant((fault,)), plain.replace(**fields)
+    assert everything(case, builtin()) == []
+    assert everything(plain, wrong) == []
+    found = everything(case, wrong)
+    assert found
+    assert all(load_faults()[fault].is_blamed_by(finding) for finding in found)
 
 
 def test_rope_in_place_must_change_its_arguments_where_that_is_promised():
