@@ -13,6 +13,7 @@ from indexfuzz.campaign.log import Line
 from indexfuzz.cli import _defaults
 from indexfuzz.cli.common import InputError
 from indexfuzz.cli.coverage import covering
+from indexfuzz.cli.options import DeviceName
 from indexfuzz.core.case import Case
 from indexfuzz.core.finding import Finding
 from indexfuzz.core.project import Project
@@ -20,6 +21,7 @@ from indexfuzz.core.setup import Setup
 from indexfuzz.corpus import store
 from indexfuzz.corpus.entry import Entry, Record, Sighting
 from indexfuzz.corpus.store import Corpus
+from indexfuzz.devices import DEVICES
 from indexfuzz.oracles import schedule
 
 TOY = ("--impl", "module:toy_gather", "--no-isolate")
@@ -66,6 +68,12 @@ def kept(folder: Path, case: Case = TWO_KEYS, signature: str = SIGNATURE, **more
 
 
 class TestHelp:
+    def test_every_device_is_named(self):
+        (option,) = DeviceName.__metadata__
+        words = re.findall(r"(\w+)(?:\[([^]]*)\])?", option.metavar)
+        names = {base + argument for base, arguments in words for argument in ("", *filter(None, arguments.split("|")))}
+        assert names == set(DEVICES)
+
     @pytest.mark.parametrize("command", COMMANDS)
     def test_every_command_explains_itself_with_an_example(self, indexfuzz, command):
         code, out, _ = indexfuzz(command, "--help")
