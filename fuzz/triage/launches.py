@@ -1,6 +1,8 @@
 """The launches that a finding is about: what a stage was given, and what the reference makes of that."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -9,6 +11,7 @@ from torch import Tensor
 from indexfuzz.core.case import Case
 from indexfuzz.devices.base import Device
 from indexfuzz.oracles import sessions
+from indexfuzz.oracles.differential import initialised_bytes
 from indexfuzz.oracles.walk import launches
 from indexfuzz.stages.base import Call, Stage
 from indexfuzz.subjects.in_process import InProcess
@@ -30,6 +33,10 @@ class Launch:
     names: tuple[str, ...]
     """Of the results."""
     results: tuple[Tensor, ...]
+    fills: frozenset[str] = frozenset()
+    """The arguments that it may write to."""
+    written: dict[str, Tensor | bool] = field(default_factory=dict)
+    """Which bytes of the arguments hold something, where not all of them do."""
     step: int = 0
     """Of the session."""
 
@@ -39,9 +46,9 @@ def launch_in_step(stage: Stage, case: Case, device: Device) -> Launch:
 
     Raises ReproError when the case does not reach the stage.
     """
-    for here, _, call in launches(case, device):
+    for here, step, call in launches(case, device):
         if here is stage:
-            return _describe(stage, call)
+            return _describe(stage, call, written=initialised_bytes(step, call))
     raise ReproError(f"the case does not reach the stage {stage.name}")
 
 
@@ -52,21 +59,35 @@ def launches_in_session(name: str, case: Case, subject: InProcess) -> list[Launc
     """
     ran = sessions.run(case, subject.implementation, subject.device).stages.count(name)
     found = list[Launch]()
-    for step, stage, call in sessions.launches(case, subject.device):
+    for number, stage, call in sessions.launches(case, subject.device):
         if stage.name == name and len(found) < ran:
-            found.append(_describe(stage, call, step))
+            found.append(_describe(stage, call, number))
     if not found:
         raise ReproError(f"the session does not come to the stage {name}")
     return found
 
 
-def _describe(stage: Stage, call: Call, step: int = 0) -> Launch:
+def _describe(
+    stage: Stage, call: Call, number: int = 0, written: Mapping[str, Tensor | bool] = MappingProxyType({})
+) -> Launch:
     given = {name: _copy(value) for name, value in (call.tensors | call.options).items()}
+    launch = Launch(given, bool(call.returns), call.results, (), frozenset(call.fills), _partly(written), number)
     try:
         outputs = call.copy().run(stage.reference)
     except ValueError:
-        return Launch(given, bool(call.returns), call.results, (), step)
-    return Launch(given, bool(call.returns), call.results, tuple(_copy(outputs[n]) for n in call.results), step)
+        return launch
+    return replace(launch, results=tuple(_copy(outputs[name]) for name in call.results))
+
+
+def _partly(written: Mapping[str, Tensor | bool]) -> dict[str, Tensor | bool]:
+    """The flags of those of which some bytes hold nothing."""
+    found: dict[str, Tensor | bool] = {}
+    for name, flags in written.items():
+        if isinstance(flags, Tensor) and not bool(flags.all()):
+            found[name] = flags.contiguous()
+        elif flags is False:
+            found[name] = False
+    return found
 
 
 def _copy(value: Any) -> Any:

@@ -16,7 +16,7 @@ from indexfuzz.implementations.base import Implementation, ImplementationError
 from indexfuzz.implementations.vllm import standalone
 from indexfuzz.subjects.in_process import InProcess
 from indexfuzz.subjects.under_test import UnderTest, put_under_test
-from indexfuzz.triage import repro, repro_source
+from indexfuzz.triage import literals, repro_source
 from indexfuzz.triage.launches import ReproError
 from indexfuzz.triage.prove import run_script
 from indexfuzz.triage.repro import script
@@ -25,7 +25,7 @@ from indexfuzz.triage.repro import script
 def evaluate(text: str) -> torch.Tensor:
     """What a script's expression makes, with the script's own helpers."""
     names = {"torch": torch, "base64": base64, "zlib": zlib, "inf": inf, "nan": nan, "DEVICE": "cpu"}
-    exec(repro.UNPACK + repro.STRIDED, names)
+    exec(literals.UNPACK + literals.STRIDED, names)
     return eval(text, names)
 
 
@@ -51,7 +51,7 @@ TENSORS = {
 @pytest.mark.parametrize("name", TENSORS)
 def test_expressions_are_exact_in_bits_dtype_and_strides(name):
     tensor = TENSORS[name]
-    made = evaluate(repro._expression(tensor))
+    made = evaluate(literals.expression(tensor))
     assert (made.dtype, made.shape, made.stride()) == (tensor.dtype, tensor.shape, tensor.stride())
     raw = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}[tensor.dtype.itemsize]
     assert torch.equal(made.contiguous().view(raw), tensor.contiguous().view(raw))
@@ -59,7 +59,7 @@ def test_expressions_are_exact_in_bits_dtype_and_strides(name):
 
 def test_too_large_for_a_script():
     with pytest.raises(ReproError, match=r"shape \[500, 500\] is too large for a script; minimise the case first"):
-        repro._expression((torch.arange(250_000) * 2654435761 % 2**31).to(torch.int32).view(500, 500))
+        literals.expression((torch.arange(250_000) * 2654435761 % 2**31).to(torch.int32).view(500, 500))
 
 
 class TestRefusals:
@@ -109,7 +109,7 @@ STRIDES = {
 
 @pytest.mark.parametrize("name", STRIDES)
 def test_strides_and_alignment_are_exact_where_no_value_shows_them(name):
-    made = evaluate(repro._expression(STRIDES[name]))
+    made = evaluate(literals.expression(STRIDES[name]))
     assert made.stride() == STRIDES[name].stride()
     assert made.storage_offset() == STRIDES[name].storage_offset()
     assert torch.equal(made, STRIDES[name])
@@ -153,3 +153,53 @@ def test_a_script_that_shows_nothing_is_noticed():
     assert not run_script("print('fine')").shows
     assert run_script("raise SystemExit('wrong')").last_line == "wrong"
     assert run_script("import time; time.sleep(60)", seconds=0.5).shows
+
+
+SMALL = Case().replace(
+    model={"head_dim": 32, "rope_dim": 16, "quant_group": 32, "num_heads": 2},
+    cache={"block_size": 16},
+    batch={"prefill": ({"length": 3, "new": 3},)},
+)
+DECODE = {"prefill": (), "decode": (5,), "max_model_len": 16}
+TELLING = {
+    "weights-bf16": ("prefill_logits", SMALL.replace(values={"k": "normal", "weights": "normal"})),
+    "lens-rows-taken-for-dense": (
+        "paged_logits",
+        SMALL.replace(batch=DECODE | {"next_n": 2, "lens": "2d"}, memory={"lens_step": 2}),
+    ),
+    "layout-preshuffle-64-only": ("paged_logits", SMALL.replace(batch=DECODE)),
+    "rope-changes-arguments": ("rope", SMALL.replace(rope={"mode": "functional"})),
+    "topk-one-more-than-k": ("topk", SMALL.replace(model={"index_topk": 2})),
+}
+
+
+def run_here(text: str) -> bool:
+    """Whether a script shows its bug; in this process, as a new one costs seconds."""
+    try:
+        exec(compile(text, "<script>", "exec"), {"__name__": "__main__"})
+    except SystemExit as end:
+        return bool(end.code)
+    finally:
+        torch.use_deterministic_algorithms(False)
+    return False
+
+
+@pytest.mark.parametrize("fault", TELLING)
+def test_every_kind_of_check_tells_the_bug_from_its_absence(fault):
+    stage, case = TELLING[fault]
+    target = put_under_test(Setup(faults=(fault,)))
+    finding = next(f for f in target.subject.run(case, frozenset({stage})).findings if f.stage == stage)
+    text = script(target.entry(case, finding), target)
+    planted = f"plant(({fault!r},))"
+    assert planted in text
+    assert run_here(text)
+    assert not run_here(text.replace(planted, "plant(())"))
+
+
+def test_a_bound_is_asked_for_as_a_bound():
+    stage, case = TELLING["weights-bf16"]
+    target = put_under_test(Setup(faults=("weights-bf16",)))
+    finding = next(f for f in target.subject.run(case, frozenset({stage})).findings if f.stage == stage)
+    text = script(target.entry(case, finding), target)
+    assert finding.want in text
+    assert "<= got <=" in text

@@ -1,0 +1,103 @@
+"""Tensors as Python text, exact in bits, dtype, strides and alignment."""
+
+import base64
+import zlib
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from indexfuzz.triage.launches import ReproError, offset_of
+
+MAX_LITERAL = 160
+"""Elements up to which a tensor is written out; larger ones are packed."""
+
+MAX_PACKED = 200_000
+"""Characters of a packed tensor."""
+
+UNPACK = '''
+
+def unpack(text, dtype, shape):
+    """A tensor from its compressed bytes."""
+    data = bytearray(zlib.decompress(base64.b85decode(text)))
+    return torch.frombuffer(data, dtype=torch.uint8).view(dtype).reshape(shape)
+'''
+STRIDED = '''
+
+def strided(tensor, stride, offset):
+    """The tensor as a slice of something larger: with other strides, not at the start, and poison between."""
+    span = offset + 1 + sum((size - 1) * step for size, step in zip(tensor.shape, stride))
+    poison = 0xFF if tensor.is_floating_point() and tensor.itemsize > 1 else 0x7F
+    storage = torch.full((max(span, 0) * tensor.itemsize,), poison, dtype=torch.uint8, device=DEVICE).view(tensor.dtype)
+    return storage.as_strided(tensor.shape, stride, offset).copy_(tensor)
+'''
+RAW = '''
+
+def raw(tensor):
+    """The bytes of a tensor, dense; its last dim times the size of an element."""
+    return tensor.clone(memory_format=torch.contiguous_format).view(torch.uint8)
+'''
+
+HELPERS = {"unpack(": UNPACK, "strided(": STRIDED, "raw(": RAW}
+"""Text that a script needs where such a call is in it."""
+
+
+def helpers_for(body: str) -> str:
+    """The helpers that a script with such a body needs."""
+    return "".join(text for call, text in HELPERS.items() if call in body)
+
+
+def _dense_strides(tensor: Tensor) -> tuple[int, ...]:
+    """The strides of a dense tensor of that shape, dims of size 1 included."""
+    return torch.empty(tensor.shape, device="meta").stride()
+
+
+def expression(value: Any) -> str:
+    """Python that makes a value: tensors on DEVICE with their dtype and strides, options as they are.
+
+    Raises ReproError when a tensor takes too much text.
+    """
+    if not isinstance(value, Tensor):
+        return repr(value)
+    text = f"{_dense(value)}.to(DEVICE)"
+    is_plain = value.stride() == _dense_strides(value) and not offset_of(value)
+    return text if is_plain else f"strided({text}, {tuple(value.stride())}, {offset_of(value)})"
+
+
+def raw(tensor: Tensor) -> Tensor:
+    """The same here: a tensor of one element counts as contiguous whatever its stride."""
+    return tensor.clone(memory_format=torch.contiguous_format).view(torch.uint8)
+
+
+def _dense(tensor: Tensor) -> str:
+    raw = tensor.clone(memory_format=torch.contiguous_format)
+    shape, dtype = tuple(tensor.shape), str(tensor.dtype)
+    if tensor.dtype.itemsize == 1 and tensor.is_floating_point():
+        return f"{_dense(raw.view(torch.uint8))}.view({dtype})"
+    data = raw.flatten().view(torch.uint8)
+    first = raw.flatten()[:1]
+    if raw.numel() == 0:
+        return f"torch.empty({shape}, dtype={dtype})"
+    if raw.numel() > 4 and shape and bool((data == data[0]).all()) and bool(first.isnan()):
+        size = (*shape[:-1], shape[-1] * raw.element_size())
+        return f"torch.full({size}, {int(data[0])}, dtype=torch.uint8).view({dtype})"
+    if raw.numel() > 4 and bool((data.view(-1, raw.element_size()) == first.view(torch.uint8)).all()):
+        return f"torch.full({shape}, {_literal(first[0])}, dtype={dtype})"
+    exact = not raw.is_floating_point() or not bool(raw.isnan().any())
+    if raw.numel() <= MAX_LITERAL and exact:
+        return f"torch.tensor({_literals(raw)}, dtype={dtype})"
+    packed = base64.b85encode(zlib.compress(bytes(data.tolist()), 9)).decode()
+    if len(packed) > MAX_PACKED:
+        raise ReproError(f"an input of shape {list(shape)} is too large for a script; minimise the case first")
+    return f"unpack({packed!r}, {dtype}, {shape})"
+
+
+def _literals(tensor: Tensor) -> str:
+    if tensor.dim() == 0:
+        return _literal(tensor)
+    return "[" + ", ".join(_literals(row) for row in tensor) + "]"
+
+
+def _literal(value: Tensor) -> str:
+    """One number: Python's shortest text of a double is exact for bf16 and fp32."""
+    return repr(value.item())
