@@ -105,6 +105,10 @@ def bench(
     workers: Annotated[
         str, typer.Option(metavar="N,...", help="throughput: measure campaigns with so many processes, too.")
     ] = "",
+    faults: Annotated[
+        str,
+        typer.Option(metavar="ID,...", help="findings: look at these again, not at those without a result."),
+    ] = "",
     as_json: AsJson = False,
 ) -> None:
     """Measure IndexFuzz itself.
@@ -127,9 +131,12 @@ def bench(
         raise InputError(f"bench {name} takes {'a PATH' if chosen.takes_path else 'neither PATH nor --every'}")
     if not chosen.compares and (against or workers):
         raise InputError(f"bench {name} takes neither --against nor --workers")
+    if faults and not chosen.takes_faults:
+        raise InputError(f"bench {name} takes no --faults")
     options: dict[str, Any] = {"impl": impl} if chosen.takes_impl else {}
     options |= {"path": path, "every": every} if chosen.takes_path else {}
     options |= {"against": against, "workers": _numbers(workers)} if chosen.compares else {}
+    options |= {"faults": _known_faults(faults)} if chosen.takes_faults else {}
     raise typer.Exit(importlib.import_module(chosen.module).main(as_json=as_json, **options))
 
 
@@ -139,3 +146,13 @@ def _numbers(text: str) -> list[int]:
     if not all(word.isdecimal() and int(word) for word in words):
         raise InputError(f"--workers {text}: give numbers of processes, such as 1,2,4")
     return [int(word) for word in words]
+
+
+def _known_faults(text: str) -> list[str]:
+    """The faults of --faults."""
+    from indexfuzz.implementations.faults import load_faults
+
+    words = [word.strip() for word in text.split(",") if word.strip()]
+    if unknown := [word for word in words if word not in load_faults()]:
+        raise InputError(f"--faults: no fault {unknown[0]!r}; `indexfuzz faults` lists them")
+    return words

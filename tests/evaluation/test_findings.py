@@ -3,7 +3,9 @@
 import contextlib
 import io
 import math
+from collections.abc import Iterator
 from dataclasses import asdict, replace
+from pathlib import Path
 
 import pytest
 
@@ -64,13 +66,14 @@ def test_a_finding_comes_with_script_picture_line_and_explanation(fault: str, mo
 
 
 def test_what_is_missing_is_said_and_counted():
-    whole = Handed("one", "rope/bound-exceeded/q", 9, 1, PROVED, "q", "rope.py:1", "rope.mode inplace")
+    whole = Handed("one", "rope/bound-exceeded/q", 9, 1, 2.0, PROVED, "q", "rope.py:1", "rope.mode inplace")
     broken = replace(whole, fault="two", picture="", misses=("no picture",))
-    text = as_markdown([asdict(whole), asdict(broken)])
+    text = as_markdown([asdict(whole), asdict(broken)], of=3)
+    assert "- 2 of 3 planted bugs were looked at, 2 of them found" in text
     assert "- 2 of 2 scripts tell" in text
     assert "- 1 of 2 pictures show" in text
     assert "- two: no picture." in text
-    assert "Nothing." in as_markdown([asdict(whole)])
+    assert "Nothing." in as_markdown([asdict(whole)], of=1)
 
 
 def test_a_script_that_does_not_tell_the_bug_is_a_miss():
@@ -79,4 +82,34 @@ def test_a_script_that_does_not_tell_the_bug_is_a_miss():
     finding = next(f for f in target.subject.run(case, frozenset({stage})).findings if f.stage == stage)
     for shows, words in ((True, "fails without the bug"), (False, "passes with the bug")):
         proof = Proof(shows, "the end")
-        assert bench._prove(case, finding, target, lambda _, proof=proof: proof).startswith(words)
+        assert bench._prove("rope-result-discarded", case, finding, target, lambda _, proof=proof: proof).startswith(
+            words
+        )
+
+
+def test_a_run_that_was_stopped_goes_on_and_named_faults_are_looked_at_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    looked_at: list[str] = []
+
+    class Here(contextlib.nullcontext[None]):
+        """A pool of processes that works in this one."""
+
+        def __init__(self, *_: object) -> None:
+            super().__init__(self)  # type: ignore[arg-type]
+
+        def map(self, _: object, faults: list[str]) -> Iterator[Handed]:
+            for fault in faults:
+                looked_at.append(fault)
+                yield Handed(fault)
+
+    (tmp_path / "docs").mkdir()
+    for name, value in {"ROOT": tmp_path, "KEPT": tmp_path / "kept", "ProcessPoolExecutor": Here}.items():
+        monkeypatch.setattr(bench, name, value)
+    monkeypatch.setattr(bench, "load_faults", lambda: ["one", "two", "three"])
+    assert bench.main(as_json=False, faults=["two"]) == 1
+    assert "- 1 of 3 planted bugs were looked at" in (tmp_path / "docs/findings-for-people.md").read_text()
+    assert bench.main(as_json=False) == 0
+    assert bench.main(as_json=False, faults=["one"]) == 0
+    assert looked_at == ["two", "one", "three", "one"]
+    assert "3 of 3 planted bugs" in capsys.readouterr().out

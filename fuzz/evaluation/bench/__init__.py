@@ -8,7 +8,8 @@ class Bench(NamedTuple):
 
     Where it takes an implementation, that is another keyword, `impl`, as on the command line; where it takes a path, so
     are `path` and `every`, which says to take every nth item of what lies there. Where it compares releases, so are
-    `against`, the checkout of another one, and `workers`, numbers of processes.
+    `against`, the checkout of another one, and `workers`, numbers of processes. Where it can look at some planted bugs
+    alone, `faults` are their ids.
     """
 
     module: str
@@ -16,6 +17,7 @@ class Bench(NamedTuple):
     takes_impl: bool = False
     takes_path: bool = False
     compares: bool = False
+    takes_faults: bool = False
 
 
 BENCHES = {
@@ -23,7 +25,9 @@ BENCHES = {
         f"{__name__}.conformance", "Triton's own tests, in lockstep and in its interpreter", takes_path=True
     ),
     "detection": Bench(f"{__name__}.detection", "how fast planted bugs are found, beside the tests of today"),
-    "findings": Bench(f"{__name__}.findings", "what a finding hands to people, for every planted bug"),
+    "findings": Bench(
+        f"{__name__}.findings", "what a finding hands to people, for every planted bug", takes_faults=True
+    ),
     "isolation": Bench(f"{__name__}.isolation", "what isolation costs, and whether it holds against 200 deaths"),
     "kernels": Bench(
         f"{__name__}.kernels", "how fast kernels are on a GPU, beside what the card can do", takes_impl=True

@@ -10,9 +10,10 @@ import multiprocessing
 import os
 import statistics
 import sys
+import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ import torch
 from indexfuzz.core.case import Case
 from indexfuzz.core.finding import Finding
 from indexfuzz.core.setup import Setup
+from indexfuzz.corpus.store import write_text
 from indexfuzz.devices import open_device
 from indexfuzz.evaluation.bench.detection import campaign_sight
 from indexfuzz.implementations.base import ImplementationError
@@ -39,6 +41,10 @@ SECONDS = 60.0
 MINIMISE_SECONDS = 10.0
 EXPLAIN_SECONDS = 20.0
 
+ROOT = Path(__file__).parents[3]
+KEPT = ROOT / "build" / "findings"
+"""Where results are kept, one file for each fault."""
+
 HEAD = """# What a finding hands to people
 
 Made by `indexfuzz bench findings`; do not edit. A campaign finds each planted bug (seed 0) and makes its case minimal.
@@ -56,6 +62,7 @@ class Handed:
     signature: str = ""
     tokens_found: int = 0
     tokens: int = 0
+    minimise_seconds: float = 0.0
     script: str = ""
     picture: str = ""
     line: str = ""
@@ -71,8 +78,11 @@ def measure(fault: str) -> Handed:
     if sight is None:
         return Handed(fault, misses=(f"not found in {SECONDS:g} s",))
     signature = sight.finding.signature
+    started = time.monotonic()
     case, finding = minimise(sight.case, target.subject, signature, seconds=MINIMISE_SECONDS)
-    return hand_over(fault, target, case, finding, tokens_found=sight.case.batch.tokens)
+    seconds = round(time.monotonic() - started, 1)
+    found = hand_over(fault, target, case, finding, tokens_found=sight.case.batch.tokens)
+    return replace(found, minimise_seconds=seconds)
 
 
 def hand_over(
@@ -96,7 +106,7 @@ def hand_over(
         misses.append("no picture")
     if not line:
         misses.append("no line")
-    proof = _prove(case, finding, target, prove)
+    proof = _prove(fault, case, finding, target, prove)
     if proof != PROVED:
         misses.append(f"script: {proof}")
     return Handed(
@@ -104,24 +114,26 @@ def hand_over(
         str(finding.signature),
         tokens_found,
         case.batch.tokens,
-        proof,
-        picture,
-        line,
-        str(told.remedies[0]) if told.remedies else "",
-        tuple(misses),
+        script=proof,
+        picture=picture,
+        line=line,
+        passes_with=str(told.remedies[0]) if told.remedies else "",
+        misses=tuple(misses),
     )
 
 
 PROVED = "fails with it, passes without"
 
 
-def _prove(case: Case, finding: Finding, target: UnderTest[InProcess], prove: Callable[[str], Proof]) -> str:
-    """Whether the script tells the kernels with the bug from those without."""
-    clean = put_under_test(Setup())
+def _prove(
+    fault: str, case: Case, finding: Finding, target: UnderTest[InProcess], prove: Callable[[str], Proof]
+) -> str:
+    """Whether one and the same script tells the kernels with the bug from those without."""
     try:
-        faulty, right = (script(each.entry(case, finding), each) for each in (target, clean))
+        faulty = script(target.entry(case, finding), target)
     except (ReproError, ImplementationError) as error:
         return str(error)
+    right = faulty.replace(f"plant(({fault!r},))", "plant(())")
     if not (proof := prove(faulty)).shows:
         return f"passes with the bug: {proof.last_line}"
     if (proof := prove(right)).shows:
@@ -142,11 +154,11 @@ def _look(case: Case, finding: Finding, subject: InProcess) -> tuple[str, str]:
     return " and ".join(titles), "caller" if look.sentences() else ""
 
 
-def as_markdown(found: Sequence[dict[str, Any]]) -> str:
-    """The table, fields of Handed, and above it how many have what."""
+def as_markdown(found: Sequence[dict[str, Any]], *, of: int) -> str:
+    """The table, fields of Handed, and above it how many have what, and how many of so many faults were looked at."""
     seen = [each for each in found if each["signature"]]
     count, sizes = len(found), [each["tokens"] for each in seen]
-    lines = [HEAD.rstrip(), ""]
+    lines = [HEAD.rstrip(), "", f"- {count} of {of} planted bugs were looked at, {len(seen)} of them found in time."]
     lines.append(
         f"- {sum(each['script'] == PROVED for each in found)} of {count} scripts tell the bug from its absence."
     )
@@ -156,6 +168,8 @@ def as_markdown(found: Sequence[dict[str, Any]]) -> str:
     if seen:
         before = statistics.median(each["tokens_found"] for each in seen)
         lines.append(f"- The median case has {before:g} tokens as it was found, {statistics.median(sizes):g} minimal.")
+        spent = statistics.median(each["minimise_seconds"] for each in seen)
+        lines.append(f"- To make it minimal took {spent:g} s in the median, of {MINIMISE_SECONDS:g} s that there were.")
     lines += [
         "",
         "| fault | signature | tokens | picture | line | passes with |",
@@ -176,16 +190,27 @@ def _misses(found: Sequence[dict[str, Any]]) -> Iterator[str]:
         yield "Nothing."
 
 
-def main(*, as_json: bool) -> int:
-    """Look at every fault, print the table and write it to docs/; 1 where something is missing."""
+def main(*, as_json: bool, faults: Sequence[str] = ()) -> int:
+    """Look at every fault without a result, and again at those of `faults`; write the table of all results to docs/.
+
+    Results are kept in build/findings, one file for each fault, so that a run that was stopped goes on where it was.
+    Returns 1 where something is missing.
+    """
     open_device("lockstep")
-    results, processes = [], max(1, (os.cpu_count() or 1) // 2)
+    known = [*load_faults()]
+    KEPT.mkdir(parents=True, exist_ok=True)
+    wanted = faults or [fault for fault in known if not _kept(fault).exists()]
+    processes = max(1, (os.cpu_count() or 1) // 2)
     with ProcessPoolExecutor(processes, multiprocessing.get_context("spawn")) as pool:
-        for result in pool.map(measure, load_faults()):
-            results.append(result)
+        for result in pool.map(measure, wanted):
+            write_text(json.dumps(asdict(result), indent=1), _kept(result.fault))
             print(f"{result.fault}: {', '.join(result.misses) or 'complete'}", file=sys.stderr, flush=True)  # noqa: T201
-    found = [asdict(result) for result in results]
-    text = as_markdown(found)
-    (Path(__file__).parents[3] / "docs" / "findings-for-people.md").write_text(text, encoding="utf-8")
+    found = [json.loads(_kept(fault).read_text(encoding="utf-8")) for fault in known if _kept(fault).exists()]
+    text = as_markdown(found, of=len(known))
+    (ROOT / "docs" / "findings-for-people.md").write_text(text, encoding="utf-8")
     print(json.dumps(found, indent=1) if as_json else text)  # noqa: T201
-    return int(any(result.misses for result in results))
+    return int(len(found) < len(known) or any(result["misses"] for result in found))
+
+
+def _kept(fault: str) -> Path:
+    return KEPT / f"{fault}.json"
