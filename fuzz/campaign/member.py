@@ -140,7 +140,7 @@ class Member:
     def give(self, job: Chunk | Shrink) -> None:
         """Let it do a job."""
         self.job, self.told = job, job.start if isinstance(job, Chunk) else 0
-        with suppress(OSError):  # it is dead, which its connection tells in a moment
+        with suppress(OSError):  # it is dead, and its connection will say so
             self.connection.send(job)
 
     def next(self) -> Report | Ready | Done | Failed | None:

@@ -16,8 +16,9 @@ from indexfuzz.cli.options import AsJson
 if TYPE_CHECKING:  # these import torch
     from collections.abc import Sequence
 
-    from indexfuzz.evaluation.mutation.examine import Result
+    from indexfuzz.evaluation.mutation.examine import Budget, Result
     from indexfuzz.evaluation.mutation.mutants import Mutant
+    from indexfuzz.evaluation.mutation.report import Report
 
 LINE_SECONDS = 10.0
 """How often progress is told."""
@@ -86,10 +87,8 @@ def mutate(
 
     Example: `indexfuzz mutate gather --workers 2`, then `indexfuzz mutate --guarded 40 --seed 2026`
     """
-    from indexfuzz.evaluation.mutation.examine import Budget, Examiner, give_up
+    from indexfuzz.evaluation.mutation.examine import Budget
     from indexfuzz.evaluation.mutation.mutants import choose_mutants
-    from indexfuzz.evaluation.mutation.report import Report
-    from indexfuzz.evaluation.processes import examine_all
 
     try:
         mutants = choose_mutants(words)
@@ -107,21 +106,30 @@ def mutate(
         numbers = _numbers(part, guarded)
         _hunt(tuple(words), numbers, seed, 60.0 if seconds is None else seconds, workers, as_json=as_json)
         return
-    started = time.monotonic()
-    seconds = 40.0 if seconds is None else seconds
-    budget, progress = Budget(cases, seconds, seed), _Progress(len(mutants))
-    report = Report(examine_all(mutants, Examiner, give_up, budget, workers=workers, on_result=progress))
-    minutes = (time.monotonic() - started) / 60
-    if markdown:
-        markdown.write_text(
-            report.as_markdown(
-                f"Each on at most {cases} cases and {seconds:g} s of CPU time, seed {seed}; {minutes:.0f} minutes with "
-                f"{workers} processes of Python {platform.python_version()} on {os.cpu_count()} cores."
-            ),
-            encoding="utf-8",
-        )
+    budget = Budget(cases, 40.0 if seconds is None else seconds, seed)
+    report = _examine(mutants, budget, workers, markdown)
     typer.echo(json.dumps(report.as_data(), indent=1) if as_json else report.as_text())
     raise typer.Exit(NOTHING_NEW if report.is_as_known else FINDINGS)
+
+
+def _examine(mutants: "Sequence[Mutant]", budget: "Budget", workers: int, page: Path | None) -> "Report":
+    """What becomes of each mutant, told as it goes and written as a page where one is wanted."""
+    from indexfuzz.evaluation.mutation.examine import Examiner, give_up
+    from indexfuzz.evaluation.mutation.report import Report
+    from indexfuzz.evaluation.processes import examine_all
+
+    started = time.monotonic()
+    progress = _Progress(len(mutants))
+    report = Report(examine_all(mutants, Examiner, give_up, budget, workers=workers, on_result=progress))
+    minutes = (time.monotonic() - started) / 60
+    if page:
+        text = report.as_markdown(
+            f"Each on at most {budget.cases} cases and {budget.seconds:g} s of CPU time, seed {budget.seed}; "
+            f"{minutes:.0f} minutes with {workers} processes of Python {platform.python_version()} on "
+            f"{os.cpu_count()} cores."
+        )
+        page.write_text(text, encoding="utf-8")
+    return report
 
 
 def _numbers(part: str, count: int) -> range:

@@ -39,10 +39,10 @@ def severity(
     path, entry = find_one(file, corpus)
     blamed, only = with_finding(path, entry).stage, each_known("--stage", stage, OPERATION_NAMES)
     target = in_this_process(kernels.setup())
-    from indexfuzz.triage.severity import SeverityError, grown, recall
+    from indexfuzz.triage.severity import SeverityError, grow, recall
 
     try:
-        case = grown(entry.case, blamed)
+        case = grow(entry.case, blamed)
         found = recall(case, target.subject.implementation, target.subject.device, frozenset(only))
     except SeverityError as error:
         raise InputError(f"{path}: {error}") from error

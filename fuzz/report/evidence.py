@@ -20,7 +20,7 @@ from indexfuzz.triage.look import look_at
 from indexfuzz.triage.prove import run_script
 from indexfuzz.triage.replay import FAILING, replay
 from indexfuzz.triage.repro import script
-from indexfuzz.triage.severity import SeverityError, grown, recall
+from indexfuzz.triage.severity import SeverityError, grow, recall
 
 AROUND = 6
 """Lines of the kernel that are shown before and after the blamed one."""
@@ -139,7 +139,7 @@ def _severity(entry: Entry, target: UnderTest[InProcess]) -> str:
         return ""
     subject = target.subject
     try:
-        found = recall(grown(entry.case, entry.finding.signature.stage), subject.implementation, subject.device)
+        found = recall(grow(entry.case, entry.finding.signature.stage), subject.implementation, subject.device)
     except SeverityError:
         return ""
     if found.failed:

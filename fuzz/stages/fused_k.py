@@ -15,8 +15,14 @@ from indexfuzz.core.stage_names import K_NORM, K_QUANT_CACHE
 from indexfuzz.reference import fp8, fused, intervals, layout
 from indexfuzz.samples.step import Step
 from indexfuzz.stages.base import Call, Output, Reach, Tensors
-from indexfuzz.stages.k_norm import EPS, mistakes_of_norm, norm_tensors, normed
-from indexfuzz.stages.k_quant_cache import locate_in_cache, mark_written, reach_of_tokens, written, written_slots
+from indexfuzz.stages.k_norm import EPS, mistakes_of_norm, norm_tensors, normalise
+from indexfuzz.stages.k_quant_cache import (
+    keys_with_slots,
+    locate_in_cache,
+    mark_written,
+    reach_of_tokens,
+    written_slots,
+)
 from indexfuzz.stages.operation import (
     Mistakes,
     Operation,
@@ -56,7 +62,7 @@ class FusedK(Operation):
         block_size, head_dim = layout.page_shape(t["cache"])
         promised = layout.resolve(given.options["layout"], block_size)
         layout.check_defined(promised, block_size, head_dim)
-        has_slot, _ = written(given)
+        has_slot, _ = keys_with_slots(given)
         rows, slots = has_slot.nonzero().flatten(), written_slots(given)
         x = self._legal_values(given, rows, guarantees, instead)
         known = torch.isfinite(x.low).all(1) & torch.isfinite(x.high).all(1)
@@ -80,7 +86,7 @@ class FusedK(Operation):
     ) -> intervals.Interval:
         """What may be quantised of some rows of k [n, D]."""
         options, (positions, table) = rope_options(given, instead), angles(given, instead)
-        x = normed(given, given.tensors["k"][rows], instead)
+        x = normalise(given, given.tensors["k"][rows], instead)
         if instead.get("normed", True):
             x = intervals.rounded(x, guarantees.promises.between)
         if not options["style"]:
@@ -91,9 +97,9 @@ class FusedK(Operation):
         """What RoPE and LayerNorm are known for."""
         return mistakes_of_rope(given, guarantees) | dict(mistakes_of_norm(given))
 
-    def blamed(self, given: Call, got: Tensors, guarantees: Guarantees) -> str:
+    def blame(self, given: Call, got: Tensors, guarantees: Guarantees) -> str:
         """The insertion where other bytes changed, or the scale alone is wrong; RoPE where its dims alone are."""
-        cache, slots, (has_slot, _) = given.tensors["cache"], written_slots(given), written(given)
+        cache, slots, (has_slot, _) = given.tensors["cache"], written_slots(given), keys_with_slots(given)
         promised = layout.resolve(given.options["layout"], cache.shape[1])
         rest = got["cache"].clone()
         layout.write_tokens(rest, slots, *layout.read_tokens(cache, slots, promised), promised)

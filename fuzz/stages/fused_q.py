@@ -85,7 +85,7 @@ class FusedQ(Operation):
             "the weight is that of the head before": (Q_QUANT, {"weights": weights.roll(1, 1)}),
         }
 
-    def blamed(self, given: Call, got: Tensors, guarantees: Guarantees) -> str:
+    def blame(self, given: Call, got: Tensors, guarantees: Guarantees) -> str:
         """RoPE where right scales leave wrong codes in its dims alone; the quantisation for scales and weights."""
         rows = self._legal_rows(given, guarantees, {})
         codes, heads = fp8.codes(got["q_fp8"]), given.tensors["q"].shape[1:]

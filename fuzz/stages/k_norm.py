@@ -45,7 +45,7 @@ class KNorm(Operation):
         return {"k": (tuple(given.tensors["k"].shape), torch.bfloat16)}
 
     def check(self, given: Call, got: Tensors, guarantees: Guarantees, **instead: Any) -> Verdict:
-        x = intervals.rounded(normed(given, given.tensors["k"], instead), "bf16")
+        x = intervals.rounded(normalise(given, given.tensors["k"], instead), "bf16")
         got_k = got["k"]
         found = check_between("k", got_k, *x, axes=self.axes["k"], before=poison_like(got_k))
         open_share = float((x.low != x.high).double().mean()) if x.low.numel() else 0.0
@@ -54,7 +54,7 @@ class KNorm(Operation):
     def mistakes(self, given: Call, guarantees: Guarantees) -> Mistakes:
         return mistakes_of_norm(given)
 
-    def blamed(self, given: Call, got: Tensors, guarantees: Guarantees) -> str:
+    def blame(self, given: Call, got: Tensors, guarantees: Guarantees) -> str:
         return K_NORM
 
     def nonfinite_reach(self, given: Call, *, hides_nan: bool = False) -> Reach:
@@ -81,7 +81,7 @@ def norm_tensors(step: Step) -> dict[str, Tensor]:
     return {"k": k} | {name: step.tensors[name] for name in ("k_norm_weight", "k_norm_bias")}
 
 
-def normed(given: Call, k: Tensor, instead: dict[str, Any]) -> intervals.Interval:
+def normalise(given: Call, k: Tensor, instead: dict[str, Any]) -> intervals.Interval:
     """What LayerNorm in fp32 may make of rows of k [n, D], with the weights of a call or with others instead."""
     if not instead.get("normed", True):
         return intervals.Interval.exact(k)

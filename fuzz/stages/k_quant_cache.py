@@ -64,7 +64,7 @@ class KQuantCache(Stage):
         block_size, head_dim = layout.page_shape(cache)
         promised = layout.resolve(given.options["layout"], block_size)
         layout.check_defined(promised, block_size, head_dim)
-        kept, k = written(given)
+        kept, k = keys_with_slots(given)
         return Verdict.of(
             check_insertion(
                 layout.pages(cache),
@@ -89,14 +89,14 @@ class KQuantCache(Stage):
         return reach_of_tokens(given)
 
     def check_nonfinite(self, given: Call, got: Tensors, guarantees: Guarantees) -> Finding | None:
-        _, k = written(given)
+        _, k = keys_with_slots(given)
         concrete = layout.resolve(given.options["layout"], got["cache"].shape[1])
         codes, _ = layout.read_tokens(got["cache"], written_slots(given), concrete)
         axes = self.axes["cache_values"]
         return check_nonfinite_codes("cache_values", codes, k, legal_rows(k, given, guarantees), axes=axes)
 
 
-def written(call: Call) -> tuple[Tensor, Tensor]:
+def keys_with_slots(call: Call) -> tuple[Tensor, Tensor]:
     """Which tokens have a slot, bool of slot_mapping's shape, and their rows of k."""
     slots = call.tensors["slot_mapping"]
     kept = slots >= 0
@@ -138,7 +138,7 @@ def locate_in_cache(call: Call, output: str, index: tuple[int, ...]) -> tuple[Te
 
 def reach_of_tokens(call: Call) -> Reach:
     """Where a NaN or an infinity in k may show in the cache: in the bytes of its own token."""
-    cache, (_, k) = call.tensors["cache"], written(call)
+    cache, (_, k) = call.tensors["cache"], keys_with_slots(call)
     slots = written_slots(call)[has_nonfinite(k)]
     mask = torch.zeros(cache.shape, dtype=torch.uint8, device=cache.device)
     layout.mark_tokens(mask, slots, layout.resolve(call.options["layout"], cache.shape[1]))

@@ -66,7 +66,7 @@ class Operation(Stage):
         """The mistakes that nodes are known for."""
 
     @abstractmethod
-    def blamed(self, given: Call, got: Tensors, guarantees: Guarantees) -> str:
+    def blame(self, given: Call, got: Tensors, guarantees: Guarantees) -> str:
         """The node, or nodes, that wrong outputs point to by where they are wrong."""
 
     def judge(self, case: Case, given: Call, got: Tensors, guarantees: Guarantees) -> Verdict:
@@ -90,7 +90,7 @@ class Operation(Stage):
         for words, (node, instead) in self.mistakes(given, guarantees).items():
             if not self.check(given, got, guarantees, **instead).findings:
                 return f"{node}: {words}"
-        return self.blamed(given, got, guarantees)
+        return self.blame(given, got, guarantees)
 
 
 def _blame(finding: Finding, words: str) -> Finding:

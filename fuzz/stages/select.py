@@ -57,7 +57,7 @@ class Lookup(Operation):
             "positions were not looked up in the table": (self.name, {"block_table": pages}),
         }
 
-    def blamed(self, given: Call, got: Tensors, guarantees: Guarantees) -> str:
+    def blame(self, given: Call, got: Tensors, guarantees: Guarantees) -> str:
         return self.name
 
     def nonfinite_reach(self, given: Call, *, hides_nan: bool = False) -> Reach:

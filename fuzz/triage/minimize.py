@@ -55,7 +55,7 @@ def minimise(
     with contextlib.suppress(_TimeIsUpError):
         reduce_until_stuck(smallest)
     small = smallest.case
-    if signature.kind == "hang":  # believed in haste so far; now it gets as long as any other case
+    if signature.kind == "hang":  # so far with little time; now with as much as any other case
         for believed in (small, case):
             shown = _shown(subject.run(believed), signature)
             if shown:

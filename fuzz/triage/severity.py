@@ -1,4 +1,4 @@
-"""How much a bug costs, in the model's own currency: the share of the true top-k that a faulty indexer still selects.
+"""How much a bug costs the model: the share of the true top-k that a faulty indexer still selects.
 
 A minimal case is too small to say: with one key there is nothing to choose. So the case is grown to hundreds of keys
 and the shape of a published model, with everything that triggers the bug kept as it is, and the whole indexer runs
@@ -50,7 +50,7 @@ class SeverityError(Exception):
     """No recall can be measured. One sentence that says why."""
 
 
-def grown(case: Case, stage: str) -> Case:
+def grow(case: Case, stage: str) -> Case:
     """The case with hundreds of keys in each request, nearly Gaussian values, and the heads of a published model.
 
     What `paged_logits` reads was cached before. For every other stage the requests are prefilled from their first

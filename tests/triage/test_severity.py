@@ -9,7 +9,7 @@ from indexfuzz.core.finding import Finding
 from indexfuzz.corpus.entry import Entry, Record
 from indexfuzz.corpus.store import Corpus
 from indexfuzz.reference import gather
-from indexfuzz.triage.severity import SeverityError, grown, recall
+from indexfuzz.triage.severity import SeverityError, grow, recall
 
 ONE_KEY = Case().replace(cache={"block_size": 1}, batch={"prefill": ({"length": 1, "new": 1},)})
 DECODE = Case().replace(cache={"block_size": 16}, batch={"decode": (3,), "max_model_len": 20})
@@ -17,24 +17,24 @@ DECODE = Case().replace(cache={"block_size": 16}, batch={"decode": (3,), "max_mo
 
 def small(case: Case, stage: str) -> Case:
     """A grown case with few heads, to be quick."""
-    return grown(case, stage).replace(model={"num_heads": 2, "head_dim": 32, "rope_dim": 16, "quant_group": 32})
+    return grow(case, stage).replace(model={"num_heads": 2, "head_dim": 32, "rope_dim": 16, "quant_group": 32})
 
 
 def test_growing_keeps_what_triggers_a_bug():
-    case = grown(DECODE.replace(memory={"table_extra": 1}, rope={"mode": "inplace"}), "paged_logits")
+    case = grow(DECODE.replace(memory={"table_extra": 1}, rope={"mode": "inplace"}), "paged_logits")
     assert case.batch.decode == (3 + 4096,)
     assert case.batch.max_model_len == 20 + 4096
     assert (case.cache, case.memory.table_extra, case.rope.mode) == (DECODE.cache, 1, "inplace")
     assert (case.model.num_heads, case.model.head_dim, case.model.index_topk) == (64, 128, 4099 // 8)
-    written = grown(ONE_KEY, "k_quant_cache")
+    written = grow(ONE_KEY, "k_quant_cache")
     assert [(p.length, p.new) for p in written.batch.prefill] == [(513, 513)]
 
 
 def test_a_far_flung_cache_grows_as_far_as_it_can():
     far = ONE_KEY.replace(cache={"block_size": 16, "page_pad": 1 << 26})
-    assert grown(far, "gather").lengths == (1 + 512,)
+    assert grow(far, "gather").lengths == (1 + 512,)
     with pytest.raises(SeverityError, match="too far-flung"):
-        grown(far.replace(cache={"block_size": 1, "page_pad": 1 << 28}), "gather")
+        grow(far.replace(cache={"block_size": 1, "page_pad": 1 << 28}), "gather")
 
 
 def test_right_kernels_select_what_the_reference_selects(reference_with, pytorch_device):

@@ -11,11 +11,11 @@ from indexfuzz.core.stage_names import PREFILL_LOGITS
 from indexfuzz.oracles.metamorphic.relation import (
     Pairs,
     Twin,
-    altered,
+    alter,
     blank,
     in_form_of,
+    pick,
     shuffled,
-    taken,
     unchanged,
 )
 from indexfuzz.stages.base import Call, Tensors
@@ -38,7 +38,7 @@ def window_shifted(case: Case, call: Call) -> Iterator[Twin]:
     t = call.tensors
     k, scale, logits = t["k_fp8"], t["k_scale"], t["logits"]
     junk = torch.full((SHIFT, k.shape[1]), JUNK_CODE, dtype=torch.uint8, device=k.device)
-    twin = altered(
+    twin = alter(
         call,
         k_fp8=torch.cat([junk, k.view(torch.uint8)]).view(k.dtype),
         k_scale=torch.cat([torch.full((SHIFT,), JUNK_SCALE, device=k.device), scale]),
@@ -84,7 +84,7 @@ def _heads(case: Case, call: Call, q: str, dim: int) -> tuple[Tensor, Tensor] | 
     if heads < 2:
         return None
     order = shuffled(case, "heads", heads)
-    return in_form_of(call.tensors[q], taken(call.tensors[q], order, dim)), order
+    return in_form_of(call.tensors[q], pick(call.tensors[q], order, dim)), order
 
 
 def heads_permuted_rope(case: Case, call: Call) -> Iterator[Twin]:
@@ -94,9 +94,9 @@ def heads_permuted_rope(case: Case, call: Call) -> Iterator[Twin]:
         back = torch.argsort(order)
         yield Twin(
             case,
-            (altered(call, q=q),),
+            (alter(call, q=q),),
             lambda first, others: {
-                "q": (taken(others[0]["q"], back, 1), first["q"]),
+                "q": (pick(others[0]["q"], back, 1), first["q"]),
                 "k": (others[0]["k"], first["k"]),
             },
         )
@@ -107,11 +107,11 @@ def heads_permuted_quant(case: Case, call: Call) -> Iterator[Twin]:
     if found := _heads(case, call, "q", 1):
         q, order = found
         back, weights = torch.argsort(order), call.tensors["weights"]
-        twin = altered(call, q=q, weights=in_form_of(weights, taken(weights, order, 1)))
+        twin = alter(call, q=q, weights=in_form_of(weights, pick(weights, order, 1)))
         yield Twin(
             case,
             (twin,),
-            lambda first, others: {name: (taken(others[0][name], back, 1), first[name]) for name in first},
+            lambda first, others: {name: (pick(others[0][name], back, 1), first[name]) for name in first},
         )
 
 
@@ -120,7 +120,7 @@ def heads_permuted_logits(case: Case, call: Call) -> Iterator[Twin]:
     if found := _heads(case, call, "q_fp8", call.tensors["q_fp8"].dim() - 2):
         q, order = found
         weights = call.tensors["weights"]
-        twin = altered(call, q_fp8=q, weights=in_form_of(weights, taken(weights, order, 1)))
+        twin = alter(call, q_fp8=q, weights=in_form_of(weights, pick(weights, order, 1)))
         yield Twin(case, (twin,), unchanged)
 
 
@@ -134,7 +134,7 @@ def weights_doubled_quant(case: Case, call: Call) -> Iterator[Twin]:
     """Twice the weights fold into twice the weights."""
     weights = call.tensors["weights"]
     if _within(weights, WEIGHT_RANGE) and _within(call.tensors["q"], Q_RANGE):
-        twin = altered(call, weights=in_form_of(weights, weights * 2))
+        twin = alter(call, weights=in_form_of(weights, weights * 2))
         yield Twin(
             case,
             (twin,),
@@ -158,7 +158,7 @@ def weights_doubled_paged(case: Case, call: Call) -> Iterator[Twin]:
 def _weights_doubled(case: Case, call: Call, scale: Tensor) -> Iterator[Twin]:
     weights = call.tensors["weights"]
     if _within(weights, WEIGHT_RANGE) and _within(scale, SCALE_RANGE):
-        twin = altered(call, weights=in_form_of(weights, weights * 2))
+        twin = alter(call, weights=in_form_of(weights, weights * 2))
         yield Twin(case, (twin,), _twice)
 
 

@@ -10,12 +10,12 @@ from indexfuzz.core.case import Case
 from indexfuzz.oracles.metamorphic.relation import (
     Pairs,
     Twin,
-    altered,
+    alter,
     in_form_of,
     paired,
+    pick,
     shuffled,
     stored,
-    taken,
 )
 from indexfuzz.stages.base import Call, Stage, Tensors
 from indexfuzz.stages.k_quant_cache import written_slots
@@ -23,13 +23,13 @@ from indexfuzz.stages.k_quant_cache import written_slots
 
 def selected(call: Call, names: Sequence[str], index: Tensor) -> Call:
     """The call for some of its rows."""
-    return altered(call, None, **{name: taken(call.tensors[name], index) for name in names})
+    return alter(call, None, **{name: pick(call.tensors[name], index) for name in names})
 
 
 def reordered(call: Call, names: Sequence[str], order: Tensor) -> Call:
     """The call with its rows in another order, and every stride as it was."""
-    return altered(
-        call, None, **{name: in_form_of(call.tensors[name], taken(call.tensors[name], order)) for name in names}
+    return alter(
+        call, None, **{name: in_form_of(call.tensors[name], pick(call.tensors[name], order)) for name in names}
     )
 
 
@@ -47,7 +47,7 @@ def rows_permuted(stage: Stage, case: Case, call: Call) -> Iterator[Twin]:
     back = torch.argsort(order)
 
     def pairs(first: Tensors, others: Sequence[Tensors]) -> Pairs:
-        restored = {name: taken(output, back) for name, output in others[0].items()}
+        restored = {name: pick(output, back) for name, output in others[0].items()}
         return _pairs(stage, call, first, restored)
 
     yield Twin(case, (reordered(call, stage.row_inputs, order),), pairs)
@@ -89,8 +89,8 @@ def tokens_permuted(case: Case, call: Call) -> Iterator[Twin]:
         return
     order = shuffled(case, "rows", len(slots))
     rest = torch.arange(len(slots), len(call.tensors["k"]))
-    moved = {name: in_form_of(x, taken(x, torch.cat([order, rest]))) for name, x in rows_of_tokens(call).items()}
-    twin = altered(call, None, slot_mapping=in_form_of(slots, taken(slots, order)), **moved)
+    moved = {name: in_form_of(x, pick(x, torch.cat([order, rest]))) for name, x in rows_of_tokens(call).items()}
+    twin = alter(call, None, slot_mapping=in_form_of(slots, pick(slots, order)), **moved)
     yield Twin(case, (twin,), partial(_same_cache, case, [written_slots(call)]))
 
 
@@ -100,9 +100,7 @@ def tokens_split(case: Case, call: Call) -> Iterator[Twin]:
     if len(slots) < 2:
         return
     calls = [
-        altered(
-            call, None, slot_mapping=taken(slots, half), **{n: taken(x, half) for n, x in rows_of_tokens(call).items()}
-        )
+        alter(call, None, slot_mapping=pick(slots, half), **{n: pick(x, half) for n, x in rows_of_tokens(call).items()})
         for half in halves(len(slots))
     ]
     yield Twin(case, tuple(calls), partial(_same_cache, case, [written_slots(half) for half in calls]))

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from functools import partial
 
 from indexfuzz.core.case import Case
-from indexfuzz.oracles.metamorphic.relation import Pairs, Relation, Twin, altered
+from indexfuzz.oracles.metamorphic.relation import Pairs, Relation, Twin, alter
 from indexfuzz.stages.base import Call, Stage, Tensors
 from indexfuzz.stages.nonfinite import replace_where
 from indexfuzz.stages.table import EVERY
@@ -20,7 +20,7 @@ def contained(stage: Stage, case: Case, call: Call) -> Iterator[Twin]:
         twin = others[0]
         return {name: (replace_where(reach.masks.get(name), first[name], twin[name]), first[name]) for name in first}
 
-    yield Twin(case, (altered(call, None, **reach.finite),), pairs)
+    yield Twin(case, (alter(call, None, **reach.finite),), pairs)
 
 
 CONTAINED = Relation(

@@ -11,7 +11,7 @@ from indexfuzz.core.part import CaseError
 from indexfuzz.oracles.metamorphic.relation import (
     Pairs,
     Twin,
-    altered,
+    alter,
     in_form_of,
     paired,
     shuffled,
@@ -52,7 +52,7 @@ def pages_permuted_reader(case: Case, call: Call) -> Iterator[Twin]:
     moved, place = _permuted_pages(case, call.tensors["cache"])
     known = (table >= 0) & (table < len(place))
     renamed = torch.where(known, place[torch.where(known, table, 0).long()].int(), table)
-    yield Twin(case, (altered(call, cache=moved, block_table=in_form_of(table, renamed)),), unchanged)
+    yield Twin(case, (alter(call, cache=moved, block_table=in_form_of(table, renamed)),), unchanged)
 
 
 def pages_permuted_writer(case: Case, call: Call) -> Iterator[Twin]:
@@ -61,7 +61,7 @@ def pages_permuted_writer(case: Case, call: Call) -> Iterator[Twin]:
     moved, place = _permuted_pages(case, call.tensors["cache"])
     block = place[torch.where(slots >= 0, slots // block_size, 0).long()]
     renamed = torch.where(slots >= 0, block * block_size + slots % block_size, slots).to(slots.dtype)
-    twin = altered(call, cache=moved, slot_mapping=in_form_of(slots, renamed))
+    twin = alter(call, cache=moved, slot_mapping=in_form_of(slots, renamed))
     before, after = written_slots(call), written_slots(twin)
     yield Twin(
         case,
@@ -102,7 +102,7 @@ def block_size_reader(case: Case, call: Call) -> Iterator[Twin]:
         row = torch.arange(sequences, device=table.device).unsqueeze(1).expand_as(exists)
         used[row[exists], (position // size).expand_as(exists)[exists]] = True
         retabled = torch.where(used, ids, -1).int()
-        yield Twin(other, (altered(call, cache=repaged, block_table=retabled),), unchanged)
+        yield Twin(other, (alter(call, cache=repaged, block_table=retabled),), unchanged)
 
 
 def block_size_writer(case: Case, call: Call) -> Iterator[Twin]:
@@ -110,7 +110,7 @@ def block_size_writer(case: Case, call: Call) -> Iterator[Twin]:
     cache, slots = call.tensors["cache"], written_slots(call)
     for size, other in _other_block_sizes(case):
         repaged = _pages(case, cache, -(-len(cache) * cache.shape[1] // size), size)
-        yield Twin(other, (altered(call, cache=repaged),), partial(_same_tokens, case, other, slots))
+        yield Twin(other, (alter(call, cache=repaged),), partial(_same_tokens, case, other, slots))
 
 
 def _other_stride(case: Case, cache: Tensor) -> tuple[Case, Tensor]:
@@ -124,14 +124,14 @@ def _other_stride(case: Case, cache: Tensor) -> tuple[Case, Tensor]:
 def page_stride_reader(case: Case, call: Call) -> Iterator[Twin]:
     """Padded pages are made tight, tight ones padded."""
     other, moved = _other_stride(case, call.tensors["cache"])
-    yield Twin(other, (altered(call, cache=moved),), unchanged)
+    yield Twin(other, (alter(call, cache=moved),), unchanged)
 
 
 def page_stride_writer(case: Case, call: Call) -> Iterator[Twin]:
     """Padded pages are made tight, tight ones padded."""
     other, moved = _other_stride(case, call.tensors["cache"])
     slots = written_slots(call)
-    yield Twin(other, (altered(call, cache=moved),), partial(_same_tokens, case, other, slots))
+    yield Twin(other, (alter(call, cache=moved),), partial(_same_tokens, case, other, slots))
 
 
 def _other_layout(case: Case, cache: Tensor) -> Iterator[tuple[Case, Tensor]]:
@@ -149,14 +149,14 @@ def _other_layout(case: Case, cache: Tensor) -> Iterator[tuple[Case, Tensor]]:
 def layout_reader(case: Case, call: Call) -> Iterator[Twin]:
     """NORMAL pages read as NORMAL, SHUFFLE pages as SHUFFLE."""
     for other, moved in _other_layout(case, call.tensors["cache"]):
-        yield Twin(other, (altered(call, {"layout": other.cache.layout}, cache=moved),), unchanged)
+        yield Twin(other, (alter(call, {"layout": other.cache.layout}, cache=moved),), unchanged)
 
 
 def layout_writer(case: Case, call: Call) -> Iterator[Twin]:
     """The same tokens are stored, in the other order."""
     slots = written_slots(call)
     for other, moved in _other_layout(case, call.tensors["cache"]):
-        twin = altered(call, {"layout": other.cache.layout}, cache=moved)
+        twin = alter(call, {"layout": other.cache.layout}, cache=moved)
         yield Twin(other, (twin,), partial(_same_tokens, case, other, slots))
 
 
@@ -170,11 +170,11 @@ def table_width(case: Case, call: Call) -> Iterator[Twin]:
     table, blocks = call.tensors["block_table"], len(call.tensors["cache"])
     garbage = torch.tensor((*GARBAGE, blocks), dtype=table.dtype, device=table.device).expand(len(table), -1)
     wide = case.replace(memory={"table_extra": case.memory.table_extra + garbage.shape[1], "table_pad": 0})
-    yield Twin(wide, (altered(call, block_table=torch.cat([table, garbage], 1)),), unchanged)
+    yield Twin(wide, (alter(call, block_table=torch.cat([table, garbage], 1)),), unchanged)
     if case.memory.missing_pages:
         return  # a column without pages is not one that no row uses
     used = ((table >= 0) & (table < blocks)).any(0).nonzero().flatten().tolist()
     width = max(used, default=0) + 1
     if width < table.shape[1]:
         exact = case.replace(memory={"table_extra": 0, "table_pad": 0})
-        yield Twin(exact, (altered(call, block_table=table[:, :width].clone()),), unchanged)
+        yield Twin(exact, (alter(call, block_table=table[:, :width].clone()),), unchanged)

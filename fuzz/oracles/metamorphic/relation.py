@@ -56,13 +56,13 @@ def unchanged(first: Tensors, others: Sequence[Tensors]) -> Pairs:
     return {name: (others[0][name], first[name]) for name in first}
 
 
-def altered(call: Call, options: Mapping[str, Any] | None = None, **tensors: Tensor) -> Call:
+def alter(call: Call, options: Mapping[str, Any] | None = None, **tensors: Tensor) -> Call:
     """A call with some tensors and options changed; everything else that it may write is copied."""
     copy = call.copy()
     return replace(copy, tensors=copy.tensors | tensors, options=copy.options | dict(options or {}))
 
 
-def taken(tensor: Tensor, index: Tensor, dim: int = 0) -> Tensor:
+def pick(tensor: Tensor, index: Tensor, dim: int = 0) -> Tensor:
     """Entries of a tensor along one dim, dense; FP8 travels as bytes, which can be indexed everywhere."""
     raw = tensor.view(torch.uint8) if tensor.element_size() == 1 else tensor
     return raw.index_select(dim, index.to(tensor.device)).view(tensor.dtype)

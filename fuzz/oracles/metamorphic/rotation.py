@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from indexfuzz.core.case import Case
-from indexfuzz.oracles.metamorphic.relation import Twin, altered, unchanged
+from indexfuzz.oracles.metamorphic.relation import Twin, alter, unchanged
 from indexfuzz.stages.base import Call
 
 
@@ -22,7 +22,7 @@ def rope_compiled(case: Case, call: Call) -> Iterator[Twin]:
 
 
 def _in_mode(case: Case, call: Call, mode: str) -> Twin:
-    twin = altered(replace(call, fills={"q": "q", "k": "k"}), {"mode": mode})
+    twin = alter(replace(call, fills={"q": "q", "k": "k"}), {"mode": mode})
     if mode != "inplace":
         twin = replace(twin, fills={})
     return Twin(case.replace(rope={"mode": mode}), (twin,), unchanged)

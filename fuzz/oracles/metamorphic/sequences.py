@@ -8,7 +8,7 @@ from torch import Tensor
 from indexfuzz.core.case import Case
 from indexfuzz.core.part import CaseError
 from indexfuzz.oracles.metamorphic.batching import halves, joined, reordered, selected
-from indexfuzz.oracles.metamorphic.relation import Twin, altered, blank, in_form_of, shuffled, taken, unchanged
+from indexfuzz.oracles.metamorphic.relation import Twin, alter, blank, in_form_of, pick, shuffled, unchanged
 from indexfuzz.reference.paged_mqa_logits import row_windows
 from indexfuzz.stages.base import Call
 
@@ -22,11 +22,11 @@ def sequences_permuted(case: Case, call: Call) -> Iterator[Twin]:
     rows = _rows_of(order, q.shape[1])
     back = torch.argsort(rows)
     twin = reordered(call, ("q_fp8", "context_lens", "block_table"), order)
-    weights = in_form_of(call.tensors["weights"], taken(call.tensors["weights"], rows))
+    weights = in_form_of(call.tensors["weights"], pick(call.tensors["weights"], rows))
     yield Twin(
         case,
-        (altered(twin, weights=weights),),
-        lambda first, others: {"logits": (taken(others[0]["logits"], back), first["logits"])},
+        (alter(twin, weights=weights),),
+        lambda first, others: {"logits": (pick(others[0]["logits"], back), first["logits"])},
     )
 
 
@@ -63,11 +63,11 @@ def one_row_each(case: Case, call: Call) -> Iterator[Twin]:
     except CaseError:
         return
     rows = torch.arange(batch, device=q.device).repeat_interleave(next_n)
-    twin = altered(
+    twin = alter(
         call,
         q_fp8=q.reshape(batch * next_n, 1, heads, dim),
         context_lens=windows.int(),
-        block_table=taken(call.tensors["block_table"], rows),
+        block_table=pick(call.tensors["block_table"], rows),
     )
     yield Twin(other, (twin,), unchanged)
 
@@ -89,16 +89,16 @@ def gather_permuted(case: Case, call: Call) -> Iterator[Twin]:
     position = torch.arange(total, device=owner.device) - cu_seqlens[sequence]
     token = torch.cat([starts[place[sequence]] + position, torch.arange(total, len(owner), device=owner.device)])
     table = call.tensors["block_table"]
-    twin = altered(
+    twin = alter(
         call,
         cu_seqlens=in_form_of(cu_seqlens, starts),
         token_to_seq=in_form_of(owner, renamed),
-        block_table=in_form_of(table, taken(table, order)),
+        block_table=in_form_of(table, pick(table, order)),
     )
     yield Twin(
         case,
         (twin,),
-        lambda first, others: {name: (taken(others[0][name], token.long()), first[name]) for name in first},
+        lambda first, others: {name: (pick(others[0][name], token.long()), first[name]) for name in first},
     )
 
 
@@ -114,7 +114,7 @@ def gather_split(case: Case, call: Call) -> Iterator[Twin]:
         return
     parts = ((slice(0, half), slice(0, cut), cut, 0), (slice(half, None), slice(cut, None), len(owner) - cut, half))
     calls = tuple(
-        altered(
+        alter(
             call,
             cu_seqlens=(cu_seqlens[first : last + 1] - cu_seqlens[first]).contiguous(),
             token_to_seq=torch.where(owner[tokens] < 0, owner[tokens], owner[tokens] - first),

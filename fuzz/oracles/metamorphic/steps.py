@@ -13,7 +13,7 @@ from torch import Tensor
 from indexfuzz.core.case import Case
 from indexfuzz.core.rng import below, bits, derive
 from indexfuzz.oracles.metamorphic.batching import rows_of_tokens
-from indexfuzz.oracles.metamorphic.relation import Pairs, Twin, altered, paired, shuffled, stored, taken
+from indexfuzz.oracles.metamorphic.relation import Pairs, Twin, alter, paired, pick, shuffled, stored
 from indexfuzz.reference import layout
 from indexfuzz.stages.base import Call, Tensors
 from indexfuzz.stages.k_quant_cache import written_slots
@@ -30,7 +30,7 @@ def tokens_in_steps(case: Case, call: Call) -> Iterator[Twin]:
     slots = written_slots(call)
     if len(slots) < 2:
         return
-    living = altered(call)
+    living = alter(call)
     calls = tuple(_step(case, living, *chunk) for chunk in _chunks(case, len(slots)))
     yield Twin(case, calls, partial(_last_cache, case, slots))
 
@@ -50,9 +50,9 @@ def _step(case: Case, living: Call, start: int, end: int, drafts: int) -> Call:
     owned = (slots >= 0).nonzero().flatten().cpu()
     wrong = owned[shuffled(case, "drafts", len(owned))]
     rows = torch.cat([owned[start:end], wrong[end : end + drafts], owned[:1]])
-    written = taken(slots, torch.cat([owned[start : end + drafts], owned[:1]]))
+    written = pick(slots, torch.cat([owned[start : end + drafts], owned[:1]]))
     written[-1] = -1
-    others = {name: taken(tensor, rows) for name, tensor in rows_of_tokens(living).items()}
+    others = {name: pick(tensor, rows) for name, tensor in rows_of_tokens(living).items()}
     return living.with_tensors(others | {"slot_mapping": written})
 
 

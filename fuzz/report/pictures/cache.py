@@ -10,7 +10,7 @@ from indexfuzz.lockstep.values.arrays import Array
 from indexfuzz.reference import layout
 from indexfuzz.report.pictures.grid import Panel, Picture, Shade, Tone, first_of
 from indexfuzz.report.pictures.owners import MOST_TOKENS, NOBODY, SCALE, Owners, find_owners
-from indexfuzz.stages.k_quant_cache import written, written_slots
+from indexfuzz.stages.k_quant_cache import keys_with_slots, written_slots
 from indexfuzz.triage.look import Look, numbers_of
 
 TONES: tuple[Tone, ...] = ("one", "two", "three", "four")
@@ -74,7 +74,7 @@ def _expected(look: Look, cache: Tensor, slots: Tensor, concrete: str, start: in
     block_size, head_dim = layout.page_shape(cache)
     values, scales = layout.arrangements(block_size, head_dim, torch.device("cpu"))[concrete]
     token, dim = (np.full(stop - start, NOBODY, np.int64) for _ in range(2))
-    kept, _ = written(look.given)
+    kept, _ = keys_with_slots(look.given)
     for row, slot in zip(kept.nonzero().flatten().tolist(), slots.tolist(), strict=True):
         base = slot // block_size * cache.stride(0) - start
         for offsets, what in ((values[slot % block_size], range(head_dim)), (scales[slot % block_size], [SCALE] * 4)):
