@@ -1,6 +1,7 @@
 """The toy gather, which says where it has begun and waits until the test lets it go on."""
 
 import os
+import sys
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -14,7 +15,8 @@ PATIENCE = 600.0
 
 
 def gather(*arguments, **more):
-    (HELD / f"begun-{os.getpid()}").touch()
+    if "ray" in sys.modules:  # and no process in which a case is tried again
+        (HELD / f"begun-{os.getpid()}").touch()
     ends = time.monotonic() + PATIENCE
     while not (HELD / "go").exists():
         if time.monotonic() > ends:

@@ -1,4 +1,4 @@
-"""How fast planted bugs are found: by campaigns, by the plain generator, and by the grids that projects test with.
+"""How fast planted bugs are found: by campaigns, with coverage feedback and without, by the plain generator, by grids.
 
 A fault counts as found only where the clean kernels pass the very case. Written to docs/detection.md.
 """
@@ -68,6 +68,7 @@ class Detection:
     signature: str = ""
     sequences: int | None = None
     tokens: int | None = None
+    unsteered_cases: list[int] = field(default_factory=list)
     uniform_cases: list[int] = field(default_factory=list)
     grids: dict[str, str | None] = field(default_factory=dict)
 
@@ -163,10 +164,13 @@ def _minimise(found: Detection, sight: Sight, implementation: Implementation, de
     found.tokens = small.batch.tokens
 
 
-def compare(found: Detection, device: Device, seeds: tuple[int, ...]) -> None:
-    """Search for the same fault with the plain generator and with the grids."""
+def compare(found: Detection, device: Device, seeds: tuple[int, ...], *, seconds: float = SECONDS) -> None:
+    """Search for the same fault with campaigns without feedback, with the plain generator and with the grids."""
     implementation = plant((found.fault,))
     for seed in seeds:
+        unsteered = campaign_sight(implementation, device, seed, seconds=seconds, steered=False)
+        if unsteered and is_clean(unsteered.case, device):
+            found.unsteered_cases.append(unsteered.cases)
         sight = stream_sight(uniform(seed, device.formats), implementation, device, seconds=UNIFORM_SECONDS)
         if sight and is_clean(sight.case, device):
             found.uniform_cases.append(sight.cases)

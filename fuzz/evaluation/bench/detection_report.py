@@ -14,7 +14,9 @@ HEAD = """# Detection of planted bugs
 Made by `indexfuzz bench detection`; do not edit. Every fault is a bug that shipped in some indexer, planted in the
 built-in kernels (`indexfuzz faults` says which). A fault counts as found only where the clean kernels pass the very
 case that shows it. The plain generator draws each parameter independently and evenly over its range, nearly Gaussian
-values, and no boundaries; its cases are compared with the reference as a campaign's are, under the same guards.
+values, and no boundaries; its cases are compared with the reference as a campaign's are, under the same guards. Without
+coverage feedback a campaign draws as it does before it has seen anything: it is not steered to what the code under test
+has decided one way only.
 
 What steering is worth is measured where the faults are not known beforehand: [blind.md](blind.md).
 """
@@ -46,11 +48,13 @@ def _summary(results: Sequence[dict[str, Any]], seeds: int, seconds: float, plai
     small = [r for r in results if r["sequences"] is not None and r["sequences"] <= 2 and r["tokens"] <= 4]
     plain = sum(len(r["uniform_cases"]) == seeds for r in results)
     blind = sum(not r["uniform_cases"] for r in results)
+    unsteered = sum(len(r["unsteered_cases"]) == seeds for r in results)
     lines = [
         f"- {len(everywhere)} of {len(results)} faults found in all {seeds} seeds within {seconds:.0f} s each.",
         f"- The median fault is found after {statistics.median(medians):.1f} s; the slowest find took {slowest:.1f} s.",
         f"- {sum(r['rightly_blamed'] for r in results)} of {len(results)} blamed on the right stage in every seed.",
         f"- {len(small)} of {len(results)} minimal cases have at most 2 sequences and 4 tokens.",
+        f"- Without coverage feedback, {seconds:.0f} s each: {unsteered} found in all seeds.",
         f"- The plain generator, {plain_seconds:.0f} s each: {plain} found in all seeds, {blind} in none.",
     ]
     for grid in GRIDS:
@@ -74,26 +78,30 @@ def _table(results: Sequence[dict[str, Any]], seeds: int) -> list[str]:
         "seconds: median (worst)",
         "blamed",
         "minimal: sequences, tokens",
+        "without coverage feedback: found, median cases",
         "plain generator: found, median cases",
         *projects,
     ]
-    rows = [head, ["---"] * len(head)]
-    for r in results:
-        plain = r["uniform_cases"]
-        rows.append(
-            [
-                r["fault"],
-                r["stage"],
-                f"{len(r['cases'])}/{seeds}",
-                _spread(r["cases"], 0),
-                _spread(r["seconds"], 1),
-                ("right" if r["rightly_blamed"] else ", ".join(sorted(set(r["blamed"])))) if r["blamed"] else "-",
-                "-" if r["sequences"] is None else f"{r['sequences']}, {r['tokens']}",
-                f"{len(plain)}/{seeds}" + (f", {statistics.median(plain):.0f}" if plain else ""),
-                *("missed" if r["grids"].get(project) is None else "found" for project in projects),
-            ]
-        )
+    rows = [head, ["---"] * len(head), *(_row(result, seeds, projects) for result in results)]
     return ["| " + " | ".join(row) + " |" for row in rows]
+
+
+def _row(r: dict[str, Any], seeds: int, projects: Sequence[str]) -> list[str]:
+    return [
+        r["fault"],
+        r["stage"],
+        f"{len(r['cases'])}/{seeds}",
+        _spread(r["cases"], 0),
+        _spread(r["seconds"], 1),
+        ("right" if r["rightly_blamed"] else ", ".join(sorted(set(r["blamed"])))) if r["blamed"] else "-",
+        "-" if r["sequences"] is None else f"{r['sequences']}, {r['tokens']}",
+        *(_finds(r[name], seeds) for name in ("unsteered_cases", "uniform_cases")),
+        *("missed" if r["grids"].get(project) is None else "found" for project in projects),
+    ]
+
+
+def _finds(cases: Sequence[int], seeds: int) -> str:
+    return f"{len(cases)}/{seeds}" + (f", {statistics.median(cases):.0f}" if cases else "")
 
 
 def _spread(values: Sequence[float], digits: int) -> str:

@@ -9,7 +9,7 @@ import torch
 from indexfuzz.devices import open_device
 from indexfuzz.evaluation.bench import detection
 from indexfuzz.evaluation.bench.baseline import GRIDS, calc_diff, similar_logits, similar_visible_logits
-from indexfuzz.evaluation.bench.detection import Detection, campaign_sight, detect, is_clean, stream_sight
+from indexfuzz.evaluation.bench.detection import Detection, campaign_sight, compare, detect, is_clean, stream_sight
 from indexfuzz.evaluation.bench.detection_report import as_markdown
 from indexfuzz.evaluation.bench.uniform import uniform
 from indexfuzz.generation import strategies
@@ -140,3 +140,22 @@ def test_the_page_says_what_the_first_run_over_a_fault_showed():
     found = Detection("topk-ties-cut", "topk", "topk", cases=[3], seconds=[0.1], blamed=["topk"])
     page = as_markdown([vars(found)], seeds=1, seconds=60.0, plain_seconds=10.0, processes=1)
     assert f"| topk-ties-cut | {known['topk-ties-cut'].source} | {known['topk-ties-cut'].first_sight} | 1/1" in page
+
+
+def test_a_campaign_without_feedback_is_measured_beside(monkeypatch):
+    monkeypatch.setattr(detection, "GRIDS", ())
+    monkeypatch.setattr(detection, "UNIFORM_SECONDS", 0.0)
+    steered = []
+
+    def sight(*arguments, **more):
+        steered.append(more["steered"])
+        return campaign_sight(*arguments, **more)
+
+    monkeypatch.setattr(detection, "campaign_sight", sight)
+    found = Detection("relu-after-sum", "", "paged_logits", cases=[3], seconds=[0.1])
+    compare(found, DEVICE, (0,), seconds=math.inf)
+    assert steered == [False]
+    (cases,) = found.unsteered_cases
+    page = as_markdown([vars(found)], seeds=1, seconds=60.0, plain_seconds=10.0, processes=1)
+    assert f"| 1/1, {cases} | 0/1 |" in page
+    assert "- Without coverage feedback, 60 s each: 1 found in all seeds." in page
