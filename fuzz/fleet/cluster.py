@@ -24,6 +24,10 @@ class ClusterError(Exception):
     """There is no cluster to run slices on. One sentence."""
 
 
+class FailedError(Exception):
+    """IndexFuzz itself failed in a slice; what it was raised from has the traceback."""
+
+
 class RayMachines:
     """The machines of a Ray cluster; of this one alone where no address is given and the environment names none."""
 
@@ -71,7 +75,7 @@ class RayMachines:
     def wait(self, seconds: float) -> list[Result | Lost]:
         """What has ended meanwhile; returns as soon as something has.
 
-        Raises SliceError.
+        Raises SliceError, FailedError.
         """
         done, _ = ray.wait(list(self._running), num_returns=1, timeout=seconds)
         told = [self._ending_of(reference, self._running.pop(reference)) for reference in done]
@@ -93,7 +97,8 @@ class RayMachines:
                 raise SliceError(f"slice {part.number}: {error.cause}") from None
             if "No module named 'indexfuzz" in str(error):
                 raise SliceError("the machines of the cluster do not have IndexFuzz; install it there") from None
-            raise
+            cause = error.cause or error
+            raise FailedError(f"slice {part.number}: {type(cause).__name__}: {_first_line(cause)}") from error
         except RayError as error:
             return Lost(part, f"{type(error).__name__}: {_first_line(error)}")
         return result

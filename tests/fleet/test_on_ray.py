@@ -16,8 +16,10 @@ from indexfuzz import __version__
 from indexfuzz.core.setup import Setup
 from indexfuzz.fleet import work
 from indexfuzz.fleet.budget import Budget
-from indexfuzz.fleet.shared import Shared
-from indexfuzz.fleet.slices import Order
+from indexfuzz.fleet.dispatch import SliceError
+from indexfuzz.fleet.needs import Needs
+from indexfuzz.fleet.shared import Shared, SharedError
+from indexfuzz.fleet.slices import Order, Slice
 from indexfuzz.fleet.work import run_slice
 
 pytestmark = pytest.mark.skipif(find_spec("ray") is None, reason="Ray is not installed; `make fleet` installs it")
@@ -37,6 +39,7 @@ def held(tmp_path, monkeypatch):
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join((str(TESTS), str(TESTS / "fleet"))))
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "0")
+    monkeypatch.setenv("RAY_worker_niceness", "0")  # else they wait for all that runs beside
     return folder
 
 
@@ -69,6 +72,27 @@ def run_alone(folder):
     order = Order(setup, str(folder / "alone"), "now", __version__, 3, SLICES, cases=CASES)
     results = [run_slice(order, budget.next_slice()) for _ in range(SLICES)]
     return [[result.number, result.cases, list(result.signatures), len(result.reached)] for result in results]
+
+
+def test_what_becomes_of_a_slice_whose_task_fails(monkeypatch):
+    ray, cluster = import_module("ray"), import_module("indexfuzz.fleet.cluster")
+    failed = ray.exceptions.RayTaskError
+
+    def ending_of(error):
+        def get(reference):
+            raise error
+
+        monkeypatch.setattr(ray, "get", get)
+        return cluster.RayMachines(None, Needs())._ending_of(None, Slice(7))
+
+    assert ending_of(ray.exceptions.TaskCancelledError()) is None
+    assert ending_of(ray.exceptions.WorkerCrashedError()).number == 7
+    with pytest.raises(SliceError, match="slice 7: shared/a: gone"):
+        ending_of(failed("run_slice", "trace", SharedError("shared/a: gone")))
+    with pytest.raises(SliceError, match="do not have IndexFuzz"):
+        ending_of(failed("run_slice", "ModuleNotFoundError: No module named 'indexfuzz'", RuntimeError()))
+    with pytest.raises(cluster.FailedError, match="slice 7: KeyError: 'x'"):
+        ending_of(failed("run_slice", "trace", KeyError("x")))
 
 
 @pytest.mark.filterwarnings("default")
