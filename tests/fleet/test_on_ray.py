@@ -71,7 +71,7 @@ def run_alone(folder):
     setup, budget = Setup("module:toy_gather", isolate=False), Budget((), 2 * NODES)
     order = Order(setup, str(folder / "alone"), "now", __version__, 3, SLICES, cases=CASES)
     results = [run_slice(order, budget.next_slice()) for _ in range(SLICES)]
-    return [[result.number, result.cases, list(result.signatures), len(result.reached)] for result in results]
+    return [[result.number, result.cases, list(result.signatures)] for result in results]
 
 
 def test_what_becomes_of_a_slice_whose_task_fails(monkeypatch):
@@ -115,7 +115,7 @@ def test_a_node_is_killed_in_the_midst_and_nothing_is_lost(held, tmp_path, monke
     assert signatures(tmp_path) == [SIGNATURE]
     monkeypatch.syspath_prepend(TESTS)
     monkeypatch.setattr(work, "shows_in_fresh_process", lambda *_: True)
-    told = [[part[name] for name in ("number", "cases", "signatures", "reached")] for part in data["slices"]]
+    told = [[part[name] for name in ("number", "cases", "signatures")] for part in data["slices"]]
     assert told == run_alone(tmp_path)
     assert not Shared(str(tmp_path / "shared")).names("slices")
 
