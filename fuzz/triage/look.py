@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from torch import Tensor
 
+from indexfuzz.checks import memory
 from indexfuzz.core.case import Case
 from indexfuzz.core.finding import Finding
 from indexfuzz.core.guarantees import Guarantees
@@ -33,8 +34,8 @@ from indexfuzz.subjects.in_process import InProcess
 class Look:
     """A launch of the stage that a finding is about.
 
-    given are the arguments as they were before, call as they are after, got the outputs. finding is what was seen of
-    it this time.
+    given are the arguments as they were before, call as they are after, got the outputs. changed are the inputs that
+    were written to, as they were left; call has them as they were. finding is what was seen of it this time.
     """
 
     stage: Stage
@@ -47,6 +48,7 @@ class Look:
     guarantees: Guarantees
     function: StageFunction
     device: LockstepDevice
+    changed: Mapping[str, Tensor]
 
     def trace(self) -> Trace | None:
         """The line that did it, with its values; None where no line of a kernel can be blamed."""
@@ -145,8 +147,9 @@ def _launch(
     watching = replace(device, recorder=recorder)
     expected = Expected.of(implementation.contract, stage.name, case)
     launched = launch(stage.name, call, function, watching, initialised=initialised_bytes(step, call))
-    got = launched.copies()
+    got, after = launched.copies(), _copy_inputs(call)
     findings = launched.findings(expected) + look_around(stage, step, call)
+    changed = {name: left for name, left in after.items() if not memory.same(left, call.tensors[name])}
     if got and not any(finding.kind in FATAL for finding in findings):
         guarantees = launched.guarantees(implementation.promises)
         findings += [finding.at(stage.name) for finding in stage.judge(case, given, got, guarantees).findings]
@@ -154,7 +157,12 @@ def _launch(
     if found is None:
         return None
     guarantees = launched.guarantees(implementation.promises)
-    return Look(stage, case, given, call, launched.outputs, found, recorder, guarantees, function, device)
+    return Look(stage, case, given, call, launched.outputs, found, recorder, guarantees, function, device, changed)
+
+
+def _copy_inputs(call: Call) -> dict[str, Tensor]:
+    """What a launch was to read only, as it is now."""
+    return {name: tensor.clone() for name, tensor in call.tensors.items() if name not in call.fills}
 
 
 def _choose(findings: list[Finding], signature: Signature) -> Finding | None:

@@ -128,3 +128,17 @@ def test_elements_show_what_was_not_rotated():
 def test_a_picture_of_right_logits_has_no_mark():
     assert first_of(("oo..", "O..."), "X") is None
     assert replace(PICTURE, mark=None).fitted(10).mark is None
+
+
+def test_an_input_that_was_written_to_is_drawn_as_it_was_left():
+    case = ONE_TOKEN.replace(
+        model={"num_heads": 1}, rope={"mode": "functional"}, batch={"prefill": ({"length": 2, "new": 2},)}
+    )
+    picture = next(p for p in _drawn("rope-changes-arguments", case, "rope") if "input" in p.title)
+    (panel,) = picture.panels
+    assert picture.title == "q: an input that was written to"
+    assert picture.mark is not None
+    assert panel.cells[picture.mark[0]][picture.mark[1]] == "X"
+    assert set("".join(panel.cells)) == {"X", "."}
+    assert re.search(r"q\[\d, 0, \d+\] was given as .* and left as", picture.notes[0])
+    assert not any("input" in p.title for p in _drawn("rope-result-discarded", case, "rope"))

@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 from indexfuzz.report.pictures.cache import draw_cache
 from indexfuzz.report.pictures.grid import Picture
+from indexfuzz.report.pictures.inputs import draw_input
 from indexfuzz.report.pictures.logits import draw_logits
 from indexfuzz.report.pictures.memory import draw_accesses
 from indexfuzz.report.pictures.selection import draw_selection
@@ -20,11 +21,11 @@ DRAW: dict[Shown, Callable[[Look], Picture | None]] = {
 
 
 def draw(look: Look) -> tuple[Picture, ...]:
-    """What went wrong around the buffers, if anything did, and the output beside what it should be.
+    """What went wrong around the buffers and to an input, if anything did, and the output beside what it should be.
 
     The pages of the cache are drawn with what lies behind them, which shows both.
     """
     output = DRAW[look.stage.shown](look)
     if output and look.stage.shown == "cache":
         return (output,)
-    return tuple(picture for picture in (draw_accesses(look), output) if picture)
+    return tuple(picture for picture in (draw_accesses(look), draw_input(look), output) if picture)

@@ -29,22 +29,22 @@ def draw_values(look: Look) -> Picture | None:
     axes = look.stage.axes[output]
     cells = [
         "".join("." if s else "o" if fine else "u" if u else "X" for s, fine, u in zip(*row, strict=True))
-        for row in zip(*(_rows(mask) for mask in (same, legal, unwritten)), strict=True)
+        for row in zip(*(list_rows(mask) for mask in (same, legal, unwritten)), strict=True)
     ]
-    labels = [", ".join(f"{a} {i}" for a, i in zip(axes, at, strict=False)) for at in _indices(got)]
+    labels = [", ".join(f"{a} {i}" for a, i in zip(axes, at, strict=False)) for at in list_indices(got)]
     mark = first_of(cells, "Xu")
     title = f"{output}: {' x '.join(axes)}"
     panel = Panel("actual, against the reference", tuple(labels), tuple(cells))
     return Picture(title, (panel,), LEGEND, mark, numbers_of(look.finding)) if mark else None
 
 
-def _rows(mask: Tensor) -> list[list[bool]]:
+def list_rows(mask: Tensor) -> list[list[bool]]:
     """A mask as rows; of one axis, a single row."""
     rows: list[list[bool]] = mask.reshape(-1, mask.shape[-1]).tolist() if mask.dim() > 1 else [mask.tolist()]
     return rows
 
 
-def _indices(tensor: Tensor) -> list[tuple[int, ...]]:
+def list_indices(tensor: Tensor) -> list[tuple[int, ...]]:
     """The index of each row."""
     found: list[tuple[int, ...]] = [()]
     for size in tensor.shape[:-1]:
