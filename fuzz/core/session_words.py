@@ -21,6 +21,24 @@ def tell_session(session: Session) -> Iterator[tuple[str, str]]:
             yield "" if i else f"step {number}", line
 
 
+def tell_chunks(session: Session, request: int) -> str:
+    """In which steps the tokens of a request come, where it is one request only; drafts that stay are told as tokens.
+
+    "in one step", "one a step", or as in "in steps of 4, 1 before 2 rejected drafts, 3".
+    """
+    turns = [turn for step in session.steps for turn in step.turns if turn.request == request]
+    chunks = [(turn.new + turn.accepted, turn.drafts - turn.accepted) for turn in turns if turn.new + turn.drafts]
+    if len(chunks) == 1 and not chunks[0][1]:
+        return "in one step"
+    if all(chunk == (1, 0) for chunk in chunks):
+        return "one a step"
+    words = (
+        f"{kept} before {rejected} rejected draft{'s' * (rejected > 1)}" if rejected else str(kept)
+        for kept, rejected in chunks
+    )
+    return f"in steps of {', '.join(words)}"
+
+
 def _turn(row: Row, session: Session) -> str:
     turn, certain = row.turn, row.start + row.turn.new
     parts = [f"appends {_range('token', row.start, certain)}"] if turn.new else []

@@ -13,6 +13,7 @@ from indexfuzz.core.finding import Finding
 from indexfuzz.core.outcome import Outcome
 from indexfuzz.core.rng import below, bits, derive
 from indexfuzz.core.session import MAX_STEPS
+from indexfuzz.core.session_words import tell_chunks
 from indexfuzz.core.stage_names import K_QUANT_CACHE
 from indexfuzz.devices.base import Device
 from indexfuzz.implementations.base import Implementation
@@ -94,7 +95,8 @@ def _differences(first: Serving, second: Serving) -> Iterator[Finding]:
                 place = describe.place(index, ("key", "dim"))
                 detail = (
                     f"{place} of request {number} is {describe.text(one[index])}, and {describe.text(other[index])} "
-                    f"where its {request.length} tokens came in other steps; {describe.share(wrong)}"
+                    f"on other pages where its {request.length} tokens came "
+                    f"{tell_chunks(second.case.session, number)}; {describe.share(wrong)}"
                 )
                 yield Finding(stage, KIND, output, detail, index=index)
                 return

@@ -8,7 +8,7 @@ import pytest
 from indexfuzz.core.case import Case
 from indexfuzz.core.part import CaseError
 from indexfuzz.core.session import MAX_STEPS, Session, follow
-from indexfuzz.core.session_words import tell_session
+from indexfuzz.core.session_words import tell_chunks, tell_session
 from indexfuzz.generation.stream import drawn
 
 CORPUS = Path(__file__).parents[2] / "corpus"
@@ -99,3 +99,20 @@ def test_a_session_is_told_step_by_step():
         ("step 2", "request 0 anew, as another request appends tokens 0 to 2"),
         ("step 3", "nothing"),
     ]
+
+
+@pytest.mark.parametrize(
+    ("told", "turns"),
+    [
+        ("in one step", ((7, 0, 0),)),
+        ("one a step", ((1, 0, 0), (1, 0, 0), (0, 0, 0))),
+        ("in steps of 1, 2", ((1, 0, 0), (2, 0, 0))),
+        ("in steps of 0 before 1 rejected draft, 4", ((0, 1, 0), (4, 0, 0))),
+        ("in steps of 5 before 2 rejected drafts", ((4, 3, 1),)),
+    ],
+)
+def test_the_chunks_of_a_request_are_told(told, turns):
+    other = TURN | {"request": 1}
+    steps = tuple({"turns": (other, TURN | {"new": n, "drafts": d, "accepted": a})} for n, d, a in turns)
+    session = Session.model_validate({"node": "compress", "ratio": 4, "steps": steps})
+    assert tell_chunks(session, 0) == told
