@@ -61,12 +61,11 @@ def machines(monkeypatch):
 
 
 @pytest.fixture
-def fleet(command, machines, monkeypatch):
+def fleet(indexfuzz, machines, monkeypatch):
     """Run `indexfuzz fleet` in a folder of its own; -> (exit code, standard output, standard error)."""
-    monkeypatch.syspath_prepend(Path(__file__).parents[1])
     monkeypatch.setattr(work, "shows_in_fresh_process", lambda *_: True)
     toy = ("--impl", "module:toy_gather", "--no-isolate", "--seed", "3", "--slice-cases", "3", "--slices", "2")
-    return lambda *words: command("fleet", "--shared", "shared", *toy, *words)
+    return lambda *words: indexfuzz("fleet", "--shared", "shared", *toy, *words)
 
 
 def kept():
@@ -169,10 +168,10 @@ def test_a_folder_that_fails(fleet, monkeypatch):
     assert (code, err) == (2, "error: shared/a: gone\n")
 
 
-def test_without_ray_it_says_what_to_install(command, monkeypatch):
+def test_without_ray_it_says_what_to_install(indexfuzz, monkeypatch):
     monkeypatch.setitem(sys.modules, "ray", None)
     monkeypatch.delitem(sys.modules, "indexfuzz.fleet.cluster", raising=False)
-    code, _, err = command("fleet", "--shared", "shared")
+    code, _, err = indexfuzz("fleet", "--shared", "shared")
     assert (code, err.count("\n")) == (2, 1)
     assert "fleet needs Ray" in err
     assert "pip install 'indexfuzz[fleet]'" in err
