@@ -27,6 +27,17 @@ def gather_keys(cache, k_fp8, k_scale, block_table, cu_seqlens, token_to_seq):
 """The kernel of my_project: right where pages have the layout that it knows."""
 
 
+FEW = """
+from hypothesis import settings
+from indexfuzz.testing import session
+
+settings.register_profile("few", max_examples=5)
+settings.load_profile("few")
+session.MINIMISE_SECONDS = 0.0
+"""
+"""A conftest.py: so many cases, whatever the time, and what they show stays as it is."""
+
+
 @pytest.fixture
 def project(monkeypatch, tmp_path):
     """A folder with my_project and what README says to write."""
@@ -61,7 +72,8 @@ def test_the_module_as_written_is_tested(project, capsys, monkeypatch, seed):
 
 
 def test_the_target_as_written_is_collected_and_tests(project):
-    words = ("test_indexer.py", "--fuzz-impl", "module:my_kernels", "--no-fuzz-isolate", "--fuzz-seconds", "4")
+    Path("conftest.py").write_text(FEW)
+    words = ("test_indexer.py", "--fuzz-impl", "module:my_kernels", "--no-fuzz-isolate")
     environment = os.environ | {"PYTHONPATH": ".", "OMP_NUM_THREADS": "1"}
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *words]
     done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
