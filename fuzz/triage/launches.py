@@ -14,6 +14,7 @@ from indexfuzz.oracles import sessions
 from indexfuzz.oracles.differential import initialised_bytes
 from indexfuzz.oracles.walk import launches
 from indexfuzz.stages.base import Call, Stage
+from indexfuzz.stages.table import STAGES, find
 from indexfuzz.subjects.in_process import InProcess
 
 ALIGNMENT = 64
@@ -39,6 +40,17 @@ class Launch:
     """Which bytes of the arguments hold something, where not all of them do."""
     step: int = 0
     """Of the session."""
+
+
+def find_reached(name: str, output: str, case: Case) -> Stage:
+    """The stage of a finding; top-k stands in two places, and an exception does not say in which it was raised.
+
+    Raises LookupError when there is no such stage.
+    """
+    stage = find(name, output)
+    if stage.applies(case):
+        return stage
+    return next((other for other in STAGES if other.name == name and other.applies(case)), stage)
 
 
 def launch_in_step(stage: Stage, case: Case, device: Device) -> Launch:

@@ -26,8 +26,8 @@ from indexfuzz.oracles.walk import launches
 from indexfuzz.samples.step import Step
 from indexfuzz.stages.base import Call, Stage
 from indexfuzz.stages.places import Places, span_of
-from indexfuzz.stages.table import find
 from indexfuzz.subjects.in_process import InProcess
+from indexfuzz.triage.launches import find_reached
 
 
 @dataclass(frozen=True)
@@ -109,7 +109,7 @@ def look_at(case: Case, signature: Signature, subject: InProcess) -> Look | None
     if signature.relation:
         return None
     try:
-        stage = find(signature.stage, signature.output)
+        stage = find_reached(signature.stage, signature.output, case)
     except LookupError:
         return None
     function = subject.implementation.stages.get(stage.name)

@@ -12,10 +12,9 @@ from indexfuzz.core.session_words import tell_session
 from indexfuzz.core.stage_names import STATEFUL
 from indexfuzz.corpus.entry import Entry, Record
 from indexfuzz.stages.base import Stage
-from indexfuzz.stages.table import find
 from indexfuzz.subjects.in_process import InProcess
 from indexfuzz.subjects.under_test import UnderTest
-from indexfuzz.triage.launches import Launch, ReproError, launch_in_step, launches_in_session
+from indexfuzz.triage.launches import Launch, ReproError, find_reached, launch_in_step, launches_in_session
 from indexfuzz.triage.literals import expression, helpers_for
 from indexfuzz.triage.look import look_at
 from indexfuzz.triage.repro_check import RAISED, SEEN_BY_LOCKSTEP, Claim, write_check
@@ -55,7 +54,7 @@ def script(entry: Entry, target: UnderTest[InProcess]) -> str:
     signature = entry.finding.signature
     if signature.relation or signature.kind in NEED_MORE:
         raise ReproError(f"one launch does not show {signature}; `indexfuzz replay` does")
-    stage = find(signature.stage, signature.output)
+    stage = find_reached(signature.stage, signature.output, entry.case)
     source = kernel_source(target, stage.name, entry.case)
     before, launch = _before(stage, entry.case, target.subject)
     inputs = before + _inputs(launch, known=before)

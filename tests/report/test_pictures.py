@@ -142,3 +142,10 @@ def test_an_input_that_was_written_to_is_drawn_as_it_was_left():
     assert set("".join(panel.cells)) == {"X", "."}
     assert re.search(r"q\[\d, 0, \d+\] was given as .* and left as", picture.notes[0])
     assert not any("input" in p.title for p in _drawn("rope-result-discarded", case, "rope"))
+
+
+def test_a_narrow_picture_is_as_wide_as_what_stands_above_it():
+    panel = Panel("actual, against the reference, as far as it is known at all", ("row 0",), ("oX",))
+    title = f"{PICTURE.title}: {panel.title}"
+    svg = ET.fromstring(render_svg(replace(PICTURE, panels=(panel,), mark=(0, 1))))
+    assert int(svg.attrib["width"]) >= 7 * len(title)

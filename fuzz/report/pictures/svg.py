@@ -43,8 +43,8 @@ def render_svg(picture: Picture, name: str = "picture") -> str:
     for note in picture.notes:
         lines.append(_text(0, y + 12, note))
         y += LINE
-    longest = max([len(note) for note in picture.notes] + [len(picture.title)], default=0)
-    width = max(LABEL + CELL * max(panel.columns for panel in picture.panels) + 8, 7 * longest, 320)
+    lengths = [*map(len, picture.notes), *(len(_heading(panel, picture)) for panel in picture.panels)]
+    width = max(LABEL + CELL * max(panel.columns for panel in picture.panels) + 8, 7 * max(lengths), 320)
     told = " ".join((*picture.notes, *(f"{s.letter}: {s.label}." for s in picture.used_legend())))
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {y + 8}" width="{width}" height="{y + 8}" '
@@ -54,9 +54,13 @@ def render_svg(picture: Picture, name: str = "picture") -> str:
     )
 
 
+def _heading(panel: Panel, picture: Picture) -> str:
+    return f"{picture.title}: {panel.title}"
+
+
 def _panel(panel: Panel, picture: Picture, y: int) -> list[str]:
     tones = {shade.letter: shade.tone for shade in picture.legend}
-    lines = [_text(0, y, f"{picture.title}: {panel.title}", bold=True)]
+    lines = [_text(0, y, _heading(panel, picture), bold=True)]
     top = y + 8
     for number, (label, cells) in enumerate(zip(panel.labels, panel.cells, strict=True)):
         place = top + CELL * number
