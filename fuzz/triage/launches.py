@@ -1,8 +1,7 @@
 """The launches that a finding is about: what a stage was given, and what the reference makes of that."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
-from types import MappingProxyType
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -36,8 +35,8 @@ class Launch:
     results: tuple[Tensor, ...]
     fills: frozenset[str] = frozenset()
     """The arguments that it may write to."""
-    written: dict[str, Tensor | bool] = field(default_factory=dict)
-    """Which bytes of the arguments hold something, where not all of them do."""
+    written: dict[str, Tensor | bool] | None = None
+    """Which bytes of the arguments hold something, where not all of them do; None where that is not known."""
     step: int = 0
     """Of the session."""
 
@@ -79,11 +78,10 @@ def launches_in_session(name: str, case: Case, subject: InProcess) -> list[Launc
     return found
 
 
-def _describe(
-    stage: Stage, call: Call, number: int = 0, written: Mapping[str, Tensor | bool] = MappingProxyType({})
-) -> Launch:
+def _describe(stage: Stage, call: Call, number: int = 0, written: Mapping[str, Tensor | bool] | None = None) -> Launch:
     given = {name: _copy(value) for name, value in (call.tensors | call.options).items()}
-    launch = Launch(given, bool(call.returns), call.results, (), frozenset(call.fills), _partly(written), number)
+    known = None if written is None else _partly(written)
+    launch = Launch(given, bool(call.returns), call.results, (), frozenset(call.fills), known, number)
     try:
         outputs = call.copy().run(stage.reference)
     except ValueError:
