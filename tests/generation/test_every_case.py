@@ -9,8 +9,10 @@ from itertools import cycle, islice
 import torch
 
 from indexfuzz.core.contract import Checked, Clause, Clauses, Lifted
+from indexfuzz.core.stage_names import COMPRESS
 from indexfuzz.generation.narrowing import narrow
-from indexfuzz.generation.stream import drawn
+from indexfuzz.generation.sessions import sessions
+from indexfuzz.generation.stream import draw, drawn
 from indexfuzz.implementations.base import Implementation
 from indexfuzz.implementations.builtin import CONTRACT
 from indexfuzz.reference.fp8 import FORMATS
@@ -88,6 +90,36 @@ def test_no_drawn_case_makes_the_fuzzer_raise(pytorch_device, reference_with):
     subjects = [InProcess(each, pytorch_device) for each in shapes(reference_with()).values()]
     cases = islice(drawn(CASES, ("e4m3fn", "e4m3fnuz")), CASES)
     for case, subject in zip(cases, cycle(subjects), strict=False):
+        inside = subject.narrow(case)
+        outcome = subject.run(inside)
+        if outcome.findings:
+            signature = outcome.findings[case.values.seed % len(outcome.findings)].signature
+            subject.ask(inside, signature)
+
+
+def keeps_nothing(**given):
+    """A stateful operation that leaves its state as it is and writes keys of its own."""
+    given["keys"].fill_(1.0)
+
+
+def overwrites_state(**given):
+    """A stateful operation that writes over everything that it is given to keep."""
+    given["keys"].fill_(float("nan"))
+    given["state"].fill_(float("inf"))
+
+
+def test_no_drawn_session_makes_the_fuzzer_raise(pytorch_device, reference_with):
+    """A session costs as much as ten cases of a step, so there are a tenth as many."""
+    right = dict(reference_with().stages)
+    stateful = (silent, crash, reject, keeps_nothing, overwrites_state)
+    shapes = [Implementation("alone", {COMPRESS: function}) for function in stateful]
+    shapes += [Implementation("mixed", right | {COMPRESS: function}) for function in stateful]
+    shapes += [
+        Implementation("bound", right | {COMPRESS: f}, contract) for f in stateful for contract in (NARROW, CHECKED)
+    ]
+    shapes += [Implementation("steps", right | {name: f}) for name in NAMES[::2] for f in (silent, wrong, no_numbers)]
+    subjects = [InProcess(each, pytorch_device) for each in shapes]
+    for case, subject in zip(draw(sessions(), 3, max(CASES // 10, 1)), cycle(subjects), strict=False):
         inside = subject.narrow(case)
         outcome = subject.run(inside)
         if outcome.findings:
