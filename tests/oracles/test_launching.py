@@ -19,7 +19,7 @@ from indexfuzz.oracles.launching import Expected, launch
 from indexfuzz.oracles.metamorphic import runner
 from indexfuzz.oracles.tensors import WatchedTensors
 from indexfuzz.stages.base import Call
-from indexfuzz.triage.severity import SeverityError, grown, recall
+from indexfuzz.triage.severity import SeverityError, grow, recall
 
 DEVICE = LockstepDevice()
 
@@ -82,7 +82,7 @@ def by_composition(implementation, device):
 
 
 def by_severity(implementation, device):
-    return recall(grown(CASE, "gather").replace(model={"num_heads": 2}), implementation, device)
+    return recall(grow(CASE, "gather").replace(model={"num_heads": 2}), implementation, device)
 
 
 LAUNCHERS = [by_differential, by_session, by_repetition, by_relations, by_composition, by_severity]

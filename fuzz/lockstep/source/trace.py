@@ -11,7 +11,7 @@ from pathlib import Path
 
 from indexfuzz.lockstep.source.lanes import Lane, lanes_of_names
 from indexfuzz.lockstep.source.statements import Statement, definition_of, statement_at
-from indexfuzz.lockstep.source.words import Places, at_lane, describe_name, describe_value, places_in
+from indexfuzz.lockstep.source.words import Places, at_lane, describe_name, describe_value, find_place, places_in
 from indexfuzz.lockstep.tracking.access import Access
 from indexfuzz.lockstep.tracking.moments import Frame, Moment
 from indexfuzz.lockstep.triton_api.types import Constexpr
@@ -138,7 +138,7 @@ class _Telling:
             return ""
         offset = int(at_lane(pointer.data, self._row(pointer.data), lane))
         wanted = bool(at_lane(access.wanted, self._row(access.wanted), lane)) if access.wanted.ndim else True
-        place = self.places(access.allocation.address + offset)
+        place = find_place(access.allocation, offset, self.places)
         byte = f"{pointer.argument} + {offset - pointer.base} bytes"
         verb = {"load": "loads", "store": "stores", "atomic": "updates"}[access.kind]
         where = f"{byte}{f', which is {place}' if place else ''}"

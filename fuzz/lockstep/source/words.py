@@ -9,6 +9,7 @@ import torch
 from indexfuzz.lockstep.arithmetic.fp8_codec import decode_fp8
 from indexfuzz.lockstep.source.lanes import Lane
 from indexfuzz.lockstep.triton_api.types import Constexpr, Tensor
+from indexfuzz.lockstep.values.memory import Allocation
 from indexfuzz.lockstep.values.value import Value
 
 Places = Callable[[int], str]
@@ -40,9 +41,14 @@ def describe_value(value: Value, row: int, lane: Lane | None, places: Places) ->
         which = 0 if value.which is None else int(at_lane(value.which, row, lane))
         origin = value.origins[which]
         byte = int(held) - origin.base
-        place = places(origin.allocation.address + int(held)) if value.shape else ""
+        place = find_place(origin.allocation, int(held), places) if value.shape else ""
         return f"{origin.argument} + {byte} bytes{f', {place}' if place else ''}" if byte or value.shape else ""
     return describe_number(held, value)
+
+
+def find_place(allocation: Allocation, offset: int, places: Places) -> str:
+    """What lies at an offset in an allocation; empty beyond its ends, where only chance says whose memory it is."""
+    return places(allocation.address + offset) if 0 <= offset < allocation.size else ""
 
 
 def describe_number(held: Any, value: Value) -> str:
