@@ -1,7 +1,9 @@
 """Shared by the tests: the reference as an implementation, and a device that runs plain PyTorch."""
 
+import contextlib
+import io
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -18,6 +20,7 @@ from indexfuzz.implementations.builtin import CONTRACT
 from indexfuzz.reference import rope as rope_reference
 from indexfuzz.reference.arithmetic import PRESETS
 from indexfuzz.stages.table import STAGES
+from indexfuzz.triage.prove import Proof
 
 
 @pytest.fixture(autouse=True, scope="session")
@@ -45,6 +48,35 @@ def indexfuzz(tmp_path, monkeypatch, capsys):
         with pytest.raises(SystemExit) as end:
             cli.main()
         return int(end.value.code or 0), *capsys.readouterr()
+
+    return run
+
+
+@pytest.fixture(autouse=True)
+def _lazy_memory() -> Iterator[None]:
+    """A test that leaves torch filling what it allocates has all that follow touch gigabytes that are never used."""
+    yield
+    is_left = torch.are_deterministic_algorithms_enabled()
+    torch.use_deterministic_algorithms(False)
+    assert not is_left
+
+
+@pytest.fixture
+def run_here() -> Callable[[str], Proof]:
+    """Run a script in this process, where a new one would cost seconds."""
+
+    def run(text: str) -> Proof:
+        stream = io.StringIO()
+        try:
+            with contextlib.redirect_stdout(stream):
+                exec(compile(text, "<script>", "exec"), {"__name__": "__main__"})
+        except SystemExit as end:
+            return Proof(bool(end.code), stream.getvalue())
+        except RuntimeError as error:
+            return Proof(shows=True, last_line=str(error))
+        finally:
+            torch.use_deterministic_algorithms(False)
+        return Proof(shows=False, last_line=stream.getvalue())
 
     return run
 

@@ -1,7 +1,6 @@
 """The bench of what findings hand over: a subset of the planted bugs, each with a small case of its own."""
 
 import contextlib
-import io
 import math
 from collections.abc import Iterator
 from dataclasses import asdict, replace
@@ -41,24 +40,13 @@ CASES = {
 }
 
 
-def _run_here(text: str) -> Proof:
-    """Run a script in this process: a new one costs seconds."""
-    stream = io.StringIO()
-    try:
-        with contextlib.redirect_stdout(stream):
-            exec(compile(text, "<script>", "exec"), {"__name__": "__main__"})
-    except SystemExit as end:
-        return Proof(bool(end.code), stream.getvalue())
-    return Proof(shows=False, last_line=stream.getvalue())
-
-
 @pytest.mark.parametrize("fault", CASES)
-def test_a_finding_comes_with_script_picture_line_and_explanation(fault: str, monkeypatch: pytest.MonkeyPatch):
+def test_a_finding_comes_with_script_picture_line_and_explanation(fault, monkeypatch, run_here):
     stage, case, picture, change = CASES[fault]
     target = put_under_test(Setup(faults=(fault,)))
     finding = next(f for f in target.subject.run(case, frozenset({stage})).findings if f.stage == stage)
     monkeypatch.setattr(bench, "EXPLAIN_SECONDS", math.inf if change else 0.0)
-    found = hand_over(fault, target, case, finding, tokens_found=3, prove=_run_here)
+    found = hand_over(fault, target, case, finding, tokens_found=3, prove=run_here)
     assert found.script == PROVED
     assert picture in found.picture
     assert found.line

@@ -177,29 +177,16 @@ TELLING = {
 }
 
 
-def run_here(text: str) -> bool:
-    """Whether a script shows its bug; in this process, as a new one costs seconds."""
-    try:
-        exec(compile(text, "<script>", "exec"), {"__name__": "__main__"})
-    except SystemExit as end:
-        return bool(end.code)
-    except RuntimeError:
-        return True
-    finally:
-        torch.use_deterministic_algorithms(False)
-    return False
-
-
 @pytest.mark.parametrize("fault", TELLING)
-def test_every_kind_of_check_tells_the_bug_from_its_absence(fault):
+def test_every_kind_of_check_tells_the_bug_from_its_absence(fault, run_here):
     stage, case = TELLING[fault]
     target = put_under_test(Setup(faults=(fault,)))
     finding = next(f for f in target.subject.run(case, frozenset({stage})).findings if f.stage == stage)
     text = script(target.entry(case, finding), target)
     planted = f"plant(({fault!r},))"
     assert planted in text
-    assert run_here(text)
-    assert not run_here(text.replace(planted, "plant(())"))
+    assert run_here(text).shows
+    assert not run_here(text.replace(planted, "plant(())")).shows
 
 
 def test_a_bound_is_asked_for_as_a_bound():
