@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from indexfuzz.lockstep.source.words import find_element
 from indexfuzz.reference import layout
 from indexfuzz.stages.base import Call
 
@@ -62,7 +63,7 @@ class Places:
                 continue
             if name == "cache":
                 return describe_cache_byte(tensor, lead, self.call.options["layout"])
-            index = _index_at(tensor, lead)
+            index = find_element(tensor, address)
             if index is None:
                 return f"a gap between the rows of {name}"
             return describe_index(name, axes_of(name, tensor), index)
@@ -106,14 +107,3 @@ def describe_cache_byte(cache: Tensor, byte: int, asked: str) -> str:
             token, place = found[0].tolist()
             return f"page {page}, token {token}, {what} {place} of cache ({concrete.upper()})"
     return f"page {page}, byte {at} of cache"
-
-
-def _index_at(tensor: Tensor, lead: int) -> tuple[int, ...] | None:
-    """The element at so many bytes behind the first one; None in a gap."""
-    rest, index = lead // tensor.element_size(), [0] * tensor.dim()
-    for dim in sorted(range(tensor.dim()), key=tensor.stride, reverse=True):
-        if tensor.shape[dim] > 1:
-            stride = max(tensor.stride(dim), 1)
-            index[dim] = min(rest // stride, tensor.shape[dim] - 1)
-            rest -= index[dim] * stride
-    return tuple(index) if rest == 0 else None
