@@ -118,10 +118,14 @@ def _untried(summary: Summary, clauses: Mapping[str, Sequence[str]]) -> dict[str
 
 
 def _print_widths(console: Console, widths: Mapping[str, Sequence[float]]) -> None:
-    """How much the outputs of operations of several nodes leave open."""
-    for stage, shares in widths.items():
-        mean = sum(shares) / len(shares)
-        console.print(f"  more than one legal value in {stage}: {mean:.4%} of its elements, at most {max(shares):.2%}")
+    """How much the outputs of operations of several nodes leave open, on average and at most, where they do."""
+    told = [
+        f"{stage} {sum(shares) / len(shares):.2%} (at most {max(shares):.2%})"
+        for stage, shares in widths.items()
+        if any(shares)
+    ]
+    if told:
+        console.print(f"  elements with more than one legal value: {', '.join(told)}")
 
 
 def _print_skipped(console: Console, summary: Summary) -> None:

@@ -158,7 +158,7 @@ def strike(folder: Path, generator: random.Random) -> tuple[str, list[str]]:
             for pid in servers_of(process.pid) if what == SERVER else [process.pid]:
                 os.kill(pid, number)
         code = process.wait(PATIENCE)
-    return f"{what}, {number.name}", complaints(folder, number, code)
+    return f"{what}, {number.name}", complaints(folder, number, code, is_pytest=what == "pytest")
 
 
 def servers_of(campaign: int) -> list[int]:
@@ -167,7 +167,7 @@ def servers_of(campaign: int) -> list[int]:
     return [int(pid) for pid in children if b"forkserver" in Path(f"/proc/{pid}/cmdline").read_bytes()]
 
 
-def complaints(folder: Path, number: signal.Signals, code: int) -> list[str]:
+def complaints(folder: Path, number: signal.Signals, code: int, *, is_pytest: bool) -> list[str]:
     """What is wrong after a strike."""
     output = (folder / "output").read_text()
     wrong = []
@@ -185,9 +185,8 @@ def complaints(folder: Path, number: signal.Signals, code: int) -> list[str]:
     if log.exists() and not log.read_text().endswith("}\n"):
         wrong.append("the merged log is cut")
     wrong += [f"not there: {path}" for path in named if not (folder / path).exists()]
-    is_pytest = "test session starts" in output or "KeyboardInterrupt" in output
     due = {-number} if number == signal.SIGKILL else {1} if announced else {128 + number, -number}
-    if is_pytest:  # which knows Ctrl-C, and ends of all other signals as a process does
+    if is_pytest and number != signal.SIGKILL:  # it has a code of its own for Ctrl-C, and dies of all other signals
         due = {2, 130, -number}
     if code not in due and code not in (0, 1):  # it may have ended before it was struck
         wrong.append(f"exit code {code}, due {due}: {output[-500:]}")
