@@ -1,18 +1,16 @@
 """LayerNorm and RoPE of k, its quantisation and its insertion into the paged cache in one operation."""
 
-from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from indexfuzz.checks.cache import Tokens, check_insertion
-from indexfuzz.checks.quant import LegalRows
 from indexfuzz.core import stage_names
 from indexfuzz.core.case import Case
 from indexfuzz.core.guarantees import Guarantees
 from indexfuzz.core.stage_names import K_NORM, K_QUANT_CACHE
-from indexfuzz.reference import fp8, fused, intervals, layout
+from indexfuzz.reference import fused, intervals, layout
 from indexfuzz.samples.step import Step
 from indexfuzz.stages.base import Call, Output, Reach, Tensors
 from indexfuzz.stages.k_norm import EPS, mistakes_of_norm, norm_tensors, normalise
@@ -28,6 +26,7 @@ from indexfuzz.stages.operation import (
     Operation,
     angles,
     fewest_wrong,
+    legal_rows,
     mistakes_of_rope,
     rope_options,
     rope_or,
@@ -70,7 +69,7 @@ class FusedK(Operation):
         free = slots[~known]
         layout.write_tokens(after, free, *layout.read_tokens(t["cache"], free, promised), promised)
         x, rows, slots = x.rows(known), rows[known], slots[known]
-        legal = _legal_rows(x, given, guarantees)
+        legal = legal_rows(x, given, guarantees)
         found = check_insertion(
             layout.pages(t["cache"]),
             layout.pages(after),
@@ -105,7 +104,7 @@ class FusedK(Operation):
         layout.write_tokens(rest, slots, *layout.read_tokens(cache, slots, promised), promised)
         codes, used = layout.read_tokens(got["cache"], slots, promised)
         x = self._legal_values(given, has_slot.nonzero().flatten(), guarantees, {})
-        legal = _legal_rows(x, given, guarantees)
+        legal = legal_rows(x, given, guarantees)
         used = torch.where(torch.isfinite(used) & (used > 0), used, legal.scales[..., 0])
         wrong = fewest_wrong(codes, torch.cat([legal.scales, used.unsqueeze(-1)], -1), legal)
         if not torch.equal(rest, cache) or not bool(wrong.any()):
@@ -123,12 +122,3 @@ class FusedK(Operation):
     def nonfinite_reach(self, given: Call, *, hides_nan: bool = False) -> Reach:
         """The bytes of a token."""
         return reach_of_tokens(given)
-
-
-def _legal_rows(x: intervals.Interval, given: Call, guarantees: Guarantees) -> LegalRows:
-    """What rows of such values may be quantised to."""
-    form = given.options["fp8"]
-    codes = partial(intervals.codes_between, x, fp8=form, arithmetic=guarantees.arithmetic)
-    return LegalRows(
-        intervals.scales_between(x, fp8=form, arithmetic=guarantees.arithmetic), codes, fp8.FORMATS[form].dtype
-    )

@@ -22,6 +22,7 @@ from indexfuzz.stages.operation import (
     Operation,
     angles,
     fewest_wrong,
+    legal_rows,
     mistakes_of_rope,
     rope_options,
     rope_or,
@@ -68,14 +69,12 @@ class FusedQ(Operation):
 
     def _legal_rows(self, given: Call, guarantees: Guarantees, instead: dict[str, Any]) -> LegalRows:
         """What the heads of q may be quantised to."""
-        q, form, options = given.tensors["q"], given.options["fp8"], rope_options(given, instead)
+        q, options = given.tensors["q"], rope_options(given, instead)
         if options["style"]:
             x = rotated_as(intervals.rotated_exactly(q, *angles(given, instead), **options), guarantees, instead)
         else:
             x = intervals.Interval.exact(q)
-        scales = intervals.scales_between(x, fp8=form, arithmetic=guarantees.arithmetic)
-        codes = partial(intervals.codes_between, x, fp8=form, arithmetic=guarantees.arithmetic)
-        return LegalRows(scales, codes, fp8.FORMATS[form].dtype)
+        return legal_rows(x, given, guarantees)
 
     def mistakes(self, given: Call, guarantees: Guarantees) -> Mistakes:
         """What RoPE is known for, and heads that take the weight of another."""

@@ -9,6 +9,7 @@ tells: dims that RoPE does not turn, all dims, or bytes that belong to no token.
 from abc import abstractmethod
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -19,7 +20,8 @@ from indexfuzz.core.case import Case
 from indexfuzz.core.finding import Finding
 from indexfuzz.core.guarantees import Guarantees
 from indexfuzz.core.stage_names import COVERS, ROPE
-from indexfuzz.reference.intervals import Interval, rounded
+from indexfuzz.reference.fp8 import FORMATS
+from indexfuzz.reference.intervals import Interval, codes_between, rounded, scales_between
 from indexfuzz.stages.base import Call, Stage, Tensors
 from indexfuzz.stages.nonfinite import may_be_nonfinite
 from indexfuzz.stages.verdict import Verdict
@@ -157,3 +159,10 @@ def rope_options(given: Call, instead: Mapping[str, Any]) -> dict[str, Any]:
 def angles(given: Call, instead: Mapping[str, Any]) -> tuple[Tensor, Tensor]:
     """Positions and the table of angles of a call, or others instead."""
     return tuple(instead.get(name, given.tensors[name]) for name in ("positions", "cos_sin_cache"))
+
+
+def legal_rows(x: Interval, given: Call, guarantees: Guarantees) -> LegalRows:
+    """What rows of such values may be quantised to."""
+    form, arithmetic = given.options["fp8"], guarantees.arithmetic
+    codes = partial(codes_between, x, fp8=form, arithmetic=arithmetic)
+    return LegalRows(scales_between(x, fp8=form, arithmetic=arithmetic), codes, FORMATS[form].dtype)
