@@ -21,6 +21,15 @@ def tell_session(session: Session) -> Iterator[tuple[str, str]]:
             yield "" if i else f"step {number}", line
 
 
+def tell_step(session: Session, number: int) -> list[str]:
+    """What happens in one step, a line for each thing."""
+    told, at = [], -1
+    for step, words in tell_session(session):
+        at += bool(step)
+        told += [words] if at == number else []
+    return told
+
+
 def tell_chunks(session: Session, request: int) -> str:
     """In which steps the tokens of a request come, where it is one request only; drafts that stay are told as tokens.
 

@@ -65,10 +65,11 @@ def serve(
     return outcome, serving
 
 
-def launches(case: Case, device: Device) -> Iterator[tuple[int, Stage, Call]]:
-    """Every launch of a session with the step that it is in, its inputs made by the reference, which then does it.
+def launches(case: Case, device: Device) -> Iterator[tuple[int, Stage, Step, Call]]:
+    """Every launch of a session with the number of its step, its inputs made by the reference, which then does it.
 
-    The reference keeps nothing in the state: it is what it was before the first step, but for forks.
+    The reference keeps nothing in the state: it is what it was before the first step, but for forks and for what is
+    done to a call before the next one is asked for.
     Raises UnsupportedKernelError when the device has not the FP8 format.
     """
     require_format(case, device)
@@ -79,21 +80,21 @@ def launches(case: Case, device: Device) -> Iterator[tuple[int, Stage, Call]]:
             plain = serving.plain_step(step, rows)
             for stage in (stage for stage in STAGES if stage.applies(plain.case)):
                 call = stage.prepare(plain)
-                yield number, stage, call
+                yield number, stage, plain, call
                 accept(stage, plain, call, fill_in(stage, call))
         else:
             made = serving.compress_step(number, step, rows)
             compress = Compress(tuple(serving.requests[row.request].tokens for row in rows))
             call = compress.prepare(made)
-            yield number, compress, call
+            yield number, compress, made, call
             accept(compress, made, call, fill_in(compress, call))
             call = _insertion(made)
-            yield number, K_QUANT_CACHE, call
+            yield number, K_QUANT_CACHE, made, call
             accept(K_QUANT_CACHE, made, call, fill_in(K_QUANT_CACHE, call))
         serving.end(step, rows)
     if case.session.node != "none" and serving.has_keys:
         reading = serving.reading_step()
-        yield len(case.session.steps), GATHER, GATHER.prepare(reading)
+        yield len(case.session.steps), GATHER, reading, GATHER.prepare(reading)
 
 
 def _make_keys(

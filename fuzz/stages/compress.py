@@ -71,6 +71,14 @@ class Compress(Stage):
                 return Verdict.of(_told(found, given))
         return Verdict.of(self._check_keys(given, got["keys"]))
 
+    def are_both_legal(self, given: Call, output: str, one: Tensor, other: Tensor, guarantees: Guarantees) -> Tensor:
+        """Keys may differ as far as two evaluations of their sums can; all else has the same bits."""
+        legal = torch.zeros_like(one, dtype=torch.bool)
+        for request, (rows, groups) in enumerate(_due(given, given.options["ratio"]) if output == "keys" else ()):
+            low, high = self._legal(given, request, groups)
+            legal[rows] = (low <= one[rows]) & (one[rows] <= high) & (low <= other[rows]) & (other[rows] <= high)
+        return legal
+
     def _check_keys(self, given: Call, got: Tensor) -> Finding | None:
         before, due = given.tensors["keys"], _due(given, given.options["ratio"])
         others = describe.bits(got) != describe.bits(before)

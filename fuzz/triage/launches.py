@@ -70,7 +70,7 @@ def launches_in_session(name: str, case: Case, subject: InProcess) -> list[Launc
     """
     ran = sessions.run(case, subject.implementation, subject.device).stages.count(name)
     found = list[Launch]()
-    for number, stage, call in sessions.launches(case, subject.device):
+    for number, stage, _, call in sessions.launches(case, subject.device):
         if stage.name == name and len(found) < ran:
             found.append(_describe(stage, call, number))
     if not found:

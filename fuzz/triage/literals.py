@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from indexfuzz.samples.buffers import poison_byte
 from indexfuzz.triage.launches import ReproError, offset_of
 
 MAX_LITERAL = 160
@@ -38,7 +39,15 @@ def raw(tensor):
     return tensor.clone(memory_format=torch.contiguous_format).view(torch.uint8)
 '''
 
-HELPERS = {"unpack(": UNPACK, "strided(": STRIDED, "raw(": RAW}
+UNWRITTEN = '''
+
+def unwritten(shape, dtype):
+    """Poison for memory that nobody has written: each element is NaN, or of integers too large to be an index."""
+    byte = 0xFF if dtype.is_floating_point and dtype.itemsize > 1 else 0x80 if "fnuz" in str(dtype) else 0x7F
+    return torch.full((*shape[:-1], shape[-1] * dtype.itemsize), byte, dtype=torch.uint8).view(dtype)
+'''
+
+HELPERS = {"unpack(": UNPACK, "strided(": STRIDED, "raw(": RAW, "unwritten(": UNWRITTEN}
 """Text that a script needs where such a call is in it."""
 
 
@@ -78,9 +87,8 @@ def _dense(tensor: Tensor) -> str:
     first = raw.flatten()[:1]
     if raw.numel() == 0:
         return f"torch.empty({shape}, dtype={dtype})"
-    if raw.numel() > 4 and shape and bool((data == data[0]).all()) and bool(first.isnan()):
-        size = (*shape[:-1], shape[-1] * raw.element_size())
-        return f"torch.full({size}, {int(data[0])}, dtype=torch.uint8).view({dtype})"
+    if shape and data.numel() > 3 and bool((data == poison_byte(raw.dtype)).all()):
+        return f"unwritten({shape}, {dtype})"
     if raw.numel() > 4 and bool((data.view(-1, raw.element_size()) == first.view(torch.uint8)).all()):
         return f"torch.full({shape}, {_literal(first[0])}, dtype={dtype})"
     exact = not raw.is_floating_point() or not bool(raw.isnan().any())

@@ -10,15 +10,18 @@ from indexfuzz.checks import memory
 from indexfuzz.core.case import Case
 from indexfuzz.core.finding import Finding
 from indexfuzz.core.guarantees import Guarantees
+from indexfuzz.core.session import Session
+from indexfuzz.core.session_words import tell_step
 from indexfuzz.core.signature import Signature
 from indexfuzz.core.words import location_from_here
 from indexfuzz.devices.base import UnsupportedKernelError
 from indexfuzz.devices.lockstep import LockstepDevice
-from indexfuzz.implementations.base import ImplementationError, StageFunction
+from indexfuzz.implementations.base import Implementation, ImplementationError, StageFunction
 from indexfuzz.lockstep import LockstepError
 from indexfuzz.lockstep.source.search import Doing, find_store, find_stray, find_violation
 from indexfuzz.lockstep.source.trace import Trace, trace
 from indexfuzz.lockstep.tracking.moments import Recorder
+from indexfuzz.oracles import sessions
 from indexfuzz.oracles.causes import without_consequences
 from indexfuzz.oracles.differential import FATAL, initialised_bytes, look_around
 from indexfuzz.oracles.launching import Expected, launch
@@ -35,7 +38,8 @@ class Look:
     """A launch of the stage that a finding is about.
 
     given are the arguments as they were before, call as they are after, got the outputs. changed are the inputs that
-    were written to, as they were left; call has them as they were. finding is what was seen of it this time.
+    were written to, as they were left; call has them as they were. finding is what was seen of it this time. written
+    says which bytes of the arguments hold something. moment is when it was launched, empty where a case has one step.
     """
 
     stage: Stage
@@ -49,6 +53,8 @@ class Look:
     function: StageFunction
     device: LockstepDevice
     changed: Mapping[str, Tensor]
+    written: Mapping[str, Tensor | bool]
+    moment: str = ""
 
     def trace(self) -> Trace | None:
         """The line that did it, with its values; None where no line of a kernel can be blamed."""
@@ -83,11 +89,10 @@ class Look:
             return {}
 
     def sentences(self) -> list[str]:
-        """The trace in lines, or what can be said where no line can be blamed."""
+        """When it was, and the trace in lines, or what can be said where no line can be blamed."""
         told = self.trace()
-        if told is not None:
-            return [*told.sentences()]
-        return [*self._without_a_line()]
+        when = [f"It shows in {self.moment}."] if self.moment else []
+        return [*when, *(told.sentences() if told else self._without_a_line())]
 
     def _without_a_line(self) -> Iterator[str]:
         output = self.got.get(self.finding.output)
@@ -104,26 +109,17 @@ class Look:
 def look_at(case: Case, signature: Signature, subject: InProcess) -> Look | None:
     """Run the stage of a finding again, on inputs that the reference makes, and keep what its kernels do.
 
-    None where the finding does not show there: it needs other inputs, several launches, or another device.
+    Of a session, its launches of the stage one after the other, until one shows something. None where the finding does
+    not show there: it needs other inputs, several launches, or another device.
     """
-    if signature.relation:
+    if signature.relation or signature.stage not in subject.implementation.stages:
         return None
-    try:
-        stage = find_reached(signature.stage, signature.output, case)
-    except LookupError:
-        return None
-    function = subject.implementation.stages.get(stage.name)
     own = subject.device if isinstance(subject.device, LockstepDevice) else LockstepDevice()
-    device = replace(own, coverage=None)
-    if function is None:
-        return None
+    lens = _Lens(case, signature, subject.implementation, replace(own, coverage=None))
     try:
-        for here, step, call in launches(case, device):
-            if here is stage:
-                return _launch(here, case, step, call, signature, function, subject, device)
-    except (UnsupportedKernelError, ImplementationError, LockstepError, ValueError):
+        return lens.in_session() if case.session.steps else lens.in_step()
+    except (UnsupportedKernelError, ImplementationError, LockstepError, ValueError, LookupError):
         return None
-    return None
 
 
 def tell(case: Case, signature: Signature, subject: InProcess) -> list[str]:
@@ -132,32 +128,55 @@ def tell(case: Case, signature: Signature, subject: InProcess) -> list[str]:
     return found.sentences() if found else []
 
 
-def _launch(
-    stage: Stage,
-    case: Case,
-    step: Step,
-    call: Call,
-    signature: Signature,
-    function: StageFunction,
-    subject: InProcess,
-    device: LockstepDevice,
-) -> Look | None:
-    implementation, given = subject.implementation, call.copy()
-    recorder = Recorder()
-    watching = replace(device, recorder=recorder)
-    expected = Expected.of(implementation.contract, stage.name, case)
-    launched = launch(stage.name, call, function, watching, initialised=initialised_bytes(step, call))
-    got, after = launched.copies(), _copy_inputs(call)
-    findings = launched.findings(expected) + look_around(stage, step, call)
-    changed = {name: left for name, left in after.items() if not memory.same(left, call.tensors[name])}
-    if got and not any(finding.kind in FATAL for finding in findings):
-        guarantees = launched.guarantees(implementation.promises)
-        findings += [finding.at(stage.name) for finding in stage.judge(case, given, got, guarantees).findings]
-    found = _choose(findings, signature)
-    if found is None:
+@dataclass(frozen=True)
+class _Lens:
+    """Looks at launches of an implementation on a device, for one finding of a case."""
+
+    case: Case
+    signature: Signature
+    implementation: Implementation
+    device: LockstepDevice
+
+    def in_step(self) -> Look | None:
+        """The launch in a case that is a step; raises LookupError where there is no such stage."""
+        stage = find_reached(self.signature.stage, self.signature.output, self.case)
+        found = ((step, call) for here, step, call in launches(self.case, self.device) if here is stage)
+        return next((self._launch(stage, step, call) for step, call in found), None)
+
+    def in_session(self) -> Look | None:
+        """The first launch in a session that shows something; what the stage keeps is left to the later ones."""
+        for number, stage, step, call in sessions.launches(self.case, self.device):
+            look = self._launch(stage, step, call) if stage.name == self.signature.stage else None
+            if look:
+                return replace(look, moment=_describe_step(self.case.session, number))
         return None
-    guarantees = launched.guarantees(implementation.promises)
-    return Look(stage, case, given, call, launched.outputs, found, recorder, guarantees, function, device, changed)
+
+    def _launch(self, stage: Stage, step: Step, call: Call) -> Look | None:
+        implementation, given, recorder = self.implementation, call.copy(), Recorder()
+        function, device = implementation.stages[stage.name], replace(self.device, recorder=recorder)
+        expected = Expected.of(implementation.contract, stage.name, self.case)
+        flags = initialised_bytes(step, call).items()
+        written = {name: flag.clone() if isinstance(flag, Tensor) else flag for name, flag in flags}
+        launched = launch(stage.name, call, function, device, initialised=written)
+        got, after = launched.copies(), _copy_inputs(call)
+        findings = launched.findings(expected) + look_around(stage, step, call)
+        changed = {name: left for name, left in after.items() if not memory.same(left, call.tensors[name])}
+        guarantees = launched.guarantees(implementation.promises)
+        if got and not any(finding.kind in FATAL for finding in findings):
+            findings += [f.at(stage.name) for f in stage.judge(self.case, given, got, guarantees).findings]
+        if (found := _choose(findings, self.signature)) is None:
+            return None
+        outputs = launched.outputs
+        return Look(
+            stage, self.case, given, call, outputs, found, recorder, guarantees, function, self.device, changed, written
+        )
+
+
+def _describe_step(session: Session, number: int) -> str:
+    """A step of a session with what happens in it."""
+    if number == len(session.steps):
+        return "the reading of all keys after the last step"
+    return f"step {number} of the session: {', '.join(tell_step(session, number))}"
 
 
 def _copy_inputs(call: Call) -> dict[str, Tensor]:

@@ -1,16 +1,19 @@
 """Neighbours of a case: cases that differ from it in one thing a person would name."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Any, Literal, get_args, get_origin
 
 from indexfuzz.core.case import Case, Prefill
-from indexfuzz.core.part import CaseError
 from indexfuzz.samples.regimes import TENSORS
+from indexfuzz.triage.neighbour import Neighbour, change, tokens
+from indexfuzz.triage.session_neighbours import session_neighbours
 
 PLAIN = Case()
-PARTS = ("cache", "rope", "batch", "memory", "model")
+PARTS = ("session", "cache", "rope", "batch", "memory", "model")
 """Parts whose fields are changed one by one, those that explain most first; values are changed as a whole."""
+
+NODE_PARTS = ("cache", "memory", "model")
+"""Parts that matter to an operation that makes keys of several tokens, besides the session itself."""
 
 MOST_CHOICES = 3
 """Of the choices of a field, how many are tried."""
@@ -38,25 +41,15 @@ TAKEN_BACK = frozenset(
 nothing to be wrong in a small case."""
 
 
-@dataclass(frozen=True)
-class Neighbour:
-    """A case that differs from another one in `field` alone, which is `value` instead of `instead_of`."""
-
-    case: Case
-    field: str
-    value: str
-    instead_of: str
-
-    def __str__(self) -> str:
-        return f"{self.field} {self.value} instead of {self.instead_of}"
-
-
 def neighbours(case: Case) -> Iterator[Neighbour]:
     """The neighbours of a case, all of a field together. What contradicts itself is left out.
 
-    Fields that are not at their default come first: nobody could take them back and keep the finding.
+    What happens in a session comes first, then fields that are not at their default: nobody could take them back and
+    keep the finding.
     """
-    fields = [(part, name) for part in PARTS for name in type(getattr(case, part)).model_fields]
+    yield from session_neighbours(case)
+    parts = PARTS[1:] if case.session.node == "none" else NODE_PARTS
+    fields = [(part, name) for part in parts for name in type(getattr(case, part)).model_fields]
     for part, name in sorted(fields, key=lambda field: _is_plain(case, *field)):
         if name in ("decode", "prefill"):
             yield from _other_lengths(case, name)
@@ -77,7 +70,7 @@ def _other_values(case: Case, part: str, name: str) -> Iterator[Neighbour]:
         fields = {name: value}
         if name == "head_dim":
             fields |= _dims_for(case, value)
-        yield from _changed(case, f"{part}.{name}", _word(value), _word(now), {part: fields})
+        yield from change(case, f"{part}.{name}", _word(value), _word(now), {part: fields})
 
 
 def _choices(case: Case, part: str, name: str) -> list[Any]:
@@ -120,7 +113,7 @@ def _other_lengths(case: Case, name: str) -> Iterator[Neighbour]:
             batch: dict[str, object] = {name: (*requests[:number], changed, *requests[number + 1 :])}
             if name == "decode":
                 batch["max_model_len"] = max(case.batch.max_model_len, other)
-            yield from _changed(case, f"batch.{name}[{number}]", _tokens(other), _tokens(length), {"batch": batch})
+            yield from change(case, f"batch.{name}[{number}]", tokens(other), tokens(length), {"batch": batch})
 
 
 def with_ordinary_values(case: Case) -> Neighbour:
@@ -128,19 +121,6 @@ def with_ordinary_values(case: Case) -> Neighbour:
     values: dict[str, object] = dict.fromkeys(TENSORS, "normal")
     changed = case.replace(values=values | {"set": {}, "seed": case.values.seed + 1})
     return Neighbour(changed, "values", "of any ordinary kind", "these")
-
-
-def _changed(
-    case: Case, field: str, value: str, instead_of: str, parts: dict[str, dict[str, object]]
-) -> Iterator[Neighbour]:
-    try:
-        yield Neighbour(case.replace(**parts), field, value, instead_of)
-    except CaseError:
-        return
-
-
-def _tokens(count: int) -> str:
-    return "1 token" if count == 1 else f"{count} tokens"
 
 
 def _word(value: object) -> str:

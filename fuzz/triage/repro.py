@@ -8,7 +8,7 @@ else in lockstep.
 import textwrap
 
 from indexfuzz.core.case import Case
-from indexfuzz.core.session_words import tell_session
+from indexfuzz.core.session_words import tell_step
 from indexfuzz.core.stage_names import STATEFUL
 from indexfuzz.corpus.entry import Entry, Record
 from indexfuzz.stages.base import Stage
@@ -117,11 +117,7 @@ def _before(stage: Stage, case: Case, subject: InProcess) -> tuple[str, Launch]:
 
 def _story(case: Case, launch: Launch) -> str:
     """What happens in a step, as comments, and what an engine does to the state before it: a fork copies a ring."""
-    told, number = list(tell_session(case.session)), -1
-    lines = []
-    for step, words in told:
-        number += bool(step)
-        lines += [f"# step {number}: {words}\n"] if number == launch.step else []
+    lines = [f"# step {launch.step}: {words}\n" for words in tell_step(case.session, launch.step)]
     forks = case.session.steps[launch.step].forks
     return "".join(lines) + "".join(f"state[{fork.child}] = state[{fork.parent}]\n" for fork in forks)
 

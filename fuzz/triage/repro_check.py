@@ -137,10 +137,11 @@ def _compare_bytes(claim: Claim) -> str:
     launch, output = claim.launch, claim.finding.signature.output
     name = output if output in launch.names else launch.names[0]
     want = expression(raw(launch.results[launch.names.index(name)]))
+    before, was = (f"before = raw({name})\n", "was {before[at]:#04x}, ") if name in launch.fills else ("", "")
     return (
-        f"{claim.call}\ngot, want = raw({name}), {want}\n"
+        f"{before}{claim.call}\ngot, want = raw({name}), {want}\n"
         "wrong = (got != want).nonzero().tolist()\nif wrong:\n    at = tuple(wrong[0])\n"
-        f'    print(f"byte {{list(at)}} of {name} is {{got[at]:#04x}}, must be {{want[at]:#04x}}; "\n'
+        f'    print(f"byte {{list(at)}} of {name} {was}is {{got[at]:#04x}}, must be {{want[at]:#04x}}; "\n'
         '          f"{len(wrong)} are wrong")\n'
         "raise SystemExit(bool(wrong))\n"
     )

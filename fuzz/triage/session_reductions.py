@@ -46,12 +46,13 @@ def merge_steps(smallest: Smallest) -> None:
     at = 0
     while at + 1 < len(smallest.case.session.steps):
         steps = smallest.case.session.steps
-        merged = _merged(steps[at], steps[at + 1])
+        merged = merge(steps[at], steps[at + 1])
         if not take_steps(smallest, (*steps[:at], merged, *steps[at + 2 :])):
             at += 1
 
 
-def _merged(one: SessionStep, other: SessionStep) -> SessionStep:
+def merge(one: SessionStep, other: SessionStep) -> SessionStep:
+    """Two steps as one, in which drafts that were accepted in the first are tokens, and all others of it never were."""
     turns = {turn.request: turn for turn in one.turns}
     for turn in other.turns:
         before = turns.get(turn.request)
@@ -83,7 +84,7 @@ def _without(step: SessionStep, kept: Sequence[int]) -> SessionStep:
 
 
 def drop_events(smallest: Smallest) -> None:
-    """No padding, then no fork, no request that goes, and no turn that need not be."""
+    """Less padding or none, then no fork, no request that goes, and no turn that need not be."""
     for number in range(len(smallest.case.session.steps)):
         for nothing in ({"pad_tokens": 0}, {"forks": ()}, {"free": ()}):
             _change_step(smallest, number, nothing)
@@ -91,7 +92,11 @@ def drop_events(smallest: Smallest) -> None:
         def keep(turns: Sequence[Turn], number: int = number) -> bool:
             return _change_step(smallest, number, {"turns": tuple(turns)})
 
+        def pad(rows: int, number: int = number) -> bool:
+            return _change_step(smallest, number, {"pad_tokens": rows})
+
         if number < len(smallest.case.session.steps):
+            lower(smallest.case.session.steps[number].pad_tokens, 0, pad)
             leave_out(smallest.case.session.steps[number].turns, keep)
 
 

@@ -125,6 +125,36 @@ def test_elements_show_what_was_not_rotated():
     assert {row[16:] for row in panel.cells} == {"." * 16}
 
 
+def test_of_a_session_the_rows_of_the_step_are_drawn_that_shows_it():
+    steps = ({"turns": ({"request": 0, "new": 1},)}, {"turns": ({"request": 0, "new": 2},)})
+    case = Case().replace(
+        model={"head_dim": 32, "rope_dim": 2, "quant_group": 32},
+        cache={"layout": "normal"},
+        batch={"max_model_len": 4},
+        session={"node": "compress", "ratio": 2, "steps": steps},
+    )
+    (picture,) = _drawn("compress-groups-from-chunk-start", case, "compress")
+    (panel,) = picture.panels
+    assert panel.labels == ("token 0", "token 1")
+    assert set(panel.cells[0]) == {"u"}
+    assert set(panel.cells[1]) == {"X"}
+    assert picture.notes[-1] == "step 1 of the session: request 0 appends tokens 1 to 2; key 0 is due"
+
+
+def test_rows_that_nothing_is_written_to_are_told_from_right_ones():
+    steps = ({"turns": ({"request": 0, "new": 2},)},)
+    case = Case().replace(
+        model={"head_dim": 32, "rope_dim": 2, "quant_group": 32},
+        cache={"layout": "normal"},
+        batch={"max_model_len": 4},
+        session={"node": "compress", "ratio": 2, "overlap": True, "steps": steps},
+    )
+    (picture,) = _drawn("compress-halves-swapped", case, "compress")
+    none, due = picture.panels[0].cells
+    assert set(none) == {"-"}
+    assert set(due) <= {"X", "o", "."}
+
+
 def test_a_picture_of_right_logits_has_no_mark():
     assert first_of(("oo..", "O..."), "X") is None
     assert replace(PICTURE, mark=None).fitted(10).mark is None

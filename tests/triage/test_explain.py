@@ -7,6 +7,7 @@ import pytest
 from indexfuzz.core.case import Case
 from indexfuzz.core.finding import Finding
 from indexfuzz.core.outcome import Outcome
+from indexfuzz.core.session import follow
 from indexfuzz.core.signature import Signature
 from indexfuzz.devices.lockstep import LockstepDevice
 from indexfuzz.implementations.faults import plant
@@ -133,6 +134,21 @@ def test_a_neighbour_differs_in_what_it_says():
             {"batch": {"prefill": ({"length": 2, "new": 1},)}},
             {"rope.mode": "inplace"},
         ),
+        (
+            "compress-halves-swapped",
+            "compress/bound-exceeded/keys",
+            {
+                "cache": {"layout": "normal"},
+                "batch": {"max_model_len": 4},
+                "session": {
+                    "node": "compress",
+                    "ratio": 2,
+                    "overlap": True,
+                    "steps": ({"turns": ({"request": 0, "new": 2},)},),
+                },
+            },
+            {"session.overlap": "off"},
+        ),
     ],
 )
 def test_planted_bugs_are_explained(fault, signature, case, remedies):
@@ -146,3 +162,55 @@ def test_of_a_part_of_which_most_matters_the_few_are_named():
     assert list(told.lines())[-1] == "Does not matter: rope (mode)."
     told = Explanation((), ("rope.style", "rope.mode", "rope.table"), ("rope.mode", "rope.table"), complete=True)
     assert list(told.lines())[-1] == "Does not matter: rope but for style."
+
+
+STEPS = (
+    {"turns": ({"request": 0, "new": 3}, {"request": 1, "new": 2, "drafts": 2, "accepted": 1}), "pad_tokens": 3},
+    {"forks": ({"parent": 0, "child": 2},), "turns": ({"request": 0, "new": 5},), "free": (1,)},
+)
+SESSION = Case().replace(
+    batch={"max_model_len": 8}, session={"node": "compress", "ratio": 2, "overlap": True, "steps": STEPS}
+)
+
+
+@pytest.mark.parametrize(
+    ("is_wrong", "remedy"),
+    [
+        (lambda session: session.overlap, "session.overlap off"),
+        (lambda session: len(session.steps) > 1, "session.steps 0 and 1 as one instead of two"),
+        (lambda session: session.steps[0].pad_tokens > 1, "session.steps[0].pad_tokens 0 instead of 3"),
+        (lambda session: any(step.forks for step in session.steps), "session.steps[1].forks without forks"),
+        (lambda session: any(step.free for step in session.steps), "session.steps[1].free where no request goes"),
+        (lambda session: session.max_drafts, "session.steps[0].turns[1].drafts 0 instead of 2"),
+        (lambda session: session.steps[0].turns[0].request == 0, "session.steps[0].turns in reverse"),
+        (
+            lambda session: session.steps[-1].turns[0].new % 2,
+            "session.steps[1].turns[0].new 6 tokens instead of 5 tokens",
+        ),
+    ],
+)
+def test_of_a_session_the_change_of_what_happens_is_told(is_wrong, remedy):
+    found = explain(SESSION, SIGNATURE, Failing(lambda case: is_wrong(case.session)), seconds=1e9)
+    assert remedy in [str(change) for change in found.remedies]
+
+
+def test_a_session_that_makes_fewer_keys_explains_nothing():
+    def keys(case):
+        return sum(r.length // 2 - r.start // 2 for rows in follow(case.session) for r in rows)
+
+    every = [n for n in neighbours(SESSION) if n.field.startswith("session.") and n.field != "session.ratio"]
+    assert min(keys(neighbour.case) for neighbour in every) == keys(SESSION)
+    assert {"session.steps", "session.overlap", "session.steps[1].turns[0].new"} <= {n.field for n in every}
+    assert not any(neighbour.field == "session.steps[1]" for neighbour in every)
+
+
+def test_a_neighbour_of_a_session_differs_in_what_it_says():
+    every = list(neighbours(SESSION))
+    assert len(every) == len({neighbour.case.id for neighbour in every})
+    assert all(neighbour.case != SESSION for neighbour in every)
+    single = next(n.case.session for n in every if n.value == "of one token each")
+    assert [[(t.request, t.new, t.drafts) for t in step.turns] for step in single.steps[:3]] == [
+        [(0, 1, 0)],
+        [(0, 1, 0), (1, 1, 0)],
+        [(0, 1, 0), (1, 1, 2)],
+    ]

@@ -57,3 +57,29 @@ def normal_pages() -> Case:
         cache={"block_size": 1},
         batch={"prefill": ({"length": 1, "new": 1},)},
     )
+
+
+SESSION = Case().replace(
+    model={"num_heads": 1, "head_dim": 32, "rope_dim": 2, "quant_group": 32},
+    cache={"layout": "normal"},
+    batch={"max_model_len": 8},
+    session={
+        "node": "compress",
+        "ratio": 2,
+        "steps": ({"turns": ({"request": 0, "new": 1},)}, {"turns": ({"request": 0, "new": 2},)}),
+    },
+)
+
+
+def test_of_a_session_the_step_is_told_in_which_it_shows():
+    look = _look(SESSION, _subject("compress-groups-from-chunk-start"), "compress")
+    when, where, store, *_ = look.sentences()
+    assert when == "It shows in step 1 of the session: request 0 appends tokens 1 to 2; key 0 is due."
+    assert where.startswith("In _compress_kernel (compress.py), program (0, 0, 0)")
+    assert "tl.store(keys_ptr + last_token" in store
+    assert any("which is token 1, dim 0 of keys" in line for line in look.sentences())
+
+
+def test_nothing_is_told_of_a_session_that_is_right():
+    for text in ("compress/guard-write/keys", "compress/bound-exceeded/keys", "k_quant_cache/crash/ValueError"):
+        assert look_at(SESSION, Signature.parse(text), _subject()) is None

@@ -32,7 +32,9 @@ def test_a_script_replays_the_session_with_the_kernels_own_functions():
     assert text.count("\nstate = ") == 1
     assert "# step 0: request 0 appends tokens 0 to 2; key 0 is due" in text
     assert "state[1] = state[0]" in text
-    assert run_script(text).shows
+    proof = run_script(text)
+    assert proof.shows
+    assert proof.last_line.startswith("byte [0, 0] of keys was 0xff, is 0xff, must be 0x")
     healed = text.replace(f"plant(('{FAULT}',))", "builtin()").replace(
         "from indexfuzz.implementations.faults import plant", "from indexfuzz.implementations.builtin import builtin"
     )
@@ -48,5 +50,6 @@ def test_a_script_shows_what_comes_of_memory_that_an_earlier_step_should_have_wr
     finding = target.subject.run(case).findings[0]
     assert finding.kind == "uninitialised"
     text = script(target.entry(case, finding), target)
+    assert "state = unwritten((1, 4, 2, 64), torch.float32)" in text
     assert run_script(text).shows
     assert not run_script(text.replace(f"plant(({fault!r},))", "plant(())")).shows

@@ -1,6 +1,7 @@
 """Which pictures a finding gets."""
 
 from collections.abc import Callable
+from dataclasses import replace
 
 from indexfuzz.report.pictures.cache import draw_cache
 from indexfuzz.report.pictures.grid import Picture
@@ -23,9 +24,10 @@ DRAW: dict[Shown, Callable[[Look], Picture | None]] = {
 def draw(look: Look) -> tuple[Picture, ...]:
     """What went wrong around the buffers and to an input, if anything did, and the output beside what it should be.
 
-    The pages of the cache are drawn with what lies behind them, which shows both.
+    The pages of the cache are drawn with what lies behind them, which shows both. Of a session, it is said when it was.
     """
     output = DRAW[look.stage.shown](look)
-    if output and look.stage.shown == "cache":
-        return (output,)
-    return tuple(picture for picture in (draw_accesses(look), draw_input(look), output) if picture)
+    is_whole = output and look.stage.shown == "cache"
+    drawn = (output,) if is_whole else (draw_accesses(look), draw_input(look), output)
+    when = (look.moment,) if look.moment else ()
+    return tuple(replace(picture, notes=(*picture.notes, *when)) for picture in drawn if picture)

@@ -1,5 +1,6 @@
 """An output element by element: right, another legal value, wrong, never written."""
 
+import torch
 from torch import Tensor
 
 from indexfuzz.checks.describe import bits
@@ -12,6 +13,7 @@ LEGEND = (
     Shade("u", "never written", "missing"),
     Shade("o", "differs from the reference, and may", "near"),
     Shade(".", "as the reference", "right"),
+    Shade("-", "not to be written, and was not", "ground"),
 )
 
 
@@ -25,12 +27,11 @@ def draw_values(look: Look) -> Picture | None:
     same = (bits(got) == bits(expected)) | (got.isnan() & expected.isnan() if got.dtype.is_floating_point else False)
     legal = same | look.stage.are_both_legal(look.given, output, got, expected, look.guarantees)
     before = bits(look.given.tensors[output]) if output in look.call.fills else bits(poison_like(got))
-    unwritten = (bits(got) == before) & ~same
+    untouched = bits(got) == before
+    none = untouched & (bits(expected) == bits(poison_like(expected)))
+    codes = torch.where(same, 3, torch.where(legal, 2, torch.where(untouched, 1, 0))).masked_fill(none, 4)
     axes = look.stage.axes[output]
-    cells = [
-        "".join("." if s else "o" if fine else "u" if u else "X" for s, fine, u in zip(*row, strict=True))
-        for row in zip(*(list_rows(mask) for mask in (same, legal, unwritten)), strict=True)
-    ]
+    cells = ["".join(LEGEND[code].letter for code in row) for row in list_rows(codes)]
     labels = [", ".join(f"{a} {i}" for a, i in zip(axes, at, strict=False)) for at in list_indices(got)]
     mark = first_of(cells, "Xu")
     title = f"{output}: {' x '.join(axes)}"
@@ -38,9 +39,9 @@ def draw_values(look: Look) -> Picture | None:
     return Picture(title, (panel,), LEGEND, mark, numbers_of(look.finding)) if mark else None
 
 
-def list_rows(mask: Tensor) -> list[list[bool]]:
-    """A mask as rows; of one axis, a single row."""
-    rows: list[list[bool]] = mask.reshape(-1, mask.shape[-1]).tolist() if mask.dim() > 1 else [mask.tolist()]
+def list_rows(mask: Tensor) -> list[list[int]]:
+    """A mask, or numbers, as rows; of one axis, a single row."""
+    rows: list[list[int]] = mask.reshape(-1, mask.shape[-1]).tolist() if mask.dim() > 1 else [mask.tolist()]
     return rows
 
 
