@@ -10,7 +10,8 @@ from indexfuzz.core.case import Case
 from indexfuzz.core.signature import Signature
 from indexfuzz.devices.base import UnsupportedKernelError
 from indexfuzz.subjects.subject import Subject
-from indexfuzz.triage.neighbours import PARTS, Neighbour, neighbours, with_ordinary_values
+from indexfuzz.triage.neighbour import Neighbour
+from indexfuzz.triage.neighbours import PARTS, neighbours, with_ordinary_values
 
 Fate = Literal["passes", "shows", "unclear"]
 

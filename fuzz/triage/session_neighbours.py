@@ -133,7 +133,7 @@ def _with(case: Case, field: str, value: str, instead_of: str = "", **fields: ob
         return
     if not session.tokens or (session.node != "none" and _keys(session) < _keys(case.session)):
         return
-    room = {"max_model_len": max(case.batch.max_model_len, session.length)}
+    room: dict[str, object] = {"max_model_len": max(case.batch.max_model_len, session.length)}
     yield from change(case, f"session.{field}", value, instead_of, {"session": session.model_dump(), "batch": room})
 
 
