@@ -107,7 +107,7 @@ def bench(
     ] = "",
     faults: Annotated[
         str,
-        typer.Option(metavar="ID,...", help="findings: look at these again, not at those without a result."),
+        typer.Option(metavar="ID,...", help="detection, findings: measure these again, not those without a result."),
     ] = "",
     as_json: AsJson = False,
 ) -> None:

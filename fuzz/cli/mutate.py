@@ -1,7 +1,6 @@
 """The command `mutate`: small mistakes in the built-in kernels, and how many of them the fuzzer finds."""
 
 import json
-import os
 import platform
 import time
 from collections import Counter
@@ -72,6 +71,15 @@ def mutate(
     ] = None,
     seed: Annotated[int, typer.Option(min=0, metavar="N", help="Cases are drawn from this seed.")] = 0,
     workers: Annotated[int, typer.Option(min=1, metavar="N", help="Processes.")] = 1,
+    keep: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FOLDER",
+            show_default=False,
+            help="Keep what becomes of each mutant here, and do not repeat what is here with this budget: "
+            "a run that was stopped goes on.",
+        ),
+    ] = None,
     markdown: Annotated[
         Path | None, typer.Option(metavar="FILE", show_default=False, help="Also write the report as a page.")
     ] = None,
@@ -107,26 +115,40 @@ def mutate(
         _hunt(tuple(words), numbers, seed, 60.0 if seconds is None else seconds, workers, as_json=as_json)
         return
     budget = Budget(cases, 40.0 if seconds is None else seconds, seed)
-    report = _examine(mutants, budget, workers, markdown)
+    report = _examine(mutants, budget, workers, keep, markdown)
     typer.echo(json.dumps(report.as_data(), indent=1) if as_json else report.as_text())
     raise typer.Exit(NOTHING_NEW if report.is_as_known else FINDINGS)
 
 
-def _examine(mutants: "Sequence[Mutant]", budget: "Budget", workers: int, page: Path | None) -> "Report":
-    """What becomes of each mutant, told as it goes and written as a page where one is wanted."""
+def _examine(
+    mutants: "Sequence[Mutant]", budget: "Budget", workers: int, folder: Path | None, page: Path | None
+) -> "Report":
+    """What becomes of each mutant, told as it goes, kept and written as a page where that is wanted."""
     from indexfuzz.evaluation.mutation.examine import Examiner, give_up
+    from indexfuzz.evaluation.mutation.kept import KeptResults
     from indexfuzz.evaluation.mutation.report import Report
     from indexfuzz.evaluation.processes import examine_all
 
-    started = time.monotonic()
-    progress = _Progress(len(mutants))
-    report = Report(examine_all(mutants, Examiner, give_up, budget, workers=workers, on_result=progress))
-    minutes = (time.monotonic() - started) / 60
+    try:
+        kept = KeptResults(folder, budget) if folder else None
+    except OSError as error:
+        raise InputError(f"--keep: cannot make {folder}: {error.strerror}") from None
+    found = {mutant: result for mutant in mutants if kept and (result := kept.get(mutant))}
+    left = [mutant for mutant in mutants if mutant not in found]
+    progress = _Progress(len(left))
+
+    def take(result: "Result") -> None:
+        if kept:
+            kept.put(result)
+        progress(result)
+
+    found |= {r.mutant: r for r in examine_all(left, Examiner, give_up, budget, workers=workers, on_result=take)}
+    report = Report([found[mutant] for mutant in mutants])
     if page:
+        hours = sum(result.seconds for result in report.results) / 3600
         text = report.as_markdown(
             f"Each on at most {budget.cases} cases and {budget.seconds:g} s of CPU time, seed {budget.seed}; "
-            f"{minutes:.0f} minutes with {workers} processes of Python {platform.python_version()} on "
-            f"{os.cpu_count()} cores."
+            f"{hours:.1f} hours of CPU time in all; Python {platform.python_version()} on {platform.machine()}."
         )
         page.write_text(text, encoding="utf-8")
     return report

@@ -1,8 +1,6 @@
 """The bench of what findings hand over: a subset of the planted bugs, each with a small case of its own."""
 
-import contextlib
 import math
-from collections.abc import Iterator
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -76,24 +74,17 @@ def test_a_script_that_does_not_tell_the_bug_is_a_miss():
 
 
 def test_a_run_that_was_stopped_goes_on_and_named_faults_are_looked_at_again(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], one_process: None
 ):
     looked_at: list[str] = []
 
-    class Here(contextlib.nullcontext[None]):
-        """A pool of processes that works in this one."""
-
-        def __init__(self, *_: object) -> None:
-            super().__init__(self)  # type: ignore[arg-type]
-
-        def map(self, _: object, faults: list[str]) -> Iterator[Handed]:
-            for fault in faults:
-                looked_at.append(fault)
-                yield Handed(fault)
+    def look(fault: str) -> dict[str, object]:
+        looked_at.append(fault)
+        return asdict(Handed(fault))
 
     (tmp_path / "docs").mkdir()
-    for name, value in {"ROOT": tmp_path, "KEPT": tmp_path / "kept", "ProcessPoolExecutor": Here}.items():
-        monkeypatch.setattr(bench, name, value)
+    monkeypatch.setattr(bench, "ROOT", tmp_path)
+    monkeypatch.setattr(bench, "measure", look)
     monkeypatch.setattr(bench, "load_faults", lambda: ["one", "two", "three"])
     assert bench.main(as_json=False, faults=["two"]) == 1
     assert "- 1 of 3 planted bugs were looked at" in (tmp_path / "docs/findings-for-people.md").read_text()

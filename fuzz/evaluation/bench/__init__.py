@@ -24,7 +24,9 @@ BENCHES = {
     "conformance": Bench(
         f"{__name__}.conformance", "Triton's own tests, in lockstep and in its interpreter", takes_path=True
     ),
-    "detection": Bench(f"{__name__}.detection", "how fast planted bugs are found, beside the tests of today"),
+    "detection": Bench(
+        f"{__name__}.detection", "how fast planted bugs are found, beside the tests of today", takes_faults=True
+    ),
     "findings": Bench(
         f"{__name__}.findings", "what a finding hands to people, for every planted bug", takes_faults=True
     ),

@@ -6,15 +6,14 @@ A fault counts as found only where the clean kernels pass the very case. Written
 import contextlib
 import json
 import math
-import multiprocessing
 import os
 import statistics
 import sys
 import time
-from collections.abc import Callable, Iterable
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -28,6 +27,7 @@ from indexfuzz.devices.base import Device, UnsupportedKernelError
 from indexfuzz.evaluation.bench.baseline import GRIDS
 from indexfuzz.evaluation.bench.detection_report import as_markdown
 from indexfuzz.evaluation.bench.uniform import uniform
+from indexfuzz.evaluation.kept import Kept, measure_all
 from indexfuzz.implementations.base import Implementation
 from indexfuzz.implementations.builtin import builtin
 from indexfuzz.implementations.faults import Fault, load_faults, plant
@@ -39,6 +39,8 @@ SEEDS = (0, 1, 2, 3, 4)
 SECONDS = 60.0
 UNIFORM_SECONDS = 10.0
 MINIMISE_SECONDS = 30.0
+
+ROOT = Path(__file__).parents[3]
 
 
 Clock = Callable[[], float]
@@ -139,12 +141,14 @@ def is_clean(case: Case, device: Device) -> bool:
     return not InProcess(builtin(), device).run(case).findings
 
 
-def detect(fault: Fault, device: Device, *, seeds: tuple[int, ...] = SEEDS, seconds: float = SECONDS) -> Detection:
-    """Search for a fault with a campaign per seed, and make the first seed's case minimal."""
+def detect(
+    fault: Fault, device: Device, *, seeds: Sequence[int] = SEEDS, seconds: float = SECONDS, minimal: bool = True
+) -> Detection:
+    """Search for a fault with a campaign per seed, and make the first case that is found minimal, where wanted."""
     implementation = plant((fault.id,))
     found = Detection(fault.id, fault.kind, fault.stage)
     for seed in seeds:
-        sight = campaign_sight(implementation, device, seed, seconds=seconds)
+        sight = campaign_sight(implementation, device, seed, seconds=seconds, clock=time.process_time)
         if sight is None or not is_clean(sight.case, device):
             continue
         found.cases.append(sight.cases)
@@ -153,7 +157,8 @@ def detect(fault: Fault, device: Device, *, seeds: tuple[int, ...] = SEEDS, seco
         found.rightly_blamed &= fault.is_blamed_by(sight.finding)
         if not found.signature:
             found.signature = str(sight.finding.signature)
-            _minimise(found, sight, implementation, device)
+            if minimal:
+                _minimise(found, sight, implementation, device)
     return found
 
 
@@ -164,51 +169,72 @@ def _minimise(found: Detection, sight: Sight, implementation: Implementation, de
     found.tokens = small.batch.tokens
 
 
-def compare(found: Detection, device: Device, seeds: tuple[int, ...], *, seconds: float = SECONDS) -> None:
-    """Search for the same fault with campaigns without feedback, with the plain generator and with the grids."""
+def compare(found: Detection, device: Device, seeds: Sequence[int], *, seconds: float = SECONDS) -> None:
+    """Search for the same fault with campaigns without feedback and with the plain generator."""
     implementation = plant((found.fault,))
     for seed in seeds:
-        unsteered = campaign_sight(implementation, device, seed, seconds=seconds, steered=False)
+        unsteered = campaign_sight(
+            implementation, device, seed, seconds=seconds, clock=time.process_time, steered=False
+        )
         if unsteered and is_clean(unsteered.case, device):
             found.unsteered_cases.append(unsteered.cases)
-        sight = stream_sight(uniform(seed, device.formats), implementation, device, seconds=UNIFORM_SECONDS)
+        stream = uniform(seed, device.formats)
+        sight = stream_sight(stream, implementation, device, seconds=UNIFORM_SECONDS, clock=time.process_time)
         if sight and is_clean(sight.case, device):
             found.uniform_cases.append(sight.cases)
-    for grid in GRIDS:
-        found.grids[grid.project] = grid.finds(implementation, device)
 
 
-def measure(fault: str) -> Detection:
-    """All about the fault of an id, in this process."""
+def measure(search: str) -> dict[str, Any]:
+    """All that one search for a fault shows, in this process; `search` is the fault's id and the seed, "ks-offset.3".
+
+    The first seed makes the case minimal and tries the grids, too.
+    """
     torch.set_num_threads(1)
+    fault, _, seed = search.rpartition(".")
     device = open_device("lockstep")
-    found = detect(load_faults()[fault], device)
-    compare(found, device, SEEDS)
-    return found
+    found = detect(load_faults()[fault], device, seeds=(int(seed),), minimal=int(seed) == SEEDS[0])
+    compare(found, device, (int(seed),))
+    if int(seed) == SEEDS[0]:
+        found.grids = {grid.project: grid.finds(plant((fault,)), device) for grid in GRIDS}
+    return asdict(found)
 
 
-def main(*, as_json: bool) -> int:
-    """Measure every fault, print the table and write docs/detection.md; 1 when a fault was missed or misblamed.
+def join(searches: Sequence[dict[str, Any]]) -> Detection:
+    """What the searches for one fault have shown together, each as its fields, in the order of the seeds."""
+    parts = [Detection(**search) for search in searches]
+    whole, *more = parts
+    for part in more:
+        for name in ("cases", "seconds", "blamed", "unsteered_cases", "uniform_cases"):
+            getattr(whole, name).extend(getattr(part, name))
+        whole.rightly_blamed &= part.rightly_blamed
+        whole.signature = whole.signature or part.signature
+    return whole
 
-    Half the cores measure one fault each, so that their times are those of a quiet machine.
+
+def main(*, as_json: bool, faults: Sequence[str] = ()) -> int:
+    """Search for every fault with all seeds, print the table and write docs/detection.md; 1 when one was missed.
+
+    Results are kept in build/detection, so that a run that was stopped goes on where it was; the searches for those of
+    `faults` are done again. Times are CPU times, so that other work on the machine does not count.
     """
     device = open_device("lockstep")
     for grid in GRIDS:
         if wrong := grid.finds(builtin(), device):
             raise AssertionError(f"the grid of {grid.project} fails on the clean kernels: {wrong}")
-    results, processes = [], max(1, (os.cpu_count() or 1) // 2)
-    with ProcessPoolExecutor(processes, multiprocessing.get_context("spawn")) as pool:
-        for result in pool.map(measure, load_faults()):
-            results.append(result)
-            print(  # noqa: T201 - progress
-                f"{result.fault}: {len(result.cases)} of {len(SEEDS)} seeds, median {result.median_seconds} s",
-                file=sys.stderr,
-                flush=True,
-            )
-    found = [asdict(result) for result in results]
+    known = [*load_faults()]
+    searches = [f"{fault}.{seed}" for fault in known for seed in SEEDS]
+    again = [search for search in searches if search.rpartition(".")[0] in faults]
+    done = measure_all(searches, measure, Kept(ROOT / "build" / "detection"), again=again, tell=_tell)
+    parts = [[search for search in done if search["fault"] == fault] for fault in known]
+    found = [asdict(join(each)) for each in parts if len(each) == len(SEEDS)]
+    processes = os.cpu_count() or 1
     text = as_markdown(found, seeds=len(SEEDS), seconds=SECONDS, plain_seconds=UNIFORM_SECONDS, processes=processes)
-    docs = Path(__file__).parents[3] / "docs"
-    docs.mkdir(exist_ok=True)
-    (docs / "detection.md").write_text(text, encoding="utf-8")
+    (ROOT / "docs" / "detection.md").write_text(text, encoding="utf-8")
     print(json.dumps(found, indent=1) if as_json else text)  # noqa: T201
-    return int(any(len(result.cases) < len(SEEDS) or not result.rightly_blamed for result in results))
+    whole = len(found) == len(known)
+    return int(not whole or any(len(each["cases"]) < len(SEEDS) or not each["rightly_blamed"] for each in found))
+
+
+def _tell(search: str, result: dict[str, Any]) -> None:
+    found = f"found after {result['cases'][0]} cases" if result["cases"] else "not found"
+    print(f"{search}: {found}", file=sys.stderr, flush=True)  # noqa: T201

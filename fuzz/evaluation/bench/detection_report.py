@@ -65,7 +65,7 @@ def _summary(results: Sequence[dict[str, Any]], seeds: int, seconds: float, plai
 
 def _machine(processes: int) -> str:
     machine = f"Python {platform.python_version()} on {platform.machine()} with {os.cpu_count()} cores"
-    return f"- Measured with {processes} processes at a time, each with one fault; {machine}."
+    return f"- Seconds of CPU time; {processes} processes at a time, each with one fault; {machine}."
 
 
 def _table(results: Sequence[dict[str, Any]], seeds: int) -> list[str]:

@@ -6,13 +6,10 @@ the case must be known that makes it pass. Written to docs/findings-for-people.m
 """
 
 import json
-import multiprocessing
-import os
 import statistics
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -22,9 +19,9 @@ import torch
 from indexfuzz.core.case import Case
 from indexfuzz.core.finding import Finding
 from indexfuzz.core.setup import Setup
-from indexfuzz.corpus.store import write_text
 from indexfuzz.devices import open_device
 from indexfuzz.evaluation.bench.detection import campaign_sight
+from indexfuzz.evaluation.kept import Kept, measure_all
 from indexfuzz.implementations.base import ImplementationError
 from indexfuzz.implementations.faults import load_faults
 from indexfuzz.report.pictures.draw import draw
@@ -42,8 +39,6 @@ MINIMISE_SECONDS = 10.0
 EXPLAIN_SECONDS = 20.0
 
 ROOT = Path(__file__).parents[3]
-KEPT = ROOT / "build" / "findings"
-"""Where results are kept, one file for each fault."""
 
 HEAD = """# What a finding hands to people
 
@@ -70,9 +65,13 @@ class Handed:
     misses: tuple[str, ...] = ()
 
 
-def measure(fault: str) -> Handed:
-    """All about the fault of an id, in this process."""
+def measure(fault: str) -> dict[str, Any]:
+    """All about the fault of an id, in this process: fields of Handed."""
     torch.set_num_threads(1)
+    return asdict(_measure(fault))
+
+
+def _measure(fault: str) -> Handed:
     target = put_under_test(Setup(faults=(fault,)))
     sight = campaign_sight(target.subject.implementation, target.subject.device, 0, seconds=SECONDS)
     if sight is None:
@@ -193,24 +192,17 @@ def _misses(found: Sequence[dict[str, Any]]) -> Iterator[str]:
 def main(*, as_json: bool, faults: Sequence[str] = ()) -> int:
     """Look at every fault without a result, and again at those of `faults`; write the table of all results to docs/.
 
-    Results are kept in build/findings, one file for each fault, so that a run that was stopped goes on where it was.
-    Returns 1 where something is missing.
+    Results are kept in build/findings, so that a run that was stopped goes on where it was. Returns 1 where something
+    is missing.
     """
     open_device("lockstep")
     known = [*load_faults()]
-    KEPT.mkdir(parents=True, exist_ok=True)
-    wanted = faults or [fault for fault in known if not _kept(fault).exists()]
-    processes = max(1, (os.cpu_count() or 1) // 2)
-    with ProcessPoolExecutor(processes, multiprocessing.get_context("spawn")) as pool:
-        for result in pool.map(measure, wanted):
-            write_text(json.dumps(asdict(result), indent=1), _kept(result.fault))
-            print(f"{result.fault}: {', '.join(result.misses) or 'complete'}", file=sys.stderr, flush=True)  # noqa: T201
-    found = [json.loads(_kept(fault).read_text(encoding="utf-8")) for fault in known if _kept(fault).exists()]
+    found = measure_all(known, measure, Kept(ROOT / "build" / "findings"), again=faults, tell=_tell)
     text = as_markdown(found, of=len(known))
     (ROOT / "docs" / "findings-for-people.md").write_text(text, encoding="utf-8")
     print(json.dumps(found, indent=1) if as_json else text)  # noqa: T201
     return int(len(found) < len(known) or any(result["misses"] for result in found))
 
 
-def _kept(fault: str) -> Path:
-    return KEPT / f"{fault}.json"
+def _tell(fault: str, result: dict[str, Any]) -> None:
+    print(f"{fault}: {', '.join(result['misses']) or 'complete'}", file=sys.stderr, flush=True)  # noqa: T201

@@ -1,6 +1,7 @@
 """Campaigns still find planted bugs, and quickly: a part of the bench, so that nobody weakens the fuzzer unnoticed."""
 
 import math
+from dataclasses import asdict
 from itertools import islice
 
 import pytest
@@ -143,7 +144,6 @@ def test_the_page_says_what_the_first_run_over_a_fault_showed():
 
 
 def test_a_campaign_without_feedback_is_measured_beside(monkeypatch):
-    monkeypatch.setattr(detection, "GRIDS", ())
     monkeypatch.setattr(detection, "UNIFORM_SECONDS", 0.0)
     steered = []
 
@@ -159,3 +159,24 @@ def test_a_campaign_without_feedback_is_measured_beside(monkeypatch):
     page = as_markdown([vars(found)], seeds=1, seconds=60.0, plain_seconds=10.0, processes=1)
     assert f"| 1/1, {cases} | 0/1 |" in page
     assert "- Without coverage feedback, 60 s each: 1 found in all seeds." in page
+
+
+def test_searches_for_a_fault_are_joined_and_a_run_that_was_stopped_goes_on(tmp_path, monkeypatch, capsys, one_process):
+    searched = []
+
+    def search(name):
+        searched.append(name)
+        fault, _, seed = name.rpartition(".")
+        cases = [7] if seed == "1" else []
+        return asdict(Detection(fault, "", "paged_logits", cases=cases, seconds=[0.5] * len(cases), signature=seed))
+
+    (tmp_path / "docs").mkdir()
+    for name, value in {"ROOT": tmp_path, "SEEDS": (0, 1), "GRIDS": (), "measure": search}.items():
+        monkeypatch.setattr(detection, name, value)
+    monkeypatch.setattr(detection, "load_faults", lambda: ["ks-offset", "relu-after-sum"])
+    assert detection.main(as_json=False, faults=["ks-offset"]) == 1
+    assert searched == ["ks-offset.0", "ks-offset.1"]
+    assert "| ks-offset | paged_logits | 1/2 |" in capsys.readouterr().out
+    assert detection.main(as_json=False) == 1
+    assert searched[2:] == ["relu-after-sum.0", "relu-after-sum.1"]
+    assert "- 0 of 2 faults found in all 2 seeds" in (tmp_path / "docs" / "detection.md").read_text()

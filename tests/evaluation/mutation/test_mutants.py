@@ -1,5 +1,6 @@
 import pytest
 
+from indexfuzz.evaluation import processes
 from indexfuzz.evaluation.mutation import report
 from indexfuzz.evaluation.mutation.examine import Budget, Examiner, Result
 from indexfuzz.evaluation.mutation.mutants import choose_mutants, enumerate_mutants
@@ -82,3 +83,38 @@ def test_words_choose_mutants():
     assert {m.file for m in choose_mutants(["gather"])} == {"kernels/gather.py"}
     with pytest.raises(ValueError, match="no mutant, operator or kernel file is called 'nix'"):
         choose_mutants(["nix"])
+
+
+def test_what_is_kept_is_not_done_again_unless_the_budget_is_another(tmp_path, monkeypatch, indexfuzz):
+    mutant = choose_mutants(["gather"])[0]
+    examined = []
+
+    def examine_all(left, *_, on_result, **__):
+        examined.append(len(left))
+        results = [Result(mutant, "killed", cases=3, seconds=1.5) for mutant in left]
+        for result in results:
+            on_result(result)
+        return results
+
+    monkeypatch.setattr(processes, "examine_all", examine_all)
+    page, folder = tmp_path / "page.md", tmp_path / "kept"
+
+    def mutate(*more):
+        code, *_ = indexfuzz("mutate", mutant.id, "--keep", folder, "--markdown", page, *more)
+        assert code == 0
+        assert "of 1 mutants 1 found" in page.read_text()
+
+    mutate()
+    mutate()
+    mutate("--cases", "7")
+    for broken in ("{", "[]", '{"budget": 3}'):
+        (folder / f"{mutant.id}.json").write_text(broken)
+        mutate()
+    assert examined == [1, 0, 1, 1, 1, 1]
+
+
+def test_a_folder_that_cannot_be_made_is_told(tmp_path, indexfuzz):
+    (tmp_path / "file").write_text("")
+    code, _, err = indexfuzz("mutate", "gather", "--keep", tmp_path / "file" / "folder")
+    assert code == 2
+    assert "--keep: cannot make" in err
