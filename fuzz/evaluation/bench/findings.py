@@ -73,9 +73,11 @@ def measure(fault: str) -> dict[str, Any]:
 
 def _measure(fault: str) -> Handed:
     target = put_under_test(Setup(faults=(fault,)))
-    sight = campaign_sight(target.subject.implementation, target.subject.device, 0, seconds=SECONDS)
+    sight = campaign_sight(
+        target.subject.implementation, target.subject.device, 0, seconds=SECONDS, clock=time.process_time
+    )
     if sight is None:
-        return Handed(fault, misses=(f"not found in {SECONDS:g} s",))
+        return Handed(fault, misses=(f"not found in {SECONDS:g} s of CPU time",))
     signature = sight.finding.signature
     started = time.monotonic()
     case, finding = minimise(sight.case, target.subject, signature, seconds=MINIMISE_SECONDS)
