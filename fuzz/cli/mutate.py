@@ -62,7 +62,7 @@ def mutate(
             help="Run nothing; print one table of what runs with --guarded --json have written. Once for each file.",
         ),
     ],
-    cases: Annotated[int, typer.Option(min=1, metavar="N", help="Try a mutant on so many cases.")] = 400,
+    cases: Annotated[int, typer.Option(min=1, metavar="N", help="Try a mutant on so many cases.")] = 1000,
     seconds: Annotated[
         float | None,
         typer.Option(
