@@ -17,12 +17,11 @@ class KeptResults:
 
     def get(self, mutant: Mutant) -> Result | None:
         """What became of a mutant with this budget, if that is known."""
-        match self._kept.get(mutant.id):
-            case {"budget": budget, "result": {"mutant": of, **rest}} if budget == self._budget and of == asdict(
-                mutant
-            ):
-                return Result(mutant, **rest)
-        return None
+        kept = self._kept.get(mutant.id) or {}
+        result = kept.get("result")
+        if kept.get("budget") != self._budget or not isinstance(result, dict):
+            return None
+        return Result(mutant, **result) if result.pop("mutant", None) == asdict(mutant) else None
 
     def put(self, result: Result) -> None:
         """Keep a result."""
