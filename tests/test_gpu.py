@@ -7,7 +7,7 @@ import torch
 
 from indexfuzz.core.setup import Setup
 from indexfuzz.evaluation.bench.gpu_workloads import workloads
-from indexfuzz.generation.stream import drawn
+from indexfuzz.generation.stream import stream_cases
 from indexfuzz.implementations import load
 from indexfuzz.subjects.open import prepare
 
@@ -20,7 +20,7 @@ CASES = 12
 def shown(*faults):
     """The stages that are blamed in the first cases that are drawn."""
     subject = prepare(Setup(device="cuda", faults=faults)).subject
-    cases = islice(drawn(7, subject.facts.formats), CASES)
+    cases = islice(stream_cases(7, subject.facts.formats), CASES)
     return {finding.stage for case in cases for finding in subject.run(subject.narrow(case)).findings}
 
 

@@ -258,10 +258,10 @@ def build_settings(options: RunOptions, setup: Setup, subject: "Subject", kept: 
 @contextmanager
 def _journaled(setup: Setup, progress: "Progress") -> "Iterator[Journal | None]":
     """Keep the case in flight on disk, where that works, and tell of those of runs that died."""
-    from indexfuzz.subjects.journal import Journal, left_behind
+    from indexfuzz.subjects.journal import Journal, bury_dead_runs
 
     try:
-        for line in left_behind():
+        for line in bury_dead_runs():
             progress.tell(line)
         journal = Journal(partial(setup.command, "replay"))
         journal.open()

@@ -12,7 +12,7 @@ from indexfuzz.generation.strategies import cases
 CHUNK = 100
 
 
-def drawn(from_seed: int, formats: tuple[str, ...]) -> Iterator[Case]:
+def stream_cases(from_seed: int, formats: tuple[str, ...]) -> Iterator[Case]:
     """An endless stream of cases, determined by the seed."""
     chunk = 0
     while True:

@@ -123,7 +123,7 @@ def put_under_test(
         outcome.refused[stage.name] = expected.outside
     elif got and not any(finding.kind in FATAL for finding in findings):
         judged = _judge(stage, given, got, launched.guarantees(implementation.promises), outcome, expected)
-        findings += judged or _left_behind(stage, call, got, implementation)
+        findings += judged or _check_in_place(stage, call, got, implementation)
     outcome.findings += [replace(finding, beyond=expected.broken) for finding in without_consequences(findings)]
     if expected.broken:
         outcome.beyond[stage.name] = {expected.broken: _describe_ending(launched, findings)}
@@ -152,9 +152,9 @@ def _judge(
     return [finding.at(stage.name) for finding in verdict.findings]
 
 
-def _left_behind(stage: Stage, call: Call, got: dict[str, Tensor], implementation: Implementation) -> list[Finding]:
+def _check_in_place(stage: Stage, call: Call, got: dict[str, Tensor], implementation: Implementation) -> list[Finding]:
     """What should have been changed in place, and was only returned."""
-    names = call.left_behind(got) if implementation.promises.rope_in_place else []
+    names = call.not_in_place(got) if implementation.promises.rope_in_place else []
     return [
         Finding(
             stage.name,

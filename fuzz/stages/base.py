@@ -73,7 +73,7 @@ class Call:
         """The outputs that count: those returned, or else those filled."""
         return self.returns or tuple(self.fills)
 
-    def left_behind(self, outputs: Tensors) -> list[str]:
+    def not_in_place(self, outputs: Tensors) -> list[str]:
         """The returned tensors that the arguments of their names, to be changed in place, do not hold."""
         both = [name for name in self.returns if name in self.fills]
         return [name for name in both if not memory.same(self.tensors[name], outputs[name])]

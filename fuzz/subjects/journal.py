@@ -66,7 +66,7 @@ class Journal:
         temporary.replace(self._path)
 
 
-def left_behind(folder: Path = FOLDER) -> list[str]:
+def bury_dead_runs(folder: Path = FOLDER) -> list[str]:
     """A line for each case that was in flight when another run died; it is told once, and its file kept in `died`."""
     lines = []
     for path in sorted((folder / "in-flight").glob("*.json")):

@@ -9,7 +9,7 @@ from indexfuzz.core.case import Case
 from indexfuzz.core.part import CaseError
 from indexfuzz.core.session import MAX_STEPS, Session, follow
 from indexfuzz.core.session_words import tell_chunks, tell_session
-from indexfuzz.generation.stream import drawn
+from indexfuzz.generation.stream import stream_cases
 
 CORPUS = Path(__file__).parents[2] / "corpus"
 TURN = {"request": 0, "new": 3}
@@ -25,7 +25,7 @@ def test_cases_of_one_step_keep_their_ids():
     for file in files:
         case = Case.parse(json.loads(file.read_text(encoding="utf-8"))["case"])
         assert case.id == file.stem
-    for case, _ in zip(drawn(3, ("e4m3fn",)), range(500), strict=False):
+    for case, _ in zip(stream_cases(3, ("e4m3fn",)), range(500), strict=False):
         assert "session" not in case.canonical_json()
         assert Case.parse(json.loads(case.canonical_json())) == case
 

@@ -12,7 +12,7 @@ from indexfuzz.core.contract import Checked, Clause, Clauses, Lifted
 from indexfuzz.core.stage_names import COMPRESS
 from indexfuzz.generation.narrowing import narrow
 from indexfuzz.generation.sessions import sessions
-from indexfuzz.generation.stream import draw, drawn
+from indexfuzz.generation.stream import draw
 from indexfuzz.implementations.base import Implementation
 from indexfuzz.implementations.builtin import CONTRACT
 from indexfuzz.reference.fp8 import FORMATS
@@ -88,7 +88,7 @@ def shapes(reference: Implementation) -> dict[str, Implementation]:
 
 def test_no_drawn_case_makes_the_fuzzer_raise(pytorch_device, reference_with):
     subjects = [InProcess(each, pytorch_device) for each in shapes(reference_with()).values()]
-    cases = islice(drawn(CASES, ("e4m3fn", "e4m3fnuz")), CASES)
+    cases = islice(stream_cases(CASES, ("e4m3fn", "e4m3fnuz")), CASES)
     for case, subject in zip(cases, cycle(subjects), strict=False):
         inside = subject.narrow(case)
         outcome = subject.run(inside)
@@ -129,7 +129,7 @@ def test_no_drawn_session_makes_the_fuzzer_raise(pytorch_device, reference_with)
 
 def test_what_has_no_right_result_is_narrowed_away_without_a_contract(pytorch_device, reference_with):
     right = Implementation("right", reference_with().stages)
-    for case in islice(drawn(3, ("e4m3fn",)), 200):
+    for case in islice(stream_cases(3, ("e4m3fn",)), 200):
         inside = narrow(case, right)
         assert inside.has_layout(inside.cache.layout)
         assert inside.model.quant_group == inside.model.head_dim

@@ -7,7 +7,7 @@ import pytest
 from indexfuzz.core.case import Case
 from indexfuzz.core.contract import Clause, Clauses, Lifted
 from indexfuzz.generation.probing import break_one_clause
-from indexfuzz.generation.stream import drawn
+from indexfuzz.generation.stream import stream_cases
 from indexfuzz.implementations.builtin import builtin
 from indexfuzz.implementations.callers import as_callers_do
 from tests.toy_contract import CONTRACT, implementation
@@ -85,7 +85,7 @@ def test_what_breaks_one_clause_stays():
 
 
 def test_most_drawn_cases_break_one_clause_at_most():
-    stream = drawn(0, ("e4m3fn",))
+    stream = stream_cases(0, ("e4m3fn",))
     counts = [len(broken(break_one_clause(next(stream), ENGINE), CALLERS, ENGINE.stages)) for _ in range(150)]
     assert max(counts) == 1
     assert 30 < counts.count(1) < 150

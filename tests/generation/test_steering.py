@@ -11,7 +11,7 @@ from indexfuzz.generation.goals import Goal, Goals
 from indexfuzz.generation.levers import levers, reach
 from indexfuzz.generation.measures import measure
 from indexfuzz.generation.steering import DECISIONS, is_affordable, steer
-from indexfuzz.generation.stream import drawn
+from indexfuzz.generation.stream import stream_cases
 
 FORMATS = ("e4m3fn",)
 BASE = Case().replace(
@@ -22,7 +22,7 @@ BASE = Case().replace(
 
 
 def steered(goal, count=40):
-    stream = drawn(5, FORMATS)
+    stream = stream_cases(5, FORMATS)
     return [steer(next(stream), [goal], Choices(random_bytes(1, str(i), DECISIONS))) for i in range(count)]
 
 
@@ -85,13 +85,13 @@ def test_variants_of_a_rare_case_keep_what_may_have_been_rare_and_change_the_res
 
 def test_no_steered_case_is_more_work_than_the_largest_that_are_drawn():
     heavy = Goal(BASE.replace(batch={"decode": (8000,), "max_model_len": 8000}), (("num_heads", 128), ("decode", 600)))
-    fresh = {case.id for case, _ in zip(drawn(5, FORMATS), range(40), strict=False)}
+    fresh = {case.id for case, _ in zip(stream_cases(5, FORMATS), range(40), strict=False)}
     assert all(is_affordable(case) or case.id in fresh for case in steered(heavy))
     assert not is_affordable(heavy.case.replace(model={"num_heads": 128}))
 
 
 def test_what_a_preset_says_stays():
-    goal, fresh = Goal(BASE, (("num_heads", 7), ("block_size", 32), ("rope_dim", 8))), next(drawn(1, FORMATS))
+    goal, fresh = Goal(BASE, (("num_heads", 7), ("block_size", 32), ("rope_dim", 8))), next(stream_cases(1, FORMATS))
     for i in range(30):
         case = steer(fresh, [goal], Choices(random_bytes(2, str(i), DECISIONS)), is_pinned=True)
         assert case == fresh or (case.model, case.cache.block_size) == (BASE.model, BASE.cache.block_size)
@@ -99,7 +99,7 @@ def test_what_a_preset_says_stays():
 
 @pytest.mark.parametrize("limit", [257, 1000])
 def test_a_comparison_that_fresh_cases_never_turn_is_turned_within_a_few_rounds(limit):
-    goals, stream, number = Goals(), drawn(3, FORMATS), 0
+    goals, stream, number = Goals(), stream_cases(3, FORMATS), 0
 
     def run(case):
         rows = len(case.batch.decode) * case.batch.next_n + 13

@@ -11,7 +11,7 @@ from indexfuzz.core.case import Case
 from indexfuzz.core.finding import Finding
 from indexfuzz.core.outcome import Outcome
 from indexfuzz.core.signature import Signature
-from indexfuzz.generation.stream import drawn
+from indexfuzz.generation.stream import stream_cases
 from indexfuzz.reference import cache, paged_mqa_logits
 from indexfuzz.samples.regimes import TENSORS
 from indexfuzz.subjects.in_process import InProcess
@@ -199,7 +199,7 @@ class Proposals(Smallest):
 THIN = Case().replace(
     batch={"decode": (3,), "max_model_len": 3}, values={"set": {"k": ((0, 1, "0x1.8p+1"), (0, 2, "0x1.0p+0"))}}
 )
-DRAWN = [BIG, THIN, *islice(drawn(11, ("e4m3fn", "e4m3fnuz")), 40)]
+DRAWN = [BIG, THIN, *islice(stream_cases(11, ("e4m3fn", "e4m3fnuz")), 40)]
 
 
 @pytest.mark.parametrize("reduction", REDUCTIONS, ids=lambda r: r.__name__)

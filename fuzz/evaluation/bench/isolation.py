@@ -25,7 +25,7 @@ from indexfuzz.core.setup import Setup
 from indexfuzz.core.stage_names import GATHER
 from indexfuzz.devices import open_device
 from indexfuzz.evaluation.bench.hostile import SIGNATURES, implementation
-from indexfuzz.generation.stream import drawn
+from indexfuzz.generation.stream import stream_cases
 from indexfuzz.subjects.in_process import InProcess
 from indexfuzz.subjects.isolation.isolated import Isolated
 from indexfuzz.subjects.under_test import put_under_test
@@ -121,7 +121,7 @@ def _signatures(outcome: Outcome) -> set[str]:
 def _cases(formats: tuple[str, ...]) -> Iterator[tuple[Case, str]]:
     """Cases with the finding that each must have; an empty word for the innocent."""
     misdeeds = random.Random(SEED)  # noqa: S311 - decides no case of a campaign
-    for number, case in enumerate(drawn(SEED, formats)):
+    for number, case in enumerate(stream_cases(SEED, formats)):
         keys = misdeeds.choice(list(SIGNATURES)) if number % SHARE_GUILTY == 0 else 21
         plain = Case().replace(values=case.values.model_dump() | {"set": {}}, rope=case.rope.model_dump())
         yield plain.replace(batch={"prefill": ({"length": keys, "new": 0},)}), SIGNATURES.get(keys, "")
@@ -175,7 +175,7 @@ def measure_cost(count: int = COMPARED) -> Cost:
     here = put_under_test(Setup()).subject
     spent, same = [0.0, 0.0], True
     with Isolated(Setup(isolate=True)) as there:
-        for number, case in enumerate(islice(drawn(SEED, here.facts.formats), count)):
+        for number, case in enumerate(islice(stream_cases(SEED, here.facts.formats), count)):
             order = (0, 1) if number % 2 else (1, 0)
             outcomes: dict[int, Outcome] = {}
             for which in order:

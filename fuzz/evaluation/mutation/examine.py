@@ -10,7 +10,7 @@ from indexfuzz.core.finding import Finding
 from indexfuzz.devices import open_device
 from indexfuzz.devices.base import Device, UnsupportedKernelError
 from indexfuzz.evaluation.mutation.mutants import Mutant
-from indexfuzz.generation.stream import drawn
+from indexfuzz.generation.stream import stream_cases
 from indexfuzz.implementations.base import Implementation
 from indexfuzz.implementations.builtin import builtin
 from indexfuzz.implementations.faults.planting import edited_kernels
@@ -71,7 +71,7 @@ class Examiner:
         self._budget = budget
         self._device = open_device("lockstep")
         self._drawn: list[Case] = []
-        self._source = drawn(budget.seed, self._device.formats)
+        self._source = stream_cases(budget.seed, self._device.formats)
 
     def examine(self, mutant: Mutant) -> Result:
         """Run a mutant until it is killed or the budget is spent."""

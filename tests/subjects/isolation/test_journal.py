@@ -14,7 +14,7 @@ from indexfuzz.core.signature import Signature
 from indexfuzz.corpus import store
 from indexfuzz.subjects import journal as journals
 from indexfuzz.subjects.in_process import InProcess
-from indexfuzz.subjects.journal import FOLDER, MOST_DIED, Journal, left_behind
+from indexfuzz.subjects.journal import FOLDER, MOST_DIED, Journal, bury_dead_runs
 
 MALFORMED = Signature("rope", "shape")
 CASE = Case().replace(batch={"pad_tokens": 1})
@@ -36,13 +36,13 @@ def test_a_dead_run_is_told_once_with_a_command_that_works(monkeypatch):
     with monkeypatch.context() as patched:
         patched.setattr(os, "getpid", lambda: 999_999_999)  # of no process
         journal().note(CASE)
-    (line,) = left_behind()
+    (line,) = bury_dead_runs()
     path = FOLDER / "died" / f"{CASE.id}.json"
     assert line == (
         f"case {CASE.id}: In flight when a run died. Again: indexfuzz replay {path} --impl module:my_kernels"
     )
     assert store.load(path).case == CASE
-    assert left_behind() == []
+    assert bury_dead_runs() == []
     assert (FOLDER / ".gitignore").read_text() == "*\n"
 
 
@@ -56,7 +56,7 @@ def test_every_drawn_case_is_noted_before_it_runs(reference_with, pytorch_device
         subject = InProcess(reference_with(rope=look), pytorch_device)
         wanted = Settings(subject, cases=3, seed=1, before_case=kept.note, known=frozenset({MALFORMED}))
         run(wanted, lambda event: ran.append(event.outcome.case.id) if isinstance(event, CaseRun) else None)
-        assert left_behind() == []
+        assert bury_dead_runs() == []
     assert noted == ran
     assert not FOLDER.exists()
 
@@ -77,10 +77,10 @@ def test_what_is_damaged_is_dropped():
     journal()
     damaged = FOLDER / "in-flight" / "999999999.json"
     damaged.write_text("{")
-    assert left_behind() == []
+    assert bury_dead_runs() == []
     assert not damaged.exists()
     Path("elsewhere").mkdir()
-    assert left_behind(Path("elsewhere")) == []
+    assert bury_dead_runs(Path("elsewhere")) == []
 
 
 def test_the_cases_of_the_latest_deaths_are_kept(monkeypatch):
@@ -98,5 +98,5 @@ def test_a_process_that_was_ended_on_purpose_leaves_nothing(monkeypatch):
     monkeypatch.setattr(os, "getpid", lambda: 999_999_999)
     journal().note(CASE)
     journals.forget(999_999_999)
-    assert left_behind() == []
+    assert bury_dead_runs() == []
     assert journals.bury(999_999_999) == ""
