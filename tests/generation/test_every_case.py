@@ -12,7 +12,7 @@ from indexfuzz.core.contract import Checked, Clause, Clauses, Lifted
 from indexfuzz.core.stage_names import COMPRESS
 from indexfuzz.generation.narrowing import narrow
 from indexfuzz.generation.sessions import sessions
-from indexfuzz.generation.stream import draw
+from indexfuzz.generation.stream import draw, stream_cases
 from indexfuzz.implementations.base import Implementation
 from indexfuzz.implementations.builtin import CONTRACT
 from indexfuzz.reference.fp8 import FORMATS
