@@ -170,3 +170,30 @@ def _branches(x, i, TILED: tl.constexpr):
     else:
         at = i  # flat
     tl.store(x + at, 0.0)  # use
+
+
+@triton.jit
+def _sum_of_rows(x, out, n):
+    row = tl.arange(0, 2)
+    dim = tl.arange(0, 4)
+    value = tl.load(x + row[:, None] * 4 + dim[None, :])  # unwritten
+    total = tl.sum(value, axis=1)  # total
+    offset = n * 0
+    tl.store(out + row + offset, total)  # sum
+
+
+def test_what_is_undefined_is_followed_to_the_load_and_the_lane_that_it_comes_from():
+    recorder, x, out = Recorder(), torch.zeros(2, 4), torch.zeros(2)
+    written = torch.ones(2, 16, dtype=torch.bool)
+    written[1, 8:12] = False
+    with Lockstep(recorder=recorder) as machine:
+        machine.declare("x", x, written)
+        _sum_of_rows[(1,)](x, out, 3)
+    (seen,) = machine.drain()
+    told = _trace(find_violation(recorder, seen.kind, seen.argument or "", seen.file, seen.line))
+    told_at = {line.line: line for line in told.lines}
+    store, load = told.lines[0], told_at[_line("unwritten")]
+    assert dict(store.values)["total"] == "undefined"
+    assert dict(told_at[_line("total")].values)["value"] == "undefined in lane (1, 2) of [2, 4]"
+    assert load.access == "loads 4 bytes at x + 24 bytes, which is x[1, 2]"
+    assert dict(load.values) == {"row": "1", "dim": "2"}

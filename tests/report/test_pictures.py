@@ -4,19 +4,29 @@ import io
 import re
 import xml.etree.ElementTree as ET
 from dataclasses import replace
+from types import SimpleNamespace
+from typing import cast
 
 import pytest
+import torch
+import triton
+import triton.language as tl
 from rich.console import Console
 
 from indexfuzz.cli.picture import print_picture
 from indexfuzz.core.case import Case
+from indexfuzz.core.finding import Finding
 from indexfuzz.devices import open_device
 from indexfuzz.implementations.faults import plant
+from indexfuzz.lockstep import Lockstep
+from indexfuzz.lockstep.source.search import find_violation
+from indexfuzz.lockstep.tracking.moments import Recorder
 from indexfuzz.report.pictures.draw import draw
 from indexfuzz.report.pictures.grid import MOST_ROWS, Panel, Picture, Shade, first_of
+from indexfuzz.report.pictures.lanes import draw_lanes
 from indexfuzz.report.pictures.svg import FILL, render_svg
 from indexfuzz.subjects.in_process import InProcess
-from indexfuzz.triage.look import look_at
+from indexfuzz.triage.look import Look, look_at
 
 LEGEND = (Shade("X", "wrong", "wrong"), Shade("o", "right <as ever>", "right"), Shade(".", "hidden", "ground"))
 PICTURE = Picture(
@@ -153,6 +163,66 @@ def test_rows_that_nothing_is_written_to_are_told_from_right_ones():
     none, due = picture.panels[0].cells
     assert set(none) == {"-"}
     assert set(due) <= {"X", "o", "."}
+
+
+def test_memory_that_was_read_though_nobody_wrote_it_is_drawn_in_its_buffer():
+    case = ONE_TOKEN.replace(cache={"block_size": 16}, batch={"prefill": (), "decode": (1,), "max_model_len": 1})
+    picture, *_ = _drawn("layout-preshuffle-64-only", case, "paged_logits")
+    (panel,) = picture.panels
+    assert picture.title == "memory that nobody wrote"
+    assert picture.mark is not None
+    row, column = picture.mark
+    assert (panel.labels[row], column) == ("+0", 16)
+    assert panel.cells[row] == "r" * 16 + "X" * 16 + "u" * 32
+    assert panel.cells[row - 1] == "." * 64
+    assert panel.cells[panel.labels.index("+256")][:17] == "w" * 16 + "u"
+    assert any(
+        "byte 16 of cache: page 0, token 1, dim 0 of cache (SHUFFLE), where nobody wrote" in n for n in picture.notes
+    )
+
+
+def test_lanes_whose_offset_overflows_are_drawn_with_where_they_point():
+    case = ONE_TOKEN.replace(
+        model={"num_heads": 1, "head_dim": 16, "quant_group": 16, "index_topk": 1},
+        batch={"prefill": (), "decode": (0,), "max_model_len": 1, "pad_tokens": 2},
+        memory={"far": "columns"},
+    )
+    picture, memory = _drawn("select-columns-in-32-bits", case, "select")
+    assert picture.title == "offsets that overflow"
+    assert picture.panels[0].cells == ("X",)
+    assert picture.notes == (
+        "the first that overflowed points to byte -8589934592 of columns_ptr",
+        "in 64 bits it would be byte 8589934592, which lies in its buffer",
+    )
+    assert memory.panels[0].labels[memory.mark[0]] == "-8589934592"
+
+
+def test_another_shape_is_drawn_beside_the_one_that_it_must_have():
+    case = ONE_TOKEN.replace(model={"index_topk": 3})
+    (picture,) = _drawn("topk-row-narrow", case, "topk")
+    expected, actual = picture.panels
+    assert (expected.title, expected.cells) == ("should be 1 x 3", ("###",))
+    assert (actual.title, actual.cells) == ("is 1 x 1", (".mm",))
+    assert picture.mark == (0, 1)
+
+
+@triton.jit
+def _masked_off_without_other(x, out):
+    lane = tl.arange(0, 4)
+    tl.store(out + lane, tl.load(x + lane, mask=lane < 3))
+
+
+def test_lanes_that_a_mask_left_undefined_are_drawn():
+    recorder = Recorder()
+    with Lockstep(recorder=recorder) as machine:
+        _masked_off_without_other[(1,)](torch.zeros(4), torch.zeros(4))
+    (seen,) = machine.drain()
+    doing = find_violation(recorder, seen.kind, seen.argument or "", seen.file, seen.line)
+    finding = Finding("rope", seen.kind, seen.argument or "", seen.message)
+    picture = draw_lanes(cast("Look", SimpleNamespace(finding=finding, doing=lambda: doing)))
+    assert picture is not None
+    assert picture.title == "lanes that hold nothing"
+    assert picture.panels[0].cells == ("...X",)
 
 
 def test_a_picture_of_right_logits_has_no_mark():

@@ -11,11 +11,20 @@ from pathlib import Path
 
 from indexfuzz.lockstep.source.lanes import Lane, lanes_of_names
 from indexfuzz.lockstep.source.statements import Statement, definition_of, statement_at
-from indexfuzz.lockstep.source.words import Places, at_lane, describe_name, describe_value, find_place, places_in
+from indexfuzz.lockstep.source.words import (
+    Places,
+    at_lane,
+    describe_name,
+    describe_value,
+    find_place,
+    find_undefined,
+    places_in,
+)
 from indexfuzz.lockstep.tracking.access import Access
 from indexfuzz.lockstep.tracking.moments import Frame, Moment
-from indexfuzz.lockstep.triton_api.types import Constexpr
+from indexfuzz.lockstep.triton_api.types import Constexpr, Tensor
 from indexfuzz.lockstep.values.arrays import Array
+from indexfuzz.lockstep.values.value import Value
 
 MOST_LINES = 9
 """Lines of a trace."""
@@ -99,11 +108,23 @@ class _Telling:
                 self._access(statement, at or (), blamed=blamed and len(told) == 1),
                 tuple(self._values(names, frame)),
             )
-            above = [
-                (definition_of(name, statement, constants), of) for name, of in names.items() if name in frame.names
-            ]
-            found = [(given, of) for given, of in above if given is not None]
-            waiting += sorted(found, key=lambda each: -each[0].line)
+            suspects, others = list[tuple[Statement, Lane | None]](), list[tuple[Statement, Lane | None]]()
+            for name, of in names.items():
+                given = definition_of(name, statement, constants) if name in frame.names else None
+                if given is not None:
+                    undefined = self._undefined_lane(frame.names[name], of)
+                    others.append((given, of)) if undefined is None else suspects.append((given, undefined))
+            # What is undefined comes first: where it was loaded is what one looks for.
+            waiting = [*_nearest(suspects), *waiting, *_nearest(others)]
+
+    def _undefined_lane(self, held: object, lane: Lane | None) -> Lane | None:
+        """The lane, or where that is not known any, in which a name holds nothing that the program defined."""
+        value = held.handle if isinstance(held, Tensor) else None
+        if not isinstance(value, Value) or value.undefined is None:
+            return None
+        if lane is not None and len(lane) == len(value.shape):
+            return lane if at_lane(value.undefined, self.row, lane) else None
+        return find_undefined(value, self.row)
 
     def _values(self, names: dict[str, Lane | None], frame: Frame) -> Iterator[tuple[str, str]]:
         for name, lane in names.items():
@@ -147,6 +168,11 @@ class _Telling:
 
     def _row(self, data: Array) -> int:
         return self.row if data.shape[0] > 1 else 0
+
+
+def _nearest(found: list[tuple[Statement, Lane | None]]) -> list[tuple[Statement, Lane | None]]:
+    """Statements with their lanes, the last of the file first."""
+    return sorted(found, key=lambda each: -each[0].line)
 
 
 def _names(statement: Statement, lane: Lane | None) -> Iterator[tuple[str, Lane | None]]:

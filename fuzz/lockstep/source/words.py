@@ -75,11 +75,23 @@ def _describe_all(value: Value, row: int, places: Places) -> str:
     data = value.data[row if value.data.shape[0] > 1 else 0]
     if not data.size:
         return "no lanes"
-    first, shape = describe_value(value, row, (0,) * len(value.shape), places), list(value.shape)
+    shape, undefined = list(value.shape), find_undefined(value, row)
+    if undefined is not None:
+        return f"undefined in lane {undefined} of {shape}"
+    first = describe_value(value, row, (0,) * len(value.shape), places)
     if value.origins or value.ty.kind == "fp8" or bool((data == data.flat[0]).all()):
         return f"{first} in lane 0 of {shape}" if value.origins or value.ty.kind == "fp8" else f"{first} in all {shape}"
     low, high = (describe_number(end, value) for end in (np.nanmin(data), np.nanmax(data)))
     return f"{low} to {high} in {shape}"
+
+
+def find_undefined(value: Value, row: int) -> Lane | None:
+    """The first lane of a value that holds nothing which the program defined; None where all are defined."""
+    if value.undefined is None:
+        return None
+    marks = np.broadcast_to(value.undefined, np.broadcast_shapes(value.undefined.shape, (1, *value.shape)))
+    own = marks[row if len(marks) > 1 else 0]
+    return tuple(int(i) for i in np.unravel_index(int(np.argmax(own)), own.shape)) if own.any() else None
 
 
 def find_element(tensor: torch.Tensor, address: int) -> tuple[int, ...] | None:

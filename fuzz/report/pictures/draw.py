@@ -4,11 +4,14 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from indexfuzz.report.pictures.cache import draw_cache
+from indexfuzz.report.pictures.extents import draw_extents
 from indexfuzz.report.pictures.grid import Picture
 from indexfuzz.report.pictures.inputs import draw_input
+from indexfuzz.report.pictures.lanes import draw_lanes
 from indexfuzz.report.pictures.logits import draw_logits
 from indexfuzz.report.pictures.memory import draw_accesses
 from indexfuzz.report.pictures.selection import draw_selection
+from indexfuzz.report.pictures.unwritten import draw_unwritten
 from indexfuzz.report.pictures.values import draw_values
 from indexfuzz.stages.base import Shown
 from indexfuzz.triage.look import Look
@@ -26,8 +29,12 @@ def draw(look: Look) -> tuple[Picture, ...]:
 
     The pages of the cache are drawn with what lies behind them, which shows both. Of a session, it is said when it was.
     """
-    output = DRAW[look.stage.shown](look)
-    is_whole = output and look.stage.shown == "cache"
-    drawn = (output,) if is_whole else (draw_accesses(look), draw_input(look), output)
+    if look.finding.kind == "shape":
+        drawn: tuple[Picture | None, ...] = (draw_extents(look),)
+    else:
+        output = DRAW[look.stage.shown](look)
+        is_whole = output and look.stage.shown == "cache"
+        draws = () if is_whole else (draw_unwritten, draw_lanes, draw_accesses, draw_input)
+        drawn = (*(each(look) for each in draws), output)
     when = (look.moment,) if look.moment else ()
     return tuple(replace(picture, notes=(*picture.notes, *when)) for picture in drawn if picture)

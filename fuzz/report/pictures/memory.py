@@ -1,5 +1,7 @@
 """The memory around a tensor, byte by byte: where accesses were, and what belongs to no tensor."""
 
+from collections.abc import Callable
+
 import numpy as np
 from torch import Tensor
 
@@ -44,24 +46,31 @@ def draw_accesses(look: Look) -> Picture | None:
         return None
     touched = _touched(look, doing, storage)
     start = own[0].data_ptr() - storage
-    stray = [int(at) for at in touched if not any(_holds(t, storage + int(at)) for t in own)]
+    stray = [int(at) for at in touched if not any(holds(t, storage + int(at)) for t in own)]
     if not stray:
         return None
     first = min(stray, key=lambda at: abs(at - start))
-    low = (max(first - AROUND, -(4 * LINE)) - start) // LINE * LINE + start
-    high = first + AROUND
-    cells, labels = [], []
     accessed = set(touched.tolist())
-    for line in range(low, high, LINE):
-        row = ""
-        for at in range(line, line + LINE):
-            inside = any(_holds(t, storage + at) for t in own)
-            row += ("a" if inside else "X") if at in accessed else "t" if inside else "."
-        cells.append(row)
-        labels.append(f"{line - start:+d}")
+
+    def letter(at: int) -> str:
+        inside = any(holds(t, storage + at) for t in own)
+        return ("a" if inside else "X") if at in accessed else "t" if inside else "."
+
+    labels, cells = rows_of_bytes(letter, first, start)
     notes = (*numbers_of(look.finding), f"Bytes are counted from the start of {_name(look, own[0])}.")
-    panel = Panel(f"through {pointer.argument}, {LINE} bytes a row", tuple(labels), tuple(cells))
+    panel = Panel(f"through {pointer.argument}, {LINE} bytes a row", labels, cells)
     return Picture("memory around the buffer", (panel,), LEGEND, first_of(cells, "X"), notes)
+
+
+def rows_of_bytes(letter: Callable[[int], str], first: int, start: int) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Labels and cells of the lines around the byte `first` of a storage, a letter each; labels count from `start`.
+
+    Of what lies before a tensor that starts at `start`, a few lines are drawn where `first` comes behind that.
+    """
+    low = first - AROUND if first < start else max(first - AROUND, start - 4 * LINE)
+    lines = range((low - start) // LINE * LINE + start, first + AROUND, LINE)
+    cells = tuple("".join(letter(at) for at in range(line, line + LINE)) for line in lines)
+    return tuple(f"{line - start:+d}" for line in lines), cells
 
 
 def _touched(look: Look, doing: Doing, storage: int) -> Array:
@@ -79,7 +88,7 @@ def _touched(look: Look, doing: Doing, storage: int) -> Array:
     return np.unique(np.concatenate(found)) if found else np.zeros(0, np.int64)
 
 
-def _holds(tensor: Tensor, address: int) -> bool:
+def holds(tensor: Tensor, address: int) -> bool:
     """Whether a byte belongs to a tensor, as far as its gaps are looked at."""
     lead = address - tensor.data_ptr()
     if not 0 <= lead < span_of(tensor):
