@@ -6,11 +6,13 @@ import torch
 from indexfuzz.core.case import Case
 from indexfuzz.core.stage_names import COVERS, FUSED, STAGE_NAMES
 from indexfuzz.devices.lockstep import LockstepDevice
+from indexfuzz.implementations.base import Implementation
 from indexfuzz.implementations.builtin import builtin
 from indexfuzz.oracles import schedule
 from indexfuzz.oracles.history import run, with_other_contents
-from indexfuzz.reference import cache, gather, mqa_logits, paged_mqa_logits, quant
+from indexfuzz.reference import cache, fused, gather, mqa_logits, paged_mqa_logits, quant
 from indexfuzz.samples.step import materialise
+from indexfuzz.stages.k_norm import KNorm
 
 CASE = Case().replace(
     model={"num_heads": 2, "head_dim": 32, "rope_dim": 16, "quant_group": 32},
@@ -131,3 +133,14 @@ def test_what_is_wrong_by_itself_is_left_to_others(reference_with, pytorch_devic
         raise RuntimeError("boom")
 
     assert run(CASE, reference_with(prefill_logits=doubled, gather=fails), pytorch_device).findings == []
+
+
+def test_who_takes_no_notice_of_an_argument_does_not_remember_it(pytorch_device):
+    def norm(k, k_norm_weight, k_norm_bias, *, eps):
+        return fused.k_norm(k, k_norm_weight, torch.zeros_like(k_norm_bias), eps=eps)
+
+    seeds = (CASE.replace(values={"seed": seed}) for seed in range(40))
+    cases = [case for case in seeds if not KNorm().tensors(materialise(case))["k_norm_bias"].any()]
+    assert len(cases) > 3
+    for case in cases:
+        assert signatures(run(case, Implementation("forgets the bias", {"k_norm": norm}), pytorch_device)) == []
