@@ -10,11 +10,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from indexfuzz.kernels.checks import require, require_head_dim, require_tensor
-
-RATIOS = (2, 4, 8, 16, 32, 64, 128)
-TOKENS = 16
-"""Tokens of one program that saves or places."""
+from indexfuzz.kernels.checks import require, require_tensor
+from indexfuzz.kernels.groups import TOKENS, place_keys, require_rings, require_step
 
 
 def ring_rows(ratio: int, *, overlap: bool, max_drafts: int) -> int:
@@ -113,42 +110,6 @@ def _save_kernel(
     tl.store(saved_at + WIDTH, score, mask=is_saved[:, None])
 
 
-@triton.jit
-def _place_kernel(
-    query_start_ptr,  # [B + 1] int32
-    context_lens_ptr,  # [B] int32
-    num_requests,  # B
-    num_tokens,  # T
-    block_table_ptr,  # [B, max_blocks] int32
-    block_table_stride,
-    slot_mapping_ptr,  # [T] int64
-    visible_ptr,  # [T] int32
-    RATIO: tl.constexpr,
-    BLOCK_SIZE: tl.constexpr,
-    TOKENS: tl.constexpr,
-):
-    # The program after the last request has the padding.
-    request = tl.program_id(0)
-    is_request = request < num_requests
-    first_token = tl.load(query_start_ptr + request)
-    end_token = tl.load(query_start_ptr + request + 1, mask=is_request, other=0)
-    end_token = tl.where(is_request, end_token, num_tokens)
-    context = tl.load(context_lens_ptr + request, mask=is_request, other=0)
-    rank = tl.program_id(1) * TOKENS + tl.arange(0, TOKENS)
-    token = (first_token + rank).to(tl.int64)
-    is_token = token < end_token
-
-    position = context + rank
-    is_due = is_token & is_request & ((position + 1) % RATIO == 0)
-    key = position // RATIO
-    page_at = block_table_ptr + request.to(tl.int64) * block_table_stride + key // BLOCK_SIZE
-    page = tl.load(page_at, mask=is_due, other=0).to(tl.int64)
-    slot = tl.where(is_due, page * BLOCK_SIZE + key % BLOCK_SIZE, -1)
-    visible = tl.where(is_request, (position + 1) // RATIO, 0)
-    tl.store(slot_mapping_ptr + token, slot, mask=is_token)
-    tl.store(visible_ptr + token, visible, mask=is_token)
-
-
 def compress(
     kv: Tensor,
     scores: Tensor,
@@ -181,25 +142,15 @@ def compress(
     state fp32 [num_rings, rows, 2, W] has in ring rings[b] the last tokens of request b; nothing need be in it before.
     It has `ring_rows` rows for as many drafts as are ever taken back. Raises ValueError outside this contract.
     """
-    require(ratio in RATIOS, f"ratio must be one of {', '.join(map(str, RATIOS))}, got {ratio}")
-    require_tensor("keys", keys, (None, None), torch.bfloat16)
+    require_step(query_start, context_lens, rings, block_table, keys, slot_mapping, visible, ratio)
     num_tokens, head_dim = keys.shape
-    require_head_dim(head_dim)
+    num_requests = context_lens.shape[0]
     width, window = (1 + overlap) * head_dim, (1 + overlap) * ratio
     for name, tensor, rows in (("kv", kv, num_tokens), ("scores", scores, num_tokens), ("bias", bias, ratio)):
         require_tensor(name, tensor, (rows, width), torch.float32)
     require(bias.is_contiguous(), f"bias must be dense, got strides {bias.stride()}")
-    require_tensor("query_start", query_start, (None,), torch.int32)
-    num_requests = query_start.shape[0] - 1
-    for name, tensor in (("context_lens", context_lens), ("rings", rings)):
-        require_tensor(name, tensor, (num_requests,), torch.int32)
-    require_tensor("block_table", block_table, (num_requests, None), torch.int32)
-    require_tensor("slot_mapping", slot_mapping, (num_tokens,), torch.int64)
-    require_tensor("visible", visible, (num_tokens,), torch.int32)
-    require_tensor("state", state, (None, None, 2, width), torch.float32)
+    require_rings(state, 2, width, window, "the tokens of a window", torch.float32)
     num_rows = state.shape[1]
-    require(num_rows >= window, f"a ring must have at least {window} rows, the tokens of a window, got {num_rows}")
-    require(state.stride()[1:] == (2 * width, width, 1), f"rings must be dense, got strides {state.stride()}")
 
     if num_tokens == 0:
         return
@@ -221,16 +172,4 @@ def compress(
         _save_kernel[(num_requests, blocks)](
             *tokens, state, state.stride(0), RATIO=ratio, ROWS=num_rows, WIDTH=width, TOKENS=TOKENS
         )
-    _place_kernel[(num_requests + 1, blocks)](
-        query_start,
-        context_lens,
-        num_requests,
-        num_tokens,
-        block_table,
-        block_table.stride(0),
-        slot_mapping,
-        visible,
-        RATIO=ratio,
-        BLOCK_SIZE=block_size,
-        TOKENS=TOKENS,
-    )
+    place_keys(query_start, context_lens, block_table, slot_mapping, visible, ratio=ratio, block_size=block_size)

@@ -145,3 +145,24 @@ def codes_between(x: Interval, scale: Tensor, *, fp8: str, arithmetic: Arithmeti
     if fp8 == "e4m3fn":
         low, high = torch.where(low == 0, 0x80, low), torch.where(high == 0x80, 0, high)
     return low.to(torch.uint8), high.to(torch.uint8)
+
+
+def hadamard(x: Interval) -> Interval:
+    """The Walsh-Hadamard transform of the rows of x [n, D], over sqrt(D), in fp32: [n, D]; D is a power of two.
+
+    In the order of Sylvester: element j is the sum of all x[i], negative where i & j has an odd number of ones. Sums in
+    any order have D u of the sum of magnitudes, the factor and the product with it 2 u. Where sums may overflow nothing
+    is known: the ends are infinite.
+    """
+    dims = x.low.shape[-1]
+    signs = torch.ones(1, 1, dtype=torch.double, device=x.low.device)
+    while len(signs) < dims:
+        signs = torch.cat([torch.cat([signs, signs], 1), torch.cat([signs, -signs], 1)])
+    matrix = signs / dims**0.5
+    magnitude = torch.maximum(x.low.abs(), x.high.abs()).sum(-1, keepdim=True)
+    middle, radius = (x.low + x.high) / 2, (x.high - x.low) / 2
+    error = radius.sum(-1, keepdim=True) / dims**0.5 + (dims + 4) * U * magnitude / dims**0.5 + TINY
+    centre, overflows = middle @ matrix, ~(magnitude <= torch.finfo(torch.float32).max / 2)
+    return Interval(
+        torch.where(overflows, float("-inf"), centre - error), torch.where(overflows, float("inf"), centre + error)
+    )

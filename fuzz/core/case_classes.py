@@ -15,7 +15,7 @@ OF_PARTS = {
     "rope": ("style", "placement", "mode", "table"),
     "memory": ("table_tail", "slots", "far", "shifted", "fused"),
     "values": ("q", "k", "weights", "cache", "rope"),
-    "session": ("node", "overlap"),
+    "session": ("node", "overlap", "pooling"),
 }
 """Part -> fields whose values are classes."""
 

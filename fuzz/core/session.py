@@ -70,18 +70,25 @@ class Session(Part):
     """The steps of a session, none in a case that is a single step.
 
     `node` is what makes keys of tokens: "none" where every token is a key, else the stateful operation that makes one
-    key of `ratio` tokens, with `overlap` of those before them, too.
+    key of `ratio` tokens: "compress", with `overlap` of those before them, too, or "pool", by a softmax or the maximum.
     """
 
-    node: Literal["none", "compress"] = "none"
+    added = frozenset({"pooling"})
+
+    node: Literal["none", "compress", "pool"] = "none"
     ratio: int = Field(default=1, ge=1, le=256)
     overlap: bool = False
+    pooling: Literal["softmax", "max"] = "softmax"
     steps: tuple[SessionStep, ...] = Field(default=(), max_length=MAX_STEPS)
 
     @model_validator(mode="after")
     def _is_possible(self) -> Self:
-        if self.node == "none" and (self.ratio > 1 or self.overlap):
-            raise ValueError('without a node every token is a key: ratio must be 1, and overlap false, for node "none"')
+        if self.node == "none" and self.ratio > 1:
+            raise ValueError('without a node every token is a key: ratio must be 1 for node "none"')
+        if self.overlap and self.node != "compress":
+            raise ValueError(f'overlap must be false for node "{self.node}"; "compress" alone has it')
+        if self.pooling != "softmax" and self.node != "pool":
+            raise ValueError(f'pooling must be "softmax" for node "{self.node}"; "pool" alone has another')
         if self.node != "none" and self.ratio == 1:
             raise ValueError(f'ratio must be at least 2 for node "{self.node}"')
         longest = dict[tuple[int, int], int]()

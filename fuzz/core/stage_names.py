@@ -45,7 +45,10 @@ FUSED: Final = tuple(name for name, nodes in COVERS.items() if len(nodes) > 1)
 COMPRESS: Final = "compress"
 """Keys that stand for several tokens each: a node of sessions, whose state lives through their steps."""
 
-STATEFUL: Final = (COMPRESS,)
+POOL: Final = "pool"
+"""Another such node: keys are pooled over the tokens of a group, and rotated."""
+
+STATEFUL: Final = (COMPRESS, POOL)
 
 OPERATION_NAMES: Final = (*STAGE_NAMES, *COVERS, *STATEFUL)
 

@@ -9,11 +9,21 @@ from indexfuzz.core.session import Fork, Session, SessionStep, Turn
 from indexfuzz.generation.choices import Choices
 from indexfuzz.samples.regimes import TENSORS
 
-NODES: dict[str, tuple[tuple[int, bool], ...]] = {
-    "none": ((1, False),),
-    "compress": ((4, True), (4, True), (4, True), (4, False), (2, True), (2, False), (8, True), (128, False)),
+
+def _forms(field: str, *choices: tuple[int, object]) -> tuple[dict[str, Any], ...]:
+    return tuple({"ratio": ratio, field: value} for ratio, value in choices)
+
+
+NODES: dict[str, tuple[dict[str, Any], ...]] = {
+    "none": ({"ratio": 1},),
+    "compress": _forms(
+        "overlap", (4, True), (4, True), (4, True), (4, False), (2, True), (2, False), (8, True), (128, False)
+    ),
+    "pool": _forms(
+        "pooling", (4, "softmax"), (4, "softmax"), (4, "softmax"), (4, "max"), (2, "softmax"), (2, "max"), (8, "max")
+    ),
 }
-"""Ratio and overlap of each node, those of published models first."""
+"""What a session of each node may be, that of published models first."""
 
 MODEL = {
     "num_heads": (1, 2),
@@ -62,15 +72,13 @@ def sessions(
     def build(decisions: bytes) -> Case:
         choices = Choices(decisions)
         node = choices.of(nodes)
-        ratio, overlap = choices.of(NODES[node])
+        form = choices.of(NODES[node])
         model: dict[str, Any] = choices.of_each(MODEL) | {"fp8": choices.of(formats)}
         cache: dict[str, Any] = choices.of_each(CACHE)
         if cache["block_size"] % TILE:
             cache["layout"] = "normal"
         memory, values = choices.of_each(MEMORY), _values(choices, regimes)
-        session = Session.model_validate(
-            {"node": node, "ratio": ratio, "overlap": overlap, "steps": _steps(choices, ratio)}
-        )
+        session = Session.model_validate({"node": node, "steps": _steps(choices, form["ratio"])} | form)
         dim = model["head_dim"]
         return Case(
             model=Model(**model, quant_group=dim, rope_dim=16),

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from indexfuzz.core.contract import Checked, Clause
 from indexfuzz.core.guarantees import Promises
-from indexfuzz.core.stage_names import FUSED
+from indexfuzz.core.stage_names import FUSED, STATEFUL
 from indexfuzz.implementations.base import Implementation, WholeIndexer
 from indexfuzz.reference import layout as page_layout
 from indexfuzz.samples.step import Step
@@ -15,7 +15,7 @@ from indexfuzz.samples.step import Step
 HEAD_DIMS = (32, 64, 128)
 MAX_HEADS = 128
 RATIOS = (2, 4, 8, 16, 32, 64, 128)
-_TILED = ("q_quant", "k_quant_cache", "gather", "prefill_logits", "paged_logits", "k_norm", *FUSED, "compress")
+_TILED = ("q_quant", "k_quant_cache", "gather", "prefill_logits", "paged_logits", "k_norm", *FUSED, *STATEFUL)
 _PAGED = ("k_quant_cache", "gather", "paged_logits", "fused_k")
 
 CONTRACT = Checked(
@@ -45,10 +45,10 @@ CONTRACT = Checked(
             "kernels/mqa_logits.py, mqa_logits",
         ),
         Clause(
-            ("compress",),
-            lambda case: case.session.node != "compress" or case.session.ratio in RATIOS,
+            STATEFUL,
+            lambda case: case.session.node not in STATEFUL or case.session.ratio in RATIOS,
             "ratio is a power of two up to 128",
-            "kernels/compress.py, compress",
+            "kernels/groups.py, require_step",
         ),
         Clause(
             FUSED,
@@ -66,9 +66,9 @@ KERNELS = "indexfuzz.kernels"
 
 def builtin(package: str = KERNELS, name: str = "builtin") -> Implementation:
     """The kernels of this package, or of an edited copy that can be imported under another name."""
-    cache, compress, fused, gather, norm, quant, rope, select = (
+    cache, compress, fused, gather, norm, pool, quant, rope, select = (
         importlib.import_module(f"{package}.{module}")
-        for module in ("cache", "compress", "fused", "gather", "norm", "quant", "rope", "select")
+        for module in ("cache", "compress", "fused", "gather", "norm", "pool", "quant", "rope", "select")
     )
     indexer, mqa_logits, paged_mqa_logits = (
         importlib.import_module(f"{package}.{module}") for module in ("indexer", "mqa_logits", "paged_mqa_logits")
@@ -84,6 +84,7 @@ def builtin(package: str = KERNELS, name: str = "builtin") -> Implementation:
             "paged_logits": paged_mqa_logits.paged_mqa_logits,
             "topk": indexer.topk,
             "compress": compress.compress,
+            "pool": pool.pool,
             "k_norm": norm.k_norm,
             "fused_q": fused.fused_q,
             "fused_k": fused.fused_k,

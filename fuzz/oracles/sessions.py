@@ -6,12 +6,12 @@ a ring before. The session ends with the first step that shows something: what f
 bug.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 from indexfuzz.core.case import Case
 from indexfuzz.core.outcome import Outcome
-from indexfuzz.core.session import follow
+from indexfuzz.core.session import Row, follow
 from indexfuzz.devices.base import Device
 from indexfuzz.implementations.base import Implementation
 from indexfuzz.oracles.differential import run_stage, run_stages
@@ -19,8 +19,8 @@ from indexfuzz.oracles.walk import accept, fill_in, require_format
 from indexfuzz.samples.serving import MakeTokens, Serving
 from indexfuzz.samples.step import Step
 from indexfuzz.stages.base import Call, Stage
-from indexfuzz.stages.compress import Compress
-from indexfuzz.stages.table import GATHER, K_QUANT_CACHE, STAGES
+from indexfuzz.stages.stateful import Stateful
+from indexfuzz.stages.table import GATHER, K_QUANT_CACHE, STAGES, making_keys
 
 Only = frozenset[str]
 
@@ -48,10 +48,8 @@ def serve(
         if case.session.node == "none":
             run_stages(serving.plain_step(step, rows), implementation, device, outcome, only)
         else:
-            requests = tuple(serving.requests[row.request].tokens for row in rows)
-            _make_keys(
-                serving.compress_step(number, step, rows), Compress(requests), implementation, device, outcome, only
-            )
+            stage, made = _making(serving, rows), serving.making_step(number, step, rows)
+            _make_keys(made, stage, implementation, device, outcome, only)
         if outcome.findings:
             outcome.findings = [
                 replace(finding, detail=f"step {number} of the session: {finding.detail}")
@@ -83,11 +81,10 @@ def launches(case: Case, device: Device) -> Iterator[tuple[int, Stage, Step, Cal
                 yield number, stage, plain, call
                 accept(stage, plain, call, fill_in(stage, call))
         else:
-            made = serving.compress_step(number, step, rows)
-            compress = Compress(tuple(serving.requests[row.request].tokens for row in rows))
-            call = compress.prepare(made)
-            yield number, compress, made, call
-            accept(compress, made, call, fill_in(compress, call))
+            making, made = _making(serving, rows), serving.making_step(number, step, rows)
+            call = making.prepare(made)
+            yield number, making, made, call
+            accept(making, made, call, fill_in(making, call))
             call = _insertion(made)
             yield number, K_QUANT_CACHE, made, call
             accept(K_QUANT_CACHE, made, call, fill_in(K_QUANT_CACHE, call))
@@ -97,11 +94,16 @@ def launches(case: Case, device: Device) -> Iterator[tuple[int, Stage, Step, Cal
         yield len(case.session.steps), GATHER, reading, GATHER.prepare(reading)
 
 
+def _making(serving: Serving, rows: Sequence[Row]) -> Stateful:
+    """The operation that makes keys in a step, told the tokens of its requests."""
+    return making_keys(serving.case.session.node, (serving.requests[row.request].tokens for row in rows))
+
+
 def _make_keys(
-    made: Step, compress: Compress, implementation: Implementation, device: Device, outcome: Outcome, only: Only
+    made: Step, stage: Stateful, implementation: Implementation, device: Device, outcome: Outcome, only: Only
 ) -> None:
     """Let keys be made, and then be inserted into the cache."""
-    accept(compress, made, *run_stage(compress, made, implementation, device, outcome, only))
+    accept(stage, made, *run_stage(stage, made, implementation, device, outcome, only))
     if outcome.findings:
         return
     call = _insertion(made)

@@ -17,6 +17,8 @@ from indexfuzz.core.rng import derive
 from indexfuzz.core.session import Row, Session, SessionStep
 from indexfuzz.reference.compress import Tokens
 from indexfuzz.samples import buffers, regimes
+from indexfuzz.samples.buffers import Buffer
+from indexfuzz.samples.kept import kept_by
 from indexfuzz.samples.requests import page_pool, rectangle
 from indexfuzz.samples.step import TABLE_TAIL, Step, allocate_cache, materialise_on_cache
 
@@ -25,6 +27,9 @@ MakeTokens = Callable[[int, int], Tokens]
 
 WORD = torch.int32
 """The state is looked at in words: one that is still poison has not been written."""
+
+MOST_BETWEEN_RINGS = 1 << 10
+"""Bytes between the rings of the state at most."""
 
 DECODE = 8
 """Tokens of a turn up to which it may be a row of decode."""
@@ -52,10 +57,8 @@ class Serving:
         self.cache = allocate_cache(case, device)
         self.defined = torch.zeros(self.cache.view.shape, dtype=torch.uint8, device=device)
         session = case.session
-        self.width = (1 + session.overlap) * case.model.head_dim
-        rings = 1 + max(session.requests, default=0)
-        rows = (1 + session.overlap) * session.ratio + session.max_drafts
-        self.state = buffers.allocate("state", (rings, rows, 2, self.width), torch.float32, device)
+        self.kept = kept_by(case)
+        self.state = self._allocate_state(1 + max(session.requests, default=0))
         self.state.seal()
         self.bias = self._dense("position bias", session.ratio, case.values.weights)
         self._make_tokens = make_tokens or cache(self._drawn_tokens)
@@ -97,7 +100,7 @@ class Serving:
         key = torch.arange(self.keys_of(request.length))
         return torch.tensor(request.pages, dtype=torch.int64)[key // block_size] * block_size + key % block_size
 
-    def compress_step(self, number: int, step: SessionStep, rows: Sequence[Row]) -> Step:
+    def making_step(self, number: int, step: SessionStep, rows: Sequence[Row]) -> Step:
         """The tensors of the operation that makes keys, and the cache that they go into."""
         case, memory = self.case, self.case.memory
         made = Step(case, self.device, defined=self.defined)
@@ -117,7 +120,7 @@ class Serving:
         made.output("visible", (step.tokens,), torch.int32)
         made.add(self.state)
         made.add(self.cache)
-        untouched = buffers.poison_like(self.state.view[:1, 0, 0, :1]).view(WORD)
+        untouched = buffers.poison_like(self.state.view[0, 0, 0]).view(WORD)[0]
         made.written["state"] = (self.state.view.view(WORD) != untouched).repeat_interleave(WORD.itemsize, -1)
         return made
 
@@ -155,8 +158,17 @@ class Serving:
         block_size = self.case.cache.block_size
         tables = [request.pages[: -(-n // block_size)] for request, n in zip(owners, lengths, strict=True)]
         spare = self.case.num_blocks - sum(map(len, tables))
-        case = self.case.replace(batch=batch, session=Session().model_dump(), cache={"spare_blocks": spare})
+        case = self.case.replace(batch=batch, session=dict(Session()), cache={"spare_blocks": spare})
         return materialise_on_cache(case, self.cache, self.defined, tables, self.device)
+
+    def _allocate_state(self, rings: int) -> Buffer:
+        """A ring for each request number, as far apart as pages are: engines keep both in one pool."""
+        kept = self.kept
+        shape = (rings, kept.rows, 2, kept.width)
+        gap = min(self.case.cache.page_pad, MOST_BETWEEN_RINGS) // kept.dtype.itemsize
+        state = buffers.allocate("state", (rings, kept.rows * 2 * kept.width), kept.dtype, self.device, row_pad=gap)
+        state.view = state.view.as_strided(shape, (state.view.stride(0), 2 * kept.width, kept.width, 1))
+        return state
 
     def _fork(self, parent: int, child: int) -> None:
         """The child shares full pages of keys, and has copies of the last page and of the ring."""
@@ -190,12 +202,13 @@ class Serving:
     def _drawn(self, purpose: str, count: int) -> Tokens:
         values = self.case.values
         return Tokens(
-            self._dense(f"kv {purpose}", count, values.k), self._dense(f"scores {purpose}", count, values.weights)
+            self._dense(f"kv {purpose}", count, values.k).to(self.kept.dtype),
+            self._dense(f"scores {purpose}", count, values.weights).to(self.kept.dtype),
         )
 
     def _dense(self, purpose: str, count: int, regime: Regime) -> Tensor:
         key = derive(self.case.values.seed, purpose)
-        return regimes.dense(regime, key, (count, self.width), self.case.model.fp8).to(self.device)
+        return regimes.dense(regime, key, (count, self.kept.width), self.case.model.fp8).to(self.device)
 
 
 def _joined(*parts: Tokens) -> Tokens:

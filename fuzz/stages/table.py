@@ -1,5 +1,9 @@
 """The stages in order: a sample flows through them from top to bottom."""
 
+from collections.abc import Iterable
+from dataclasses import replace
+
+from indexfuzz.reference.compress import Tokens
 from indexfuzz.stages.base import Stage
 from indexfuzz.stages.compress import Compress
 from indexfuzz.stages.fused_k import FusedK
@@ -9,10 +13,12 @@ from indexfuzz.stages.k_norm import KNorm
 from indexfuzz.stages.k_quant_cache import KQuantCache
 from indexfuzz.stages.operation import Operation
 from indexfuzz.stages.paged_logits import PagedLogits
+from indexfuzz.stages.pool import Pool
 from indexfuzz.stages.prefill_logits import PrefillLogits
 from indexfuzz.stages.q_quant import QQuant
 from indexfuzz.stages.rope import Rope
 from indexfuzz.stages.select import Select, Slots
+from indexfuzz.stages.stateful import Stateful
 from indexfuzz.stages.topk import Topk
 
 ROPE = Rope()
@@ -42,7 +48,7 @@ OPERATIONS: tuple[Operation, ...] = (Slots(), KNorm(), FusedQ(), FusedK(), Selec
 EVERY: tuple[Stage, ...] = (*STAGES, *OPERATIONS)
 """All of them."""
 
-STATEFUL: tuple[Stage, ...] = (Compress(),)
+STATEFUL: tuple[Stateful, ...] = (Compress(), Pool())
 """Operations that keep something from step to step; fuzz/oracles/sessions.py gives each step of them its history."""
 
 
@@ -55,3 +61,9 @@ def find(name: str, output: str = "") -> Stage:
     if not named:
         raise LookupError(f"{name!r} is no stage")
     return next((stage for stage in named if output in stage.axes), named[0])
+
+
+def making_keys(node: str, requests: Iterable[Tokens]) -> Stateful:
+    """The stateful operation of a node, told all tokens of each request of a step."""
+    (stage,) = (stage for stage in STATEFUL if stage.name == node)
+    return replace(stage, requests=tuple(requests))

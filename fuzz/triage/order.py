@@ -10,7 +10,7 @@ SIZES = {
     "cache": ("block_size", "spare_blocks"),
     "batch": ("decode", "prefill", "next_n", "max_model_len"),
     "values": ("rng", "seed", "q", "k", "weights", "cache", "rope", "set"),
-    "session": ("node", "ratio", "overlap", "steps"),
+    "session": ("node", "ratio", "overlap", "pooling", "steps"),
 }
 """What of a case is compared as a size or as values; all else are plain fields."""
 
@@ -73,6 +73,7 @@ def _session_size(session: Session) -> tuple[int, ...]:
         sum(turn.drafts + turn.accepted for turn in turns),
         session.ratio,
         session.overlap,
+        session.pooling != "softmax",
         sum(turn.request for turn in turns),
     )
 

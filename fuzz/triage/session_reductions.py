@@ -150,12 +150,14 @@ def _renumbered(step: SessionStep, order: dict[int, int]) -> SessionStep:
 
 
 def simplify_node(smallest: Smallest) -> None:
-    """A smaller ratio, no overlap, and no more positions than there are tokens."""
+    """A smaller ratio, no overlap, the plainest pooling, and no more positions than there are tokens."""
     for ratio in (2, 4, 8):
         if 1 < ratio < smallest.case.session.ratio and take_steps(smallest, smallest.case.session.steps, ratio=ratio):
             break
     if smallest.case.session.overlap:
         take_steps(smallest, smallest.case.session.steps, overlap=False)
+    if smallest.case.session.pooling != "softmax":
+        take_steps(smallest, smallest.case.session.steps, pooling="softmax")
     smallest.take(batch={"max_model_len": max(smallest.case.session.length, 1)})
 
 
