@@ -7,6 +7,7 @@ from indexfuzz.core.case import Case
 from indexfuzz.core.rng import derive
 from indexfuzz.core.session import Turn, follow
 from indexfuzz.core.signature import Signature
+from indexfuzz.core.stage_names import STATEFUL
 from indexfuzz.devices import open_device
 from indexfuzz.generation.sessions import sessions
 from indexfuzz.generation.stream import draw
@@ -36,25 +37,26 @@ STEPS = (
 )
 
 
-def case_of(node="compress", ratio=4, overlap=True, steps=STEPS, **parts):
-    session = {"node": node, "ratio": ratio, "overlap": overlap, "steps": steps}
+def case_of(node="compress", ratio=4, overlap=True, steps=STEPS, pooling="softmax", **parts):
+    session = {"node": node, "ratio": ratio, "overlap": overlap, "pooling": pooling, "steps": steps}
     return Case().replace(
         cache={"block_size": 2, "layout": "normal"}, batch={"max_model_len": 300}, session=session, **parts
     )
 
 
-def with_mistake(old, new):
-    edits = [("mistake", "kernels/compress.py", old, new)]
-    return builtin(edited_kernels(f"mistake-{derive(0, old + new)}", edits), "mistaken")
+def with_mistake(old, new, file="compress"):
+    edits = [("mistake", f"kernels/{file}.py", old, new)]
+    return builtin(edited_kernels(f"mistake-{derive(0, file + old + new)}", edits), "mistaken")
 
 
 @pytest.mark.parametrize(
-    ("node", "ratio", "overlap"), [("compress", 4, True), ("compress", 8, False), ("none", 1, False)]
+    ("node", "ratio", "overlap"),
+    [("compress", 4, True), ("compress", 8, False), ("none", 1, False), ("pool", 4, False)],
 )
 def test_clean_kernels_pass(node, ratio, overlap):
     outcome = oracle.run(case_of(node, ratio, overlap), builtin(), DEVICE)
     assert not outcome.findings
-    assert ("compress" in outcome.stages) == (node == "compress")
+    assert {*outcome.stages} & {*STATEFUL} == {node} - {"none"}
     assert "k_quant_cache" in outcome.stages
     assert "gather" in outcome.stages
 
@@ -72,8 +74,9 @@ def test_the_reference_fills_in_what_is_missing():
     assert set(outcome.stages) == {"k_quant_cache"}
 
 
-def test_drawn_sessions_are_clean_and_varied():
-    cases = draw(sessions(("compress",)), 11, 6)
+@pytest.mark.parametrize("node", STATEFUL)
+def test_drawn_sessions_are_clean_and_varied(node):
+    cases = draw(sessions((node,)), 11, 6)
     assert len({case.id for case in cases}) == 6
     for case in cases:
         assert not InProcess(builtin(), DEVICE).run(case).findings
@@ -84,10 +87,11 @@ MISTAKES = {
     "compress/out-of-bounds": ("(position >= 0) & (position < context)", "(position < context)"),
     "compress/race": ("(rank < count) & (rank >= count - ROWS)", "(rank < count)"),
     "compress/uninitialised": ("position = context + rank\n\n    column", "position = rank\n\n    column"),
-    "compress/code-mismatch/visible": ("(position + 1) // RATIO, 0)", "position // RATIO + 1, 0)"),
+    "compress/code-mismatch/visible": ("(position + 1) // RATIO, 0)", "position // RATIO + 1, 0)", "groups"),
     "compress/code-mismatch/slot_mapping": (
         "page * BLOCK_SIZE + key % BLOCK_SIZE",
         "page * BLOCK_SIZE + position % BLOCK_SIZE",
+        "groups",
     ),
 }
 
@@ -113,6 +117,36 @@ def test_a_known_mistake_is_named():
 def test_other_schedules_leave_the_same_bytes():
     assert not schedules.run(case_of(), builtin(), DEVICE).findings
     assert not schedules.run(case_of("none", 1, overlap=False), builtin(), DEVICE).findings
+    for pooling in ("softmax", "max"):
+        assert not schedules.run(case_of("pool", overlap=False, pooling=pooling), builtin(), DEVICE).findings
+
+
+MISTAKES_OF_POOLS = {
+    "pool/bound-exceeded/keys": ("kept_at + HEAD_DIM, is_kept", "kept_at, is_kept"),
+    "pool/uninitialised": ("rank >= count - ROWS", "rank >= count - 1"),
+    "pool/race": ("& (rank >= count - ROWS)", "& (rank >= count - ROWS - 1)"),
+}
+
+
+@pytest.mark.parametrize("signature", MISTAKES_OF_POOLS)
+def test_mistakes_of_pools_are_found(signature):
+    assert not oracle.run(case_of("pool", overlap=False), builtin(), DEVICE).findings
+    wrong = with_mistake(*MISTAKES_OF_POOLS[signature], "pool")
+    finding, *_ = oracle.run(case_of("pool", overlap=False), wrong, DEVICE).findings
+    assert str(finding.signature).startswith(signature)
+
+
+@pytest.mark.parametrize(("node", "overlap"), [("compress", True), ("pool", False)])
+def test_rings_lie_as_far_apart_as_pages(node, overlap):
+    case = case_of(node, overlap=overlap)
+    dense = Serving(case, "cpu").state.view
+    wide = Serving(case.replace(cache={"page_pad": 132}), "cpu").state.view
+    far = Serving(case.replace(cache={"page_pad": 1 << 20}), "cpu").state.view
+    assert dense.is_contiguous()
+    for state, gap in ((wide, 132), (far, 1024)):
+        assert state.shape == dense.shape
+        assert (state.stride(0) - dense.stride(0)) * state.element_size() == gap
+        assert state.stride()[1:] == dense.stride()[1:]
 
 
 def test_a_key_that_depends_on_the_schedule_is_found(monkeypatch):

@@ -111,3 +111,36 @@ def test_the_codes_are_those_of_both_ends(form):
     assert [int(low[0, 0]), int(high[0, 0])] == [one, one + 1]
     assert int(low[0, 2]) == int(high[0, 2])
     assert [int(low[0, 1]), int(high[0, 1])] == ([0x80, 0] if form == "e4m3fn" else [0, 0])
+
+
+def butterflies(x):
+    """The Walsh-Hadamard transform of rows of x in fp32, stage by stage, over the root of their length."""
+    for stage in range(x.shape[1].bit_length() - 1):
+        pairs = x.view(len(x), -1, 2, 1 << stage)
+        first, second = pairs[:, :, 0], pairs[:, :, 1]
+        x = torch.stack([first + second, first - second], 2).view(x.shape)
+    return x * torch.tensor(x.shape[1] ** -0.5)
+
+
+@pytest.mark.parametrize("regime", ["normal", "exact", "outlier", "tied", "cancelling", "zeros"])
+def test_fp32_rotation_lies_in_its_interval_in_any_order(regime):
+    x = rows(regime).float()
+    got = intervals.hadamard(Interval.exact(x))
+    assert within(butterflies(x), got)
+    assert within(x @ butterflies(torch.eye(32)), got)
+    wider = intervals.hadamard(Interval(x.double() - x.abs().double() / 256, x.double() + x.abs().double() / 256))
+    assert bool((wider.low <= got.low).all())
+    assert bool((wider.high >= got.high).all())
+    assert within(butterflies(x * (1 + 2.0**-8)), wider)
+    assert within(butterflies(x * (1 - 2.0**-8)), wider)
+
+
+def test_a_wrong_rotation_leaves_its_interval_and_one_that_overflows_is_unknown():
+    x = rows().float()
+    got = intervals.hadamard(Interval.exact(x))
+    assert not within(x, got)
+    assert not within(butterflies(x) * (1 + 2.0**-15), got)
+    assert not within(butterflies(x).flip(1), got)
+    low, high = intervals.hadamard(Interval.exact(x * 2.0**125))
+    assert bool((low == float("-inf")).any())
+    assert torch.equal(low.isinf(), high.isinf())
