@@ -14,9 +14,14 @@ CHUNK = 100
 
 def stream_cases(from_seed: int, formats: tuple[str, ...]) -> Iterator[Case]:
     """An endless stream of cases, determined by the seed."""
+    return stream_from(cases(formats=formats), from_seed)
+
+
+def stream_from(strategy: SearchStrategy[Case], from_seed: int) -> Iterator[Case]:
+    """An endless stream of what a strategy draws, determined by the seed."""
     chunk = 0
     while True:
-        yield from draw(cases(formats=formats), derive(from_seed, f"drawn {chunk}"), CHUNK)
+        yield from draw(strategy, derive(from_seed, f"drawn {chunk}"), CHUNK)
         chunk += 1
 
 

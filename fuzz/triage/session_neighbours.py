@@ -24,6 +24,8 @@ def session_neighbours(case: Case) -> Iterator[Neighbour]:
         return
     if session.node != "none":
         yield from _with(case, "overlap", "off" if session.overlap else "on", overlap=not session.overlap)
+        other = "max" if session.pooling == "softmax" else "softmax"
+        yield from _with(case, "pooling", other, session.pooling, pooling=other)
         for ratio in (ratio for ratio in RATIOS if ratio != session.ratio):
             yield from _with(case, "ratio", str(ratio), str(session.ratio), ratio=ratio)
     yield from _other_chunks(case)
@@ -134,7 +136,8 @@ def _with(case: Case, field: str, value: str, instead_of: str = "", **fields: ob
     if not session.tokens or (session.node != "none" and _keys(session) < _keys(case.session)):
         return
     room: dict[str, object] = {"max_model_len": max(case.batch.max_model_len, session.length)}
-    yield from change(case, f"session.{field}", value, instead_of, {"session": session.model_dump(), "batch": room})
+    whole = session.model_dump() | {"pooling": session.pooling}
+    yield from change(case, f"session.{field}", value, instead_of, {"session": whole, "batch": room})
 
 
 def _keys(session: Session) -> int:

@@ -9,7 +9,7 @@ from indexfuzz.core.case import Case
 from indexfuzz.core.guarantees import Guarantees
 from indexfuzz.core.stage_names import OPERATION_NAMES, ROPE, STAGE_NAMES, require_stage
 from indexfuzz.core.stage_names import STATEFUL as STATEFUL_NAMES
-from indexfuzz.evaluation.mutation.mutants import FILES
+from indexfuzz.evaluation.mutation.mutants import FILES, SESSION_FILES
 from indexfuzz.implementations.builtin import builtin
 from indexfuzz.samples.step import materialise
 from indexfuzz.stages.table import EVERY, PAGED_TOPK, PREFILL_TOPK, STAGES, STATEFUL, find
@@ -68,8 +68,7 @@ def test_a_stage_in_two_places_is_told_apart_by_its_output():
 
 def test_every_kernel_file_is_a_source_of_some_stage():
     helpers = {"__init__.py", "checks.py"}
-    in_sessions = {f"kernels/{source}.py" for stage in STATEFUL for source in stage.sources}
-    assert {*FILES, *in_sessions} == {f"kernels/{file.name}" for file in (ROOT / "kernels").glob("*.py")} - {
+    assert {*FILES, *SESSION_FILES} == {f"kernels/{file.name}" for file in (ROOT / "kernels").glob("*.py")} - {
         f"kernels/{name}" for name in helpers
     }
 

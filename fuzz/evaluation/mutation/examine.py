@@ -7,16 +7,17 @@ from typing import Literal
 
 from indexfuzz.core.case import Case
 from indexfuzz.core.finding import Finding
+from indexfuzz.core.stage_names import STATEFUL as STATEFUL_NAMES
 from indexfuzz.devices import open_device
 from indexfuzz.devices.base import Device, UnsupportedKernelError
-from indexfuzz.evaluation.mutation.mutants import Mutant
-from indexfuzz.generation.stream import stream_cases
+from indexfuzz.evaluation.mutation.mutants import SESSION_FILES, Mutant
+from indexfuzz.generation import sessions as drawing
+from indexfuzz.generation.stream import stream_cases, stream_from
 from indexfuzz.implementations.base import Implementation
 from indexfuzz.implementations.builtin import builtin
 from indexfuzz.implementations.faults.planting import edited_kernels
-from indexfuzz.oracles import composition
-from indexfuzz.oracles.differential import run
-from indexfuzz.stages.table import EVERY
+from indexfuzz.oracles import composition, differential, sessions
+from indexfuzz.stages.table import EVERY, STATEFUL
 
 Fate = Literal["killed", "hang", "survived", "unsupported"]
 
@@ -54,10 +55,11 @@ class Suspect:
 
     def is_reached_by(self, case: Case) -> bool:
         """Whether a case runs any code in question."""
-        return any(stage.name in self.stages and stage.applies(case) for stage in EVERY)
+        return any(stage.name in self.stages and stage.applies(case) for stage in (*EVERY, *STATEFUL))
 
     def first_finding(self, case: Case, device: Device) -> Finding | None:
         """What a case shows first."""
+        run = sessions.run if case.session.steps else differential.run
         findings = run(case, self.implementation, device, self.stages).findings
         if self.composed and not findings:
             findings = composition.run(case, self.implementation, device).findings
@@ -70,8 +72,9 @@ class Examiner:
     def __init__(self, budget: Budget) -> None:
         self._budget = budget
         self._device = open_device("lockstep")
-        self._drawn: list[Case] = []
-        self._source = stream_cases(budget.seed, self._device.formats)
+        formats = self._device.formats
+        self._steps = Kept(stream_cases(budget.seed, formats))
+        self._sessions = Kept(stream_from(drawing.sessions(STATEFUL_NAMES, formats=formats), budget.seed))
 
     def examine(self, mutant: Mutant) -> Result:
         """Run a mutant until it is killed or the budget is spent."""
@@ -83,7 +86,8 @@ class Examiner:
             detail = f"{type(error).__name__}: {error}"
             return Result(mutant, "killed", signature="import", detail=detail, kind="import")
         tried, unsupported = 0, ""
-        for case in self._cases():
+        source = self._sessions if mutant.file in SESSION_FILES else self._steps
+        for case in source.first(self._budget.cases):
             if time.process_time() - started > self._budget.seconds:
                 break
             tried += 1
@@ -101,10 +105,19 @@ class Examiner:
         fate: Fate = "unsupported" if unsupported else "survived"
         return Result(mutant, fate, tried, time.process_time() - started, detail=unsupported)
 
-    def _cases(self) -> Iterator[Case]:
-        for number in range(self._budget.cases):
+
+class Kept:
+    """The cases of an endless stream, each drawn when it is first asked for."""
+
+    def __init__(self, stream: Iterator[Case]) -> None:
+        self._stream = stream
+        self._drawn: list[Case] = []
+
+    def first(self, count: int) -> Iterator[Case]:
+        """So many, from the first on."""
+        for number in range(count):
             if number == len(self._drawn):
-                self._drawn.append(next(self._source))
+                self._drawn.append(next(self._stream))
             yield self._drawn[number]
 
 

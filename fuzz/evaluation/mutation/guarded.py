@@ -19,7 +19,7 @@ from indexfuzz.devices import open_device
 from indexfuzz.devices.base import UnsupportedKernelError
 from indexfuzz.evaluation.mutation.examine import Suspect, original, plant
 from indexfuzz.evaluation.mutation.guards import Features, Guard, draw_guard, features
-from indexfuzz.evaluation.mutation.mutants import Mutant, choose_mutants
+from indexfuzz.evaluation.mutation.mutants import FILES, Mutant, choose_mutants
 from indexfuzz.evaluation.mutation.survivors import equivalent, gaps
 from indexfuzz.evaluation.mutation.witnesses import witnesses
 from indexfuzz.implementations.base import Implementation, StageFunction
@@ -75,7 +75,9 @@ class Maker:
     def __init__(self, recipe: Recipe) -> None:
         self._recipe = recipe
         self._device = open_device("lockstep")
-        self._mutants = [m for m in choose_mutants(recipe.words) if m.id not in equivalent() and m.id not in gaps()]
+        # A guard is about the arguments of one launch, which a step has, and a session has not.
+        every = (mutant for mutant in choose_mutants(recipe.words) if mutant.file in FILES)
+        self._mutants = [m for m in every if m.id not in equivalent() and m.id not in gaps()]
 
     def examine(self, number: int) -> Guarded | None:
         """The guarded mutant of a number; None where no mutant that was drawn has a witness and a guard."""

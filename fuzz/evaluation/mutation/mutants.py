@@ -8,9 +8,13 @@ from functools import cache
 
 from indexfuzz.evaluation.mutation.operators import OPERATORS, Scope
 from indexfuzz.implementations.faults.planting import original_sources
-from indexfuzz.stages.table import EVERY
+from indexfuzz.stages.table import EVERY, STATEFUL
 
 FILES = tuple(sorted({f"kernels/{source}.py" for stage in EVERY for source in stage.sources}))
+"""Files that cases of one step run."""
+
+SESSION_FILES = tuple(sorted({f"kernels/{source}.py" for stage in STATEFUL for source in stage.sources}))
+"""Files that sessions alone run."""
 
 PLAIN_PYTORCH = frozenset({"rotate_compiled", "_neox_rotation", "_interleaved_rotation", "_compiled_rotation"})
 """RoPE by PyTorch operations: no kernel, and cases that compile take seconds each, so campaigns draw none."""
@@ -18,7 +22,7 @@ PLAIN_PYTORCH = frozenset({"rotate_compiled", "_neox_rotation", "_interleaved_ro
 EXAMINES = frozenset(
     {
         *("require", "require_choice", "require_tensor", "require_head_dim", "require_quant_group", "require_cache"),
-        *("require_affine", "require_angles", "_require_table"),
+        *("require_affine", "require_angles", "_require_table", "require_step", "require_rings"),
     }
 )
 """Checks of arguments; kernels/checks.py and its callers have tests of their own."""
@@ -44,12 +48,13 @@ class Mutant:
     @property
     def stages(self) -> tuple[str, ...]:
         """The stages that show mistakes of the mutated file."""
-        own = (stage.name for stage in EVERY if self.file in {f"kernels/{source}.py" for source in stage.sources})
+        every = (*EVERY, *STATEFUL)
+        own = (stage.name for stage in every if self.file in {f"kernels/{source}.py" for source in stage.sources})
         return tuple(dict.fromkeys(own))
 
 
 @cache
-def enumerate_mutants(files: tuple[str, ...] = FILES) -> tuple[Mutant, ...]:
+def enumerate_mutants(files: tuple[str, ...] = (*FILES, *SESSION_FILES)) -> tuple[Mutant, ...]:
     """Every mutant, in source order; the ids stay while their lines stay as they are."""
     sources = original_sources()
     return tuple(mutant for file in files for mutant in mutants_of(file, sources[file]))
