@@ -15,7 +15,6 @@ from indexfuzz.implementations.vllm.platform import MultipleOf, provide_vllm
 
 OPS = "vllm/v1/attention/ops/rocm_aiter_mla_sparse.py"
 _INDEXER = "vllm/model_executor/models/deepseek_v2.py"
-_DISPATCH = "vllm/model_executor/layers/sparse_attn_indexer.py"
 _SLOTS = "vllm/v1/worker/block_table.py"
 _BACKEND_MODULE = "vllm.v1.attention.backends.mla.indexer"
 _BACKEND = f"{_BACKEND_MODULE.replace('.', '/')}.py"
