@@ -29,7 +29,7 @@ ONE = {
     "erfc": math.erfc,
     "rcbrt": lambda x: 1 / math.cbrt(x),
 }
-TWO = {"pow": math.pow, "atan2": math.atan2, "hypot": math.hypot, "fmod": math.fmod}
+TWO = {"copysign": math.copysign, "pow": math.pow, "atan2": math.atan2, "hypot": math.hypot, "fmod": math.fmod}
 
 
 @triton.jit

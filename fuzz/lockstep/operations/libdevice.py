@@ -62,6 +62,7 @@ FROM_FLOAT64: Final[dict[str, Callable[..., Array]]] = {
     "atan2": np.arctan2,
     "hypot": np.hypot,
     "fmod": np.fmod,
+    "copysign": np.copysign,
     "rcbrt": lambda x: 1.0 / np.cbrt(x),
 }
 """Functions that are the nearest fp32 to a float64 result; a GPU's are a few units in the last place from it."""
