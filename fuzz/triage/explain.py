@@ -51,8 +51,8 @@ class Explanation:
         """Fields that do not matter by part, in the fewest words: rope (style, mode), rope but for style, or rope."""
         for part, fields in groupby(sorted(self.tried, key=_place_of), key=_part_of):
             every = list(fields)
-            names = [field.partition(".")[2] for field in every if field in self.indifferent]
-            others = [field.partition(".")[2] for field in every if field not in self.indifferent]
+            names = [field.partition(".")[2] or "all" for field in every if field in self.indifferent]
+            others = [field.partition(".")[2] or "all" for field in every if field not in self.indifferent]
             if names and not others:
                 yield part
             elif names:

@@ -111,5 +111,11 @@ def _copy(value: Any) -> Any:
 
 
 def offset_of(tensor: Tensor) -> int:
-    """Elements between a multiple of ALIGNMENT and the tensor's first one."""
-    return int(tensor.storage_offset()) % (ALIGNMENT // tensor.element_size())
+    """Elements between a multiple of ALIGNMENT and the tensor's first one.
+
+    Bytes that lie inside a larger storage do so in a script: they are looked at through views of other dtypes, which
+    are made by where the storage starts.
+    """
+    before = int(tensor.storage_offset())
+    offset = before % (ALIGNMENT // tensor.element_size())
+    return offset + ALIGNMENT if tensor.dtype == torch.uint8 and before > offset else offset

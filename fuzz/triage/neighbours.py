@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from typing import Any, Literal, get_args, get_origin
 
-from indexfuzz.core.case import Case, Prefill
+from indexfuzz.core.case import Case, Prefill, Regime
 from indexfuzz.samples.regimes import TENSORS
 from indexfuzz.triage.neighbour import Neighbour, change, tokens
 from indexfuzz.triage.session_neighbours import session_neighbours
@@ -23,6 +23,14 @@ TILE = 16
 
 DIMS = (16, 32, 64, 128)
 """Sizes of heads and groups that kernels are written for."""
+
+COMMON = {"num_heads": (16, 64, 2, 1), "head_dim": DIMS, "quant_group": DIMS}
+"""Sizes that kernels are written for, and of heads the fewest."""
+
+PLAINER: tuple[Regime, ...] = ("exact", "tied")
+"""Values that are tried in single tensors: such that sums are exact, and such that all rows are alike.
+
+Among zeros hardly anything is wrong, which explains nothing."""
 
 TAKEN_BACK = frozenset(
     {
@@ -55,6 +63,7 @@ def neighbours(case: Case) -> Iterator[Neighbour]:
             yield from _other_lengths(case, name)
         else:
             yield from _other_values(case, part, name)
+    yield from _plainer_values(case)
     yield with_ordinary_values(case)
 
 
@@ -83,8 +92,8 @@ def _choices(case: Case, part: str, name: str) -> list[Any]:
         return list(dict.fromkeys([plain, *get_args(field.annotation)]))[: MOST_CHOICES + 1]
     if name == "block_size":
         return [TILE, 4 * TILE, 1, 2 * now]
-    if name in ("head_dim", "quant_group"):
-        return [plain, *DIMS]
+    if name in COMMON:
+        return [plain, *COMMON[name]]
     if name == "rope_dim":
         return [plain, *(dim for dim in DIMS if dim <= case.model.head_dim)]
     double = 1 << now.bit_length()
@@ -99,7 +108,7 @@ def _dims_for(case: Case, head_dim: int) -> dict[str, int]:
 
 
 def _other_lengths(case: Case, name: str) -> Iterator[Neighbour]:
-    """One request at a time with a length beside its own, and up to a whole tile or page."""
+    """One request at a time with a length beside its own, up to a whole tile or page, and left out if others stay."""
     requests = getattr(case.batch, name)
     for number, request in enumerate(requests):
         length = request.length if isinstance(request, Prefill) else request
@@ -114,6 +123,20 @@ def _other_lengths(case: Case, name: str) -> Iterator[Neighbour]:
             if name == "decode":
                 batch["max_model_len"] = max(case.batch.max_model_len, other)
             yield from change(case, f"batch.{name}[{number}]", tokens(other), tokens(length), {"batch": batch})
+        if len(case.batch.decode) + len(case.batch.prefill) > 1:
+            rest: dict[str, object] = {name: (*requests[:number], *requests[number + 1 :])}
+            yield from change(case, f"batch.{name}[{number}]", "left out", "", {"batch": rest})
+
+
+def _plainer_values(case: Case) -> Iterator[Neighbour]:
+    """Plainer values in one tensor at a time."""
+    for tensor, regimes in TENSORS.items():
+        now = getattr(case.values, tensor)
+        for regime in PLAINER:
+            if regime in regimes and now not in (regime, "zeros"):
+                rest = {name: entries for name, entries in case.values.set.items() if name != tensor}
+                fields: dict[str, object] = {tensor: regime, "set": rest}
+                yield from change(case, f"values.{tensor}", regime, now, {"values": fields})
 
 
 def with_ordinary_values(case: Case) -> Neighbour:

@@ -119,9 +119,10 @@ def _compare_element(claim: Claim) -> str:
     legal = read_legal(claim.finding.want, element.dtype) if element else None
     if element is None or legal is None or _seems_legal(claim.finding, element.dtype, legal):
         return ""
+    shown = ":.9g" if element.dtype.is_floating_point else ""
     return (
         f"{claim.call}\ngot = {element.reading}.item()\n"
-        f'print(f"{element.name} is {{got}}, must be {claim.finding.want}")\n'
+        f'print(f"{element.name} is {{got{shown}}}, must be {claim.finding.want}")\n'
         f"raise SystemExit(not {legal.condition})\n"
     )
 

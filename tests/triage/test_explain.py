@@ -46,6 +46,9 @@ class Failing:
         (lambda case: case.rope.mode == "functional", "rope.mode inplace instead of functional"),
         (lambda case: case.batch.prefill[0].length % 16, "batch.prefill[0] 64 tokens instead of 65 tokens"),
         (lambda case: not case.memory.k_pad, "memory.k_pad 1 instead of 0"),
+        (lambda case: case.batch.prefill, "batch.prefill[0] left out"),
+        (lambda case: case.model.num_heads < 16, "model.num_heads 16 instead of 1"),
+        (lambda case: case.values.k != "exact", "values.k exact instead of normal"),
         (lambda case: case.values.seed == 0, "values of any ordinary kind instead of these"),
     ],
 )
@@ -103,6 +106,14 @@ def test_another_finding_of_the_stage_is_no_pass():
             return outcome if outcome.findings else Outcome(case, [Finding("gather", "shape", "", "worse")], ["gather"])
 
     assert explain(CASE, SIGNATURE, Other(lambda case: case.cache.block_size == 1), seconds=1e9).remedies == ()
+
+
+def test_what_is_left_out_leaves_something_and_zeros_are_never_tried():
+    every = list(neighbours(CASE))
+    assert all(n.case.batch.decode or n.case.batch.prefill for n in every)
+    assert not any("zeros" in str(neighbour) for neighbour in every)
+    alone = CASE.replace(batch={"decode": ()})
+    assert "left out" not in {neighbour.value for neighbour in neighbours(alone)}
 
 
 def test_without_time_nothing_is_asked():

@@ -174,6 +174,7 @@ TELLING = {
         SMALL.replace(model={"index_topk": 2}, batch=DECODE | {"decode": (0,), "max_model_len": 1}),
     ),
     "topk-one-more-than-k": ("topk", SMALL.replace(model={"index_topk": 2})),
+    "scale-view-of-another-layer": ("k_quant_cache", SMALL.replace(cache={"block_size": 8, "layout": "normal"})),
 }
 
 
