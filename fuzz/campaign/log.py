@@ -3,6 +3,7 @@
 docs/run-log.schema.json is the JSON schema of a line; `Line` reads and checks one.
 """
 
+import os
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -56,6 +57,7 @@ class Start(_Line):
     seed: int
     shard: tuple[int, int]
     workers: int
+    corpus: Annotated[str, Field(description="Where the run keeps what it finds, from the folder of the log.")] = ""
     runs: tuple[Joined, ...] = ()
 
 
@@ -115,6 +117,10 @@ def dump_line(line: _Line) -> str:
 _FINDINGS = {Known: "known", Seen: "seen", Smaller: "smaller", Found: "found", Explained: "explained"}
 
 
+def _path_between(here: Path, there: Path) -> str:
+    return Path(os.path.relpath(there.resolve(), here.resolve())).as_posix()
+
+
 class RunLog:
     """Writes a log as things happen. `notice` hears when that is no longer possible; the campaign goes on."""
 
@@ -141,8 +147,8 @@ class RunLog:
         """Write the first line: the fields of Start."""
         self._write(Start(t=0.0, **facts))
 
-    def start_of(self, wanted: Settings, workers: int) -> None:
-        """Write the first line of a campaign in so many processes."""
+    def start_of(self, wanted: Settings, workers: int, corpus: Path) -> None:
+        """Write the first line of a campaign in so many processes, which keeps what it finds in that folder."""
         facts = wanted.subject.facts
         self.start(
             indexfuzz=__version__,
@@ -153,6 +159,7 @@ class RunLog:
             seed=wanted.seed,
             shard=wanted.shard,
             workers=workers,
+            corpus=_path_between(self._path.parent, corpus),
         )
 
     def end(self, summary: Summary) -> None:

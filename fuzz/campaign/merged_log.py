@@ -143,6 +143,7 @@ def _start_of_all(runs: Sequence[RunFacts]) -> Start:
         name: ", ".join(sorted({getattr(run.start, name) for run in runs})) for name in ("indexfuzz", "torch", "triton")
     }
     several |= {"workers": sum(run.start.workers for run in runs), "runs": tuple(run.joined for run in runs)}
+    several |= {"corpus": ""}  # What several runs have kept lies where it was merged to.
     return first.model_copy(update=several)
 
 

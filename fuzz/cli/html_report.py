@@ -62,7 +62,7 @@ def report(
         story = read_story(run) if run else None
     except LogError as error:
         raise InputError(str(error)) from error
-    folder = corpus or default_corpus(faults)
+    folder = corpus or _kept_by(run, story) or default_corpus(faults)
     target = in_this_process(Setup(impl or DEFAULT_IMPLEMENTATION, device, tuple(faults))) if impl or faults else None
     told, out_console = [], console(err=True)
     for path, entry in _wanted(Corpus(folder).entries(), story, out_console.print):
@@ -82,6 +82,14 @@ def report(
         again = [kept_evidence(path_from_here(path), entry) for path, entry in known]
         _write(json.dumps(as_sarif([*told, *again], story), indent=1) + "\n", sarif)
     console().print(f"{len(told)} finding{'' if len(told) == 1 else 's'} in {out}")
+
+
+def _kept_by(run: Path | None, story: "Story | None") -> Path | None:
+    """The folder that a log says its run kept cases in, if it is there."""
+    if run is None or story is None or not story.start.corpus:
+        return None
+    folder = run.parent / story.start.corpus
+    return folder if folder.is_dir() else None
 
 
 def _write(text: str, file: Path) -> None:

@@ -119,7 +119,7 @@ def _run_campaign(
         guards = GuardKeeper(options.kept, reached, progress.tell) if reached is not None else None
         progress.watch(crew)
         if log:
-            log.start_of(settings, processes)
+            log.start_of(settings, processes, options.out or options.kept)
 
         def listen(event: "Event") -> None:
             keeper.hear(event)

@@ -68,7 +68,7 @@ class _Run:
         """Run it."""
         settings, path = self._settings(), self._folder / NAME_OF_LOG
         with RunLog(path, self._notes.append) as log:
-            log.start_of(settings, workers=1)
+            log.start_of(settings, 1, self._folder / "corpus")
             summary = Campaign(settings, partial(self._hear, log.hear)).run()
             log.end(summary)
         self._outbox.deliver()

@@ -65,6 +65,11 @@ def test_the_cases_of_a_campaign_are_in_it(log, tmp_path, reference_with, pytorc
     assert sum(len(line.stages) for line in cases) == summary.stages.total()
 
 
+def test_the_first_line_leads_from_the_log_to_the_corpus(log, tmp_path, reference_with, pytorch_device):
+    log.start_of(Settings(InProcess(reference_with(), pytorch_device)), 1, tmp_path / "a" / "corpus")
+    assert lines(tmp_path / "log.jsonl")[-1].corpus == "a/corpus"
+
+
 def test_a_full_disk_is_told_once_and_the_campaign_goes_on(log, notices, monkeypatch):
     def write(_text):
         raise OSError(28, "No space left on device")

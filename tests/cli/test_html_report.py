@@ -31,6 +31,17 @@ def test_a_page_of_the_kept_cases(report):
     assert "as it was kept" in Path("indexfuzz-report.html").read_text()
 
 
+def test_a_run_says_where_its_cases_are(report):
+    keep()
+    Path("corpus").rename("elsewhere")
+    Path("logs").mkdir()
+    log = written(Path("logs/run.jsonl"), START | {"corpus": "../elsewhere"}, found(), END)
+    assert report(str(log))[0] == 0
+    written(log, START | {"corpus": "../moved"}, found(), END)
+    code, _, err = report(str(log))
+    assert (code, "name the folder that the run wrote to" in err) == (2, True)
+
+
 def test_a_page_of_a_run_has_its_findings_only(report):
     keep()
     log = written(Path("run.jsonl"), START, found(), END)
