@@ -10,6 +10,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
+from indexfuzz.checks import describe
 from indexfuzz.checks.topk import check_topk
 from indexfuzz.core.case import Case
 from indexfuzz.core.contract import covers
@@ -54,11 +55,9 @@ def applies(case: Case, implementation: Implementation) -> bool:
 
 def compare(case: Case, implementation: Implementation, whole: WholeIndexer, device: Device) -> Finding | None:
     """Run a case by stages and as a whole; the first difference. The stages are taken to be right."""
-    stepwise = walked.take(case, implementation, device)
+    stepwise = walked.take(case, implementation, device) or run_stages(case, implementation, device)
     if stepwise is None:
-        stepwise = materialise_on(case, device)
-        if not _run_stages(stepwise, implementation, device):
-            return None
+        return None
     step = materialise_on(case, device)
     launched = launch(TOPK, Call({}, {"step": step}, returns=("selected",)), whole, device)
     if launched.error:
@@ -75,21 +74,22 @@ def compare(case: Case, implementation: Implementation, whole: WholeIndexer, dev
     )
 
 
-def _run_stages(step: Step, implementation: Implementation, device: Device) -> bool:
-    """Let each stage work on what the one before it left; whether all of them came to an end."""
+def run_stages(case: Case, implementation: Implementation, device: Device) -> Step | None:
+    """The step of a case after each stage has worked on what the one before it left; None where one raised."""
+    step = materialise_on(case, device)
     for stage in STAGES:
         if stage.applies(step.case):
             call = stage.prepare(step)
             launched = launch(stage.name, call, implementation.stages[stage.name], device)
             if launched.error:
-                return False  # differential.run reports it
+                return None  # differential.run reports it
             for name, tensor in launched.outputs.items():
                 step.tensors[call.fills.get(name, name)] = tensor
-    return True
+    return step
 
 
-def _complain(output: str, detail: str) -> Finding:
-    return Finding(TOPK, KIND, output, detail)
+def _complain(output: str, detail: str, index: tuple[int, ...] = (), got: str = "", want: str = "") -> Finding:
+    return Finding(TOPK, KIND, output, detail, index=index, got=got, want=want)
 
 
 def _check_form(selected: Tensor, case: Case) -> Finding | None:
@@ -108,9 +108,12 @@ LEFT_BEHIND = {
 
 def _check_left_behind(stepwise: Step, whole: Step, names: Sequence[str]) -> Finding | None:
     """What both must have changed in place in the same way."""
-    different = (name for name in names if not torch.equal(stepwise.tensors[name], whole.tensors[name]))
-    name = next(different, None)
-    return _complain(name, LEFT_BEHIND[name]) if name else None
+    for name in names:
+        want, got = stepwise.tensors[name], whole.tensors[name]
+        if not torch.equal(want, got):
+            index = describe.first(describe.bits(got) != describe.bits(want))
+            return _complain(name, LEFT_BEHIND[name], index, describe.text(got[index]), describe.text(want[index]))
+    return None
 
 
 def _check_selections(selections: Selections) -> Finding | None:
@@ -121,9 +124,15 @@ def _check_selections(selections: Selections) -> Finding | None:
             found, wrong = check_topk("selected", columns(), step.tensors[stage.name]), stage
     if found and wrong:
         rows = "decode" if wrong is PAGED_LOGITS else "prefill"
+        first = (step.decode_rows if wrong is PAGED_LOGITS else step.prefill_rows).start
         mixed_up = selections.explain(wrong)
         detail = f"of the {rows} rows, {found.detail}" + (f"; {mixed_up}" if mixed_up else "")
-        return replace(found, stage=TOPK, kind=KIND, detail=detail)
-    if bool((selections.selected[step.prefill_rows.stop :] != -1).any()):
-        return _complain("selected", "selects positions for padded tokens, which must all be -1")
+        index = (found.index[0] + first, *found.index[1:]) if found.index else ()
+        return replace(found, stage=TOPK, kind=KIND, detail=detail, index=index)
+    padding = torch.arange(len(selections.selected)) >= step.prefill_rows.stop
+    chosen = (selections.selected != -1) & padding[:, None].to(selections.selected.device)
+    if bool(chosen.any()):
+        words = "selects positions for padded tokens, which must all be -1"
+        index = describe.first(chosen)
+        return _complain("selected", words, index, str(int(selections.selected[index])), "-1")
     return None

@@ -1,7 +1,7 @@
 """Explain a finding: which single change of its case makes it pass, and which parameters do not matter."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import groupby
 from typing import Literal
@@ -63,14 +63,21 @@ class Explanation:
                 )
 
 
-def explain(case: Case, signature: Signature, subject: Subject, *, seconds: float = 10.0) -> Explanation:
+def explain(
+    case: Case,
+    signature: Signature,
+    subject: Subject,
+    *,
+    seconds: float = 10.0,
+    clock: Callable[[], float] = time.monotonic,
+) -> Explanation:
     """Put the neighbours of a case that shows `signature` to a subject, for at most that long and one case more.
 
     A neighbour passes where its stage runs and nothing is wrong with it. One that is outside the contract, or fails in
     another way, says nothing about its field. Where a minimal case fails with ordinary values just as well, those are
     what all else is tried with: among zeros, a change may hide a mistake that it does not mend.
     """
-    ends = time.monotonic() + seconds
+    ends = clock() + seconds
     question = _Question(signature, subject)
     ordinary = with_ordinary_values(case)
     if seconds > 0 and question.fate(ordinary.case) == "shows":
@@ -81,7 +88,7 @@ def explain(case: Case, signature: Signature, subject: Subject, *, seconds: floa
     for field, changes in groupby(neighbours(case), key=lambda neighbour: neighbour.field):
         fates: set[Fate] = set()
         for neighbour in changes:
-            if time.monotonic() >= ends:
+            if clock() >= ends:
                 return Explanation(tuple(remedies), tuple(tried), tuple(indifferent), complete=False)
             fate = question.fate(neighbour.case)
             fates.add(fate)

@@ -52,19 +52,27 @@ nothing to be wrong in a small case."""
 def neighbours(case: Case) -> Iterator[Neighbour]:
     """The neighbours of a case, all of a field together. What contradicts itself is left out.
 
-    What happens in a session comes first, then fields that are not at their default: nobody could take them back and
-    keep the finding.
+    What happens in a session comes first, then fields that are not at their default, as nobody could take them back and
+    keep the finding, and then the values.
     """
     yield from session_neighbours(case)
     parts = PARTS[1:] if case.session.node == "none" else NODE_PARTS
     fields = [(part, name) for part in parts for name in type(getattr(case, part)).model_fields]
-    for part, name in sorted(fields, key=lambda field: _is_plain(case, *field)):
-        if name in ("decode", "prefill"):
-            yield from _other_lengths(case, name)
-        else:
-            yield from _other_values(case, part, name)
+    special = [field for field in fields if not _is_plain(case, *field)]
+    for part, name in special:
+        yield from _other_fields(case, part, name)
     yield from _plainer_values(case)
+    for part, name in fields:
+        if (part, name) not in special:
+            yield from _other_fields(case, part, name)
     yield with_ordinary_values(case)
+
+
+def _other_fields(case: Case, part: str, name: str) -> Iterator[Neighbour]:
+    if name in ("decode", "prefill"):
+        yield from _other_lengths(case, name)
+    else:
+        yield from _other_values(case, part, name)
 
 
 def _is_plain(case: Case, part: str, name: str) -> bool:

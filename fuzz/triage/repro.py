@@ -14,6 +14,7 @@ from indexfuzz.corpus.entry import Entry, Record
 from indexfuzz.stages.base import Stage
 from indexfuzz.subjects.in_process import InProcess
 from indexfuzz.subjects.under_test import UnderTest
+from indexfuzz.triage.composition_repro import RELATION, composition_script
 from indexfuzz.triage.launches import Launch, ReproError, find_reached, launch_in_step, launches_in_session
 from indexfuzz.triage.literals import expression, helpers_for
 from indexfuzz.triage.look import look_at
@@ -52,6 +53,8 @@ def script(entry: Entry, target: UnderTest[InProcess]) -> str:
     if entry.finding is None:
         raise ReproError("this case never showed a finding")
     signature = entry.finding.signature
+    if signature.relation == RELATION:
+        return composition_script(entry.case, entry.finding, target)
     if signature.relation or signature.kind in NEED_MORE:
         raise ReproError(f"one launch does not show {signature}; `indexfuzz replay` does")
     stage = find_reached(signature.stage, signature.output, entry.case)

@@ -120,6 +120,9 @@ def test_a_mistake_of_the_whole_alone_is_found_and_named(label, old, new, output
     (found,) = composition.run(CASE, with_edit(label, old, new), DEVICE).findings
     assert str(found.signature) == f"{SIGNATURE}{output}"
     assert re.search(words, found.detail)
+    assert bool(found.index) is not (label in ("raises", "form"))
+    if "of the prefill rows" in found.detail:
+        assert CASE.batch.decode_rows <= found.index[0] < CASE.batch.tokens - CASE.batch.pad_tokens
     (again,) = schedule.ask(CASE, with_edit(label, old, new), DEVICE, found.signature).findings
     assert again.signature == found.signature
 

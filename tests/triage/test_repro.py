@@ -14,6 +14,7 @@ from indexfuzz.core.setup import Setup
 from indexfuzz.corpus.entry import Entry, Record
 from indexfuzz.implementations.base import Implementation, ImplementationError
 from indexfuzz.implementations.vllm import standalone
+from indexfuzz.oracles import composition
 from indexfuzz.subjects.in_process import InProcess
 from indexfuzz.subjects.under_test import UnderTest, put_under_test
 from indexfuzz.triage import literals, repro_source
@@ -147,6 +148,27 @@ def test_a_relation_needs_two_launches(pytorch_device):
     finding = Record.of(Finding("gather", "metamorphic/table-width", "k_fp8", ""))
     with pytest.raises(ReproError, match="one launch does not show"):
         script(Entry(case=Case(), finding=finding), target)
+
+
+WHOLE = {
+    "offset-of-another-row": Case().replace(
+        model={"index_topk": 2}, batch={"prefill": ({"length": 2, "new": 1}, {"length": 3, "new": 2})}
+    ),
+    "rope-lost-without-prefill": Case().replace(
+        rope={"mode": "functional"}, batch={"decode": (5,), "max_model_len": 8}
+    ),
+}
+
+
+@pytest.mark.parametrize("fault", WHOLE)
+def test_the_whole_indexer_is_called_beside_what_its_stages_make(fault, run_here):
+    target = put_under_test(Setup(faults=(fault,)))
+    implementation, device = target.subject.implementation, target.subject.device
+    (finding,) = composition.run(WHOLE[fault], implementation, device).findings
+    text = script(target.entry(WHOLE[fault], finding), target)
+    assert "step = materialise(Case.parse(CASE), DEVICE)" in text
+    assert run_here(text).shows
+    assert not run_here(text.replace(f"plant(({fault!r},))", "plant(())")).shows
 
 
 def test_a_script_that_shows_nothing_is_noticed():

@@ -37,6 +37,7 @@ from indexfuzz.triage.repro import script
 SECONDS = 60.0
 MINIMISE_SECONDS = 10.0
 EXPLAIN_SECONDS = 20.0
+"""Each of a core's time, but for making a case minimal."""
 
 ROOT = Path(__file__).parents[3]
 
@@ -97,7 +98,7 @@ def hand_over(
 ) -> Handed:
     """What there is to hand over about a finding that a fault shows on a case."""
     misses: list[str] = []
-    told = explain(case, finding.signature, target.subject, seconds=EXPLAIN_SECONDS)
+    told = explain(case, finding.signature, target.subject, seconds=EXPLAIN_SECONDS, clock=time.process_time)
     if not told.remedies:
         misses.append(
             "no single change makes it pass" if told.complete else "no change found in the time that there was"
