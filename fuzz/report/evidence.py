@@ -90,8 +90,7 @@ def _try_again(told: Evidence, path: Path, entry: Entry, target: UnderTest[InPro
         return told
     shown = result.findings[0]
     look = look_at(entry.case, shown.signature, target.subject)
-    trace = look.trace() if look else None
-    blamed = f"{trace.lines[0].file}:{trace.lines[0].line}" if trace else ""
+    blamed = look.place() if look else ""
     return replace(
         told,
         detail=shown.detail,

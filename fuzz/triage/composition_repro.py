@@ -14,13 +14,11 @@ from indexfuzz.core.case_words import describe_case
 from indexfuzz.corpus.entry import Record
 from indexfuzz.oracles import composition
 from indexfuzz.samples.step import Step
-from indexfuzz.stages.table import PAGED_LOGITS, PREFILL_LOGITS
 from indexfuzz.subjects.in_process import InProcess
 from indexfuzz.subjects.under_test import UnderTest
 from indexfuzz.triage.launches import ReproError
 from indexfuzz.triage.literals import MAX_PACKED, expression, helpers_for, raw
-
-RELATION = "composition"
+from indexfuzz.triage.whole import seen_logits
 
 HEAD = """import base64
 import zlib
@@ -93,7 +91,7 @@ def _check(finding: Record, stepwise: Step) -> str:
         return _compare_left_behind(output, stepwise.tensors[output])
     if len(index) != 2:
         return "run(step)\nprint('no error')\n"
-    return _compare_row(index[0], *_row_of(stepwise, index[0]))
+    return _compare_row(index[0], seen_logits(stepwise, index[0]), stepwise.case.model.index_topk)
 
 
 def _compare_left_behind(name: str, want: Tensor) -> str:
@@ -104,20 +102,6 @@ def _compare_left_behind(name: str, want: Tensor) -> str:
         'stages; "\n          f"{len(wrong)} differ")\n'
         "raise SystemExit(bool(wrong))\n"
     )
-
-
-def _row_of(stepwise: Step, row: int) -> tuple[dict[int, float], int]:
-    """The logits that a row of tokens sees by position, and how many of them it selects."""
-    t, topk = stepwise.tensors, stepwise.case.model.index_topk
-    if row < stepwise.decode_rows.stop:
-        logits, start = t[PAGED_LOGITS.name][row], 0
-    elif row < stepwise.prefill_rows.stop:
-        own = row - stepwise.prefill_rows.start
-        logits, start = t[PREFILL_LOGITS.name][own], int(t["ks"][own])
-    else:
-        return {}, topk
-    seen = (logits > float("-inf")).nonzero().flatten().tolist()
-    return {column - start: logits[column].item() for column in seen}, topk
 
 
 def _compare_row(row: int, logits: dict[int, float], topk: int) -> str:

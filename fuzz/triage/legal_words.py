@@ -48,7 +48,7 @@ def read_legal(words: str, dtype: torch.dtype) -> Legal | None:
     if words in UNNUMBERED:
         return UNNUMBERED[words]
     if found := INTERVAL.fullmatch(words):
-        return Legal.between(float(found[1]), float(found[2]))
+        return Legal.between(_number(found[1], dtype), _number(found[2], dtype))
     if found := NEAR.fullmatch(words):
         middle, bound = float(found[1]), float(found[2])
         return Legal.between(middle - bound, middle + bound)
@@ -70,5 +70,14 @@ def read_value(words: str, dtype: torch.dtype) -> float | None:
         signed = code - (1 << 8 * dtype.itemsize) if dtype.itemsize > 1 and code >> (8 * dtype.itemsize - 1) else code
         return float(torch.tensor([signed], dtype=INTEGERS[dtype.itemsize]).view(dtype).float().item())
     if found := PLAIN.fullmatch(words):
-        return float(found[1])
+        return _number(found[1], dtype)
     return math.nan if words == "nan" else None
+
+
+def _number(text: str, dtype: torch.dtype) -> float:
+    """The value of a dtype that is told with these nine digits, else what they say."""
+    told = float(text)
+    if not dtype.is_floating_point:
+        return told
+    near = float(torch.tensor(told, dtype=torch.float64).to(dtype).double())
+    return near if f"{near:.9g}" == f"{told:.9g}" else told

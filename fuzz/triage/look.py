@@ -21,7 +21,7 @@ from indexfuzz.lockstep import LockstepError
 from indexfuzz.lockstep.source.search import Doing, find_store, find_stray, find_violation
 from indexfuzz.lockstep.source.trace import Trace, trace
 from indexfuzz.lockstep.tracking.moments import Recorder
-from indexfuzz.oracles import sessions
+from indexfuzz.oracles import composition, sessions
 from indexfuzz.oracles.causes import without_consequences
 from indexfuzz.oracles.differential import FATAL, initialised_bytes, look_around
 from indexfuzz.oracles.launching import Expected, launch
@@ -30,7 +30,9 @@ from indexfuzz.samples.step import Step
 from indexfuzz.stages.base import Call, Stage
 from indexfuzz.stages.places import Places, span_of
 from indexfuzz.subjects.in_process import InProcess
+from indexfuzz.triage.culprit import Culprit, find_return
 from indexfuzz.triage.launches import find_reached
+from indexfuzz.triage.whole import WholeLook, look_at_whole
 
 
 @dataclass(frozen=True)
@@ -60,6 +62,14 @@ class Look:
         """The line that did it, with its values; None where no line of a kernel can be blamed."""
         doing = self.doing()
         return trace(*doing, Places(self.call, self.got)) if doing else None
+
+    def place(self) -> str:
+        """file:line of the line that is told: of a kernel, else of Python that raised or returned it; else empty."""
+        told = self.trace()
+        if told is not None:
+            return f"{told.lines[0].file}:{told.lines[0].line}"
+        returned = self._returned()
+        return self.finding.location or (returned.place if returned else "")
 
     def doing(self) -> Doing | None:
         """The access that the finding comes from; None where no line of a kernel can be blamed."""
@@ -102,21 +112,33 @@ class Look:
         ran = dict.fromkeys(f"{kernel} ({location_from_here(place)})" for kernel, place in self.recorder.launches)
         if not ran:
             yield "No Triton kernel ran here: this comes from Python code alone."
+            if returned := self._returned():
+                yield from returned.lines()
         elif self.finding.index:
             yield f"No kernel stores to the first wrong element. What ran: {', '.join(ran)}; look at what calls it."
 
+    def _returned(self) -> Culprit | None:
+        """The statement that returns what is wrong, where Python alone makes it and does not raise."""
+        if self.recorder.launches or self.finding.location:
+            return None
+        return find_return(self.function, lambda: self.given.copy().run(self.function))
 
-def look_at(case: Case, signature: Signature, subject: InProcess) -> Look | None:
+
+def look_at(case: Case, signature: Signature, subject: InProcess) -> Look | WholeLook | None:
     """Run the stage of a finding again, on inputs that the reference makes, and keep what its kernels do.
 
-    Of a session, its launches of the stage one after the other, until one shows something. None where the finding does
-    not show there: it needs other inputs, several launches, or another device.
+    Of a session, its launches of the stage one after the other, until one shows something; of the whole indexer, a
+    launch beside those of its stages. None where the finding does not show there: it needs other inputs, several
+    launches, or another device.
     """
-    if signature.relation or signature.stage not in subject.implementation.stages:
+    is_whole = signature.kind == composition.KIND
+    if (signature.relation and not is_whole) or signature.stage not in subject.implementation.stages:
         return None
     own = subject.device if isinstance(subject.device, LockstepDevice) else LockstepDevice()
     lens = _Lens(case, signature, subject.implementation, replace(own, coverage=None))
     try:
+        if is_whole:
+            return look_at_whole(case, lens.implementation, lens.device)
         return lens.in_session() if case.session.steps else lens.in_step()
     except (UnsupportedKernelError, ImplementationError, LockstepError, ValueError, LookupError):
         return None

@@ -11,13 +11,14 @@ from indexfuzz.core.case import Case
 from indexfuzz.core.session_words import tell_step
 from indexfuzz.core.stage_names import STATEFUL
 from indexfuzz.corpus.entry import Entry, Record
+from indexfuzz.oracles import composition
 from indexfuzz.stages.base import Stage
 from indexfuzz.subjects.in_process import InProcess
 from indexfuzz.subjects.under_test import UnderTest
-from indexfuzz.triage.composition_repro import RELATION, composition_script
+from indexfuzz.triage.composition_repro import composition_script
 from indexfuzz.triage.launches import Launch, ReproError, find_reached, launch_in_step, launches_in_session
 from indexfuzz.triage.literals import expression, helpers_for
-from indexfuzz.triage.look import look_at
+from indexfuzz.triage.look import Look, look_at
 from indexfuzz.triage.repro_check import RAISED, SEEN_BY_LOCKSTEP, Claim, write_check
 from indexfuzz.triage.repro_source import kernel_source
 
@@ -53,7 +54,7 @@ def script(entry: Entry, target: UnderTest[InProcess]) -> str:
     if entry.finding is None:
         raise ReproError("this case never showed a finding")
     signature = entry.finding.signature
-    if signature.relation == RELATION:
+    if signature.kind == composition.KIND:
         return composition_script(entry.case, entry.finding, target)
     if signature.relation or signature.kind in NEED_MORE:
         raise ReproError(f"one launch does not show {signature}; `indexfuzz replay` does")
@@ -81,7 +82,7 @@ def _see_again(case: Case, finding: Record, subject: InProcess) -> Record:
     if case.session.steps or kind in RAISED or kind in SEEN_BY_LOCKSTEP:
         return finding
     look = look_at(case, finding.signature, subject)
-    if look is None or (look.finding.kind, look.finding.output) != (kind, finding.signature.output):
+    if not isinstance(look, Look) or (look.finding.kind, look.finding.output) != (kind, finding.signature.output):
         return finding
     return Record.of(look.finding)
 

@@ -21,6 +21,7 @@ from indexfuzz.implementations.faults import plant
 from indexfuzz.lockstep import Lockstep
 from indexfuzz.lockstep.source.search import find_violation
 from indexfuzz.lockstep.tracking.moments import Recorder
+from indexfuzz.oracles import composition
 from indexfuzz.report.pictures.draw import draw
 from indexfuzz.report.pictures.grid import MOST_ROWS, Panel, Picture, Shade, first_of
 from indexfuzz.report.pictures.lanes import draw_lanes
@@ -223,6 +224,22 @@ def test_lanes_that_a_mask_left_undefined_are_drawn():
     assert picture is not None
     assert picture.title == "lanes that hold nothing"
     assert picture.panels[0].cells == ("...X",)
+
+
+def test_what_the_whole_indexer_selects_is_drawn_beside_what_its_stages_select():
+    case = Case().replace(
+        model={"index_topk": 1}, batch={"prefill": ({"length": 1, "new": 1}, {"length": 1, "new": 1}), "pad_tokens": 1}
+    )
+    subject = InProcess(plant(("offset-of-another-row",)), open_device("lockstep"))
+    (finding,) = composition.run(case, subject.implementation, subject.device).findings
+    look = look_at(case, finding.signature, subject)
+    assert look
+    (picture,) = draw(look)
+    (panel,) = picture.panels
+    assert picture.title == "selected: token x entry"
+    assert panel.cells == ("X", "X", ".")
+    assert picture.mark == (0, 0)
+    assert "first wrong: selected[0, 0]" in picture.notes
 
 
 def test_a_picture_of_right_logits_has_no_mark():

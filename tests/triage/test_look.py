@@ -7,8 +7,10 @@ from indexfuzz.core.signature import Signature
 from indexfuzz.devices import open_device
 from indexfuzz.implementations.builtin import builtin
 from indexfuzz.implementations.faults import plant
+from indexfuzz.oracles import composition
 from indexfuzz.subjects.in_process import InProcess
 from indexfuzz.triage.look import Look, look_at, tell
+from indexfuzz.triage.whole import WholeLook
 
 
 def _subject(*faults: str) -> InProcess:
@@ -18,7 +20,7 @@ def _subject(*faults: str) -> InProcess:
 def _look(case: Case, subject: InProcess, stage: str) -> Look:
     found = next(f for f in subject.run(case, frozenset({stage})).findings if f.stage == stage)
     look = look_at(case, found.signature, subject)
-    assert look
+    assert isinstance(look, Look)
     return look
 
 
@@ -83,3 +85,46 @@ def test_of_a_session_the_step_is_told_in_which_it_shows():
 def test_nothing_is_told_of_a_session_that_is_right():
     for text in ("compress/guard-write/keys", "compress/bound-exceeded/keys", "k_quant_cache/crash/ValueError"):
         assert look_at(SESSION, Signature.parse(text), _subject()) is None
+
+
+WHOLE = {
+    "offset-of-another-row": (
+        Case().replace(model={"index_topk": 1}, batch={"prefill": ({"length": 1, "new": 1},) * 2}),
+        "The stages are called with what they should be; _select_prefill returns what is wrong.",
+        "return torch.where(columns >= 0, columns - prefill.ks.roll(1).unsqueeze(1), -1)",
+        ("        columns    = [[0], [1]]", "        prefill.ks = [0, 1]"),
+    ),
+    "rope-lost-without-prefill": (
+        Case().replace(rope={"mode": "functional"}, batch={"decode": (5,), "max_model_len": 8}),
+        "forward calls q_quant with another q than the stages before it leave: q[0, 0, 0] is",
+        "q_fp8, q_weights = q_quant(q, weights, scale_fmt=config.scale_fmt, fp8=config.fp8)",
+        ("        config.scale_fmt = 'ue8m0'",),
+    ),
+}
+
+
+@pytest.mark.parametrize("fault", WHOLE)
+def test_of_the_whole_indexer_the_line_is_told_that_mixes_something_up(fault):
+    case, words, text, values = WHOLE[fault]
+    subject = _subject(fault)
+    (finding,) = composition.run(case, subject.implementation, subject.device).findings
+    look = look_at(case, finding.signature, subject)
+    assert isinstance(look, WholeLook)
+    first, line, *told = look.sentences()
+    assert first.startswith(words)
+    assert "indexer.py:" in line
+    assert line.endswith(text)
+    assert set(values) <= set(told)
+    assert look.place().rpartition("/")[2].startswith("indexer.py:")
+    assert look_at(case, finding.signature, _subject()) is None
+
+
+def test_where_python_alone_makes_a_result_the_line_is_told_that_returns_it():
+    case = Case().replace(model={"index_topk": 2}, batch={"decode": (3,), "max_model_len": 8})
+    look = _look(case, _subject("topk-one-more-than-k"), "topk")
+    none, returns, line, *values = look.sentences()
+    assert none == "No Triton kernel ran here: this comes from Python code alone."
+    assert returns == "topk returns it here."
+    assert line.endswith("  return chosen")
+    assert values[0].startswith("        chosen = [[")
+    assert look.place().rpartition("/")[2].startswith("indexer.py:")

@@ -46,7 +46,8 @@ HEAD = """# What a finding hands to people
 Made by `indexfuzz bench findings`; do not edit. A campaign finds each planted bug (seed 0) and makes its case minimal.
 "script": whether the standalone script fails with the bug and passes without it. "picture": what is drawn, where it
 shows a difference, or that no kernel ran. "line": the line of the kernel that the values are told of, or of Python that
-raised; "caller" where no kernel's store is to blame. "passes with": the first change of the case that makes it pass.
+raised or returned it; "caller" where no kernel's store is to blame. "passes with": the first change of the case that
+makes it pass.
 """
 
 
@@ -151,11 +152,7 @@ def _look(case: Case, finding: Finding, subject: InProcess) -> tuple[str, str]:
         return "", ""
     titles = [picture.title.partition(":")[0] for picture in draw(look) if picture.mark]
     picture = " and ".join(titles) or ("" if look.recorder.launches else NOTHING_RAN)
-    trace = look.trace()
-    if trace:
-        blamed = trace.lines[0]
-        return picture, f"{Path(blamed.file).name}:{blamed.line}"
-    return picture, Path(look.finding.location).name or ("caller" if look.sentences() else "")
+    return picture, Path(look.place()).name or ("caller" if look.sentences() else "")
 
 
 def as_markdown(found: Sequence[dict[str, Any]], *, of: int) -> str:

@@ -13,8 +13,10 @@ from indexfuzz.report.pictures.memory import draw_accesses
 from indexfuzz.report.pictures.selection import draw_selection
 from indexfuzz.report.pictures.unwritten import draw_unwritten
 from indexfuzz.report.pictures.values import draw_values
+from indexfuzz.report.pictures.whole import draw_whole
 from indexfuzz.stages.base import Shown
 from indexfuzz.triage.look import Look
+from indexfuzz.triage.whole import WholeLook
 
 DRAW: dict[Shown, Callable[[Look], Picture | None]] = {
     "cache": draw_cache,
@@ -24,13 +26,16 @@ DRAW: dict[Shown, Callable[[Look], Picture | None]] = {
 }
 
 
-def draw(look: Look) -> tuple[Picture, ...]:
+def draw(look: Look | WholeLook) -> tuple[Picture, ...]:
     """What went wrong around the buffers and to an input, if anything did, and the output beside what it should be.
 
     The pages of the cache are drawn with what lies behind them, which shows both. Of a session, it is said when it was.
     """
-    if look.finding.kind == "shape":
-        drawn: tuple[Picture | None, ...] = (draw_extents(look),)
+    drawn: tuple[Picture | None, ...]
+    if isinstance(look, WholeLook):
+        drawn = (draw_whole(look),)
+    elif look.finding.kind == "shape":
+        drawn = (draw_extents(look),)
     else:
         output = DRAW[look.stage.shown](look)
         is_whole = output and look.stage.shown == "cache"
