@@ -84,8 +84,13 @@ def _measure(fault: str) -> Handed:
     started = time.monotonic()
     case, finding = minimise(sight.case, target.subject, signature, seconds=MINIMISE_SECONDS)
     seconds = round(time.monotonic() - started, 1)
-    found = hand_over(fault, target, case, finding, tokens_found=sight.case.batch.tokens)
+    found = hand_over(fault, target, case, finding, tokens_found=tokens_of(sight.case))
     return replace(found, minimise_seconds=seconds)
+
+
+def tokens_of(case: Case) -> int:
+    """Tokens of a case: of a session those of all its steps."""
+    return sum(step.tokens for step in case.session.steps) or case.batch.tokens
 
 
 def hand_over(
@@ -116,7 +121,7 @@ def hand_over(
         fault,
         str(finding.signature),
         tokens_found,
-        case.batch.tokens,
+        tokens_of(case),
         script=proof,
         picture=picture,
         line=line,
