@@ -16,8 +16,8 @@ from indexfuzz.triage.look import Look, numbers_of
 LEGEND = (
     Shade("X", "read, and nobody wrote it", "wrong"),
     Shade("r", "read, and holds something", "one"),
-    Shade("w", "holds something, not read", "quiet"),
-    Shade("u", "nobody wrote it, not read", "missing"),
+    Shade("w", "holds something, not read", "two"),
+    Shade("u", "nobody wrote it, not read", "quiet"),
     Shade(".", "guard: belongs to no tensor", "ground"),
 )
 
