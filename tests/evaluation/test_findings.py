@@ -9,7 +9,7 @@ import pytest
 from indexfuzz.core.case import Case
 from indexfuzz.core.setup import Setup
 from indexfuzz.evaluation.bench import findings as bench
-from indexfuzz.evaluation.bench.findings import PROVED, Handed, as_markdown, hand_over
+from indexfuzz.evaluation.bench.findings import NOTHING_RAN, PROVED, Handed, as_markdown, hand_over
 from indexfuzz.subjects.under_test import put_under_test
 from indexfuzz.triage.prove import Proof
 
@@ -55,6 +55,10 @@ def test_what_is_missing_is_said_and_counted():
     whole = Handed("one", "rope/bound-exceeded/q", 9, 1, 2.0, PROVED, "q", "rope.py:1", "rope.mode inplace")
     broken = replace(whole, fault="two", picture="", misses=("no picture",))
     text = as_markdown([asdict(whole), asdict(broken)], of=3)
+    nothing = replace(whole, fault="three", picture=NOTHING_RAN)
+    both = as_markdown([asdict(whole), asdict(nothing)], of=3)
+    assert "- 1 of 2 pictures show a difference; of 1 there is nothing to draw, as no kernel ran." in both
+    assert "| four | not found | 0 |" in as_markdown([asdict(Handed("four"))], of=3)
     assert "- 2 of 3 planted bugs were looked at, 2 of them found" in text
     assert "- 2 of 2 scripts tell" in text
     assert "- 1 of 2 pictures show" in text
@@ -92,3 +96,10 @@ def test_a_run_that_was_stopped_goes_on_and_named_faults_are_looked_at_again(
     assert bench.main(as_json=False, faults=["one"]) == 0
     assert looked_at == ["two", "one", "three", "one"]
     assert "3 of 3 planted bugs" in capsys.readouterr().out
+
+
+def test_the_tokens_of_a_session_are_those_of_all_its_steps():
+    steps = ({"turns": ({"request": 0, "new": 3},)}, {"turns": ({"request": 0, "new": 2},), "pad_tokens": 1})
+    session = {"node": "compress", "ratio": 2, "steps": steps}
+    assert bench.tokens_of(Case().replace(batch={"max_model_len": 8}, session=session)) == 6
+    assert bench.tokens_of(SMALL) == 3

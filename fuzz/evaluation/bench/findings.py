@@ -168,8 +168,11 @@ def as_markdown(found: Sequence[dict[str, Any]], *, of: int) -> str:
     lines.append(
         f"- {sum(each['script'] == PROVED for each in found)} of {count} scripts tell the bug from its absence."
     )
-    for field, words in (("picture", "pictures show a difference"), ("line", "name a line, or that a caller did it")):
-        lines.append(f"- {sum(bool(each[field]) for each in found)} of {count} {words}.")
+    nothing = sum(each["picture"] == NOTHING_RAN for each in found)
+    drawn = sum(bool(each["picture"]) for each in found) - nothing
+    and_none = f"; of {nothing} there is nothing to draw, as no kernel ran" if nothing else ""
+    lines.append(f"- {drawn} of {count} pictures show a difference{and_none}.")
+    lines.append(f"- {sum(bool(each['line']) for each in found)} of {count} name a line, or that a caller did it.")
     lines.append(f"- {sum(bool(each['passes_with']) for each in found)} of {count} name a change that makes it pass.")
     if seen:
         before = statistics.median(each["tokens_found"] for each in seen)
@@ -182,7 +185,8 @@ def as_markdown(found: Sequence[dict[str, Any]], *, of: int) -> str:
         "| --- | --- | --- | --- | --- | --- |",
     ]
     for each in found:
-        cells = (each["fault"], f"`{each['signature']}`", each["tokens"], each["picture"], each["line"])
+        signature = f"`{each['signature']}`" if each["signature"] else "not found"
+        cells = (each["fault"], signature, each["tokens"], each["picture"], each["line"])
         lines.append(f"| {' | '.join(map(str, cells))} | {each['passes_with']} |")
     return "\n".join([*lines, "", *_misses(found)]) + "\n"
 
