@@ -72,7 +72,7 @@ def _pool_kernel(
     dim = tl.arange(0, HEAD_DIM)
     position = end - RATIO + place
     is_new = is_due & (position >= context)
-    is_kept = is_due & (position < context)
+    is_kept = is_due & ~is_new
     token = (first_token + position - context).to(tl.int64)
     tail = tail_ptr + tl.load(rings_ptr + request).to(tl.int64) * tail_ring_stride
     kept_at = tail + (position % ROWS)[:, None] * (2 * HEAD_DIM) + dim[None, :]
@@ -89,7 +89,7 @@ def _pool_kernel(
 
     key = hadamard(pooled.to(tl.bfloat16).to(tl.float32), LOG_DIM)
     last_token = (first_token + end - 1 - context).to(tl.int64)
-    tl.store(keys_ptr + last_token * keys_stride + dim, key.to(tl.bfloat16), mask=is_due & (dim < HEAD_DIM))
+    tl.store(keys_ptr + last_token * keys_stride + dim, key.to(tl.bfloat16), mask=is_due)
 
 
 @triton.jit

@@ -141,6 +141,6 @@ def _turn(choices: Choices, request: int, length: int, ratio: int) -> Turn:
     to_end = ratio - length % ratio
     new = choices.of((1, 1, 2, 0, 3, to_end, to_end - 1, to_end + 1, 2 * ratio, ratio + 1, ratio * 5, 33))
     drafts = choices.of(DRAFTS)
-    accepted = choices.of(tuple(range(drafts + 1)))
+    accepted = choices.of((0, *range(drafts + 1)))
     new = min(new, max(MOST_TOKENS, 3 * ratio) - length) if length < max(MOST_TOKENS, 3 * ratio) else 1
     return Turn(request=request, new=new, drafts=drafts, accepted=accepted)
