@@ -47,7 +47,8 @@ MEMORY = {
 }
 REQUESTS = (1, 2, 2, 3)
 STEPS = (2, 3, 4, 5, 6)
-DRAFTS = (0, 0, 0, 1, 2, 3, 5)
+DRAFTS = (0, 1, 2, 3, 5, 5, 5)
+"""The most of a session: rings have room for so many."""
 GOES = (False,) * 6 + (True,)
 FORKS = (False,) * 8 + (True,)
 RESTS = (False, False, False, True)
@@ -107,12 +108,12 @@ def _values(choices: Choices, only: tuple[Regime, ...]) -> Values:
 def _steps(choices: Choices, ratio: int) -> tuple[SessionStep, ...]:
     """Steps that can be: each request comes, rests, forks, goes."""
     count, steps = choices.of(REQUESTS), []
-    lengths = dict[int, int]()
+    lengths, most = dict[int, int](), choices.of(DRAFTS)
     for _ in range(choices.of(STEPS)):
         forks = _forks(choices, lengths, count)
         turns = list[Turn]()
         for request in range(count):
-            rests, turn = choices.of(RESTS), _turn(choices, request, lengths.get(request, 0), ratio)
+            rests, turn = choices.of(RESTS), _turn(choices, request, lengths.get(request, 0), ratio, most)
             if not rests or not lengths:
                 turns.append(turn)
                 lengths[request] = lengths.get(request, 0) + turn.new + turn.accepted
@@ -136,11 +137,13 @@ def _forks(choices: Choices, lengths: dict[int, int], count: int) -> tuple[Fork,
     return (Fork(parent=parent, child=child),)
 
 
-def _turn(choices: Choices, request: int, length: int, ratio: int) -> Turn:
-    """A chunk that ends near a group's end, or a step of decode, with drafts or without."""
+def _turn(choices: Choices, request: int, length: int, ratio: int, most: int) -> Turn:
+    """A chunk that ends near a group's end, or a step of decode, with `most` drafts, or fewer, or without."""
     to_end = ratio - length % ratio
-    new = choices.of((1, 1, 2, 0, 3, to_end, to_end - 1, to_end + 1, 2 * ratio, ratio + 1, ratio * 5, 33))
-    drafts = choices.of(DRAFTS)
-    accepted = choices.of((0, *range(drafts + 1)))
+    drafts = choices.of((0, 0, min(1, most), most // 2, most, most))
+    accepted = choices.of((0, 0, *range(drafts + 1)))
+    # What is taken back hurts most where a group lacks one token.
+    ends = (to_end, to_end - 1, to_end + 1, *((to_end - 1,) * 2 if drafts else (2 * ratio, ratio * 5)))
+    new = choices.of((1, 1, 2, 0, 3, *ends, ratio + 1, 33))
     new = min(new, max(MOST_TOKENS, 3 * ratio) - length) if length < max(MOST_TOKENS, 3 * ratio) else 1
     return Turn(request=request, new=new, drafts=drafts, accepted=accepted)

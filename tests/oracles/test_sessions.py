@@ -176,6 +176,14 @@ def test_a_session_is_made_small():
     assert sum(t.new + t.drafts for step in steps for t in step.turns) <= 8
 
 
+def test_the_plainest_pooling_is_tried():
+    subject = InProcess(with_mistake("in tl.static_range(LOG_DIM)", "in tl.static_range(LOG_DIM - 1)", "pool"), DEVICE)
+    case = case_of("pool", overlap=False, pooling="max", steps=STEPS[:1])
+    (finding,) = subject.run(case).findings
+    small, _ = minimise(case, subject, finding.signature)
+    assert (small.session.ratio, small.session.pooling) == (2, "softmax")
+
+
 def test_a_fork_that_never_has_a_turn_is_served():
     steps = ({"turns": (turn(0, 5),)}, {"forks": ({"parent": 0, "child": 3},)})
     assert not oracle.run(case_of(steps=steps), builtin(), DEVICE).findings

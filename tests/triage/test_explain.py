@@ -160,6 +160,21 @@ def test_a_neighbour_differs_in_what_it_says():
             },
             {"session.overlap": "off"},
         ),
+        (
+            "pool-max-from-zero",
+            "pool/bound-exceeded/keys",
+            {
+                "cache": {"layout": "normal"},
+                "batch": {"max_model_len": 4},
+                "session": {
+                    "node": "pool",
+                    "ratio": 2,
+                    "pooling": "max",
+                    "steps": ({"turns": ({"request": 0, "new": 2},)},),
+                },
+            },
+            {"session.pooling": "softmax"},
+        ),
     ],
 )
 def test_planted_bugs_are_explained(fault, signature, case, remedies):

@@ -42,6 +42,19 @@ def test_a_script_replays_the_session_with_the_kernels_own_functions():
     assert not run_script(healed).shows
 
 
+def test_a_script_replays_pooled_keys_on_tails_that_lie_apart():
+    fault = "pool-saved-before-read"
+    session = {"node": "pool", "ratio": 2, "steps": STEPS}
+    case = Case().replace(cache={"layout": "normal", "page_pad": 132}, batch={"max_model_len": 20}, session=session)
+    target = put_under_test(Setup(faults=(fault,)))
+    finding = target.subject.run(case).findings[0]
+    assert str(finding.signature) == "pool/bound-exceeded/keys"
+    text = script(target.entry(case, finding), target)
+    assert text.count("run(k=k") == 2
+    assert run_script(text).shows
+    assert not run_script(text.replace(f"plant(({fault!r},))", "plant(())")).shows
+
+
 def test_a_script_shows_what_comes_of_memory_that_an_earlier_step_should_have_written():
     fault = "compress-stale-ring"
     session = {"node": "compress", "ratio": 2, "overlap": True, "steps": ({"turns": (turn(0, 3),)},)}
