@@ -39,7 +39,7 @@ def _place_kernel(
     end_token = tl.where(is_request, end_token, num_tokens)
     context = tl.load(context_lens_ptr + request, mask=is_request, other=0)
     rank = tl.program_id(1) * TOKENS + tl.arange(0, TOKENS)
-    token = (first_token + rank).to(tl.int64)
+    token = first_token + rank
     is_token = token < end_token
 
     position = context + rank

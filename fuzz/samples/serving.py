@@ -115,7 +115,7 @@ class Serving:
         tail = TABLE_TAIL.get(memory.table_tail, case.num_blocks)
         table = rectangle([self.requests[row.request].pages for row in rows], tail, extra=memory.table_extra)
         made.place("block_table", table.int(), row_pad=memory.table_pad)
-        made.output("keys", (step.tokens, case.model.head_dim), torch.bfloat16)
+        made.output("keys", (step.tokens, case.model.head_dim), torch.bfloat16, row_pad=memory.k_pad)
         made.output("slot_mapping", (step.tokens,), torch.int64)
         made.output("visible", (step.tokens,), torch.int32)
         made.add(self.state)
