@@ -6,6 +6,7 @@ every token another.
 """
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 from indexfuzz.checks import describe
 from indexfuzz.core.case import Case
@@ -41,8 +42,14 @@ def compare(
     made = {number: request.tokens for number, request in first.requests.items()}
     outcome, second = serve(twin, implementation, device, only, lambda number, _life: made[number])
     outcome.case = first.case
-    if not outcome.findings:
-        outcome.findings += _differences(first, second)
+    # What the other steps show is no finding of that kind of these steps: asked for it alone, they would not show it.
+    shown = [
+        replace(
+            finding, kind=KIND, detail=f"{finding.kind} where the same tokens came in other steps: {finding.detail}"
+        )
+        for finding in outcome.findings
+    ]
+    outcome.findings = shown or list(_differences(first, second))
     return outcome
 
 

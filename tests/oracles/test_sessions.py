@@ -166,6 +166,21 @@ def test_a_key_that_depends_on_the_schedule_is_found(monkeypatch):
     assert "on other pages where its 15 tokens came in steps of 0 before 2 rejected drafts, 5 before" in finding.detail
 
 
+def test_what_another_schedule_shows_is_shown_again_and_made_small():
+    implementation = with_mistake(
+        "(context // RATIO + tl.program_id(1) + 1) * RATIO", "context + (tl.program_id(1) + 1) * RATIO"
+    )
+    case = case_of(steps=({"turns": (turn(0, 18),)},), values={"seed": 1})
+    assert not oracle.run(case, implementation, DEVICE).findings
+    (finding,) = schedules.run(case, implementation, DEVICE).findings
+    assert str(finding.signature) == "compress/metamorphic/schedule/keys"
+    assert "where the same tokens came in other steps: step " in finding.detail
+    subject = InProcess(implementation, DEVICE)
+    small, again = minimise(case, subject, finding.signature)
+    assert again.signature == finding.signature
+    assert small.session.tokens < 18
+
+
 def test_a_session_is_made_small():
     signature = "compress/bound-exceeded/keys"
     subject = InProcess(with_mistake(*MISTAKES[signature]), DEVICE)
