@@ -11,6 +11,7 @@ from torch import Tensor
 
 from indexfuzz.core.case import Case
 from indexfuzz.core.finding import Finding
+from indexfuzz.core.stage_names import TOPK
 from indexfuzz.devices.lockstep import LockstepDevice
 from indexfuzz.implementations.base import Implementation
 from indexfuzz.lockstep.source.trace import Trace
@@ -71,7 +72,7 @@ def look_at_whole(case: Case, implementation: Implementation, device: LockstepDe
             return whole(step=step)
 
     launched = launch(
-        "topk", Call({}, {"step": step}, returns=("selected",)), watched, replace(device, recorder=recorder)
+        TOPK, Call({}, {"step": step}, returns=("selected",)), watched, replace(device, recorder=recorder)
     )
     if launched.error:
         return None
