@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from indexfuzz.generation.goals import Goal
 
-CHUNK = 25
+CHUNK = 11
 """Shapes that are drawn together: enough for Hypothesis to vary them, few enough to draw without a pause."""
 
 MOST_BEHIND = 32
@@ -25,4 +25,4 @@ def known_to(chunk: int) -> int:
 
     A fourth of all chunks before it are not among them, so that ever more processes may run without waiting.
     """
-    return chunk - min(chunk // 4, MOST_BEHIND)
+    return chunk - min(chunk // 8, MOST_BEHIND)

@@ -57,9 +57,10 @@ def draw_chunk(wanted: Settings, chunk: Chunk) -> list[Case]:
     strategy = cases(preset=wanted.preset, values=wanted.values, formats=facts.formats, constants=facts.constants)
     key = derive(wanted.seed, f"shard {index}/{of} chunk {chunk.number}")
     steps, nodes = draw(strategy, key, CHUNK), _nodes(wanted)
-    for place in range(1, len(steps) if chunk.goals else 0, 2):
+    for place, goal in zip(range(1, len(steps), 2), chunk.goals, strict=False):
         choices = Choices(random_bytes(key, f"steered {place}", DECISIONS))
-        steps[place] = steer(steps[place], chunk.goals, choices, is_pinned=wanted.preset is not None)
+        steered = steer(steps[place], goal, choices, is_pinned=wanted.preset is not None)
+        steps[place] = steered if steered.model.fp8 in facts.formats else steps[place]
     if not nodes:
         return steps
     strategy = sessions(nodes, formats=facts.formats, regimes=wanted.values)

@@ -7,13 +7,15 @@ from dataclasses import dataclass
 class Comparison:
     """One comparison, or another condition, of a line of Python code, and how it ended.
 
-    `file` and `line` say where it stands, `text` what it is. `left` and `right` are the integers that were compared;
-    None where it is no comparison of integers.
+    `file` and `line` say where it stands, `text` what it is. `left` and `right` are the integers or words that were
+    compared; None where it is no such comparison. Where others behind it are joined with it, `settles` is the end that
+    settles the whole condition, whatever they are.
     """
 
     file: str
     line: int
     text: str
     holds: bool
-    left: int | None = None
-    right: int | None = None
+    left: int | str | None = None
+    right: int | str | None = None
+    settles: bool | None = None

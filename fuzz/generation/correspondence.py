@@ -1,9 +1,11 @@
 """Which measures of a case an operand corresponds to, and what brings the operand to another value."""
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import combinations
+from itertools import combinations, product
+
+from indexfuzz.generation.measures import CONTENTS, OPTIONS, SIZES, Measures
 
 FACTORS = (2, 4, 16, 32, 64, 128, 256)
 """Sizes of tiles and of elements: what measures are multiplied with, or numbers of programs are quotients by."""
@@ -14,7 +16,6 @@ FEWEST = 3
 MOST_GUESSES = 24
 NUMBER = re.compile(r"(?<![\w.])\d{1,6}(?![\w.])")
 
-Measures = Mapping[str, int]
 Values = Sequence[tuple[Measures, set[int]]]
 """For each of some cases, its measures and the values that an operand had in it."""
 
@@ -38,35 +39,48 @@ class Guess:
         return value % self.number if self.form == "modulo" else value + (self.number if self.form == "plus" else 0)
 
 
-def explaining(values: Values, text: str) -> list[Guess]:
-    """All guesses that hold in each case; the plainest come first. `text` is the comparison, whose numbers count."""
+def explaining(values: Values, text: str, form: str = "") -> list[Guess]:
+    """All guesses that hold in each case; those that vary come first, then the plainest.
+
+    `text` is the comparison, whose numbers count. Where the source says what the operand is, "modulo" or "times",
+    `form` is that, and nothing else is a guess. What tensors hold is only looked at where no size explains anything.
+    """
     if not values or not all(seen for _, seen in values):
         return []
     numbers = tuple(dict.fromkeys((*(int(found) for found in NUMBER.findall(text)), *FACTORS)))
-    guesses = [*_guesses(values[0], numbers), *(_shifted(values) if len(values) >= FEWEST else ())]
-    return [guess for guess in guesses if all(guess.of(m) in seen for m, seen in values[1:])][:MOST_GUESSES]
+    for names in (tuple(SIZES), CONTENTS):
+        guesses = [*_guesses(values[0], numbers, names), *(_shifted(values, names) if len(values) >= FEWEST else ())]
+        holding = [
+            guess
+            for guess in guesses
+            if form in ("", guess.form) and all(guess.of(m) in seen for m, seen in values[1:])
+        ]
+        if holding:
+            return sorted(holding, key=lambda guess: len({guess.of(m) for m, _ in values}) == 1)[:MOST_GUESSES]
+    return []
 
 
-def _shifted(values: Values) -> Iterator[Guess]:
+def _shifted(values: Values, names: Sequence[str]) -> Iterator[Guess]:
     """Measures that vary, with what is to be added in the first case."""
     (measures, seen), *_ = values
-    for name in measures:
+    for name in names:
         if len({m[name] for m, _ in values}) > 1:
             yield from (Guess(name, "plus", value - measures[name]) for value in sorted(seen - {measures[name]}))
 
 
-def _guesses(value: tuple[Measures, set[int]], numbers: Sequence[int]) -> Iterator[Guess]:
+def _guesses(value: tuple[Measures, set[int]], numbers: Sequence[int], names: Sequence[str]) -> Iterator[Guess]:
     """What explains one case."""
     measures, seen = value
-    yield from (Guess(name) for name in measures if measures[name] in seen)
+    yield from (Guess(name) for name in (*names, *OPTIONS) if measures[name] in seen)
     plain = [number for number in numbers if number > 1]
-    for name in measures:
+    for name in names:
         for number in plain:
             for form in ("modulo", "over", "times"):
                 guess = Guess(name, form, number)
                 if guess.of(measures) in seen:
                     yield guess
-    for name, second in combinations(measures, 2):
+    pairs = product(names, (*names, *SIZES)) if names is CONTENTS else combinations(names, 2)
+    for name, second in pairs:
         if measures[name] * measures[second] in seen:
             yield Guess(name, "times", second=second)
             yield Guess(second, "times", second=name)

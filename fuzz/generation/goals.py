@@ -4,84 +4,56 @@ A comparison tells how far away it was, and which measure of the case moves it (
 Aschermann et al., "REDQUEEN", 2019): where one operand has always been the same number and the other a measure, its
 multiple, quotient or remainder, or a product of two, a case with that measure elsewhere ends the other way. Steering
 takes the cases that came closest there, and cases that have done something rare further.
+
+Of conditions that are joined, the later ones are only seen where the first ones held. What has ended the same way in
+every case that came to a place is what it takes to come there, and a goal says so.
 """
 
+from collections import Counter
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from itertools import islice
 
 from indexfuzz.core.case import Case
 from indexfuzz.core.comparison import Comparison
+from indexfuzz.generation.conditions import TOO_LARGE, Aim, Condition
 from indexfuzz.generation.correspondence import FEWEST, Guess, explaining, leading_to
-from indexfuzz.generation.measures import measure
+from indexfuzz.generation.measures import OPTIONS, Measures, measure, number_of
+from indexfuzz.generation.sights import RARE, Place, Sample, Sight
 
-SAMPLES = 32
-"""Cases of which the operands of a comparison are kept."""
+PATIENCE = 32
+"""Cases that are steered to a goal without any coming closer, until it is given up."""
 
-NEAREST = 2
-"""Cases that are kept of those that came closest to the other end of a comparison, or have shown it."""
+BLIND_PATIENCE = 8
+"""The same, where nobody knows what moves it."""
 
-RARE = 32
-"""Cases that must have shown an end for it to need no more."""
+MOST_GOALS = 5
+"""Goals of one plan, each for one case."""
 
-PATIENCE = 6
-"""Plans that have a goal without any case coming closer, until it is given up."""
+AT_ONCE = 3
+"""Cases of one plan for one goal."""
 
-MOST_GOALS, MOST_AIMS = 48, 16
-"""Goals of one plan, and measures to move for one of them."""
-
-TOO_LARGE = 1 << 15
-"""No measure is brought to more: no case affords it."""
-
-Operands = tuple[int, int]
-Place = tuple[str, int, str]
-Aim = tuple[str, int]
-"""A measure, and the value to bring it to."""
+MOST_KEPT = 24
+"""Conditions that lead to a goal."""
 
 
 @dataclass(frozen=True)
 class Goal:
-    """A case to start from: with one of the aims it may end a comparison the other way.
+    """A case to start from, which came close to a comparison's other end or has shown something rare.
 
-    Where no measure is known to move it, `gap` says how far away it was. A case that has done something rare has
-    neither.
+    `turn` tells whether a case would end it so, and `keep` what it takes to come there, as far as that is known. Where
+    nothing is known to turn it, `gap` says how far away the case was.
     """
 
     case: Case
-    aims: tuple[Aim, ...] = ()
+    turn: Condition | None = None
+    keep: tuple[Condition, ...] = ()
     gap: int = 0
 
-
-@dataclass(frozen=True)
-class Sample:
-    """A case with its measures, and the operands that it gave to a comparison."""
-
-    case: Case
-    measures: dict[str, int]
-    operands: frozenset[Operands]
-
     @property
-    def gap(self) -> int:
-        """How far the operands were from each other where they were closest."""
-        return min((right - left for left, right in self.operands), key=abs, default=0)
-
-
-@dataclass
-class _Sight:
-    """What was seen of one place."""
-
-    cases: dict[bool, int] = field(default_factory=lambda: {False: 0, True: 0})
-    samples: list[Sample] = field(default_factory=list)
-    nearest: list[Sample] = field(default_factory=list)
-    shown: list[Case] = field(default_factory=list)
-    """Cases that have shown the rarer end."""
-    planned: int = 0
-    guesses: list[list[Guess]] = field(default_factory=list)
-    """What each operand may be, after the samples."""
-
-    @property
-    def rarer(self) -> bool:
-        """The end that fewer cases have shown."""
-        return self.cases[True] < self.cases[False]
+    def conditions(self) -> tuple[Condition, ...]:
+        """All that shall hold."""
+        return (*self.keep, self.turn) if self.turn else self.keep
 
 
 @dataclass(frozen=True)
@@ -106,25 +78,33 @@ class Goals:
     """The comparisons of a campaign's cases, in the order of the stream."""
 
     def __init__(self) -> None:
-        self._sights: dict[Place, _Sight] = {}
+        self._sights: dict[Place, Sight] = {}
+        self._settling: dict[Place, bool] = {}
 
     def add(self, case: Case, comparisons: Iterable[Comparison]) -> None:
         """Take what the code under test compared in one case. Sessions are counted, but no place to start from."""
-        places: dict[Place, set[Operands]] = {}
+        operands: dict[Place, set[tuple[int, int]]] = {}
         ends: dict[Place, set[bool]] = {}
         for seen in comparisons:
             place = (seen.file, seen.line, seen.text)
             ends.setdefault(place, set()).add(seen.holds)
-            operands = places.setdefault(place, set())
-            if seen.left is not None and seen.right is not None:
-                operands.add((seen.left, seen.right))
-        measures = measure(case) if places else {}
-        for place, operands in places.items():
-            sight = self._sights.setdefault(place, _Sight())
-            for end in ends[place]:
-                sight.cases[end] += 1
+            pairs = operands.setdefault(place, set())
+            left, right = _number(seen.left), _number(seen.right)
+            if left is not None and right is not None:
+                pairs.add((left, right))
+            if seen.settles is not None:
+                self._settling[place] = seen.settles
+        measures = measure(case)
+        before: dict[str, dict[Place, bool]] = {}
+        for place, pairs in operands.items():
+            sight = self._sights.setdefault(place, Sight(place[2]))
+            earlier = before.setdefault(place[0], {})
+            sample = Sample(case, measures, frozenset(pairs))
+            sight.add(sample, ends[place], earlier)
             if not case.session.steps:
-                _keep(sight, Sample(case, measures, frozenset(operands)), ends[place])
+                sight.keep(sample, ends[place])
+            if len(ends[place]) == 1:
+                (earlier[place],) = ends[place]
 
     @property
     def turned(self) -> int:
@@ -136,83 +116,75 @@ class Goals:
         return [_explain(place, seen) for place, seen in sorted(self._sights.items()) if not all(seen.cases.values())]
 
     def plan(self) -> tuple[Goal, ...]:
-        """What to steer the next cases to: what was planned the least comes first, then what few cases reach."""
-        open_goals = [
-            ((sight.planned, sum(sight.cases.values()), place), sight)
-            for place, sight in self._sights.items()
-            if sight.cases[sight.rarer] < RARE and sight.planned < PATIENCE
-        ]
+        """What to steer the next cases to, one each: what least was spent on comes first, then what few cases reach."""
+        waiting = {place: sight for place, sight in self._sights.items() if self._is_open(place, sight)}
+        made, times = dict[Place, list[Goal]](), Counter[Place]()
         goals: list[Goal] = []
-        for (_, _, place), sight in sorted(open_goals, key=lambda found: found[0]):
-            sight.planned += 1
-            goals += _goals(place[2], sight)
-            if len(goals) >= MOST_GOALS:
-                break
+        while waiting and len(goals) < MOST_GOALS:
+            place = min(waiting, key=lambda place: (waiting[place].spent, sum(waiting[place].cases.values()), place))
+            sight = waiting[place]
+            options = made[place] if place in made else made.setdefault(place, list(self._goals(sight)))
+            if options:
+                goals.append(options[sight.tries % len(options)])
+                sight.tries += 1
+            times[place] += 1
+            if not options or times[place] == AT_ONCE or not self._is_open(place, sight):
+                del waiting[place]
         return tuple(goals)
 
+    def _is_open(self, place: Place, sight: Sight) -> bool:
+        if sight.cases[sight.rarer] >= RARE or self._settling.get(place) is sight.rarer:
+            return False
+        is_blind = not sight.shown and not any(side.guesses for side in sight.sides)
+        return sight.tries < (BLIND_PATIENCE if is_blind else PATIENCE)
 
-def _keep(sight: _Sight, sample: Sample, ends: set[bool]) -> None:
-    """Keep a case that came closer to the rarer end than others, or has shown it."""
-    if len(sight.samples) < SAMPLES and sample.operands:
-        sight.samples.append(sample)
-        sight.guesses.clear()
-    if sight.rarer in ends:
-        if sight.cases[sight.rarer] <= RARE:
-            sight.shown = [*sight.shown, sample.case][-NEAREST:]
-            sight.planned = 0
-    elif not sight.shown:
-        closest = sorted([*sight.nearest, sample], key=lambda one: abs(one.gap))[:NEAREST]
-        if not sight.nearest or abs(closest[0].gap) < abs(sight.nearest[0].gap):
-            sight.planned = 0
-        sight.nearest = closest
+    def _goals(self, sight: Sight) -> Iterator[Goal]:
+        keep = tuple(islice(self._leading(sight), MOST_KEPT))
+        turn = sight.condition(wanted=sight.rarer)
+        if sight.shown:
+            yield from (Goal(sample.case, turn, keep) for sample in sight.shown)
+            return
+        for base in sight.nearest:
+            yield Goal(base.case, turn, keep, base.gap)
 
-
-def _goals(text: str, sight: _Sight) -> Iterator[Goal]:
-    if sight.shown:
-        yield from map(Goal, sight.shown)
-        return
-    if not sight.guesses:
-        sight.guesses = [explaining(_values(sight.samples, side), text) for side in (0, 1)]
-    for base in sight.nearest:
-        aims = [
-            aim
-            for pair in sorted(base.operands)
-            for moving in (0, 1)
-            for guess in sight.guesses[moving]
-            for aim in leading_to(guess, pair[1 - moving], base.measures)
-            if 0 <= aim[1] <= TOO_LARGE
-        ]
-        yield Goal(base.case, tuple(dict.fromkeys(aims))[:MOST_AIMS], base.gap)
+    def _leading(self, sight: Sight) -> Iterator[Condition]:
+        """How what stands before a place has always ended where a case came to it, though not always in all."""
+        for place, end in reversed((sight.before or {}).items()):
+            other = self._sights[place]
+            if all(other.cases.values()) and (condition := other.condition(wanted=end)) is not None:
+                yield condition
 
 
-def _values(samples: list[Sample], side: int) -> list[tuple[dict[str, int], set[int]]]:
-    return [(sample.measures, {pair[side] for pair in sample.operands}) for sample in samples]
+def _number(operand: int | str | None) -> int | None:
+    """An operand as a measure has it; None where no measure is like it."""
+    return number_of(operand) if isinstance(operand, str) else operand
 
 
-def _explain(place: Place, sight: _Sight) -> Unturned:
+def _explain(place: Place, sight: Sight) -> Unturned:
     holds = not sight.rarer
-    if not sight.samples:
+    if not sight.sides[0].values:
         return Unturned(*place, holds, reason="no numbers are compared")
-    aims = tuple(dict.fromkeys(_known_aims(place[2], sight.samples)))
+    aims = tuple(dict.fromkeys(_known_aims(sight)))
     if near := tuple(aim for aim in aims if 0 < aim[1] <= TOO_LARGE):
         return Unturned(*place, holds, near)
     words = " or ".join(f"{name} {value}" for name, value in aims)
     return Unturned(*place, holds, reason=f"no case has {words}" if aims else "no size was seen to move it")
 
 
-def _known_aims(text: str, samples: list[Sample]) -> Iterator[Aim]:
+def _known_aims(sight: Sight) -> Iterator[Aim]:
     """What would turn a comparison with a number, where enough was seen to be sure what moves the other operand."""
     for moving, fixed in ((0, 1), (1, 0)):
-        limits = {pair[fixed] for sample in samples for pair in sample.operands}
-        values = _values(samples, moving)
-        if len(limits) == 1 and len(samples) >= FEWEST:
+        limits = set().union(*(seen for _, seen in sight.sides[fixed].values))
+        values = sight.sides[moving].values
+        if len(limits) == 1 and len(values) >= FEWEST:
             limit = limits.pop()
-            for guess in explaining(values, text):
+            for guess in explaining(values, sight.text):
                 if _vary(guess, values):
-                    yield from leading_to(guess, limit, samples[-1].measures)[:1]
+                    yield from leading_to(guess, limit, values[-1][0])[:1]
 
 
-def _vary(guess: Guess, values: list[tuple[dict[str, int], set[int]]]) -> bool:
+def _vary(guess: Guess, values: list[tuple[Measures, set[int]]]) -> bool:
     """Whether all that makes up a guess was not the same number every time; such says nothing."""
     names = (guess.name, guess.second or guess.name)
-    return all(len({measures[name] for measures, _ in values}) > 1 for name in names) and guess.form != "modulo"
+    varies = all(len({measures[name] for measures, _ in values}) > 1 for name in names)
+    return varies and guess.form != "modulo" and guess.name not in OPTIONS

@@ -3,13 +3,14 @@
 Nobody writes down how a measure depends on a field: it is tried, on the case alone, which costs microseconds.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache, partial
 from typing import Any
 
 from indexfuzz.core.case import TILE, Case
 from indexfuzz.core.part import CaseError
-from indexfuzz.generation.measures import MEASURES
+from indexfuzz.generation.measures import CONTENTS, SIZES, contents, measure, number_of, word_of
 
 STEPS = (1, 2, 4, 16)
 """Steps by which a lever is tried, the size of a page after them: some fields only take multiples, and what is rounded
@@ -22,6 +23,11 @@ MEMORY = (
     *("k_pad", "q_pad", "weights_pad", "table_pad", "table_extra", "k_fp8_pad", "q_fp8_pad", "q_weights_pad"),
     *("logits_pad", "angles_pad", "missing_pages", "q_head_pad", "q_fp8_head_pad", "lens_pad", "lens_step", "shift"),
     "columns_pad",
+)
+
+WORDED = (
+    *(("rope", "style"), ("rope", "mode"), ("rope", "placement")),
+    *(("model", "scale_fmt"), ("model", "fp8"), ("cache", "layout")),
 )
 
 Parts = dict[str, dict[str, Any]]
@@ -37,7 +43,7 @@ class Lever:
 
     def set(self, case: Case, value: int) -> Case | None:
         """The case with another value; None where no case has it."""
-        if value < 0:
+        if value < 0 and not word_of(value):
             return None
         try:
             return case.replace(**self.fields(value))
@@ -49,11 +55,23 @@ def levers(case: Case, *, is_pinned: bool = False) -> list[Lever]:
     """All levers of a case; without those of the model and the size of pages where these are pinned."""
     parts = (("batch", BATCH), ("memory", MEMORY), ("cache", PAGED), ("model", () if is_pinned else MODEL))
     plain = [_plain(case, part, name) for part, names in parts for name in names]
-    return plain + list(_requests(case)) + ([] if is_pinned else list(_shapes(case)))
+    shapes = [] if is_pinned else [*_shapes(case), *_words(case)]
+    return [*plain, *_requests(case), *shapes]
 
 
 def _plain(case: Case, part: str, name: str) -> Lever:
     return Lever(name, getattr(getattr(case, part), name), lambda value: {part: {name: value}})
+
+
+def _words(case: Case) -> Iterator[Lever]:
+    """Options that are words, as measures have them."""
+    for part, name in WORDED:
+        now = number_of(getattr(getattr(case, part), name)) or 0
+        yield Lever(name, now, partial(_set_word, part, name))
+
+
+def _set_word(part: str, name: str, number: int) -> Parts:
+    return {part: {name: word_of(number)}}
 
 
 def _shapes(case: Case) -> Iterator[Lever]:
@@ -124,13 +142,60 @@ def _repeat(items: Sequence[Any], count: int) -> tuple[Any, ...]:
     return tuple(items[place % len(items)] for place in range(count))
 
 
+def movers(case: Case, name: str, *, is_pinned: bool = False) -> list[Lever]:
+    """The levers of a case that may move a measure."""
+    names = _movers()[name] if name not in CONTENTS else _movers_of_contents()[name]
+    return [lever for lever in levers(case, is_pinned=is_pinned) if lever.name in names]
+
+
+@cache
+def _movers() -> dict[str, frozenset[str]]:
+    """By measure, the levers that move it in one of some cases."""
+    return _seen_to_move(_KINDS, STEPS, measure)
+
+
+@cache
+def _movers_of_contents() -> dict[str, frozenset[str]]:
+    """By what a tensor holds, likewise."""
+    return _seen_to_move(_KINDS[-1:], STEPS[:1], contents)
+
+
+def _seen_to_move(
+    cases: Iterable[Case], steps: Sequence[int], of: Callable[[Case], Mapping[str, int]]
+) -> dict[str, frozenset[str]]:
+    found: dict[str, set[str]] = {}
+    for case in cases:
+        now = of(case)
+        for lever in levers(case):
+            for step in (*steps, case.cache.block_size):
+                moved = lever.set(case, lever.now + step)
+                for name, value in of(moved).items() if moved else ():
+                    found.setdefault(name, set()).update({lever.name} if value != now[name] else ())
+    return {name: frozenset(levers) for name, levers in found.items()}
+
+
+_KINDS = tuple(
+    Case().replace(
+        batch={"decode": decode, "prefill": prefill, "max_model_len": 64, "next_n": 2, "pad_tokens": 1, **short},
+        cache={"block_size": 16},
+    )
+    for decode, prefill in (((5, 30), ()), ((), ({"length": 40, "new": 7},)), ((9, 2), ({"length": 21, "new": 2},) * 2))
+    for short in ({"short_slots": True}, {})
+)
+"""Cases with all that levers are about, in which every measure can be seen to move."""
+
+
 def reach(case: Case, name: str, target: int, among: Sequence[Lever]) -> Case | None:
     """The case with a measure at a value, by the first lever that brings it there; None where none does.
 
     Where one is not enough, as for rows that are no multiple of next_n, another one is set to 1 before.
     """
-    if MEASURES[name](case) == target:
+    if measure(case)[name] == target:
         return case
+    for lever in among:
+        there = lever.set(case, target) if lever.name == name else None
+        if there is not None and measure(there)[name] == target:
+            return there
     found, moving = _reach_by_one(case, name, target, among)
     for lever in moving if found is None else ():
         eased = lever.set(case, 1)
@@ -145,7 +210,11 @@ def reach(case: Case, name: str, target: int, among: Sequence[Lever]) -> Case | 
 
 def _reach_by_one(case: Case, name: str, target: int, among: Sequence[Lever]) -> tuple[Case | None, list[Lever]]:
     """The case with a measure at a value, if one lever brings it there, and the levers that were seen to move it."""
-    of, moving = MEASURES[name], list[Lever]()
+    moving = list[Lever]()
+
+    def of(case: Case) -> int:
+        return SIZES[name](case) if name in SIZES else measure(case)[name]
+
     now = of(case)
     diff = target - now
     for lever in among:

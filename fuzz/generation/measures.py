@@ -1,16 +1,81 @@
 """Measures: the sizes and strides that a case gives to tensors, which are the numbers that launchers compare.
 
-All are plain arithmetic on the case; no tensor is made.
+Sizes are plain arithmetic on the case. What small tensors of integers hold is read from them, made for that alone.
 """
 
 from collections.abc import Callable, Mapping
 
+import torch
+from torch import Tensor
+
 from indexfuzz.core.case import Case
+from indexfuzz.samples.integers import integer_inputs
+
+READ: Mapping[str, Callable[[Tensor], Tensor]] = {
+    "min": torch.min,
+    "max": torch.max,
+    "first": lambda tensor: tensor.flatten()[0],
+    "last": lambda tensor: tensor.flatten()[-1],
+    "sum": torch.sum,
+}
+"""What launchers read of a tensor of integers."""
+
+INTEGERS = (
+    *("positions", "slot_mapping", "decode_table", "prefill_table", "context_lens", "cu_seqlens", "token_to_seq"),
+    *("ks", "ke", "token_to_req", "req_table"),
+)
+"""Inputs that hold integers."""
+
+CONTENTS = tuple(f"{name}.{word}" for name in INTEGERS for word in READ)
+"""Measures of what they hold."""
+
+WORDS = (
+    *("neox", "interleaved", "inplace", "functional", "first", "last"),
+    *("ue8m0", "fp32", "e4m3fn", "e4m3fnuz", "normal", "shuffle"),
+)
+"""Options that are words."""
+
+_FIRST_WORD = -1000
+"""As a measure, the first word is this number, the next one less by one, and so on: no size is negative."""
 
 
-def measure(case: Case) -> dict[str, int]:
+def number_of(word: str) -> int | None:
+    """A word as a measure; None where it is no option."""
+    return _FIRST_WORD - WORDS.index(word) if word in WORDS else None
+
+
+def word_of(number: int) -> str:
+    """The word that a number is as a measure, empty where it is none."""
+    place = _FIRST_WORD - number
+    return WORDS[place] if 0 <= place < len(WORDS) else ""
+
+
+class Measures(dict[str, int]):
+    """Every measure of a case, by name. What its tensors hold is looked at when it is asked for: that takes longer."""
+
+    def __init__(self, case: Case) -> None:
+        super().__init__((name, of(case)) for name, of in SIZES.items())
+        self.update((name, number_of(of(case)) or 0) for name, of in OPTIONS.items())
+        self._case = case
+
+    def __missing__(self, name: str) -> int:
+        self |= contents(self._case)
+        return self[name]
+
+
+def measure(case: Case) -> Measures:
     """Every measure of a case, by name."""
-    return {name: of(case) for name, of in MEASURES.items()}
+    return Measures(case)
+
+
+def contents(case: Case) -> dict[str, int]:
+    """What the integer inputs of a case hold, by `tensor.word`; 0 of an empty one."""
+    tensors = integer_inputs(case)
+    return {
+        f"{name}.{word}": int(read(tensors[name])) if tensors[name].numel() else 0
+        for name in INTEGERS
+        for word, read in READ.items()
+    }
 
 
 def _columns(case: Case, lengths: tuple[int, ...]) -> int:
@@ -34,7 +99,7 @@ def _q_fp8_stride(case: Case) -> int:
     return case.model.num_heads * (case.model.head_dim + case.memory.q_fp8_head_pad) + case.memory.q_fp8_pad
 
 
-MEASURES: Mapping[str, Callable[[Case], int]] = {
+SIZES: Mapping[str, Callable[[Case], int]] = {
     "num_heads": lambda case: case.model.num_heads,
     "head_dim": lambda case: case.model.head_dim,
     "rope_dim": lambda case: case.model.rope_dim,
@@ -80,5 +145,18 @@ MEASURES: Mapping[str, Callable[[Case], int]] = {
     "paged_logits_stride": lambda case: case.batch.max_model_len + case.memory.logits_pad,
     "lens_step": lambda case: case.memory.lens_step,
     "shift": lambda case: case.memory.shift,
+    "shift_of_2_bytes": lambda case: 2 * case.memory.shift,
+    "shift_of_4_bytes": lambda case: 4 * case.memory.shift,
+    "shift_of_8_bytes": lambda case: 8 * case.memory.shift,
 }
 """Name, and how a case has it: sizes first, then elements (of a page: bytes) between rows, heads and requests."""
+
+OPTIONS: Mapping[str, Callable[[Case], str]] = {
+    "style": lambda case: case.rope.style,
+    "mode": lambda case: case.rope.mode,
+    "placement": lambda case: case.rope.placement,
+    "scale_fmt": lambda case: case.model.scale_fmt,
+    "fp8": lambda case: case.model.fp8,
+    "layout": lambda case: case.cache.page_layout,
+}
+"""Options of stages, which are words."""

@@ -5,8 +5,10 @@ from collections.abc import Iterator, Sequence
 from indexfuzz.core.case import Case
 from indexfuzz.core.part import CaseError
 from indexfuzz.generation.choices import Choices
+from indexfuzz.generation.conditions import Condition
 from indexfuzz.generation.goals import Goal
-from indexfuzz.generation.levers import levers, reach
+from indexfuzz.generation.levers import levers, movers, reach
+from indexfuzz.generation.measures import CONTENTS, OPTIONS, measure
 
 OFFSETS = (0, 0, 0, 0, -1, 1)
 
@@ -29,36 +31,76 @@ TOGETHER = (
 )
 """Fields that only make sense with each other."""
 
-DECISIONS = 72
+ROUNDS = 24
+"""Changes that are tried on the way to a goal, without running anything."""
+
+ENOUGH = 3
+"""Changes that are made once all conditions hold; one where none are known, for what matters may then get lost."""
+
+DECISIONS = 64 * ROUNDS
 """Bytes that decide how a case is steered."""
 
 
-def steer(fresh: Case, goals: Sequence[Goal], choices: Choices, *, is_pinned: bool = False) -> Case:
-    """A case on the way to one of the goals; the fresh one where that would be none, or too much work.
+def steer(fresh: Case, goal: Goal, choices: Choices, *, is_pinned: bool = False) -> Case:
+    """A case on the way to a goal; the fresh one where that would be too much work.
 
-    One of the aims is brought about, or some number moved by the gap, and every other time a field is taken from the
-    fresh case; where there is neither aim nor gap, a few fields are. With `is_pinned`, the model, its RoPE and the size
-    of its pages stay.
+    Its conditions are solved by hill climbing, which runs nothing: what makes one of them hold is changed, or fields
+    are taken from the fresh case, and a change that leaves no more to do stays. With `is_pinned`, the model, its RoPE
+    and the size of its pages stay.
     """
-    goal = goals[choices.number(2) % len(goals)]
-    moved = _move(goal, choices, is_pinned=is_pinned)
-    count, is_mixed = choices.of(SPLICED), choices.of((True, False))
-    if moved is not None:
-        count = 1 if is_mixed else 0
-    found = splice(moved or goal.case, fresh, count, choices, is_pinned=is_pinned)
-    lighter = lighten(found, is_pinned=is_pinned) if found is not None else ()
-    return next(filter(is_affordable, lighter), fresh)
+    which, conditions = choices.number(1), goal.conditions
+    now, best = None, _miss(goal.case, conditions, which)
+    enough = ENOUGH if conditions else 1
+    for _ in range(ROUNDS):
+        changed = _change(now or goal.case, fresh, goal, choices, which, is_pinned=is_pinned)
+        lighter = lighten(changed, is_pinned=is_pinned) if changed is not None else ()
+        affordable = next(filter(is_affordable, lighter), None)
+        if affordable is None:
+            continue
+        left = _miss(affordable, conditions, which)
+        if left <= best:
+            now, best = affordable, left
+            enough -= not left
+        if not enough:
+            break
+    return now or fresh
 
 
-def _move(goal: Goal, choices: Choices, *, is_pinned: bool) -> Case | None:
-    """The case of a goal with an aim brought about, or one number moved by the gap; None where that cannot be."""
-    among = levers(goal.case, is_pinned=is_pinned)
-    aim, offset = choices.of(goal.aims or (("", 0),)), choices.of(OFFSETS)
-    start, by = choices.number(1) % len(among), choices.of((goal.gap, goal.gap, -goal.gap, offset))
-    if choices.of((False,) * 5 + (True,)) or not goal.aims:
-        return among[start].set(goal.case, among[start].now + by) if goal.gap else None
-    moved = reach(goal.case, aim[0], aim[1] + offset, among[start:] + among[:start])
-    return moved if moved != goal.case else None
+def _miss(case: Case, conditions: Sequence[Condition], which: int) -> float:
+    """How far a case is from all of some conditions."""
+    measures = measure(case)
+    return sum(condition.miss(measures, which) for condition in conditions)
+
+
+def _change(case: Case, fresh: Case, goal: Goal, choices: Choices, which: int, *, is_pinned: bool) -> Case | None:
+    """The case with a condition mended, or with fields of the fresh one; None where that cannot be.
+
+    Where nothing is known to turn the comparison, some number is moved by what is missing.
+    """
+    measures = measure(case)
+    broken = [condition for condition in goal.conditions if not condition.holds(measures, which)]
+    is_mended = choices.of((True, True, False))
+    if is_mended and broken:
+        return _mend(case, broken[choices.number(1) % len(broken)], choices, which, is_pinned=is_pinned)
+    if is_mended and goal.gap and goal.turn is None and case == goal.case:
+        among = levers(case, is_pinned=is_pinned)
+        lever = among[choices.number(1) % len(among)]
+        return lever.set(case, lever.now + choices.of((goal.gap, goal.gap, -goal.gap)))
+    return splice(case, fresh, choices.of(SPLICED), choices, is_pinned=is_pinned)
+
+
+def _mend(case: Case, condition: Condition, choices: Choices, which: int, *, is_pinned: bool) -> Case | None:
+    """The case with one measure where a condition may hold; None where nothing brings it there."""
+    aims = condition.aims(measure(case), which)
+    if not aims:
+        return None
+    name, value = aims[choices.number(1) % len(aims)]
+    if name in CONTENTS and choices.of((True, False)):
+        return case.replace(values={"seed": choices.number(4)})
+    among = movers(case, name, is_pinned=is_pinned)
+    start = choices.number(1) % max(len(among), 1)
+    offset = 0 if name in OPTIONS else choices.of(OFFSETS)
+    return reach(case, name, value + offset, among[start:] + among[:start])
 
 
 def splice(case: Case, other: Case, count: int, choices: Choices, *, is_pinned: bool = False) -> Case | None:

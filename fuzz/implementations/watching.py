@@ -18,7 +18,7 @@ from indexfuzz.core.comparison import Comparison
 MOST = 8
 """Comparisons of different operands that one case keeps of one place."""
 
-_SEE, _HOLD = "__indexfuzz_see__", "__indexfuzz_hold__"
+_SEE, _HOLD, _PICK = "__indexfuzz_see__", "__indexfuzz_hold__", "__indexfuzz_pick__"
 _OPERATORS: dict[type[ast.cmpop], Callable[[Any, Any], Any]] = {
     ast.Eq: operator.eq,
     ast.NotEq: operator.ne,
@@ -32,14 +32,16 @@ _NAMES = tuple(_OPERATORS)
 _PLAIN = frozenset({type(None), bool, int, str, list, tuple, dict})
 """Types whose truth costs nothing. That of others is looked at only where it is that of any object."""
 
-Place = tuple[str, int, str]
-"""File, line and text of a condition."""
+Operand = int | str | None
+
+Place = tuple[str, int, str, bool | None]
+"""File, line and text of a condition, and the end that settles what it is joined in."""
 
 _places: list[Place] = []
 _watched: dict[str, str] = {}
 """Files whose functions tell what they compare, and their text."""
 
-_seen: list[dict[int, set[tuple[bool, int | None, int | None]]]] = []
+_seen: list[dict[int, set[tuple[bool, Operand, Operand]]]] = []
 """What was compared, by place, since each `watching` that is not over began."""
 
 
@@ -58,7 +60,7 @@ def watch(texts: Mapping[str, str]) -> None:
         known = codes.get(function.__code__.co_filename, {})
         code = known.get((function.__code__.co_qualname, function.__code__.co_firstlineno))
         if code and code.co_freevars == function.__code__.co_freevars:
-            function.__globals__.update({_SEE: _see, _HOLD: _hold})
+            function.__globals__.update({_SEE: _see, _HOLD: _hold, _PICK: _pick})
             function.__code__ = code
     _watched.update(new)
 
@@ -77,24 +79,30 @@ def _functions() -> list[FunctionType]:
 def watching() -> Iterator[list[Comparison]]:
     """What watched functions compare in here, in order of place; filled at the end."""
     found: list[Comparison] = []
-    seen: dict[int, set[tuple[bool, int | None, int | None]]] = {}
+    seen: dict[int, set[tuple[bool, Operand, Operand]]] = {}
     _seen.append(seen)
     try:
         yield found
     finally:
         _seen.remove(seen)
         for place, ends in sorted(seen.items()):
-            file, line, text = _places[place]
+            file, line, text, settles = _places[place]
             for holds, left, right in sorted(ends, key=str):
-                found.append(Comparison(file, line, text, holds, left, right))
+                found.append(Comparison(file, line, text, holds, left, right, settles))
 
 
 def _see(place: int, kind: int, left: Any, right: Any) -> Any:
     result = _OPERATORS[_NAMES[kind]](left, right)
     if _seen and type(result) is bool:
-        numbers = (left, right) if type(left) is type(right) is int else (None, None)
+        numbers = (left, right) if type(left) is type(right) in (int, str) else (None, None)
         _keep(place, (result, *numbers))
     return result
+
+
+def _pick(place: int, function: Any, left: Any, right: Any) -> Any:
+    if _seen and function in (min, max) and type(left) is type(right) is int:
+        _keep(place, (left < right, left, right))
+    return function(left, right)
 
 
 def _hold(place: int, value: Any) -> Any:
@@ -104,7 +112,7 @@ def _hold(place: int, value: Any) -> Any:
     return value
 
 
-def _keep(place: int, end: tuple[bool, int | None, int | None]) -> None:
+def _keep(place: int, end: tuple[bool, Operand, Operand]) -> None:
     ends = _seen[-1].setdefault(place, set())
     if len(ends) < MOST:
         ends.add(end)
@@ -165,6 +173,7 @@ class _Teller(ast.NodeTransformer):
         self._file = file
         self._compiled = compiled
         self._checks = checks
+        self._settling: dict[ast.expr, bool | None] = {}
 
     def visit_FunctionDef(self, node: ast.FunctionDef) -> ast.AST:
         """Leave out functions that something else compiles, and those that run only once."""
@@ -172,8 +181,17 @@ class _Teller(ast.NodeTransformer):
         is_left = any(word in text for text in decorators for word in ("jit", "compile", "cache"))
         return node if is_left or node.name in self._compiled else self.generic_visit(node)
 
+    def visit_BoolOp(self, node: ast.BoolOp) -> ast.AST:
+        """Note which end of each part settles the whole: of `and` that it does not hold, of `or` that it does."""
+        settling = isinstance(node.op, ast.Or)
+        self._settling |= dict.fromkeys(node.values[:-1], settling)
+        if self._settling.get(node) is settling:
+            self._settling[node.values[-1]] = settling
+        return self.generic_visit(node)
+
     def visit_Compare(self, node: ast.Compare) -> ast.AST:
         """Comparisons of two operands, and chains whose middle is a name or a constant."""
+        settles = self._settling.get(node)
         operands = [node.left, *node.comparators]
         texts = [
             ast.unparse(ast.Compare(a, [op], [b]))
@@ -184,9 +202,10 @@ class _Teller(ast.NodeTransformer):
         plain = all(isinstance(middle, ast.Name | ast.Constant) for middle in operands[1:-1])
         if not plain or not all(type(op) in _OPERATORS for op in node.ops):
             return node
+        ends = (*(False,) * (len(texts) - 1), settles)
         parts = [
-            self._call(node, _SEE, text, ast.Constant(_NAMES.index(type(op))), left, right)
-            for text, op, left, right in zip(texts, node.ops, operands, node.comparators, strict=False)
+            self._call(node, _SEE, (text, end), ast.Constant(_NAMES.index(type(op))), left, right)
+            for text, end, op, left, right in zip(texts, ends, node.ops, operands, node.comparators, strict=False)
         ]
         return parts[0] if len(parts) == 1 else ast.copy_location(ast.BoolOp(ast.And(), parts), node)
 
@@ -196,7 +215,7 @@ class _Teller(ast.NodeTransformer):
         text = ast.unparse(node.test)
         self.generic_visit(node)
         if not has_comparison:
-            node.test = self._call(node.test, _HOLD, text, node.test)
+            node.test = self._call(node.test, _HOLD, (text, None), node.test)
         return node  # type: ignore[no-any-return]
 
     visit_IfExp = visit_While = _visit_test  # noqa: N815
@@ -210,11 +229,18 @@ class _Teller(ast.NodeTransformer):
         return node
 
     def visit_Call(self, node: ast.Call) -> ast.AST:
-        """Leave out what is given to a function that only checks it."""
+        """The smaller or larger of two, which are compared; leave out what is given to a function that only checks."""
         name = ast.unparse(node.func).rpartition(".")[2]
-        return node if name in self._checks else self.generic_visit(node)
+        if name in self._checks:
+            return node
+        text = " < ".join(map(ast.unparse, node.args))
+        self.generic_visit(node)
+        is_choice = isinstance(node.func, ast.Name) and name in ("min", "max") and not node.keywords
+        if not is_choice or len(node.args) != 2 or any(isinstance(operand, ast.Starred) for operand in node.args):
+            return node
+        return self._call(node, _PICK, (text, None), node.func, *node.args)
 
-    def _call(self, at: ast.expr, name: str, text: str, *arguments: ast.expr) -> ast.expr:
-        _places.append((self._file, at.lineno, text))
+    def _call(self, at: ast.expr, name: str, about: tuple[str, bool | None], *arguments: ast.expr) -> ast.expr:
+        _places.append((self._file, at.lineno, *about))
         call = ast.Call(ast.Name(name, ast.Load()), [ast.Constant(len(_places) - 1), *arguments], [])
         return ast.copy_location(call, at)

@@ -159,8 +159,13 @@ def materialise_on_cache(case: Case, cache: Buffer, defined: Tensor, tables: lis
 
 
 def _place_all_but_cache(step: Step, tables: list[list[int]]) -> None:
-    positions, requests = token_places(step.case)
     _place_activations(step)
+    place_indices(step, tables)
+
+
+def place_indices(step: Step, tables: list[list[int]]) -> None:
+    """Make every input that says where something is; `tables` has the pages of each request, in order."""
+    positions, requests = token_places(step.case)
     _place_tables(step, tables)
     _place_slots(step, rectangle(tables, -1), positions, requests)
     _place_gathered(step)

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from indexfuzz.campaign.chunk import CHUNK
 from indexfuzz.campaign.events import CaseRun, Died
 from indexfuzz.campaign.loop import Campaign
 from indexfuzz.campaign.member import Hire
@@ -72,7 +73,7 @@ def test_some_cases_are_steered_by_what_others_have_shown():
     ids, _ = run(0)
     fresh, _ = run(0, steered=False)
     assert len(fresh) == len(ids)
-    assert fresh[:20] == ids[:20]
+    assert fresh[:CHUNK] == ids[:CHUNK]
     assert 5 < len(set(fresh) - set(ids)) < CASES // 2
 
 

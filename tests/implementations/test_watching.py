@@ -81,6 +81,16 @@ def check(x):
     if x > 800 or x == 700:
         raise ValueError("large")
     return x > 300
+
+def join(a, b):
+    if a > 1 and b == 2 and a < 9:
+        return "and"
+    if b == 3 or (a > 5 and b > 5) or 2 < b < 8:
+        return "or"
+    return a == 9
+
+def least(a, b, *others):
+    return min(a, b), max(a * 2, b), min(*others), max(others, default=0), [min(n, 2) for n in others]
 '''
 FILE = "watched project/kernels.py"
 
@@ -112,11 +122,11 @@ def test_comparisons_tell_their_operands_and_the_result_stays(module):
     result, seen = told(module.launch, 5000, mode="b")
     assert result == (["large", "b", "mode"], 1, [0, 2], False)
     at = line("x > LIMIT")
-    assert [c for c in seen if c.line == at] == [Comparison(FILE, at, "x > LIMIT", True, 5000, 4096)]
+    assert [c for c in seen if c.line == at] == [Comparison(FILE, at, "x > LIMIT", True, 5000, 4096, None)]
     texts = {c.text: (c.left, c.right, c.holds) for c in seen}
     assert texts["1 <= y"] == (1, 3, True)
     assert texts["y <= 128"] == (3, 128, True)
-    assert texts["mode == 'b'"] == (None, None, True)
+    assert texts["mode == 'b'"] == ("b", "b", True)
     assert texts["mode"] == (None, None, True)
     assert texts["x // 64 >= meta"] == (78, 7, True)
     assert texts["y < 2"] == (3, 2, False)
@@ -143,6 +153,35 @@ def test_tensors_are_compared_and_not_looked_into(module):
     result, seen = told(module.compare, torch.ones(2), torch.zeros(2))
     assert (result.tolist(), seen) == ([False, False], [])
     assert told(module.compare, 1.5, 2.5)[1][0].left is None
+
+
+def test_the_end_that_settles_a_joined_condition_is_told(module):
+    settles = {}
+    for a, b in ((2, 2), (0, 9), (9, 9), (0, 7)):
+        settles |= {seen.text: seen.settles for seen in told(module.join, a, b)[1]}
+    assert settles == {
+        "a > 1": False,
+        "b == 2": False,
+        "a < 9": None,
+        "b == 3": True,
+        "a > 5": False,
+        "b > 5": None,
+        "2 < b": False,
+        "b < 8": None,
+        "a == 9": None,
+    }
+
+
+def test_the_smaller_and_the_larger_of_two_are_compared(module):
+    result, seen = told(module.least, 3, 7, 4, 1)
+    assert result == (3, 7, 1, 4, [2, 1])
+    assert {(c.text, c.holds, c.left, c.right) for c in seen} == {
+        ("a < b", True, 3, 7),
+        ("a * 2 < b", True, 6, 7),
+        ("n < 2", False, 4, 2),
+        ("n < 2", True, 1, 2),
+    }
+    assert told(module.least, 3.0, 7, 1, 2)[1] == [c for c in told(module.least, 3.0, 7, 1, 2)[1] if c.text == "n < 2"]
 
 
 def test_operands_are_evaluated_once(module):

@@ -1,0 +1,131 @@
+"""What was seen of one place of the code under test: how it ended, in which cases, and what its operands may be."""
+
+from dataclasses import dataclass, field
+
+from indexfuzz.core.case import Case
+from indexfuzz.generation.conditions import Condition, Operand, Written, is_comparison, operands_of
+from indexfuzz.generation.correspondence import Guess, explaining
+from indexfuzz.generation.measures import Measures
+
+SAMPLES = 32
+"""Cases of which the operands of a comparison are kept."""
+
+NEAREST = 2
+"""Cases that are kept of those that came closest to the other end of a comparison, or have shown it."""
+
+RARE = 32
+"""Cases that must have shown an end for it to need no more: what they reach may depend on what nobody compares."""
+
+Operands = tuple[int, int]
+Place = tuple[str, int, str]
+"""File, line and text of a condition."""
+
+
+@dataclass(frozen=True)
+class Sample:
+    """A case with its measures, and the operands that it gave to a comparison."""
+
+    case: Case
+    measures: Measures
+    operands: frozenset[Operands]
+
+    @property
+    def gap(self) -> int:
+        """How far the operands were from each other where they were closest."""
+        return min((right - left for left, right in self.operands), key=abs, default=0)
+
+
+class Side:
+    """What one operand was in some cases, and what it may be."""
+
+    def __init__(self, text: str, written: Written) -> None:
+        self._text, self._written = text, written
+        self.values: list[tuple[Measures, set[int]]] = []
+        self._guesses: list[Guess] | None = None
+
+    def add(self, measures: Measures, seen: set[int]) -> None:
+        """Take one more case: guesses that it refutes are dropped."""
+        if self._guesses:
+            self._guesses = [guess for guess in self._guesses if guess.of(measures) in seen]
+        if len(self.values) < SAMPLES:
+            self.values.append((measures, seen))
+            self._guesses = self._guesses or None
+        elif not self._guesses:
+            self.values[:-1] = self.values[1:]
+
+    @property
+    def guesses(self) -> list[Guess]:
+        """All that holds in each case; none of a number in the source."""
+        if self._guesses is None:
+            is_number = self._written.number is not None
+            self._guesses = [] if is_number else explaining(self.values, self._text, self._written.form)
+        return self._guesses
+
+    @property
+    def operand(self) -> Operand:
+        """The number that the source says, or the guesses, or else the number that it always was."""
+        numbers = set[int]().union(*(seen for _, seen in self.values))
+        if self._written.number is not None or (len(numbers) == 1 and not self.guesses):
+            return Operand(self._written.number if self._written.number is not None else numbers.pop())
+        return Operand(guesses=tuple(self.guesses))
+
+
+@dataclass
+class Sight:
+    """What was seen of one place, whose condition is `text`."""
+
+    text: str
+    cases: dict[bool, int] = field(default_factory=lambda: {False: 0, True: 0})
+    sides: tuple[Side, Side] = field(init=False)
+    nearest: list[Sample] = field(default_factory=list)
+    shown: list[Sample] = field(default_factory=list)
+    """Cases that have shown the rarer end."""
+    before: dict[Place, bool] | None = None
+    """How places that stand before it in its file have ended in every case that came here."""
+    tries: int = 0
+    """Cases that were steered here since something was new."""
+
+    def __post_init__(self) -> None:
+        left, right = operands_of(self.text)
+        self.sides = Side(self.text, left), Side(self.text, right)
+
+    @property
+    def rarer(self) -> bool:
+        """The end that fewer cases have shown."""
+        return self.cases[True] < self.cases[False]
+
+    @property
+    def spent(self) -> int:
+        """What was spent on it: cases that have shown the rarer end, and those steered here since the last of them."""
+        return self.cases[self.rarer] + self.tries
+
+    def add(self, sample: Sample, ends: set[bool], before: dict[Place, bool]) -> None:
+        """Take a case that came here, with how it has ended what stands before."""
+        for end in ends:
+            self.cases[end] += 1
+        if self.before is None:
+            self.before = dict(before)
+        else:
+            self.before = {place: end for place, end in self.before.items() if before.get(place) is end}
+        if sample.operands:
+            for i, side in enumerate(self.sides):
+                side.add(sample.measures, {pair[i] for pair in sample.operands})
+
+    def keep(self, sample: Sample, ends: set[bool]) -> None:
+        """Keep a case that came closer to the rarer end than others, or has shown it."""
+        if self.rarer in ends:
+            if self.cases[self.rarer] <= RARE:
+                self.shown = [*self.shown, sample][-NEAREST:]
+                self.tries = 0
+        elif not self.shown:
+            closest = sorted([*self.nearest, sample], key=lambda one: abs(one.gap))[:NEAREST]
+            if not self.nearest or abs(closest[0].gap) < abs(self.nearest[0].gap):
+                self.tries = 0
+            self.nearest = closest
+
+    def condition(self, *, wanted: bool) -> Condition | None:
+        """What tells of a case whether it would end so; None where nobody knows what is compared."""
+        if not is_comparison(self.text):
+            return None
+        left, right = (side.operand for side in self.sides)
+        return Condition(self.text, left, right, wanted) if left.is_known and right.is_known else None
