@@ -11,7 +11,7 @@ every case that came to a place is what it takes to come there, and a goal says 
 
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 
 from indexfuzz.core.case import Case
@@ -66,12 +66,14 @@ class Unturned:
     holds: bool
     aims: tuple[Aim, ...] = ()
     reason: str = ""
+    tries: int = 0
 
     def __str__(self) -> str:
-        """Where, what, and what may turn it."""
+        """Where, what, what may turn it, and how many cases were steered there in vain."""
         sizes = " or ".join(f"{name} {value}" for name, value in self.aims)
         why = self.reason or f"may turn at {sizes}"
-        return f"{self.file}:{self.line}  {self.text}  always {self.holds}; {why}"
+        tried = f"; {self.tries} cases were steered there" if self.tries else ""
+        return f"{self.file}:{self.line}  {self.text}  always {self.holds}; {why}{tried}"
 
 
 class Goals:
@@ -113,7 +115,10 @@ class Goals:
 
     def unturned(self) -> list[Unturned]:
         """Every place that has not, in order of file and line."""
-        return [_explain(place, seen) for place, seen in sorted(self._sights.items()) if not all(seen.cases.values())]
+        sights = sorted(self._sights.items())
+        return [
+            replace(_explain(place, seen), tries=seen.tries) for place, seen in sights if not all(seen.cases.values())
+        ]
 
     def plan(self) -> tuple[Goal, ...]:
         """What to steer the next cases to, one each: what least was spent on comes first, then what few cases reach."""

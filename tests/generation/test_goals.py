@@ -149,6 +149,7 @@ def plans(goals):
 def test_a_goal_that_nothing_comes_closer_to_is_given_up_until_something_does():
     goals = seen(lambda case: (case.batch.keys, 1 << 12))
     assert plans(goals) == PATIENCE
+    assert str(goals.unturned()[0]).endswith(f"; {PATIENCE} cases were steered there")
     add(goals, Case().replace(batch={"gather_pad": 300}), 300, 1 << 12)
     assert plans(goals) == PATIENCE
 
