@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from indexfuzz.generation.goals import Goal
 
 CHUNK = 11
-"""Shapes that are drawn together: enough for Hypothesis to vary them, few enough to draw without a pause."""
+"""Shapes that are drawn together, the first of which is mostly left out: enough for Hypothesis to vary them, few
+enough for what they show to be known soon."""
 
 MOST_BEHIND = 32
 """A chunk knows nothing of so many before it, at most: as many may run at the same time without waiting."""
@@ -23,6 +24,6 @@ class Chunk:
 def known_to(chunk: int) -> int:
     """How many chunks, from the first on, a chunk draws its goals from: what they are must not depend on who is faster.
 
-    A fourth of all chunks before it are not among them, so that ever more processes may run without waiting.
+    An eighth of all chunks before it are not among them, so that ever more processes may run without waiting.
     """
     return chunk - min(chunk // 8, MOST_BEHIND)

@@ -28,7 +28,7 @@ BLIND_PATIENCE = 8
 """The same, where nobody knows what moves it."""
 
 MOST_GOALS = 5
-"""Goals of one plan, each for one case."""
+"""Goals of one plan, each for one case: for every other one of a chunk."""
 
 AT_ONCE = 3
 """Cases of one plan for one goal."""
