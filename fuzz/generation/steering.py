@@ -1,5 +1,6 @@
 """Steering: some of the cases of a stream take cases that came close to a goal further, or vary what was rare."""
 
+import math
 from collections.abc import Iterator, Sequence
 
 from indexfuzz.core.case import Case
@@ -37,22 +38,40 @@ ROUNDS = 24
 ENOUGH = 3
 """Changes that are made once all conditions hold; one where none are known, for what matters may then get lost."""
 
-DECISIONS = 64 * ROUNDS
+DECISIONS = 2 * 64 * ROUNDS
 """Bytes that decide how a case is steered."""
 
 
 def steer(fresh: Case, goal: Goal, choices: Choices, *, is_pinned: bool = False) -> Case:
     """A case on the way to a goal; the fresh one where that would be too much work.
 
-    Its conditions are solved by hill climbing, which runs nothing: what makes one of them hold is changed, or fields
-    are taken from the fresh case, and a change that leaves no more to do stays. With `is_pinned`, the model, its RoPE
-    and the size of its pages stay.
+    Every other one starts from the fresh case, for what a goal reaches may depend on what nobody compares; the rest,
+    and those that do not get there, start from the goal's. With `is_pinned`, the model, its RoPE and the size of its
+    pages stay.
     """
-    which, conditions = choices.number(1), goal.conditions
-    now, best = None, _miss(goal.case, conditions, which)
+    which, is_fresh = choices.number(1), choices.of((True, False))
+    starts = (fresh, goal.case) if is_fresh and goal.conditions else (goal.case,)
+    found: Case | None = None
+    for start in starts:
+        found, left = _climb(start, fresh, goal, choices, which, is_pinned=is_pinned)
+        if not left:
+            break
+    return found or fresh
+
+
+def _climb(
+    start: Case, fresh: Case, goal: Goal, choices: Choices, which: int, *, is_pinned: bool
+) -> tuple[Case | None, float]:
+    """A changed case that meets more of a goal's conditions, and what it misses; None where no change does.
+
+    They are solved by hill climbing, which runs nothing: what makes one of them hold is changed, or fields are taken
+    from the fresh case, and a change that leaves no more to do stays.
+    """
+    conditions, now = goal.conditions, None
+    best = _miss(start, conditions, which)
     enough = ENOUGH if conditions else 1
     for _ in range(ROUNDS):
-        changed = _change(now or goal.case, fresh, goal, choices, which, is_pinned=is_pinned)
+        changed = _change(now or start, fresh, goal, choices, which, is_pinned=is_pinned)
         lighter = lighten(changed, is_pinned=is_pinned) if changed is not None else ()
         affordable = next(filter(is_affordable, lighter), None)
         if affordable is None:
@@ -63,7 +82,7 @@ def steer(fresh: Case, goal: Goal, choices: Choices, *, is_pinned: bool = False)
             enough -= not left
         if not enough:
             break
-    return now or fresh
+    return now, best if now else math.inf
 
 
 def _miss(case: Case, conditions: Sequence[Condition], which: int) -> float:
