@@ -73,14 +73,14 @@ def _source(target: UnderTest[InProcess]) -> str:
 
 
 def _literal(case: Case) -> str:
-    """What of the case is not at its default, as Python."""
+    """What of the case is not at its default, as Python. Younger fields are told where they are not, and only there."""
     told = json.loads(json.dumps(case.model_dump(mode="json")))
     plain = Case().model_dump(mode="json")
     return repr(
         {
-            part: {name: value for name, value in fields.items() if value != plain[part][name]}
+            part: {name: value for name, value in fields.items() if value != plain.get(part, {}).get(name)}
             for part, fields in told.items()
-            if fields != plain[part]
+            if fields != plain.get(part)
         }
     )
 

@@ -155,7 +155,7 @@ WHOLE = {
         model={"index_topk": 2}, batch={"prefill": ({"length": 2, "new": 1}, {"length": 3, "new": 2})}
     ),
     "rope-lost-without-prefill": Case().replace(
-        rope={"mode": "functional"}, batch={"decode": (5,), "max_model_len": 8}
+        rope={"mode": "functional"}, batch={"decode": (5,), "max_model_len": 8, "positions": "repeated"}
     ),
 }
 
