@@ -1,6 +1,20 @@
 """A comparison that the code under test made: what its launchers and callers decide by."""
 
+import ast
+import operator
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
+
+OPERATORS: Mapping[type[ast.cmpop], Callable[[Any, Any], Any]] = {
+    ast.Eq: operator.eq,
+    ast.NotEq: operator.ne,
+    ast.Lt: operator.lt,
+    ast.LtE: operator.le,
+    ast.Gt: operator.gt,
+    ast.GtE: operator.ge,
+}
+"""How two operands are compared, by the node of the source."""
 
 
 @dataclass(frozen=True)

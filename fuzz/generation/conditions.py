@@ -1,11 +1,11 @@
 """Conditions: how a comparison of two numbers would end in a case that was not run."""
 
 import ast
-import operator
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cache
 
+from indexfuzz.core.comparison import OPERATORS
 from indexfuzz.generation.correspondence import Guess, leading_to
 from indexfuzz.generation.measures import OPTIONS, Measures, number_of
 
@@ -14,15 +14,6 @@ TOO_LARGE = 1 << 15
 
 Aim = tuple[str, int]
 """A measure, and the value to bring it to."""
-
-_OPERATORS: Mapping[type[ast.cmpop], Callable[[int, int], bool]] = {
-    ast.Eq: operator.eq,
-    ast.NotEq: operator.ne,
-    ast.Lt: operator.lt,
-    ast.LtE: operator.le,
-    ast.Gt: operator.gt,
-    ast.GtE: operator.ge,
-}
 
 
 FORMS: Mapping[type[ast.operator], str] = {ast.Mod: "modulo", ast.Mult: "times"}
@@ -113,7 +104,7 @@ def _operator(text: str) -> Callable[[int, int], bool]:
     node = _parse(text)
     if node is None:
         raise ValueError(f"{text!r} does not compare two operands")
-    return _OPERATORS[type(node.ops[0])]
+    return OPERATORS[type(node.ops[0])]
 
 
 @cache
@@ -122,4 +113,4 @@ def _parse(text: str) -> ast.Compare | None:
         node = ast.parse(text, mode="eval").body
     except SyntaxError:
         return None
-    return node if isinstance(node, ast.Compare) and len(node.ops) == 1 and type(node.ops[0]) in _OPERATORS else None
+    return node if isinstance(node, ast.Compare) and len(node.ops) == 1 and type(node.ops[0]) in OPERATORS else None

@@ -7,27 +7,18 @@ torch.compile, stays as it is.
 
 import ast
 import gc
-import operator
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from types import CodeType, FunctionType
 from typing import Any
 
-from indexfuzz.core.comparison import Comparison
+from indexfuzz.core.comparison import OPERATORS, Comparison
 
 MOST = 8
 """Comparisons of different operands that one case keeps of one place."""
 
 _SEE, _HOLD, _PICK = "__indexfuzz_see__", "__indexfuzz_hold__", "__indexfuzz_pick__"
-_OPERATORS: dict[type[ast.cmpop], Callable[[Any, Any], Any]] = {
-    ast.Eq: operator.eq,
-    ast.NotEq: operator.ne,
-    ast.Lt: operator.lt,
-    ast.LtE: operator.le,
-    ast.Gt: operator.gt,
-    ast.GtE: operator.ge,
-}
-_NAMES = tuple(_OPERATORS)
+_NAMES = tuple(OPERATORS)
 
 _PLAIN = frozenset({type(None), bool, int, str, list, tuple, dict})
 """Types whose truth costs nothing. That of others is looked at only where it is that of any object."""
@@ -92,7 +83,7 @@ def watching() -> Iterator[list[Comparison]]:
 
 
 def _see(place: int, kind: int, left: Any, right: Any) -> Any:
-    result = _OPERATORS[_NAMES[kind]](left, right)
+    result = OPERATORS[_NAMES[kind]](left, right)
     if _seen and type(result) is bool:
         numbers = (left, right) if type(left) is type(right) in (int, str) else (None, None)
         _keep(place, (result, *numbers))
@@ -200,7 +191,7 @@ class _Teller(ast.NodeTransformer):
         self.generic_visit(node)
         operands = [node.left, *node.comparators]
         plain = all(isinstance(middle, ast.Name | ast.Constant) for middle in operands[1:-1])
-        if not plain or not all(type(op) in _OPERATORS for op in node.ops):
+        if not plain or not all(type(op) in OPERATORS for op in node.ops):
             return node
         ends = (*(False,) * (len(texts) - 1), settles)
         parts = [
