@@ -14,7 +14,7 @@ from indexfuzz.lockstep.tracking.attribution import blame_kernel, blamed_as, bla
 from indexfuzz.lockstep.tracking.checks import Checks
 from indexfuzz.lockstep.tracking.coverage import Coverage
 from indexfuzz.lockstep.tracking.divergence import Divergence
-from indexfuzz.lockstep.tracking.moments import Recorder
+from indexfuzz.lockstep.tracking.moments import Launched, Recorder, calling_lines
 from indexfuzz.lockstep.tracking.run import Launch, Run
 from indexfuzz.lockstep.tracking.violations import KernelError, LockstepError, UnsupportedFeature, Violation
 from indexfuzz.lockstep.triton_api.functions import location_of
@@ -77,7 +77,7 @@ def execute(
     )
     if recorder is not None:
         launch.tensors = {name: value for name, value in bound.items() if isinstance(value, torch.Tensor)}
-        recorder.launches.append((launch.name, location_of(kernel)))
+        recorder.launches.append(Launched(launch.name, location_of(kernel), calling_lines()))
     if launch.total == 0:
         return []
     try:

@@ -15,10 +15,14 @@ from torch import Tensor
 from indexfuzz.checks import describe
 from indexfuzz.core.words import location_from_here
 from indexfuzz.lockstep.source.statements import statement_at
+from indexfuzz.lockstep.tracking.moments import Launched
 from indexfuzz.samples.step import Step
 
 SHOWN = 8
 """Elements up to which a tensor is told."""
+
+OURS, KERNELS, STAGES = "indexfuzz.", "indexfuzz.kernels", "indexfuzz.stages."
+"""How names of modules begin: of IndexFuzz, of the kernels in it, and of what launches them."""
 
 Hear = Callable[[FrameType, str, Any], None]
 """Frame, "call" or "return" among others, and what is returned."""
@@ -63,6 +67,18 @@ def find_return(function: Callable[..., Any], run: Callable[[], object]) -> Culp
     with hearing(hear):
         run()
     return found[0] if found else None
+
+
+def tell_launch(launched: Launched) -> Iterator[str]:
+    """A kernel that ran, and the lines that led to it up to the stage, but for those of IndexFuzz."""
+    yield f"  {launched.kernel}  {location_from_here(launched.place)}"
+    for module, file, number in launched.callers:
+        if module.startswith(STAGES):
+            return
+        if not module.startswith(OURS) or module.startswith(KERNELS):
+            statement = statement_at(file, number)
+            text = statement.text if statement else linecache.getline(file, number).strip()
+            yield f"    {location_from_here(f'{file}:{number}')}  {text}"
 
 
 def code_of(function: Any) -> CodeType | None:

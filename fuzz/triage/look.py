@@ -13,7 +13,6 @@ from indexfuzz.core.guarantees import Guarantees
 from indexfuzz.core.session import Session
 from indexfuzz.core.session_words import tell_step
 from indexfuzz.core.signature import Signature
-from indexfuzz.core.words import location_from_here
 from indexfuzz.devices.base import UnsupportedKernelError
 from indexfuzz.devices.lockstep import LockstepDevice
 from indexfuzz.implementations.base import Implementation, ImplementationError, StageFunction
@@ -30,7 +29,7 @@ from indexfuzz.samples.step import Step
 from indexfuzz.stages.base import Call, Stage
 from indexfuzz.stages.places import Places, span_of
 from indexfuzz.subjects.in_process import InProcess
-from indexfuzz.triage.culprit import Culprit, find_return
+from indexfuzz.triage.culprit import Culprit, find_return, tell_launch
 from indexfuzz.triage.launches import find_reached
 from indexfuzz.triage.whole import WholeLook, look_at_whole
 
@@ -109,13 +108,13 @@ class Look:
         for name, tensor in self.call.tensors.items() if output is not None else ():
             if name not in self.call.fills and output is not None and tensor.data_ptr() == output.data_ptr():
                 yield f"What is returned as {self.finding.output} is the argument {name} itself."
-        ran = dict.fromkeys(f"{kernel} ({location_from_here(place)})" for kernel, place in self.recorder.launches)
-        if not ran:
+        if not self.recorder.launches:
             yield "No Triton kernel ran here: this comes from Python code alone."
             if returned := self._returned():
                 yield from returned.lines()
         elif self.finding.index:
-            yield f"No kernel stores to the first wrong element. What ran: {', '.join(ran)}; look at what calls it."
+            yield "No kernel stores to the first wrong element. What ran, and the lines that called it:"
+            yield from dict.fromkeys(line for each in self.recorder.launches for line in tell_launch(each))
 
     def _returned(self) -> Culprit | None:
         """The statement that returns what is wrong, where Python alone makes it and does not raise."""

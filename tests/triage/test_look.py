@@ -42,7 +42,9 @@ def test_a_result_that_no_kernel_wrote_is_said_to_be_the_argument(normal_pages: 
     assert look.trace() is None
     told = look.sentences()
     assert told[0] == f"What is returned as {look.finding.output} is the argument {look.finding.output} itself."
-    assert "_rotate_kernel" in told[1]
+    assert told[2].startswith("  _rotate_kernel  ")
+    assert any("rope.py:" in line and "rotation(x[...," in line for line in told[3:])
+    assert not any("fuzz/" in line for line in told)
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,7 @@
 import sys
 from dataclasses import dataclass, field
 from types import FrameType
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 import torch
@@ -17,6 +17,12 @@ from indexfuzz.lockstep.values.value import Value
 
 MOST_ACCESSES: Final = 4096
 """Accesses that a recorder keeps, the first ones; each holds on to the variables of its kernel."""
+
+MOST_CALLERS: Final = 16
+"""Lines that are kept of what led to a launch."""
+
+OWN: Final = (__name__.rpartition(".tracking")[0], "triton.")
+"""Modules of lockstep and Triton begin so."""
 
 _frame: Final = sys._getframe  # noqa: SLF001 - inspect has no cheap way
 
@@ -55,18 +61,45 @@ class Moment:
         return int(found[0]) if found.size else -1
 
 
+class Line(NamedTuple):
+    """A line of Python that was running, and the name of its module."""
+
+    module: str
+    file: str
+    number: int
+
+
+class Launched(NamedTuple):
+    """A launch: its kernel, file:line of the definition, and the lines that led to it, the innermost first."""
+
+    kernel: str
+    place: str
+    callers: tuple[Line, ...]
+
+
 @dataclass(slots=True)
 class Recorder:
     """Keeps moments: every violation, and with ``accesses`` every access, too."""
 
     accesses: bool = True
     moments: list[Moment] = field(default_factory=list)
-    launches: list[tuple[str, str]] = field(default_factory=list)
-    """Kernel and file:line of its definition, of every launch."""
+    launches: list[Launched] = field(default_factory=list)
 
     def wants_accesses(self) -> bool:
         """Whether an access is to be kept now."""
         return self.accesses and len(self.moments) < MOST_ACCESSES
+
+
+def calling_lines() -> tuple[Line, ...]:
+    """The lines that are running, without those of lockstep and of Triton, the innermost first."""
+    found: list[Line] = []
+    frame: FrameType | None = _frame(1)
+    while frame is not None and len(found) < MOST_CALLERS:
+        module = frame.f_globals.get("__name__", "")
+        if not module.startswith(OWN):
+            found.append(Line(module, frame.f_code.co_filename, frame.f_lineno))
+        frame = frame.f_back
+    return tuple(found)
 
 
 def running_frames() -> tuple[Frame, ...]:
