@@ -46,11 +46,19 @@ def measure_all(
     """Measure what has no result yet, or only what is in `again`, a process per core; the results of all that have one.
 
     `measure` is called in a process of its own and must be importable there; `tell` hears of each result as it comes.
+    What it raises for one name is raised once all others are measured.
     """
+    raised: list[BaseException] = []
     wanted = again or [name for name in names if kept.get(name) is None]
     with ProcessPoolExecutor(os.cpu_count() or 1, multiprocessing.get_context("spawn")) as pool:
         running = {pool.submit(measure, name): name for name in wanted}
         for done in as_completed(running):
+            if error := done.exception():
+                error.add_note(f"while measuring {running[done]}")
+                raised.append(error)
+                continue
             kept.put(running[done], done.result())
             tell(running[done], done.result())
+    if raised:
+        raise raised[0]
     return kept.all_of(names)

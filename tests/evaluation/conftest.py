@@ -17,7 +17,10 @@ class _Here(Executor):
 
     def submit(self, call: Callable[..., Any], /, *arguments: Any, **named: Any) -> Future[Any]:
         done = Future[Any]()
-        done.set_result(call(*arguments, **named))
+        try:
+            done.set_result(call(*arguments, **named))
+        except Exception as error:  # noqa: BLE001 - as executors do
+            done.set_exception(error)
         return done
 
 
