@@ -50,7 +50,8 @@ def forget():
     """Let modules that were written anew be imported anew."""
     for name in MODULES:
         sys.modules.pop(name, None)
-    linecache.clearcache()
+    for file in [file for file in linecache.cache if Path(file).stem in MODULES]:
+        del linecache.cache[file]
 
 
 class TestTemplate:

@@ -112,3 +112,7 @@ class _CopyLoader(importlib.abc.Loader):
         lines = self.source.splitlines(keepends=True)
         linecache.cache[self.shown] = (len(self.source), None, lines, self.shown)
         exec(compile(self.source, self.shown, "exec"), module.__dict__)  # noqa: S102 - our own kernels
+
+    def get_source(self, fullname: str) -> str:  # noqa: ARG002
+        """The edited source, for linecache where somebody has emptied it."""
+        return self.source

@@ -1,4 +1,5 @@
 import inspect
+import linecache
 import sys
 
 import pytest
@@ -21,6 +22,8 @@ def test_triton_reads_the_edited_source_under_a_name_that_says_what_it_is():
     kernel = sys.modules[write.__module__]._k_quant_cache_kernel
     assert kernel.fn.__code__.co_filename == "kernels+layout-hardcoded-shuffle/cache.py"
     assert "def _k_quant_cache_kernel(" in kernel.src
+    del linecache.cache[kernel.fn.__code__.co_filename]
+    assert "SHUFFLE=True," in inspect.getsource(write)
 
 
 def test_the_kernels_proper_stay_as_they_are():

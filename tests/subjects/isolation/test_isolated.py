@@ -224,12 +224,11 @@ def test_a_module_that_hangs_when_it_is_imported_is_given_up(tmp_path, monkeypat
 
 
 PARENT = """
-import os, sys
+import signal
 from indexfuzz.subjects.isolation.isolated import Isolated
 from indexfuzz.core.setup import Setup
-from indexfuzz.core.signature import Signature
-from indexfuzz.core.signature import Signature
 from indexfuzz.core.case import Case
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell ignores it in what it starts in the background
 subject = Isolated(Setup({spec!r}))
 print(subject._child._worker.pid, subject._child._connection._process.pid, flush=True)
 subject.run(Case().replace(batch={{"prefill": ({{"length": {keys}, "new": 0}},)}}))
