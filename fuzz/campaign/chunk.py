@@ -1,8 +1,10 @@
 """A part of the stream of cases. Its number, the seed, the shard and its goals determine what is in it."""
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from indexfuzz.generation.goals import Goal
+if TYPE_CHECKING:  # imports torch, which the command line does without until it runs something
+    from indexfuzz.generation.goals import Goal
 
 CHUNK = 11
 """Shapes that are drawn together, the first of which is mostly left out: enough for Hypothesis to vary them, few
@@ -18,7 +20,7 @@ class Chunk:
 
     number: int
     start: int = 0
-    goals: tuple[Goal, ...] = ()
+    goals: "tuple[Goal, ...]" = ()
 
 
 def known_to(chunk: int) -> int:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from dataclasses import replace
@@ -145,7 +146,9 @@ class TestFuzzTargets:
         assert "model    num_heads    1" in text
         assert f"again: indexfuzz replay corpus/gather/{path.name} --impl module:toy_gather" in text
         assert "Falsifying example" not in text
-        assert len(text.splitlines()) < 40
+        told = text[text.index("= FAILURES =") : text.index("- IndexFuzz -")]
+        assert len(told.splitlines()) < 30
+        assert re.search(r"toy_gather\.py:\d+  k_scale\[1:2\] =", told)
         assert text.count("within the contract") == 1
 
     def test_a_crash_names_the_line_of_the_kernel(self, session, pytester, monkeypatch):
