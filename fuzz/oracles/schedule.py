@@ -108,14 +108,20 @@ def run(case: Case, implementation: Implementation, device: Device, only: frozen
     return outcome
 
 
-def ask(case: Case, implementation: Implementation, device: Device, signature: Signature) -> Outcome:
+def ask(
+    case: Case,
+    implementation: Implementation,
+    device: Device,
+    signature: Signature,
+    only: frozenset[str] = frozenset(),
+) -> Outcome:
     """Ask the oracles that can show a signature until one does; for making its case smaller and for running it again.
 
     A device that tracks what is defined sees a use of garbage at once, for example; others need a second launch.
     """
     outcome = Outcome(case)
     for oracle in oracles_for(signature, case):
-        answer = oracle.run(case, implementation, device, frozenset())
+        answer = oracle.run(case, implementation, device, only)
         answer.findings = without_consequences([*outcome.findings, *answer.findings])
         outcome = answer
         if any(finding.signature == signature for finding in outcome.findings):

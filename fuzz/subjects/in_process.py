@@ -62,10 +62,10 @@ class InProcess:
         outcome.comparisons = comparisons
         return outcome
 
-    def ask(self, case: Case, signature: Signature) -> Outcome:
+    def ask(self, case: Case, signature: Signature, only: frozenset[str] = frozenset()) -> Outcome:
         """Run it here and now."""
         with self._tell_unsupported():
-            return schedule.ask(case, self.implementation, self.device, signature)
+            return schedule.ask(case, self.implementation, self.device, signature, only)
 
     @contextmanager
     def _tell_unsupported(self) -> Iterator[None]:

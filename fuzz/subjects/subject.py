@@ -52,8 +52,8 @@ class Subject(Protocol):
         the device cannot execute a kernel or lacks the FP8 format; that says nothing about the kernel.
         """
 
-    def ask(self, case: Case, signature: Signature) -> Outcome:
-        """Put a case to the cheapest oracle that shows a signature.
+    def ask(self, case: Case, signature: Signature, only: frozenset[str] = frozenset()) -> Outcome:
+        """Put a case to the cheapest oracle that shows a signature; `only` as in `run`.
 
         Raises the same as `run`.
         """

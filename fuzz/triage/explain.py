@@ -10,6 +10,7 @@ from indexfuzz.core.case import Case
 from indexfuzz.core.signature import Signature
 from indexfuzz.devices.base import UnsupportedKernelError
 from indexfuzz.subjects.subject import Subject
+from indexfuzz.triage.alone import stages_that_show
 from indexfuzz.triage.neighbour import Neighbour
 from indexfuzz.triage.neighbours import PARTS, neighbours, with_ordinary_values
 
@@ -78,7 +79,7 @@ def explain(
     what all else is tried with: among zeros, a change may hide a mistake that it does not mend.
     """
     ends = clock() + seconds
-    question = _Question(signature, subject)
+    question = _Question(signature, subject, stages_that_show(case, subject, signature) if seconds > 0 else frozenset())
     ordinary = with_ordinary_values(case)
     if seconds > 0 and question.fate(ordinary.case) == "shows":
         case = ordinary.case
@@ -117,10 +118,11 @@ class _Question:
 
     signature: Signature
     subject: Subject
+    only: frozenset[str]
 
     def fate(self, case: Case) -> Fate:
         try:
-            outcome = self.subject.ask(case, self.signature)
+            outcome = self.subject.ask(case, self.signature, self.only)
         except UnsupportedKernelError:
             return "unclear"
         about = [finding for finding in outcome.findings if finding.stage == self.signature.stage]

@@ -6,10 +6,10 @@ from collections.abc import Callable
 
 from indexfuzz.core.case import Case
 from indexfuzz.core.finding import Finding
-from indexfuzz.core.outcome import Outcome
 from indexfuzz.core.signature import Signature
 from indexfuzz.devices.base import UnsupportedKernelError
 from indexfuzz.subjects.subject import Subject
+from indexfuzz.triage.alone import find_shown, ways_to_ask
 from indexfuzz.triage.reductions import reduce_until_stuck
 from indexfuzz.triage.smallest import Smallest
 
@@ -30,14 +30,38 @@ def minimise(
 
     Every reduction goes on where it succeeds, and all are gone through until none makes the case smaller or `seconds`
     are over; the result depends on nothing else. Where a smaller case, most of it zeros, no longer gives a hint, that
-    of a larger one is kept. `on_progress` hears of every smaller case. Raises NotFailingError when the case given does
-    not show the signature.
+    of a larger one is kept. Nothing but the stage of the signature runs where that shows it alone. `on_progress` hears
+    of every smaller case. Raises NotFailingError when the case given does not show the signature.
     """
-    question = Question(subject, signature)
-    finding = question.finding(case)
-    if finding is None:
-        raise NotFailingError(f"case {case.id} does not show {signature} on {subject.facts.name}")
     ends = time.monotonic() + seconds
+    for only in ways_to_ask(signature):
+        question = Question(subject, signature, only)
+        finding = question.finding(case)
+        if finding is None:
+            continue
+        small, finding = _reduce(case, finding, question, ends, on_progress)
+        if not only:
+            return _believe(case, small, finding, subject, signature)
+        if whole := Question(subject, signature).finding(small):
+            return small, whole.with_hint_of(finding)
+    raise NotFailingError(f"case {case.id} does not show {signature} on {subject.facts.name}")
+
+
+def _believe(case: Case, small: Case, finding: Finding, subject: Subject, signature: Signature) -> tuple[Case, Finding]:
+    """The smaller case; of one that hangs, which was asked with little time so far, one that does with much."""
+    if signature.kind != "hang":
+        return small, finding
+    for believed in (small, case):
+        shown = find_shown(subject.run(believed), signature)
+        if shown:
+            return believed, shown
+    raise NotFailingError(f"case {case.id} takes long on {subject.facts.name}, but it ends")
+
+
+def _reduce(
+    case: Case, finding: Finding, question: "Question", ends: float, on_progress: Callable[[Case, Finding], None]
+) -> tuple[Case, Finding]:
+    """The smallest case that is found until a time on the clock, and the finding there."""
     last = finding
 
     def shows(candidate: Case) -> bool:
@@ -54,19 +78,7 @@ def minimise(
     smallest = Smallest(case, shows)
     with contextlib.suppress(_TimeIsUpError):
         reduce_until_stuck(smallest)
-    small = smallest.case
-    if signature.kind == "hang":  # so far with little time; now with as much as any other case
-        for believed in (small, case):
-            shown = _shown(subject.run(believed), signature)
-            if shown:
-                return believed, shown
-        raise NotFailingError(f"case {case.id} takes long on {subject.facts.name}, but it ends")
-    return small, last
-
-
-def _shown(outcome: Outcome, signature: Signature) -> Finding | None:
-    """The finding of that signature, if there is one."""
-    return next((f for f in outcome.findings if f.signature == signature), None)
+    return smallest.case, last
 
 
 class _TimeIsUpError(Exception):
@@ -76,15 +88,16 @@ class _TimeIsUpError(Exception):
 class Question:
     """Whether a case shows a signature; one beyond the contract must not break a clause that the first one kept."""
 
-    def __init__(self, subject: Subject, signature: Signature) -> None:
+    def __init__(self, subject: Subject, signature: Signature, only: frozenset[str] = frozenset()) -> None:
         self._subject = subject
         self._signature = signature
+        self._only = only
         self._clauses: frozenset[str] | None = None
 
     def finding(self, case: Case) -> Finding | None:
         """The finding with the wanted signature that a case shows, if any."""
         try:
-            shown = _shown(self._subject.ask(case, self._signature), self._signature)
+            shown = find_shown(self._subject.ask(case, self._signature, self._only), self._signature)
         except UnsupportedKernelError:
             return None
         clauses = frozenset(shown.beyond.split("; ") if shown else ())

@@ -32,7 +32,7 @@ class Failing:
         self.facts = SimpleNamespace(name="failing")
         self.asked = 0
 
-    def ask(self, case, _signature):
+    def ask(self, case, _signature, _only=frozenset()):
         self.asked += 1
         if not self._covers(case):
             return Outcome(case)
@@ -82,8 +82,8 @@ def test_what_no_contract_covers_explains_nothing():
 
 def test_what_has_to_be_rejected_explains_nothing():
     class Refusing(Failing):
-        def ask(self, case, signature):
-            outcome = super().ask(case, signature)
+        def ask(self, case, signature, only=frozenset()):
+            outcome = super().ask(case, signature, only)
             return outcome if outcome.findings else Outcome(case, [], ["gather"], refused={"gather": "no such pages"})
 
     assert explain(CASE, SIGNATURE, Refusing(lambda case: case.cache.block_size == 1), seconds=1e9).remedies == ()
@@ -101,8 +101,8 @@ def test_among_zeros_a_change_that_hides_a_mistake_is_not_taken_for_its_end():
 
 def test_another_finding_of_the_stage_is_no_pass():
     class Other(Failing):
-        def ask(self, case, signature):
-            outcome = super().ask(case, signature)
+        def ask(self, case, signature, only=frozenset()):
+            outcome = super().ask(case, signature, only)
             return outcome if outcome.findings else Outcome(case, [Finding("gather", "shape", "", "worse")], ["gather"])
 
     assert explain(CASE, SIGNATURE, Other(lambda case: case.cache.block_size == 1), seconds=1e9).remedies == ()

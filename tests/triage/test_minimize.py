@@ -79,7 +79,7 @@ SIGNATURE = Signature("rope", "code-mismatch", "q")
 
 
 class Showing:
-    """A subject whose cases show a signature where a condition holds; `asked` is what it was asked about."""
+    """A subject whose cases show a signature where a condition holds; `asked`: what its stage was asked about alone."""
 
     facts = SimpleNamespace(name="showing")
 
@@ -91,8 +91,10 @@ class Showing:
     def run(self, case):
         return self.ask(case, self.signature)
 
-    def ask(self, case, signature):
-        self.asked.append(case)
+    def ask(self, case, signature, only=frozenset()):
+        assert only in (frozenset(), {signature.stage})
+        if only:
+            self.asked.append(case)
         found = [Finding(signature.stage, signature.kind, signature.output, "differs")] if self._condition(case) else []
         return Outcome(case, found)
 
@@ -109,9 +111,9 @@ def smallest_that(condition, case):
 
 def test_a_hint_that_only_the_larger_case_gives_is_kept():
     class Hinting(Showing):
-        def ask(self, case, signature):
+        def ask(self, case, signature, only=frozenset()):
             hint = "every wrong value is 2 times the right one" if case.batch.tokens > 20 else ""
-            (finding,) = super().ask(case, signature).findings
+            (finding,) = super().ask(case, signature, only).findings
             return Outcome(case, [replace(finding, hint=hint)])
 
     heard = []
@@ -173,6 +175,17 @@ def test_when_time_is_up_the_smallest_so_far_is_the_result():
     subject = Showing(lambda case: True)
     assert minimise(BIG, subject, SIGNATURE, seconds=0.0)[0] == BIG
     assert len(subject.asked) == 1
+
+
+@pytest.mark.parametrize("alone", [lambda _: False, lambda _: True], ids=["never alone", "alone more often"])
+def test_what_needs_other_stages_is_made_smaller_with_all_of_them(alone):
+    class Together(Showing):
+        def ask(self, case, signature, only=frozenset()):
+            self._condition = alone if only else (lambda case: case.batch.prefill_rows >= 3)
+            return super().ask(case, signature, only)
+
+    small, _ = minimise(BIG, Together(None), SIGNATURE, seconds=math.inf)
+    assert small.batch.prefill_rows == 3
 
 
 def test_a_hang_that_ends_after_all_is_none():

@@ -87,12 +87,12 @@ class Isolated:
         outcome.stages.append(answer.stage)
         return outcome
 
-    def ask(self, case: Case, signature: Signature) -> Outcome:
+    def ask(self, case: Case, signature: Signature, only: frozenset[str] = frozenset()) -> Outcome:
         """Put a case to the cheapest oracle that shows a signature; one of a death may come from any of them."""
         if not is_of_death(signature):
-            question: dict[str, Any] = {"do": "ask", "signature": str(signature)}
+            question: dict[str, Any] = {"do": "ask", "signature": str(signature), "only": sorted(only)}
         else:
-            question = {"do": "run", "only": []}
+            question = {"do": "run", "only": sorted(only)}
         is_hang = signature.kind == "hang"
         answer = self._answer(case, question, self._patience_with_hangs if is_hang else self._patience, once=is_hang)
         if not isinstance(answer, Death):

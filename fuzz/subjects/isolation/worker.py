@@ -109,7 +109,8 @@ class Worker:
             if question["do"] == "run":
                 outcome = self._subject.run(case, frozenset(question["only"]))
             else:
-                outcome = self._subject.ask(case, Signature.parse(question["signature"]))
+                signature = Signature.parse(question["signature"])
+                outcome = self._subject.ask(case, signature, frozenset(question["only"]))
         except Exception as error:  # noqa: BLE001 - the parent raises it
             why = error_of(self._subject.device)
             return {"poisoned": why} if why else explain(error)

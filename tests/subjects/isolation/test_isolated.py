@@ -65,6 +65,12 @@ def impatient(hostile, monkeypatch):
     return hostile
 
 
+def test_only_the_stages_that_are_asked_about_are_taken(hostile):
+    signature = Signature("gather", "crash", "ValueError")
+    for only, stages in ((frozenset(), ["gather"]), (frozenset({"gather"}), ["gather"]), (frozenset({"rope"}), [])):
+        assert hostile.ask(HARMLESS, signature, only).stages == stages
+
+
 def wait_for_end(*pids: int) -> None:
     """Wait until these processes have ended."""
     for pid in pids:
