@@ -4,7 +4,7 @@ Stages are judged alone, so a call of a stage with the wrong rows, or indices th
 here. The kernels are the same on both sides; what a row may select follows from the logits of the stages.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import torch
@@ -74,12 +74,21 @@ def compare(case: Case, implementation: Implementation, whole: WholeIndexer, dev
     )
 
 
-def run_stages(case: Case, implementation: Implementation, device: Device) -> Step | None:
-    """The step of a case after each stage has worked on what the one before it left; None where one raised."""
+def run_stages(
+    case: Case,
+    implementation: Implementation,
+    device: Device,
+    before: Callable[[Call, str], None] = lambda _call, _stage: None,
+) -> Step | None:
+    """The step of a case after each stage has worked on what the one before it left; None where one raised.
+
+    `before` hears of each call before it is made.
+    """
     step = materialise_on(case, device)
     for stage in STAGES:
         if stage.applies(step.case):
             call = stage.prepare(step)
+            before(call, stage.name)
             launched = launch(stage.name, call, implementation.stages[stage.name], device)
             if launched.error:
                 return None  # differential.run reports it

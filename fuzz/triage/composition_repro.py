@@ -3,7 +3,6 @@
 The script makes the step of the case, calls the whole, and has what its stages make of the same step in plain sight.
 """
 
-import json
 import textwrap
 
 import torch
@@ -74,7 +73,7 @@ def _source(target: UnderTest[InProcess]) -> str:
 
 def _literal(case: Case) -> str:
     """What of the case is not at its default, as Python. Younger fields are told where they are not, and only there."""
-    told = json.loads(json.dumps(case.model_dump(mode="json")))
+    told = case.model_dump(mode="json")
     plain = Case().model_dump(mode="json")
     return repr(
         {

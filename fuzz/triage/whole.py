@@ -21,7 +21,7 @@ from indexfuzz.oracles.launching import launch
 from indexfuzz.oracles.walk import materialise_on
 from indexfuzz.samples.step import Step
 from indexfuzz.stages.base import Call
-from indexfuzz.stages.table import PAGED_LOGITS, PREFILL_LOGITS, STAGES
+from indexfuzz.stages.table import PAGED_LOGITS, PREFILL_LOGITS
 from indexfuzz.triage.culprit import CallWatcher, Culprit, code_of, hearing
 
 
@@ -59,7 +59,13 @@ def look_at_whole(case: Case, implementation: Implementation, device: LockstepDe
     """Run the stages and the whole once more; None where the whole does what its stages do, or ends with an error."""
     whole = implementation.forward
     found = composition.run(case, implementation, device).findings
-    stepwise, inputs = _run_stages(case, implementation, device)
+    inputs: dict[str, list[dict[str, Tensor]]] = {}
+
+    def note(call: Call, stage: str) -> None:
+        given = {name: tensor.clone() for name, tensor in call.tensors.items() if name not in call.undefined}
+        inputs.setdefault(stage, []).append(given)
+
+    stepwise = composition.run_stages(case, implementation, device, note)
     if not found or whole is None or stepwise is None:
         return None
     want = {"selected": _selected(stepwise), **stepwise.tensors}
@@ -93,24 +99,6 @@ def seen_logits(stepwise: Step, row: int) -> dict[int, float]:
         return {}
     seen = (logits > float("-inf")).nonzero().flatten().tolist()
     return {column - start: logits[column].item() for column in seen}
-
-
-def _run_stages(
-    case: Case, implementation: Implementation, device: LockstepDevice
-) -> tuple[Step | None, dict[str, list[dict[str, Tensor]]]]:
-    """The step after its stages, and what each function was given, in order; no step where one raised."""
-    inputs: dict[str, list[dict[str, Tensor]]] = {}
-    step = materialise_on(case, device)
-    for stage in (stage for stage in STAGES if stage.applies(case)):
-        call = stage.prepare(step)
-        given = {name: tensor.clone() for name, tensor in call.tensors.items() if name not in call.undefined}
-        inputs.setdefault(stage.name, []).append(given)
-        launched = launch(stage.name, call, implementation.stages[stage.name], device)
-        if launched.error:
-            return None, inputs
-        for name, tensor in launched.outputs.items():
-            step.tensors[call.fills.get(name, name)] = tensor
-    return step, inputs
 
 
 def _selected(stepwise: Step) -> Tensor:
