@@ -103,7 +103,11 @@ def bench(
         str | None, typer.Option(metavar="PATH", help="throughput: a checkout of another release, to compare with.")
     ] = None,
     workers: Annotated[
-        str, typer.Option(metavar="N,...", help="throughput: measure campaigns with so many processes, too.")
+        str,
+        typer.Option(
+            metavar="N,...",
+            help="throughput: measure campaigns with so many processes, too. conformance: so many share the tests.",
+        ),
     ] = "",
     faults: Annotated[
         str,
@@ -129,13 +133,16 @@ def bench(
         raise InputError(f"bench {name} measures the built-in kernels only; leave out --impl")
     if chosen.takes_path is (path is None) or (every != 1 and not chosen.takes_path):
         raise InputError(f"bench {name} takes {'a PATH' if chosen.takes_path else 'neither PATH nor --every'}")
-    if not chosen.compares and (against or workers):
-        raise InputError(f"bench {name} takes neither --against nor --workers")
+    if against and not chosen.compares:
+        raise InputError(f"bench {name} takes no --against")
+    if workers and not chosen.takes_workers:
+        raise InputError(f"bench {name} takes no --workers")
     if faults and not chosen.takes_faults:
         raise InputError(f"bench {name} takes no --faults")
     options: dict[str, Any] = {"impl": impl} if chosen.takes_impl else {}
     options |= {"path": path, "every": every} if chosen.takes_path else {}
-    options |= {"against": against, "workers": _numbers(workers)} if chosen.compares else {}
+    options |= {"against": against} if chosen.compares else {}
+    options |= {"workers": _numbers(workers)} if chosen.takes_workers else {}
     options |= {"faults": _known_faults(faults)} if chosen.takes_faults else {}
     raise typer.Exit(importlib.import_module(chosen.module).main(as_json=as_json, **options))
 

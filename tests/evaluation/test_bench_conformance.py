@@ -91,6 +91,12 @@ def test_every_nth_item(checkout):
     assert len(conformance.run_suite(checkout, "lockstep", 3)) == 3
 
 
+def test_several_processes_share_the_items(checkout):
+    assert names(conformance.run_suite(checkout, "lockstep", 2, workers=2), "passed") == names(
+        conformance.run_suite(checkout, "lockstep", 2), "passed"
+    )
+
+
 def test_a_folder_that_is_no_checkout(tmp_path, capsys):
     assert conformance.main(as_json=False, path=str(tmp_path)) == 2
     assert "is no checkout of Triton" in capsys.readouterr().err
@@ -132,7 +138,7 @@ def test_the_table():
 def test_exit_codes(failing, code, monkeypatch, capsys):
     kept = [line for line in LOCKSTEP if failing or "test_b" not in line]
     sides = {"lockstep": conformance.read_results(kept), "interpreter": conformance.read_results(INTERPRETER)}
-    monkeypatch.setattr(conformance, "run_suite", lambda path, side, every: sides[side])
+    monkeypatch.setattr(conformance, "run_suite", lambda path, side, every, workers: sides[side])
     assert conformance.main(as_json=True, path="anywhere") == code
     data = json.loads(capsys.readouterr().out)
     assert data["lockstep"]["refused"] == 2

@@ -7,9 +7,9 @@ class Bench(NamedTuple):
     """A benchmark: `main(*, as_json)` of `module` prints, and returns the exit code.
 
     Where it takes an implementation, that is another keyword, `impl`, as on the command line; where it takes a path, so
-    are `path` and `every`, which says to take every nth item of what lies there. Where it compares releases, so are
-    `against`, the checkout of another one, and `workers`, numbers of processes. Where it can look at some planted bugs
-    alone, `faults` are their ids.
+    are `path` and `every`, which says to take every nth item of what lies there. Where it compares releases, so is
+    `against`, the checkout of another one; where it can use several processes, so is `workers`, numbers of them. Where
+    it can look at some planted bugs alone, `faults` are their ids.
     """
 
     module: str
@@ -17,12 +17,16 @@ class Bench(NamedTuple):
     takes_impl: bool = False
     takes_path: bool = False
     compares: bool = False
+    takes_workers: bool = False
     takes_faults: bool = False
 
 
 BENCHES = {
     "conformance": Bench(
-        f"{__name__}.conformance", "Triton's own tests, in lockstep and in its interpreter", takes_path=True
+        f"{__name__}.conformance",
+        "Triton's own tests, in lockstep and in its interpreter",
+        takes_path=True,
+        takes_workers=True,
     ),
     "detection": Bench(
         f"{__name__}.detection", "how fast planted bugs are found, beside the tests of today", takes_faults=True
@@ -40,6 +44,9 @@ BENCHES = {
         f"{__name__}.shards", "how much 64 shards repeat each other, what they reach, and how soon they find"
     ),
     "throughput": Bench(
-        f"{__name__}.throughput", "cases per second, beside another release and the plain loop", compares=True
+        f"{__name__}.throughput",
+        "cases per second, beside another release and the plain loop",
+        compares=True,
+        takes_workers=True,
     ),
 }

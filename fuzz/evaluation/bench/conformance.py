@@ -11,6 +11,7 @@ import sys
 import tempfile
 from collections import Counter
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -37,14 +38,16 @@ class Item:
     reason: str
 
 
-def main(*, as_json: bool, path: str, every: int = 1) -> int:
+def main(*, as_json: bool, path: str, every: int = 1, workers: Sequence[int] = ()) -> int:
     """Run the suite of a checkout on both sides and print the table, or JSON.
 
-    Returns 0 where lockstep passes or refuses by name what the interpreter passes, 1 where such an item fails, 2 where
-    the suite cannot be run.
+    `workers` is empty, for one process, or holds how many share the items of a side. Returns 0 where lockstep passes or
+    refuses by name what the interpreter passes, 1 where such an item fails, 2 where the suite cannot be run.
     """
     try:
-        lockstep, interpreter = (run_suite(Path(path), side, every) for side in ("lockstep", "interpreter"))
+        lockstep, interpreter = (
+            run_suite(Path(path), side, every, max(workers, default=1)) for side in ("lockstep", "interpreter")
+        )
     except ConformanceError as error:
         sys.stderr.write(f"error: {error}\n")
         return 2
@@ -58,19 +61,27 @@ def main(*, as_json: bool, path: str, every: int = 1) -> int:
     return 1 if any(item["outcome"] == "failed" for item in missed) else 0
 
 
-def run_suite(checkout: Path, side: str, every: int) -> dict[str, Item]:
-    """Every nth item of a checkout's suite on one side, by name.
+def run_suite(checkout: Path, side: str, every: int, workers: int = 1) -> dict[str, Item]:
+    """Every nth item of a checkout's suite on one side, by name; so many processes share them.
 
     Raises ConformanceError.
     """
-    suite, root = checkout / SUITE, checkout / "python"
-    if not suite.is_dir():
+    if not (checkout / SUITE).is_dir():
         raise ConformanceError(f"{checkout} is no checkout of Triton: it has no {SUITE}")
+    with ThreadPoolExecutor(workers) as pool:
+        shares = [pool.submit(_run_share, checkout, side, every * n, every * workers) for n in range(workers)]
+    return {name: item for share in shares for name, item in share.result().items()}
+
+
+def _run_share(checkout: Path, side: str, first: int, every: int) -> dict[str, Item]:
+    """The items of one process: every nth, from the first."""
+    suite, root = checkout / SUITE, checkout / "python"
     with tempfile.TemporaryDirectory() as folder:
         results = Path(folder) / "results.jsonl"
         words = ["-q", "-p", PLUGIN, "-p", "no:cacheprovider", "-W", "ignore", "--continue-on-collection-errors"]
         words += [f"--rootdir={root}", f"--confcutdir={root}", "--device=cpu"]
-        words += [f"--conformance-side={side}", f"--conformance-results={results}", f"--conformance-every={every}"]
+        words += [f"--conformance-side={side}", f"--conformance-results={results}"]
+        words += [f"--conformance-first={first}", f"--conformance-every={every}"]
         words += ["--lockstep"] if side == "lockstep" else []
         environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
         environment["PYTHONSAFEPATH"] = "1"

@@ -33,6 +33,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--conformance-results", required=True)
     parser.addoption("--conformance-side", required=True, choices=SIDES)
     parser.addoption("--conformance-every", type=int, default=1)
+    parser.addoption("--conformance-first", type=int, default=0)
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -57,9 +58,9 @@ def _raise_slow(*_: object) -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Keep every nth of the items that are marked for interpreters."""
+    """Keep every nth of the items that are marked for interpreters, from the one that is named."""
     marked = [item for item in items if item.get_closest_marker("interpreter")]
-    items[:] = marked[:: config.getoption("--conformance-every")]
+    items[:] = marked[config.getoption("--conformance-first") :: config.getoption("--conformance-every")]
     if _in_lockstep(config):
         for item in items:
             if isinstance(item, pytest.Function):
