@@ -25,18 +25,27 @@ class Explanation:
     """What the neighbours of a case show.
 
     `remedies`: of each field, the first change that makes the case pass. `tried`: the fields that were changed;
-    `indifferent`: those with which the finding stays whatever they were changed to. `complete`: whether there was time
-    for all.
+    `indifferent`: those with which the finding stays whatever they were changed to. `showing`: how many neighbours show
+    it, too. `complete`: whether there was time for all.
     """
 
     remedies: tuple[Neighbour, ...]
     tried: tuple[str, ...]
     indifferent: tuple[str, ...]
     complete: bool
+    showing: int = 0
+
+    @property
+    def is_everywhere(self) -> bool:
+        """Whether all neighbours were tried, and each that could be judged shows the finding."""
+        return self.complete and self.showing > 0 and not self.remedies
 
     def lines(self) -> Iterator[str]:
         """The explanation in sentences; none where no neighbour told anything."""
         told = [str(change) for change in self.remedies[:MOST_TOLD]]
+        if self.is_everywhere:
+            yield from self._everywhere()
+            return
         if told:
             others = len(self.remedies) - len(told)
             also = f"; {others} other changes do as well" if others else ""
@@ -44,16 +53,23 @@ class Explanation:
         elif self.indifferent:
             yield "No single change that was tried makes it pass."
         if self.indifferent:
-            yield f"Does not matter: {', '.join(self._indifferent_parts())}."
+            yield f"Does not matter: {', '.join(self._parts(frozenset(self.indifferent)))}."
         if not self.complete:
             yield "There was no time to try every change."
 
-    def _indifferent_parts(self) -> Iterator[str]:
-        """Fields that do not matter by part, in the fewest words: rope (style, mode), rope but for style, or rope."""
+    def _everywhere(self) -> Iterator[str]:
+        """That nothing in the case matters, and what could not be judged."""
+        yield f"It does not depend on the case: {self.showing} changes of it show it, too, and none makes it pass."
+        unclear = frozenset(self.tried) - frozenset(self.indifferent)
+        if unclear:
+            yield f"Could not be judged: other {', '.join(self._parts(unclear))}."
+
+    def _parts(self, chosen: frozenset[str]) -> Iterator[str]:
+        """Some of the fields by part, in the fewest words: rope (style, mode), rope but for style, or rope."""
         for part, fields in groupby(sorted(self.tried, key=_place_of), key=_part_of):
             every = list(fields)
-            names = [field.partition(".")[2] or "all" for field in every if field in self.indifferent]
-            others = [field.partition(".")[2] or "all" for field in every if field not in self.indifferent]
+            names = [field.partition(".")[2] or "all" for field in every if field in chosen]
+            others = [field.partition(".")[2] or "all" for field in every if field not in chosen]
             if names and not others:
                 yield part
             elif names:
@@ -86,20 +102,22 @@ def explain(
     remedies: list[Neighbour] = []
     tried: list[str] = []
     indifferent: list[str] = []
+    showing = 0
     for field, changes in groupby(neighbours(case), key=lambda neighbour: neighbour.field):
         fates: set[Fate] = set()
         for neighbour in changes:
             if clock() >= ends:
-                return Explanation(tuple(remedies), tuple(tried), tuple(indifferent), complete=False)
+                return Explanation(tuple(remedies), tuple(tried), tuple(indifferent), complete=False, showing=showing)
             fate = question.fate(neighbour.case)
             fates.add(fate)
+            showing += fate == "shows"
             if fate == "passes":
                 remedies.append(neighbour)
                 break
         if "shows" in fates and "passes" not in fates:
             indifferent.append(field)
         tried.append(field)
-    return Explanation(tuple(remedies), tuple(tried), tuple(indifferent), complete=True)
+    return Explanation(tuple(remedies), tuple(tried), tuple(indifferent), complete=True, showing=showing)
 
 
 def _place_of(field: str) -> int:

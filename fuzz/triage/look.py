@@ -2,6 +2,8 @@
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
+from functools import cached_property
+from itertools import islice
 
 import numpy as np
 from torch import Tensor
@@ -18,6 +20,7 @@ from indexfuzz.devices.lockstep import LockstepDevice
 from indexfuzz.implementations.base import Implementation, ImplementationError, StageFunction
 from indexfuzz.lockstep import LockstepError
 from indexfuzz.lockstep.source.search import Doing, find_store, find_stray, find_violation
+from indexfuzz.lockstep.source.sharing import Sharing, find_sharing
 from indexfuzz.lockstep.source.trace import Trace, trace
 from indexfuzz.lockstep.tracking.moments import Recorder
 from indexfuzz.oracles import composition, sessions
@@ -32,6 +35,9 @@ from indexfuzz.subjects.in_process import InProcess
 from indexfuzz.triage.culprit import Culprit, find_return, tell_launch
 from indexfuzz.triage.launches import find_reached
 from indexfuzz.triage.whole import WholeLook, look_at_whole
+
+RIVAL_LINES = 2
+"""Lines that are told of another program, which does the same as the first one."""
 
 
 @dataclass(frozen=True)
@@ -72,10 +78,9 @@ class Look:
 
     def doing(self) -> Doing | None:
         """The access that the finding comes from; None where no line of a kernel can be blamed."""
-        finding = self.finding
-        file, _, line = finding.location.rpartition(":")
-        if line.isdigit() and (found := find_violation(self.recorder, finding.kind, finding.output, file, int(line))):
+        if found := next(self._rivals(), None) or self._violation():
             return found
+        finding = self.finding
         place = self.stage.locate(self.call, self.got, finding.output, finding.index)
         if place is not None:
             tensor, byte = place
@@ -90,6 +95,29 @@ class Look:
         storage = cache.untyped_storage().data_ptr()
         return find_stray(self.recorder, storage, cache.data_ptr(), expected)
 
+    @cached_property
+    def sharing(self) -> Sharing | None:
+        """The bytes that programs fight for; None of any other finding than a race."""
+        found = self._violation() if self.finding.kind == "race" else None
+        return find_sharing(self.recorder, found) if found else None
+
+    def _violation(self) -> Doing | None:
+        """What lockstep reported, where the finding is its."""
+        file, _, line = self.finding.location.rpartition(":")
+        if not line.isdigit():
+            return None
+        return find_violation(self.recorder, self.finding.kind, self.finding.output, file, int(line))
+
+    def _rivals(self) -> Iterator[Doing]:
+        """The accesses that fight for the first byte of a race, those of its line first."""
+        if self.sharing is None:
+            return
+        blamed = self.finding.location
+        rivals = [each for each in self.sharing.at(self.sharing.first) if each.moment.frames]
+        sites = [each.moment.frames[0].site for each in rivals]
+        order = sorted(range(len(rivals)), key=lambda i: f"{sites[i].file}:{sites[i].line}" != blamed)
+        yield from (rivals[i] for i in order)
+
     def wanted(self) -> Mapping[str, Tensor]:
         """What the reference makes of the same arguments; nothing where it defines no result."""
         try:
@@ -101,7 +129,14 @@ class Look:
         """When it was, and the trace in lines, or what can be said where no line can be blamed."""
         told = self.trace()
         when = [f"It shows in {self.moment}."] if self.moment else []
-        return [*when, *(told.sentences() if told else self._without_a_line())]
+        return [*when, *(told.sentences() if told else self._without_a_line()), *self._of_the_rival()]
+
+    def _of_the_rival(self) -> Iterator[str]:
+        """The line with which another program fights for the same byte, with its values there."""
+        for rival in islice(self._rivals(), 1, 2):
+            if told := trace(*rival, Places(self.call, self.got)):
+                yield "And for the same byte:"
+                yield from replace(told, lines=told.lines[:RIVAL_LINES]).sentences()
 
     def _without_a_line(self) -> Iterator[str]:
         output = self.got.get(self.finding.output)

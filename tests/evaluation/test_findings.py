@@ -11,6 +11,7 @@ from indexfuzz.core.setup import Setup
 from indexfuzz.evaluation.bench import findings as bench
 from indexfuzz.evaluation.bench.findings import NOTHING_RAN, PROVED, Handed, as_markdown, hand_over
 from indexfuzz.subjects.under_test import put_under_test
+from indexfuzz.triage.explain import Explanation
 from indexfuzz.triage.prove import Proof
 
 SMALL = Case().replace(
@@ -64,6 +65,35 @@ def test_what_is_missing_is_said_and_counted():
     assert "- 1 of 2 pictures show" in text
     assert "- two: no picture." in text
     assert "Nothing." in as_markdown([asdict(whole)], of=1)
+
+
+def test_what_shows_whatever_is_changed_is_told_from_what_nobody_knows(run_here, monkeypatch: pytest.MonkeyPatch):
+    everywhere = Explanation((), ("cache.layout",), ("cache.layout",), complete=True, showing=60)
+    monkeypatch.setattr(bench, "explain", lambda *_args, **_options: everywhere)
+    target = put_under_test(Setup(faults=("norm-mean-in-bf16",)))
+    case = SMALL.replace(batch={"prefill": ({"length": 1, "new": 1},)}, values={"k": "normal"})
+    finding = next(f for f in target.subject.run(case, frozenset({"k_norm"})).findings if f.stage == "k_norm")
+    found = hand_over("norm-mean-in-bf16", target, case, finding, tokens_found=1, prove=run_here)
+    assert (found.passes_with, found.everywhere, found.misses) == ("", 60, ())
+    text = as_markdown([asdict(found)], of=1)
+    assert "| none: 60 changes show it, too |" in text
+    assert "- 0 of 1 name a change that makes it pass; 1 show with every change" in text
+    monkeypatch.setattr(bench, "explain", lambda *_args, **_options: replace(everywhere, complete=False))
+    unknown = hand_over("norm-mean-in-bf16", target, case, finding, tokens_found=1, prove=run_here)
+    assert (unknown.everywhere, unknown.misses) == (0, ("no change found in the time there was",))
+
+
+@pytest.mark.parametrize("fault", bench.WITNESSES)
+def test_a_case_that_is_given_shows_its_fault_and_is_marked(fault):
+    target = put_under_test(Setup(faults=(fault,)))
+    shown = bench.witness(fault, target.subject)
+    assert shown
+    assert bench.witness(fault, put_under_test(Setup()).subject) is None
+    given = Handed(fault, str(shown[1].signature), script=PROVED, is_given=True)
+    text = as_markdown([asdict(given)], of=1)
+    assert f"| {fault} * | `{shown[1].signature}` |" in text
+    assert "- 1 of 1 planted bugs were looked at, 0 of them found in time." in text
+    assert "- 1 bug takes a campaign longer than 60 s" in text
 
 
 def test_a_script_that_does_not_tell_the_bug_is_a_miss():

@@ -226,6 +226,29 @@ def test_lanes_that_a_mask_left_undefined_are_drawn():
     assert picture.panels[0].cells == ("...X",)
 
 
+def test_programs_that_store_different_values_to_one_byte_have_a_row_each():
+    turns = {"turns": ({"request": 0, "new": 17},)}
+    case = ONE_TOKEN.replace(
+        batch={"prefill": (), "max_model_len": 17}, session={"node": "compress", "ratio": 2, "steps": (turns,)}
+    )
+    subject = InProcess(plant(("compress-rows-of-ring-race",)), open_device("lockstep"))
+    finding = next(f for f in subject.run(case).findings if f.kind == "race")
+    look = look_at(case, finding.signature, subject)
+    assert isinstance(look, Look)
+    picture, *_ = draw(look)
+    (panel,) = picture.panels
+    assert picture.title == "who stores which byte"
+    assert panel.labels == ("program (0, 0, 0)", "program (0, 1, 0)")
+    assert panel.cells == ("X" * 64, "X" * 64)
+    assert picture.notes[0].startswith("byte 0 of state_ptr, ring 0, row 0, part 0, column 0 of state:")
+    values = [note.partition(" stores ")[2] for note in picture.notes[1:3]]
+    assert len(set(values)) == 2
+    told = "\n".join(look.sentences())
+    assert "position = 14" in told
+    assert "And for the same byte:\nIn _save_kernel (compress.py), program (0, 1, 0)" in told
+    assert "position = 16" in told
+
+
 def test_what_the_whole_indexer_selects_is_drawn_beside_what_its_stages_select():
     case = Case().replace(
         model={"index_topk": 1}, batch={"prefill": ({"length": 1, "new": 1}, {"length": 1, "new": 1}), "pad_tokens": 1}

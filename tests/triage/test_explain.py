@@ -62,10 +62,29 @@ def test_the_one_change_that_matters(is_wrong, remedy):
 
 def test_what_is_always_wrong_depends_on_nothing():
     found = explain(CASE, SIGNATURE, Failing(lambda _case: True), seconds=1e9)
-    assert found.remedies == ()
-    first, second = found.lines()
-    assert first == "No single change that was tried makes it pass."
-    assert second == "Does not matter: cache, rope, batch, memory, model, values."
+    assert found.is_everywhere
+    (line,) = found.lines()
+    assert (
+        line == f"It does not depend on the case: {found.showing} changes of it show it, too, and none makes it pass."
+    )
+    assert found.showing == len(list(neighbours(CASE)))
+
+
+def test_that_it_does_not_depend_on_the_case_is_said_of_what_could_be_judged_alone():
+    judged = Failing(lambda _case: True, lambda case: case.cache == CASE.cache and case.rope.mode == "functional")
+    found = explain(CASE, SIGNATURE, judged, seconds=1e9)
+    assert found.is_everywhere
+    assert list(found.lines())[1] == "Could not be judged: other cache, rope (mode)."
+    nothing = explain(CASE, SIGNATURE, Failing(lambda _case: True, lambda case: case == CASE), seconds=1e9)
+    assert not nothing.is_everywhere
+    assert list(nothing.lines()) == []
+
+
+def test_of_changes_that_were_not_all_tried_nothing_of_the_kind_is_said():
+    clock = iter(range(10**6))
+    found = explain(CASE, SIGNATURE, Failing(lambda _case: True), seconds=9, clock=lambda: float(next(clock)))
+    assert 0 < found.showing < len(list(neighbours(CASE)))
+    assert next(found.lines()) == "No single change that was tried makes it pass."
 
 
 def test_of_a_part_of_which_something_matters_the_rest_is_told():

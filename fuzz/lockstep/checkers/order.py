@@ -11,31 +11,19 @@ reduction, scan, dot, gather or histogram, an atomic, `tl.debug_barrier`) counts
 """
 
 from collections import defaultdict
-from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
 
 from indexfuzz.lockstep.tracking.access import Access
 from indexfuzz.lockstep.tracking.run import Run
+from indexfuzz.lockstep.tracking.touched import Touched, list_bytes
 from indexfuzz.lockstep.tracking.violations import Violation
-from indexfuzz.lockstep.values.arrays import Array, spread
 
 _MOST: Final = 1 << 22
 """Bytes of the accesses between two barriers that are looked at; a group of more is passed over."""
 
 _VERBS: Final = {"load": "loads", "store": "stores"}
-
-
-@dataclass(slots=True)
-class _Bytes:
-    """The bytes of one access, one by one: program in the run, offset in the storage, lane in the block, value."""
-
-    access: Access
-    program: Array
-    offset: Array
-    lane: Array
-    value: Array | None
 
 
 def check_order(run: Run) -> None:
@@ -51,7 +39,7 @@ def check_order(run: Run) -> None:
 def _check(run: Run, accesses: list[Access]) -> None:
     if sum(_lanes(access, run.count) * access.size for access in accesses) > _MOST:
         return
-    touched = [_expand(access, run.count) for access in accesses]
+    touched = [list_bytes(access, run.count) for access in accesses]
     for second, later in enumerate(touched):
         for earlier in touched[:second]:
             if "store" in (earlier.access.kind, later.access.kind):
@@ -62,30 +50,7 @@ def _lanes(access: Access, programs: int) -> int:
     return int(np.prod(access.pointer.shape, dtype=np.int64)) * programs
 
 
-def _expand(access: Access, programs: int) -> _Bytes:
-    shape = (programs, *access.pointer.shape)
-    wanted = np.ones(shape, np.bool_) if access.everywhere else spread(access.lanes, shape)
-    offset = spread(access.pointer.data, shape)[wanted]
-    lanes = int(np.prod(shape[1:], dtype=np.int64))
-    index = np.flatnonzero(wanted)
-    value = None
-    if access.values is not None:
-        values = access.values if access.everywhere else _listed(access, access.values)
-        value = spread(values, shape)[wanted]
-        value = np.ascontiguousarray(value).view(np.uint8)
-    size = access.size
-    offset = (offset[:, None] + np.arange(size)).ravel()
-    return _Bytes(access, np.repeat(index // lanes, size), offset, np.repeat(index % lanes, size), value)
-
-
-def _listed(access: Access, values: Array) -> Array:
-    """Stored values, one for each offset, where their lanes are; zero elsewhere."""
-    full = np.zeros(access.lanes.shape, values.dtype)
-    full[access.lanes] = values
-    return full
-
-
-def _compare(run: Run, earlier: _Bytes, later: _Bytes) -> None:
+def _compare(run: Run, earlier: Touched, later: Touched) -> None:
     a, b = earlier.access, later.access
     if a.kind == "load" and a.pointer.shape != b.pointer.shape:
         return
@@ -115,7 +80,7 @@ def _compare(run: Run, earlier: _Bytes, later: _Bytes) -> None:
         _report(run, earlier, later, at, other)
 
 
-def _report(run: Run, earlier: _Bytes, later: _Bytes, at: int, other: int) -> None:
+def _report(run: Run, earlier: Touched, later: Touched, at: int, other: int) -> None:
     a, b = earlier.access, later.access
     if a.site is None or b.site is None:
         return

@@ -70,10 +70,9 @@ def trace(moment: Moment, program: int, lane: Lane, places: Places | None = None
     row = moment.row_of(program)
     if row < 0 or not moment.frames:
         return None
-    x, y, _ = moment.grid
     known = _Telling(moment, row, places or places_in(moment.tensors))
     lines = tuple(known.lines(lane))
-    return Trace(moment.kernel, (program % x, program // x % y, program // (x * y)), lane, lines) if lines else None
+    return Trace(moment.kernel, moment.coordinates(program), lane, lines) if lines else None
 
 
 @dataclass(frozen=True)

@@ -60,6 +60,11 @@ class Moment:
         found = np.flatnonzero(self.programs == program)
         return int(found[0]) if found.size else -1
 
+    def coordinates(self, program: int) -> tuple[int, int, int]:
+        """The program id (x, y, z) of a program by its number in the launch."""
+        x, y, _ = self.grid
+        return program % x, program // x % y, program // (x * y)
+
 
 class Line(NamedTuple):
     """A line of Python that was running, and the name of its module."""

@@ -10,6 +10,7 @@ from indexfuzz.report.pictures.inputs import draw_input
 from indexfuzz.report.pictures.lanes import draw_lanes
 from indexfuzz.report.pictures.logits import draw_logits
 from indexfuzz.report.pictures.memory import draw_accesses
+from indexfuzz.report.pictures.race import draw_race
 from indexfuzz.report.pictures.selection import draw_selection
 from indexfuzz.report.pictures.unwritten import draw_unwritten
 from indexfuzz.report.pictures.values import draw_values
@@ -39,7 +40,7 @@ def draw(look: Look | WholeLook) -> tuple[Picture, ...]:
     else:
         output = DRAW[look.stage.shown](look)
         is_whole = output and look.stage.shown == "cache"
-        draws = () if is_whole else (draw_unwritten, draw_lanes, draw_accesses, draw_input)
+        draws = (draw_race,) if is_whole else (draw_race, draw_unwritten, draw_lanes, draw_accesses, draw_input)
         drawn = (*(each(look) for each in draws), output)
     when = (look.moment,) if look.moment else ()
     return tuple(replace(picture, notes=(*picture.notes, *when)) for picture in drawn if picture)
