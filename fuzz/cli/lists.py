@@ -94,11 +94,15 @@ def presets(*, as_json: AsJson = False) -> None:
 def bench(
     name: Annotated[str | None, typer.Argument(metavar="NAME", help="Which benchmark; leave out to list them.")] = None,
     path: Annotated[
-        str | None, typer.Argument(metavar="PATH", help="conformance: a checkout of Triton; its wheel has no tests.")
+        str | None,
+        typer.Argument(
+            metavar="PATH",
+            help="conformance: a checkout of Triton; its wheel has no tests. suite: a project's tests, file or folder.",
+        ),
     ] = None,
     *,
     impl: Impl = DEFAULT_IMPLEMENTATION,
-    every: Annotated[int, typer.Option(metavar="N", min=1, help="conformance: run every Nth item.")] = 1,
+    every: Annotated[int, typer.Option(metavar="N", min=1, help="conformance, suite: run every Nth item.")] = 1,
     against: Annotated[
         str | None, typer.Option(metavar="PATH", help="throughput: a checkout of another release, to compare with.")
     ] = None,
@@ -106,7 +110,7 @@ def bench(
         str,
         typer.Option(
             metavar="N,...",
-            help="throughput: measure campaigns with so many processes, too. conformance: so many share the tests.",
+            help="throughput: measure campaigns with so many processes, too. conformance, suite: so many share them.",
         ),
     ] = "",
     faults: Annotated[

@@ -43,6 +43,12 @@ BENCHES = {
     "shards": Bench(
         f"{__name__}.shards", "how much 64 shards repeat each other, what they reach, and how soon they find"
     ),
+    "suite": Bench(
+        f"{__name__}.suite",
+        "each kernel that a project's own tests launch, in lockstep and in Triton's interpreter",
+        takes_path=True,
+        takes_workers=True,
+    ),
     "throughput": Bench(
         f"{__name__}.throughput",
         "cases per second, beside another release and the plain loop",

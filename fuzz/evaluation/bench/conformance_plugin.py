@@ -7,7 +7,6 @@ whether kernels are interpreted. In lockstep that is a fib, told after Triton ha
 import json
 import linecache
 import os
-import signal
 from collections.abc import Generator
 from contextlib import ExitStack
 from pathlib import Path
@@ -17,15 +16,10 @@ import pytest
 import torch
 from triton import knobs
 
+from indexfuzz.evaluation.bench.item_limit import limited
 from indexfuzz.lockstep.triton_api.driver import CAPABILITY, stand_in_driver
 
 SIDES: Final = ("lockstep", "interpreter")
-SECONDS: Final = 25
-"""An item may take this long."""
-
-
-class SlowError(BaseException):
-    """An item took too long; no test catches it by accident."""
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -45,16 +39,11 @@ def pytest_configure(config: pytest.Config) -> None:
     stack = ExitStack()
     stack.enter_context(stand_in_driver())
     config.add_cleanup(stack.close)
-    signal.signal(signal.SIGALRM, _raise_slow)
     config.pluginmanager.register(Results(Path(config.getoption("--conformance-results"))))
 
 
 def _in_lockstep(config: pytest.Config) -> bool:
     return bool(config.getoption("--conformance-side") == "lockstep")
-
-
-def _raise_slow(*_: object) -> None:
-    raise SlowError
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
@@ -77,13 +66,8 @@ def _execute(source: str, *scopes: Any) -> None:
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_call() -> Generator[None, Any, Any]:
     """Give an item its time."""
-    signal.alarm(SECONDS)
-    try:
+    with limited():
         return (yield)
-    except SlowError:
-        pytest.fail(f"slower than {SECONDS} s", pytrace=False)
-    finally:
-        signal.alarm(0)
 
 
 class Results:

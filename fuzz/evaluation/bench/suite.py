@@ -1,0 +1,164 @@
+"""How fast lockstep is on the tests of a project that has Triton kernels: every launch there and in the interpreter.
+
+Launches of one kernel with arguments of the same description, constants included, are compared by the CPU time of the
+fastest on each side. An item may take so long, and the interpreter often takes longer: a launch that had no time to end
+counts with the time that it had, so that the interpreter would have taken at least as long.
+"""
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from collections import defaultdict
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Final
+
+import triton
+
+from indexfuzz.evaluation.bench.interpreter import InterpreterError, interpreter
+
+PLUGIN: Final = "indexfuzz.evaluation.bench.suite_plugin"
+SIDES: Final = ("lockstep", "interpreter")
+
+Key = tuple[str, str]
+"""A kernel and its arguments in words."""
+
+
+class SuiteError(Exception):
+    """The tests cannot be run. One sentence."""
+
+
+@dataclass(frozen=True)
+class Timing:
+    """CPU seconds of the fastest launch of its kind that ended, or of the longest that did not."""
+
+    seconds: float
+    finished: bool
+
+
+@dataclass(frozen=True)
+class Row:
+    """A kernel: how many kinds of launch were compared, CPU seconds of all of them together, and the slowest kind.
+
+    `slowest` is the smallest ratio of the interpreter's time to lockstep's, `arguments` are those of that launch.
+    """
+
+    kernel: str
+    kinds: int
+    interpreter: float
+    lockstep: float
+    slowest: float
+    arguments: str
+
+    @property
+    def speedup(self) -> float:
+        """How many times as fast as the interpreter."""
+        return self.interpreter / self.lockstep
+
+
+def main(*, as_json: bool, path: str, every: int = 1, workers: Sequence[int] = ()) -> int:
+    """Run a project's tests on both sides and print a line for each kernel, or JSON.
+
+    `workers` is empty, for one process, or holds how many share the items of a side. Returns 0 where lockstep is slower
+    on no kernel, 1 where it is, 2 where the tests cannot be run.
+    """
+    try:
+        with interpreter() as beside:
+            given: dict[str, dict[str, str]] = {"lockstep": {}, "interpreter": beside.environment}
+        share = max(workers, default=1)
+        lockstep, slow = (run_side(Path(path), side, every, share, given[side]) for side in SIDES)
+    except (InterpreterError, SuiteError) as error:
+        sys.stderr.write(f"error: {error}\n")
+        return 2
+    rows, alone = compare(lockstep, slow)
+    if as_json:
+        data = {"triton": triton.__version__, "rows": [asdict(row) for row in rows], "alone": alone}
+        sys.stdout.write(json.dumps(data, indent=1) + "\n")
+    else:
+        sys.stdout.write(describe(rows, alone) + "\n")
+    return 1 if any(row.speedup < 1 for row in rows) else 0
+
+
+def run_side(path: Path, side: str, every: int, workers: int, environment: dict[str, str]) -> dict[Key, Timing]:
+    """The launches that every nth test of a file or folder makes on one side; so many processes share the tests.
+
+    Raises SuiteError.
+    """
+    if not path.exists():
+        raise SuiteError(f"there are no tests at {path}")
+    with ThreadPoolExecutor(workers) as pool:
+        shares = [pool.submit(_run_share, path, side, every * n, every * workers, environment) for n in range(workers)]
+    return read_launches([line for share in shares for line in share.result()])
+
+
+def _run_share(path: Path, side: str, first: int, every: int, environment: dict[str, str]) -> list[str]:
+    """What the plugin wrote of every nth item, from the first."""
+    with tempfile.TemporaryDirectory() as folder:
+        results = Path(folder) / "launches.jsonl"
+        words = ["-q", "-p", PLUGIN, "-p", "no:cacheprovider", "-W", "ignore", "--continue-on-collection-errors"]
+        words += [f"--suite-results={results}", f"--suite-first={first}", f"--suite-every={every}"]
+        words += ["--lockstep", "--lockstep-device=cuda"] if side == "lockstep" else []
+        given = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
+        given |= {"OMP_NUM_THREADS": "1"} | environment
+        command = [sys.executable, "-m", "pytest", *words, str(path.resolve())]
+        done = subprocess.run(command, capture_output=True, text=True, check=False, env=given)  # noqa: S603
+        if results.is_file():
+            return results.read_text(encoding="utf-8").splitlines()
+        if done.returncode in {0, 1, 5}:  # pytest's codes for tests that passed, that failed, and for none
+            return []
+        last = (done.stderr.strip() or done.stdout.strip()).splitlines()[-1:]
+        raise SuiteError(f"the tests of {path} cannot be run ({side}): {''.join(last)}")
+
+
+def read_launches(lines: Sequence[str]) -> dict[Key, Timing]:
+    """What the plugin wrote, by kernel and arguments."""
+    found: dict[Key, Timing] = {}
+    for line in lines:
+        data = json.loads(line)
+        key, timing = (data["kernel"], data["arguments"]), Timing(data["seconds"], data["finished"])
+        known = found.get(key, timing)
+        if timing.finished != known.finished:
+            found[key] = timing if timing.finished else known
+        else:
+            found[key] = (min if timing.finished else max)(timing, known, key=lambda t: t.seconds)
+    return found
+
+
+def compare(lockstep: dict[Key, Timing], slow: dict[Key, Timing]) -> tuple[list[Row], list[str]]:
+    """A row for each kernel that ran on both sides, the slowest first, and the kernels that ended in lockstep alone."""
+    compared: dict[str, list[tuple[float, float, str]]] = defaultdict(list)
+    for (kernel, arguments), timing in lockstep.items():
+        beside = slow.get((kernel, arguments))
+        if timing.finished and beside and (beside.finished or beside.seconds > timing.seconds):
+            compared[kernel].append((beside.seconds, timing.seconds, arguments))
+    rows = []
+    for kernel, launches in compared.items():
+        interpreted, own, arguments = min(launches, key=lambda launch: launch[0] / launch[1])
+        total, total_own = sum(launch[0] for launch in launches), sum(launch[1] for launch in launches)
+        rows.append(Row(kernel, len(launches), total, total_own, interpreted / own, arguments))
+    ended = {kernel for (kernel, _), timing in lockstep.items() if timing.finished}
+    return sorted(rows, key=lambda row: row.speedup), sorted(ended - compared.keys())
+
+
+def describe(rows: Sequence[Row], alone: Sequence[str]) -> str:
+    """A line for each kernel, then how many there are."""
+    lines = [f"{'kernel':<64}{'launches':>9}{'interpreter':>13}{'lockstep':>10}{'speedup':>9}{'least':>9}"]
+    lines += [
+        f"{row.kernel[-63:]:<64}{row.kinds:>9}{row.interpreter:>13.3f}{row.lockstep:>10.3f}"
+        f"{row.speedup:>8.1f}x{row.slowest:>8.1f}x"
+        for row in rows
+    ]
+    slower = sum(row.speedup < 1 for row in rows)
+    lines.append(
+        f"\nCPU seconds; {len(rows)} kernels, {sum(row.kinds for row in rows)} kinds of launch; lockstep is slower on "
+        f"{slower} kernels, and on some launch of {sum(row.slowest < 1 for row in rows)}; Triton {triton.__version__}"
+    )
+    if alone:
+        lines.append(
+            f"{len(alone)} kernels ran in lockstep alone: {', '.join(name.rpartition('.')[2] for name in alone)}"
+        )
+    return "\n".join(lines)
