@@ -4,6 +4,8 @@ from dataclasses import dataclass, field
 from math import ceil
 from typing import Literal
 
+from indexfuzz.reference.fp8 import AMAX_FLOOR
+
 U = 2.0**-24
 """Unit roundoff of fp32."""
 
@@ -80,6 +82,9 @@ class Arithmetic:
 
     largest: float | None = None
     """C, the magnitude that a row's largest element is scaled to, where it is not 448 (e4m3fn) or 224 (e4m3fnuz)."""
+
+    amax_floor: float = AMAX_FLOOR
+    """The smallest amax that a scale is made of: what smaller rows count as."""
 
     conversion: Literal["rne", "f16-then-rne"] = "rne"
     """fp32 to FP8: rounded once, or cut to fp16 first (sm_89). What an overflow gives need not be said: no legal scale

@@ -80,19 +80,43 @@ def times(one: Interval, other: Interval) -> Interval:
 
 
 def rotated_exactly(
-    x: Tensor, positions: Tensor, cos_sin_cache: Tensor, *, rope_dim: int, style: str, placement: str
+    x: Tensor,
+    positions: Tensor,
+    cos_sin_cache: Tensor,
+    *,
+    rope_dim: int,
+    style: str,
+    placement: str,
+    products: str = "fp32",
 ) -> Interval:
-    """RoPE of x [T, ..., D] bf16 in fp32: from the smallest to the largest of its three legal results."""
+    """RoPE of x [T, ..., D] bf16 in fp32: from the smallest to the largest of its legal results."""
     candidates = legal_rope(
-        x, positions, cos_sin_cache, rope_dim=rope_dim, style=style, placement=placement, dtype=torch.float32
+        x,
+        positions,
+        cos_sin_cache,
+        rope_dim=rope_dim,
+        style=style,
+        placement=placement,
+        dtype=torch.float32,
+        products=products,
     ).double()
     return Interval(candidates.amin(0), candidates.amax(0))
 
 
 def rotated(
-    x: Interval, positions: Tensor, cos_sin_cache: Tensor, *, rope_dim: int, style: str, placement: str
+    x: Interval,
+    positions: Tensor,
+    cos_sin_cache: Tensor,
+    *,
+    rope_dim: int,
+    style: str,
+    placement: str,
+    products: str = "fp32",
 ) -> Interval:
-    """RoPE of the values x [T, D] in fp32: two roundings of products and one of the sum."""
+    """RoPE of the values x [T, D] in fp32: two roundings of products and one of the sum.
+
+    With ``products`` "bf16" these are roundings to bf16, which are monotone; with "unknown" they may be of either kind.
+    """
     low, high = x.low.clone(), x.high.clone()
     cos, sin = (part.double().squeeze(1) for part in cos_sin(positions, cos_sin_cache))
     (a_low, b_low), (a_high, b_high) = (
@@ -107,6 +131,12 @@ def rotated(
         size = sum(torch.maximum(part.low.abs(), part.high.abs()) for part in (ac, bs))
         error = 3 * U * (1 + 2 * U) * size + TINY
         smallest, largest = ac.low + bs.low - error, ac.high + bs.high + error
+        if products != "fp32":
+            ac, bs = rounded(ac, "bf16"), rounded(bs, "bf16")
+            narrow = rounded(Interval(ac.low + bs.low, ac.high + bs.high), "bf16")
+            only = products == "bf16"
+            smallest = narrow.low if only else torch.minimum(smallest, narrow.low)
+            largest = narrow.high if only else torch.maximum(largest, narrow.high)
         out_low.copy_(torch.where(smallest.isnan(), float("-inf"), smallest))
         out_high.copy_(torch.where(largest.isnan(), float("inf"), largest))
     return Interval(low, high)
@@ -126,7 +156,7 @@ def scales_between(x: Interval, *, fp8: str, arithmetic: Arithmetic = PORTABLE) 
     straddles = (x.low <= 0) & (x.high >= 0)
     nearest = torch.where(straddles, 0.0, torch.minimum(x.low.abs(), x.high.abs()))
     farthest = torch.maximum(x.low.abs(), x.high.abs())
-    ends = [size.amax(-1).float().clamp_min(codec.AMAX_FLOOR) for size in (nearest, farthest)]
+    ends = [size.amax(-1).float().clamp_min(arithmetic.amax_floor) for size in (nearest, farthest)]
     first = powers_of_two(ends[0], largest, arithmetic).amin(-1)
     last = powers_of_two(ends[1], largest, arithmetic).amax(-1)
     ratio = (last.double() / first.double()).nan_to_num(1.0)

@@ -21,7 +21,7 @@ FOLD_ROUNDINGS = 6
 
 def legal_scales(x: Tensor, *, scale_fmt: str, fp8: str, arithmetic: Arithmetic = PORTABLE) -> Tensor:
     """Every legal scale of each row of x [..., D]: fp32 [..., n], with repetitions where there are fewer than n."""
-    amax = row_amax(x)
+    amax = row_amax(x, arithmetic.amax_floor)
     largest = arithmetic.largest or codec.C[fp8]
     if scale_fmt == "ue8m0":
         return powers_of_two(amax, largest, arithmetic)
@@ -113,26 +113,42 @@ def legal_rope(
     style: str,
     placement: str,
     dtype: torch.dtype = torch.bfloat16,
+    products: str = "fp32",
 ) -> Tensor:
-    """Every legal result of rotating x [T, ..., D] bf16: dtype [3, T, ..., D], with repetitions; dims not rotated stay.
+    """Every legal result of rotating x [T, ..., D] bf16: dtype [n, T, ..., D], with repetitions; dims not rotated stay.
 
     a*c - b*s in fp32 has three values: both products rounded, or either one kept exact by an fma. One rounding to
-    ``dtype`` follows, which fp32 is not.
+    ``dtype`` follows, which fp32 is not. With ``products`` "bf16" each product and the sum are rounded to bf16, which
+    is one value; with "unknown" any of the four is legal.
     """
     rows = x if x.dim() == 3 else x.unsqueeze(1)
-    found = rows.to(dtype).unsqueeze(0).repeat(3, 1, 1, 1)
+    make = {"fp32": _contractions, "bf16": _in_bf16}.get(products, _of_either)
     a, b = (half.float() for half in pairs(rows, rope_dim=rope_dim, style=style, placement=placement))
-    out_a, out_b = pairs(found, rope_dim=rope_dim, style=style, placement=placement)
     cos, sin = cos_sin(positions, cos_sin_cache)
-    out_a.copy_(_contractions(a, cos, -b, sin))
-    out_b.copy_(_contractions(b, cos, a, sin))
-    return found.reshape(3, *x.shape)
+    first, second = make(a, cos, -b, sin), make(b, cos, a, sin)
+    found = rows.to(dtype).unsqueeze(0).repeat(len(first), 1, 1, 1)
+    out_a, out_b = pairs(found, rope_dim=rope_dim, style=style, placement=placement)
+    out_a.copy_(first)
+    out_b.copy_(second)
+    return found.reshape(len(first), *x.shape)
 
 
 def _contractions(a: Tensor, c: Tensor, b: Tensor, s: Tensor) -> Tensor:
     """The values that fp32 a*c + b*s takes with and without contraction to an fma, stacked."""
     ac, bs = a * c, b * s
     return torch.stack([ac + bs, fma32(a, c, bs), fma32(b, s, ac)])
+
+
+def _in_bf16(a: Tensor, c: Tensor, b: Tensor, s: Tensor) -> Tensor:
+    """The fp32 value of a*c + b*s where each product and the sum are rounded to bf16: one, [1, ...].
+
+    Through fp32, which has more than twice the bits: rounding twice is rounding once.
+    """
+    return ((a * c).bfloat16().float() + (b * s).bfloat16().float()).bfloat16().float().unsqueeze(0)
+
+
+def _of_either(a: Tensor, c: Tensor, b: Tensor, s: Tensor) -> Tensor:
+    return torch.cat([_contractions(a, c, b, s), _in_bf16(a, c, b, s)])
 
 
 def fma32(a: Tensor, b: Tensor, c: Tensor) -> Tensor:

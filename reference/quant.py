@@ -19,10 +19,10 @@ def q_quant(q: Tensor, weights: Tensor, *, scale_fmt: str, fp8: str) -> tuple[Te
     return quantise(q, scale, fp8=fp8), fold(weights, scale, num_heads=num_heads, head_dim=head_dim).float()
 
 
-def row_amax(x: Tensor) -> Tensor:
-    """Largest |x| over the last dim, at least 1e-4, fp32 [...]. NaN is ignored, as GPU maxima ignore it."""
+def row_amax(x: Tensor, floor: float = codec.AMAX_FLOOR) -> Tensor:
+    """Largest |x| over the last dim, at least `floor`, fp32 [...]. NaN is ignored, as GPU maxima ignore it."""
     magnitude = x.float().abs()
-    return magnitude.nan_to_num(nan=0.0, posinf=float("inf")).amax(-1).clamp_min(codec.AMAX_FLOOR)
+    return magnitude.nan_to_num(nan=0.0, posinf=float("inf")).amax(-1).clamp_min(floor)
 
 
 def row_scale(x: Tensor, *, scale_fmt: str, fp8: str) -> Tensor:

@@ -5,11 +5,13 @@ from typing import Literal
 
 from indexfuzz.reference.arithmetic import PORTABLE, Arithmetic
 from indexfuzz.reference.bounds import Dot
+from indexfuzz.reference.fp8 import AMAX_FLOOR
 
 Padding = Literal["zeros", "untouched", "undefined"]
 Hidden = Literal["minus-infinity", "untouched"]
 NonFinite = Literal["contained", "triton"]
 Between = Literal["bf16", "fp32", "unknown"]
+Products = Literal["bf16", "fp32", "unknown"]
 
 
 @dataclass(frozen=True)
@@ -30,6 +32,9 @@ class Promises:
     `ordered_selection`: whether selected slots keep the order of their positions, or come in any.
     `between`: what an operation of several nodes makes of a value between two of them: stored in bf16, kept in fp32, or
     either of the two.
+    `rope_products`: what RoPE rounds its products and sums to, where the table of angles is bf16: fp32, contracted or
+    not, or bf16, each by itself; or either of the two.
+    `amax_floor`: the smallest amax that a scale is made of.
     """
 
     gather_padding: Padding = "zeros"
@@ -43,6 +48,8 @@ class Promises:
     sorted_topk: bool = False
     ordered_selection: bool = False
     between: Between = "unknown"
+    rope_products: Products = "fp32"
+    amax_floor: float = AMAX_FLOOR
 
 
 @dataclass(frozen=True)
@@ -52,6 +59,11 @@ class Guarantees:
     promises: Promises = field(default_factory=Promises)
     arithmetic: Arithmetic = PORTABLE
     simulated_dot: Dot | None = None
+
+    @property
+    def quantising(self) -> Arithmetic:
+        """The arithmetic of scales and codes: the device's, and the floor that the project puts below a row."""
+        return replace(self.arithmetic, amax_floor=self.promises.amax_floor)
 
     @property
     def scoring(self) -> Arithmetic:

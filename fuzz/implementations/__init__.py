@@ -25,6 +25,11 @@ AVAILABLE = {
         "load",
         "sglang-index:PATH, top-k to slots",
     ),
+    "lmdeploy": (
+        "indexfuzz.implementations.lmdeploy.adapter",
+        "load",
+        "lmdeploy:PATH, the whole DSA indexer of LMDeploy",
+    ),
     "aiter": ("indexfuzz.implementations.aiter", "load", "aiter:PATH, a checkout of AITER: prefill and paged logits"),
     "aiter-stage1": ("indexfuzz.implementations.aiter", "load_stage1", "aiter-stage1:PATH, its two-stage paged logits"),
     "deep_gemm": ("indexfuzz.implementations.deep_gemm", "load", "DeepGEMM's logits, as installed; needs a GPU"),

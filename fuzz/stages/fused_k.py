@@ -84,7 +84,7 @@ class FusedK(Operation):
         self, given: Call, rows: Tensor, guarantees: Guarantees, instead: dict[str, Any]
     ) -> intervals.Interval:
         """What may be quantised of some rows of k [n, D]."""
-        options, (positions, table) = rope_options(given, instead), angles(given, instead)
+        options, (positions, table) = rope_options(given, guarantees, instead), angles(given, instead)
         x = normalise(given, given.tensors["k"][rows], instead)
         if instead.get("normed", True):
             x = intervals.rounded(x, guarantees.promises.between)

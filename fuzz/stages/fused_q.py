@@ -69,7 +69,7 @@ class FusedQ(Operation):
 
     def _legal_rows(self, given: Call, guarantees: Guarantees, instead: dict[str, Any]) -> LegalRows:
         """What the heads of q may be quantised to."""
-        q, options = given.tensors["q"], rope_options(given, instead)
+        q, options = given.tensors["q"], rope_options(given, guarantees, instead)
         if options["style"]:
             x = rotated_as(intervals.rotated_exactly(q, *angles(given, instead), **options), guarantees, instead)
         else:

@@ -24,6 +24,7 @@ from indexfuzz.reference.fp8 import FORMATS
 from indexfuzz.reference.intervals import Interval, codes_between, rounded, scales_between
 from indexfuzz.stages.base import Call, Stage, Tensors
 from indexfuzz.stages.nonfinite import may_be_nonfinite
+from indexfuzz.stages.rope import products_of
 from indexfuzz.stages.verdict import Verdict
 
 OF_PLACES = frozenset({"layout-mismatch", "unwritten", "guard-write"})
@@ -72,9 +73,10 @@ class Operation(Stage):
         """The node, or nodes, that wrong outputs point to by where they are wrong."""
 
     def judge(self, case: Case, given: Call, got: Tensors, guarantees: Guarantees) -> Verdict:
-        # What NaN reaches is replaced by the reference's outputs, which round in between.
+        # What NaN reaches is replaced by the reference's outputs, which round in between and multiply in fp32.
         if may_be_nonfinite(case):
-            guarantees = replace(guarantees, promises=replace(guarantees.promises, between="unknown"))
+            free = replace(guarantees.promises, between="unknown", rope_products="unknown")
+            guarantees = replace(guarantees, promises=free)
         return super().judge(case, given, got, guarantees)
 
     def judge_finite(self, given: Call, got: Tensors, guarantees: Guarantees) -> Verdict:
@@ -108,6 +110,10 @@ def mistakes_of_rope(given: Call, guarantees: Guarantees) -> dict[str, tuple[str
         "bf16": {"its result is kept in fp32": (ROPE, {"rotated_as": "fp32"})},
         "fp32": {"its result is rounded to bf16": (ROPE, {"rotated_as": "bf16"})},
     }
+    products = {
+        "bf16": {"its products are kept in fp32": (ROPE, {"products": "fp32"})},
+        "fp32": {"its products are rounded to bf16": (ROPE, {"products": "bf16"})},
+    }
     style, placement = given.options["style"], given.options["placement"]
     other_style = "interleaved" if style == "neox" else "neox"
     other_place = "last" if placement == "first" else "first"
@@ -120,6 +126,7 @@ def mistakes_of_rope(given: Call, guarantees: Guarantees) -> dict[str, tuple[str
         "angles are those of the position before": (ROPE, {"positions": (positions - 1).clamp_min(0)}),
         "angles are those of position 0": (ROPE, {"positions": torch.zeros_like(positions)}),
         **rounding.get(guarantees.promises.between, {}),
+        **products.get(products_of(given, guarantees), {}),
     }
 
 
@@ -151,9 +158,10 @@ def rotated_as(x: Interval, guarantees: Guarantees, instead: Mapping[str, Any]) 
     return rounded(x, instead.get("rotated_as", guarantees.promises.between))
 
 
-def rope_options(given: Call, instead: Mapping[str, Any]) -> dict[str, Any]:
+def rope_options(given: Call, guarantees: Guarantees, instead: Mapping[str, Any]) -> dict[str, Any]:
     """The options of RoPE in a call, with some others instead; no style if nothing is rotated."""
-    return {name: instead.get(name, given.options[name]) for name in ("rope_dim", "style", "placement")}
+    options = {name: instead.get(name, given.options[name]) for name in ("rope_dim", "style", "placement")}
+    return options | {"products": instead.get("products", products_of(given, guarantees))}
 
 
 def angles(given: Call, instead: Mapping[str, Any]) -> tuple[Tensor, Tensor]:
@@ -163,6 +171,6 @@ def angles(given: Call, instead: Mapping[str, Any]) -> tuple[Tensor, Tensor]:
 
 def legal_rows(x: Interval, given: Call, guarantees: Guarantees) -> LegalRows:
     """What rows of such values may be quantised to."""
-    form, arithmetic = given.options["fp8"], guarantees.arithmetic
+    form, arithmetic = given.options["fp8"], guarantees.quantising
     codes = partial(codes_between, x, fp8=form, arithmetic=arithmetic)
     return LegalRows(scales_between(x, fp8=form, arithmetic=arithmetic), codes, FORMATS[form].dtype)

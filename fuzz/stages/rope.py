@@ -51,27 +51,30 @@ class Rope(Stage):
         # The reference is one of the legal results: what equals it needs no search among the others.
         plain = given.run(self.reference)
         others = (name for name in plain if not bool(is_member(got[name], plain[name].unsqueeze(0)).all()))
-        return Verdict.of(*(self._check(name, given, got[name]) for name in others))
+        products = products_of(given, guarantees)
+        return Verdict.of(*(self._check(name, given, got[name], products) for name in others))
 
-    def _check(self, name: str, given: Call, got: Tensor) -> Finding | None:
+    def _check(self, name: str, given: Call, got: Tensor, products: str) -> Finding | None:
         """Judge q or k, and recognise the usual mistakes."""
         style, placement = given.options["style"], given.options["placement"]
         other_style = "interleaved" if style == "neox" else "neox"
         other_place = "last" if placement == "first" else "first"
         explanations = {
             "was not rotated": lambda: given.tensors[name],
-            f"is rotated as {other_style}, {style} is asked for": lambda: _legal(given, name, style=other_style)[0],
+            f"is rotated as {other_style}, {style} is asked for": (
+                lambda: _legal(given, name, products, style=other_style)[0]
+            ),
             f"has its {other_place} dims rotated, the {placement} are asked for": (
-                lambda: _legal(given, name, placement=other_place)[0]
+                lambda: _legal(given, name, products, placement=other_place)[0]
             ),
         }
-        legal_values = _legal(given, name)
+        legal_values = _legal(given, name, products)
         return check_rope(
             name, got, legal_values, axes=self.axes[name], before=poison_like(got), explanations=explanations
         )
 
     def are_both_legal(self, given: Call, output: str, one: Tensor, other: Tensor, guarantees: Guarantees) -> Tensor:
-        legal_values = _legal(given, output)
+        legal_values = _legal(given, output, products_of(given, guarantees))
         return is_member(one, legal_values) & is_member(other, legal_values)
 
     def nonfinite_reach(self, given: Call, *, hides_nan: bool = False) -> Reach:
@@ -81,8 +84,14 @@ class Rope(Stage):
         return Reach(masks, {name: numbers(x) for name, x in rows.items()})
 
 
-def _legal(given: Call, name: str, **other: str) -> Tensor:
+def products_of(given: Call, guarantees: Guarantees) -> str:
+    """What RoPE rounds its products to in a call: of bf16 angles what is promised, of others fp32."""
+    promised = guarantees.promises.rope_products
+    return promised if given.tensors["cos_sin_cache"].dtype == torch.bfloat16 else "fp32"
+
+
+def _legal(given: Call, name: str, products: str, **other: str) -> Tensor:
     """The legal results for q or k, bf16 [n, *shape], with the options of a call and some others instead."""
     options = {option: given.options[option] for option in ("rope_dim", "style", "placement")} | other
     t = given.tensors
-    return legal.legal_rope(t[name], t["positions"], t["cos_sin_cache"], **options)
+    return legal.legal_rope(t[name], t["positions"], t["cos_sin_cache"], products=products, **options)
