@@ -47,6 +47,7 @@ def _changes() -> Iterator[tuple[str, str, tuple[object, ...]]]:
 
 
 CHANGES = tuple(_changes())
+BLOCK_SIZES = next(values for _, name, values in CHOICES if name == "block_size")
 HEAD_DIMS = (128, 64, 32)
 
 
@@ -109,6 +110,9 @@ def candidates(case: Case) -> Iterator[Case]:
         if (case.model.head_dim, case.model.quant_group) != (dim, dim):
             rope_dim = min(case.model.rope_dim, dim)
             yield from _changed(case, model={"head_dim": dim, "quant_group": dim, "rope_dim": rope_dim})
+    # What "auto" means depends on the size.
+    for size in BLOCK_SIZES:
+        yield from _changed(case, cache={"block_size": size, "layout": case.cache.page_layout})
 
 
 def _changed(case: Case, **parts: dict[str, object]) -> Iterator[Case]:

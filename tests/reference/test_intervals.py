@@ -144,3 +144,41 @@ def test_a_wrong_rotation_leaves_its_interval_and_one_that_overflows_is_unknown(
     low, high = intervals.hadamard(Interval.exact(x * 2.0**125))
     assert bool((low == float("-inf")).any())
     assert torch.equal(low.isinf(), high.isinf())
+
+
+def rotated_in_bf16(x, positions, table):
+    a, b = x[:, :8], x[:, 8:16]
+    cos, sin = (part[positions] for part in (table[:, :8], table[:, 8:]))
+    return torch.cat([a * cos - b * sin, b * cos + a * sin, x[:, 16:]], 1)
+
+
+@pytest.mark.parametrize("regime", ["normal", "outlier", "cancelling", "subnormal"])
+def test_products_in_bf16_are_known_to_the_bit(regime):
+    x, positions = rows(regime), torch.arange(40) % 7
+    table = rope_table("normal", 9, 7, 16).bfloat16()
+    want = rotated_in_bf16(x, positions, table)
+    assert want.dtype == torch.bfloat16
+    found = legal_rope(x, positions, table, products="bf16", **ROPE)
+    assert len(found) == 1
+    assert torch.equal(found[0], want)
+    low, high = intervals.rotated(Interval.exact(x), positions, table, products="bf16", **ROPE)
+    assert torch.equal(low, high)
+    assert torch.equal(low, want.double())
+
+
+def test_products_that_are_unknown_may_be_of_either_kind():
+    x, positions, table = rows(), torch.arange(40) % 7, rope_table("normal", 9, 7, 16).bfloat16()
+    in_bf16 = rotated_in_bf16(x, positions, table)
+    in_fp32 = legal_rope(x, positions, table, **ROPE)
+    either = legal_rope(x, positions, table, products="unknown", **ROPE)
+    assert bool((either == in_bf16).any(0).all())
+    assert bool((either.unsqueeze(1) == in_fp32).any(0).all())
+    assert not bool((in_fp32 == in_bf16).any(0).all())
+    free = intervals.rotated(Interval.exact(x), positions, table, products="unknown", **ROPE)
+    kept = legal_rope(x, positions, table, dtype=torch.float32, **ROPE)
+    assert within(in_bf16, free)
+    assert all(within(candidate, free) for candidate in kept)
+    assert not within(kept[0], intervals.rotated(Interval.exact(x), positions, table, products="bf16", **ROPE))
+    kinds = intervals.rotated_exactly(x, positions, table, products="unknown", **ROPE)
+    assert within(in_bf16, kinds)
+    assert all(within(candidate, kinds) for candidate in kept)

@@ -4,7 +4,7 @@ from fractions import Fraction
 import pytest
 import torch
 
-from indexfuzz.reference import fp8, legal
+from indexfuzz.reference import fp8, intervals, legal
 from indexfuzz.reference.arithmetic import PORTABLE, PRESETS, Arithmetic, U
 from indexfuzz.reference.quant import quantise, row_scale
 
@@ -218,3 +218,15 @@ def test_rope_candidates_hold_every_contraction(dtype: torch.dtype, style: str, 
     assert torch.equal(
         legal.legal_rope(k, positions, table, rope_dim=16, style=style, placement=placement), found[:, :, 0]
     )
+
+
+def test_the_floor_below_a_row_is_that_of_the_arithmetic() -> None:
+    x = torch.full((1, 32), 1e-5).bfloat16()
+    scales = {
+        floor: legal.legal_scales(x, scale_fmt="ue8m0", fp8="e4m3fn", arithmetic=Arithmetic(amax_floor=floor))
+        for floor in (1e-4, 1e-6)
+    }
+    assert scales[1e-4].unique().tolist() == [2.0**-22]
+    assert scales[1e-6].unique().tolist() == [2.0**-25]
+    again = intervals.scales_between(intervals.Interval.exact(x), fp8="e4m3fn", arithmetic=Arithmetic(amax_floor=1e-6))
+    assert again.unique().tolist() == [2.0**-25]

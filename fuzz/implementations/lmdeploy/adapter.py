@@ -128,10 +128,10 @@ class Kernels:
         into = insertions(slot_mapping, cache.shape[1])
         values, scales = self._views(cache)
         self._kernel("dsa_indexer_preprocess").prepare_dsa_indexer_k_cache(
-            k,
+            into.of_tokens(k),
             k_norm_weight,
             k_norm_bias,
-            *_angles(positions, cos_sin_cache),
+            *_angles(into.of_tokens(positions), cos_sin_cache),
             values,
             scales[..., 0],
             cu_seqlen_q=into.query_start,
@@ -159,13 +159,11 @@ class Kernels:
         interleaved = style == "interleaved"
         if interleaved:
             cos, sin = cos[..., : rope_dim // 2], sin[..., : rope_dim // 2]
-        (turned_q, rest_q), (turned_k, rest_k) = (
-            x.split([rope_dim, x.shape[-1] - rope_dim], dim=-1) for x in (q, k.unsqueeze(1))
-        )
-        turn = self._kernel("apply_rotary_pos_emb").apply_rotary_pos_emb
+        turned_q, turned_k = q[..., :rope_dim], k[:, None, :rope_dim]
         into_q, into_k = torch.empty_like(turned_q), torch.empty_like(turned_k)
+        turn = self._kernel("apply_rotary_pos_emb").apply_rotary_pos_emb
         turned_q, turned_k = turn(turned_q, turned_k, cos, sin, into_q, into_k, complex_mode=interleaved)
-        return torch.cat([turned_q, rest_q], -1), torch.cat([turned_k, rest_k], -1).squeeze(1)
+        return torch.cat([turned_q, q[..., rope_dim:]], -1), torch.cat([turned_k[:, 0], k[:, rope_dim:]], -1)
 
     def q_quant(self, q: Tensor, weights: Tensor, *, scale_fmt: str, fp8: str) -> tuple[Tensor, Tensor]:  # noqa: ARG002
         """Quantise q [T,H,D]; the scales are folded into the weights here, as `TritonNSAIndexFP8.forward` does."""
@@ -196,7 +194,7 @@ class Kernels:
         into = insertions(slot_mapping, cache.shape[1])
         values, scales = self._views(cache)
         self._kernel("fill_kv_cache").fill_kv_cache_blocked_fp8(
-            k[:, None],
+            into.of_tokens(k)[:, None],
             None,
             values[..., None, :],
             None,

@@ -40,7 +40,8 @@ def reach(project: Project) -> tuple[str, ...]:
     return (
         (
             f"{FUSED_Q} and {FUSED_K} are what DeepSeek-V3.2 and GLM-5 run ({', '.join(models)}; called at "
-            f"{', '.join(fused)}) on NVIDIA GPUs: FlashMLA is required ({project.place(_CONFIG, 'requires <flash_mla>')})"
+            f"{', '.join(fused)}) on NVIDIA GPUs: FlashMLA is required "
+            f"({project.place(_CONFIG, 'requires <flash_mla>')})"
         ),
         (
             "off the default path are rope, q_quant and k_quant_cache: LMDEPLOY_DISABLE_DSA_INDEXER_FUSION=1 asks for "
@@ -63,6 +64,7 @@ def contract(project: Project) -> Clauses:
     caller = project.place(CALLER, "class TritonNSAIndexFP8(")
     dense = project.place(_MODEL, "q = self.wq_b(qr)")
     tile = project.place(SCORES, "tl.arange(0, BLOCK_H)")
+    causal = project.place(SCORES, "causal_k_seqlen = k_seqlen - q_seqlen + q_id + 1")
     power = project.place(TOPK, "offs_k = tl.arange(0, K)")
     return Clauses(
         (
@@ -126,12 +128,6 @@ def contract(project: Project) -> Clauses:
                 f"pages are padded to {_ALIGNMENT} bytes at most",
                 project.place(_CACHE, "alignment: int = 256"),
             ),
-            Clause(
-                _INSERTED,
-                _has_slots_for_all,
-                "every token of a request has a place in the cache",
-                project.place(FUSED, "kv_pos = history_seqlen + q_id"),
-            ),
             Clause((FUSED_Q, "rope", "q_quant"), lambda case: not case.memory.q_pad, "q is dense", dense),
             Clause(
                 (FUSED_Q, "rope", "q_quant"), lambda case: not case.memory.q_head_pad, "the heads of q are dense", dense
@@ -147,7 +143,7 @@ def contract(project: Project) -> Clauses:
             ),
             Clause(
                 ("gather",),
-                lambda case: bool(case.batch.prefill) and not case.batch.gather_pad,
+                lambda case: not case.batch.gather_pad,
                 "exactly the keys of the requests are gathered",
                 project.place(CALLER, "out_size=meta.kv_flatten_size"),
             ),
@@ -165,10 +161,11 @@ def contract(project: Project) -> Clauses:
             ),
             Clause(
                 ("prefill_logits",),
-                lambda case: not case.batch.empty_windows and case.batch.row_step == 1,
+                lambda case: case.batch.row_step == 1,
                 "a row sees one key more than the row before",
-                project.place(SCORES, "causal_k_seqlen = k_seqlen - q_seqlen + q_id + 1"),
+                causal,
             ),
+            Clause(("prefill_logits",), lambda case: not case.batch.empty_windows, "a row sees its own key", causal),
             Clause(
                 ("topk",),
                 lambda case: case.model.index_topk & (case.model.index_topk - 1) == 0,
@@ -182,8 +179,3 @@ def contract(project: Project) -> Clauses:
 
 def _has_kernel_pages(case: Case) -> bool:
     return case.cache.block_size >= 16 and case.cache.block_size.bit_count() == 1
-
-
-def _has_slots_for_all(case: Case) -> bool:
-    batch = case.batch
-    return not batch.slot_holes and min(batch.decode, default=batch.next_n) >= batch.next_n

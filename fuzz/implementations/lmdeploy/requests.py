@@ -30,14 +30,22 @@ class Insertions(NamedTuple):
     """[R, pages]."""
     longest_query: int
     """What the caller says of the longest: 1 where all are of one token, else the number of tokens."""
+    tokens: Tensor
+    """int64: the tokens of the step that belong to requests. Others have no slot, which no request knows."""
+
+    def of_tokens(self, rows: Tensor) -> Tensor:
+        """The rows of these tokens, as they lie in memory where there are no others in between."""
+        count = len(self.tokens)
+        return rows[:count] if not count or int(self.tokens[-1]) == count - 1 else rows[self.tokens]
 
 
 def insertions(slot_mapping: Tensor, block_size: int) -> Insertions:
-    """Requests that have tokens in these slots, in order; tokens behind the last of them are padding.
+    """Requests that have tokens in these slots, in order.
 
     A request goes on where the next token has the next slot of a page, or the first slot of any after a full page.
     """
-    slots = [slot for slot in slot_mapping.tolist() if slot >= 0]
+    tokens = (slot_mapping >= 0).nonzero().flatten()
+    slots = slot_mapping[tokens].tolist()
     starts, lengths, tables = [0], list[int](), list[list[int]]()
     for token, slot in enumerate(slots):
         page, offset = divmod(slot, block_size)
@@ -55,7 +63,7 @@ def insertions(slot_mapping: Tensor, block_size: int) -> Insertions:
     there = slot_mapping.device
     start, length = (torch.tensor(values, dtype=torch.int32, device=there) for values in (starts, lengths))
     table = torch.tensor(rows, dtype=torch.int32, device=there).view(len(rows), width)
-    return Insertions(start, length, table, 1 if len(rows) == len(slots) else len(slots))
+    return Insertions(start, length, table, 1 if len(rows) == len(slots) else len(slots), tokens)
 
 
 class Run(NamedTuple):
