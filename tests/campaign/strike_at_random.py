@@ -37,6 +37,9 @@ HELD = "held"
 SOON = 5.0
 """Seconds in which processes that lost their parent must end."""
 
+PATHS = {"PYTHONPATH": os.pathsep.join((str(TESTS), *filter(None, (os.environ.get("PYTHONPATH"),))))}
+"""Where the implementation is that runs, and whatever the environment names beside it."""
+
 PATIENCE = 600.0
 """Seconds in which a process must end that was struck: much, since others may use the machine."""
 
@@ -148,7 +151,7 @@ def strike(folder: Path, generator: random.Random) -> tuple[str, list[str]]:
     else:
         workers = generator.choice((1, 2))
         what, words = f"run with {workers}", run_words(workers)
-    environment = os.environ | {"PYTHONPATH": str(TESTS), "PYTHONUNBUFFERED": "1", MARK: folder.name}
+    environment = os.environ | PATHS | {"PYTHONUNBUFFERED": "1", MARK: folder.name}
     command = [sys.executable, "-m", *words]
     with (folder / "output").open("w") as output:
         process = subprocess.Popen(command, cwd=folder, env=environment, stdout=output, stderr=output)
@@ -211,8 +214,15 @@ def left(mark: str) -> list[int]:
     return found
 
 
+def start_each() -> None:
+    """Start the programs that are struck. Raises CalledProcessError where one cannot start: no strike would tell then."""
+    for words in (("indexfuzz", "run", "--help"), ("pytest", "--fuzz-impl", TOY[1], "--version")):
+        subprocess.run([sys.executable, "-m", *words], env=os.environ | PATHS, check=True, stdout=subprocess.DEVNULL)
+
+
 def main(count: int, seed: int) -> int:
     """Strike so often; 1 where anything went wrong."""
+    start_each()
     generator, done, failed = random.Random(seed), Counter[str](), 0
     for _ in range(count):
         folder = Path(tempfile.mkdtemp(prefix="indexfuzz-struck-"))

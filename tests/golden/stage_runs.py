@@ -41,6 +41,7 @@ UNITS: Final = {"wgmma": DOT_UNITS["sm90-qgmma"], "mma": DOT_UNITS["sm90-hmma"]}
 MEDIUM: Final = Budget(scores=1 << 16, activations=1 << 16, length=300, cached=1 << 17)
 SMALL: Final = Budget(scores=1 << 12, activations=1 << 15, length=40, cached=1 << 14)
 LARGEST_PAGE_PAD: Final = 1 << 16
+"""Gigabytes between rows or pages have no part in this: several processes share the memory of a GPU."""
 
 
 def drawn_cases(number: int, count: int, budget: Budget) -> list[Case]:
@@ -60,6 +61,7 @@ def drawn_cases(number: int, count: int, budget: Budget) -> list[Case]:
         case = case.replace(
             model={"scale_fmt": "ue8m0", "fp8": "e4m3fn", "quant_group": case.model.head_dim},
             cache={"page_pad": min(case.cache.page_pad, LARGEST_PAGE_PAD)},
+            memory={"far": "none"},
         )
         if not any(builtin().contract.outside(stage, case) for stage in COMPARED):
             found[case.id] = case
@@ -242,7 +244,7 @@ def _compared(
         bounded = limits.visible & ~exact & torch.isfinite(limits.bound)
         error = (want.double() - limits.reference).abs().nan_to_num(nan=float("inf"))
         shares = torch.where(bounded, error / limits.bound, 0.0)
-    different = (exact | hidden) & (_bits(got) != _bits(want))
+    different = (exact | hidden) & (_bits(got) != _bits(want)) & ~_once_rounded(name, got, want)
     wrong = (different | (shares > 1)).nonzero().tolist()
     first = f"{wrong[0]}: {want[tuple(wrong[0])].item()!r}, lockstep {got[tuple(wrong[0])].item()!r}" if wrong else ""
     ratio = float(shares.max()) if shares.numel() else 0.0
@@ -251,8 +253,15 @@ def _compared(
 
 
 def _bits(tensor: Tensor) -> Tensor:
-    """The bits that an output has to have; whether a sum that is zero has a sign depends on what it was begun with."""
-    return tensor if tensor.dtype == torch.uint8 else torch.where(tensor == 0, 0.0, tensor).view(torch.int32)
+    """The bits that an output has to have."""
+    return tensor if tensor.dtype == torch.uint8 else tensor.view(torch.int32)
+
+
+def _once_rounded(name: str, got: Tensor, want: Tensor) -> Tensor:
+    """Where a product overflows in between in lockstep, and not on the card: compiled, it may be rounded only once."""
+    if name != "q_weights":
+        return torch.zeros(got.shape, dtype=torch.bool)
+    return torch.isinf(got) & torch.isfinite(want) & (got.sign() == want.sign())
 
 
 def _limits(case: Case, stage: Stage, given: Call, instruction: str) -> bounds.LogitBounds:
