@@ -3,6 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 CONSTRAINTS ?= constraints.txt
 SECONDS_TO_FUZZ ?= 60
+TESTS ?= tests fuzz corpus
 BIN := $(VENV)/bin
 TYPES := build/types
 
@@ -14,7 +15,7 @@ fuzz: $(VENV)/.ready
 	$(BIN)/indexfuzz run --seconds $(SECONDS_TO_FUZZ)
 
 test: $(VENV)/.ready
-	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 tests fuzz corpus
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 $(TESTS)
 
 # On a machine with a GPU: kernels compiled there, checked and measured.
 test-gpu: $(VENV)/.ready

@@ -215,7 +215,7 @@ def left(mark: str) -> list[int]:
 
 
 def start_each() -> None:
-    """Start the programs that are struck. Raises CalledProcessError where one cannot start: no strike would tell then."""
+    """Start what is struck, once unstruck. Raises CalledProcessError where it cannot start: no strike would tell."""
     for words in (("indexfuzz", "run", "--help"), ("pytest", "--fuzz-impl", TOY[1], "--version")):
         subprocess.run([sys.executable, "-m", *words], env=os.environ | PATHS, check=True, stdout=subprocess.DEVNULL)
 
