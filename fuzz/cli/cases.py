@@ -184,7 +184,7 @@ def show(
     if impl or faults:
         from indexfuzz.report.pictures.draw import draw
         from indexfuzz.triage.explain import explain
-        from indexfuzz.triage.look import look_at
+        from indexfuzz.triage.looking import look_at
         from indexfuzz.triage.replay import FAILING, replay
 
         target = under_test(Setup(impl or DEFAULT_IMPLEMENTATION, device, tuple(faults)))

@@ -188,3 +188,14 @@ def follow(session: Session) -> Iterator[list[Row]]:
         for request in step.free:
             if lengths.pop(request, None) is None:
                 raise ValueError(f"step {number} frees request {request}, which is not there")
+
+
+def lengths_at_end(session: Session) -> dict[int, int]:
+    """The tokens of each request that is there after the last step."""
+    lengths = dict[int, int]()
+    for step, rows in zip(session.steps, follow(session), strict=True):
+        lengths |= {fork.child: lengths[fork.parent] for fork in step.forks}
+        lengths |= {row.request: row.length for row in rows}
+        for request in step.free:
+            del lengths[request]
+    return lengths

@@ -13,14 +13,14 @@ from indexfuzz.core.case import Case
 from indexfuzz.core.finding import Finding
 from indexfuzz.core.outcome import Outcome
 from indexfuzz.core.rng import below, bits, derive
-from indexfuzz.core.session import MAX_STEPS
+from indexfuzz.core.session import MAX_STEPS, lengths_at_end
 from indexfuzz.core.session_words import tell_chunks
 from indexfuzz.core.stage_names import K_QUANT_CACHE
 from indexfuzz.devices.base import Device
 from indexfuzz.implementations.base import Implementation
 from indexfuzz.oracles.sessions import serve
 from indexfuzz.reference import layout
-from indexfuzz.samples.serving import Serving
+from indexfuzz.samples.serving import MakeTokens, Serving
 
 KIND = "metamorphic/schedule"
 STEPS = 6
@@ -32,15 +32,14 @@ def run(case: Case, implementation: Implementation, device: Device, only: frozen
     outcome, first = serve(case, implementation, device, only)
     if outcome.findings or not first.requests:
         return outcome
-    return compare(first, reschedule(case, first, "twin"), implementation, device, only)
+    return compare(first, twin_of(case), implementation, device, only)
 
 
 def compare(
     first: Serving, twin: Case, implementation: Implementation, device: Device, only: frozenset[str] = frozenset()
 ) -> Outcome:
     """Run another schedule of the requests that are there, and compare the bytes of all their keys."""
-    made = {number: request.tokens for number, request in first.requests.items()}
-    outcome, second = serve(twin, implementation, device, only, lambda number, _life: made[number])
+    outcome, second = serve(twin, implementation, device, only, same_tokens(first))
     outcome.case = first.case
     # What the other steps show is no finding of that kind of these steps: asked for it alone, they would not show it.
     shown = [
@@ -53,10 +52,21 @@ def compare(
     return outcome
 
 
-def reschedule(case: Case, first: Serving, purpose: str) -> Case:
+def same_tokens(first: Serving) -> MakeTokens:
+    """What gives the requests of another schedule the tokens that they have at the end of the first one."""
+    made = {number: request.tokens for number, request in first.requests.items()}
+    return lambda number, _life: made[number]
+
+
+def twin_of(case: Case) -> Case:
+    """The other schedule of a session that leaves a request there."""
+    return reschedule(case, "twin")
+
+
+def reschedule(case: Case, purpose: str) -> Case:
     """A session of the same requests in other chunks; one in three takes one chunk, one a step for every token."""
     key = derive(case.values.seed, purpose)
-    lengths = {number: request.length for number, request in first.requests.items()}
+    lengths = lengths_at_end(case.session)
     most = max(lengths.values())
     singly = most if 0 < most <= MAX_STEPS else 1
     count = (1, singly, STEPS)[derive(key, "kind") % 3]

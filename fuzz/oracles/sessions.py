@@ -63,7 +63,18 @@ def serve(
     return outcome, serving
 
 
-def launches(case: Case, device: Device) -> Iterator[tuple[int, Stage, Step, Call]]:
+def end_of(case: Case, device: Device) -> Serving:
+    """The requests of a session as they are after its last step, of which nothing has run."""
+    serving = Serving(case, device.torch_device)
+    for number, (step, rows) in enumerate(zip(case.session.steps, follow(case.session), strict=True)):
+        serving.begin(number, step, rows)
+        serving.end(step, rows)
+    return serving
+
+
+def launches(
+    case: Case, device: Device, make_tokens: MakeTokens | None = None
+) -> Iterator[tuple[int, Stage, Step, Call]]:
     """Every launch of a session with the number of its step, its inputs made by the reference, which then does it.
 
     The reference keeps nothing in the state: it is what it was before the first step, but for forks and for what is
@@ -71,7 +82,7 @@ def launches(case: Case, device: Device) -> Iterator[tuple[int, Stage, Step, Cal
     Raises UnsupportedKernelError when the device has not the FP8 format.
     """
     require_format(case, device)
-    serving = Serving(case, device.torch_device)
+    serving = Serving(case, device.torch_device, make_tokens)
     for number, (step, rows) in enumerate(zip(case.session.steps, follow(case.session), strict=True)):
         serving.begin(number, step, rows)
         if case.session.node == "none":

@@ -16,7 +16,7 @@ from indexfuzz.subjects.in_process import InProcess
 from indexfuzz.subjects.under_test import UnderTest
 from indexfuzz.triage.explain import explain
 from indexfuzz.triage.launches import ReproError
-from indexfuzz.triage.look import look_at
+from indexfuzz.triage.looking import look_at
 from indexfuzz.triage.prove import run_script
 from indexfuzz.triage.replay import FAILING, replay
 from indexfuzz.triage.repro import script

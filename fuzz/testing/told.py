@@ -53,7 +53,7 @@ def describe_found(found: "Kept", session: "FuzzSession") -> str:
 def _tell(found: "Kept", session: "FuzzSession") -> list[str]:
     """The line of the kernel with its values, where the kernel runs in this process."""
     from indexfuzz.subjects.in_process import InProcess
-    from indexfuzz.triage.look import tell
+    from indexfuzz.triage.looking import tell
 
     subject = session.under_test.subject
     return tell(found.case, found.finding.signature, subject) if isinstance(subject, InProcess) else []

@@ -28,9 +28,10 @@ from indexfuzz.core.case import Case
 from indexfuzz.samples.step import materialise
 """
 
-RUN = '''
-DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
+DEVICE = '\nDEVICE = "cuda" if torch.cuda.is_available() else "cpu"\n'
+LOCKSTEP = '\nDEVICE = "cpu"  # on a GPU nothing shows this for certain\n'
 
+RUN = '''
 
 def run(step):
     """The whole indexer on a GPU, or else in IndexFuzz's lockstep."""
@@ -38,8 +39,11 @@ def run(step):
         return forward(step)
     from indexfuzz.lockstep import Lockstep
 
-    with Lockstep():
-        return forward(step)
+    with Lockstep() as machine:
+        selected = forward(step)
+    if machine.violations:
+        raise SystemExit("\\n".join(dict.fromkeys(map(str, machine.violations))))
+    return selected
 '''
 
 
@@ -55,12 +59,13 @@ def composition_script(case: Case, finding: Record, target: UnderTest[InProcess]
     check = _check(finding, stepwise)
     body = f"CASE = {_literal(case)}\n\nstep = materialise(Case.parse(CASE), DEVICE)\n{check}"
     packed = "import base64\nimport zlib\n\n" if "unpack(" in body else ""
+    device = LOCKSTEP if finding.location and not finding.index else DEVICE
     story = textwrap.fill(f"{finding.signature}: {finding.detail}", 110).replace("\\", "/").replace('"""', "'''")
     lines = "\n".join(f"  {part:<8} {name:<12} {words}" for part, name, words in describe_case(case))
     return (
         f'"""{subject.facts.name}, the whole indexer against its stages.\n\n{story}\n\nThe step:\n{lines}\n\n'
         f'Needs torch, triton and indexfuzz. Without a GPU it runs in indexfuzz\'s lockstep.\n"""\n\n'
-        f"{packed}{HEAD}{_source(target)}{RUN}{helpers_for(body)}\n\n{body}"
+        f"{packed}{HEAD}{_source(target)}{device}{RUN}{helpers_for(body)}\n\n{body}"
     )
 
 

@@ -2,17 +2,20 @@
 
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import groupby
 from typing import Literal
 
 from indexfuzz.core.case import Case
+from indexfuzz.core.session_words import tell_step
 from indexfuzz.core.signature import Signature
 from indexfuzz.devices.base import UnsupportedKernelError
+from indexfuzz.oracles import schedules
 from indexfuzz.subjects.subject import Subject
 from indexfuzz.triage.alone import stages_that_show
 from indexfuzz.triage.neighbour import Neighbour
 from indexfuzz.triage.neighbours import PARTS, neighbours, with_ordinary_values
+from indexfuzz.triage.twin import shown_alone
 
 Fate = Literal["passes", "shows", "unclear"]
 
@@ -26,7 +29,7 @@ class Explanation:
 
     `remedies`: of each field, the first change that makes the case pass. `tried`: the fields that were changed;
     `indifferent`: those with which the finding stays whatever they were changed to. `showing`: how many neighbours show
-    it, too. `complete`: whether there was time for all.
+    it, too. `complete`: whether there was time for all. `of`: which case it is about, where that is another one.
     """
 
     remedies: tuple[Neighbour, ...]
@@ -34,6 +37,7 @@ class Explanation:
     indifferent: tuple[str, ...]
     complete: bool
     showing: int = 0
+    of: str = ""
 
     @property
     def is_everywhere(self) -> bool:
@@ -43,6 +47,8 @@ class Explanation:
     def lines(self) -> Iterator[str]:
         """The explanation in sentences; none where no neighbour told anything."""
         told = [str(change) for change in self.remedies[:MOST_TOLD]]
+        if self.of:
+            yield self.of
         if self.is_everywhere:
             yield from self._everywhere()
             return
@@ -92,9 +98,15 @@ def explain(
 
     A neighbour passes where its stage runs and nothing is wrong with it. One that is outside the contract, or fails in
     another way, says nothing about its field. Where a minimal case fails with ordinary values just as well, those are
-    what all else is tried with: among zeros, a change may hide a mistake that it does not mend.
+    what all else is tried with: among zeros, a change may hide a mistake that it does not mend. Of two schedules that
+    differ, the other one is explained where it is wrong by itself.
     """
     ends = clock() + seconds
+    if signature.kind == schedules.KIND and seconds > 0 and (alone := shown_alone(case, subject)):
+        twin, finding = alone
+        left = ends - clock()
+        found = explain(twin, finding.signature, subject, seconds=left, clock=clock)
+        return replace(found, of=f"The other schedule is wrong by itself ({finding.signature}): {_tell_steps(twin)}.")
     question = _Question(signature, subject, stages_that_show(case, subject, signature) if seconds > 0 else frozenset())
     ordinary = with_ordinary_values(case)
     if seconds > 0 and question.fate(ordinary.case) == "shows":
@@ -118,6 +130,12 @@ def explain(
             indifferent.append(field)
         tried.append(field)
     return Explanation(tuple(remedies), tuple(tried), tuple(indifferent), complete=True, showing=showing)
+
+
+def _tell_steps(case: Case) -> str:
+    """What happens in the steps of a session."""
+    count = len(case.session.steps)
+    return "; ".join(f"step {number}: {', '.join(tell_step(case.session, number))}" for number in range(count))
 
 
 def _place_of(field: str) -> int:

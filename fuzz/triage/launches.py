@@ -1,7 +1,7 @@
 """The launches that a finding is about: what a stage was given, and what the reference makes of that."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -12,6 +12,7 @@ from indexfuzz.devices.base import Device
 from indexfuzz.oracles import sessions
 from indexfuzz.oracles.differential import initialised_bytes
 from indexfuzz.oracles.walk import launches
+from indexfuzz.samples.serving import MakeTokens
 from indexfuzz.stages.base import Call, Stage
 from indexfuzz.stages.table import STAGES, find
 from indexfuzz.subjects.in_process import InProcess
@@ -39,6 +40,8 @@ class Launch:
     """Which bytes of the arguments hold something, where not all of them do; None where that is not known."""
     step: int = 0
     """Of the session."""
+    due: dict[int, tuple[int, int]] = field(default_factory=dict)
+    """The rows with which a key is due, and the request and the number of the key."""
 
 
 def find_reached(name: str, output: str, case: Case) -> Stage:
@@ -76,6 +79,27 @@ def launches_in_session(name: str, case: Case, subject: InProcess) -> list[Launc
     if not found:
         raise ReproError(f"the session does not come to the stage {name}")
     return found
+
+
+def all_launches(case: Case, device: Device, make_tokens: MakeTokens | None = None) -> list[Launch]:
+    """All launches of the operation that makes the keys of a session; of steps in which nothing happens, none."""
+    return [
+        replace(_describe(stage, call, number), due=rows_due(call))
+        for number, stage, _, call in sessions.launches(case, device, make_tokens)
+        if stage.name == case.session.node and len(call.tensors["keys"])
+    ]
+
+
+def rows_due(call: Call) -> dict[int, tuple[int, int]]:
+    """The rows of a launch with which a key is due, with the number of the request and of its key."""
+    ratio = call.options["ratio"]
+    starts, contexts, rings = (call.tensors[name].tolist() for name in ("query_start", "context_lens", "rings"))
+    return {
+        row: (number, (context + row - start) // ratio)
+        for number, start, end, context in zip(rings, starts, starts[1:], contexts, strict=False)
+        for row in range(start, end)
+        if (context + row - start + 1) % ratio == 0
+    }
 
 
 def _describe(stage: Stage, call: Call, number: int = 0, written: Mapping[str, Tensor | bool] | None = None) -> Launch:

@@ -21,8 +21,9 @@ from indexfuzz.oracles.launching import launch
 from indexfuzz.oracles.walk import materialise_on
 from indexfuzz.samples.step import Step
 from indexfuzz.stages.base import Call
-from indexfuzz.stages.table import PAGED_LOGITS, PREFILL_LOGITS
+from indexfuzz.stages.table import PAGED_LOGITS, PREFILL_LOGITS, find
 from indexfuzz.triage.culprit import CallWatcher, Culprit, code_of, hearing
+from indexfuzz.triage.look import Look
 
 
 @dataclass(frozen=True)
@@ -30,6 +31,7 @@ class WholeLook:
     """A launch of the whole indexer on a step that its stages have run on as well.
 
     got is the output that the finding is about as the whole leaves it, want as the stages do; stepwise is their step.
+    violated is the launch itself where a kernel did in it what it must not, which it does not among the stages.
     """
 
     finding: Finding
@@ -38,6 +40,7 @@ class WholeLook:
     stepwise: Step
     culprit: Culprit | None
     recorder: Recorder
+    violated: Look | None = None
     moment: str = ""
 
     def trace(self) -> Trace | None:
@@ -49,7 +52,10 @@ class WholeLook:
         return self.culprit.place if self.culprit else ""
 
     def sentences(self) -> list[str]:
-        """The line of Python that mixes something up, with its variables."""
+        """The line of Python that mixes something up, with its variables, and what a kernel does of that."""
+        if self.violated:
+            caller = [*self.culprit.lines()] if self.culprit else []
+            return [*caller, *self.violated.sentences()]
         if self.culprit is None:
             return ["Its stages are called with what they should be, and no function in between returns what is wrong."]
         return [*self.culprit.lines()]
@@ -83,8 +89,16 @@ def look_at_whole(case: Case, implementation: Implementation, device: LockstepDe
     if launched.error:
         return None
     finding = found[0]
+    violated = None
+    if launched.seen:
+        call = Call(step.tensors, {"layout": case.cache.layout})
+        guarantees = launched.guarantees(implementation.promises)
+        written = dict.fromkeys(step.tensors, True)
+        violated = Look(
+            find(TOPK, ""), case, call, call, {}, launched.seen[0], recorder, guarantees, watched, device, {}, written
+        )
     got = launched.outputs["selected"] if finding.output == "selected" else step.tensors[finding.output]
-    return WholeLook(finding, got, want[finding.output], stepwise, watcher.culprit, recorder)
+    return WholeLook(finding, got, want[finding.output], stepwise, watcher.culprit, recorder, violated)
 
 
 def seen_logits(stepwise: Step, row: int) -> dict[int, float]:

@@ -27,7 +27,8 @@ from indexfuzz.report.pictures.grid import MOST_ROWS, Panel, Picture, Shade, fir
 from indexfuzz.report.pictures.lanes import draw_lanes
 from indexfuzz.report.pictures.svg import FILL, render_svg
 from indexfuzz.subjects.in_process import InProcess
-from indexfuzz.triage.look import Look, look_at
+from indexfuzz.triage.look import Look
+from indexfuzz.triage.looking import look_at
 
 LEGEND = (Shade("X", "wrong", "wrong"), Shade("o", "right <as ever>", "right"), Shade(".", "hidden", "ground"))
 PICTURE = Picture(

@@ -1,15 +1,23 @@
 """A finding looked at closely: which line of which kernel, in which program and lane, with which values."""
 
+from collections.abc import Callable
+
 import pytest
 
 from indexfuzz.core.case import Case
+from indexfuzz.core.setup import Setup
 from indexfuzz.core.signature import Signature
 from indexfuzz.devices import open_device
 from indexfuzz.implementations.builtin import builtin
 from indexfuzz.implementations.faults import plant
 from indexfuzz.oracles import composition
+from indexfuzz.report.pictures.draw import draw
 from indexfuzz.subjects.in_process import InProcess
-from indexfuzz.triage.look import Look, look_at, tell
+from indexfuzz.subjects.under_test import put_under_test
+from indexfuzz.triage.look import Look
+from indexfuzz.triage.looking import look_at, tell
+from indexfuzz.triage.prove import Proof
+from indexfuzz.triage.repro import script
 from indexfuzz.triage.whole import WholeLook
 
 
@@ -130,3 +138,25 @@ def test_where_python_alone_makes_a_result_the_line_is_told_that_returns_it():
     assert line.endswith("  return chosen")
     assert values[0].startswith("        chosen = [[")
     assert look.place().rpartition("/")[2].startswith("indexer.py:")
+
+
+def test_what_a_kernel_of_the_whole_does_to_memory_is_told_and_drawn_and_scripted(run_here: Callable[[str], Proof]):
+    fault = "angles-of-context-length"
+    target = put_under_test(Setup(faults=(fault,)))
+    case = Case().replace(
+        model={"num_heads": 1, "head_dim": 32, "rope_dim": 32, "quant_group": 32},
+        batch={"decode": (4,), "max_model_len": 4, "positions": "repeated"},
+        memory={"angles_pad": 1},
+    )
+    (finding,) = composition.run(case, target.subject.implementation, target.subject.device).findings
+    look = look_at(case, finding.signature, target.subject)
+    assert isinstance(look, WholeLook)
+    told = look.sentences()
+    assert told[0].startswith("forward calls rope with another positions than the stages before it leave")
+    assert any(line.startswith("In _rotate_kernel (rope.py)") for line in told)
+    (picture,) = draw(look)
+    assert picture.title == "memory around the buffer"
+    assert picture.mark
+    text = script(target.entry(case, finding), target)
+    assert run_here(text).shows
+    assert not run_here(text.replace(f"plant(({fault!r},))", "plant(())")).shows

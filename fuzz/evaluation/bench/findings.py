@@ -29,7 +29,7 @@ from indexfuzz.subjects.in_process import InProcess
 from indexfuzz.subjects.under_test import UnderTest, put_under_test
 from indexfuzz.triage.explain import explain
 from indexfuzz.triage.launches import ReproError
-from indexfuzz.triage.look import look_at
+from indexfuzz.triage.looking import look_at
 from indexfuzz.triage.minimize import minimise
 from indexfuzz.triage.prove import Proof, run_script
 from indexfuzz.triage.repro import script

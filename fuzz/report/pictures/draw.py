@@ -11,12 +11,14 @@ from indexfuzz.report.pictures.lanes import draw_lanes
 from indexfuzz.report.pictures.logits import draw_logits
 from indexfuzz.report.pictures.memory import draw_accesses
 from indexfuzz.report.pictures.race import draw_race
+from indexfuzz.report.pictures.schedules import draw_schedules
 from indexfuzz.report.pictures.selection import draw_selection
 from indexfuzz.report.pictures.unwritten import draw_unwritten
 from indexfuzz.report.pictures.values import draw_values
 from indexfuzz.report.pictures.whole import draw_whole
 from indexfuzz.stages.base import Shown
 from indexfuzz.triage.look import Look
+from indexfuzz.triage.twin import ScheduleLook
 from indexfuzz.triage.whole import WholeLook
 
 DRAW: dict[Shown, Callable[[Look], Picture | None]] = {
@@ -27,20 +29,26 @@ DRAW: dict[Shown, Callable[[Look], Picture | None]] = {
 }
 
 
-def draw(look: Look | WholeLook) -> tuple[Picture, ...]:
+ACCESSES = (draw_race, draw_unwritten, draw_lanes, draw_accesses)
+"""What an access of a kernel did to memory."""
+
+
+def draw(look: Look | WholeLook | ScheduleLook) -> tuple[Picture, ...]:
     """What went wrong around the buffers and to an input, if anything did, and the output beside what it should be.
 
     The pages of the cache are drawn with what lies behind them, which shows both. Of a session, it is said when it was.
     """
     drawn: tuple[Picture | None, ...]
     if isinstance(look, WholeLook):
-        drawn = (draw_whole(look),)
+        drawn = (*(each(look.violated) for each in ACCESSES if look.violated), draw_whole(look))
+    elif isinstance(look, ScheduleLook):
+        drawn = (draw_schedules(look), *(draw(look.wrong) if look.wrong else ()))
     elif look.finding.kind == "shape":
         drawn = (draw_extents(look),)
     else:
         output = DRAW[look.stage.shown](look)
         is_whole = output and look.stage.shown == "cache"
-        draws = (draw_race,) if is_whole else (draw_race, draw_unwritten, draw_lanes, draw_accesses, draw_input)
+        draws = (draw_race,) if is_whole else (*ACCESSES, draw_input)
         drawn = (*(each(look) for each in draws), output)
     when = (look.moment,) if look.moment else ()
     return tuple(replace(picture, notes=(*picture.notes, *when)) for picture in drawn if picture)

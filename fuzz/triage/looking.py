@@ -1,0 +1,47 @@
+"""Look at a finding: what shows it runs once more in lockstep, with all that its kernels did written down."""
+
+from dataclasses import replace
+
+from indexfuzz.core.case import Case
+from indexfuzz.core.signature import Signature
+from indexfuzz.devices.base import UnsupportedKernelError
+from indexfuzz.devices.lockstep import LockstepDevice
+from indexfuzz.implementations.base import ImplementationError
+from indexfuzz.lockstep import LockstepError
+from indexfuzz.oracles import composition, schedules
+from indexfuzz.subjects.in_process import InProcess
+from indexfuzz.triage.lens import Lens
+from indexfuzz.triage.look import Look
+from indexfuzz.triage.twin import ScheduleLook, look_at_schedules
+from indexfuzz.triage.whole import WholeLook, look_at_whole
+
+MANY_LAUNCHES = frozenset({composition.KIND, schedules.KIND})
+"""Relations that can be looked at, though one launch does not show them."""
+
+
+def look_at(case: Case, signature: Signature, subject: InProcess) -> Look | WholeLook | ScheduleLook | None:
+    """Run the stage of a finding again, on inputs that the reference makes, and keep what its kernels do.
+
+    Of a session, its launches of the stage one after the other, until one shows something; of another schedule, those
+    of both; of the whole indexer, a launch beside those of its stages. None where the finding does not show there: it
+    needs other inputs, other launches, or another device.
+    """
+    kind = signature.kind
+    if (signature.relation and kind not in MANY_LAUNCHES) or signature.stage not in subject.implementation.stages:
+        return None
+    own = subject.device if isinstance(subject.device, LockstepDevice) else LockstepDevice()
+    lens = Lens(case, signature, subject.implementation, replace(own, coverage=None))
+    try:
+        if kind == composition.KIND:
+            return look_at_whole(case, lens.implementation, lens.device)
+        if kind == schedules.KIND:
+            return look_at_schedules(lens)
+        return lens.in_session() if case.session.steps else lens.in_step()
+    except (UnsupportedKernelError, ImplementationError, LockstepError, ValueError, LookupError):
+        return None
+
+
+def tell(case: Case, signature: Signature, subject: InProcess) -> list[str]:
+    """The line that a finding comes from, with its values, in lines of text; none where it does not show that way."""
+    found = look_at(case, signature, subject)
+    return found.sentences() if found else []

@@ -1,0 +1,120 @@
+"""A session under two schedules, looked at closely: which keys part, who made them, a script, an explanation."""
+
+from collections.abc import Callable
+
+import pytest
+import torch
+
+from indexfuzz.core.case import Case
+from indexfuzz.core.finding import Finding
+from indexfuzz.core.setup import Setup
+from indexfuzz.core.signature import Signature
+from indexfuzz.implementations.base import Implementation
+from indexfuzz.implementations.builtin import builtin
+from indexfuzz.oracles import schedules
+from indexfuzz.report.pictures.draw import draw
+from indexfuzz.stages import pool as stage
+from indexfuzz.subjects.in_process import InProcess
+from indexfuzz.subjects.under_test import UnderTest, put_under_test
+from indexfuzz.triage.explain import explain
+from indexfuzz.triage.looking import look_at
+from indexfuzz.triage.prove import Proof
+from indexfuzz.triage.repro import script
+from indexfuzz.triage.twin import ScheduleLook, shown_alone
+
+FAULT = "pool-first-draft-lost"
+SIGNATURE = Signature.parse("pool/metamorphic/schedule/keys")
+CASE = Case().replace(
+    model={"num_heads": 1, "head_dim": 32, "rope_dim": 2, "quant_group": 32},
+    batch={"max_model_len": 4},
+    session={"node": "pool", "ratio": 2, "steps": ({"turns": ({"request": 0, "new": 4},)},)},
+)
+"""All tokens in one step; the other schedule of its seed takes a step for each."""
+
+
+@pytest.fixture(scope="module")
+def faulty() -> UnderTest[InProcess]:
+    return put_under_test(Setup(faults=(FAULT,)))
+
+
+def _finding(subject: InProcess) -> Finding:
+    return next(f for f in subject.ask(CASE, SIGNATURE).findings if f.signature == SIGNATURE)
+
+
+def test_the_keys_that_part_are_drawn_and_the_line_that_makes_the_first_of_them_is_told(faulty: UnderTest[InProcess]):
+    look = look_at(CASE, SIGNATURE, faulty.subject)
+    assert isinstance(look, ScheduleLook)
+    picture, inside = draw(look)
+    assert picture.panels[0].labels == ("request 0, key 0", "request 0, key 1")
+    assert picture.panels[0].cells[0] == "." * 32
+    assert picture.mark
+    assert picture.mark[0] == 1
+    assert inside.mark
+    assert picture.notes[-1] == "request 0: its tokens came in one step here, one a step there"
+    first, when, *told = look.sentences()
+    assert first == "Of request 0, the tokens came in one step here, and one a step in the other schedule."
+    assert when.endswith("request 0 appends token 3; key 1 is due, in the other schedule.")
+    assert any("tl.store(keys_ptr" in line for line in told)
+    assert look.place().rpartition("/")[2].startswith("pool.py:")
+
+
+def test_nothing_is_told_of_schedules_that_leave_the_same_bytes():
+    assert look_at(CASE, SIGNATURE, put_under_test(Setup()).subject) is None
+    assert shown_alone(CASE, put_under_test(Setup()).subject) is None
+
+
+def test_a_script_runs_both_schedules_and_compares_their_keys(
+    faulty: UnderTest[InProcess], run_here: Callable[[str], Proof]
+):
+    text = script(faulty.entry(CASE, _finding(faulty.subject)), faulty)
+    assert text.count("run(k=k") == 1 + 4
+    assert text.count("\nstate = ") == 2
+    proof = run_here(text)
+    assert proof.shows
+    assert proof.last_line.startswith("key 1 of request 0, dim 0 is ")
+    healed = run_here(text.replace(f"plant(({FAULT!r},))", "plant(())"))
+    assert (healed.shows, healed.last_line.strip()) == (False, "both schedules leave the same keys")
+
+
+def test_the_other_schedule_is_explained_where_it_is_wrong_by_itself(faulty: UnderTest[InProcess]):
+    clock = iter(range(10**6))
+    found = explain(CASE, SIGNATURE, faulty.subject, seconds=9, clock=lambda: float(next(clock)))
+    first, second, *_ = found.lines()
+    assert first.startswith(
+        "The other schedule is wrong by itself (pool/bound-exceeded/keys): step 0: request 0 appends"
+    )
+    assert second.startswith("It passes with session.steps 1 and 2 as one instead of two")
+
+
+def test_keys_that_are_right_and_differ_are_drawn_with_the_line_that_stores_the_first(monkeypatch: pytest.MonkeyPatch):
+    def shifted(**arguments: object) -> None:
+        clean.stages["pool"](**arguments)
+        keys, starts = arguments["keys"], arguments["context_lens"]
+        assert isinstance(keys, torch.Tensor)
+        assert isinstance(starts, torch.Tensor)
+        keys += float(starts.sum())
+
+    def anything(*_args: object, **_options: object) -> tuple[torch.Tensor, torch.Tensor]:
+        return torch.full((2, 32), -1e9).bfloat16(), torch.full((2, 32), 1e9).bfloat16()
+
+    clean = builtin()
+    monkeypatch.setattr(
+        stage.Pool,
+        "_legal",
+        lambda _self, _given, _request, groups, *_: tuple(each[: len(groups)] for each in anything()),
+    )
+    subject = InProcess(
+        Implementation("shifted", {**clean.stages, "pool": shifted}), put_under_test(Setup()).subject.device
+    )
+    assert _finding_of(subject)
+    look = look_at(CASE, SIGNATURE, subject)
+    assert isinstance(look, ScheduleLook)
+    assert look.wrong
+    (picture, *_rest) = draw(look)
+    assert picture.mark == (0, 0)
+    assert look.wrong.finding.kind == schedules.KIND
+    assert any("tl.store(keys_ptr" in line for line in look.sentences())
+
+
+def _finding_of(subject: InProcess) -> bool:
+    return any(f.kind == schedules.KIND for f in subject.ask(CASE, SIGNATURE).findings)
