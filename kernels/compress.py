@@ -11,7 +11,7 @@ import triton.language as tl
 from torch import Tensor
 
 from indexfuzz.kernels.checks import require, require_tensor
-from indexfuzz.kernels.groups import TOKENS, place_keys, require_rings, require_step
+from indexfuzz.kernels.groups import TOKENS, place_keys, require_keys, require_rings, require_step
 
 
 def ring_rows(ratio: int, *, overlap: bool, max_drafts: int) -> int:
@@ -20,7 +20,7 @@ def ring_rows(ratio: int, *, overlap: bool, max_drafts: int) -> int:
 
 
 @triton.jit
-def _compress_kernel(
+def weighted_key(
     kv_ptr,  # [T, WIDTH] fp32
     kv_stride,
     scores_ptr,  # [T, WIDTH] fp32
@@ -31,14 +31,17 @@ def _compress_kernel(
     rings_ptr,  # [B] int32
     state_ptr,  # [num_rings, ROWS, 2, WIDTH] fp32
     state_ring_stride,
-    keys_ptr,  # [T, HEAD_DIM] bf16
-    keys_stride,
     RATIO: tl.constexpr,
     WINDOW: tl.constexpr,  # RATIO, or twice that with overlap
     ROWS: tl.constexpr,
     WIDTH: tl.constexpr,
     HEAD_DIM: tl.constexpr,
 ):
+    """A key that a step may make of a request: program_id(1) of those of program_id(0).
+
+    Its values [HEAD_DIM] fp32, the row of its last token, the position behind that, and whether it is due; where it is
+    not, its values are NaN.
+    """
     request = tl.program_id(0)
     first_token = tl.load(query_start_ptr + request)
     count = tl.load(query_start_ptr + request + 1) - first_token
@@ -67,12 +70,52 @@ def _compress_kernel(
 
     weight = tl.exp(score - tl.max(score, axis=0)[None, :])
     key = tl.sum(weight * kv, axis=0) / tl.sum(weight, axis=0)
-    last_token = (first_token + end - 1 - context).to(tl.int64)
+    return key, (first_token + end - 1 - context).to(tl.int64), end, is_due
+
+
+@triton.jit
+def _compress_kernel(
+    kv_ptr,  # as weighted_key
+    kv_stride,
+    scores_ptr,
+    scores_stride,
+    bias_ptr,
+    query_start_ptr,
+    context_lens_ptr,
+    rings_ptr,
+    state_ptr,
+    state_ring_stride,
+    keys_ptr,  # [T, HEAD_DIM] bf16
+    keys_stride,
+    RATIO: tl.constexpr,
+    WINDOW: tl.constexpr,
+    ROWS: tl.constexpr,
+    WIDTH: tl.constexpr,
+    HEAD_DIM: tl.constexpr,
+):
+    key, last_token, _, is_due = weighted_key(
+        kv_ptr,
+        kv_stride,
+        scores_ptr,
+        scores_stride,
+        bias_ptr,
+        query_start_ptr,
+        context_lens_ptr,
+        rings_ptr,
+        state_ptr,
+        state_ring_stride,
+        RATIO,
+        WINDOW,
+        ROWS,
+        WIDTH,
+        HEAD_DIM,
+    )
+    dim = tl.arange(0, HEAD_DIM)
     tl.store(keys_ptr + last_token * keys_stride + dim, key.to(tl.bfloat16), mask=is_due & (dim < HEAD_DIM))
 
 
 @triton.jit
-def _save_kernel(
+def save_kernel(
     kv_ptr,  # [T, WIDTH] fp32
     kv_stride,
     scores_ptr,  # [T, WIDTH] fp32
@@ -88,6 +131,7 @@ def _save_kernel(
     WIDTH: tl.constexpr,
     TOKENS: tl.constexpr,
 ):
+    """Save the tokens of a step that a later key may need: TOKENS of those of a request."""
     request = tl.program_id(0)
     first_token = tl.load(query_start_ptr + request)
     count = tl.load(query_start_ptr + request + 1) - first_token
@@ -142,8 +186,8 @@ def compress(
     state fp32 [num_rings, rows, 2, W] has in ring rings[b] the last tokens of request b; nothing need be in it before.
     It has `ring_rows` rows for as many drafts as are ever taken back. Raises ValueError outside this contract.
     """
-    require_step(query_start, context_lens, rings, block_table, keys, slot_mapping, visible, ratio)
-    num_tokens, head_dim = keys.shape
+    require_step(query_start, context_lens, rings, block_table, slot_mapping, visible, ratio)
+    num_tokens, head_dim = require_keys(keys, slot_mapping)
     num_requests = context_lens.shape[0]
     width, window = (1 + overlap) * head_dim, (1 + overlap) * ratio
     for name, tensor, rows in (("kv", kv, num_tokens), ("scores", scores, num_tokens), ("bias", bias, ratio)):
@@ -169,7 +213,7 @@ def compress(
             WIDTH=width,
             HEAD_DIM=head_dim,
         )
-        _save_kernel[(num_requests, blocks)](
+        save_kernel[(num_requests, blocks)](
             *tokens, state, state.stride(0), RATIO=ratio, ROWS=num_rows, WIDTH=width, TOKENS=TOKENS
         )
     place_keys(query_start, context_lens, block_table, slot_mapping, visible, ratio=ratio, block_size=block_size)

@@ -89,23 +89,27 @@ def require_step(
     context_lens: Tensor,
     rings: Tensor,
     block_table: Tensor,
-    keys: Tensor,
     slot_mapping: Tensor,
     visible: Tensor,
     ratio: int,
 ) -> None:
-    """Raise ValueError unless these are the requests of a step and the outputs of its T tokens: keys is bf16 [T, D]."""
+    """Raise ValueError unless these are the requests of a step, and the outputs of its T tokens but for their keys."""
     require(ratio in RATIOS, f"ratio must be one of {', '.join(map(str, RATIOS))}, got {ratio}")
-    require_tensor("keys", keys, (None, None), torch.bfloat16)
-    num_tokens, head_dim = keys.shape
-    require_head_dim(head_dim)
     require_tensor("query_start", query_start, (None,), torch.int32)
     num_requests = query_start.shape[0] - 1
     for name, tensor in (("context_lens", context_lens), ("rings", rings)):
         require_tensor(name, tensor, (num_requests,), torch.int32)
     require_tensor("block_table", block_table, (num_requests, None), torch.int32)
-    require_tensor("slot_mapping", slot_mapping, (num_tokens,), torch.int64)
-    require_tensor("visible", visible, (num_tokens,), torch.int32)
+    require_tensor("slot_mapping", slot_mapping, (None,), torch.int64)
+    require_tensor("visible", visible, (slot_mapping.shape[0],), torch.int32)
+
+
+def require_keys(keys: Tensor, slot_mapping: Tensor) -> tuple[int, int]:
+    """T and D of keys; raises ValueError unless they are bf16 [T, D] for the T tokens of a slot_mapping."""
+    require_tensor("keys", keys, (slot_mapping.shape[0], None), torch.bfloat16)
+    num_tokens, head_dim = keys.shape
+    require_head_dim(head_dim)
+    return num_tokens, head_dim
 
 
 def require_rings(state: Tensor, planes: int, width: int, least_rows: int, why: str, dtype: torch.dtype) -> None:

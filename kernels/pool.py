@@ -11,7 +11,7 @@ import triton.language as tl
 from torch import Tensor
 
 from indexfuzz.kernels.checks import require, require_choice, require_tensor
-from indexfuzz.kernels.groups import TOKENS, place_keys, require_rings, require_step
+from indexfuzz.kernels.groups import TOKENS, place_keys, require_keys, require_rings, require_step
 
 POOLINGS = ("softmax", "max")
 
@@ -162,8 +162,8 @@ def pool(
     It has `tail_rows` rows for as many drafts as are ever taken back. Raises ValueError outside this contract.
     """
     require_choice("pooling", pooling, POOLINGS)
-    require_step(query_start, context_lens, rings, block_table, keys, slot_mapping, visible, ratio)
-    num_tokens, head_dim = keys.shape
+    require_step(query_start, context_lens, rings, block_table, slot_mapping, visible, ratio)
+    num_tokens, head_dim = require_keys(keys, slot_mapping)
     num_requests = context_lens.shape[0]
     for name, tensor in (("k", k), ("scores", scores)):
         require_tensor(name, tensor, (num_tokens, head_dim), torch.bfloat16)

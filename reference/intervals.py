@@ -73,6 +73,31 @@ def normalised(x: Tensor, weight: Tensor, bias: Tensor, eps: float) -> Interval:
     )
 
 
+def rms_normalised(x: Interval, weight: Tensor, eps: float) -> Interval:
+    """RMSNorm of the values x [n, D] with weight [D], in fp32: [n, D].
+
+    x * rsqrt(v + eps) * weight with v = sum(x^2)/D, in any order of summation: (D + 2) u of v. Where squares may
+    overflow nothing is known: the ends are infinite.
+    """
+    dims, w = x.low.shape[-1], weight.double()
+    largest = torch.maximum(x.low.abs(), x.high.abs())
+    straddles = (x.low <= 0) & (x.high >= 0)
+    smallest = torch.where(straddles, 0.0, torch.minimum(x.low.abs(), x.high.abs()))
+    gamma = (dims + 4) * U
+    eps = float(torch.tensor(eps, dtype=torch.float32))
+    factor = Interval(
+        ((largest.square().mean(-1, keepdim=True) * (1 + gamma) + eps) * (1 + 2 * U)).rsqrt() * (1 - RSQRT_ERROR),
+        ((smallest.square().mean(-1, keepdim=True) * (1 - gamma) + eps) * (1 - 2 * U)).rsqrt() * (1 + RSQRT_ERROR),
+    )
+    scaled = times(times(x, factor), Interval(w, w))
+    error = 3 * U * torch.maximum(scaled.low.abs(), scaled.high.abs()) + TINY
+    overflows = ~(2 * dims * largest.amax(-1, keepdim=True).square() <= OVERFLOW)
+    return Interval(
+        torch.where(overflows, float("-inf"), scaled.low - error),
+        torch.where(overflows, float("inf"), scaled.high + error),
+    )
+
+
 def times(one: Interval, other: Interval) -> Interval:
     """The exact products of two intervals."""
     ends = torch.stack([end * factor for end in one for factor in other])

@@ -70,12 +70,13 @@ class Session(Part):
     """The steps of a session, none in a case that is a single step.
 
     `node` is what makes keys of tokens: "none" where every token is a key, else the stateful operation that makes one
-    key of `ratio` tokens: "compress", with `overlap` of those before them, too, or "pool", by a softmax or the maximum.
+    key of `ratio` tokens: "compress", with `overlap` of those before them, too, "fused_compress", which also norms,
+    rotates and inserts it, or "pool", by a softmax or the maximum.
     """
 
     added = frozenset({"pooling"})
 
-    node: Literal["none", "compress", "pool"] = "none"
+    node: Literal["none", "compress", "pool", "fused_compress"] = "none"
     ratio: int = Field(default=1, ge=1, le=256)
     overlap: bool = False
     pooling: Literal["softmax", "max"] = "softmax"
@@ -85,8 +86,8 @@ class Session(Part):
     def _is_possible(self) -> Self:
         if self.node == "none" and self.ratio > 1:
             raise ValueError('without a node every token is a key: ratio must be 1 for node "none"')
-        if self.overlap and self.node != "compress":
-            raise ValueError(f'overlap must be false for node "{self.node}"; "compress" alone has it')
+        if self.overlap and self.node not in ("compress", "fused_compress"):
+            raise ValueError(f'overlap must be false for node "{self.node}"; "compress" and "fused_compress" have it')
         if self.pooling != "softmax" and self.node != "pool":
             raise ValueError(f'pooling must be "softmax" for node "{self.node}"; "pool" alone has another')
         if self.node != "none" and self.ratio == 1:

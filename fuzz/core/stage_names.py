@@ -48,7 +48,26 @@ COMPRESS: Final = "compress"
 POOL: Final = "pool"
 """Another such node: keys are pooled over the tokens of a group, and rotated."""
 
-STATEFUL: Final = (COMPRESS, POOL)
+FUSED_COMPRESS: Final = "fused_compress"
+"""Compression of keys, and all that stands between it and the cache, in one operation."""
+
+RMS_NORM: Final = "rms_norm"
+"""RMSNorm of keys that stand for several tokens, which no operation does alone."""
+
+STATEFUL_COVERS: Final = {
+    COMPRESS: (COMPRESS,),
+    POOL: (POOL,),
+    FUSED_COMPRESS: (COMPRESS, RMS_NORM, ROPE, K_QUANT_CACHE),
+}
+"""Operations that keep something from step to step -> the nodes that each covers."""
+
+STATEFUL: Final = tuple(STATEFUL_COVERS)
+
+
+def inserts(node: str) -> bool:
+    """Whether a stateful operation inserts its keys into the cache itself, and hands none on."""
+    return K_QUANT_CACHE in STATEFUL_COVERS[node]
+
 
 OPERATION_NAMES: Final = (*STAGE_NAMES, *COVERS, *STATEFUL)
 

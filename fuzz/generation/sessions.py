@@ -14,11 +14,14 @@ def _forms(field: str, *choices: tuple[int, object]) -> tuple[dict[str, Any], ..
     return tuple({"ratio": ratio, field: value} for ratio, value in choices)
 
 
+_COMPRESSED = _forms(
+    "overlap", (4, True), (4, True), (4, True), (4, False), (2, True), (2, False), (8, True), (128, False)
+)
+
 NODES: dict[str, tuple[dict[str, Any], ...]] = {
     "none": ({"ratio": 1},),
-    "compress": _forms(
-        "overlap", (4, True), (4, True), (4, True), (4, False), (2, True), (2, False), (8, True), (128, False)
-    ),
+    "compress": _COMPRESSED,
+    "fused_compress": _COMPRESSED,
     "pool": _forms(
         "pooling", (4, "softmax"), (4, "softmax"), (4, "softmax"), (4, "max"), (2, "softmax"), (2, "max"), (8, "max")
     ),

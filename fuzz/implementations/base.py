@@ -9,6 +9,7 @@ from torch import Tensor
 from indexfuzz.core.case import Case
 from indexfuzz.core.contract import Contract, Unlimited
 from indexfuzz.core.guarantees import Promises
+from indexfuzz.samples.kept import Kept, kept_by
 from indexfuzz.samples.step import Step
 
 StageFunction = Callable[..., Any]
@@ -50,7 +51,8 @@ class Implementation:
     `replaced` names the imports of executed files that got something else than the real thing; it grows where
     functions import as they run. `sources` names files, as linecache knows them, that its code lies in besides the
     modules of its functions. `source_of` gives the lines that define a stage's function for a case without the adapter,
-    or None for a stage that cannot do without.
+    or None for a stage that cannot do without. `keeps` says of stateful operations how they want what they keep; those
+    that it has not get rings.
     """
 
     name: str
@@ -62,6 +64,11 @@ class Implementation:
     forward: WholeIndexer | None = None
     sources: Collection[str] = ()
     source_of: Callable[[str, Case], KernelSource | None] | None = None
+    keeps: Mapping[str, Callable[[Case], Kept]] = field(default_factory=dict)
+
+    def kept(self, case: Case) -> Kept:
+        """What the operation that makes the keys of a session keeps, and how."""
+        return self.keeps.get(case.session.node, kept_by)(case)
 
 
 def fill(output: Tensor, result: Tensor) -> None:

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from indexfuzz.core.contract import Checked, Clause
 from indexfuzz.core.guarantees import Promises
-from indexfuzz.core.stage_names import FUSED, STATEFUL
+from indexfuzz.core.stage_names import FUSED, FUSED_COMPRESS, STATEFUL
 from indexfuzz.implementations.base import Implementation, WholeIndexer
 from indexfuzz.reference import layout as page_layout
 from indexfuzz.samples.step import Step
@@ -16,7 +16,7 @@ HEAD_DIMS = (32, 64, 128)
 MAX_HEADS = 128
 RATIOS = (2, 4, 8, 16, 32, 64, 128)
 _TILED = ("q_quant", "k_quant_cache", "gather", "prefill_logits", "paged_logits", "k_norm", *FUSED, *STATEFUL)
-_PAGED = ("k_quant_cache", "gather", "paged_logits", "fused_k")
+_PAGED = ("k_quant_cache", "gather", "paged_logits", "fused_k", FUSED_COMPRESS)
 
 CONTRACT = Checked(
     (
@@ -27,7 +27,7 @@ CONTRACT = Checked(
             "kernels/checks.py, require_head_dim",
         ),
         Clause(
-            ("k_quant_cache", "gather", "fused_k"),
+            ("k_quant_cache", "gather", "fused_k", FUSED_COMPRESS),
             lambda case: case.model.quant_group == case.model.head_dim,
             "quant_group is head_dim",
             "kernels/checks.py, require_quant_group",
@@ -51,10 +51,10 @@ CONTRACT = Checked(
             "kernels/groups.py, require_step",
         ),
         Clause(
-            FUSED,
+            (*FUSED, FUSED_COMPRESS),
             lambda case: case.model.scale_fmt == "ue8m0",
             "scale_fmt is ue8m0",
-            "kernels/fused.py, fused_q and fused_k",
+            "kernels/fused.py, fused_q and fused_k; kernels/fused_compress.py, fused_compress",
         ),
     )
 )
@@ -66,9 +66,20 @@ KERNELS = "indexfuzz.kernels"
 
 def builtin(package: str = KERNELS, name: str = "builtin") -> Implementation:
     """The kernels of this package, or of an edited copy that can be imported under another name."""
-    cache, compress, fused, gather, norm, pool, quant, rope, select = (
+    cache, compress, fused, fused_compress, gather, norm, pool, quant, rope, select = (
         importlib.import_module(f"{package}.{module}")
-        for module in ("cache", "compress", "fused", "gather", "norm", "pool", "quant", "rope", "select")
+        for module in (
+            "cache",
+            "compress",
+            "fused",
+            "fused_compress",
+            "gather",
+            "norm",
+            "pool",
+            "quant",
+            "rope",
+            "select",
+        )
     )
     indexer, mqa_logits, paged_mqa_logits = (
         importlib.import_module(f"{package}.{module}") for module in ("indexer", "mqa_logits", "paged_mqa_logits")
@@ -85,6 +96,7 @@ def builtin(package: str = KERNELS, name: str = "builtin") -> Implementation:
             "topk": indexer.topk,
             "compress": compress.compress,
             "pool": pool.pool,
+            "fused_compress": fused_compress.fused_compress,
             "k_norm": norm.k_norm,
             "fused_q": fused.fused_q,
             "fused_k": fused.fused_k,

@@ -42,7 +42,8 @@ def serve(
 ) -> tuple[Outcome, Serving]:
     """What a session showed, and the requests that are there after its last step."""
     require_format(case, device)
-    outcome, serving = Outcome(case), Serving(case, device.torch_device, make_tokens)
+    outcome = Outcome(case)
+    serving = Serving(case, device.torch_device, make_tokens, implementation.kept(case))
     for number, (step, rows) in enumerate(zip(case.session.steps, follow(case.session), strict=True)):
         serving.begin(number, step, rows)
         if case.session.node == "none":
@@ -63,9 +64,9 @@ def serve(
     return outcome, serving
 
 
-def end_of(case: Case, device: Device) -> Serving:
+def end_of(case: Case, device: Device, implementation: Implementation) -> Serving:
     """The requests of a session as they are after its last step, of which nothing has run."""
-    serving = Serving(case, device.torch_device)
+    serving = Serving(case, device.torch_device, kept=implementation.kept(case))
     for number, (step, rows) in enumerate(zip(case.session.steps, follow(case.session), strict=True)):
         serving.begin(number, step, rows)
         serving.end(step, rows)
@@ -73,16 +74,16 @@ def end_of(case: Case, device: Device) -> Serving:
 
 
 def launches(
-    case: Case, device: Device, make_tokens: MakeTokens | None = None
+    case: Case, device: Device, implementation: Implementation, make_tokens: MakeTokens | None = None
 ) -> Iterator[tuple[int, Stage, Step, Call]]:
     """Every launch of a session with the number of its step, its inputs made by the reference, which then does it.
 
-    The reference keeps nothing in the state: it is what it was before the first step, but for forks and for what is
-    done to a call before the next one is asked for.
+    The reference keeps nothing in the state, which has the form that an implementation asks for: it is what it was
+    before the first step, but for forks and for what is done to a call before the next one is asked for.
     Raises UnsupportedKernelError when the device has not the FP8 format.
     """
     require_format(case, device)
-    serving = Serving(case, device.torch_device, make_tokens)
+    serving = Serving(case, device.torch_device, make_tokens, implementation.kept(case))
     for number, (step, rows) in enumerate(zip(case.session.steps, follow(case.session), strict=True)):
         serving.begin(number, step, rows)
         if case.session.node == "none":
@@ -96,9 +97,10 @@ def launches(
             call = making.prepare(made)
             yield number, making, made, call
             accept(making, made, call, fill_in(making, call))
-            call = _insertion(made)
-            yield number, K_QUANT_CACHE, made, call
-            accept(K_QUANT_CACHE, made, call, fill_in(K_QUANT_CACHE, call))
+            if not _inserts(making):
+                call = _insertion(made)
+                yield number, K_QUANT_CACHE, made, call
+                accept(K_QUANT_CACHE, made, call, fill_in(K_QUANT_CACHE, call))
         serving.end(step, rows)
     if case.session.node != "none" and serving.has_keys:
         reading = serving.reading_step()
@@ -113,12 +115,16 @@ def _making(serving: Serving, rows: Sequence[Row]) -> Stateful:
 def _make_keys(
     made: Step, stage: Stateful, implementation: Implementation, device: Device, outcome: Outcome, only: Only
 ) -> None:
-    """Let keys be made, and then be inserted into the cache."""
+    """Let keys be made, and then be inserted into the cache, where that is not done already."""
     accept(stage, made, *run_stage(stage, made, implementation, device, outcome, only))
-    if outcome.findings:
+    if outcome.findings or _inserts(stage):
         return
     call = _insertion(made)
     accept(K_QUANT_CACHE, made, *run_stage(K_QUANT_CACHE, made, implementation, device, outcome, only, call))
+
+
+def _inserts(stage: Stateful) -> bool:
+    return K_QUANT_CACHE in stage.covers
 
 
 def _insertion(made: Step) -> Call:

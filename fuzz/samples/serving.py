@@ -1,10 +1,9 @@
 """Serving: what lives through the steps of a session, and what each step hands to its kernels.
 
-Requests own pages of keys through block tables, a ring of the state each, and a history of tokens, which follow from
-the case's seed. Pages are given out again as soon as nobody has them; nothing is cleared when they are.
+Requests own pages of keys through block tables, a ring or pages of the state each, and a history of tokens, which
+follow from the case's seed. Pages are given out again as soon as nobody has them; nothing is cleared when they are.
 """
 
-from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cache
@@ -13,12 +12,14 @@ import torch
 from torch import Tensor
 
 from indexfuzz.core.case import Case, Regime
-from indexfuzz.core.rng import derive
+from indexfuzz.core.rng import derive, permutation
 from indexfuzz.core.session import Row, Session, SessionStep
+from indexfuzz.core.stage_names import FUSED_COMPRESS
 from indexfuzz.reference.compress import Tokens
 from indexfuzz.samples import buffers, regimes
 from indexfuzz.samples.buffers import Buffer
-from indexfuzz.samples.kept import kept_by
+from indexfuzz.samples.kept import Kept, kept_by
+from indexfuzz.samples.pages import Pages
 from indexfuzz.samples.requests import page_pool, rectangle
 from indexfuzz.samples.step import TABLE_TAIL, Step, allocate_cache, materialise_on_cache
 
@@ -31,39 +32,50 @@ WORD = torch.int32
 MOST_BETWEEN_RINGS = 1 << 10
 """Bytes between the rings of the state at most."""
 
+NO_PAGE = 0
+"""The page of a state that belongs to nobody, as engines have one."""
+
 DECODE = 8
 """Tokens of a turn up to which it may be a row of decode."""
 
 
 @dataclass
 class Request:
-    """A request that is there: its tokens, drafts included, how many of them are certain, and its pages in order."""
+    """A request that is there: its tokens, drafts included, how many of them are certain, and its pages in order.
+
+    `kept` are its pages of the state where that has pages, NO_PAGE in the place of those that it needs no more.
+    """
 
     tokens: Tokens
     length: int = 0
     pages: list[int] = field(default_factory=list)
+    kept: list[int] = field(default_factory=list)
 
 
 class Serving:
     """The requests of a session, their pages and rings.
 
-    `cache` is the pool of pages, `state` has a ring for each request number. `make_tokens` gives other histories than
-    those of the case.
+    `cache` is the pool of pages, `state` has a ring for each request number, or pages: `kept` says so, where an
+    implementation has its own way. `make_tokens` gives other histories than those of the case.
     """
 
-    def __init__(self, case: Case, device: str, make_tokens: MakeTokens | None = None) -> None:
+    def __init__(
+        self, case: Case, device: str, make_tokens: MakeTokens | None = None, kept: Kept | None = None
+    ) -> None:
         self.case, self.device = case, device
         self.requests: dict[int, Request] = {}
         self.cache = allocate_cache(case, device)
         self.defined = torch.zeros(self.cache.view.shape, dtype=torch.uint8, device=device)
         session = case.session
-        self.kept = kept_by(case)
-        self.state = self._allocate_state(1 + max(session.requests, default=0))
+        self.kept = kept or kept_by(case)
+        kept_pages = 1 + self.kept.pages(session) if self.kept.page else 0
+        self.state = self._allocate_state(kept_pages or 1 + max(session.requests, default=0))
         self.state.seal()
         self.bias = self._dense("position bias", session.ratio, case.values.weights)
         self._make_tokens = make_tokens or cache(self._drawn_tokens)
-        self._free = page_pool(case, derive(case.values.seed, "pages"))[::-1]
-        self._owners = Counter[int]()
+        self._pages = Pages(page_pool(case, derive(case.values.seed, "pages")))
+        order = permutation(derive(case.values.seed, "pages of the state"), kept_pages)
+        self._kept_pages = Pages([page for page in order.tolist() if page != NO_PAGE])
 
     def begin(self, number: int, step: SessionStep, rows: Sequence[Row]) -> None:
         """Let requests come and fork, append their tokens in this step, drafts included, and give them pages."""
@@ -75,6 +87,7 @@ class Serving:
             certain = _joined(request.tokens.until(row.start), own.between(row.start, row.length))
             drafts = self._drawn(f"drafts {number} {row.request}", row.end - row.length)
             request.tokens = _joined(certain, drafts)
+            self._forget(request, row.start)
             self._reserve(request, row.end)
 
     def end(self, step: SessionStep, rows: Sequence[Row]) -> None:
@@ -83,7 +96,9 @@ class Serving:
             request = self.requests[row.request]
             request.length, request.tokens = row.length, request.tokens.until(row.length)
         for number in step.free:
-            self._release(self.requests.pop(number).pages)
+            request = self.requests.pop(number)
+            self._pages.release(request.pages)
+            self._kept_pages.release([page for page in request.kept if page != NO_PAGE])
 
     def keys_of(self, length: int) -> int:
         """Keys that so many tokens make."""
@@ -111,11 +126,19 @@ class Serving:
         made.place("bias", self.bias)
         made.place("query_start", torch.tensor([0, *(row.tokens for row in rows)]).cumsum(0).int())
         made.place("context_lens", torch.tensor([row.start for row in rows], dtype=torch.int32))
-        made.place("rings", torch.tensor([row.request for row in rows], dtype=torch.int32))
+        if self.kept.page:
+            kept = rectangle([self.requests[row.request].kept for row in rows], NO_PAGE, extra=memory.table_extra)
+            made.place("state_table", kept.int(), row_pad=memory.table_pad)
+        else:
+            made.place("rings", torch.tensor([row.request for row in rows], dtype=torch.int32))
         tail = TABLE_TAIL.get(memory.table_tail, case.num_blocks)
         table = rectangle([self.requests[row.request].pages for row in rows], tail, extra=memory.table_extra)
         made.place("block_table", table.int(), row_pad=memory.table_pad)
-        made.output("keys", (step.tokens, case.model.head_dim), torch.bfloat16, row_pad=memory.k_pad)
+        if case.session.node == FUSED_COMPRESS:
+            made.place("norm_weight", self._norm_weight())
+            made.place("cos_sin_cache", self._angles(), row_pad=memory.angles_pad)
+        else:
+            made.output("keys", (step.tokens, case.model.head_dim), torch.bfloat16, row_pad=memory.k_pad)
         made.output("slot_mapping", (step.tokens,), torch.int64)
         made.output("visible", (step.tokens,), torch.int32)
         made.add(self.state)
@@ -161,40 +184,57 @@ class Serving:
         case = self.case.replace(batch=batch, session=dict(Session()), cache={"spare_blocks": spare})
         return materialise_on_cache(case, self.cache, self.defined, tables, self.device)
 
-    def _allocate_state(self, rings: int) -> Buffer:
-        """A ring for each request number, as far apart as pages are: engines keep both in one pool."""
+    def _norm_weight(self) -> Tensor:
+        """bf16 [D], as weights of a model are."""
+        model = self.case.model
+        drawn = regimes.dense("normal", derive(self.case.values.seed, "norm weight"), (1, model.head_dim), model.fp8)
+        return (1.0 + drawn[0].float() / 4).bfloat16()
+
+    def _angles(self) -> Tensor:
+        case = self.case
+        longest = max(case.session.length, 1)
+        table = regimes.rope_table(case.values.rope, derive(case.values.seed, "rope"), longest, case.model.rope_dim)
+        return table if case.rope.table == "fp32" else table.bfloat16()
+
+    def _allocate_state(self, count: int) -> Buffer:
+        """So many rings or pages, as far apart as pages of keys are: engines keep both in one pool."""
         kept = self.kept
-        shape = (rings, kept.rows, 2, kept.width)
+        shape = (count, kept.page or kept.rows, 2, kept.width)
         gap = min(self.case.cache.page_pad, MOST_BETWEEN_RINGS) // kept.dtype.itemsize
-        state = buffers.allocate("state", (rings, kept.rows * 2 * kept.width), kept.dtype, self.device, row_pad=gap)
+        state = buffers.allocate("state", (count, shape[1] * 2 * kept.width), kept.dtype, self.device, row_pad=gap)
         state.view = state.view.as_strided(shape, (state.view.stride(0), 2 * kept.width, kept.width, 1))
         return state
 
     def _fork(self, parent: int, child: int) -> None:
-        """The child shares full pages of keys, and has copies of the last page and of the ring."""
+        """The child shares full pages, of keys and of the state, and has copies of the last ones or of the ring."""
         from_, block_size = self.requests[parent], self.case.cache.block_size
         shared = from_.pages[: self.keys_of(from_.length) // block_size]
-        self._owners.update(shared)
-        request = self.requests[child] = Request(from_.tokens, from_.length, list(shared))
+        self._pages.share(shared)
+        full = from_.kept[: from_.length // self.kept.page] if self.kept.page else []
+        self._kept_pages.share(page for page in full if page != NO_PAGE)
+        request = self.requests[child] = Request(from_.tokens, from_.length, list(shared), list(full))
         self._reserve(request, from_.length)
         for old, new in zip(from_.pages[len(shared) :], request.pages[len(shared) :], strict=False):
             self.cache.view[new] = self.cache.view[old]
             self.defined[new] = self.defined[old]
         self.cache.seal()
-        self.state.view[child] = self.state.view[parent]
+        copies = zip(from_.kept[len(full) :], request.kept[len(full) :], strict=False)
+        for old, new in copies if self.kept.page else ((parent, child),):
+            self.state.view[new] = self.state.view[old]
         self.state.seal()
 
     def _reserve(self, request: Request, length: int) -> None:
         while len(request.pages) * self.case.cache.block_size < self.keys_of(length):
-            page = self._free.pop()
-            self._owners[page] += 1
-            request.pages.append(page)
+            request.pages.append(self._pages.take())
+        while self.kept.page and len(request.kept) * self.kept.page < length:
+            request.kept.append(self._kept_pages.take())
 
-    def _release(self, pages: Sequence[int]) -> None:
-        for page in reversed(pages):
-            self._owners[page] -= 1
-            if not self._owners[page]:
-                self._free.append(page)
+    def _forget(self, request: Request, start: int) -> None:
+        """Give back the pages of the state that no key needs any more which is due after so many tokens."""
+        for at in range(self.kept.gone(start) if self.kept.page else 0):
+            if request.kept[at] != NO_PAGE:
+                self._kept_pages.release([request.kept[at]])
+                request.kept[at] = NO_PAGE
 
     def _drawn_tokens(self, request: int, life: int) -> Tokens:
         return self._drawn(f"tokens {request} {life}", self.case.session.length)

@@ -12,10 +12,11 @@ from indexfuzz.reference import compress as reference
 from indexfuzz.reference.compress import Tokens
 from indexfuzz.reference.intervals import Interval
 from indexfuzz.stages.base import Call
-from indexfuzz.stages.stateful import WEIGHTS, Instead, Stateful
+from indexfuzz.stages.group_keys import GroupKeys
+from indexfuzz.stages.stateful import HALVES, WEIGHTS, Instead, own_halves
 
 
-class Compress(Stateful):
+class Compress(GroupKeys):
     """Its keys are the sum of softmax(scores + bias) * kv over a window, in every dim for itself."""
 
     name = stage_names.COMPRESS
@@ -31,11 +32,8 @@ class Compress(Stateful):
     def legal(self, tokens: Tokens, bias: Tensor, given: Call, between: Between, instead: Instead) -> Interval:
         overlap = given.options["overlap"]
         if instead.get("halves") == "own":
-            width = tokens.kv.shape[1] // 2
-            tokens, bias, overlap = Tokens(tokens.kv[:, width:], tokens.scores[:, width:]), bias[:, width:], False
+            (tokens, bias), overlap = own_halves(tokens, bias), False
         return reference.legal_keys(tokens, bias, ratio=given.options["ratio"], overlap=overlap)
 
     def mistakes(self, given: Call, between: Between) -> dict[str, Instead]:
-        if not given.options["overlap"]:
-            return WEIGHTS
-        return WEIGHTS | {"the group before is left out": {"halves": "own"}}
+        return WEIGHTS | (HALVES if given.options["overlap"] else {})

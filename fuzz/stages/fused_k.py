@@ -2,17 +2,16 @@
 
 from typing import Any
 
-import torch
 from torch import Tensor
 
-from indexfuzz.checks.cache import Tokens, check_insertion
 from indexfuzz.core import stage_names
 from indexfuzz.core.case import Case
 from indexfuzz.core.guarantees import Guarantees
-from indexfuzz.core.stage_names import K_NORM, K_QUANT_CACHE
-from indexfuzz.reference import fused, intervals, layout
+from indexfuzz.core.stage_names import K_NORM
+from indexfuzz.reference import fused, intervals
 from indexfuzz.samples.step import Step
 from indexfuzz.stages.base import Call, Output, Reach, Tensors
+from indexfuzz.stages.insertion import Keys, blame_by_place, check_keys
 from indexfuzz.stages.k_norm import EPS, mistakes_of_norm, norm_tensors, normalise
 from indexfuzz.stages.k_quant_cache import (
     keys_with_slots,
@@ -25,14 +24,11 @@ from indexfuzz.stages.operation import (
     Mistakes,
     Operation,
     angles,
-    fewest_wrong,
-    legal_rows,
     mistakes_of_rope,
     rope_options,
-    rope_or,
     rotated_as,
 )
-from indexfuzz.stages.verdict import Verdict, width
+from indexfuzz.stages.verdict import Verdict
 
 
 class FusedK(Operation):
@@ -57,28 +53,12 @@ class FusedK(Operation):
         step.define_slots(written_slots(call))
 
     def check(self, given: Call, got: Tensors, guarantees: Guarantees, **instead: Any) -> Verdict:
-        t = given.tensors
-        block_size, head_dim = layout.page_shape(t["cache"])
-        promised = layout.resolve(given.options["layout"], block_size)
-        layout.check_defined(promised, block_size, head_dim)
+        return check_keys(self._keys(given, guarantees, instead), given, got["cache"], guarantees)
+
+    def _keys(self, given: Call, guarantees: Guarantees, instead: dict[str, Any]) -> Keys:
         has_slot, _ = keys_with_slots(given)
-        rows, slots = has_slot.nonzero().flatten(), written_slots(given)
-        x = self._legal_values(given, rows, guarantees, instead)
-        known = torch.isfinite(x.low).all(1) & torch.isfinite(x.high).all(1)
-        after = got["cache"].clone()
-        free = slots[~known]
-        layout.write_tokens(after, free, *layout.read_tokens(t["cache"], free, promised), promised)
-        x, rows, slots = x.rows(known), rows[known], slots[known]
-        legal = legal_rows(x, given, guarantees)
-        found = check_insertion(
-            layout.pages(t["cache"]),
-            layout.pages(after),
-            Tokens.at(slots, block_size, rows),
-            legal,
-            layout=promised,
-            arrangements=layout.arrangements(block_size, head_dim, after.device),
-        )
-        return Verdict((found,) if found else (), width=width(*legal.codes_under(legal.scales[..., 0])))
+        rows = has_slot.nonzero().flatten()
+        return Keys(self._legal_values(given, rows, guarantees, instead), rows, written_slots(given))
 
     def _legal_values(
         self, given: Call, rows: Tensor, guarantees: Guarantees, instead: dict[str, Any]
@@ -97,19 +77,7 @@ class FusedK(Operation):
         return mistakes_of_rope(given, guarantees) | dict(mistakes_of_norm(given))
 
     def blame(self, given: Call, got: Tensors, guarantees: Guarantees) -> str:
-        """The insertion where other bytes changed, or the scale alone is wrong; RoPE where its dims alone are."""
-        cache, slots, (has_slot, _) = given.tensors["cache"], written_slots(given), keys_with_slots(given)
-        promised = layout.resolve(given.options["layout"], cache.shape[1])
-        rest = got["cache"].clone()
-        layout.write_tokens(rest, slots, *layout.read_tokens(cache, slots, promised), promised)
-        codes, used = layout.read_tokens(got["cache"], slots, promised)
-        x = self._legal_values(given, has_slot.nonzero().flatten(), guarantees, {})
-        legal = legal_rows(x, given, guarantees)
-        used = torch.where(torch.isfinite(used) & (used > 0), used, legal.scales[..., 0])
-        wrong = fewest_wrong(codes, torch.cat([legal.scales, used.unsqueeze(-1)], -1), legal)
-        if not torch.equal(rest, cache) or not bool(wrong.any()):
-            return K_QUANT_CACHE
-        return rope_or(K_NORM, wrong, given)
+        return blame_by_place(self._keys(given, guarantees, {}), given, got["cache"], guarantees, K_NORM)
 
     def locate(self, call: Call, got: Tensors, output: str, index: tuple[int, ...]) -> tuple[Tensor, int] | None:
         """Where a token's value or scale belongs in the cache."""

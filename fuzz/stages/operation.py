@@ -19,7 +19,7 @@ from indexfuzz.checks.quant import LegalRows, find_wrong_codes
 from indexfuzz.core.case import Case
 from indexfuzz.core.finding import Finding
 from indexfuzz.core.guarantees import Guarantees
-from indexfuzz.core.stage_names import COVERS, ROPE
+from indexfuzz.core.stage_names import COVERS, ROPE, STATEFUL_COVERS
 from indexfuzz.reference.fp8 import FORMATS
 from indexfuzz.reference.intervals import Interval, codes_between, rounded, scales_between
 from indexfuzz.stages.base import Call, Stage, Tensors
@@ -43,7 +43,7 @@ class Operation(Stage):
     @property
     def covers(self) -> tuple[str, ...]:
         """The nodes that it covers, in order."""
-        return COVERS[self.name]
+        return (COVERS | STATEFUL_COVERS)[self.name]
 
     def applies(self, case: Case) -> bool:
         return case.batch.tokens > 0
@@ -75,7 +75,7 @@ class Operation(Stage):
     def judge(self, case: Case, given: Call, got: Tensors, guarantees: Guarantees) -> Verdict:
         # What NaN reaches is replaced by the reference's outputs, which round in between and multiply in fp32.
         if may_be_nonfinite(case):
-            free = replace(guarantees.promises, between="unknown", rope_products="unknown")
+            free = replace(guarantees.promises, between="unknown", rotated=None, rope_products="unknown")
             guarantees = replace(guarantees, promises=free)
         return super().judge(case, given, got, guarantees)
 
@@ -125,7 +125,7 @@ def mistakes_of_rope(given: Call, guarantees: Guarantees) -> dict[str, tuple[str
         "angles are those of the position after": (ROPE, {"positions": (positions + 1).clamp_max(last)}),
         "angles are those of the position before": (ROPE, {"positions": (positions - 1).clamp_min(0)}),
         "angles are those of position 0": (ROPE, {"positions": torch.zeros_like(positions)}),
-        **rounding.get(guarantees.promises.between, {}),
+        **rounding.get(guarantees.promises.after_rope, {}),
         **products.get(products_of(given, guarantees), {}),
     }
 
@@ -155,7 +155,7 @@ def fewest_wrong(codes: Tensor, scales: Tensor, legal: LegalRows) -> Tensor:
 
 def rotated_as(x: Interval, guarantees: Guarantees, instead: Mapping[str, Any]) -> Interval:
     """What is left of values behind RoPE, by what the implementation promises; or with something else instead."""
-    return rounded(x, instead.get("rotated_as", guarantees.promises.between))
+    return rounded(x, instead.get("rotated_as", guarantees.promises.after_rope))
 
 
 def rope_options(given: Call, guarantees: Guarantees, instead: Mapping[str, Any]) -> dict[str, Any]:

@@ -12,10 +12,11 @@ from indexfuzz.reference import pool as reference
 from indexfuzz.reference.compress import Tokens
 from indexfuzz.reference.intervals import Interval
 from indexfuzz.stages.base import Call
-from indexfuzz.stages.stateful import WEIGHTS, Instead, Stateful
+from indexfuzz.stages.group_keys import GroupKeys
+from indexfuzz.stages.stateful import WEIGHTS, Instead
 
 
-class Pool(Stateful):
+class Pool(GroupKeys):
     """Its keys are pooled over the tokens of a group, in every dim for itself, and turned by the Hadamard matrix."""
 
     name = stage_names.POOL

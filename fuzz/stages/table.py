@@ -6,6 +6,7 @@ from dataclasses import replace
 from indexfuzz.reference.compress import Tokens
 from indexfuzz.stages.base import Stage
 from indexfuzz.stages.compress import Compress
+from indexfuzz.stages.fused_compress import FusedCompress
 from indexfuzz.stages.fused_k import FusedK
 from indexfuzz.stages.fused_q import FusedQ
 from indexfuzz.stages.gather import Gather
@@ -48,7 +49,7 @@ OPERATIONS: tuple[Operation, ...] = (Slots(), KNorm(), FusedQ(), FusedK(), Selec
 EVERY: tuple[Stage, ...] = (*STAGES, *OPERATIONS)
 """All of them."""
 
-STATEFUL: tuple[Stateful, ...] = (Compress(), Pool())
+STATEFUL: tuple[Stateful, ...] = (Compress(), Pool(), FusedCompress())
 """Operations that keep something from step to step; fuzz/oracles/sessions.py gives each step of them its history."""
 
 

@@ -73,7 +73,7 @@ def launches_in_session(name: str, case: Case, subject: InProcess) -> list[Launc
     """
     ran = sessions.run(case, subject.implementation, subject.device).stages.count(name)
     found = list[Launch]()
-    for number, stage, _, call in sessions.launches(case, subject.device):
+    for number, stage, _, call in sessions.launches(case, subject.device, subject.implementation):
         if stage.name == name and len(found) < ran:
             found.append(_describe(stage, call, number))
     if not found:
@@ -81,11 +81,11 @@ def launches_in_session(name: str, case: Case, subject: InProcess) -> list[Launc
     return found
 
 
-def all_launches(case: Case, device: Device, make_tokens: MakeTokens | None = None) -> list[Launch]:
+def all_launches(case: Case, subject: InProcess, make_tokens: MakeTokens | None = None) -> list[Launch]:
     """All launches of the operation that makes the keys of a session; of steps in which nothing happens, none."""
     return [
         replace(_describe(stage, call, number), due=rows_due(call))
-        for number, stage, _, call in sessions.launches(case, device, make_tokens)
+        for number, stage, _, call in sessions.launches(case, subject.device, subject.implementation, make_tokens)
         if stage.name == case.session.node and len(call.tensors["keys"])
     ]
 

@@ -48,7 +48,7 @@ class Lens:
 
         Of a launch in which nothing is wrong by itself, `suppose` may say what is.
         """
-        for number, stage, step, call in sessions.launches(self.case, self.device, make_tokens):
+        for number, stage, step, call in sessions.launches(self.case, self.device, self.implementation, make_tokens):
             look = self._launch(stage, step, call, suppose) if stage.name == self.signature.stage else None
             if look:
                 return replace(look, moment=_describe_step(self.case.session, number))

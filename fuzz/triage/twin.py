@@ -12,6 +12,7 @@ from indexfuzz.core.finding import Finding
 from indexfuzz.core.outcome import Outcome
 from indexfuzz.core.session import lengths_at_end
 from indexfuzz.core.session_words import tell_chunks
+from indexfuzz.core.stage_names import inserts
 from indexfuzz.devices.lockstep import LockstepDevice
 from indexfuzz.implementations.base import Implementation
 from indexfuzz.lockstep.source.trace import Trace
@@ -67,11 +68,11 @@ class ScheduleLook:
 
 
 def look_at_schedules(lens: Lens) -> ScheduleLook | None:
-    """Run a session of keys of several tokens under both schedules; None where no key differs."""
+    """Run a session of keys of several tokens under both schedules; None where no key differs, or none is handed on."""
     case, device = lens.case, lens.device
-    if case.session.node != lens.signature.stage or not lengths_at_end(case.session):
+    if case.session.node != lens.signature.stage or not lengths_at_end(case.session) or inserts(case.session.node):
         return None
-    twin, tokens = schedules.twin_of(case), schedules.same_tokens(sessions.end_of(case, device))
+    twin, tokens = schedules.twin_of(case), schedules.same_tokens(sessions.end_of(case, device, lens.implementation))
     one = make_keys(case, lens.implementation, device)
     other = make_keys(twin, lens.implementation, device, tokens)
     parted = next((key for key in one if not _same(one[key], other[key])), None)
@@ -94,7 +95,7 @@ def make_keys(
     """The keys [D] bf16 that a session ends with; those of rejected drafts give way to the ones that come later."""
     found = dict[Key, Tensor]()
     node = case.session.node
-    for _, stage, _, call in sessions.launches(case, device, make_tokens):
+    for _, stage, _, call in sessions.launches(case, device, implementation, make_tokens):
         if stage.name == node:
             keys = launch(node, call, implementation.stages[node], device).outputs.get("keys")
             if keys is not None:

@@ -22,7 +22,7 @@ PLAIN_PYTORCH = frozenset({"rotate_compiled", "_neox_rotation", "_interleaved_ro
 EXAMINES = frozenset(
     {
         *("require", "require_choice", "require_tensor", "require_head_dim", "require_quant_group", "require_cache"),
-        *("require_affine", "require_angles", "_require_table", "require_step", "require_rings"),
+        *("require_affine", "require_angles", "_require_table", "require_step", "require_rings", "require_keys"),
     }
 )
 """Checks of arguments; kernels/checks.py and its callers have tests of their own."""

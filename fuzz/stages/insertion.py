@@ -1,0 +1,64 @@
+"""Keys that one operation makes and inserts: their bytes in the cache, judged by what the keys may have been."""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from indexfuzz.checks.cache import Tokens, check_insertion
+from indexfuzz.core.guarantees import Guarantees
+from indexfuzz.core.stage_names import K_QUANT_CACHE
+from indexfuzz.reference import layout
+from indexfuzz.reference.intervals import Interval
+from indexfuzz.stages.base import Call
+from indexfuzz.stages.operation import fewest_wrong, legal_rows, rope_or
+from indexfuzz.stages.verdict import Verdict, width
+
+
+class Keys(NamedTuple):
+    """Keys of some tokens of a step: `values` [n, D] before they are quantised, `rows` and `slots` int64 [n]."""
+
+    values: Interval
+    rows: Tensor
+    slots: Tensor
+
+
+def check_keys(keys: Keys, given: Call, cache: Tensor, guarantees: Guarantees) -> Verdict:
+    """Judge a cache after the insertion of keys, those of which nothing is known aside.
+
+    Raises ValueError where the layout is not defined.
+    """
+    before = given.tensors["cache"]
+    block_size, head_dim = layout.page_shape(before)
+    promised = layout.resolve(given.options["layout"], block_size)
+    layout.check_defined(promised, block_size, head_dim)
+    x, rows, slots = keys
+    known = torch.isfinite(x.low).all(1) & torch.isfinite(x.high).all(1)
+    after, free = cache.clone(), slots[~known]
+    layout.write_tokens(after, free, *layout.read_tokens(before, free, promised), promised)
+    x, rows, slots = x.rows(known), rows[known], slots[known]
+    legal = legal_rows(x, given, guarantees)
+    found = check_insertion(
+        layout.pages(before),
+        layout.pages(after),
+        Tokens.at(slots, block_size, rows),
+        legal,
+        layout=promised,
+        arrangements=layout.arrangements(block_size, head_dim, after.device),
+    )
+    return Verdict((found,) if found else (), width=width(*legal.codes_under(legal.scales[..., 0])))
+
+
+def blame_by_place(keys: Keys, given: Call, cache: Tensor, guarantees: Guarantees, others: str) -> str:
+    """The insertion where other bytes changed, or the scale alone is wrong; RoPE where its dims alone are; or `others`."""
+    before, slots = given.tensors["cache"], keys.slots
+    promised = layout.resolve(given.options["layout"], before.shape[1])
+    rest = cache.clone()
+    layout.write_tokens(rest, slots, *layout.read_tokens(before, slots, promised), promised)
+    codes, used = layout.read_tokens(cache, slots, promised)
+    legal = legal_rows(keys.values, given, guarantees)
+    used = torch.where(torch.isfinite(used) & (used > 0), used, legal.scales[..., 0])
+    wrong = fewest_wrong(codes, torch.cat([legal.scales, used.unsqueeze(-1)], -1), legal)
+    if not torch.equal(rest, before) or not bool(wrong.any()):
+        return K_QUANT_CACHE
+    return rope_or(others, wrong, given)
