@@ -70,7 +70,8 @@ def weighted_key(
 
     weight = tl.exp(score - tl.max(score, axis=0)[None, :])
     key = tl.sum(weight * kv, axis=0) / tl.sum(weight, axis=0)
-    return key, (first_token + end - 1 - context).to(tl.int64), end, is_due
+    last_token = (first_token + end - 1 - context).to(tl.int64)
+    return key, last_token, end, is_due
 
 
 @triton.jit

@@ -29,6 +29,9 @@ CHOICES: tuple[tuple[str, str, tuple[object, ...]], ...] = (
     ("model", "num_heads", (64, 32, 16, 128)),
     ("model", "rope_dim", (32, 16, 64)),
     ("model", "index_topk", (128, 2048)),
+    ("session", "ratio", (4, 2, 8, 128)),
+    ("session", "overlap", (True, False)),
+    ("session", "pooling", ("softmax", "max")),
 )
 """Part, field, and the values to try for it, where its default is not the only one that projects promise."""
 

@@ -6,6 +6,7 @@ from hypothesis import strategies as st
 
 from indexfuzz.core.case import TILE, Batch, Cache, Case, Memory, Model, Regime, Rope, Values
 from indexfuzz.core.session import Fork, Session, SessionStep, Turn
+from indexfuzz.core.stage_names import FUSED_COMPRESS
 from indexfuzz.generation.choices import Choices
 from indexfuzz.samples.regimes import TENSORS
 
@@ -78,6 +79,8 @@ def sessions(
         node = choices.of(nodes)
         form = choices.of(NODES[node])
         model: dict[str, Any] = choices.of_each(MODEL) | {"fp8": choices.of(formats)}
+        if node == FUSED_COMPRESS:
+            model["scale_fmt"] = "ue8m0"  # as all fused operations have it
         cache: dict[str, Any] = choices.of_each(CACHE)
         if cache["block_size"] % TILE:
             cache["layout"] = "normal"

@@ -66,20 +66,12 @@ KERNELS = "indexfuzz.kernels"
 
 def builtin(package: str = KERNELS, name: str = "builtin") -> Implementation:
     """The kernels of this package, or of an edited copy that can be imported under another name."""
-    cache, compress, fused, fused_compress, gather, norm, pool, quant, rope, select = (
+    cache, gather, norm, quant, rope, select = (
         importlib.import_module(f"{package}.{module}")
-        for module in (
-            "cache",
-            "compress",
-            "fused",
-            "fused_compress",
-            "gather",
-            "norm",
-            "pool",
-            "quant",
-            "rope",
-            "select",
-        )
+        for module in ("cache", "gather", "norm", "quant", "rope", "select")
+    )
+    compress, fused, fused_compress, pool = (
+        importlib.import_module(f"{package}.{module}") for module in ("compress", "fused", "fused_compress", "pool")
     )
     indexer, mqa_logits, paged_mqa_logits = (
         importlib.import_module(f"{package}.{module}") for module in ("indexer", "mqa_logits", "paged_mqa_logits")

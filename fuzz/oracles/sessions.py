@@ -124,7 +124,7 @@ def _make_keys(
 
 
 def _inserts(stage: Stateful) -> bool:
-    return K_QUANT_CACHE in stage.covers
+    return K_QUANT_CACHE.name in stage.covers
 
 
 def _insertion(made: Step) -> Call:

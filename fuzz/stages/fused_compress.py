@@ -17,7 +17,7 @@ from indexfuzz.samples.step import Step
 from indexfuzz.stages.base import Call, Output, Tensors
 from indexfuzz.stages.insertion import Keys, blame_by_place, check_keys
 from indexfuzz.stages.k_norm import EPS
-from indexfuzz.stages.k_quant_cache import locate_in_cache, mark_written, written_slots
+from indexfuzz.stages.k_quant_cache import blank_tokens, locate_in_cache, mark_written, written_slots
 from indexfuzz.stages.operation import Mistakes, Operation, angles, mistakes_of_rope, rope_options, rotated_as
 from indexfuzz.stages.stateful import (
     HALVES,
@@ -42,7 +42,7 @@ class FusedCompress(Stateful, Operation):
 
     name = stage_names.FUSED_COMPRESS
     outputs = (Output("cache_values", ("token", "dim")), Output("cache_scales", ("token",)), *PLACES)
-    sources = ("compress", "fused", "fused_compress", "groups", "layout", "quant")
+    sources = ("compress", "fused_compress", "groups")
     shown = "cache"
 
     def tensors(self, step: Step) -> dict[str, Tensor]:
@@ -77,6 +77,12 @@ class FusedCompress(Stateful, Operation):
 
     def define(self, step: Step, call: Call) -> None:
         step.define_slots(written_slots(call))
+
+    def blank(self, call: Call) -> None:
+        """Places as they should be, and keys of zeros there, where the layout is defined."""
+        for name, value in self._places(call).items():
+            call.tensors[name].copy_(value)
+        blank_tokens(call)
 
     def judge_finite(self, given: Call, got: Tensors, guarantees: Guarantees) -> Verdict:
         """Places are exact; the bytes of keys are within what the covered nodes may make of their tokens."""
@@ -144,7 +150,8 @@ class FusedCompress(Stateful, Operation):
         """The first position of the group of each key that is due."""
         groups = [groups for _, groups in self._due(given)]
         positions = torch.cat(groups) if groups else torch.zeros(0, dtype=torch.int64)
-        return positions.to(given.tensors["cos_sin_cache"].device) * given.options["ratio"]
+        ratio: int = given.options["ratio"]
+        return positions.to(given.tensors["cos_sin_cache"].device) * ratio
 
     def _made(self, given: Call, request: int) -> Tensor:
         t, options = given.tensors, {name: given.options[name] for name in MADE}

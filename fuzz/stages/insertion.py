@@ -50,7 +50,7 @@ def check_keys(keys: Keys, given: Call, cache: Tensor, guarantees: Guarantees) -
 
 
 def blame_by_place(keys: Keys, given: Call, cache: Tensor, guarantees: Guarantees, others: str) -> str:
-    """The insertion where other bytes changed, or the scale alone is wrong; RoPE where its dims alone are; or `others`."""
+    """The insertion where other bytes changed or the scale alone is wrong, RoPE where its dims alone are, or others."""
     before, slots = given.tensors["cache"], keys.slots
     promised = layout.resolve(given.options["layout"], before.shape[1])
     rest = cache.clone()

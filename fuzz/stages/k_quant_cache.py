@@ -51,12 +51,7 @@ class KQuantCache(Stage):
 
     def blank(self, call: Call) -> None:
         """Keys of zeros, where the layout is defined: `define` says that there are tokens."""
-        cache, slots = call.tensors["cache"], written_slots(call)
-        block_size, head_dim = layout.page_shape(cache)
-        concrete = layout.resolve(call.options["layout"], block_size)
-        if layout.is_defined(concrete, block_size, head_dim):
-            codes = torch.zeros((len(slots), head_dim), dtype=torch.uint8, device=cache.device)
-            layout.write_tokens(cache, slots, codes, torch.zeros(len(slots), device=cache.device), concrete)
+        blank_tokens(call)
 
     def judge_finite(self, given: Call, got: Tensors, guarantees: Guarantees) -> Verdict:
         """Every token with a slot is at its place under a legal scale, and no other byte of a page has changed."""
@@ -107,6 +102,16 @@ def written_slots(call: Call) -> Tensor:
     """The slots that a call writes, int64 [n], in order of the tokens."""
     slots = call.tensors["slot_mapping"].long()
     return slots[slots >= 0]
+
+
+def blank_tokens(call: Call) -> None:
+    """Write zeros at the slots of a call, where the layout is defined."""
+    cache, slots = call.tensors["cache"], written_slots(call)
+    block_size, head_dim = layout.page_shape(cache)
+    concrete = layout.resolve(call.options["layout"], block_size)
+    if layout.is_defined(concrete, block_size, head_dim):
+        codes = torch.zeros((len(slots), head_dim), dtype=torch.uint8, device=cache.device)
+        layout.write_tokens(cache, slots, codes, torch.zeros(len(slots), device=cache.device), concrete)
 
 
 def mark_written(call: Call) -> Tensor | None:

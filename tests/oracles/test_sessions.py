@@ -51,13 +51,20 @@ def with_mistake(old, new, file="compress"):
 
 @pytest.mark.parametrize(
     ("node", "ratio", "overlap"),
-    [("compress", 4, True), ("compress", 8, False), ("none", 1, False), ("pool", 4, False)],
+    [
+        ("compress", 4, True),
+        ("compress", 8, False),
+        ("none", 1, False),
+        ("pool", 4, False),
+        ("fused_compress", 4, True),
+        ("fused_compress", 8, False),
+    ],
 )
 def test_clean_kernels_pass(node, ratio, overlap):
     outcome = oracle.run(case_of(node, ratio, overlap), builtin(), DEVICE)
     assert not outcome.findings
     assert {*outcome.stages} & {*STATEFUL} == {node} - {"none"}
-    assert "k_quant_cache" in outcome.stages
+    assert ("k_quant_cache" in outcome.stages) == (node != "fused_compress")
     assert "gather" in outcome.stages
 
 
@@ -119,6 +126,7 @@ def test_other_schedules_leave_the_same_bytes():
     assert not schedules.run(case_of("none", 1, overlap=False), builtin(), DEVICE).findings
     for pooling in ("softmax", "max"):
         assert not schedules.run(case_of("pool", overlap=False, pooling=pooling), builtin(), DEVICE).findings
+    assert not schedules.run(case_of("fused_compress"), builtin(), DEVICE).findings
 
 
 MISTAKES_OF_POOLS = {
@@ -134,6 +142,26 @@ def test_mistakes_of_pools_are_found(signature):
     wrong = with_mistake(*MISTAKES_OF_POOLS[signature], "pool")
     finding, *_ = oracle.run(case_of("pool", overlap=False), wrong, DEVICE).findings
     assert str(finding.signature).startswith(signature)
+
+
+MISTAKES_OF_FUSED = {
+    "fused_compress/code-mismatch/cache_scales": ("(end - RATIO).to(tl.int64)", "(end - 1).to(tl.int64)"),
+    "fused_compress/race": ("tl.max(scale, axis=0), mask=is_due", "tl.max(scale, axis=0)"),
+    "fused_compress/uninitialised": ("[(num_requests, triton.cdiv(num_tokens, TOKENS))]", "[(1, 1)]"),
+}
+
+
+@pytest.mark.parametrize("signature", MISTAKES_OF_FUSED)
+def test_mistakes_of_a_fused_operation_are_found(signature):
+    wrong = with_mistake(*MISTAKES_OF_FUSED[signature], "fused_compress")
+    finding, *_ = oracle.run(case_of("fused_compress"), wrong, DEVICE).findings
+    assert str(finding.signature).startswith(signature)
+
+
+def test_what_a_fused_operation_must_reject_is_no_finding():
+    outcome = oracle.run(case_of("fused_compress", model={"scale_fmt": "fp32"}), builtin(), DEVICE)
+    assert not outcome.findings
+    assert "fused_compress" in outcome.refused
 
 
 @pytest.mark.parametrize(("node", "overlap"), [("compress", True), ("pool", False)])

@@ -4,6 +4,7 @@ A fault is data, one TOML file each: which text of which kernel file becomes whi
 source while they are imported under a package name of their own; no file is changed, and the kernels proper stay.
 """
 
+import re
 import tomllib
 from functools import cache
 from importlib.resources import files
@@ -56,7 +57,8 @@ class Fault(Part):
 
     def is_blamed_by(self, finding: Finding) -> bool:
         """Whether a finding names the stage that has the mistake, and the node of an operation of several."""
-        return finding.stage in (self.stage, *self.also) and self.node in finding.detail.partition(":")[0]
+        words = re.sub(r"^step \d+ of the session: ", "", finding.detail)
+        return finding.stage in (self.stage, *self.also) and self.node in words.partition(":")[0]
 
 
 @cache

@@ -4,12 +4,8 @@
 sparse attention on NVIDIA GPUs. Asked for counts, it packs each row in front, in an order that it does not promise.
 """
 
-import inspect
-from collections.abc import Callable
-from functools import wraps
 from pathlib import Path
 from types import ModuleType
-from typing import Any, Self
 
 from torch import Tensor
 
@@ -18,6 +14,7 @@ from indexfuzz.core.stage_names import SELECT
 from indexfuzz.implementations.base import Implementation
 from indexfuzz.implementations.loading.loader import Loader
 from indexfuzz.implementations.loading.source import Project, open_project
+from indexfuzz.implementations.vllm.jit_kernel import provide_jit_kernels
 from indexfuzz.implementations.vllm.platform import provide_vllm
 
 KNOWN_VERSIONS = "0.33"
@@ -26,33 +23,6 @@ _MODULE = REMAP.removesuffix(".py").replace("/", ".")
 _CALLER = "vllm/v1/attention/backends/mla/flashmla_sparse.py"
 _LAUNCHER = "triton_convert_req_index_to_global_index"
 _TILE = 128
-
-
-class JitKernel:
-    """In the place of vLLM's VllmTritonJitKernel: a subclass has a `kernel`, and compiles nothing beforehand."""
-
-    kernel: Any
-
-    def __class_getitem__(cls, _: object) -> type[Self]:
-        """The class itself, whatever its key for compilation."""
-        return cls
-
-
-def launch_what_it_returns(call: Callable[..., Any]) -> Callable[..., None]:
-    """In the place of vLLM's kernel_launcher: launch the kernel with the grid and arguments that a call returns.
-
-    Other arguments of the kernel are those of the call, by their names without "_ptr".
-    """
-    signature = inspect.signature(call)
-
-    @wraps(call)
-    def launch(self: JitKernel, *args: Any, **kwargs: Any) -> None:
-        grid, more = call(self, *args, **kwargs)
-        bound = signature.bind(self, *args, **kwargs).arguments
-        own = {name: bound[short] for name in self.kernel.arg_names if (short := name.removesuffix("_ptr")) in bound}
-        self.kernel[grid](**own | more)
-
-    return launch
 
 
 def load(path: str | Path) -> Implementation:
@@ -84,11 +54,7 @@ def load(path: str | Path) -> Implementation:
 
 
 def _load(project: Project) -> ModuleType:
-    provide = provide_vllm("e4m3fn") | {
-        "vllm.model_executor.warmup.jit_warmup.kernel_launcher": launch_what_it_returns,
-        "vllm.model_executor.warmup.jit_warmup_triton_helper.VllmTritonJitKernel": JitKernel,
-        "vllm.model_executor.warmup.jit_warmup_triton_helper.LaunchSpec": tuple,
-    }
+    provide = provide_vllm("e4m3fn") | provide_jit_kernels()
     return Loader(project, provide=provide, execute={_MODULE: (_LAUNCHER,)}).load(_MODULE)
 
 
