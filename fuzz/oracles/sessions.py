@@ -12,6 +12,7 @@ from dataclasses import replace
 from indexfuzz.core.case import Case
 from indexfuzz.core.outcome import Outcome
 from indexfuzz.core.session import Row, follow
+from indexfuzz.core.stage_names import inserts
 from indexfuzz.devices.base import Device
 from indexfuzz.implementations.base import Implementation
 from indexfuzz.oracles.differential import run_stage, run_stages
@@ -97,7 +98,7 @@ def launches(
             call = making.prepare(made)
             yield number, making, made, call
             accept(making, made, call, fill_in(making, call))
-            if not _inserts(making):
+            if not inserts(making.name):
                 call = _insertion(made)
                 yield number, K_QUANT_CACHE, made, call
                 accept(K_QUANT_CACHE, made, call, fill_in(K_QUANT_CACHE, call))
@@ -117,14 +118,10 @@ def _make_keys(
 ) -> None:
     """Let keys be made, and then be inserted into the cache, where that is not done already."""
     accept(stage, made, *run_stage(stage, made, implementation, device, outcome, only))
-    if outcome.findings or _inserts(stage):
+    if outcome.findings or inserts(stage.name):
         return
     call = _insertion(made)
     accept(K_QUANT_CACHE, made, *run_stage(K_QUANT_CACHE, made, implementation, device, outcome, only, call))
-
-
-def _inserts(stage: Stateful) -> bool:
-    return K_QUANT_CACHE.name in stage.covers
 
 
 def _insertion(made: Step) -> Call:

@@ -43,7 +43,7 @@ class FusedCompress(Stateful, Operation):
     name = stage_names.FUSED_COMPRESS
     outputs = (Output("cache_values", ("token", "dim")), Output("cache_scales", ("token",)), *PLACES)
     sources = ("compress", "fused_compress", "groups")
-    shown = "cache"
+    shown = "values"
 
     def tensors(self, step: Step) -> dict[str, Tensor]:
         names = ("norm_weight", "cos_sin_cache", "cache")
@@ -167,7 +167,7 @@ class FusedCompress(Stateful, Operation):
         if instead.get("normed", True):
             weight, eps = instead.get("weight", t["norm_weight"]), instead.get("eps", given.options["eps"])
             x = intervals.rounded(intervals.rms_normalised(x, weight, eps), between)
-        options = rope_options(given, instead)
+        options = rope_options(given, guarantees, instead)
         if options["style"]:
             placed = given.with_tensors({"positions": self._positions(given)})
             x = rotated_as(intervals.rotated(x, *angles(placed, instead), **options), guarantees, instead)

@@ -72,8 +72,9 @@ def reach(project: Project) -> tuple[str, ...]:
 
 
 class _Modules(NamedTuple):
-    """Executed files, for a GPU that has one FP8 format."""
+    """Executed files, for a GPU that has one FP8 format, and what `get_forward_context` gives them."""
 
+    context: SimpleNamespace
     compressor: ModuleType
     slots: ModuleType
     metadata: ModuleType
@@ -129,9 +130,7 @@ class Compressor:
         kept = SimpleNamespace(prefix="state", kv_cache=state.flatten(2))
         layer = SimpleNamespace(kv_cache=cache)
         metadata = modules.compressor.CompressorMetadata(state_table.clamp(min=0), own_slots, PAGE, owners)
-        modules.compressor.get_forward_context = lambda: SimpleNamespace(
-            attn_metadata={"state": metadata, "keys": SimpleNamespace(slot_mapping=slots)}
-        )
+        modules.context.attn_metadata = {"state": metadata, "keys": SimpleNamespace(slot_mapping=slots)}
         compressor = modules.compressor.DeepseekCompressor
         this = SimpleNamespace(
             compress_ratio=ratio,
@@ -155,13 +154,14 @@ class Compressor:
         compressor.forward(this, torch.cat([kv, scores], 1), positions, SimpleNamespace(cos_sin_cache=cos_sin_cache))
 
     def _load(self, fp8: str) -> _Modules:
+        context = SimpleNamespace()
         provide = (
             provide_vllm(fp8)
             | provide_jit_kernels()
             | {
                 "vllm.utils.deep_gemm.mqa_logits_use_mx_scales": bool,
                 "vllm.utils.math_utils.next_power_of_2": lambda n: 1 << (n - 1).bit_length(),
-                "vllm.forward_context.get_forward_context": None,
+                "vllm.forward_context.get_forward_context": lambda: context,
             }
         )
         execute = {
@@ -173,7 +173,7 @@ class Compressor:
             "vllm.v1.attention.ops.common": ("pack_ue8m0_x4",),
         }
         loader = Loader(self._project, provide=provide, execute=execute)
-        return _Modules(*(loader.load(_module(file)) for file in (COMPRESSOR, SLOTS, METADATA)))
+        return _Modules(context, *(loader.load(_module(file)) for file in (COMPRESSOR, SLOTS, METADATA)))
 
 
 def _module(file: str) -> str:
