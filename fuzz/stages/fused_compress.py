@@ -95,13 +95,15 @@ class FusedCompress(Stateful, Operation):
         return replace(verdict, findings=tuple(told))
 
     def check(self, given: Call, got: Tensors, guarantees: Guarantees, **instead: Any) -> Verdict:
+        given = replace(given, options=given.options | {"fp8": instead.get("fp8", given.options["fp8"])})
         return check_keys(self._keys(given, guarantees, instead), given, got["cache"], guarantees)
 
     def mistakes(self, given: Call, guarantees: Guarantees) -> Mistakes:
-        """What weighted sums, RMSNorm and RoPE are known for."""
+        """What weighted sums, RMSNorm and RoPE are known for, and the FP8 format of another GPU."""
         sums = WEIGHTS | (HALVES if given.options["overlap"] else {})
         starts, ratio = self._positions(given), given.options["ratio"]
-        weight = given.tensors["norm_weight"]
+        weight, form = given.tensors["norm_weight"], given.options["fp8"]
+        other = "e4m3fn" if form == "e4m3fnuz" else "e4m3fnuz"
         last = len(given.tensors["cos_sin_cache"]) - 1
         rope = mistakes_of_rope(given.with_tensors({"positions": starts}), guarantees)
         return {
@@ -115,6 +117,7 @@ class FusedCompress(Stateful, Operation):
             ),
             "angles are those of the number of a key": (stage_names.ROPE, {"positions": starts // ratio}),
             **rope,
+            f"codes and scales are those of {other}, {form} is asked for": (stage_names.K_QUANT_CACHE, {"fp8": other}),
         }
 
     def blame(self, given: Call, got: Tensors, guarantees: Guarantees) -> str:

@@ -93,6 +93,7 @@ def test_what_is_made_otherwise_here_is_right_where_nothing_is_otherwise():
         ({"placement": "last"}, "rope: the last dims are rotated, the first are asked for"),
         ({"norm": lambda x, _weight, **_: x}, "rms_norm: keys are not normalised"),
         ({"weight": torch.ones(32)}, "rms_norm: the weight is left out"),
+        ({"fp8": "e4m3fnuz"}, "k_quant_cache: codes and scales are those of e4m3fnuz, e4m3fn is asked for"),
         ({"norm": lambda x, weight, **_: normed_as(x, weight, eps=1e-6) * 3}, "compress or rms_norm"),
     ],
 )
