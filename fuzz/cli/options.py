@@ -47,9 +47,9 @@ DeviceName = Annotated[
     typer.Option(
         "--device",
         rich_help_panel="What to test",
-        metavar="lockstep[:sm90|:cdna3]|interpreter|cuda",
+        metavar="lockstep[:sm90|:cdna3|:order]|interpreter|cuda",
         help="Where kernels run: lockstep, a checking executor on the CPU, whose tl.dot may have the bits of a matrix "
-        "unit; cuda, a GPU; or Triton's own interpreter.",
+        "unit, or which looks at the order of a program's lanes, too; cuda, a GPU; or Triton's own interpreter.",
     ),
 ]
 Faults = Annotated[

@@ -6,8 +6,9 @@ from typing import Any
 
 from indexfuzz.devices.base import Device, DeviceError, MaskCoverage
 
-DEVICES = ("lockstep", "lockstep:sm90", "lockstep:cdna3", "interpreter", "cuda")
-"""What stands behind lockstep's colon is the matrix unit whose bits tl.dot has; IEEE arithmetic without one."""
+DEVICES = ("lockstep", "lockstep:sm90", "lockstep:cdna3", "lockstep:order", "interpreter", "cuda")
+"""What stands behind lockstep's colon is the matrix unit whose bits tl.dot has, IEEE arithmetic without one; or the
+checker that is on only where it is named."""
 
 CLASSES = {
     "lockstep": ("lockstep", "LockstepDevice"),
@@ -22,7 +23,8 @@ def open_device(name: str) -> Device:
 
     Raises DeviceError when there is none of that name or it cannot be used here.
     """
-    device: Device = _find(name)(*name.split(":")[1:])
+    made, argument = _find(name), name.partition(":")[2]
+    device: Device = made(order=True) if argument == "order" else made(*filter(None, [argument]))
     return device
 
 

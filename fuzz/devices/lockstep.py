@@ -10,7 +10,7 @@ from indexfuzz.core.finding import Finding, complaint
 from indexfuzz.core.guarantees import Guarantees, Promises
 from indexfuzz.devices.base import Session
 from indexfuzz.devices.simulated_dot import simulated_dot
-from indexfuzz.lockstep import Coverage, Lockstep, LockstepError, UnsupportedFeature
+from indexfuzz.lockstep import ALL_CHECKERS, Coverage, Lockstep, LockstepError, UnsupportedFeature
 from indexfuzz.lockstep.tracking.moments import Recorder
 from indexfuzz.reference.arithmetic import DOT_UNITS, PRESETS, Arithmetic
 
@@ -56,9 +56,10 @@ class LockstepSession:
 
 @dataclass(frozen=True)
 class LockstepDevice:
-    """`dot` chooses the arithmetic of tl.dot: ieee, sm90 or cdna3."""
+    """`dot` chooses the arithmetic of tl.dot: ieee, sm90 or cdna3; `order` switches on the checker of that name."""
 
     dot: str = "ieee"
+    order: bool = False
     coverage: Coverage | None = None
     recorder: Recorder | None = None
     torch_device: str = "cpu"
@@ -69,7 +70,9 @@ class LockstepDevice:
 
     @property
     def name(self) -> str:
-        """lockstep, and behind a colon the matrix unit that it has the bits of."""
+        """lockstep, and behind a colon the matrix unit that it has the bits of, or the checker that is on only so."""
+        if self.order:
+            return "lockstep:order"
         return "lockstep" if self.dot == "ieee" else f"lockstep:{self.dot}"
 
     @property
@@ -87,7 +90,8 @@ class LockstepDevice:
     @contextmanager
     def session(self) -> Iterator[Session]:
         """Route kernel launches to the CPU executor."""
-        with Lockstep(dot=self.dot, coverage=self.coverage, recorder=self.recorder) as machine:
+        checkers = (*ALL_CHECKERS, *(("order",) if self.order else ()))
+        with Lockstep(self.dot, self.coverage, checkers, recorder=self.recorder) as machine:
             yield LockstepSession(machine, self)
 
     def guarantees(self, promises: Promises) -> Guarantees:

@@ -288,7 +288,8 @@ class TestProject:
         assert not Path("kept").exists()
         assert list(Path("other").glob("gather/*.json"))
         assert indexfuzz("run", *TOY, "--cases", 1)[2] == (
-            "error: no device 'abacus'; choose one of lockstep, lockstep:sm90, lockstep:cdna3, interpreter, cuda\n"
+            "error: no device 'abacus'; choose one of lockstep, lockstep:sm90, lockstep:cdna3, "
+            "lockstep:order, interpreter, cuda\n"
         )
 
     @pytest.mark.parametrize("command", COMMANDS)

@@ -61,7 +61,7 @@ def test_tests_that_are_not_there(tmp_path, capsys):
 def test_tests_that_cannot_be_run(tests):
     (tests.parent / "conftest.py").write_text("import not_there")
     with pytest.raises(SuiteError, match="not_there"):
-        suite.run_side(tests, "lockstep", 1, 1, {})
+        suite.run_side(tests, "lockstep", 1)
 
 
 def lines(*launches):

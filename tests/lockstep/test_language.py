@@ -240,6 +240,21 @@ def test_scalar_arguments() -> None:
 
 
 @triton.jit
+def _unpack_with_none(values, out):
+    first, second, nothing = values
+    tl.store(out, first + second)
+    if nothing is None:
+        tl.store(out + 1, 1)
+
+
+def test_a_tuple_with_none_is_unpacked() -> None:
+    out = torch.zeros(2)
+    with Lockstep():
+        _unpack_with_none[(1,)]((2.0, 3.0, None), out)
+    assert out.tolist() == [5, 1]
+
+
+@triton.jit
 def _tuple_argument(pair, out):
     first, scale = pair
     i = tl.arange(0, 4)

@@ -10,18 +10,22 @@ import subprocess
 import sys
 import tempfile
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Final
 
 import triton
+
+from indexfuzz.evaluation.bench.interpreter import InterpreterError, interpreter
 
 SUITE: Final = Path("python/test/unit/language")
 PLUGIN: Final = "indexfuzz.evaluation.bench.conformance_plugin"
 OUTCOMES: Final = ("passed", "refused", "failed", "skipped")
 _REFUSED: Final = "Skipped: lockstep: "
+_NOTHING: Final[Mapping[str, str]] = MappingProxyType({})
 _SHOWN: Final = 20
 """Reasons that are listed."""
 
@@ -44,36 +48,43 @@ def main(*, as_json: bool, path: str, every: int = 1, workers: Sequence[int] = (
     `workers` is empty, for one process, or holds how many share the items of a side. Returns 0 where lockstep passes or
     refuses by name what the interpreter passes, 1 where such an item fails, 2 where the suite cannot be run.
     """
+    checkout, share = Path(path), max(workers, default=1)
     try:
-        lockstep, interpreter = (
-            run_suite(Path(path), side, every, max(workers, default=1)) for side in ("lockstep", "interpreter")
-        )
-    except ConformanceError as error:
+        lockstep = run_suite(checkout, "lockstep", every, share)
+        with interpreter() as beside:
+            interpreted = run_suite(checkout, "interpreter", every, share, beside.environment)
+    except (ConformanceError, InterpreterError) as error:
         sys.stderr.write(f"error: {error}\n")
         return 2
-    missed = compare(lockstep, interpreter)
+    missed = compare(lockstep, interpreted)
     if as_json:
-        sides = {"lockstep": count(lockstep), "interpreter": count(interpreter)}
+        sides = {"lockstep": count(lockstep), "interpreter": count(interpreted)}
         data = {"triton": triton.__version__, "every": every, **sides, "missed": missed}
         sys.stdout.write(json.dumps(data, indent=1) + "\n")
     else:
-        sys.stdout.write(describe(lockstep, interpreter, missed) + "\n")
+        sys.stdout.write(describe(lockstep, interpreted, missed) + "\n")
     return 1 if any(item["outcome"] == "failed" for item in missed) else 0
 
 
-def run_suite(checkout: Path, side: str, every: int, workers: int = 1) -> dict[str, Item]:
+def run_suite(
+    checkout: Path, side: str, every: int, workers: int = 1, environment: Mapping[str, str] = _NOTHING
+) -> dict[str, Item]:
     """Every nth item of a checkout's suite on one side, by name; so many processes share them.
+
+    environment is what the processes are given besides this one's.
 
     Raises ConformanceError.
     """
     if not (checkout / SUITE).is_dir():
         raise ConformanceError(f"{checkout} is no checkout of Triton: it has no {SUITE}")
     with ThreadPoolExecutor(workers) as pool:
-        shares = [pool.submit(_run_share, checkout, side, every * n, every * workers) for n in range(workers)]
+        shares = [
+            pool.submit(_run_share, checkout, side, every * n, every * workers, environment) for n in range(workers)
+        ]
     return {name: item for share in shares for name, item in share.result().items()}
 
 
-def _run_share(checkout: Path, side: str, first: int, every: int) -> dict[str, Item]:
+def _run_share(checkout: Path, side: str, first: int, every: int, given: Mapping[str, str]) -> dict[str, Item]:
     """The items of one process: every nth, from the first."""
     suite, root = checkout / SUITE, checkout / "python"
     with tempfile.TemporaryDirectory() as folder:
@@ -84,7 +95,7 @@ def _run_share(checkout: Path, side: str, first: int, every: int) -> dict[str, I
         words += [f"--conformance-first={first}", f"--conformance-every={every}"]
         words += ["--lockstep"] if side == "lockstep" else []
         environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
-        environment["PYTHONSAFEPATH"] = "1"
+        environment |= {"PYTHONSAFEPATH": "1", **given}
         if side == "interpreter":
             environment["TRITON_INTERPRET"] = "1"
         command = [sys.executable, "-m", "pytest", *words, str(suite.resolve())]

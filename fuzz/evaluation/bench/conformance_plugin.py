@@ -1,7 +1,8 @@
 """The pytest plugin with which a suite of Triton's tests runs in lockstep or in Triton's interpreter, item by item.
 
 Both sides take the same items, those marked `interpreter`, and the same path through them: tests ask the environment
-whether kernels are interpreted. In lockstep that is a fib, told after Triton has read the environment.
+whether kernels are interpreted. In lockstep that is a fib, told after Triton has read the environment; only where a
+test expects an error of the interpreter's own class, it has to be what the compiler raises.
 """
 
 import json
@@ -18,6 +19,7 @@ from triton import knobs
 
 from indexfuzz.evaluation.bench.item_limit import limited
 from indexfuzz.lockstep.triton_api.driver import CAPABILITY, stand_in_driver
+from indexfuzz.lockstep.triton_api.errors import CompilationError
 
 SIDES: Final = ("lockstep", "interpreter")
 
@@ -54,6 +56,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         for item in items:
             if isinstance(item, pytest.Function):
                 setattr(item.module, "exec", _execute)  # noqa: B010 - the name is Python's
+                if hasattr(item.module, "InterpreterError"):
+                    item.module.InterpreterError = CompilationError
 
 
 def _execute(source: str, *scopes: Any) -> None:

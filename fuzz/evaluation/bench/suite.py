@@ -11,10 +11,12 @@ import subprocess
 import sys
 import tempfile
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
+from types import MappingProxyType
 from typing import Final
 
 import triton
@@ -22,7 +24,7 @@ import triton
 from indexfuzz.evaluation.bench.interpreter import InterpreterError, interpreter
 
 PLUGIN: Final = "indexfuzz.evaluation.bench.suite_plugin"
-SIDES: Final = ("lockstep", "interpreter")
+_NOTHING: Final[Mapping[str, str]] = MappingProxyType({})
 
 Key = tuple[str, str]
 """A kernel and its arguments in words."""
@@ -66,11 +68,11 @@ def main(*, as_json: bool, path: str, every: int = 1, workers: Sequence[int] = (
     `workers` is empty, for one process, or holds how many share the items of a side. Returns 0 where lockstep is slower
     on no kernel, 1 where it is, 2 where the tests cannot be run.
     """
+    tests, share = Path(path), max(workers, default=1)
     try:
+        lockstep = run_side(tests, "lockstep", every, share)
         with interpreter() as beside:
-            given: dict[str, dict[str, str]] = {"lockstep": {}, "interpreter": beside.environment}
-        share = max(workers, default=1)
-        lockstep, slow = (run_side(Path(path), side, every, share, given[side]) for side in SIDES)
+            slow = run_side(tests, "interpreter", every, share, beside.environment)
     except (InterpreterError, SuiteError) as error:
         sys.stderr.write(f"error: {error}\n")
         return 2
@@ -83,29 +85,34 @@ def main(*, as_json: bool, path: str, every: int = 1, workers: Sequence[int] = (
     return 1 if any(row.speedup < 1 for row in rows) else 0
 
 
-def run_side(path: Path, side: str, every: int, workers: int, environment: dict[str, str]) -> dict[Key, Timing]:
+def run_side(
+    path: Path, side: str, every: int, workers: int = 1, environment: Mapping[str, str] = _NOTHING
+) -> dict[Key, Timing]:
     """The launches that every nth test of a file or folder makes on one side; so many processes share the tests.
+
+    environment is what the processes are given besides this one's.
 
     Raises SuiteError.
     """
     if not path.exists():
         raise SuiteError(f"there are no tests at {path}")
     with ThreadPoolExecutor(workers) as pool:
-        shares = [pool.submit(_run_share, path, side, every * n, every * workers, environment) for n in range(workers)]
+        run = partial(_run_share, path, side, every=every * workers, given=environment)
+        shares = [pool.submit(run, first=every * n) for n in range(workers)]
     return read_launches([line for share in shares for line in share.result()])
 
 
-def _run_share(path: Path, side: str, first: int, every: int, environment: dict[str, str]) -> list[str]:
+def _run_share(path: Path, side: str, first: int, every: int, given: Mapping[str, str]) -> list[str]:
     """What the plugin wrote of every nth item, from the first."""
     with tempfile.TemporaryDirectory() as folder:
         results = Path(folder) / "launches.jsonl"
         words = ["-q", "-p", PLUGIN, "-p", "no:cacheprovider", "-W", "ignore", "--continue-on-collection-errors"]
         words += [f"--suite-results={results}", f"--suite-first={first}", f"--suite-every={every}"]
         words += ["--lockstep", "--lockstep-device=cuda"] if side == "lockstep" else []
-        given = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
-        given |= {"OMP_NUM_THREADS": "1"} | environment
+        environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
+        environment |= {"OMP_NUM_THREADS": "1", **given}
         command = [sys.executable, "-m", "pytest", *words, str(path.resolve())]
-        done = subprocess.run(command, capture_output=True, text=True, check=False, env=given)  # noqa: S603
+        done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)  # noqa: S603
         if results.is_file():
             return results.read_text(encoding="utf-8").splitlines()
         if done.returncode in {0, 1, 5}:  # pytest's codes for tests that passed, that failed, and for none

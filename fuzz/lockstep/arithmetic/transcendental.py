@@ -153,7 +153,8 @@ def _exp2(x: F32) -> F32:
     t = (wide - whole) * _LN2
     series = np.full_like(t, _EXP_TERMS[0])
     for term in _EXP_TERMS[1:]:
-        series = series * t + term
+        series *= t
+        series += term
     scale = ((whole.astype(np.int64) + 1023) << 52).view(np.float64)
     value = ((1.0 + t * series) * scale).astype(np.float32)
     return canonical_nan(np.where(np.isnan(x), np.asarray(x), value))

@@ -43,7 +43,7 @@ class Flow:
         if type(value) is Tensor:
             return value
         if isinstance(value, Tuple):
-            values = [self.assign(v) if v is not None else Constexpr(None) for v in value]
+            values = [Constexpr(None) if unwrap(v) is None else self.assign(v) for v in value]
             return named_tuple(values, fields_of(value))
         value = unwrap(value)
         if value is None or isinstance(value, BaseValue | Dtype | Tuple):

@@ -75,6 +75,7 @@ class MemoryOps(Context):
 
     def load(self, pointer: Value, mask: Value | None, other: Value | None) -> Value:
         """Load under an optional mask."""
+        self.check_size(pointer.shape)
         self.run.note_mask("load", None if mask is None else mask.data)
         if _element(pointer).kind == "pointer":
             raise self.unsupported("a tensor of pointers")

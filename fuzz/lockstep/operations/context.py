@@ -2,10 +2,12 @@
 
 from collections.abc import Callable
 from functools import lru_cache
+from math import prod
 from typing import Any
 
 import numpy as np
 
+from indexfuzz.lockstep.tracking.divergence import Divergence, portions
 from indexfuzz.lockstep.tracking.run import Run
 from indexfuzz.lockstep.tracking.sites import current_site
 from indexfuzz.lockstep.tracking.violations import UnsupportedFeature
@@ -54,6 +56,12 @@ class Context:
     def _refuse_fp8(self, a: Value) -> None:
         if a.ty.kind == "fp8":
             raise self.unsupported(f"arithmetic on {a.ty.name}")
+
+    def check_size(self, shape: tuple[int, ...]) -> None:
+        """Raise Divergence, to run fewer programs at once, where a block in all of them would be too large."""
+        programs, lanes = self.run.count, prod(shape)
+        if programs > 1 and lanes * programs > self.largest:
+            raise Divergence(portions(programs, max(self.largest // lanes, 1)))
 
     def unsupported(self, what: str) -> UnsupportedFeature:
         """The error for a missing feature, with the place in the kernel that asks for it."""

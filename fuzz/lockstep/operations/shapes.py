@@ -2,13 +2,11 @@
 
 from collections.abc import Callable, Sequence
 from functools import cache
-from math import prod
 from typing import Any
 
 import numpy as np
 
 from indexfuzz.lockstep.operations.context import Context
-from indexfuzz.lockstep.tracking.divergence import Divergence, halves
 from indexfuzz.lockstep.values.arrays import Array, choose, either
 from indexfuzz.lockstep.values.dtypes import I32, BlockType
 from indexfuzz.lockstep.values.value import Value, unify_origins
@@ -36,12 +34,6 @@ class ShapeOps(Context):
         new = tuple(int(s) for s in shape)
         self.check_size(new)
         return self._move(a, a.data, new, lambda m: m)
-
-    def check_size(self, shape: tuple[int, ...]) -> None:
-        """Raise Divergence, to run fewer programs at once, where a block in all of them would be too large."""
-        programs = self.run.count
-        if programs > 1 and prod(shape) * programs > self.largest:
-            raise Divergence(halves(programs))
 
     def create_expand_dims(self, a: Value, axis: int) -> Value:
         shape = (*a.shape[:axis], 1, *a.shape[axis:])

@@ -21,7 +21,6 @@ def split_by(values: Array) -> list[Array]:
     return [np.sort(part) for part in np.split(order, cuts)]
 
 
-def halves(programs: int) -> list[Array]:
-    """Two halves of a run that is too large to hold at once."""
-    index = np.arange(programs)
-    return [index[: programs // 2], index[programs // 2 :]]
+def portions(programs: int, size: int) -> list[Array]:
+    """The programs of a run that is too large to hold at once, so many at a time at most, and about as many each."""
+    return np.array_split(np.arange(programs), -(-programs // size))

@@ -39,18 +39,36 @@ def as_slice(index: Array) -> slice | None:
 
 
 def select(data: Array, lanes: Mask) -> Array:
-    """The elements of data where a mask of its shape holds, in order; whole rows at once where it allows."""
+    """The elements of data where a mask of its shape holds, in order; whole rows or columns at once where it allows."""
+    columns = _columns(lanes)
+    if columns is not None:
+        flat = data.reshape(data.shape[0], -1)
+        return (flat[:, columns] if isinstance(columns, slice) else flat.take(columns, axis=1)).ravel()
     rows = _rows(lanes)
     return data.ravel() if rows is None else data[rows].ravel()
 
 
 def place(data: Array, lanes: Mask, values: Array) -> None:
     """Set the elements of data where a mask of its shape holds."""
+    columns = _columns(lanes) if data.flags.c_contiguous else None
+    if columns is not None:
+        data.reshape(data.shape[0], -1)[:, columns] = values.reshape(data.shape[0], -1)
+        return
     rows = _rows(lanes)
     if rows is None:
         data[...] = values.reshape(data.shape)
     else:
         data[rows] = values.reshape(-1, *data.shape[rows.ndim :])
+
+
+def _columns(lanes: Mask) -> Array | slice | None:
+    """The lanes of a mask that is the same in all programs, as a range where they are one; None for other masks."""
+    if lanes.ndim < 2 or lanes.strides[0] or lanes.shape[0] == 1:
+        return None
+    index = np.flatnonzero(lanes[0])
+    if index.size and int(index[-1]) - int(index[0]) == index.size - 1:
+        return slice(int(index[0]), int(index[-1]) + 1)
+    return index
 
 
 def count_by_program(lanes: Mask) -> Array:
