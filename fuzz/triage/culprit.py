@@ -18,6 +18,9 @@ from indexfuzz.lockstep.source.statements import statement_at
 from indexfuzz.lockstep.tracking.moments import Launched
 from indexfuzz.samples.step import Step
 
+PASSED_OVER = ("torch.", "triton.", "numpy.", "functools", "contextlib")
+"""How names of modules begin whose functions return what is under test, and did not make it."""
+
 SHOWN = 8
 """Elements up to which a tensor is told."""
 
@@ -56,17 +59,38 @@ def hearing(hear: Hear) -> Iterator[None]:
         sys.setprofile(before)
 
 
-def find_return(function: Callable[..., Any], run: Callable[[], object]) -> Culprit | None:
-    """The statement with which a function first returns while something runs; None where it is none of Python's."""
-    code, found = code_of(function), list[Culprit]()
+def find_return(function: Callable[..., Any], run: Callable[[], object], output: Tensor | None) -> Culprit | None:
+    """The statement that first returns an output while something runs, else the one with which the function returns.
 
-    def hear(frame: FrameType, event: str, _value: Any) -> None:
-        if event == "return" and frame.f_code is code and not found:
-            found.append(_culprit(frame, f"{frame.f_code.co_name} returns it here."))
+    Functions of adapters, of PyTorch and of Triton are passed over. None where it is none of Python's.
+    """
+    code, found = code_of(function), list[tuple[CodeType, Any, Culprit]]()
+
+    def hear(frame: FrameType, event: str, value: Any) -> None:
+        is_output = output is not None and isinstance(value, Tensor) and value.shape == output.shape
+        if event == "return" and (frame.f_code is code or (is_output and _is_theirs(frame))):
+            told = value.clone() if isinstance(value, Tensor) else value
+            found.append((frame.f_code, told, _culprit(frame, f"{frame.f_code.co_name} returns it here.")))
 
     with hearing(hear):
         run()
-    return found[0] if found else None
+    made = (culprit for of, value, culprit in found if of is not code and _is_same(value, output))
+    return next(made, None) or next((culprit for of, _, culprit in found if of is code), None)
+
+
+def _is_theirs(frame: FrameType) -> bool:
+    """Whether a function is one of what is under test."""
+    module = frame.f_globals.get("__name__", "")
+    return not module.startswith((*PASSED_OVER, OURS)) or module.startswith(KERNELS)
+
+
+def _is_same(value: Any, output: Tensor | None) -> bool:
+    return (
+        isinstance(value, Tensor)
+        and output is not None
+        and value.dtype == output.dtype
+        and torch.equal(describe.bits(value), describe.bits(output))
+    )
 
 
 def tell_launch(launched: Launched) -> Iterator[str]:

@@ -65,7 +65,7 @@ class Explanation:
 
     def _everywhere(self) -> Iterator[str]:
         """That nothing in the case matters, and what could not be judged."""
-        yield f"It does not depend on the case: {self.showing} changes of it show it, too, and none makes it pass."
+        yield f"It seems not to depend on the case: {self.showing} changes of it show it, too, and none makes it pass."
         unclear = frozenset(self.tried) - frozenset(self.indifferent)
         if unclear:
             yield f"Could not be judged: other {', '.join(self._parts(unclear))}."

@@ -140,7 +140,8 @@ class Look:
         """The statement that returns what is wrong, where Python alone makes it and does not raise."""
         if self.recorder.launches or self.finding.location:
             return None
-        return find_return(self.function, lambda: self.given.copy().run(self.function))
+        output = self.got.get(self.finding.output)
+        return find_return(self.function, lambda: self.given.copy().run(self.function), output)
 
 
 def numbers_of(finding: Finding) -> tuple[str, ...]:

@@ -21,6 +21,9 @@ MOST_CHOICES = 3
 TILE = 16
 """Tokens of a tile in the shuffled layout: below it, and beside its multiples, kernels take other paths."""
 
+WHOLE = (TILE, 4 * TILE, 16 * TILE)
+"""Columns of a row of logits that kernels store at once: a row that ends within them takes another path."""
+
 DIMS = (16, 32, 64, 128)
 """Sizes of heads and groups that kernels are written for."""
 
@@ -98,12 +101,16 @@ def _choices(case: Case, part: str, name: str) -> list[Any]:
         return [not now]
     if get_origin(field.annotation) is Literal:
         return list(dict.fromkeys([plain, *get_args(field.annotation)]))[: MOST_CHOICES + 1]
-    if name == "block_size":
-        return [TILE, 4 * TILE, 1, 2 * now]
     if name in COMMON:
         return [plain, *COMMON[name]]
-    if name == "rope_dim":
-        return [plain, *(dim for dim in DIMS if dim <= case.model.head_dim)]
+    if name in (
+        sizes := {
+            "block_size": [TILE, 4 * TILE, 1, 2 * now],
+            "max_model_len": [plain, now - 1, now + 1, *(-(-now // unit) * unit for unit in WHOLE)],
+            "rope_dim": [plain, *(dim for dim in DIMS if dim <= case.model.head_dim)],
+        }
+    ):
+        return sizes[name]
     double = 1 << now.bit_length()
     return list(dict.fromkeys([plain, now - 1, now + 1, double, double // 2 if now == double // 2 else double // 4]))
 

@@ -104,7 +104,9 @@ def write_call(launch: Launch) -> str:
 
 
 def _imports(body: str) -> str:
-    standard = [name for name in ("ast", "base64", "linecache", "types", "zipfile", "zlib") if f"{name}." in body]
+    standard = [
+        name for name in ("ast", "base64", "linecache", "pathlib", "types", "zipfile", "zlib") if f"{name}." in body
+    ]
     lines = [f"import {name}" for name in sorted([*(["base64", "zlib"] if "unpack(" in body else []), *standard])]
     if "inf" in body or "nan" in body:
         lines.append("from math import inf, nan")

@@ -44,9 +44,6 @@ def test_both_programs_of_a_slot_are_named_with_what_they_store():
     assert sorted(set(found.program[found.is_contested].tolist())) == [0, 3]
     assert found.is_contested.sum() == 2 * 8 * 4
     assert [(doing.program, doing.lane) for doing in found.at(found.first)] == [(0, (0,)), (3, (0,))]
-    three = torch.tensor([3.0]).numpy().tobytes()
-    assert [found.stored_at(found.first, 4, program) for program in (0, 3)] == [bytes(4), three]
-    assert found.stored_at(found.first - 4, 4, 0) == b""
 
 
 def test_who_loads_what_another_program_stores_is_named_after_who_stores():

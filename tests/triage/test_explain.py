@@ -46,6 +46,7 @@ class Failing:
         (lambda case: case.rope.mode == "functional", "rope.mode inplace instead of functional"),
         (lambda case: case.batch.prefill[0].length % 16, "batch.prefill[0] 64 tokens instead of 65 tokens"),
         (lambda case: not case.memory.k_pad, "memory.k_pad 1 instead of 0"),
+        (lambda case: case.batch.max_model_len % 256, "batch.max_model_len 256 instead of 8"),
         (lambda case: case.batch.prefill, "batch.prefill[0] left out"),
         (lambda case: case.model.num_heads < 16, "model.num_heads 16 instead of 1"),
         (lambda case: case.values.k != "exact", "values.k exact instead of normal"),
@@ -63,10 +64,9 @@ def test_the_one_change_that_matters(is_wrong, remedy):
 def test_what_is_always_wrong_depends_on_nothing():
     found = explain(CASE, SIGNATURE, Failing(lambda _case: True), seconds=1e9)
     assert found.is_everywhere
-    (line,) = found.lines()
-    assert (
-        line == f"It does not depend on the case: {found.showing} changes of it show it, too, and none makes it pass."
-    )
+    assert list(found.lines()) == [
+        f"It seems not to depend on the case: {found.showing} changes of it show it, too, and none makes it pass."
+    ]
     assert found.showing == len(list(neighbours(CASE)))
 
 

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 
 import pytest
+import torch
 
 from indexfuzz.core.case import Case
 from indexfuzz.core.setup import Setup
@@ -14,6 +15,7 @@ from indexfuzz.oracles import composition
 from indexfuzz.report.pictures.draw import draw
 from indexfuzz.subjects.in_process import InProcess
 from indexfuzz.subjects.under_test import put_under_test
+from indexfuzz.triage.culprit import find_return
 from indexfuzz.triage.look import Look
 from indexfuzz.triage.looking import look_at, tell
 from indexfuzz.triage.prove import Proof
@@ -138,6 +140,30 @@ def test_where_python_alone_makes_a_result_the_line_is_told_that_returns_it():
     assert line.endswith("  return chosen")
     assert values[0].startswith("        chosen = [[")
     assert look.place().rpartition("/")[2].startswith("indexer.py:")
+
+
+def test_of_an_adapter_the_line_is_told_of_the_function_that_it_calls():
+    project = {"__name__": "project", "torch": torch}
+    exec(
+        compile(
+            "def score(x):\n    half = x / 2\n    return half\n\n\ndef other(x):\n    return x + 1\n",
+            "project.py",
+            "exec",
+        ),
+        project,
+    )
+
+    def adapter(x: torch.Tensor, out: torch.Tensor) -> None:
+        project["other"](x)
+        out.copy_(project["score"](x))
+
+    x, out = torch.ones(3), torch.zeros(3)
+    told = find_return(adapter, lambda: adapter(x, out), torch.full((3,), 0.5))
+    assert told
+    assert (told.place, told.words) == ("project.py:3", "score returns it here.")
+    own = find_return(adapter, lambda: adapter(x, out), torch.full((3,), 7.0))
+    assert own
+    assert own.words == "adapter returns it here."
 
 
 def test_what_a_kernel_of_the_whole_does_to_memory_is_told_and_drawn_and_scripted(run_here: Callable[[str], Proof]):

@@ -1,4 +1,9 @@
+import ast
 import base64
+import linecache
+import pathlib
+import types
+import zipfile
 import zlib
 from math import inf, nan
 
@@ -14,6 +19,7 @@ from indexfuzz.core.setup import Setup
 from indexfuzz.corpus.entry import Entry, Record
 from indexfuzz.implementations.base import Implementation, ImplementationError
 from indexfuzz.implementations.vllm import standalone
+from indexfuzz.implementations.vllm.contract import OPS
 from indexfuzz.oracles import composition
 from indexfuzz.subjects.in_process import InProcess
 from indexfuzz.subjects.under_test import UnderTest, put_under_test
@@ -94,9 +100,40 @@ def test_a_function_without_a_name_is_taken_from_its_adapter(pytorch_device):
     assert "indexfuzz" in source.needs
 
 
-def test_vllm_needs_only_the_launcher_and_what_it_calls():
-    text = "def a():\n    return b()\ndef b():\n    return c\nc = 1\ndef d():\n    return a()\n"
-    assert standalone._needed(text, "a") == {"a", "b"}
+def test_vllm_needs_only_the_launcher_and_what_it_uses():
+    text = "def a():\n    return b()\ndef b():\n    return c\nc = 1\ne = 2\ndef d():\n    return a()\n"
+    assert standalone._needed(text, "a") == {"a", "b", "c"}
+
+
+OPS_TEXT = """
+import vllm.envs
+FORMAT = current_platform.fp8_dtype()
+OTHER = vllm.envs.NOTHING
+
+def indexer_k_quant_and_cache_triton(k, cache, slot_mapping, quant_group, scale_fmt):
+    store(k, cache) if _ON_GFX950 else 1 / 0
+
+def store(k, cache):
+    cache.view(FORMAT)[0, 0, : k.shape[1]] = k[0].to(FORMAT)
+"""
+
+
+@pytest.mark.parametrize("is_wheel", [True, False])
+def test_of_vllm_a_script_executes_a_launcher_and_what_it_uses_alone(is_wheel, tmp_path):
+    path = tmp_path / ("vllm.whl" if is_wheel else "checkout")
+    if is_wheel:
+        with zipfile.ZipFile(path, "w") as wheel:
+            wheel.writestr(OPS, OPS_TEXT)
+    else:
+        (path / OPS).parent.mkdir(parents=True)
+        (path / OPS).write_text(OPS_TEXT)
+    source = standalone.standalone_source(types.SimpleNamespace(read=lambda _: OPS_TEXT), path, "k_quant_cache", Case())
+    names = {"ast": ast, "linecache": linecache, "pathlib": pathlib, "torch": torch, "types": types, "zipfile": zipfile}
+    exec(source.code, names)
+    cache = torch.zeros(1, 1, 20, dtype=torch.uint8)
+    options = {"scale_fmt": "ue8m0", "fp8": "e4m3fn", "quant_group": 16, "layout": "auto"}
+    names["kernel"](k=torch.ones(1, 16), cache=cache, slot_mapping=torch.zeros(1, dtype=torch.int64), **options)
+    assert cache[0, 0, :16].tolist() == [0x38] * 16
 
 
 STRIDES = {

@@ -1,8 +1,7 @@
-"""What a standalone script needs to call one of vLLM's launchers: of its file, only that and what it calls."""
+"""What a standalone script needs to call one of vLLM's launchers: of its file, only that and what it uses."""
 
 import ast
 from pathlib import Path
-from typing import Any
 
 from indexfuzz.core.case import Case
 from indexfuzz.core.stage_names import GATHER, K_QUANT_CACHE
@@ -35,21 +34,28 @@ def standalone_source(project: Project, path: Path, stage: str, case: Case) -> K
     reading = (
         f"zipfile.ZipFile(PATH).read({OPS!r}).decode()"
         if path.is_file()
-        else f"open(PATH + '/{OPS.removeprefix('vllm/')}').read()"
+        else f"pathlib.Path(PATH, {OPS.removeprefix('vllm/')!r}).read_text()"
     )
     where = str(path) if path.is_file() else str(_package(path))
     code = f"""import triton
 import triton.language as tl
 
-# vLLM is not imported: of its file, only the launcher and what it calls are executed, for a GPU with this FP8 format.
+# vLLM is not imported: of its file, only the launcher and what it uses are executed, for a GPU with this FP8 format.
 PATH = {where!r}
-WANTED = {wanted!r}
+WANTED = {{{", ".join(map(repr, wanted))}}}
 TEXT = {reading}
 linecache.cache["vllm_ops.py"] = (len(TEXT), None, TEXT.splitlines(True), "vllm_ops.py")  # where triton reads it
-nodes = [node for node in ast.parse(TEXT).body if getattr(node, "name", "") in WANTED]
+
+
+def names(node):  # what a statement of the file defines
+    return {{getattr(each, "name", getattr(each, "id", "")) for each in (node, *getattr(node, "targets", ()))}}
+
+
+nodes = [node for node in ast.parse(TEXT).body if WANTED & names(node)]
 platform = types.SimpleNamespace(fp8_dtype=lambda: {dtype}, is_fp8_fnuz=lambda: {is_fnuz}, is_rocm=lambda: True)
 module = types.ModuleType("vllm_ops")
 module.__dict__.update(torch=torch, triton=triton, tl=tl, current_platform=platform)
+module.__dict__.update(_ON_GFX942={is_fnuz}, _ON_GFX950={not is_fnuz})
 exec(compile(ast.Module(nodes, []), "vllm_ops.py", "exec"), module.__dict__)
 
 
@@ -71,8 +77,13 @@ def _package(path: Path) -> Path:
 
 
 def _needed(text: str, name: str) -> set[str]:
-    """A function of a file and every function of that file that it uses, directly or not."""
-    nodes: dict[str, Any] = {node.name: node for node in ast.parse(text).body if isinstance(node, ast.FunctionDef)}
+    """A function of a file, and the functions and constants of that file that it uses, directly or not."""
+    nodes = dict[str, ast.stmt]()
+    for node in ast.parse(text).body:
+        if isinstance(node, ast.FunctionDef):
+            nodes[node.name] = node
+        elif isinstance(node, ast.Assign):
+            nodes |= {target.id: node for target in node.targets if isinstance(target, ast.Name)}
     needed, todo = set[str](), [name]
     while todo:
         current = todo.pop()

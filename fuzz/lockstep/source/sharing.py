@@ -17,7 +17,7 @@ class Sharing:
     """What a launch did to the storage that a moment is about, byte by byte in the order in which it ran.
 
     Of each: its offset in the storage, the program by its number in the launch, the lane in row-major order, the
-    moment, the value that was stored, and whether another program stores something else in its element or loads it.
+    moment, whether it is stored, and whether another program stores something else in its element or loads it.
     """
 
     moments: tuple[Moment, ...]
@@ -25,7 +25,6 @@ class Sharing:
     program: Array
     lane: Array
     moment: Array
-    value: Array
     is_store: Mask
     is_contested: Mask
 
@@ -43,13 +42,6 @@ class Sharing:
             shape = moment.pointer.shape
             lane = tuple(int(at) for at in np.unravel_index(int(self.lane[i]), shape)) if shape else ()
             yield Doing(moment, int(self.program[i]), lane)
-
-    def stored_at(self, offset: int, size: int, program: int) -> bytes:
-        """The bytes that a program stores from an offset on; fewer where it does not store all of them."""
-        found = dict[int, int]()
-        for i in np.flatnonzero(self.is_store & (self.program == program)):
-            found[int(self.offset[i])] = int(self.value[i])
-        return bytes(found[at] for at in range(offset, offset + size) if at in found)
 
 
 def find_sharing(recorder: Recorder, doing: Doing) -> Sharing | None:
@@ -73,7 +65,7 @@ def find_sharing(recorder: Recorder, doing: Doing) -> Sharing | None:
     is_contested = np.concatenate(list(_whole_elements(is_contested, accesses, counts)))
     lane = np.concatenate([each.lane for each in touched])
     number = np.repeat(np.arange(len(moments)), counts)
-    return Sharing(moments, offset, program, lane, number, value, is_store, is_contested)
+    return Sharing(moments, offset, program, lane, number, is_store, is_contested)
 
 
 def _is_beside(moment: Moment, doing: Doing) -> bool:

@@ -3,13 +3,10 @@
 from itertools import islice
 
 import numpy as np
-import torch
-from torch import Tensor
 
-from indexfuzz.checks.describe import text
 from indexfuzz.lockstep.source.search import Doing
 from indexfuzz.lockstep.source.sharing import Sharing
-from indexfuzz.lockstep.source.words import at_lane
+from indexfuzz.lockstep.source.words import describe_value
 from indexfuzz.lockstep.values.arrays import Array
 from indexfuzz.report.pictures.grid import Panel, Picture, Shade, first_of
 from indexfuzz.report.pictures.memory import LINE
@@ -41,7 +38,7 @@ def draw_race(look: Look) -> Picture | None:
     where = f"byte {contested - origin.base} of {origin.argument}{f', {place}' if place else ''}"
     notes = (
         f"{where}: what it holds in the end depends on which program comes last",
-        *(_tell(look, sharing, rival) for rival in islice(sharing.at(contested), MOST_TOLD)),
+        *(_tell(look, rival) for rival in islice(sharing.at(contested), MOST_TOLD)),
     )
     start = first - origin.base
     panel = Panel(f"bytes {start} to {start + LINE - 1} of {origin.argument}, by program", labels, cells)
@@ -68,25 +65,11 @@ def _letters(sharing: Sharing) -> tuple[tuple[str, Array], ...]:
     return (("l", ~stores), ("s", stores), ("L", ~stores & contested), ("X", stores & contested))
 
 
-def _tell(look: Look, sharing: Sharing, rival: Doing) -> str:
+def _tell(look: Look, rival: Doing) -> str:
     """What a program does to the first byte that is fought for."""
-    access, program = rival.moment.access, f"program {rival.moment.coordinates(rival.program)}"
-    if access is None or access.kind == "load":
+    moment, program = rival.moment, f"program {rival.moment.coordinates(rival.program)}"
+    if moment.access is None or moment.access.kind == "load":
         return f"{program} loads it"
-    offsets = rival.moment.pointer.data
-    row = rival.moment.row_of(rival.program) if len(offsets) > 1 else 0
-    start = int(at_lane(offsets, row, rival.lane))
-    raw = sharing.stored_at(start, access.size, rival.program)
-    return f"{program} stores {_value(look, access.allocation.address, raw)}"
-
-
-def _value(look: Look, storage: int, raw: bytes) -> str:
-    """Stored bytes as an element of the tensor whose storage it is."""
-    dtype = next((t.dtype for t in look.call.tensors.values() if _storage_of(t) == storage), torch.uint8)
-    if dtype.itemsize != len(raw):
-        return f"0x{raw[::-1].hex()}"
-    return text(torch.frombuffer(bytearray(raw), dtype=torch.uint8).view(dtype)[0])
-
-
-def _storage_of(tensor: Tensor) -> int:
-    return tensor.untyped_storage().data_ptr()
+    places = Places(look.call, look.got)
+    values = (describe_value(value, moment.row_of(rival.program), rival.lane, places) for value in moment.stored)
+    return f"{program} stores {next(values, 'there')}"
