@@ -90,9 +90,8 @@ class Arguments:
             return self._scalar(parameter, argument)
         if is_host_descriptor(argument):
             return self._descriptor(name, argument)
-        tensor = argument if isinstance(argument, torch.Tensor) else getattr(argument, "base", None)
-        if isinstance(tensor, torch.Tensor):
-            return self._pointer(name, tensor, argument.dtype, const=parameter.const)
+        if hasattr(argument, "data_ptr") and hasattr(argument, "dtype"):
+            return self._pointer(name, *_find_tensor(name, argument), argument.dtype, const=parameter.const)
         raise blame_kernel(TypeError(f"a kernel takes no {type(argument).__name__} as argument {name}"))
 
     def _scalar(self, parameter: Parameter, argument: float | int) -> Any:  # noqa: PYI041
@@ -107,7 +106,7 @@ class Arguments:
             raise UnsupportedFeature(f"a TensorDescriptor with round_f32_to_tf32, argument {name}, is not supported")
         tensor = argument.base if isinstance(argument.base, torch.Tensor) else argument.base.base
         dtype = dtype_of(argument.base.dtype)
-        base = self._pointer(name, tensor, argument.base.dtype, const=False).handle
+        base = self._pointer(name, tensor, _offset(tensor), argument.base.dtype, const=False).handle
         shape = [fast_tensor(self._builder.get_int32(int(n)), _type_of("int32")) for n in argument.shape]
         strides = [fast_tensor(self._builder.get_int64(int(n)), _type_of("int64")) for n in argument.strides]
         padding = SimpleNamespace(name=f"PAD_{argument.padding.upper()}")
@@ -121,7 +120,8 @@ class Arguments:
         )
         return host_descriptor(handle, shape, strides, argument.block_shape, dtype)
 
-    def _pointer(self, name: str, tensor: torch.Tensor, dtype: Any, *, const: bool) -> Any:
+    def _pointer(self, name: str, tensor: torch.Tensor, base: int, dtype: Any, *, const: bool) -> Any:
+        """A pointer to a byte of a tensor's storage."""
         if tensor.device.type != "cpu":
             raise blame_kernel(
                 ValueError(f"lockstep runs on the CPU, but argument {name} is on {tensor.device}; move it with .cpu()")
@@ -131,7 +131,6 @@ class Arguments:
         if allocation is None:
             allocation = Allocation(storage_bytes(tensor), key, name, list(self._buffers.get(key, ())))
             self.allocations[key] = allocation
-        base = int(tensor.storage_offset()) * tensor.element_size()
         ty, ir = self._pointer_type(dtype, const=const)
         align = min(base & -base, _MOST_ALIGNED) or _MOST_ALIGNED
         value = Value(
@@ -153,6 +152,27 @@ class Arguments:
 def _type_of(name: str) -> Any:
     """The scalar type of a name."""
     return intern_type(Dtype(name))
+
+
+def _find_tensor(name: str, argument: Any) -> tuple[torch.Tensor, int]:
+    """The tensor whose memory an argument points into, itself or one that it wraps, and the byte of the storage.
+
+    Raises UnsupportedFeature where an address is all there is.
+    """
+    if isinstance(argument, torch.Tensor):
+        return argument, _offset(argument)
+    for held in vars(argument).values():
+        if isinstance(held, torch.Tensor):
+            storage = held.untyped_storage()
+            base = int(argument.data_ptr()) - storage.data_ptr()
+            if 0 <= base <= storage.nbytes():
+                return held, base
+    raise UnsupportedFeature(f"argument {name}, a {type(argument).__name__} with an address and no tensor")
+
+
+def _offset(tensor: torch.Tensor) -> int:
+    """Where in its storage a tensor starts, in bytes."""
+    return int(tensor.storage_offset()) * tensor.element_size()
 
 
 def _is_static(parameter: Parameter, argument: Any) -> bool:

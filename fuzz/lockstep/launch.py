@@ -69,6 +69,8 @@ def execute(
 
     Raises UnsupportedFeature for a feature that is missing, KernelError where the kernel's own code raises.
     """
+    if kernel.is_gluon():
+        raise UnsupportedFeature(f"{location_of(kernel)}: {kernel.fn.__name__} is a kernel of Gluon, not of Triton")
     known, names = _parameters(kernel)
     bound = _bind(kernel, known, args, {k: v for k, v in kwargs.items() if k in names})
     dims = _dimensions(grid, {**bound, **{k: v for k, v in kwargs.items() if k not in names}})

@@ -136,3 +136,42 @@ def test_a_grid_that_no_gpu_launches_is_refused_with_the_argument_that_made_it()
             _rows[(1, 65536)](x, 65536)
         with pytest.raises(ValueError, match="70000 programs along z; a GPU"):
             _rows[(1, 1, 70000)](x, 3)
+
+
+class Wrapper:
+    """Points into a tensor, as wrappers do that libraries make of them."""
+
+    def __init__(self, tensor, offset, dtype):
+        self._held, self._offset, self.dtype = tensor, offset, dtype
+
+    def data_ptr(self):
+        return self._held.data_ptr() + self._offset
+
+
+class Address:
+    """An address and no tensor."""
+
+    dtype = torch.int32
+
+    def data_ptr(self):
+        return 1 << 20
+
+
+@triton.jit
+def _first(x, out, N: tl.constexpr):
+    tl.store(out + tl.arange(0, N), tl.load(x + tl.arange(0, N)))
+
+
+def test_an_object_that_points_into_a_tensor():
+    x, out = torch.arange(8, dtype=torch.int32)[1:], torch.zeros(4, dtype=torch.int32)
+    with Lockstep() as machine:
+        _first[(1,)](Wrapper(x, 8, torch.int32), out, N=4)
+        assert out.tolist() == [3, 4, 5, 6]
+        assert machine.drain() == []
+        _first[(1,)](Wrapper(x, 16, torch.float32), out, N=4)
+        assert [v.kind for v in machine.drain()] == ["out-of-bounds"]
+
+
+def test_an_object_with_nothing_but_an_address():
+    with Lockstep(), pytest.raises(UnsupportedFeature, match="argument x, a Address with an address and no tensor"):
+        _first[(1,)](Address(), torch.zeros(4), N=4)

@@ -359,3 +359,29 @@ def test_switched_off() -> None:
         _sum[(1,)](torch.ones(8), torch.zeros(1), 5, 8, "nothing")
         _branch_on[(1,)](torch.ones(1), torch.zeros(1), 0)
     assert _found(machine) == []
+
+
+@triton.jit
+def _count_equal(x, out, n, N: tl.constexpr, EITHER: tl.constexpr):
+    i = tl.arange(0, N)
+    value = tl.load(x + i, mask=i < n)
+    found = (value == 1) | (i >= n) if EITHER else (value == 1) & (i < n)
+    tl.store(out, tl.sum(tl.where(found, 1, 0)))
+
+
+@triton.jit
+def _count_equal_with_bits(x, out, n, N: tl.constexpr):
+    i = tl.arange(0, N)
+    value = tl.load(x + i, mask=i < n)
+    tl.store(out, tl.sum(value & tl.where(i < n - 1, -1, 0)) + tl.sum(value & 1))
+
+
+def test_what_a_defined_operand_decides_is_defined() -> None:
+    x, out = torch.ones(8, dtype=torch.int32), torch.zeros(1, dtype=torch.int32)
+    with Lockstep() as machine:
+        _count_equal[(1,)](x, out, 5, 8, EITHER=False)
+        assert (out.item(), _found(machine)) == (5, [])
+        _count_equal[(1,)](x, out, 5, 8, EITHER=True)
+        assert (out.item(), _found(machine)) == (8, [])
+        _count_equal_with_bits[(1,)](x, out, 5, 8)
+        assert len(_found(machine)) == 1

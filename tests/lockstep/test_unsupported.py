@@ -4,6 +4,7 @@ import pytest
 import torch
 import triton
 import triton.language as tl
+from triton.experimental import gluon
 from triton.tools.tensor_descriptor import TensorDescriptor
 
 from indexfuzz.lockstep import Lockstep, UnsupportedFeature
@@ -95,3 +96,16 @@ def test_a_dot_that_the_matrix_unit_lacks(unit: str, dtype: torch.dtype, depth: 
         _product[(1,)](x, x, torch.zeros(16, 16), depth)
     with Lockstep(dot="ieee"):
         _product[(1,)](x, x, torch.zeros(16, 16), depth)
+
+
+@gluon.jit
+def _of_gluon(x):
+    tl.store(x, 1.0)
+
+
+def test_kernels_of_gluon() -> None:
+    with (
+        Lockstep(),
+        pytest.raises(UnsupportedFeature, match=r"test_unsupported\.py:\d+: _of_gluon is a kernel of Gluon"),
+    ):
+        _of_gluon[(1,)](torch.zeros(1))

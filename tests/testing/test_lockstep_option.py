@@ -91,6 +91,23 @@ def test_cuda_tensors_are_on_the_cpu(session):
     session(text, "--lockstep").assert_outcomes(skipped=1, failed=1)
 
 
+def test_what_was_launched_can_be_launched_again(session):
+    text = CPU + (
+        "def test_again():\n"
+        "    x, out = torch.arange(8.0), torch.zeros(8)\n"
+        "    compiled = copy[(1,)](x, out, 4, BLOCK=8, num_warps=2)\n"
+        "    compiled[(1, 1, 1)](x, out, 5)\n"
+        "    assert out.tolist() == [0, 1, 2, 3, 4, 0, 0, 0]\n"
+        "    compiled[(1, 1, 1)](x, out, 6, 8)\n"
+        "    assert out.tolist() == [0, 1, 2, 3, 4, 5, 0, 0]\n"
+        "def test_too_few():\n"
+        "    copy[(1,)](torch.ones(4), torch.ones(4), 4, BLOCK=4)[(1,)](torch.ones(4))\n"
+    )
+    result = session(text, "--lockstep")
+    result.assert_outcomes(passed=1, failed=1)
+    result.stdout.fnmatch_lines(["*copy is launched again with 1 arguments*", "1 kernel, 4 launches, 0 violations"])
+
+
 def test_what_is_missing_skips_and_what_is_wrong_fails(session):
     text = CPU + (
         "def test_missing(): assembly[(1,)](torch.zeros(4, dtype=torch.int32), BLOCK=4)\n"

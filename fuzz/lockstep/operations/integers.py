@@ -132,10 +132,11 @@ class IntegerOps(Context):
     # bits
     def create_and(self, a: Value, b: Value) -> Value:
         """a & b; a may be FP8 codes, whose sign the language takes off with an int8."""
-        return self._join(a, b, (a.data & b.data).astype(a.data.dtype, copy=False))
+        result = self._join(a, b, (a.data & b.data).astype(a.data.dtype, copy=False))
+        return _settled(result, a, b, a.data.dtype.type(0))
 
     def create_or(self, a: Value, b: Value) -> Value:
-        return self._join(a, b, a.data | b.data)
+        return _settled(self._join(a, b, a.data | b.data), a, b, ~a.data.dtype.type(0))
 
     def create_xor(self, a: Value, b: Value) -> Value:
         """a ^ b; mixes bits, so it says nothing about an overflow before it."""
@@ -180,3 +181,12 @@ def _divide_toward_zero(a: Array, b: Array) -> Array:
     if inexact.any():
         quotient = quotient + inexact.astype(quotient.dtype)
     return np.where(zero, -1, quotient).astype(a.dtype) if any_zero else quotient
+
+
+def _settled(result: Value, a: Value, b: Value, decides: np.generic) -> Value:
+    """The result of an operation that one operand with these bits decides, whatever the other one is."""
+    if result.undefined is not None:
+        for value in (a, b):
+            known = value.data == decides
+            result.undefined = result.undefined & ~(known if value.undefined is None else known & ~value.undefined)
+    return result

@@ -96,6 +96,7 @@ def _properties(_device: Any = None) -> SimpleNamespace:
         total_memory=_MEMORY,
         multi_processor_count=H100["multiprocessor_count"],
         warp_size=H100["warpSize"],
+        shared_memory_per_block=48 << 10,
         shared_memory_per_block_optin=H100["max_shared_mem"],
         regs_per_multiprocessor=H100["max_num_regs"],
         max_threads_per_multi_processor=2048,

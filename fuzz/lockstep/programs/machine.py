@@ -1,6 +1,8 @@
 """A machine for whole programs: it records every launch, and gives back what a compiled kernel would be."""
 
+from collections.abc import Callable
 from contextlib import nullcontext
+from functools import partial
 from typing import Any
 
 from indexfuzz.lockstep.executor import Lockstep
@@ -8,13 +10,20 @@ from indexfuzz.lockstep.programs.placement import Placement
 from indexfuzz.lockstep.programs.record import BROKE, FAILED, RAN, REFUSED, LaunchRecord, Record, describe_arguments
 from indexfuzz.lockstep.source.search import find_violation
 from indexfuzz.lockstep.source.trace import trace
+from indexfuzz.lockstep.tracking.attribution import blame_kernel
 from indexfuzz.lockstep.tracking.moments import Recorder
 from indexfuzz.lockstep.tracking.violations import KernelError, LockstepError, UnsupportedFeature, Violation
 from indexfuzz.lockstep.triton_api.functions import location_of
 
 
 class Uncompiled:
-    """What a launch gives back in place of a compiled kernel: there is none."""
+    """What a launch gives back in place of a compiled kernel: it can be launched again, and has nothing to look at."""
+
+    def __init__(self, launch: Callable[[Any, tuple[Any, ...]], Any]) -> None:
+        self._launch = launch
+
+    def __getitem__(self, grid: Any) -> Callable[..., Any]:
+        return lambda *args, stream=None: self._launch(grid, args)  # noqa: ARG005 - the name is Triton's
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__"):
@@ -35,7 +44,18 @@ class RecordingLockstep(Lockstep):
     def _launch(self, kernel: Any, grid: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         with nullcontext() if self._placement is None else self._placement.paused():
             self._record(kernel, grid, args, kwargs)
-        return Uncompiled()
+        given = {**dict(zip(kernel.arg_names, args, strict=False)), **kwargs}
+        variable = {p.name for p in kernel.params if not p.is_constexpr}
+        return Uncompiled(partial(self._launch_again, kernel, {k: v for k, v in given.items() if k not in variable}))
+
+    def _launch_again(self, kernel: Any, constants: dict[str, Any], grid: Any, args: tuple[Any, ...]) -> Any:
+        """Launch what was compiled with these constants and options; args are all, or all that are no constants."""
+        names: list[str] = kernel.arg_names
+        if len(args) != len(names):
+            names = [p.name for p in kernel.params if not p.is_constexpr]
+        if len(args) != len(names):
+            raise blame_kernel(TypeError(f"{kernel.fn.__name__} is launched again with {len(args)} arguments"))
+        return self._launch(kernel, grid, (), {**constants, **dict(zip(names, args, strict=True))})
 
     def _record(self, kernel: Any, grid: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         before = len(self.violations)

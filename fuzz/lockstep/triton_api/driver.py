@@ -6,6 +6,7 @@ from types import SimpleNamespace
 from typing import Any, Final
 
 import torch
+import triton.testing
 from triton import knobs
 from triton.backends.compiler import GPUTarget
 from triton.runtime import driver
@@ -58,6 +59,17 @@ class LockstepDriver:
     def get_device_capability(self, _device: int | None = None) -> tuple[int, int]:
         """Compute capability."""
         return CAPABILITY
+
+    def get_empty_cache_for_benchmark(self) -> Any:
+        """What is written to between measurements, so that the caches of a GPU forget: nothing here."""
+        return torch.empty(0)
+
+    def clear_cache(self, cache: Any) -> None:
+        """Nothing: there is none."""
+
+    def get_benchmarker(self) -> Any:
+        """Triton's own way to measure."""
+        return triton.testing.do_bench
 
     def get_device_interface(self) -> Any:
         """The module of torch for the device."""
