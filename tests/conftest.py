@@ -85,6 +85,7 @@ class PyTorchDevice:
     name = "pytorch"
     torch_device = "cpu"
     forks = True
+    rehearses = False
     formats = ("e4m3fn", "e4m3fnuz")
     values_per_shape = 1
     unsupported: tuple[type[Exception], ...] = ()

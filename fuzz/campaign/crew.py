@@ -84,13 +84,13 @@ class Alone:
         for number in count():
             if (chunk := foreman.chunk(number)) is None:
                 raise AssertionError("who works alone has told of all before")
-            for case in cases_of_chunk(self._wanted, chunk):
+            for drawn in cases_of_chunk(self._wanted, chunk):
                 if not foreman.cases_left:
                     return
-                if not recent.add(case):
+                if not recent.add(drawn.case):
                     continue
                 interrupts.check()
-                for report in run_case(self._wanted, case):
+                for report in run_case(self._wanted, drawn):
                     tell(report)
                 while (shrink := foreman.next_shrink()) is not None:
                     make_smaller(self._wanted, shrink, tell)

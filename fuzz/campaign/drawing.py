@@ -5,12 +5,11 @@ from itertools import islice
 
 from indexfuzz.campaign.chunk import CHUNK, Chunk
 from indexfuzz.campaign.settings import Settings
+from indexfuzz.campaign.steered import Drawn, steer_cases
 from indexfuzz.core.case import Case
-from indexfuzz.core.rng import derive, random_bytes
+from indexfuzz.core.rng import derive
 from indexfuzz.core.stage_names import STATEFUL
-from indexfuzz.generation.choices import Choices
 from indexfuzz.generation.sessions import sessions
-from indexfuzz.generation.steering import DECISIONS, steer
 from indexfuzz.generation.strategies import cases
 from indexfuzz.generation.stream import draw
 
@@ -38,36 +37,39 @@ class Recent:
         return True
 
 
-def cases_of_chunk(wanted: Settings, chunk: Chunk) -> Iterator[Case]:
+def cases_of_chunk(wanted: Settings, chunk: Chunk) -> Iterator[Drawn]:
     """All cases of a chunk, inside the contract; each shape with as many sets of values as its device asks for.
 
     Whatever is drawn begins with the simplest there is, so all but the first chunk, of the first shard, leave that out.
     """
     recent = Recent()
-    for shape in draw_chunk(wanted, chunk)[not _is_first(wanted, chunk) :]:
-        for case in _with_other_values(wanted.subject.narrow(shape), wanted.subject.facts.values_per_shape):
+    for drawn in draw_chunk(wanted, chunk)[not _is_first(wanted, chunk) :]:
+        for case in _with_other_values(wanted.subject.narrow(drawn.case), wanted.subject.facts.values_per_shape):
             if recent.add(case):
-                yield case
+                yield Drawn(case, drawn.only)
 
 
-def draw_chunk(wanted: Settings, chunk: Chunk) -> list[Case]:
+def draw_chunk(wanted: Settings, chunk: Chunk) -> list[Drawn]:
     """The shapes of one chunk, as they are drawn, every other step on the way to a goal where there is one."""
     index, of = wanted.shard
     facts = wanted.subject.facts
     strategy = cases(preset=wanted.preset, values=wanted.values, formats=facts.formats, constants=facts.constants)
     key = derive(wanted.seed, f"shard {index}/{of} chunk {chunk.number}")
-    steps, nodes = draw(strategy, key, CHUNK), _nodes(wanted)
-    for place, goal in zip(range(1, len(steps), 2), chunk.goals, strict=False):
-        choices = Choices(random_bytes(key, f"steered {place}", DECISIONS))
-        steered = steer(steps[place], goal, choices, is_pinned=wanted.preset is not None)
-        steps[place] = steered if steered.model.fp8 in facts.formats else steps[place]
+    steps, nodes = [Drawn(case, wanted.only) for case in draw(strategy, key, CHUNK)], _nodes(wanted)
+    fresh = [step.case for step in steps[1::2]]
+    for place, steered in zip(range(1, len(steps), 2), steer_cases(wanted, key, fresh, chunk.goals), strict=False):
+        steps[place] = steered if steered.case.model.fp8 in facts.formats else steps[place]
     if not nodes:
         return steps
     strategy = sessions(nodes, formats=facts.formats, regimes=wanted.values)
     others = not _is_first(wanted, chunk)
     drawn = iter(draw(strategy, derive(key, "sessions"), CHUNK // STEPS_FOR_A_SESSION + others)[others:])
     places = range(STEPS_FOR_A_SESSION, len(steps) + 1, STEPS_FOR_A_SESSION)
-    return [case for i, step in enumerate(steps, 1) for case in (step, *(islice(drawn, 1) if i in places else ()))]
+    return [
+        one
+        for i, step in enumerate(steps, 1)
+        for one in (step, *(Drawn(case, wanted.only) for case in islice(drawn, 1 if i in places else 0)))
+    ]
 
 
 def _is_first(wanted: Settings, chunk: Chunk) -> bool:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from indexfuzz.campaign.doubts import ALONE, NO_PROCESS, UNSTABLE, UNTRIED
 from indexfuzz.campaign.events import Died, Smaller, Unrepeated
 from indexfuzz.campaign.settings import Settings
+from indexfuzz.campaign.steered import Drawn
 from indexfuzz.core.case import Case
 from indexfuzz.core.finding import Finding, seen_once
 from indexfuzz.core.outcome import Outcome
@@ -51,12 +52,12 @@ class Shrunk:
 Report = Tried | Smaller | Shrunk | Unrepeated | Died
 
 
-def run_case(wanted: Settings, case: Case) -> Iterator[Report]:
+def run_case(wanted: Settings, drawn: Drawn) -> Iterator[Report]:
     """Put one case to all oracles."""
-    told = len(wanted.subject.unrepeated)
+    told, case = len(wanted.subject.unrepeated), drawn.case
     wanted.before_case(case)
     try:
-        yield Tried(case, wanted.subject.run(case, wanted.only))
+        yield Tried(case, wanted.subject.run(case, drawn.only))
     except UnsupportedKernelError as error:
         yield Tried(case, None, str(error))
     yield from map(Unrepeated, wanted.subject.unrepeated[told:])

@@ -105,8 +105,8 @@ def _do_jobs(connection: Connection, hire: Hire) -> None:
         if isinstance(job, Shrink):
             make_smaller(wanted, job, connection.send)
         else:
-            for case in islice(cases_of_chunk(wanted, job), job.start, None):
-                for report in run_case(wanted, case):
+            for drawn in islice(cases_of_chunk(wanted, job), job.start, None):
+                for report in run_case(wanted, drawn):
                     connection.send(report)
         connection.send(Done(held_memory()))
 

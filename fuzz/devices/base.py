@@ -69,6 +69,10 @@ class Device(Protocol):
         """Whether a process that has opened it may fork: not where a driver keeps a context. True of the class, too."""
 
     @property
+    def rehearses(self) -> bool:
+        """Whether launchers may be called without the kernels that they launch."""
+
+    @property
     def formats(self) -> tuple[str, ...]:
         """FP8 formats that its kernels can handle: e4m3fn, e4m3fnuz."""
 

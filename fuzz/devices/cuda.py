@@ -79,6 +79,7 @@ class CudaDevice:
     name: str = "cuda"
     torch_device: str = "cuda"
     forks: bool = False
+    rehearses: bool = False
     formats: tuple[str, ...] = ("e4m3fn",)
     values_per_shape: int = 32
     unsupported: tuple[type[Exception], ...] = ()

@@ -19,6 +19,7 @@ class InterpreterDevice:
     name: str = "interpreter"
     torch_device: str = "cpu"
     forks: bool = True
+    rehearses: bool = False
     formats: tuple[str, ...] = ("e4m3fn",)
     values_per_shape: int = 1
     unsupported: tuple[type[Exception], ...] = (NotImplementedError,)

@@ -64,6 +64,7 @@ class LockstepDevice:
     recorder: Recorder | None = None
     torch_device: str = "cpu"
     forks: bool = True
+    rehearses: bool = True
     values_per_shape: int = 1
     unsupported: tuple[type[Exception], ...] = (UnsupportedFeature,)
     broken: tuple[type[Exception], ...] = (LockstepError,)

@@ -15,6 +15,9 @@ TOO_LARGE = 1 << 15
 Aim = tuple[str, int]
 """A measure, and the value to bring it to."""
 
+Place = tuple[str, int, str]
+"""File, line and text of a condition."""
+
 
 FORMS: Mapping[type[ast.operator], str] = {ast.Mod: "modulo", ast.Mult: "times"}
 """Operators after which an operand can be nothing but a guess of that form."""
@@ -39,12 +42,13 @@ class Operand:
 
 @dataclass(frozen=True)
 class Condition:
-    """A comparison that shall end one way; `text` is its source."""
+    """A comparison that shall end one way; `text` is its source, and it stands at `place`."""
 
     text: str
     left: Operand
     right: Operand
     wanted: bool
+    place: Place | None = None
 
     def holds(self, measures: Measures, which: int = 0) -> bool:
         """Whether it would end that way in a case of these measures, as far as the guesses go."""

@@ -16,15 +16,15 @@ from itertools import islice
 
 from indexfuzz.core.case import Case
 from indexfuzz.core.comparison import Comparison
-from indexfuzz.generation.conditions import TOO_LARGE, Aim, Condition
+from indexfuzz.generation.conditions import TOO_LARGE, Aim, Condition, Place
 from indexfuzz.generation.correspondence import FEWEST, Guess, explaining, leading_to
 from indexfuzz.generation.measures import OPTIONS, Measures, measure, number_of
-from indexfuzz.generation.sights import RARE, Place, Sample, Sight
+from indexfuzz.generation.sights import RARE, Sample, Sight
 
-PATIENCE = 32
+PATIENCE = 6
 """Cases that are steered to a goal without any coming closer, until it is given up."""
 
-BLIND_PATIENCE = 8
+BLIND_PATIENCE = 3
 """The same, where nobody knows what moves it."""
 
 MOST_GOALS = 5
@@ -42,13 +42,18 @@ class Goal:
     """A case to start from, which came close to a comparison's other end or has shown something rare.
 
     `turn` tells whether a case would end it so, and `keep` what it takes to come there, as far as that is known. Where
-    nothing is known to turn it, `gap` says how far away the case was.
+    nothing is known to turn it, `gap` says how far away the case was. The comparison stands at `place` and shall end
+    as `wanted`; `leading` are the places, and their ends, that lead there, `known` all that any case has come to.
     """
 
     case: Case
     turn: Condition | None = None
     keep: tuple[Condition, ...] = ()
     gap: int = 0
+    place: Place = ("", 0, "")
+    wanted: bool = True
+    leading: tuple[tuple[Place, bool], ...] = ()
+    known: frozenset[Place] = frozenset()
 
     @property
     def conditions(self) -> tuple[Condition, ...]:
@@ -123,12 +128,12 @@ class Goals:
     def plan(self) -> tuple[Goal, ...]:
         """What to steer the next cases to, one each: what least was spent on comes first, then what few cases reach."""
         waiting = {place: sight for place, sight in self._sights.items() if self._is_open(place, sight)}
-        made, times = dict[Place, list[Goal]](), Counter[Place]()
+        made, times, known = dict[Place, list[Goal]](), Counter[Place](), frozenset(self._sights)
         goals: list[Goal] = []
         while waiting and len(goals) < MOST_GOALS:
             place = min(waiting, key=lambda place: (waiting[place].spent, sum(waiting[place].cases.values()), place))
             sight = waiting[place]
-            options = made[place] if place in made else made.setdefault(place, list(self._goals(sight)))
+            options = made[place] if place in made else made.setdefault(place, list(self._goals(place, known)))
             if options:
                 goals.append(options[sight.tries % len(options)])
                 sight.tries += 1
@@ -143,21 +148,21 @@ class Goals:
         is_blind = not sight.shown and not any(side.guesses for side in sight.sides)
         return sight.tries < (BLIND_PATIENCE if is_blind else PATIENCE)
 
-    def _goals(self, sight: Sight) -> Iterator[Goal]:
-        keep = tuple(islice(self._leading(sight), MOST_KEPT))
-        turn = sight.condition(wanted=sight.rarer)
-        if sight.shown:
-            yield from (Goal(sample.case, turn, keep) for sample in sight.shown)
-            return
-        for base in sight.nearest:
-            yield Goal(base.case, turn, keep, base.gap)
+    def _goals(self, place: Place, known: frozenset[Place]) -> Iterator[Goal]:
+        sight = self._sights[place]
+        leading = tuple(islice(self._leading(sight), MOST_KEPT))
+        conditions = (self._sights[before].condition(before, wanted=end) for before, end in leading)
+        keep = tuple(condition for condition in conditions if condition is not None)
+        turn = sight.condition(place, wanted=sight.rarer)
+        for base in sight.shown or sight.nearest:
+            gap = 0 if sight.shown else base.gap
+            yield Goal(base.case, turn, keep, gap, place, sight.rarer, leading, known)
 
-    def _leading(self, sight: Sight) -> Iterator[Condition]:
+    def _leading(self, sight: Sight) -> Iterator[tuple[Place, bool]]:
         """How what stands before a place has always ended where a case came to it, though not always in all."""
         for place, end in reversed((sight.before or {}).items()):
-            other = self._sights[place]
-            if all(other.cases.values()) and (condition := other.condition(wanted=end)) is not None:
-                yield condition
+            if all(self._sights[place].cases.values()):
+                yield place, end
 
 
 def _number(operand: int | str | None) -> int | None:

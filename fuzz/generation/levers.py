@@ -25,6 +25,9 @@ MEMORY = (
     "columns_pad",
 )
 
+HEAD_DIMS = (32, 64, 128)
+"""Those that all kernels take."""
+
 WORDED = (
     *(("rope", "style"), ("rope", "mode"), ("rope", "placement")),
     *(("model", "scale_fmt"), ("model", "fp8"), ("cache", "layout")),
@@ -77,16 +80,24 @@ def _set_word(part: str, name: str, number: int) -> Parts:
 def _shapes(case: Case) -> Iterator[Lever]:
     """Fields of the model and the cache that others go with."""
     model, cache = case.model, case.cache
-    yield Lever(
-        "head_dim",
-        model.head_dim,
-        lambda dim: {"model": {"head_dim": dim, "quant_group": dim, "rope_dim": min(model.rope_dim, dim // 2 * 2)}},
-    )
+
+    def dims(wanted: int) -> Parts:
+        dim = _next(HEAD_DIMS, model.head_dim, wanted)
+        return {"model": {"head_dim": dim, "quant_group": dim, "rope_dim": min(model.rope_dim, dim)}}
+
+    yield Lever("head_dim", model.head_dim, dims)
     yield Lever(
         "block_size",
         cache.block_size,
         lambda size: {"cache": {"block_size": size, "layout": "normal" if size % TILE else cache.layout}},
     )
+
+
+def _next(known: Sequence[int], now: int, wanted: int) -> int:
+    """The first of some numbers that is no less than what is wanted, or no more where that is less than now."""
+    if wanted < now:
+        return max((one for one in known if one <= wanted), default=min(known))
+    return min((one for one in known if one >= wanted), default=max(known))
 
 
 def _requests(case: Case) -> Iterator[Lever]:
@@ -148,6 +159,12 @@ def movers(case: Case, name: str, *, is_pinned: bool = False) -> list[Lever]:
     return [lever for lever in levers(case, is_pinned=is_pinned) if lever.name in names]
 
 
+def know_movers() -> None:
+    """Find out now what `movers` needs to know, rather than in each copy of this process."""
+    _movers()
+    _movers_of_contents()
+
+
 @cache
 def _movers() -> dict[str, frozenset[str]]:
     """By measure, the levers that move it in one of some cases."""
@@ -188,13 +205,14 @@ _KINDS = tuple(
 def reach(case: Case, name: str, target: int, among: Sequence[Lever]) -> Case | None:
     """The case with a measure at a value, by the first lever that brings it there; None where none does.
 
-    Where one is not enough, as for rows that are no multiple of next_n, another one is set to 1 before.
+    A field that only takes some numbers is brought to the next one. Where one lever is not enough, as for rows that are
+    no multiple of next_n, another one is set to 1 before.
     """
     if measure(case)[name] == target:
         return case
     for lever in among:
         there = lever.set(case, target) if lever.name == name else None
-        if there is not None and measure(there)[name] == target:
+        if there is not None and (name == "head_dim" or measure(there)[name] == target):
             return there
     found, moving = _reach_by_one(case, name, target, among)
     for lever in moving if found is None else ():

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 
 from indexfuzz.core.case import Case
-from indexfuzz.generation.conditions import Condition, Operand, Written, is_comparison, operands_of
+from indexfuzz.generation.conditions import Condition, Operand, Place, Written, is_comparison, operands_of
 from indexfuzz.generation.correspondence import Guess, explaining
 from indexfuzz.generation.measures import Measures
 
@@ -17,8 +17,6 @@ RARE = 32
 """Cases that must have shown an end for it to need no more: what they reach may depend on what nobody compares."""
 
 Operands = tuple[int, int]
-Place = tuple[str, int, str]
-"""File, line and text of a condition."""
 
 
 @dataclass(frozen=True)
@@ -123,9 +121,9 @@ class Sight:
                 self.tries = 0
             self.nearest = closest
 
-    def condition(self, *, wanted: bool) -> Condition | None:
-        """What tells of a case whether it would end so; None where nobody knows what is compared."""
+    def condition(self, place: Place, *, wanted: bool) -> Condition | None:
+        """What tells of a case whether it would end so, here; None where nobody knows what is compared."""
         if not is_comparison(self.text):
             return None
         left, right = (side.operand for side in self.sides)
-        return Condition(self.text, left, right, wanted) if left.is_known and right.is_known else None
+        return Condition(self.text, left, right, wanted, place) if left.is_known and right.is_known else None

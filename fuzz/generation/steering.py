@@ -20,6 +20,7 @@ MOST_PRODUCTS = 5_000_000
 """Products q . k of all rows with all keys, heads counted, that a steered case may have."""
 MOST_ACTIVATIONS, MOST_CACHED, MOST_LOGITS = 1 << 19, 1 << 23, 1 << 19
 """Elements of q, bytes of all pages, and elements of logits."""
+LIMITS = MOST_PRODUCTS, MOST_ACTIVATIONS, MOST_CACHED, MOST_LOGITS, MOST_LOGITS
 
 PINNED = frozenset({"model", "rope"})
 """Parts that a preset says."""
@@ -100,7 +101,7 @@ def _change(case: Case, fresh: Case, goal: Goal, choices: Choices, which: int, *
     broken = [condition for condition in goal.conditions if not condition.holds(measures, which)]
     is_mended = choices.of((True, True, False))
     if is_mended and broken:
-        return _mend(case, broken[choices.number(1) % len(broken)], choices, which, is_pinned=is_pinned)
+        return mend(case, broken[choices.number(1) % len(broken)], choices, which, is_pinned=is_pinned)
     if is_mended and goal.gap and goal.turn is None and case == goal.case:
         among = levers(case, is_pinned=is_pinned)
         lever = among[choices.number(1) % len(among)]
@@ -108,7 +109,7 @@ def _change(case: Case, fresh: Case, goal: Goal, choices: Choices, which: int, *
     return splice(case, fresh, choices.of(SPLICED), choices, is_pinned=is_pinned)
 
 
-def _mend(case: Case, condition: Condition, choices: Choices, which: int, *, is_pinned: bool) -> Case | None:
+def mend(case: Case, condition: Condition, choices: Choices, which: int, *, is_pinned: bool = False) -> Case | None:
     """The case with one measure where a condition may hold; None where nothing brings it there."""
     aims = condition.aims(measure(case), which)
     if not aims:
@@ -168,14 +169,20 @@ def lighten(case: Case, *, is_pinned: bool = False) -> Iterator[Case]:
             yield case.replace(model=heads | dims, batch={"decode": decode})
 
 
-def is_affordable(case: Case) -> bool:
-    """Whether a case takes no more work than the largest that are drawn."""
+def is_affordable(case: Case, *, beside: Case | None = None) -> bool:
+    """Whether a case takes no more work than the largest that are drawn, or than another one."""
+    most = LIMITS if beside is None else tuple(map(max, LIMITS, _work(beside)))
+    return all(work <= limit for work, limit in zip(_work(case), most, strict=True))
+
+
+def _work(case: Case) -> tuple[int, ...]:
+    """The numbers that LIMITS are of."""
     batch, model = case.batch, case.model
     rows = batch.decode_rows + batch.prefill_rows
     return (
-        rows * sum(case.lengths) * model.num_heads <= MOST_PRODUCTS
-        and batch.tokens * model.num_heads * model.head_dim <= MOST_ACTIVATIONS
-        and case.num_blocks * case.cache.block_size * (model.head_dim + 4) <= MOST_CACHED
-        and batch.decode_rows * batch.max_model_len <= MOST_LOGITS
-        and batch.prefill_rows * batch.keys <= MOST_LOGITS
+        rows * sum(case.lengths) * model.num_heads,
+        batch.tokens * model.num_heads * model.head_dim,
+        case.num_blocks * case.cache.block_size * (model.head_dim + 4),
+        batch.decode_rows * batch.max_model_len,
+        batch.prefill_rows * batch.keys,
     )

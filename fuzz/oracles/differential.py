@@ -66,8 +66,12 @@ def run_stages(
     stages: Sequence[Stage] = STAGES,
     done: Mapping[str, dict[str, Tensor]] = MappingProxyType({}),
 ) -> None:
-    """Run stages one after the other, each on what the ones before it made; `done` has outputs that are there."""
-    for stage in stages:
+    """Run stages one after the other, each on what the ones before it made; `done` has outputs that are there.
+
+    What comes after the last one that is wanted is left out.
+    """
+    last = max((place for place, stage in enumerate(stages) if stage.name in only), default=-1)
+    for stage in stages[: last + 1] if only else stages:
         if stage.applies(step.case):
             accept(
                 stage, step, *run_stage(stage, step, implementation, device, outcome, only, done=done.get(stage.name))

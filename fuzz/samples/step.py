@@ -181,12 +181,22 @@ def _place_activations(step: Step) -> None:
     weights = regimes.dense(values.weights, step.key("weights"), (tokens, heads), model.fp8)
     for name, tensor in (("q", q), ("k", k), ("weights", weights)):
         _override(tensor, values.set.get(name, ()))
-    _place_q_and_k(step, q, k.bfloat16())
-    step.place("weights", weights, row_pad=case.row_pad("weights", tokens, heads))
     positions = positions_of(case, step.key("positions"))
+    table = regimes.rope_table(values.rope, step.key("rope"), angles_for(positions), model.rope_dim)
+    place_activations(step, q, k, weights, positions, table)
+
+
+def angles_for(positions: Tensor) -> int:
+    """Rows that the table of angles needs for some positions."""
+    return max(int(positions.max()) + 1, 1) if len(positions) else 1
+
+
+def place_activations(step: Step, q: Tensor, k: Tensor, weights: Tensor, positions: Tensor, table: Tensor) -> None:
+    """Put what a model computes where the case wants it: q [T, H, D], k [T, D], weights [T, H], angles [max_pos, R]."""
+    case = step.case
+    _place_q_and_k(step, q, k.bfloat16())
+    step.place("weights", weights, row_pad=case.row_pad("weights", *weights.shape))
     step.place("positions", positions)
-    longest = int(positions.max()) + 1 if len(positions) else 1
-    table = regimes.rope_table(values.rope, step.key("rope"), max(longest, 1), model.rope_dim)
     table = table if case.rope.table == "fp32" else table.bfloat16()
     step.place("cos_sin_cache", table, row_pad=case.memory.angles_pad)
 

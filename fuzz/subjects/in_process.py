@@ -1,12 +1,13 @@
 """An implementation on a device, asked in this process."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from importlib.metadata import PackageNotFoundError, version
 
 from indexfuzz.core.case import Case
+from indexfuzz.core.comparison import Comparison
 from indexfuzz.core.contract import Lifted
 from indexfuzz.core.outcome import Outcome
 from indexfuzz.core.signature import Signature
@@ -18,6 +19,7 @@ from indexfuzz.implementations.base import Implementation
 from indexfuzz.implementations.sources import source_texts
 from indexfuzz.implementations.watching import watch, watching
 from indexfuzz.oracles import schedule
+from indexfuzz.oracles.rehearsal import rehearse
 from indexfuzz.subjects.subject import Facts
 
 
@@ -53,6 +55,16 @@ class InProcess:
     def narrow(self, case: Case) -> Case:
         """As few fields changed as it takes."""
         return narrow(break_one_clause(case, self.implementation), self.implementation)
+
+    @property
+    def rehearses(self) -> bool:
+        """As its device."""
+        return self.device.rehearses
+
+    def rehearse(self, case: Case, stages: Collection[str] = ()) -> Mapping[str, Sequence[Comparison]]:
+        """Call launchers here."""
+        watch(self._texts)
+        return rehearse(self.narrow(case), self.implementation, self.device, stages)
 
     def run(self, case: Case, only: frozenset[str] = frozenset()) -> Outcome:
         """Run it here and now, and watch what the implementation compares."""

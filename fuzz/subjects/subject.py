@@ -1,10 +1,11 @@
 """A subject: what is under test, ready to be asked about cases. Whoever asks need not know in which process it runs."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
 from indexfuzz.core.case import Case
+from indexfuzz.core.comparison import Comparison
 from indexfuzz.core.outcome import Outcome
 from indexfuzz.core.signature import Signature
 
@@ -44,6 +45,16 @@ class Subject(Protocol):
 
     def narrow(self, case: Case) -> Case:
         """The case, brought inside the implementation's contract."""
+
+    @property
+    def rehearses(self) -> bool:
+        """Whether it can be asked what it would compare in a case, in a copy of this process."""
+
+    def rehearse(self, case: Case, stages: Collection[str] = ()) -> Mapping[str, Sequence[Comparison]]:
+        """What the launchers of some stages, or all, would compare in a case, by stage; no kernel runs.
+
+        A process that has rehearsed must run nothing afterwards.
+        """
 
     def run(self, case: Case, only: frozenset[str] = frozenset()) -> Outcome:
         """Put a case to all oracles; `only` names the stages to take from the implementation, all when empty.

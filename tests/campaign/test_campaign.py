@@ -37,11 +37,11 @@ def test_the_same_seed_gives_the_same_cases(reference_with, pytorch_device):
 def test_shards_of_a_seed_have_no_case_in_common(reference_with, pytorch_device):
     subject = InProcess(reference_with(), pytorch_device)
     shards = [Settings(subject, seed=5, shard=(number, 4)) for number in range(1, 5)]
-    drawn = [case.id for wanted in shards for chunk in range(8) for case in cases_of_chunk(wanted, Chunk(chunk))]
+    drawn = [one.case.id for wanted in shards for chunk in range(8) for one in cases_of_chunk(wanted, Chunk(chunk))]
     assert len(set(drawn)) == len(drawn) > 300
     again = Settings(subject, seed=5, shard=(3, 4))
-    assert [case.id for case in cases_of_chunk(again, Chunk(1))] == [
-        case.id for case in cases_of_chunk(shards[2], Chunk(1))
+    assert [one.case.id for one in cases_of_chunk(again, Chunk(1))] == [
+        one.case.id for one in cases_of_chunk(shards[2], Chunk(1))
     ]
 
 

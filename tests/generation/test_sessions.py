@@ -20,7 +20,7 @@ CASES = draw(sessions(), 5, 150)
 def drawn(**settings):
     stages = settings.pop("stages", builtin().stages)
     subject = InProcess(replace(builtin(), stages=stages), open_device("lockstep"))
-    return draw_chunk(Settings(subject, seed=3, **settings), Chunk(0))
+    return [drawn.case for drawn in draw_chunk(Settings(subject, seed=3, **settings), Chunk(0))]
 
 
 def test_every_fourth_case_is_a_session_and_the_others_are_what_they_were():

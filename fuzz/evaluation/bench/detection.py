@@ -22,6 +22,7 @@ from indexfuzz.campaign.loop import Campaign
 from indexfuzz.campaign.settings import Settings
 from indexfuzz.core.case import Case
 from indexfuzz.core.finding import Finding
+from indexfuzz.core.forked import cpu_seconds
 from indexfuzz.devices import open_device
 from indexfuzz.devices.base import Device, UnsupportedKernelError
 from indexfuzz.evaluation.bench.baseline import GRIDS
@@ -148,7 +149,7 @@ def detect(
     implementation = plant((fault.id,))
     found = Detection(fault.id, fault.kind, fault.stage)
     for seed in seeds:
-        sight = campaign_sight(implementation, device, seed, seconds=seconds, clock=time.process_time)
+        sight = campaign_sight(implementation, device, seed, seconds=seconds, clock=cpu_seconds)
         if sight is None or not is_clean(sight.case, device):
             continue
         found.cases.append(sight.cases)
@@ -173,13 +174,11 @@ def compare(found: Detection, device: Device, seeds: Sequence[int], *, seconds: 
     """Search for the same fault with campaigns without feedback and with the plain generator."""
     implementation = plant((found.fault,))
     for seed in seeds:
-        unsteered = campaign_sight(
-            implementation, device, seed, seconds=seconds, clock=time.process_time, steered=False
-        )
+        unsteered = campaign_sight(implementation, device, seed, seconds=seconds, clock=cpu_seconds, steered=False)
         if unsteered and is_clean(unsteered.case, device):
             found.unsteered_cases.append(unsteered.cases)
         stream = uniform(seed, device.formats)
-        sight = stream_sight(stream, implementation, device, seconds=UNIFORM_SECONDS, clock=time.process_time)
+        sight = stream_sight(stream, implementation, device, seconds=UNIFORM_SECONDS, clock=cpu_seconds)
         if sight and is_clean(sight.case, device):
             found.uniform_cases.append(sight.cases)
 

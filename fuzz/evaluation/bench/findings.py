@@ -18,6 +18,7 @@ import torch
 
 from indexfuzz.core.case import Case
 from indexfuzz.core.finding import Finding
+from indexfuzz.core.forked import cpu_seconds
 from indexfuzz.core.setup import Setup
 from indexfuzz.devices import open_device
 from indexfuzz.evaluation.bench.detection import campaign_sight
@@ -85,9 +86,7 @@ def measure(fault: str) -> dict[str, Any]:
 
 def _measure(fault: str) -> Handed:
     target = put_under_test(Setup(faults=(fault,)))
-    sight = campaign_sight(
-        target.subject.implementation, target.subject.device, 0, seconds=SECONDS, clock=time.process_time
-    )
+    sight = campaign_sight(target.subject.implementation, target.subject.device, 0, seconds=SECONDS, clock=cpu_seconds)
     shown = (sight.case, sight.finding) if sight else witness(fault, target.subject)
     if shown is None:
         return Handed(fault, misses=(f"not found in {SECONDS:g} s of CPU time",))

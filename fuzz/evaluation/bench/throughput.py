@@ -109,7 +109,7 @@ def main(*, as_json: bool, against: str | None = None, workers: Sequence[int] = 
 def draw_cases(count: int) -> list[Case]:
     """The first cases of a campaign."""
     wanted = Settings(prepare(Setup()).subject, seed=SEED)
-    return list(islice((case for number in count_up() for case in cases_of_chunk(wanted, Chunk(number))), count))
+    return list(islice((drawn.case for number in count_up() for drawn in cases_of_chunk(wanted, Chunk(number))), count))
 
 
 def measure(cases: Sequence[Case], against: Path | None) -> list[Comparison]:

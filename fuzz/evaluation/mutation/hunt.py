@@ -3,9 +3,9 @@
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from time import process_time
 from typing import Any, Self
 
+from indexfuzz.core.forked import cpu_seconds
 from indexfuzz.devices import open_device
 from indexfuzz.evaluation.bench.detection import Sight, campaign_sight, is_clean, stream_sight
 from indexfuzz.evaluation.bench.uniform import uniform
@@ -100,12 +100,12 @@ class Hunter:
                 self._device,
                 budget.seed,
                 seconds=budget.seconds,
-                clock=process_time,
+                clock=cpu_seconds,
                 subject_type=SUBJECTS[prey.drawing],
                 steered=prey.drawing == CAMPAIGN,
             )
         stream = uniform(budget.seed, self._device.formats)
-        return stream_sight(stream, implementation, self._device, seconds=budget.seconds, clock=process_time)
+        return stream_sight(stream, implementation, self._device, seconds=budget.seconds, clock=cpu_seconds)
 
 
 def give_up(prey: Prey, seconds: float, why: str) -> Hunt:

@@ -4,9 +4,11 @@ import os
 import sys
 import time
 import weakref
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, Self
 
 from indexfuzz.core.case import Case
+from indexfuzz.core.comparison import Comparison
 from indexfuzz.core.outcome import Outcome
 from indexfuzz.core.setup import Setup, SetupError
 from indexfuzz.core.signature import Signature
@@ -74,6 +76,15 @@ class Isolated:
         if isinstance(answer, Death):
             raise ChildError(f"case {case.id}: {answer.story}, while it was brought inside the contract")
         return Case.parse(answer["case"])
+
+    @property
+    def rehearses(self) -> bool:
+        """Not from here: what is under test is in another process."""
+        return False
+
+    def rehearse(self, case: Case, stages: Collection[str] = ()) -> Mapping[str, Sequence[Comparison]]:  # noqa: ARG002
+        """Nothing is known."""
+        return {}
 
     def run(self, case: Case, only: frozenset[str] = frozenset()) -> Outcome:
         """Put a case to all oracles; a stage that kills the process is left out when the case runs once more."""

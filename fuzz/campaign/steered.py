@@ -1,0 +1,60 @@
+"""The cases of a chunk that are steered: searched for by rehearsing them, or else by guesses at what moves operands."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+
+from indexfuzz.campaign.settings import Settings
+from indexfuzz.core.case import Case
+from indexfuzz.core.forked import call_forked
+from indexfuzz.core.rng import random_bytes
+from indexfuzz.generation import searching, steering
+from indexfuzz.generation.choices import Choices
+from indexfuzz.generation.goals import Goal
+from indexfuzz.generation.levers import know_movers
+from indexfuzz.generation.searching import Found
+
+SECONDS = 20
+"""CPU seconds that rehearsals of one chunk may take, before what is steered is steered by guesses."""
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """A case, and the stages that it shall be put to; all where none are named."""
+
+    case: Case
+    only: frozenset[str] = frozenset()
+
+
+def steer_cases(wanted: Settings, key: int, fresh: Sequence[Case], goals: Sequence[Goal]) -> list[Drawn]:
+    """Cases on the way to goals, one each, from as many fresh ones and a key that decides how.
+
+    One that was searched for is put to the stages alone that make the decision, so that many can be; a fresh one stays
+    where a search was in vain. Launchers that are called without their kernels may keep what is wrong then, so a copy
+    of this process calls them.
+    """
+    is_pinned = wanted.preset is not None
+    pairs = list(zip(fresh, goals, strict=False))
+
+    def find() -> list[Found | None]:
+        torch.set_num_threads(1)  # there are no others in a copy
+        found = []
+        for place, (case, goal) in enumerate(pairs):
+            choices = Choices(random_bytes(key, f"searched {place}", searching.DECISIONS))
+            found.append(searching.search(case, goal, wanted.subject.rehearse, choices, is_pinned=is_pinned))
+        return found
+
+    know_movers()
+    searched = call_forked(find, SECONDS) if pairs and wanted.subject.rehearses else None
+    steered = []
+    for place, (case, goal) in enumerate(pairs):
+        found = searched[place] if searched else None
+        if found is None:
+            choices = Choices(random_bytes(key, f"steered {2 * place + 1}", steering.DECISIONS))
+            steered.append(Drawn(steering.steer(case, goal, choices, is_pinned=is_pinned), wanted.only))
+        elif found.case is None or (wanted.only and wanted.only.isdisjoint(found.stages)):
+            steered.append(Drawn(case, wanted.only))
+        else:
+            steered.append(Drawn(found.case, found.stages & wanted.only if wanted.only else found.stages))
+    return steered

@@ -1,0 +1,280 @@
+"""Searching: a case is brought to a goal by rehearsing it, which tells what the code under test would decide in it.
+
+This is search-based testing as it is known since Korel (1990): how far a case is from a goal is how many decisions it
+lacks to come there, then how far the operands are apart where it takes the other way. Numbers of the case are moved one
+at a time; what moves an operand, and how much, is seen by trying. A turn may lead to code that no case has reached: the
+search goes on with what is decided there, so that conditions that are joined are met in one go.
+"""
+
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from math import log2
+
+from indexfuzz.core.case import Case
+from indexfuzz.core.comparison import Comparison
+from indexfuzz.generation.choices import Choices
+from indexfuzz.generation.conditions import Condition, Operand, Place, is_comparison, operands_of
+from indexfuzz.generation.correspondence import explaining
+from indexfuzz.generation.goals import Goal
+from indexfuzz.generation.levers import Lever, levers
+from indexfuzz.generation.measures import Measures, measure, number_of
+from indexfuzz.generation.steering import SPLICED, is_affordable, lighten, mend, splice
+
+Rehearse = Callable[[Case, Collection[str]], Mapping[str, Sequence[Comparison]]]
+"""What the launchers of some stages would compare in a case, of all of them where none are named."""
+
+REHEARSALS = 40
+"""Cases that are rehearsed on the way to a goal."""
+
+VARIED = 4
+"""Changes that are made once a goal is met: what it reaches may depend on what nobody compares."""
+
+FEW = 3
+"""Guesses at an operand of which one is likely right."""
+
+MOST_SAMPLES = 16
+"""Rehearsed cases that are looked at for what operands may be."""
+
+DECISIONS = 2 * 64 * REHEARSALS
+"""Bytes that decide how a case is searched for."""
+
+STEPS = (1, -1, 2, -2, 4, 16, -16, 64)
+"""Steps by which a number of a case is moved to see what it moves."""
+
+Pair = tuple[int, int]
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What a case decides at each place: how it ends, the operands, and which end settles a joined condition."""
+
+    ends: Mapping[Place, frozenset[bool]]
+    pairs: Mapping[Place, tuple[Pair, ...]]
+    settling: Mapping[Place, bool | None]
+
+    @classmethod
+    def of(cls, comparisons: Iterable[Comparison]) -> "Seen":
+        """By place, in the order of the source."""
+        ends, pairs, settling = dict[Place, set[bool]](), dict[Place, list[Pair]](), dict[Place, bool | None]()
+        for one in comparisons:
+            place = (one.file, one.line, one.text)
+            ends.setdefault(place, set()).add(one.holds)
+            left, right = _number(one.left), _number(one.right)
+            pairs.setdefault(place, []).extend([(left, right)] if left is not None and right is not None else [])
+            settling[place] = one.settles
+        return cls(
+            {place: frozenset(each) for place, each in ends.items()},
+            {place: tuple(each) for place, each in pairs.items()},
+            settling,
+        )
+
+    def miss(self, place: Place, *, wanted: bool) -> float:
+        """How far a place is from ending so: 0 where it does, from 1 to 2 where it does not, 2 where nothing comes."""
+        if wanted in self.ends.get(place, ()):
+            return 0.0
+        gap = self.gap(place)
+        return 2.0 if place not in self.ends else 1 + log2(1 + min(abs(gap), 1 << 60)) / 64
+
+    def gap(self, place: Place) -> int:
+        """The difference of the operands where they are closest; 0 where there are none."""
+        return min((right - left for left, right in self.pairs.get(place, ())), key=abs, default=0)
+
+
+@dataclass(frozen=True)
+class Found:
+    """A case that meets a goal or comes closer to it, if there is one, and the stages that come to its place."""
+
+    case: Case | None
+    stages: frozenset[str]
+
+
+def search(fresh: Case, goal: Goal, rehearse: Rehearse, choices: Choices, *, is_pinned: bool = False) -> Found | None:
+    """Search for a case that meets a goal; None where rehearsals do not come to its place.
+
+    Every other search starts from the fresh case, if that comes to the place at all.
+    """
+    base = rehearse(goal.case, ())
+    stages = frozenset(stage for stage, seen in base.items() if any(goal.place == _place(one) for one in seen))
+    if not stages:
+        return None
+    return Found(_Search(fresh, goal, rehearse, choices, stages, is_pinned=is_pinned).run(), stages)
+
+
+class _Search:
+    """One search: the case that came closest so far, and the decisions to be turned, one behind the other."""
+
+    def __init__(
+        self, fresh: Case, goal: Goal, rehearse: Rehearse, choices: Choices, stages: Collection[str], *, is_pinned: bool
+    ) -> None:
+        self._fresh, self._goal, self._choices, self._is_pinned = fresh, goal, choices, is_pinned
+        self._rehearse, self._stages = rehearse, stages
+        self._left, self._looked_at = REHEARSALS, dict[str, Seen]()
+        self._chain: list[tuple[Place, bool]] = [(goal.place, goal.wanted)]
+        self._moving: dict[Place, list[str]] = {}
+        self._samples: dict[Place, list[tuple[Measures, tuple[Pair, ...]]]] = {}
+        self._conditions: dict[Place, tuple[int, Condition | None]] = {}
+        self._case, self._seen = goal.case, self._look(goal.case)
+        self._known = goal.known.union(self._seen.ends)
+        if choices.of((True, False)):
+            seen = self._look(fresh)
+            if goal.place in seen.ends:
+                self._case, self._seen = fresh, seen
+                self._known |= seen.ends.keys()
+        self._most = self._case
+
+    def run(self) -> Case | None:
+        """Change the case as long as there are rehearsals left, and keep what leaves no more to do."""
+        start, varied = self._seen, 0
+        for _ in range(2 * REHEARSALS):
+            if self._left <= 0 or varied == VARIED:
+                break
+            missed = self._missed(self._seen)
+            if not missed and self._go_on():
+                missed = self._missed(self._seen)
+            for case in self._changes() if missed else self._variations():
+                if self._take(case, missed):
+                    varied += not missed
+                    break
+        left = self._missed(self._seen)
+        return self._case if left < self._missed(start) or not left else None
+
+    def _take(self, case: Case, missed: float) -> bool:
+        """Whether a changed case is no further away than `missed`, and is the one to go on with then."""
+        lighter = lighten(case, is_pinned=self._is_pinned)
+        affordable = next((one for one in lighter if is_affordable(one, beside=self._most)), None)
+        if affordable is None or affordable.id == self._case.id or self._left <= 0:
+            return False
+        seen = self._look(affordable)
+        if self._missed(seen) > missed:
+            return False
+        self._case, self._seen = affordable, seen
+        return True
+
+    def _look(self, case: Case) -> Seen:
+        if case.id not in self._looked_at:
+            self._left -= 1
+            found = self._rehearse(case, self._stages)
+            self._looked_at[case.id] = seen = Seen.of(one for stage in self._stages for one in found.get(stage, ()))
+            measures = measure(case)
+            for place, pairs in seen.pairs.items():
+                if pairs:
+                    self._samples.setdefault(place, []).append((measures, pairs))
+        return self._looked_at[case.id]
+
+    def _missed(self, seen: Seen) -> float:
+        """How far a case is away: 2 for each decision that it lacks to the last that it comes to, and for that one."""
+        lacking = 0
+        for place, wanted in reversed(self._chain):
+            if place in seen.ends:
+                return 2 * lacking + seen.miss(place, wanted=wanted)
+            lacking += 1
+        return 2 * lacking + sum(seen.miss(place, wanted=end) for place, end in self._goal.leading)
+
+    def _blocked(self) -> tuple[Place, bool] | None:
+        """The decision that keeps the case from the next one."""
+        for place, wanted in reversed(self._chain):
+            if place in self._seen.ends:
+                return None if wanted in self._seen.ends[place] else (place, wanted)
+        broken = [one for one in self._goal.leading if self._seen.miss(one[0], wanted=one[1])]
+        return broken[self._choices.number(1) % len(broken)] if broken else None
+
+    def _go_on(self) -> bool:
+        """Take what is decided behind the last turn for the next goal, where no case has been before."""
+        for place, ends in self._seen.ends.items():
+            if place not in self._known and len(ends) == 1:
+                (end,) = ends
+                self._known |= {place}
+                if self._seen.settling[place] is not (not end):
+                    self._chain.append((place, not end))
+                    return True
+        return False
+
+    def _changes(self) -> Iterator[Case]:
+        """Changed cases, some of which may come closer."""
+        blocked = self._blocked()
+        kind = self._choices.number(1) % 8
+        if blocked is None or kind == 0:
+            yield from self._variations()
+        elif kind == 1:
+            yield self._case.replace(values={"seed": self._choices.number(4)})
+        elif kind < 6:
+            yield from self._mended(*blocked)
+        else:
+            yield from self._moved(blocked[0])
+
+    def _variations(self) -> Iterator[Case]:
+        changed = splice(self._case, self._fresh, self._choices.of(SPLICED), self._choices, is_pinned=self._is_pinned)
+        if changed is not None:
+            yield changed
+
+    def _mended(self, place: Place, wanted: bool) -> Iterator[Case]:  # noqa: FBT001
+        """The case with a measure where a decision may turn: one that an operand corresponds to in all cases."""
+        condition = self._condition(place, wanted=wanted)
+        if condition is not None:
+            which = self._choices.number(1) % self._choices.of((1, 4, 24))
+            changed = mend(self._case, condition, self._choices, which, is_pinned=self._is_pinned)
+            if changed is not None:
+                yield changed
+
+    def _condition(self, place: Place, *, wanted: bool) -> Condition | None:
+        """What is known of the operands of a place: by the cases that were run, or where that is little, rehearsed.
+
+        What these say is only looked at again when there are twice as many.
+        """
+        samples = self._samples.get(place, [])
+        count, condition = self._conditions.get(place, (0, None))
+        if not count:
+            known = next((one for one in self._goal.conditions if one.place == place), None)
+            if known is not None and max(len(known.left.guesses), len(known.right.guesses)) <= FEW:
+                self._conditions[place] = len(samples), known
+                return known
+        if len(samples) >= 2 * count and is_comparison(place[2]):
+            condition = _explain(place, samples[-MOST_SAMPLES:], wanted=wanted)
+            self._conditions[place] = len(samples), condition
+        return condition
+
+    def _moved(self, place: Place) -> Iterator[Case]:
+        """The case with one number moved, then as far as it takes, by how it moves the operands."""
+        among = levers(self._case, is_pinned=self._is_pinned)
+        known = [lever for lever in among if lever.name in self._moving.get(place, ())]
+        among = known if known and self._choices.number(1) % 4 else among
+        lever = among[self._choices.number(2) % len(among)]
+        step = self._choices.of((*STEPS, self._case.cache.block_size))
+        gap = self._seen.gap(place)
+        tried = self._try(lever, lever.now + step)
+        if tried is None or place not in tried[1].pairs:
+            return
+        yield tried[0]
+        moved = gap - tried[1].gap(place)
+        if moved and gap:
+            self._moving.setdefault(place, []).append(lever.name)
+            offset = self._choices.of((0, 0, 0, 1, -1))
+            there = lever.set(self._case, lever.now + round(gap * step / moved) + offset)
+            if there is not None:
+                yield there
+
+    def _try(self, lever: Lever, value: int) -> tuple[Case, Seen] | None:
+        case = lever.set(self._case, value)
+        if case is None or not is_affordable(case, beside=self._most):
+            return None
+        return case, self._look(case)
+
+
+def _explain(place: Place, samples: Sequence[tuple[Measures, tuple[Pair, ...]]], *, wanted: bool) -> Condition | None:
+    """What the operands may be by some cases; None where that says nothing of either."""
+    sides = []
+    for i, written in enumerate(operands_of(place[2])):
+        values = [(measures, {pair[i] for pair in pairs}) for measures, pairs in samples]
+        guesses = () if written.number is not None else explaining(values, place[2], written.form)
+        number = written.number if written.number is not None else min(values[-1][1])
+        sides.append(Operand(guesses=tuple(guesses)) if guesses else Operand(number))
+    left, right = sides
+    return Condition(place[2], left, right, wanted, place) if left.guesses or right.guesses else None
+
+
+def _place(one: Comparison) -> Place:
+    return one.file, one.line, one.text
+
+
+def _number(operand: int | str | None) -> int | None:
+    return number_of(operand) if isinstance(operand, str) else operand

@@ -1,0 +1,117 @@
+"""Searching: cases are brought behind conditions that are joined, whatever they look at, by rehearsing them."""
+
+import os
+from dataclasses import replace
+from itertools import islice
+
+import pytest
+
+from indexfuzz.campaign.settings import Settings
+from indexfuzz.campaign.steered import steer_cases
+from indexfuzz.core.rng import random_bytes
+from indexfuzz.devices import open_device
+from indexfuzz.generation.choices import Choices
+from indexfuzz.generation.goals import Goals
+from indexfuzz.generation.searching import DECISIONS, search
+from indexfuzz.generation.stream import stream_cases
+from indexfuzz.implementations.builtin import builtin
+from indexfuzz.implementations.faults.planting import import_source
+from indexfuzz.subjects.in_process import InProcess
+
+LOCKSTEP = open_device("lockstep")
+SOURCE = """
+from indexfuzz.kernels.gather import gather as right
+
+def gather(*, cache, block_table, cu_seqlens, token_to_seq, k_fp8, k_scale, quant_group, layout):
+    if {conditions}:
+        pass
+    return right(cache=cache, block_table=block_table, cu_seqlens=cu_seqlens, token_to_seq=token_to_seq, k_fp8=k_fp8,
+                 k_scale=k_scale, quant_group=quant_group, layout=layout)
+"""
+
+
+def subject_with(name, conditions):
+    gather = import_source(
+        f"indexfuzz_kernels_with_{name}", SOURCE.format(conditions=conditions), f"searched/{name}.py"
+    )
+    implementation = builtin()
+    return InProcess(replace(implementation, stages={**implementation.stages, "gather": gather.gather}), LOCKSTEP)
+
+
+def goals_of(subject, count):
+    """What that many cases decide, by rehearsals alone, and the cases that are drawn next."""
+    goals, drawn = Goals(), stream_cases(7, LOCKSTEP.formats)
+    for case in map(subject.narrow, islice(drawn, count)):
+        goals.add(case, compared(subject, case))
+    return goals, drawn
+
+
+def compared(subject, case):
+    """What the condition of the launcher compares."""
+    return [one for one in subject.rehearse(case, ("gather",)).get("gather", ()) if "searched/" in one.file]
+
+
+def decided(subject, case, text):
+    """How the places of a text end in a case."""
+    return {one.holds for one in compared(subject, case) if one.text == text}
+
+
+CONDITIONS = {
+    "sizes": ("k_fp8.shape[0] >= 77", "cache.shape[1] == 48", "k_fp8.shape[1] == 128"),
+    "strides": ("k_fp8.stride(0) % 7 == 3", "block_table.stride(0) > 40", "cache.stride(0) * 2 >= 30000"),
+    "words": ("layout == 'shuffle'", "cu_seqlens.shape[0] == 4", "k_fp8.shape[0] % 16 == 5"),
+    "contents": ("int(cu_seqlens.sum()) % 100 == 17", "int(block_table.max()) == 21", "cache.shape[0] % 5 == 1"),
+}
+
+
+@pytest.mark.parametrize("name", CONDITIONS)
+def test_joined_conditions_are_met_in_few_rounds(name):
+    conditions = CONDITIONS[name]
+    subject = subject_with(name, " and ".join(conditions))
+    goals, drawn = goals_of(subject, 20)
+    for number in range(40):
+        for i, goal in enumerate(goals.plan()):
+            choices = Choices(random_bytes(number, str(i), DECISIONS))
+            found = search(next(drawn), goal, subject.rehearse, choices)
+            assert found.stages == {"gather"}
+            if found.case is not None:
+                goals.add(found.case, compared(subject, found.case))
+                if decided(subject, found.case, conditions[-1]) == {True}:
+                    return
+    raise AssertionError("not met")
+
+
+def test_a_place_that_no_rehearsal_comes_to_is_not_searched_for():
+    subject = subject_with("nowhere", "k_fp8.shape[0] == 12345")
+    goals, drawn = goals_of(subject, 10)
+    goal = goals.plan()[0]
+    elsewhere = replace(goal, place=("searched/nowhere.py", 1, "x == y"))
+    assert search(next(drawn), elsewhere, subject.rehearse, Choices(bytes(DECISIONS))) is None
+
+
+def steered(subject, goals, drawn):
+    return steer_cases(Settings(subject), 3, list(islice(drawn, len(goals))), goals)
+
+
+def test_the_same_key_finds_the_same_cases_for_the_stages_that_decide():
+    subject = subject_with("again", "k_fp8.shape[0] == 77 and cache.shape[1] == 48")
+    goals, drawn = goals_of(subject, 20)
+    plan = goals.plan()
+    fresh = list(islice(drawn, len(plan)))
+    found = steer_cases(Settings(subject), 3, fresh, plan)
+    assert found == steer_cases(Settings(subject), 3, fresh, plan)
+    assert any(one.only == {"gather"} and one.case.batch.keys == 77 for one in found)
+
+
+def test_a_launcher_that_dies_without_its_kernels_is_steered_by_guesses():
+    subject = subject_with("dying", "k_fp8.shape[0] == 77")
+    goals, drawn = goals_of(subject, 20)
+    plan = goals.plan()
+    dying = InProcess(replace(subject.implementation, stages={"gather": _die}), LOCKSTEP)
+    found = steered(dying, plan, drawn)
+    assert all(one.only == frozenset() for one in found)
+    assert any(one.case.batch.keys == 77 for one in found)
+
+
+def _die(**_):
+    os._exit(1)

@@ -1,0 +1,99 @@
+"""Rehearsals: launchers are called without their kernels, and decide what they do when a case is run."""
+
+from itertools import islice
+
+import pytest
+
+from indexfuzz.core.case import Case
+from indexfuzz.devices import open_device
+from indexfuzz.evaluation.mutation.guarded import look_at
+from indexfuzz.evaluation.mutation.guards import features
+from indexfuzz.generation.stream import stream_cases
+from indexfuzz.implementations.base import Implementation
+from indexfuzz.implementations.builtin import builtin
+from indexfuzz.kernels.gather import gather
+from indexfuzz.oracles.rehearsal import MOST_LAUNCHES, rehearse
+from indexfuzz.stages.base import Call
+from indexfuzz.stages.table import OPERATIONS, STAGES
+from indexfuzz.subjects.in_process import InProcess
+
+LOCKSTEP = open_device("lockstep")
+CASE = Case().replace(
+    model={"num_heads": 2},
+    cache={"block_size": 16},
+    batch={"decode": (5, 30), "prefill": ({"length": 40, "new": 7},), "max_model_len": 64, "next_n": 2},
+)
+
+
+@pytest.fixture(scope="module")
+def drawn():
+    subject = InProcess(builtin(), LOCKSTEP)
+    return [subject.narrow(case) for case in islice(stream_cases(21, LOCKSTEP.formats), 12)]
+
+
+def test_a_launcher_decides_in_a_rehearsal_what_it_decides_in_a_run(drawn):
+    subject, compared = InProcess(builtin(), LOCKSTEP), 0
+    for case in drawn[:4]:
+        of_stages = {one for seen in subject.rehearse(case, ("gather",)).values() for one in seen}
+        files = {one.file for one in of_stages}
+        run = {one for one in subject.run(case, frozenset({"gather"})).comparisons if one.file in files}
+        assert of_stages == run
+        compared += len(run)
+    assert compared
+
+
+def test_arguments_are_where_they_would_be_and_integers_hold_what_they_would(drawn):
+    """Guards may look at anything that launchers look at: sizes, strides, alignment, what integers hold."""
+    looked = {}
+
+    def looking(stage):
+        def function(**arguments):
+            tensors = {name: value for name, value in arguments.items() if hasattr(value, "stride")}
+            options = {name: value for name, value in arguments.items() if name not in tensors}
+            looked[stage] = features(Call(tensors, options))
+
+        return function
+
+    names = [stage.name for stage in (*OPERATIONS, *STAGES)]
+    implementation = Implementation("looking", {name: looking(name) for name in names}, builtin().contract)
+    for case in drawn:
+        looked.clear()
+        rehearse(case, implementation, LOCKSTEP)
+        want = look_at(case)
+        assert looked
+        for stage, seen in looked.items():
+            assert seen == want[stage], stage
+
+
+def test_no_kernel_runs():
+    given = {}
+
+    def topk(*, logits, index_topk):
+        given["logits"] = logits.clone()
+        return builtin().stages["topk"](logits=logits, index_topk=index_topk)
+
+    implementation = Implementation("mine", builtin().stages | {"topk": topk}, builtin().contract)
+    rehearse(CASE, implementation, LOCKSTEP, ("topk",))
+    assert bool(given["logits"].isnan().all())  # as they are before anything is written
+
+
+def test_a_launcher_that_raises_or_never_ends_has_compared_what_it_did():
+    def raising(**arguments):
+        if arguments["quant_group"] == 3:
+            return
+        raise KeyError("as without its kernels")
+
+    def waiting(**arguments):
+        while True:
+            gather(**arguments)
+
+    for function in (raising, waiting):
+        found = rehearse(CASE, Implementation("mine", {"gather": function}, builtin().contract), LOCKSTEP)
+        assert "gather" in found
+    assert MOST_LAUNCHES < 10_000
+
+
+def test_sessions_are_left_alone():
+    session = {"steps": ({"turns": ({"request": 0, "new": 20},)},)}
+    case = Case().replace(cache={"block_size": 16}, batch={"max_model_len": 20}, session=session)
+    assert rehearse(case, builtin(), LOCKSTEP) == {}
