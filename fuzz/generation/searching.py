@@ -6,9 +6,9 @@ at a time; what moves an operand, and how much, is seen by trying. A turn may le
 search goes on with what is decided there, so that conditions that are joined are met in one go.
 """
 
+import math
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from math import log2
 
 from indexfuzz.core.case import Case
 from indexfuzz.core.comparison import Comparison
@@ -37,6 +37,9 @@ MOST_SAMPLES = 16
 
 DECISIONS = 2 * 64 * REHEARSALS
 """Bytes that decide how a case is searched for."""
+
+DETOUR = 6
+"""Changes of a detour."""
 
 STEPS = (1, -1, 2, -2, 4, 16, -16, 64)
 """Steps by which a number of a case is moved to see what it moves."""
@@ -73,7 +76,7 @@ class Seen:
         if wanted in self.ends.get(place, ()):
             return 0.0
         gap = self.gap(place)
-        return 2.0 if place not in self.ends else 1 + log2(1 + min(abs(gap), 1 << 60)) / 64
+        return 2.0 if place not in self.ends else 1 + math.log2(1 + min(abs(gap), 1 << 60)) / 64
 
     def gap(self, place: Place) -> int:
         """The difference of the operands where they are closest; 0 where there are none."""
@@ -123,29 +126,41 @@ class _Search:
         self._most = self._case
 
     def run(self) -> Case | None:
-        """Change the case as long as there are rehearsals left, and keep what leaves no more to do."""
-        start, varied = self._seen, 0
+        """Change the case as long as there are rehearsals left, and keep what leaves no more to do.
+
+        What is missed last may be had at the price of what was met before: a detour leads over cases that are further
+        away, back to the best one unless it comes closer in time.
+        """
+        start, best, varied, detour = self._seen, (self._case, self._seen), 0, 0
         for _ in range(2 * REHEARSALS):
             if self._left <= 0 or varied == VARIED:
                 break
             missed = self._missed(self._seen)
             if not missed and self._go_on():
                 missed = self._missed(self._seen)
+            is_free = bool(missed) and not detour and self._choices.of((True, False, False, False))
             for case in self._changes() if missed else self._variations():
-                if self._take(case, missed):
+                if self._take(case, math.inf if is_free else missed):
                     varied += not missed
                     break
-        left = self._missed(self._seen)
-        return self._case if left < self._missed(start) or not left else None
+            if self._missed(self._seen) <= self._missed(best[1]):
+                best, detour = (self._case, self._seen), 0
+            elif detour == DETOUR:
+                (self._case, self._seen), detour = best, 0
+            else:
+                detour += 1
+        case, seen = best
+        left = self._missed(seen)
+        return case if left < self._missed(start) or not left else None
 
-    def _take(self, case: Case, missed: float) -> bool:
-        """Whether a changed case is no further away than `missed`, and is the one to go on with then."""
+    def _take(self, case: Case, most: float) -> bool:
+        """Whether a changed case is no further away than that, and is the one to go on with then."""
         lighter = lighten(case, is_pinned=self._is_pinned)
         affordable = next((one for one in lighter if is_affordable(one, beside=self._most)), None)
         if affordable is None or affordable.id == self._case.id or self._left <= 0:
             return False
         seen = self._look(affordable)
-        if self._missed(seen) > missed:
+        if self._missed(seen) > most:
             return False
         self._case, self._seen = affordable, seen
         return True
@@ -228,7 +243,7 @@ class _Search:
             if known is not None and max(len(known.left.guesses), len(known.right.guesses)) <= FEW:
                 self._conditions[place] = len(samples), known
                 return known
-        if len(samples) >= 2 * count and is_comparison(place[2]):
+        if samples and len(samples) >= 2 * count and is_comparison(place[2]):
             condition = _explain(place, samples[-MOST_SAMPLES:], wanted=wanted)
             self._conditions[place] = len(samples), condition
         return condition
