@@ -3,6 +3,7 @@
 Both sides see the same GPU that is a CPU, and of an autotuned kernel the same configuration.
 """
 
+import gc
 import json
 import time
 from collections.abc import Callable, Generator, Iterator
@@ -61,13 +62,15 @@ class Launches:
 
     @contextmanager
     def timed(self, function: Any, names: list[str], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Iterator[None]:
-        """Time the block, which launches a kernel."""
+        """Time the block, which launches a kernel; Python collects its garbage at other times."""
+        gc.disable()
         finished, started = False, time.process_time()
         try:
             yield
             finished = True
         finally:
             seconds = time.process_time() - started
+            gc.enable()
             line = {
                 "kernel": f"{function.__module__}.{function.__qualname__}",
                 "arguments": describe_arguments(names, args, kwargs),
