@@ -93,3 +93,14 @@ def test_anything_else_is_refused(asm, constraints, count, more):
         UnsupportedFeature, match=r"test_assembly.py:\d+: tl.inline_asm_elementwise of '.*' in _assemble"
     ):
         run(asm, constraints, count, **more)
+
+
+@triton.jit
+def _store_what_a_barrier_gives(out):
+    tl.store(out, tl.inline_asm_elementwise("bar.sync 0;", "=r", [], dtype=tl.int32, is_pure=False, pack=1))
+
+
+def test_a_barrier_gives_nothing():
+    with Lockstep() as machine:
+        _store_what_a_barrier_gives[(1,)](torch.zeros(1, dtype=torch.int32))
+    assert [violation.kind for violation in machine.violations] == ["uninitialised"]

@@ -127,6 +127,14 @@ def _in_place(x, other, N: tl.constexpr):
 
 
 @triton.jit
+def _shift_with_barrier_of_ptx(x, other, N: tl.constexpr):
+    lanes = tl.arange(0, N)
+    value = tl.load(x + (lanes + 1) % N)
+    tl.inline_asm_elementwise("bar.sync 0;", "=r", [], dtype=tl.int32, is_pure=False, pack=1)
+    tl.store(x + lanes, value)
+
+
+@triton.jit
 def _shift_with_barrier(x, other, N: tl.constexpr):
     lanes = tl.arange(0, N)
     value = tl.load(x + (lanes + 1) % N)
@@ -179,6 +187,7 @@ def _neighbouring_rows(x, other, N: tl.constexpr):
 CLEAN = (
     _in_place,
     _shift_with_barrier,
+    _shift_with_barrier_of_ptx,
     _normalise,
     _rope_in_place,
     _rope_joined,

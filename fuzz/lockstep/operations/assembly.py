@@ -1,4 +1,4 @@
-"""tl.inline_asm_elementwise, where the assembly is one PTX instruction that the builder has an operation for."""
+"""tl.inline_asm_elementwise of one PTX instruction: one that the builder has an operation for, or a barrier."""
 
 import re
 from collections.abc import Callable, Sequence
@@ -10,7 +10,7 @@ import numpy as np
 from indexfuzz.lockstep.operations.casts import CastOps
 from indexfuzz.lockstep.operations.comparisons import ComparisonOps
 from indexfuzz.lockstep.operations.floats import FloatOps
-from indexfuzz.lockstep.values.dtypes import FP32, BlockType, ScalarType
+from indexfuzz.lockstep.values.dtypes import FP32, BlockType, ScalarType, poison
 from indexfuzz.lockstep.values.value import Value
 
 _INSTRUCTION: Final = re.compile(r"([a-z][A-Za-z0-9_.]*)\s+(\$\d+(?:\s*,\s*\$\d+)*)\s*;?")
@@ -49,6 +49,9 @@ _FP32: Final = {
 _MOVES: Final = {f"mov.{kind}{bits}": bits for bits in (16, 32, 64) for kind in "busf" if (kind, bits) != ("f", 16)}
 """PTX instructions that change nothing, and the bits of their register."""
 
+_BARRIERS: Final = ("bar.sync 0;", "bar.sync 0", "barrier.sync 0;", "barrier.sync 0")
+"""All threads of a program wait for each other; nothing is written to $0."""
+
 
 class AssemblyOps(FloatOps, ComparisonOps, CastOps):
     """create_inline_asm."""
@@ -62,7 +65,10 @@ class AssemblyOps(FloatOps, ComparisonOps, CastOps):
         _is_pure: bool,
         pack: int,
     ) -> "_Results":
-        """The result of one known instruction from $1, $2 .. to $0, each in a register of its own."""
+        """What one known instruction makes of $1, $2 .. in $0, each in a register of its own; nothing of a barrier."""
+        if asm.strip() in _BARRIERS and not values and len(types) == 1 and pack == 1:
+            self.run.barriers += 1
+            return _Results(_nothing(types[0]))
         name, operands = _parse(asm)
         in_order = operands == [f"${i}" for i in range(len(values) + 1)]
         registers = constraints.replace(" ", "").split(",")
@@ -95,6 +101,13 @@ class _Results:
     def get_result(self, number: int) -> Value:
         """The only one."""
         return (self._value,)[number]
+
+
+def _nothing(ty: ScalarType | BlockType) -> Value:
+    """A register that nobody wrote to."""
+    shape = tuple(ty.shape) if isinstance(ty, BlockType) else ()
+    lanes = (1,) * (1 + len(shape))
+    return Value(poison(ty.scalar, lanes), ty.scalar, shape, np.ones(lanes, np.bool_))
 
 
 def _parse(asm: str) -> tuple[str, list[str]]:
