@@ -36,6 +36,10 @@ class Interval(NamedTuple):
         """One value each."""
         return cls(x.double(), x.double())
 
+    def middle(self) -> Tensor:
+        """Halfway between the ends, fp32; 0 where they are infinite."""
+        return ((self.low + self.high) / 2).nan_to_num(0.0).float()
+
     def rows(self, index: Tensor) -> "Interval":
         """Some rows, by a bool or int64 index of the first dim."""
         return Interval(self.low[index], self.high[index])
@@ -203,7 +207,7 @@ def codes_between(x: Interval, scale: Tensor, *, fp8: str, arithmetic: Arithmeti
 
 
 def hadamard(x: Interval) -> Interval:
-    """The Walsh-Hadamard transform of the rows of x [n, D], over sqrt(D), in fp32: [n, D]; D is a power of two.
+    """The Walsh-Hadamard transform of the rows of x [..., D], over sqrt(D), in fp32: [..., D]; D is a power of two.
 
     In the order of Sylvester: element j is the sum of all x[i], negative where i & j has an odd number of ones. Sums in
     any order have D u of the sum of magnitudes, the factor and the product with it 2 u. Where sums may overflow nothing

@@ -30,10 +30,5 @@ def legal_keys(tokens: Tokens, bias: Tensor, *, ratio: int, pooling: str, betwee
 
 def keys(tokens: Tokens, bias: Tensor, *, ratio: int, pooling: str) -> Tensor:
     """The keys of a request, evaluated in fp64 and rounded to bf16 before and after the rotation: [L // ratio, D]."""
-    pooled = _middle(legal_pooled(tokens, bias, ratio=ratio, pooling=pooling)).bfloat16()
-    return _middle(hadamard(Interval.exact(pooled))).bfloat16()
-
-
-def _middle(x: Interval) -> Tensor:
-    """Halfway between the ends in fp32, 0 where they are infinite."""
-    return ((x.low + x.high) / 2).nan_to_num(0.0).float()
+    pooled = legal_pooled(tokens, bias, ratio=ratio, pooling=pooling).middle().bfloat16()
+    return hadamard(Interval.exact(pooled)).middle().bfloat16()

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from indexfuzz.core.case import TILE, Case
-from indexfuzz.core.stage_names import FUSED, FUSED_K, GATHER, K_QUANT_CACHE, PAGED_LOGITS
+from indexfuzz.core.stage_names import FUSED, FUSED_K, GATHER, K_QUANT_CACHE, PAGED_LOGITS, ROTATE
 
 
 class Contract(Protocol):
@@ -59,6 +59,12 @@ DEFINED = (
         lambda case: case.has_layout(case.cache.layout),
         f"SHUFFLE pages are whole tiles of {TILE} tokens by {TILE} bytes",
         "of others no arrangement is defined",
+    ),
+    Clause(
+        (ROTATE,),
+        lambda case: case.model.head_dim & (case.model.head_dim - 1) == 0,
+        "head_dim is a power of two",
+        "there is a Hadamard matrix of this kind for no other",
     ),
     Clause(
         FUSED,

@@ -24,8 +24,14 @@ SLOTS: Final = "slots"
 SELECT: Final = "select"
 """Selected positions to slots, for the attention that follows the indexer."""
 
-NODES: Final = (SLOTS, K_NORM, *STAGE_NAMES, SELECT)
+ROTATE: Final = "rotate"
+"""Rotation of q and k by the Hadamard matrix, which changes no logit but for rounding: engines do it or leave it."""
+
+NODES: Final = (SLOTS, K_NORM, ROPE, ROTATE, *STAGE_NAMES[1:], SELECT)
 """The elementary steps of the indexer, in order."""
+
+OPTIONAL: Final = (ROTATE,)
+"""Nodes that an indexer does without where nobody does them."""
 
 FUSED_Q: Final = "fused_q"
 FUSED_K: Final = "fused_k"
@@ -33,6 +39,7 @@ FUSED_K: Final = "fused_k"
 COVERS: Final = {
     SLOTS: (SLOTS,),
     K_NORM: (K_NORM,),
+    ROTATE: (ROTATE,),
     FUSED_Q: (ROPE, Q_QUANT),
     FUSED_K: (K_NORM, ROPE, K_QUANT_CACHE),
     SELECT: (SELECT,),

@@ -15,7 +15,7 @@ from indexfuzz.samples.step import Step
 HEAD_DIMS = (32, 64, 128)
 MAX_HEADS = 128
 RATIOS = (2, 4, 8, 16, 32, 64, 128)
-_TILED = ("q_quant", "k_quant_cache", "gather", "prefill_logits", "paged_logits", "k_norm", *FUSED, *STATEFUL)
+_TILED = ("q_quant", "k_quant_cache", "gather", "prefill_logits", "paged_logits", "k_norm", "rotate", *FUSED, *STATEFUL)
 _PAGED = ("k_quant_cache", "gather", "paged_logits", "fused_k", FUSED_COMPRESS)
 
 CONTRACT = Checked(
@@ -66,9 +66,9 @@ KERNELS = "indexfuzz.kernels"
 
 def builtin(package: str = KERNELS, name: str = "builtin") -> Implementation:
     """The kernels of this package, or of an edited copy that can be imported under another name."""
-    cache, gather, norm, quant, rope, select = (
+    cache, gather, norm, quant, rope, rotate, select = (
         importlib.import_module(f"{package}.{module}")
-        for module in ("cache", "gather", "norm", "quant", "rope", "select")
+        for module in ("cache", "gather", "norm", "quant", "rope", "rotate", "select")
     )
     compress, fused, fused_compress, pool = (
         importlib.import_module(f"{package}.{module}") for module in ("compress", "fused", "fused_compress", "pool")
@@ -90,6 +90,7 @@ def builtin(package: str = KERNELS, name: str = "builtin") -> Implementation:
             "pool": pool.pool,
             "fused_compress": fused_compress.fused_compress,
             "k_norm": norm.k_norm,
+            "rotate": rotate.rotate,
             "fused_q": fused.fused_q,
             "fused_k": fused.fused_k,
             "slots": select.slots,

@@ -2,7 +2,7 @@
 
 from collections.abc import Collection
 
-from indexfuzz.core.stage_names import COVERS, FUSED, NODES
+from indexfuzz.core.stage_names import COVERS, FUSED, NODES, OPTIONAL
 
 FILLED_IN = "the reference"
 OF_ITS_OWN = "operations of their own"
@@ -15,12 +15,14 @@ def plans(provided: Collection[str]) -> list[Plan]:
     """The plans of an implementation that has these operations.
 
     An engine that has both a fused and an unfused path has two plans, the unfused one first. A node that several fused
-    operations cover, as RoPE of q and of k, is done by all of them.
+    operations cover, as RoPE of q and of k, is done by all of them. An optional node that nobody does is in none.
     """
-    single: Plan = {node: (node,) if node in provided else () for node in NODES}
+    done = {node for name in provided for node in COVERS.get(name, (name,))}
+    nodes = [node for node in NODES if node not in OPTIONAL or node in done]
+    single: Plan = {node: (node,) if node in provided else () for node in nodes}
     fused = {
         node: operations
-        for node in NODES
+        for node in nodes
         if (operations := tuple(name for name in FUSED if name in provided and node in COVERS[name]))
     }
     if not fused:

@@ -17,7 +17,7 @@ from indexfuzz.samples.step import Step
 from indexfuzz.stages.base import Call, Form, Output, Reach, Tensors
 from indexfuzz.stages.nonfinite import has_nonfinite, numbers, spread
 from indexfuzz.stages.operation import Mistakes, Operation
-from indexfuzz.stages.verdict import Verdict
+from indexfuzz.stages.verdict import Verdict, open_share
 
 EPS = 1e-6
 """Of the LayerNorm in DeepSeek-V3.2 and GLM-5."""
@@ -48,8 +48,7 @@ class KNorm(Operation):
         x = intervals.rounded(normalise(given, given.tensors["k"], instead), "bf16")
         got_k = got["k"]
         found = check_between("k", got_k, *x, axes=self.axes["k"], before=poison_like(got_k))
-        open_share = float((x.low != x.high).double().mean()) if x.low.numel() else 0.0
-        return Verdict((found,) if found else (), width=open_share)
+        return Verdict((found,) if found else (), width=open_share(x))
 
     def mistakes(self, given: Call, guarantees: Guarantees) -> Mistakes:
         return mistakes_of_norm(given)

@@ -18,6 +18,7 @@ from indexfuzz.stages.pool import Pool
 from indexfuzz.stages.prefill_logits import PrefillLogits
 from indexfuzz.stages.q_quant import QQuant
 from indexfuzz.stages.rope import Rope
+from indexfuzz.stages.rotate import Rotate
 from indexfuzz.stages.select import Select, Slots
 from indexfuzz.stages.stateful import Stateful
 from indexfuzz.stages.topk import Topk
@@ -42,7 +43,7 @@ STAGES: tuple[Stage, ...] = (
     PAGED_TOPK,
 )
 
-OPERATIONS: tuple[Operation, ...] = (Slots(), KNorm(), FusedQ(), FusedK(), Select())
+OPERATIONS: tuple[Operation, ...] = (Slots(), KNorm(), Rotate(), FusedQ(), FusedK(), Select())
 """Operations beside the stages. They take what a sample holds before its first stage."""
 
 

@@ -6,6 +6,7 @@ from typing import Self
 from torch import Tensor
 
 from indexfuzz.core.finding import Finding
+from indexfuzz.reference.intervals import Interval
 
 
 @dataclass(frozen=True)
@@ -24,6 +25,12 @@ class Verdict:
     def of(cls, *found: Finding | None) -> Self:
         """The verdict of what several checks found."""
         return cls(tuple(finding for finding in found if finding))
+
+
+def open_share(*intervals: Interval) -> float:
+    """The share of elements of all intervals whose ends differ; 0 of none."""
+    several = sum(int((x.low != x.high).sum()) for x in intervals)
+    return several / max(sum(x.low.numel() for x in intervals), 1)
 
 
 def width(low: Tensor, high: Tensor) -> float:
