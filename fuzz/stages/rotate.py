@@ -20,6 +20,9 @@ from indexfuzz.stages.nonfinite import has_nonfinite, numbers, spread
 from indexfuzz.stages.operation import Mistakes, Operation
 from indexfuzz.stages.verdict import Verdict, open_share
 
+Turn = Callable[[Tensor], Interval]
+"""Rows of x [..., D] -> what may become of them."""
+
 
 class Rotate(Operation):
     """Returns q [T,H,D] and k [T,D] bf16, each row turned by the Hadamard matrix over sqrt(D)."""
@@ -40,8 +43,8 @@ class Rotate(Operation):
         return {name: (tuple(given.tensors[name].shape), torch.bfloat16) for name in given.returns}
 
     def check(self, given: Call, got: Tensors, guarantees: Guarantees, **instead: Any) -> Verdict:
-        turn: Callable[[Tensor], Interval] = instead.get("turn", reference.legal_rotated)
-        legal = {name: turn(given.tensors[name]) for name in given.returns}
+        turns: dict[str, Turn] = instead.get("turns", {})
+        legal = {name: turns.get(name, reference.legal_rotated)(given.tensors[name]) for name in given.returns}
         found = [
             check_between(name, got[name], *x, axes=self.axes[name], before=poison_like(got[name]))
             for name, x in legal.items()
@@ -50,14 +53,15 @@ class Rotate(Operation):
 
     def mistakes(self, given: Call, guarantees: Guarantees) -> Mistakes:
         """Rows that are left as they are, or turned by another matrix."""
-        turns: dict[str, Callable[[Tensor], Interval]] = {
+        turns: dict[str, Turn] = {
             "nothing is rotated": Interval.exact,
             "the factor 1/sqrt(D) is left out": _unscaled,
-            "the factor is 1/D": lambda x: _scaled(x, x.shape[-1] ** -0.5),
+            "the factor is 1/D": _scaled_twice,
             "the halves of a row are turned apart from each other": _halves,
-            "the rotation is done twice": lambda x: rounded(hadamard(hadamard(Interval.exact(x))), "bf16"),
         }
-        return {words: (ROTATE, {"turn": turn}) for words, turn in turns.items()}
+        of_one = {f"{name} is not rotated": {name: Interval.exact} for name in given.returns}
+        of_both = {words: dict.fromkeys(given.returns, turn) for words, turn in turns.items()}
+        return {words: (ROTATE, {"turns": instead}) for words, instead in (of_both | of_one).items()}
 
     def blame(self, given: Call, got: Tensors, guarantees: Guarantees) -> str:
         return ROTATE
@@ -78,7 +82,11 @@ def _unscaled(x: Tensor) -> Interval:
     return _scaled(x, x.shape[-1] ** 0.5)
 
 
+def _scaled_twice(x: Tensor) -> Interval:
+    return _scaled(x, x.shape[-1] ** -0.5)
+
+
 def _halves(x: Tensor) -> Interval:
     """Both halves of each row turned by the matrix of their own size, over the factor of the whole."""
-    halves = hadamard(Interval.exact(x.unflatten(-1, (2, -1))))
+    halves = hadamard(Interval.exact(x.reshape(*x.shape[:-1], 2, x.shape[-1] // 2)))
     return rounded(Interval(*(end.flatten(-2) * 0.5**0.5 for end in halves)), "bf16")

@@ -19,7 +19,7 @@ CASE = Case().replace(
 PAGED = {"k_quant_cache", "gather", "paged_logits", "fused_k"}
 LOGITS = {"prefill_logits", "paged_logits"}
 FUSED = {"fused_q", "fused_k"}
-TILED = PAGED | LOGITS | FUSED | {"q_quant", "k_norm"}
+TILED = PAGED | LOGITS | FUSED | {"q_quant", "k_norm", "rotate"}
 SCALED = {"k_quant_cache", "gather", "fused_k"}
 
 
