@@ -78,7 +78,8 @@ def test_the_next_illegal_value_is_rejected_by_the_stages_that_care(name):
 def test_a_launcher_that_does_not_reject_is_found(name):
     case, rejecting = ILLEGAL[name]
     accepting = dict.fromkeys(
-        rejecting, lambda **given: (given["q"], given["weights"]) if "q" in given else given.get("k")
+        rejecting,
+        lambda **given: (given["q"], given.get("weights", given.get("k"))) if "q" in given else given.get("k"),
     )
     outcome = run(case, replace(builtin(), stages=accepting), LockstepDevice())
     assert {str(finding.signature) for finding in outcome.findings} == {f"{stage}/not-rejected" for stage in rejecting}
