@@ -220,7 +220,8 @@ def hadamard(x: Interval) -> Interval:
     matrix = signs / dims**0.5
     magnitude = torch.maximum(x.low.abs(), x.high.abs()).sum(-1, keepdim=True)
     middle, radius = (x.low + x.high) / 2, (x.high - x.low) / 2
-    error = radius.sum(-1, keepdim=True) / dims**0.5 + (dims + 4) * U * magnitude / dims**0.5 + TINY
+    error = radius.sum(-1, keepdim=True) / dims**0.5 + (dims + 4) * U * magnitude / dims**0.5
+    error = torch.where(magnitude > 0, error + TINY, 0.0)
     centre, overflows = middle @ matrix, ~(magnitude <= torch.finfo(torch.float32).max / 2)
     return Interval(
         torch.where(overflows, float("-inf"), centre - error), torch.where(overflows, float("inf"), centre + error)
