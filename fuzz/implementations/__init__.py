@@ -8,6 +8,11 @@ AVAILABLE = {
     "builtin": ("indexfuzz.implementations.builtin", "builtin", "the kernels of this package"),
     "vllm": ("indexfuzz.implementations.vllm.adapter", "load", "vllm:PATH, wheel or checkout of vLLM: Triton, RoPE"),
     "vllm-v32": ("indexfuzz.implementations.vllm.v32", "load", "vllm-v32:PATH, its fused kernels of V3.2 and GLM-5"),
+    "vllm-v32-sm100": (
+        "indexfuzz.implementations.vllm.v32_sm100",
+        "load",
+        "vllm-v32-sm100:PATH, the same for k on SM100",
+    ),
     "vllm-v4": ("indexfuzz.implementations.vllm.v4", "load", "vllm-v4:PATH, its compressor of V4's index keys"),
     "vllm-index": (
         "indexfuzz.implementations.vllm.index_remap",

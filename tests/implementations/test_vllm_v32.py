@@ -3,11 +3,13 @@
 import zipfile
 
 import pytest
+import torch
 
 from indexfuzz.core.case import Case
 from indexfuzz.devices.lockstep import LockstepDevice
 from indexfuzz.implementations import load
 from indexfuzz.implementations.loading.source import SourceError
+from indexfuzz.implementations.vllm.v32_sm100 import decode_scales
 from indexfuzz.oracles.differential import run
 
 KERNELS = "vllm/models/deepseek_v32/common/kernels.py"
@@ -16,6 +18,8 @@ STAND_IN = """\
     import torch
     from vllm.platforms import current_platform
     from vllm.triton_utils import tl, triton
+    from vllm.utils.deep_gemm import mqa_logits_use_mx_scales
+    from vllm.v1.attention.ops.common import pack_ue8m0_x4
 
     FP8 = current_platform.fp8_dtype()
     LARGEST = 224.0 if current_platform.is_fp8_fnuz() else 448.0
@@ -50,7 +54,8 @@ STAND_IN = """\
 
     @triton.jit
     def k_kernel(k, affine, eps, positions, table, row, slots, cache, scales, page, D: tl.constexpr, SIZE: tl.constexpr,
-                 SHUFFLE: tl.constexpr, HALF: tl.constexpr, STEP: tl.constexpr, LARGEST: tl.constexpr):
+                 SHUFFLE: tl.constexpr, HALF: tl.constexpr, STEP: tl.constexpr, LARGEST: tl.constexpr,
+                 MX: tl.constexpr):
         token, dim = tl.program_id(0), tl.arange(0, D)
         slot = tl.load(slots + token)
         if slot < 0:
@@ -67,6 +72,8 @@ STAND_IN = """\
         else:
             place = at * D + dim
         tl.store(cache + start + place, (n / scale).to(cache.dtype.element_ty))
+        if MX:
+            scale = pack_ue8m0_x4(scale)
         tl.store(scales + (start + SIZE * D) // 4 + at, scale)
 
     def fused_q(positions, q_pe, pe_table, q, table, ql_nope, q_scale, weights, softmax_scale, head_scale, *,
@@ -84,10 +91,12 @@ STAND_IN = """\
                         *, slot_mapping, indexer_slot_mapping, indexer_k_cache, indexer_cache_shuffled,
                         index_rope_interleave):
         half, (_, size, width) = table.shape[1] // 2, indexer_k_cache.shape
+        mx = mqa_logits_use_mx_scales()
+        of_scales = torch.int32 if mx else torch.float32
         k_kernel[(len(k),)](k.contiguous(), torch.cat([weight, bias]), eps, positions, table, table.stride(0),
-                            indexer_slot_mapping, indexer_k_cache.view(FP8), indexer_k_cache.view(torch.float32),
+                            indexer_slot_mapping, indexer_k_cache.view(FP8), indexer_k_cache.view(of_scales),
                             indexer_k_cache.stride(0), width - 4, size, indexer_cache_shuffled, half,
-                            1 if index_rope_interleave else half, LARGEST)
+                            1 if index_rope_interleave else half, LARGEST, mx)
         return q_c
 """
 
@@ -200,6 +209,55 @@ def test_a_release_without_the_kernels_is_refused_in_one_sentence(tree):
         load(f"vllm-v32:{tree.folder({'vllm/__init__.py': ''})}")
 
 
+PACK = "vllm/v1/attention/ops/common.py"
+PACK_TEXT = """\
+    import torch
+    from vllm.triton_utils import tl, triton
+    NOT_WANTED = torch.cuda.get_device_properties(0)
+
+    @triton.jit
+    def pack_ue8m0_x4(scale):
+        exponent = (scale.to(tl.int32, bitcast=True) >> 23) & 0xFF
+        return exponent | (exponent << 8) | (exponent << 16) | (exponent << 24)
+"""
+
+WRONG_PACKS = {
+    "three bytes": ("| (exponent << 24)", ""),
+    "the exponent without its bias": (">> 23) & 0xFF", ">> 23) - 127"),
+    "the scale above": (">> 23) & 0xFF", ">> 23) + 1 & 0xFF"),
+}
+
+
+class TestSM100:
+    def test_a_right_stand_in_passes(self, tree):
+        implementation = load(f"vllm-v32-sm100:{tree.folder({KERNELS: STAND_IN, PACK: PACK_TEXT})}")
+        outcomes = [run(case, implementation, LockstepDevice()) for case in CASES]
+        assert all(outcome.findings == [] for outcome in outcomes)
+        assert [outcome.stages for outcome in outcomes] == [["fused_k"], [], [], []]
+        assert "pages are NORMAL" in outcomes[2].outside["fused_k"]
+        assert "keys are e4m3fn" in outcomes[3].outside["fused_k"]
+        assert any("four UE8M0 bytes" in note for note in implementation.notes)
+
+    @pytest.mark.parametrize("name", WRONG_PACKS)
+    def test_scales_that_are_packed_wrongly_are_found(self, tree, name):
+        old, new = WRONG_PACKS[name]
+        assert PACK_TEXT.count(old) == 1
+        files = {KERNELS: STAND_IN, PACK: PACK_TEXT.replace(old, new)}
+        implementation = load(f"vllm-v32-sm100:{tree.folder(files)}")
+        (finding,) = run(CASES[0], implementation, LockstepDevice()).findings
+        assert str(finding.signature) == "fused_k/code-mismatch/cache_scales"
+        assert finding.detail.startswith("k_quant_cache: ")
+
+    def test_what_the_bytes_stand_for(self):
+        cache = torch.zeros(1, 4, 36, dtype=torch.uint8)
+        cache.view(-1)[128:144] = torch.tensor([127] * 4 + [120] * 4 + [127, 127, 127, 126] + [255] * 4)
+        decode_scales(cache, torch.tensor([0, 2, 3]), "normal")
+        scales = cache.view(-1)[128:144].view(torch.float32)
+        assert scales[0] == 1.0
+        assert bool(scales[2:].isnan().all())
+        assert cache.view(-1)[132:136].tolist() == [120] * 4
+
+
 REAL = {
     "eps": (
         "tl.rsqrt(var + index_k_layer_norm_eps)",
@@ -241,6 +299,12 @@ REAL = {
 @pytest.mark.wheel
 @pytest.mark.parametrize("third_party", ["INDEXFUZZ_VLLM_WHEEL_0_33"], indirect=True)
 class TestRealWheel:
+    def test_0_33_on_sm100_passes(self, third_party):
+        implementation = load(f"vllm-v32-sm100:{third_party}")
+        found = [run(case, implementation, LockstepDevice()) for case in CASES]
+        assert found[0].stages == ["fused_k"]
+        assert all(outcome.findings == [] for outcome in found)
+
     def test_0_33_passes(self, third_party):
         assert found_in(load(f"vllm-v32:{third_party}")) == []
 

@@ -27,6 +27,7 @@ FOLDER = "vllm/models/deepseek_v32"
 KERNELS = f"{FOLDER}/common/kernels.py"
 _CALLER, _ROCM, _REGISTRY = f"{FOLDER}/attention.py", f"{FOLDER}/amd/rocm.py", f"{FOLDER}/__init__.py"
 _MODULE = KERNELS.removesuffix(".py").replace("/", ".")
+_PACK = "vllm.v1.attention.ops.common"
 _HEAD_DIMS = (32, 64, 128)
 _TILE = 16
 _MLA_DIM = 16
@@ -64,10 +65,11 @@ def reach(project: Project) -> tuple[str, ...]:
 
 
 class Operations:
-    """The launchers of one release, with the signatures of the operations."""
+    """The launchers of one release, with the signatures of the operations; scales are MX scales on SM100 alone."""
 
-    def __init__(self, project: Project) -> None:
+    def __init__(self, project: Project, *, mx_scales: bool = False) -> None:
         self._project = project
+        self._mx_scales = mx_scales
         self.module = cache(self._load)
         """The executed file for an FP8 format, which vLLM fixes while the file is imported."""
 
@@ -150,10 +152,10 @@ class Operations:
 
     def _load(self, fp8: str) -> ModuleType:
         provide = provide_vllm(fp8) | {
-            "vllm.utils.deep_gemm.mqa_logits_use_mx_scales": bool,
+            "vllm.utils.deep_gemm.mqa_logits_use_mx_scales": lambda: self._mx_scales,
             "vllm.v1.kv_cache_interface.is_quantized_kv_cache": lambda dtype: dtype.startswith("fp8"),
         }
-        execute = {_MODULE: ("fused_norm_rope", "fused_q")}
+        execute = {_MODULE: ("fused_norm_rope", "fused_q")} | ({_PACK: ("pack_ue8m0_x4",)} if self._mx_scales else {})
         return Loader(self._project, provide=provide, execute=execute).load(_MODULE)
 
 
