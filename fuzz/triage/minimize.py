@@ -3,6 +3,7 @@
 import contextlib
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 
 from indexfuzz.core.case import Case
 from indexfuzz.core.finding import Finding
@@ -25,21 +26,23 @@ def minimise(
     *,
     seconds: float = 30.0,
     on_progress: Callable[[Case, Finding], None] = lambda _case, _finding: None,
+    reduce: Callable[[Smallest], None] = reduce_until_stuck,
+    clock: Callable[[], float] = time.monotonic,
 ) -> tuple[Case, Finding]:
     """The smallest case found that still shows `signature`, and the finding there.
 
     Every reduction goes on where it succeeds, and all are gone through until none makes the case smaller or `seconds`
     are over; the result depends on nothing else. Where a smaller case, most of it zeros, no longer gives a hint, that
     of a larger one is kept. Nothing but the stage of the signature runs where that shows it alone. `on_progress` hears
-    of every smaller case. Raises NotFailingError when the case given does not show the signature.
+    of every smaller case. `reduce` is how. Raises NotFailingError when the case given does not show the signature.
     """
-    ends = time.monotonic() + seconds
+    search = _Search(reduce, clock, clock() + seconds, on_progress)
     for only in ways_to_ask(signature):
         question = Question(subject, signature, only)
         finding = question.finding(case)
         if finding is None:
             continue
-        small, finding = _reduce(case, finding, question, ends, on_progress)
+        small, finding = search.reduce(case, finding, question)
         if not only:
             return _believe(case, small, finding, subject, signature)
         if whole := Question(subject, signature).finding(small):
@@ -58,27 +61,34 @@ def _believe(case: Case, small: Case, finding: Finding, subject: Subject, signat
     raise NotFailingError(f"case {case.id} takes long on {subject.facts.name}, but it ends")
 
 
-def _reduce(
-    case: Case, finding: Finding, question: "Question", ends: float, on_progress: Callable[[Case, Finding], None]
-) -> tuple[Case, Finding]:
-    """The smallest case that is found until a time on the clock, and the finding there."""
-    last = finding
+@dataclass(frozen=True)
+class _Search:
+    """How cases are made smaller, and until when on a clock."""
 
-    def shows(candidate: Case) -> bool:
-        nonlocal last
-        if time.monotonic() >= ends:
-            raise _TimeIsUpError
-        shown = question.finding(candidate)
-        if shown is None:
-            return False
-        last = shown.with_hint_of(last)
-        on_progress(candidate, last)
-        return True
+    way: Callable[[Smallest], None]
+    clock: Callable[[], float]
+    ends: float
+    on_progress: Callable[[Case, Finding], None]
 
-    smallest = Smallest(case, shows)
-    with contextlib.suppress(_TimeIsUpError):
-        reduce_until_stuck(smallest)
-    return smallest.case, last
+    def reduce(self, case: Case, finding: Finding, question: "Question") -> tuple[Case, Finding]:
+        """The smallest case that is found in time, and the finding there."""
+        last = finding
+
+        def shows(candidate: Case) -> bool:
+            nonlocal last
+            if self.clock() >= self.ends:
+                raise _TimeIsUpError
+            shown = question.finding(candidate)
+            if shown is None:
+                return False
+            last = shown.with_hint_of(last)
+            self.on_progress(candidate, last)
+            return True
+
+        smallest = Smallest(case, shows)
+        with contextlib.suppress(_TimeIsUpError):
+            self.way(smallest)
+        return smallest.case, last
 
 
 class _TimeIsUpError(Exception):

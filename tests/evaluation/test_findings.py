@@ -45,7 +45,7 @@ def test_a_finding_comes_with_script_picture_line_and_explanation(fault, monkeyp
     target = put_under_test(Setup(faults=(fault,)))
     finding = next(f for f in target.subject.run(case, frozenset({stage})).findings if f.stage == stage)
     monkeypatch.setattr(bench, "EXPLAIN_SECONDS", math.inf if change else 0.0)
-    found = hand_over(fault, target, case, finding, tokens_found=3, prove=run_here)
+    found = hand_over(fault, target, case, finding, prove=run_here)
     assert found.script == PROVED
     assert picture in found.picture
     assert found.line
@@ -53,7 +53,7 @@ def test_a_finding_comes_with_script_picture_line_and_explanation(fault, monkeyp
 
 
 def test_what_is_missing_is_said_and_counted():
-    whole = Handed("one", "rope/bound-exceeded/q", 9, 1, 2.0, PROVED, "q", "rope.py:1", "rope.mode inplace")
+    whole = Handed("one", "rope/bound-exceeded/q", 1, {}, PROVED, "q", "rope.py:1", "rope.mode inplace")
     broken = replace(whole, fault="two", picture="", misses=("no picture",))
     text = as_markdown([asdict(whole), asdict(broken)], of=3)
     nothing = replace(whole, fault="three", picture=NOTHING_RAN)
@@ -73,13 +73,13 @@ def test_what_shows_whatever_is_changed_is_told_from_what_nobody_knows(run_here,
     target = put_under_test(Setup(faults=("norm-mean-in-bf16",)))
     case = SMALL.replace(batch={"prefill": ({"length": 1, "new": 1},)}, values={"k": "normal"})
     finding = next(f for f in target.subject.run(case, frozenset({"k_norm"})).findings if f.stage == "k_norm")
-    found = hand_over("norm-mean-in-bf16", target, case, finding, tokens_found=1, prove=run_here)
+    found = hand_over("norm-mean-in-bf16", target, case, finding, prove=run_here)
     assert (found.passes_with, found.everywhere, found.misses) == ("", 60, ())
     text = as_markdown([asdict(found)], of=1)
     assert "| none: 60 changes show it, too |" in text
     assert "- 0 of 1 name a change that makes it pass; 1 show with every change" in text
     monkeypatch.setattr(bench, "explain", lambda *_args, **_options: replace(everywhere, complete=False))
-    unknown = hand_over("norm-mean-in-bf16", target, case, finding, tokens_found=1, prove=run_here)
+    unknown = hand_over("norm-mean-in-bf16", target, case, finding, prove=run_here)
     assert (unknown.everywhere, unknown.misses) == (0, ("no change found in the time there was",))
 
 
@@ -126,10 +126,3 @@ def test_a_run_that_was_stopped_goes_on_and_named_faults_are_looked_at_again(
     assert bench.main(as_json=False, faults=["one"]) == 0
     assert looked_at == ["two", "one", "three", "one"]
     assert "3 of 3 planted bugs" in capsys.readouterr().out
-
-
-def test_the_tokens_of_a_session_are_those_of_all_its_steps():
-    steps = ({"turns": ({"request": 0, "new": 3},)}, {"turns": ({"request": 0, "new": 2},), "pad_tokens": 1})
-    session = {"node": "compress", "ratio": 2, "steps": steps}
-    assert bench.tokens_of(Case().replace(batch={"max_model_len": 8}, session=session)) == 6
-    assert bench.tokens_of(SMALL) == 3

@@ -6,11 +6,10 @@ the case must be known that makes it pass. Written to docs/findings-for-people.m
 """
 
 import json
-import statistics
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +21,8 @@ from indexfuzz.core.forked import cpu_seconds
 from indexfuzz.core.setup import Setup
 from indexfuzz.devices import open_device
 from indexfuzz.evaluation.bench.detection import campaign_sight
+from indexfuzz.evaluation.bench.shrinking import Size, measure_both
+from indexfuzz.evaluation.bench.shrinking import tell as tell_shrinking
 from indexfuzz.evaluation.kept import Kept, measure_all
 from indexfuzz.implementations.base import ImplementationError
 from indexfuzz.implementations.faults import load_faults
@@ -31,14 +32,12 @@ from indexfuzz.subjects.under_test import UnderTest, put_under_test
 from indexfuzz.triage.explain import explain
 from indexfuzz.triage.launches import ReproError
 from indexfuzz.triage.looking import look_at
-from indexfuzz.triage.minimize import minimise
 from indexfuzz.triage.prove import Proof, run_script
 from indexfuzz.triage.repro import script
 
 SECONDS = 60.0
-MINIMISE_SECONDS = 10.0
 EXPLAIN_SECONDS = 20.0
-"""Each of a core's time, but for making a case minimal."""
+"""Each of a core's time."""
 
 ROOT = Path(__file__).parents[3]
 
@@ -64,9 +63,9 @@ class Handed:
 
     fault: str
     signature: str = ""
-    tokens_found: int = 0
     tokens: int = 0
-    minimise_seconds: float = 0.0
+    shrunk: dict[str, Any] = field(default_factory=dict)
+    """What it took to make the case small, as `shrinking.measure_both` says it."""
     script: str = ""
     picture: str = ""
     line: str = ""
@@ -90,11 +89,9 @@ def _measure(fault: str) -> Handed:
     shown = (sight.case, sight.finding) if sight else witness(fault, target.subject)
     if shown is None:
         return Handed(fault, misses=(f"not found in {SECONDS:g} s of CPU time",))
-    started = time.monotonic()
-    case, finding = minimise(shown[0], target.subject, shown[1].signature, seconds=MINIMISE_SECONDS)
-    seconds = round(time.monotonic() - started, 1)
-    found = hand_over(fault, target, case, finding, tokens_found=tokens_of(shown[0]))
-    return replace(found, minimise_seconds=seconds, is_given=sight is None)
+    case, finding, shrunk = measure_both(shown[0], target.subject, shown[1].signature)
+    found = hand_over(fault, target, case, finding)
+    return replace(found, shrunk=shrunk, is_given=sight is None)
 
 
 def witness(fault: str, subject: InProcess) -> tuple[Case, Finding] | None:
@@ -106,18 +103,12 @@ def witness(fault: str, subject: InProcess) -> tuple[Case, Finding] | None:
     return (case, findings[0]) if findings else None
 
 
-def tokens_of(case: Case) -> int:
-    """Tokens of a case: of a session those of all its steps."""
-    return sum(step.tokens for step in case.session.steps) or case.batch.tokens
-
-
 def hand_over(
     fault: str,
     target: UnderTest[InProcess],
     case: Case,
     finding: Finding,
     *,
-    tokens_found: int,
     prove: Callable[[str], Proof] = run_script,
 ) -> Handed:
     """What there is to hand over about a finding that a fault shows on a case."""
@@ -136,8 +127,7 @@ def hand_over(
     return Handed(
         fault,
         str(finding.signature),
-        tokens_found,
-        tokens_of(case),
+        Size.of(case).tokens,
         script=proof,
         picture=picture,
         line=line,
@@ -180,7 +170,7 @@ def _look(case: Case, finding: Finding, subject: InProcess) -> tuple[str, str]:
 def as_markdown(found: Sequence[dict[str, Any]], *, of: int) -> str:
     """The table, fields of Handed, and above it how many have what, and how many of so many faults were looked at."""
     seen = [each for each in found if each["signature"]]
-    count, sizes = len(found), [each["tokens"] for each in seen]
+    count = len(found)
     given = sum(each["is_given"] for each in seen)
     lines = [HEAD.rstrip(), ""]
     lines.append(f"- {count} of {of} planted bugs were looked at, {len(seen) - given} of them found in time.")
@@ -201,11 +191,6 @@ def as_markdown(found: Sequence[dict[str, Any]], *, of: int) -> str:
     and_always = f"; {always} show with every change that could be judged, which says as much" if always else ""
     named = sum(bool(each["passes_with"]) for each in found)
     lines.append(f"- {named} of {count} name a change that makes it pass{and_always}.")
-    if seen:
-        before = statistics.median(each["tokens_found"] for each in seen)
-        lines.append(f"- The median case has {before:g} tokens as it was found, {statistics.median(sizes):g} minimal.")
-        spent = statistics.median(each["minimise_seconds"] for each in seen)
-        lines.append(f"- To make it minimal took {spent:g} s in the median, of {MINIMISE_SECONDS:g} s that there were.")
     lines += [
         "",
         "| fault | signature | tokens | picture | line | passes with |",
@@ -217,7 +202,9 @@ def as_markdown(found: Sequence[dict[str, Any]], *, of: int) -> str:
         never = f"none: {each['everywhere']} changes show it, too" if each["everywhere"] else ""
         cells = (name, signature, each["tokens"], each["picture"], each["line"], each["passes_with"] or never)
         lines.append(f"| {' | '.join(map(str, cells))} |")
-    return "\n".join([*lines, "", *_misses(found)]) + "\n"
+    shrunk = [each["shrunk"] for each in seen if each["shrunk"]]
+    small = [*tell_shrinking(shrunk), ""] if shrunk else []
+    return "\n".join([*lines, "", *small, *_misses(found)]) + "\n"
 
 
 def _misses(found: Sequence[dict[str, Any]]) -> Iterator[str]:
