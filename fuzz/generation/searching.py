@@ -38,6 +38,9 @@ MOST_SAMPLES = 16
 DECISIONS = 2 * 64 * REHEARSALS
 """Bytes that decide how a case is searched for."""
 
+HOPELESS = 20
+"""Rehearsals after which a search ends that nothing has come closer in."""
+
 DETOUR = 6
 """Changes of a detour."""
 
@@ -132,8 +135,9 @@ class _Search:
         away, back to the best one unless it comes closer in time.
         """
         start, best, varied, detour = self._seen, (self._case, self._seen), 0, 0
+        given_up = self._left - HOPELESS
         for _ in range(2 * REHEARSALS):
-            if self._left <= 0 or varied == VARIED:
+            if self._left <= max(given_up, 0) or varied == VARIED:
                 break
             missed = self._missed(self._seen)
             if not missed and self._go_on():
@@ -143,7 +147,9 @@ class _Search:
                 if self._take(case, math.inf if is_free else missed):
                     varied += not missed
                     break
-            if self._missed(self._seen) <= self._missed(best[1]):
+            left = self._missed(best[1]) - self._missed(self._seen)
+            given_up = self._left - HOPELESS if left > 0 else given_up
+            if left >= 0:
                 best, detour = (self._case, self._seen), 0
             elif detour == DETOUR:
                 (self._case, self._seen), detour = best, 0

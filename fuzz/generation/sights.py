@@ -13,8 +13,11 @@ SAMPLES = 32
 NEAREST = 2
 """Cases that are kept of those that came closest to the other end of a comparison, or have shown it."""
 
-RARE = 32
+RARE = 64
 """Cases that must have shown an end for it to need no more: what they reach may depend on what nobody compares."""
+
+VAIN = 8
+"""Cases that have shown an end, for each that was steered there in vain: most of what never turns, nothing turns."""
 
 Operands = tuple[int, int]
 
@@ -94,8 +97,8 @@ class Sight:
 
     @property
     def spent(self) -> int:
-        """What was spent on it: cases that have shown the rarer end, and those steered here since the last of them."""
-        return self.cases[self.rarer] + self.tries
+        """What was spent on it: cases that have shown the rarer end, and VAIN for each steered here in vain since."""
+        return self.cases[self.rarer] + VAIN * self.tries
 
     def add(self, sample: Sample, ends: set[bool], before: dict[Place, bool]) -> None:
         """Take a case that came here, with how it has ended what stands before."""
