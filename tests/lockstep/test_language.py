@@ -471,3 +471,18 @@ def _batched_right(a, b, out, N: tl.constexpr):
     index = batch * N * N + rows[None, :, None] * N + rows[None, None, :]
     own = index + tl.program_id(0) * 2 * N * N
     tl.store(out + own, tl.dot(tl.load(b + index), tl.load(a + own)))
+
+
+@triton.jit
+def _print_hexadecimal(x):
+    tl.device_print("", tl.load(x + tl.arange(0, 2)), hex=True)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "shown"),
+    [(torch.float32, "[[0x1.8000000000000p+0 -0x1.0000000000000p+1]]"), (torch.int16, "[[0x0001 0xfffe]]")],
+)
+def test_device_print_in_hexadecimal(dtype, shown, capsys) -> None:
+    with Lockstep():
+        _print_hexadecimal[(1,)](torch.tensor([1.5, -2]).to(dtype))
+    assert capsys.readouterr().out.strip() == shown

@@ -46,7 +46,15 @@ class HintOps(Context):
         """tl.device_print: one line for each value, all programs in it."""
         for value in values:
             data = value.full(self.run.count)
-            shown = np.vectorize(hex)(data) if hexadecimal else data
+            shown = np.array2string(data, formatter={"all": _hexadecimal}) if hexadecimal else data
             sys.stdout.write(f"{prefix}{shown}\n")
         if not values:
             sys.stdout.write(f"{prefix}\n")
+
+
+def _hexadecimal(number: Any) -> str:
+    """A number as C's %a and %x write it, an integer with all digits of its width."""
+    if isinstance(number, np.floating):
+        return float(number).hex()
+    digits = 2 * number.dtype.itemsize
+    return f"0x{int(number) & ((1 << 4 * digits) - 1):0{digits}x}"
