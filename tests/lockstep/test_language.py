@@ -485,4 +485,4 @@ def _print_hexadecimal(x):
 def test_device_print_in_hexadecimal(dtype, shown, capsys) -> None:
     with Lockstep():
         _print_hexadecimal[(1,)](torch.tensor([1.5, -2]).to(dtype))
-    assert capsys.readouterr().out.strip() == shown
+    assert capsys.readouterr().out.strip() == f": {shown}"
