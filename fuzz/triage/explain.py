@@ -19,6 +19,9 @@ from indexfuzz.triage.twin import shown_alone
 
 Fate = Literal["passes", "shows", "unclear"]
 
+OTHER_SEEDS = 3
+"""Draws of other values with which a change has to pass, too."""
+
 MOST_TOLD = 4
 """Changes that are told of those that make the case pass."""
 
@@ -96,10 +99,11 @@ def explain(
 ) -> Explanation:
     """Put the neighbours of a case that shows `signature` to a subject, for at most that long and one case more.
 
-    A neighbour passes where its stage runs and nothing is wrong with it. One that is outside the contract, or fails in
-    another way, says nothing about its field. Where a minimal case fails with ordinary values just as well, those are
-    what all else is tried with: among zeros, a change may hide a mistake that it does not mend. Of two schedules that
-    differ, the other one is explained where it is wrong by itself.
+    A neighbour passes where its stage runs and nothing is wrong with it, whatever values of the same kinds are drawn.
+    One that is outside the contract, or fails in another way, says nothing about its field. Where a minimal case fails
+    with ordinary values just as well, those are what all else is tried with: among zeros, a change may hide a mistake
+    that it does not mend. Where it does not, its values are what is told first. Of two schedules that differ, the other
+    one is explained where it is wrong by itself.
     """
     ends = clock() + seconds
     if signature.kind == schedules.KIND and seconds > 0 and (alone := shown_alone(case, subject)):
@@ -109,9 +113,11 @@ def explain(
         return replace(found, of=f"The other schedule is wrong by itself ({finding.signature}): {_tell_steps(twin)}.")
     question = _Question(signature, subject, stages_that_show(case, subject, signature) if seconds > 0 else frozenset())
     ordinary = with_ordinary_values(case)
+    remedies: list[Neighbour] = []
     if seconds > 0 and question.fate(ordinary.case) == "shows":
         case = ordinary.case
-    remedies: list[Neighbour] = []
+    elif seconds > 0 and question.verdict(ordinary.case) == "passes":
+        remedies.append(ordinary)
     tried: list[str] = []
     indifferent: list[str] = []
     showing = 0
@@ -120,11 +126,11 @@ def explain(
         for neighbour in changes:
             if clock() >= ends:
                 return Explanation(tuple(remedies), tuple(tried), tuple(indifferent), complete=False, showing=showing)
-            fate = question.fate(neighbour.case)
+            fate = question.verdict(neighbour.case)
             fates.add(fate)
             showing += fate == "shows"
             if fate == "passes":
-                remedies.append(neighbour)
+                remedies += [neighbour] if neighbour not in remedies else []
                 break
         if "shows" in fates and "passes" not in fates:
             indifferent.append(field)
@@ -167,3 +173,10 @@ class _Question:
         stage = self.signature.stage
         is_judged = stage in outcome.stages and stage not in (*outcome.refused, *outcome.beyond)
         return "passes" if is_judged and not about else "unclear"
+
+    def verdict(self, case: Case) -> Fate:
+        """The fate of a case; one that passes, and shows it with other values of the same kinds, does so by chance."""
+        fate = self.fate(case)
+        others = (case.replace(values={"seed": case.values.seed + more}) for more in range(1, OTHER_SEEDS + 1))
+        is_chance = fate == "passes" and any(self.fate(other) == "shows" for other in others)
+        return "shows" if is_chance else fate

@@ -99,6 +99,26 @@ def test_what_no_contract_covers_explains_nothing():
     assert "cache.block_size" not in found.indifferent
 
 
+def test_a_change_that_passes_by_chance_is_no_remedy():
+    def is_wrong(case):
+        return case.rope.style == "neox" or case.values.seed % 3 == 0
+
+    found = explain(CASE, SIGNATURE, Failing(is_wrong), seconds=1e9)
+    assert found.remedies == ()
+    assert "rope.style" in found.indifferent
+
+
+def test_where_ordinary_values_pass_they_are_told_first():
+    def is_wrong(case):
+        return case.values.q == "subnormal" and case.cache.block_size == 1
+
+    found = explain(CASE.replace(values={"q": "subnormal"}), SIGNATURE, Failing(is_wrong), seconds=1e9)
+    told = [str(change) for change in found.remedies]
+    assert told[:2] == ["values of any ordinary kind instead of these", "values.q exact instead of subnormal"]
+    assert "cache.block_size 16 instead of 1" in told
+    assert len(told) == len(set(told))
+
+
 def test_what_has_to_be_rejected_explains_nothing():
     class Refusing(Failing):
         def ask(self, case, signature, only=frozenset()):
