@@ -25,6 +25,7 @@ CHOICES: tuple[tuple[str, str, tuple[object, ...]], ...] = (
     ("rope", "style", ("neox", "interleaved")),
     ("rope", "mode", ("inplace", "functional")),
     ("rope", "table", ("fp32", "bf16")),
+    ("rope", "table", ("fp32", "bf16")),
     ("cache", "block_size", (64, 1, 16, 32, 128, 256)),
     ("model", "num_heads", (64, 32, 16, 128)),
     ("model", "rope_dim", (32, 16, 64)),

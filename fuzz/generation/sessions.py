@@ -49,6 +49,15 @@ MEMORY = {
     "table_extra": (0, 0, 2),
     "table_tail": ("minus-one", "num-blocks", "huge"),
 }
+ANGLES = {
+    "style": ("neox", "interleaved"),
+    "placement": ("first", "last"),
+    "table": ("fp32", "fp32", "bf16"),
+    "rope_dim": (16, 8, 32),
+    "angles_pad": (0, 0, 4),
+}
+"""Of RoPE, where it is a part of what makes keys."""
+
 REQUESTS = (1, 2, 2, 3)
 STEPS = (2, 3, 4, 5, 6)
 DRAFTS = (0, 1, 2, 3, 5, 5, 5)
@@ -79,19 +88,22 @@ def sessions(
         node = choices.of(nodes)
         form = choices.of(NODES[node])
         model: dict[str, Any] = choices.of_each(MODEL) | {"fp8": choices.of(formats)}
-        if node == FUSED_COMPRESS:
-            model["scale_fmt"] = "ue8m0"  # as all fused operations have it
         cache: dict[str, Any] = choices.of_each(CACHE)
         if cache["block_size"] % TILE:
             cache["layout"] = "normal"
         memory, values = choices.of_each(MEMORY), _values(choices, regimes)
         session = Session.model_validate({"node": node, "steps": _steps(choices, form["ratio"])} | form)
+        rope: dict[str, Any] = {}
+        if node == FUSED_COMPRESS:
+            rope = choices.of_each(ANGLES)
+            model |= {"rope_dim": rope.pop("rope_dim"), "scale_fmt": "ue8m0"}  # as all fused operations have it
+            memory["angles_pad"] = rope.pop("angles_pad")
         dim = model["head_dim"]
         return Case(
-            model=Model(**model, quant_group=dim, rope_dim=16),
+            model=Model(**{"rope_dim": 16} | model, quant_group=dim),
             cache=Cache(**cache),
             batch=Batch(max_model_len=max(session.length, 1)),
-            rope=Rope(),
+            rope=Rope(**rope),
             memory=Memory(**memory),
             values=values,
             session=session,
