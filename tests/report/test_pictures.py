@@ -246,7 +246,7 @@ def test_programs_that_store_different_values_to_one_byte_have_a_row_each():
     assert len(set(values)) == 2
     told = "\n".join(look.sentences())
     assert "position = 14" in told
-    assert "And for the same byte:\nIn _save_kernel (compress.py), program (0, 1, 0)" in told
+    assert "And for the same byte:\nIn save_kernel (compress.py), program (0, 1, 0)" in told
     assert "position = 16" in told
 
 
