@@ -1,5 +1,6 @@
 """The cases of a chunk that are steered: searched for by rehearsing them, or else by guesses at what moves operands."""
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -14,6 +15,7 @@ from indexfuzz.generation.choices import Choices
 from indexfuzz.generation.goals import Goal
 from indexfuzz.generation.levers import know_movers
 from indexfuzz.generation.searching import Found
+from indexfuzz.subjects.isolation.lifeline import die_with
 
 SECONDS = 20
 """CPU seconds that rehearsals of one chunk may take, before what is steered is steered by guesses."""
@@ -37,7 +39,10 @@ def steer_cases(wanted: Settings, key: int, fresh: Sequence[Case], goals: Sequen
     is_pinned = wanted.preset is not None
     pairs = list(zip(fresh, goals, strict=False))
 
+    parent = os.getpid()
+
     def find() -> list[Found | None]:
+        die_with(parent)
         torch.set_num_threads(1)  # there are no others in a copy
         found = []
         for place, (case, goal) in enumerate(pairs):
