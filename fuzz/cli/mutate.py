@@ -16,6 +16,9 @@ if TYPE_CHECKING:  # these import torch
     from collections.abc import Sequence
 
     from indexfuzz.evaluation.mutation.examine import Budget, Result
+    from indexfuzz.evaluation.mutation.guarded import Recipe
+    from indexfuzz.evaluation.mutation.hunt import Budget as HuntBudget
+    from indexfuzz.evaluation.mutation.hunt import HuntReport
     from indexfuzz.evaluation.mutation.mutants import Mutant
     from indexfuzz.evaluation.mutation.report import Report
 
@@ -53,6 +56,16 @@ def mutate(
             help="With --guarded: make and hunt the I-th of K parts of the mutants, so that K runs do all of them.",
         ),
     ] = "1/1",
+    drawing: Annotated[
+        list[str],
+        typer.Option(
+            metavar="WAY",
+            default_factory=list,
+            show_default="all",
+            help="With --guarded: hunt with the cases of this way of drawing: campaign, unguided or uniform. "
+            "Can be given more than once.",
+        ),
+    ],
     join: Annotated[
         list[Path],
         typer.Option(
@@ -76,7 +89,7 @@ def mutate(
         typer.Option(
             metavar="FOLDER",
             show_default=False,
-            help="Keep what becomes of each mutant here, and do not repeat what is here with this budget: "
+            help="Keep what becomes of each mutant or hunt here, and do not repeat what is here with this budget: "
             "a run that was stopped goes on.",
         ),
     ] = None,
@@ -111,8 +124,12 @@ def mutate(
         _join(join, as_json=as_json)
         return
     if guarded:
-        numbers = _numbers(part, guarded)
-        _hunt(tuple(words), numbers, seed, 60.0 if seconds is None else seconds, workers, as_json=as_json)
+        from indexfuzz.evaluation.mutation.guarded import Recipe
+        from indexfuzz.evaluation.mutation.hunt import Budget as HuntBudget
+
+        each = HuntBudget(60.0 if seconds is None else seconds, seed)
+        hunted = _hunt(_numbers(part, guarded), Recipe(seed, tuple(words)), each, drawing, workers, keep)
+        typer.echo(json.dumps(hunted.as_data(), indent=1) if as_json else hunted.as_text())
         return
     budget = Budget(cases, 40.0 if seconds is None else seconds, seed)
     report = _examine(mutants, budget, workers, keep, markdown)
@@ -184,25 +201,28 @@ def _join(files: list[Path], *, as_json: bool) -> None:
     typer.echo(json.dumps(report.as_data(), indent=1) if as_json else report.as_text())
 
 
-def _hunt(words: tuple[str, ...], numbers: range, seed: int, seconds: float, workers: int, *, as_json: bool) -> None:
-    """Make guarded mutants, hunt each with every way of drawing, and print what was found."""
-    from indexfuzz.evaluation.mutation import guarded, hunt
-    from indexfuzz.evaluation.processes import examine_all
+def _hunt(
+    numbers: range, recipe: "Recipe", budget: "HuntBudget", drawings: list[str], workers: int, folder: Path | None
+) -> "HuntReport":
+    """What became of guarded mutants, each hunted with every way of drawing, told as it goes and kept where wanted."""
+    from indexfuzz.evaluation.mutation import hunt
+    from indexfuzz.evaluation.mutation.hunts import hunt_all
+    from indexfuzz.evaluation.mutation.kept import KeptHunts
 
-    err, done = console(err=True), []
+    if unknown := set(drawings) - set(hunt.DRAWINGS):
+        raise InputError(f"--drawing: {min(unknown)!r} is none; choose of {', '.join(hunt.DRAWINGS)}")
+    try:
+        kept = KeptHunts(folder, recipe, budget) if folder else None
+    except OSError as error:
+        raise InputError(f"--keep: cannot make {folder}: {error.strerror}") from None
+    err, chosen = console(err=True), tuple(each for each in hunt.DRAWINGS if each in drawings) or hunt.DRAWINGS
 
-    def tell(result: hunt.Hunt) -> None:
-        done.append(result)
+    def tell(count: int, result: hunt.Hunt) -> None:
         what, how = result.prey.guarded, f"found after {result.cases} cases" if result.found else "not found"
-        err.print(f"{len(done)} of {len(hunts)}: one in {what.wanted:,}, {result.prey.drawing}: {how}")
+        err.print(f"{count} of {len(numbers) * len(chosen)}: one in {what.wanted:,}, {result.prey.drawing}: {how}")
 
-    recipe = guarded.Recipe(seed, words)
-    made = examine_all(numbers, guarded.Maker, guarded.give_up, recipe, workers=workers)
-    hunts = [hunt.Prey(found, drawing) for found in made if found for drawing in hunt.DRAWINGS]
-    budget = hunt.Budget(seconds, seed)
-    results = examine_all(hunts, hunt.Hunter, hunt.give_up, budget, workers=workers, on_result=tell)
-    report = hunt.HuntReport([result.as_data() for result in results], seconds, seed)
-    typer.echo(json.dumps(report.as_data(), indent=1) if as_json else report.as_text())
+    hunts = hunt_all(numbers, recipe, budget, drawings=chosen, workers=workers, kept=kept, tell=tell)
+    return hunt.HuntReport(hunts, budget.seconds, recipe.seed)
 
 
 def _print_list(mutants: "Sequence[Mutant]", *, as_json: bool) -> None:

@@ -3,15 +3,14 @@
 import json
 import random
 from dataclasses import replace
-from itertools import islice
+from itertools import chain, islice
 
 import pytest
 
 from indexfuzz.cli import mutate
 from indexfuzz.cli.common import InputError
 from indexfuzz.devices import open_device
-from indexfuzz.evaluation import processes
-from indexfuzz.evaluation.mutation import guarded, hunt
+from indexfuzz.evaluation.mutation import guarded, hunt, hunts
 from indexfuzz.evaluation.mutation.examine import Suspect
 from indexfuzz.evaluation.mutation.guarded import Maker, Recipe, build, look_at, pool_of
 from indexfuzz.evaluation.mutation.guards import Guard, draw_guard, wilson
@@ -157,12 +156,48 @@ def test_the_command(made, monkeypatch, indexfuzz):
             on_result(result)
         return results
 
-    monkeypatch.setattr(processes, "examine_all", examine_all)
+    monkeypatch.setattr(hunts, "examine_all", examine_all)
     code, out, err = indexfuzz("mutate", "gather", "--guarded", "4", "--seed", "5", "--seconds", "3", "--workers", "2")
     assert code == 0
     assert len(err.splitlines()) == 12
     assert out.count("1 of 1 (21% to 100%)") == 4
     assert out.count("0 of 1 (0% to 79%)") == 8
+
+
+def test_hunts_that_are_kept_are_not_repeated(indexfuzz, monkeypatch, tmp_path, made):
+    """Those of one drawing now, then the others; with another budget all again."""
+    hunted = []
+
+    def examine_all(things, make, give_up, budget, *, workers, on_result=None):
+        if make is Maker:
+            return [made[number] for number in things]
+        hunted.append([(prey.guarded.number, prey.drawing) for prey in things])
+        for prey in things:
+            on_result(Hunt(prey, found=True))
+        return []
+
+    def run(*more):
+        code, out, _ = indexfuzz("mutate", "--guarded", "4", "--keep", tmp_path / "kept", *more)
+        assert (code, len(out.splitlines())) == (0, 6)
+        return out
+
+    monkeypatch.setattr(hunts, "examine_all", examine_all)
+    assert run("--drawing", "campaign").count("1 of 1 (21% to 100%)") == 4
+    assert hunted == [[(number, CAMPAIGN) for number in range(4)]]
+    hunted.clear()
+    assert run().count("1 of 1 (21% to 100%)") == 12
+    assert list(chain(*hunted)) == [(number, each) for number in range(4) for each in hunt.DRAWINGS if each != CAMPAIGN]
+    hunted.clear()
+    assert run() == run()
+    assert hunted == []
+    run("--seconds", "5", "--drawing", "campaign")
+    assert list(chain(*hunted)) == [(number, CAMPAIGN) for number in range(4)]
+
+
+def test_an_unknown_way_of_drawing_is_named(indexfuzz):
+    code, _, err = indexfuzz("mutate", "--guarded", "4", "--drawing", "blind")
+    assert code == 2
+    assert "--drawing: 'blind' is none; choose of campaign, unguided, uniform" in err
 
 
 def test_what_hangs_is_found_when_it_is_hunted_and_not_made():
