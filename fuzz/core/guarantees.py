@@ -35,6 +35,7 @@ class Promises:
     `rope_products`: what RoPE rounds its products and sums to, where the table of angles is bf16: fp32, contracted or
     not, or bf16, each by itself; or either of the two.
     `amax_floor`: the smallest amax that a scale is made of.
+    `reciprocal`: whether a value is multiplied by 1 / s where others divide it by its scale s.
     """
 
     gather_padding: Padding = "zeros"
@@ -51,6 +52,7 @@ class Promises:
     rotated: Between | None = None
     rope_products: Products = "fp32"
     amax_floor: float = AMAX_FLOOR
+    reciprocal: bool = False
 
     @property
     def after_rope(self) -> Between:
@@ -68,8 +70,15 @@ class Guarantees:
 
     @property
     def quantising(self) -> Arithmetic:
-        """The arithmetic of scales and codes: the device's, and the floor that the project puts below a row."""
-        return replace(self.arithmetic, amax_floor=self.promises.amax_floor)
+        """The arithmetic of scales and codes: the device's, and how the project makes them.
+
+        A reciprocal has the error of a division, and the product with it one rounding more.
+        """
+        promises, own = self.promises, self.arithmetic
+        made = replace(own, amax_floor=promises.amax_floor)
+        if promises.reciprocal and own.division == "ieee":
+            return replace(made, division="reciprocal")
+        return replace(made, division="unknown") if promises.reciprocal and own.division == "full" else made
 
     @property
     def scoring(self) -> Arithmetic:

@@ -26,6 +26,11 @@ AVAILABLE = {
         "sglang:PATH, the same of SGLang: its index K cache",
     ),
     "sglang-kpool": ("indexfuzz.implementations.sglang.kpool", "load", "sglang-kpool:PATH, its gather of pooled keys"),
+    "sglang-v4-store": (
+        "indexfuzz.implementations.sglang.v4_store",
+        "load",
+        "sglang-v4-store:PATH, its fused store of V4's index keys",
+    ),
     "sglang-index": (
         "indexfuzz.implementations.sglang.index_transform",
         "load",

@@ -52,7 +52,7 @@ def cache_contract(project: Project) -> Clauses:
             *_pages(project, ("k_quant_cache", "gather")),
             Clause(
                 ("k_quant_cache",),
-                _has_slots_for_all,
+                has_slots_for_all,
                 "padded tokens have a slot of their own, never a negative one",
                 writer,
             ),
@@ -109,7 +109,8 @@ def _pages(project: Project, stages: tuple[str, ...]) -> tuple[Clause, ...]:
     )
 
 
-def _has_slots_for_all(case: Case) -> bool:
+def has_slots_for_all(case: Case) -> bool:
+    """Whether no token of a step is without a slot."""
     batch = case.batch
     has_padding = batch.pad_tokens and not batch.short_slots
     return not has_padding and not batch.slot_holes and min(batch.decode, default=batch.next_n) >= batch.next_n

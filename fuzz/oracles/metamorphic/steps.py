@@ -26,13 +26,18 @@ MAX_DRAFTS = 3
 
 
 def tokens_in_steps(case: Case, call: Call) -> Iterator[Twin]:
-    """Tokens written in chunks; after a chunk, drafts in the slots of the tokens that come next, which replace them."""
+    """Tokens written in chunks; after a chunk, drafts in the slots of the tokens that come next, which replace them.
+
+    Once with a row of padding in each step, and once without, for those who promise nothing about padding.
+    """
     slots = written_slots(call)
     if len(slots) < 2:
         return
-    living = alter(call)
-    calls = tuple(_step(case, living, *chunk) for chunk in _chunks(case, len(slots)))
-    yield Twin(case, calls, partial(_last_cache, case, slots))
+    with_padding = case.replace(batch={"pad_tokens": 1, "short_slots": False})
+    for described, padding in ((with_padding, 1), (case, 0)):
+        living = alter(call)
+        calls = tuple(_step(case, living, *chunk, padding) for chunk in _chunks(case, len(slots)))
+        yield Twin(described, calls, partial(_last_cache, case, slots))
 
 
 def _chunks(case: Case, size: int) -> list[tuple[int, int, int]]:
@@ -44,14 +49,14 @@ def _chunks(case: Case, size: int) -> list[tuple[int, int, int]]:
     return [(start, end, min(n, size - end)) for start, end, n in zip(starts, ends, drafts, strict=True)]
 
 
-def _step(case: Case, living: Call, start: int, end: int, drafts: int) -> Call:
-    """Write tokens from start to end, then drafts, whose keys are those of other tokens, and a row of padding."""
+def _step(case: Case, living: Call, start: int, end: int, drafts: int, padding: int) -> Call:
+    """Write tokens from start to end, then drafts, whose keys are those of other tokens, and 0 or 1 rows of padding."""
     slots = living.tensors["slot_mapping"]
     owned = (slots >= 0).nonzero().flatten().cpu()
     wrong = owned[shuffled(case, "drafts", len(owned))]
-    rows = torch.cat([owned[start:end], wrong[end : end + drafts], owned[:1]])
-    written = pick(slots, torch.cat([owned[start : end + drafts], owned[:1]]))
-    written[-1] = -1
+    rows = torch.cat([owned[start:end], wrong[end : end + drafts], owned[:padding]])
+    written = pick(slots, torch.cat([owned[start : end + drafts], owned[:padding]]))
+    written[len(written) - padding :] = -1
     others = {name: pick(tensor, rows) for name, tensor in rows_of_tokens(living).items()}
     return living.with_tensors(others | {"slot_mapping": written})
 

@@ -4,6 +4,8 @@ import pytest
 import torch
 
 from indexfuzz.core.case import Case
+from indexfuzz.core.contract import Clause, Clauses
+from indexfuzz.implementations.base import Implementation
 from indexfuzz.oracles import schedule
 from indexfuzz.oracles.metamorphic.catalogue import RELATIONS
 from indexfuzz.oracles.metamorphic.runner import run
@@ -29,7 +31,9 @@ STEPWISE = tuple(relation for relation in RELATIONS if relation.name == "steps")
 def schedule_of(case, device):
     """The call of the case's one step, and those of its schedule."""
     (call,) = [call for stage, _, call in launches(case, device) if stage is K_QUANT_CACHE]
-    (twin,) = tokens_in_steps(case, call)
+    twin, plain = tokens_in_steps(case, call)
+    assert (twin.case.batch.pad_tokens, plain.case) == (1, case)
+    assert all(bool((step.tensors["slot_mapping"] >= 0).all()) for step in plain.calls)
     return call, twin.calls
 
 
@@ -93,3 +97,17 @@ def test_a_single_token_has_no_schedule(pytorch_device):
     case = Case().replace(batch={"decode": (3,), "max_model_len": 4})
     (call,) = [call for stage, _, call in launches(case, pytorch_device) if stage is K_QUANT_CACHE]
     assert list(tokens_in_steps(case, call)) == []
+
+
+def test_who_promises_nothing_about_padding_gets_none(pytorch_device):
+    def write(k, cache, slot_mapping, **options):
+        assert bool((slot_mapping >= 0).all())
+        writer.k_quant_cache(k, cache, slot_mapping, **options)
+
+    no_padding = Clause(("k_quant_cache",), lambda case: not case.batch.pad_tokens, "no padding", "here")
+    case = CASE.replace(batch={"pad_tokens": 0})
+    for contract, wrong in ((Clauses((no_padding,)), 0), (Clauses(), 1)):
+        implementation = Implementation("strict", {"k_quant_cache": write}, contract)
+        outcome = run(case, implementation, pytorch_device, relations=STEPWISE)
+        assert outcome.stages == ["k_quant_cache"]
+        assert len(outcome.findings) == wrong
