@@ -88,6 +88,14 @@ class TestKernels:
         seen = kernels.cache_module(layout, block_size).SEEN
         assert seen == [(platform, block_size, (3, block_size * 132), [4, 7], 16)]
 
+    def test_tokens_without_a_slot_are_left_out(self, implementation):
+        k = torch.zeros(5, 128, dtype=torch.bfloat16)
+        options = {"scale_fmt": "ue8m0", "fp8": "e4m3fn", "quant_group": 128, "layout": "normal"}
+        write = implementation.stages["k_quant_cache"]
+        write(k, pages(64), torch.tensor([-1, 4, -1, 7]), **options)
+        ((_, _, _, loc, _),) = write.__self__.cache_module("normal", 64).SEEN
+        assert loc == [4, 7]
+
     def test_gather_copies_what_is_returned(self, implementation):
         k_fp8, k_scale = torch.zeros(5, 128).to(torch.float8_e4m3fn), torch.zeros(5)
         read = implementation.stages["gather"]
@@ -136,8 +144,6 @@ class TestContract:
             ("k_quant_cache", {"model": {"head_dim": 64, "quant_group": 64}}, "head_dim is 128"),
             ("k_quant_cache", {"model": {"quant_group": 64}}, "one scale"),
             ("k_quant_cache", {"memory": {"k_pad": 8}}, "k is dense"),
-            ("k_quant_cache", {"batch": {"pad_tokens": 1}}, "never a negative one"),
-            ("k_quant_cache", {"batch": {"next_n": 4}}, "never a negative one"),
             ("k_quant_cache", {"cache": {"page_pad": 16}}, "the cache is dense"),
             ("gather", {"cache": {"block_size": 16}}, "NORMAL pages hold 1"),
             ("gather", {"cache": {"block_size": 24, "layout": "auto"}}, "a multiple of 16"),

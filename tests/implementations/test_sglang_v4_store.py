@@ -44,7 +44,7 @@ CASES = (
     CASE,
     CASE.replace(cache={"block_size": 64, "layout": "normal"}, values={"k": "clamp"}),
     CASE.replace(values={"k": "subnormal"}),
-    CASE.replace(values={"k": "saturation"}),
+    CASE.replace(values={"k": "saturation"}, batch={"pad_tokens": 2, "slot_holes": 3}),
 )
 
 
@@ -86,7 +86,7 @@ def test_a_quotient_of_its_own_is_no_product_with_a_reciprocal(tree):
 def test_what_it_leaves_alone(tree):
     implementation = load(f"sglang-v4-store:{tree.folder({STORE: TEXT})}")
     outside = {
-        "every token has a slot": CASE.replace(batch={"pad_tokens": 1}),
+        "k is dense": CASE.replace(memory={"k_pad": 8}),
         "scales are fp32": CASE.replace(model={"scale_fmt": "ue8m0"}),
         "keys are e4m3fn": CASE.replace(model={"fp8": "e4m3fnuz"}),
         "the cache is dense": CASE.replace(cache={"page_pad": 16}),

@@ -85,7 +85,8 @@ class Kernels:
         layout: str,
     ) -> None:
         """Quantise k [T,D], then insert it, as `_store_index_k_cache` does where no fused kernel applies."""
-        k_fp8, k_scale = self.quant_module().act_quant(k[: slot_mapping.shape[0]], quant_group, _scale_fmt(scale_fmt))
+        k, slot_mapping = with_slots(k, slot_mapping)
+        k_fp8, k_scale = self.quant_module().act_quant(k, quant_group, _scale_fmt(scale_fmt))
         num_blocks, block_size, bytes_per_token = cache.shape
         store = self.cache_module(layout, block_size).SetKAndS.execute
         pages = cache.view(num_blocks, block_size * bytes_per_token)
@@ -130,6 +131,12 @@ class Kernels:
 
     def _load_quant(self) -> ModuleType:
         return Loader(self._project, provide={}, execute={_QUANT: ("act_quant",)}).load(_QUANT)
+
+
+def with_slots(k: Tensor, slot_mapping: Tensor) -> tuple[Tensor, Tensor]:
+    """The rows of k [T, D] that have a slot, and their slots; SGLang knows no others, padding goes to a slot, too."""
+    k, has_slot = k[: len(slot_mapping)], slot_mapping >= 0
+    return (k, slot_mapping) if bool(has_slot.all()) else (k[has_slot], slot_mapping[has_slot])
 
 
 def _scale_fmt(scale_fmt: str) -> str | None:

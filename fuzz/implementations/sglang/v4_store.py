@@ -18,8 +18,8 @@ from indexfuzz.implementations.base import Implementation
 from indexfuzz.implementations.callers import as_callers_do
 from indexfuzz.implementations.loading.loader import Loader
 from indexfuzz.implementations.loading.source import Project
-from indexfuzz.implementations.sglang.adapter import open_sglang
-from indexfuzz.implementations.sglang.contract import HEAD_DIM, has_slots_for_all, is_shuffle
+from indexfuzz.implementations.sglang.adapter import open_sglang, with_slots
+from indexfuzz.implementations.sglang.contract import HEAD_DIM, is_shuffle
 
 STORE = "sglang/kernels/ops/kvcache/triton_store_cache.py"
 AMAX_FLOOR = 1e-8
@@ -50,7 +50,8 @@ def load(path: str | Path) -> Implementation:
         """Quantise k [T,D] and insert it."""
         blocks, block_size, width = cache.shape
         store = module(preshuffle=is_shuffle(layout, block_size)).triton_fused_store_indexer
-        store(k[: len(slot_mapping)], cache.view(blocks, block_size * width), slot_mapping, block_size)
+        k, slot_mapping = with_slots(k, slot_mapping)
+        store(k, cache.view(blocks, block_size * width), slot_mapping, block_size)
 
     return Implementation(
         f"{project.label} dsv4 store",
@@ -109,7 +110,6 @@ def contract(project: Project) -> Clauses:
                 "the cache is dense",
                 project.place(STORE, "bytes_per_page = cache.shape[1]"),
             ),
-            Clause(stage, has_slots_for_all, "every token has a slot, never a negative one", pool),
             Clause(
                 stage,
                 lambda case: not case.memory.k_pad,
