@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from indexfuzz.core.case import Batch, Case, Memory
 from indexfuzz.core.contract import DEFINED, Clauses, Contract, outside
 from indexfuzz.core.part import CaseError
+from indexfuzz.core.session import Session
 from indexfuzz.implementations.base import Implementation
 
 CHOICES: tuple[tuple[str, str, tuple[object, ...]], ...] = (
@@ -110,6 +111,8 @@ def candidates(case: Case) -> Iterator[Case]:
         for value in values:
             if value != now:
                 yield from _changed(case, **{part: {name: value}})
+    if case.session.max_drafts:
+        yield from _changed(case, session={"steps": without_drafts(case.session)})
     for dim in HEAD_DIMS:
         if (case.model.head_dim, case.model.quant_group) != (dim, dim):
             rope_dim = min(case.model.rope_dim, dim)
@@ -117,6 +120,15 @@ def candidates(case: Case) -> Iterator[Case]:
     # What "auto" means depends on the size.
     for size in BLOCK_SIZES:
         yield from _changed(case, cache={"block_size": size, "layout": case.cache.page_layout})
+
+
+def without_drafts(session: Session) -> tuple[dict[str, object], ...]:
+    """The steps of a session in which drafts that are accepted are tokens, and all others never were."""
+    steps = []
+    for step in session.steps:
+        turns = [{"request": turn.request, "new": turn.new + turn.accepted} for turn in step.turns]
+        steps.append(step.model_dump() | {"turns": tuple(turns)})
+    return tuple(steps)
 
 
 def _changed(case: Case, **parts: dict[str, object]) -> Iterator[Case]:

@@ -41,6 +41,11 @@ AVAILABLE = {
         "load",
         "lmdeploy:PATH, the whole DSA indexer of LMDeploy",
     ),
+    "lmdeploy-v4": (
+        "indexfuzz.implementations.lmdeploy.compressor",
+        "load",
+        "lmdeploy-v4:PATH, its compressor of V4's keys",
+    ),
     "aiter": ("indexfuzz.implementations.aiter", "load", "aiter:PATH, a checkout of AITER: prefill and paged logits"),
     "aiter-stage1": ("indexfuzz.implementations.aiter", "load_stage1", "aiter-stage1:PATH, its two-stage paged logits"),
     "deep_gemm": ("indexfuzz.implementations.deep_gemm", "load", "DeepGEMM's logits, as installed; needs a GPU"),
