@@ -91,7 +91,7 @@ class Compressor:
         block_size: int,
     ) -> None:
         """Make the keys of a step by a batch of decode and one of prefill, as far as there are such requests."""
-        counts = query_start.diff()
+        counts, starts = query_start.diff(), query_start.tolist()
         slot_mapping.fill_(-1)
         visible.zero_()
         work = state.clone()
@@ -102,7 +102,7 @@ class Compressor:
             which = chosen.nonzero().flatten()
             if not len(which):
                 continue
-            rows = torch.cat([torch.arange(query_start[i], query_start[i + 1]) for i in which])
+            rows = torch.cat([torch.arange(starts[i], starts[i + 1]) for i in which.tolist()])
             ends = counts[which].cumsum(0)
             made = impl.score_and_fill_state(
                 kv[rows],
