@@ -3,7 +3,7 @@
 import ast
 import linecache
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from types import CodeType, FrameType
@@ -14,7 +14,7 @@ from torch import Tensor
 
 from indexfuzz.checks import describe
 from indexfuzz.core.words import location_from_here
-from indexfuzz.lockstep.source.statements import statement_at
+from indexfuzz.lockstep.source.statements import Statement, statement_at
 from indexfuzz.lockstep.tracking.moments import Launched
 from indexfuzz.samples.step import Step
 
@@ -93,8 +93,11 @@ def _is_same(value: Any, output: Tensor | None) -> bool:
     )
 
 
-def tell_launch(launched: Launched) -> Iterator[str]:
-    """A kernel that ran, and the lines that led to it up to the stage, but for those of IndexFuzz."""
+def tell_launch(launched: Launched, names: Collection[str] = ()) -> Iterator[str]:
+    """A kernel that ran, and the lines that led to it up to the stage, but for those of IndexFuzz.
+
+    Of arguments that were passed under one of `names`, the lines with what was passed.
+    """
     yield f"  {launched.kernel}  {location_from_here(launched.place)}"
     for module, file, number in launched.callers:
         if module.startswith(STAGES):
@@ -103,6 +106,15 @@ def tell_launch(launched: Launched) -> Iterator[str]:
             statement = statement_at(file, number)
             text = statement.text if statement else linecache.getline(file, number).strip()
             yield f"    {location_from_here(f'{file}:{number}')}  {text}"
+            for keyword in _keywords(statement) if statement else ():
+                if keyword.arg in names:
+                    yield f"      {keyword.value.lineno:>4}  {keyword.arg}={ast.unparse(keyword.value)}"
+
+
+def _keywords(statement: Statement) -> Iterator[ast.keyword]:
+    """What the calls in a statement pass by name."""
+    for expression in statement.expressions:
+        yield from (node for node in ast.walk(expression) if isinstance(node, ast.keyword))
 
 
 def code_of(function: Any) -> CodeType | None:

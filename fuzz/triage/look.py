@@ -114,7 +114,17 @@ class Look:
         """When it was, and the trace in lines, or what can be said where no line can be blamed."""
         told = self.trace()
         when = [f"It shows in {self.moment}."] if self.moment else []
-        return [*when, *(told.sentences() if told else self._without_a_line()), *self._of_the_rival()]
+        if told is None:
+            return [*when, *self._without_a_line()]
+        return [*when, *told.sentences(), *self._of_the_rival(), *self._launched_by(told)]
+
+    def _launched_by(self, told: Trace) -> Iterator[str]:
+        """The lines that launched the kernel, and what they passed for names that are told: that may be wrong."""
+        names = {name for line in told.lines for name, _ in line.values}
+        launches = [each for each in self.recorder.launches if each.kernel == told.kernel]
+        callers = (islice(tell_launch(each, names), 1, None) for each in launches)
+        lines = [*dict.fromkeys(line for each in callers for line in each)]
+        yield from ["Launched by:", *lines] if lines else []
 
     def _of_the_rival(self) -> Iterator[str]:
         """The line with which another program fights for the same byte, with its values there."""

@@ -103,6 +103,12 @@ def _printed(picture: Picture, **options: bool | int | str) -> str:
     return stream.getvalue()
 
 
+def test_labels_that_are_long_leave_room_for_themselves():
+    wide = replace(PICTURE, panels=(Panel("actual", ("program (0, 1000, 0)", "row 1"), PICTURE.panels[0].cells),))
+    first = min(int(x) for x in re.findall(r'<rect x="(\d+)" y="\d+" width="12"', render_svg(wide)) if int(x))
+    assert first > 6.7 * len("program (0, 1000, 0)")
+
+
 @pytest.mark.parametrize("no_color", [True, False])
 def test_a_terminal_shows_letters_with_and_without_colours(no_color: bool):
     text = _printed(PICTURE, width=80, force_terminal=True, no_color=no_color, color_system="truecolor")

@@ -44,6 +44,10 @@ def test_a_wrong_layout_shows_the_offset_and_the_flag_that_made_it(normal_pages:
     assert values["SHUFFLE"] == "True"
     assert values["dim"] == "16"
     assert any("token 0, dim 16 of k" in line.access for line in trace.lines)
+    told = look.sentences()
+    launch, *passed = told[told.index("Launched by:") + 1 :]
+    assert "_k_quant_cache_kernel[(triton.cdiv(num_slots, TOKENS),)](" in launch
+    assert [line.split(maxsplit=1)[1] for line in passed if "SHUFFLE" in line] == ["SHUFFLE=True"]
 
 
 def test_a_result_that_no_kernel_wrote_is_said_to_be_the_argument(normal_pages: Case):

@@ -12,6 +12,8 @@ MOST_COLUMNS = 128
 """Cells in a row, at most."""
 
 CELL, LABEL, GAP, LINE = 12, 110, 22, 16
+LETTER = 7
+"""Pixels that a letter of a label or a note takes at most; LABEL is the least that is left for labels."""
 
 FILL: dict[Tone, str] = {
     "ground": "#ffffff",
@@ -34,8 +36,9 @@ def render_svg(picture: Picture, name: str = "picture") -> str:
     """The SVG of a picture; `name` makes its ids differ from those of others on a page."""
     picture = picture.fitted(MOST_COLUMNS)
     lines, y = [], 20
+    left = max([LABEL, *(LETTER * len(label) + 4 for panel in picture.panels for label in panel.labels)])
     for panel in picture.panels:
-        lines += _panel(panel, picture, y)
+        lines += _panel(panel, picture, left, y)
         y += GAP + CELL * len(panel.cells) + GAP
     for shade in picture.used_legend():
         lines += [_cell(0, y, shade.letter, shade.tone), _text(CELL + 8, y + 10, shade.label)]
@@ -44,7 +47,7 @@ def render_svg(picture: Picture, name: str = "picture") -> str:
         lines.append(_text(0, y + 12, note))
         y += LINE
     lengths = [*map(len, picture.notes), *(len(_heading(panel, picture)) for panel in picture.panels)]
-    width = max(LABEL + CELL * max(panel.columns for panel in picture.panels) + 8, 7 * max(lengths), 320)
+    width = max(left + CELL * max(panel.columns for panel in picture.panels) + 8, LETTER * max(lengths), 320)
     told = " ".join((*picture.notes, *(f"{s.letter}: {s.label}." for s in picture.used_legend())))
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {y + 8}" width="{width}" height="{y + 8}" '
@@ -58,18 +61,18 @@ def _heading(panel: Panel, picture: Picture) -> str:
     return f"{picture.title}: {panel.title}"
 
 
-def _panel(panel: Panel, picture: Picture, y: int) -> list[str]:
+def _panel(panel: Panel, picture: Picture, left: int, y: int) -> list[str]:
     tones = {shade.letter: shade.tone for shade in picture.legend}
     lines = [_text(0, y, _heading(panel, picture), bold=True)]
     top = y + 8
     for number, (label, cells) in enumerate(zip(panel.labels, panel.cells, strict=True)):
         place = top + CELL * number
         lines.append(_text(0, place + 10, label))
-        lines += [_cell(LABEL + CELL * at, place, letter, tones[letter]) for at, letter in enumerate(cells)]
+        lines += [_cell(left + CELL * at, place, letter, tones[letter]) for at, letter in enumerate(cells)]
     if picture.mark and picture.mark[0] < len(panel.cells):
         row, column = picture.mark
         lines.append(
-            f'<rect x="{LABEL + CELL * column - 1}" y="{top + CELL * row - 1}" width="{CELL + 2}" height="{CELL + 2}" '
+            f'<rect x="{left + CELL * column - 1}" y="{top + CELL * row - 1}" width="{CELL + 2}" height="{CELL + 2}" '
             'fill="none" stroke="#000000" stroke-width="2.5"/>'
         )
     return lines
