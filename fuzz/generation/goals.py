@@ -18,7 +18,7 @@ from indexfuzz.core.case import Case
 from indexfuzz.core.comparison import Comparison
 from indexfuzz.generation.conditions import TOO_LARGE, Aim, Condition, Place
 from indexfuzz.generation.correspondence import FEWEST, Guess, explaining, leading_to
-from indexfuzz.generation.measures import OPTIONS, Measures, measure, number_of
+from indexfuzz.generation.measures import OPTIONS, Measures, as_number, measure
 from indexfuzz.generation.sights import RARE, Sample, Sight
 
 PATIENCE = 6
@@ -96,7 +96,7 @@ class Goals:
             place = (seen.file, seen.line, seen.text)
             ends.setdefault(place, set()).add(seen.holds)
             pairs = operands.setdefault(place, set())
-            left, right = _number(seen.left), _number(seen.right)
+            left, right = as_number(seen.left), as_number(seen.right)
             if left is not None and right is not None:
                 pairs.add((left, right))
             if seen.settles is not None:
@@ -163,11 +163,6 @@ class Goals:
         for place, end in reversed((sight.before or {}).items()):
             if all(self._sights[place].cases.values()):
                 yield place, end
-
-
-def _number(operand: int | str | None) -> int | None:
-    """An operand as a measure has it; None where no measure is like it."""
-    return number_of(operand) if isinstance(operand, str) else operand
 
 
 def _explain(place: Place, sight: Sight) -> Unturned:

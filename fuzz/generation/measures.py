@@ -44,6 +44,11 @@ def number_of(word: str) -> int | None:
     return _FIRST_WORD - WORDS.index(word) if word in WORDS else None
 
 
+def as_number(operand: int | str | None) -> int | None:
+    """An operand of a comparison as a measure; None where no measure is like it."""
+    return number_of(operand) if isinstance(operand, str) else operand
+
+
 def word_of(number: int) -> str:
     """The word that a number is as a measure, empty where it is none."""
     place = _FIRST_WORD - number

@@ -7,17 +7,17 @@ search goes on with what is decided there, so that conditions that are joined ar
 """
 
 import math
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from indexfuzz.core.case import Case
 from indexfuzz.core.comparison import Comparison
 from indexfuzz.generation.choices import Choices
-from indexfuzz.generation.conditions import Condition, Operand, Place, is_comparison, operands_of
-from indexfuzz.generation.correspondence import explaining
+from indexfuzz.generation.conditions import Condition, Place, is_comparison
+from indexfuzz.generation.decisions import Decisions, Pair, explain_operands
 from indexfuzz.generation.goals import Goal
 from indexfuzz.generation.levers import Lever, levers
-from indexfuzz.generation.measures import Measures, measure, number_of
+from indexfuzz.generation.measures import Measures, measure
 from indexfuzz.generation.steering import SPLICED, is_affordable, lighten, mend, splice
 
 Rehearse = Callable[[Case, Collection[str]], Mapping[str, Sequence[Comparison]]]
@@ -46,44 +46,6 @@ DETOUR = 6
 
 STEPS = (1, -1, 2, -2, 4, 16, -16, 64)
 """Steps by which a number of a case is moved to see what it moves."""
-
-Pair = tuple[int, int]
-
-
-@dataclass(frozen=True)
-class Seen:
-    """What a case decides at each place: how it ends, the operands, and which end settles a joined condition."""
-
-    ends: Mapping[Place, frozenset[bool]]
-    pairs: Mapping[Place, tuple[Pair, ...]]
-    settling: Mapping[Place, bool | None]
-
-    @classmethod
-    def of(cls, comparisons: Iterable[Comparison]) -> "Seen":
-        """By place, in the order of the source."""
-        ends, pairs, settling = dict[Place, set[bool]](), dict[Place, list[Pair]](), dict[Place, bool | None]()
-        for one in comparisons:
-            place = (one.file, one.line, one.text)
-            ends.setdefault(place, set()).add(one.holds)
-            left, right = _number(one.left), _number(one.right)
-            pairs.setdefault(place, []).extend([(left, right)] if left is not None and right is not None else [])
-            settling[place] = one.settles
-        return cls(
-            {place: frozenset(each) for place, each in ends.items()},
-            {place: tuple(each) for place, each in pairs.items()},
-            settling,
-        )
-
-    def miss(self, place: Place, *, wanted: bool) -> float:
-        """How far a place is from ending so: 0 where it does, from 1 to 2 where it does not, 2 where nothing comes."""
-        if wanted in self.ends.get(place, ()):
-            return 0.0
-        gap = self.gap(place)
-        return 2.0 if place not in self.ends else 1 + math.log2(1 + min(abs(gap), 1 << 60)) / 64
-
-    def gap(self, place: Place) -> int:
-        """The difference of the operands where they are closest; 0 where there are none."""
-        return min((right - left for left, right in self.pairs.get(place, ())), key=abs, default=0)
 
 
 @dataclass(frozen=True)
@@ -114,7 +76,7 @@ class _Search:
     ) -> None:
         self._fresh, self._goal, self._choices, self._is_pinned = fresh, goal, choices, is_pinned
         self._rehearse, self._stages = rehearse, stages
-        self._left, self._looked_at = REHEARSALS, dict[str, Seen]()
+        self._left, self._looked_at = REHEARSALS, dict[str, Decisions]()
         self._chain: list[tuple[Place, bool]] = [(goal.place, goal.wanted)]
         self._moving: dict[Place, list[str]] = {}
         self._samples: dict[Place, list[tuple[Measures, tuple[Pair, ...]]]] = {}
@@ -171,18 +133,19 @@ class _Search:
         self._case, self._seen = affordable, seen
         return True
 
-    def _look(self, case: Case) -> Seen:
+    def _look(self, case: Case) -> Decisions:
         if case.id not in self._looked_at:
             self._left -= 1
             found = self._rehearse(case, self._stages)
-            self._looked_at[case.id] = seen = Seen.of(one for stage in self._stages for one in found.get(stage, ()))
+            seen = Decisions.of(one for stage in self._stages for one in found.get(stage, ()))
+            self._looked_at[case.id] = seen
             measures = measure(case)
             for place, pairs in seen.pairs.items():
                 if pairs:
                     self._samples.setdefault(place, []).append((measures, pairs))
         return self._looked_at[case.id]
 
-    def _missed(self, seen: Seen) -> float:
+    def _missed(self, seen: Decisions) -> float:
         """How far a case is away: 2 for each decision that it lacks to the last that it comes to, and for that one."""
         lacking = 0
         for place, wanted in reversed(self._chain):
@@ -250,7 +213,7 @@ class _Search:
                 self._conditions[place] = len(samples), known
                 return known
         if samples and len(samples) >= 2 * count and is_comparison(place[2]):
-            condition = _explain(place, samples[-MOST_SAMPLES:], wanted=wanted)
+            condition = explain_operands(place, samples[-MOST_SAMPLES:], wanted=wanted)
             self._conditions[place] = len(samples), condition
         return condition
 
@@ -274,28 +237,12 @@ class _Search:
             if there is not None:
                 yield there
 
-    def _try(self, lever: Lever, value: int) -> tuple[Case, Seen] | None:
+    def _try(self, lever: Lever, value: int) -> tuple[Case, Decisions] | None:
         case = lever.set(self._case, value)
         if case is None or not is_affordable(case, beside=self._most):
             return None
         return case, self._look(case)
 
 
-def _explain(place: Place, samples: Sequence[tuple[Measures, tuple[Pair, ...]]], *, wanted: bool) -> Condition | None:
-    """What the operands may be by some cases; None where that says nothing of either."""
-    sides = []
-    for i, written in enumerate(operands_of(place[2])):
-        values = [(measures, {pair[i] for pair in pairs}) for measures, pairs in samples]
-        guesses = () if written.number is not None else explaining(values, place[2], written.form)
-        number = written.number if written.number is not None else min(values[-1][1])
-        sides.append(Operand(guesses=tuple(guesses)) if guesses else Operand(number))
-    left, right = sides
-    return Condition(place[2], left, right, wanted, place) if left.guesses or right.guesses else None
-
-
 def _place(one: Comparison) -> Place:
     return one.file, one.line, one.text
-
-
-def _number(operand: int | str | None) -> int | None:
-    return number_of(operand) if isinstance(operand, str) else operand
