@@ -44,7 +44,12 @@ def as_callers_do(place: str) -> tuple[Clause, ...]:
             for name, stages in _FAR.items()
         ),
         Clause(("paged_logits",), lambda case: case.memory.lens_step == 1, "context_lens is dense", place),
-        Clause(("rope", "k_quant_cache"), lambda case: not case.memory.fused, "q and k are no views of one", place),
+        Clause(
+            ("rope", "q_quant", "k_quant_cache"),
+            lambda case: not case.memory.fused,
+            "q and k are no views of one",
+            place,
+        ),
         Clause(STAGE_NAMES, lambda case: not case.memory.shift, "tensors start at multiples of 16 bytes", place),
         Clause(
             ("gather", "paged_logits"),

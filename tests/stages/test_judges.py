@@ -59,6 +59,19 @@ def test_a_forgotten_relu_is_recognised(reference_with, pytorch_device):
     assert found.detail.startswith("forgets the ReLU: ")
 
 
+def test_poison_is_read_in_no_layout(reference_with, pytorch_device):
+    """Of a page that holds one key every other arrangement reads what nobody wrote: that tells of none of them."""
+
+    def poison(*, k_scale, **arguments):
+        gather.gather(**arguments, k_scale=k_scale)
+        k_scale.view(torch.uint8).fill_(0x7F)
+
+    case = CASE.replace(batch={"decode": (), "prefill": ({"length": 1, "new": 0},)}, values={"cache": "zeros"})
+    case = case.replace(cache={"block_size": 64, "layout": "normal"})
+    (found,) = findings(case, reference_with(gather=poison), pytorch_device, "gather")
+    assert (found.kind, found.output) == ("code-mismatch", "k_scale")
+
+
 def test_no_mistake_is_named_that_was_not_made(reference_with, pytorch_device):
     def doubled(*, logits, **inputs):
         paged_mqa_logits.paged_mqa_logits(**inputs, logits=logits)
