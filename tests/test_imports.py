@@ -45,6 +45,7 @@ RESERVED = {
     "hypothesis": ("generation.sessions", "generation.strategies", "generation.stream", "testing", "campaign"),
     "fsspec": ("fleet",),
     "ray": ("fleet.cluster",),
+    "PIL": ("report.pictures.png",),
     "typer": ("cli",),
     "rich": ("cli",),
 }

@@ -2,7 +2,7 @@
 
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -33,7 +33,7 @@ from indexfuzz.core.case import Case
 from indexfuzz.core.finding import Finding
 from indexfuzz.core.setup import DEFAULT_DEVICE, DEFAULT_IMPLEMENTATION, Setup
 from indexfuzz.corpus.entry import Entry, Record
-from indexfuzz.corpus.store import Corpus, merge, write, write_text
+from indexfuzz.corpus.store import Corpus, merge, write, write_bytes
 
 if TYPE_CHECKING:  # these import torch
     from indexfuzz.report.pictures.grid import Picture
@@ -167,7 +167,11 @@ def show(
     device: DeviceName = DEFAULT_DEVICE,
     picture: Annotated[
         Path | None,
-        typer.Option(metavar="FILE.svg", show_default="none", help="With --impl: also write the picture to this file."),
+        typer.Option(
+            metavar="FILE.svg|.png",
+            show_default="none",
+            help="With --impl: also write the picture to this file. PNG needs `pip install 'indexfuzz[png]'`.",
+        ),
     ] = None,
     corpus: CorpusFolder = None,
     as_json: AsJson = False,
@@ -178,6 +182,7 @@ def show(
     `indexfuzz show 0123456789abcdef --impl module:my_kernels` to see what happens now
     """
     path, entry = find_one(file, corpus)
+    render = _renderer(picture) if picture else None
     target = result = explanation = None
     told: list[str] = []
     pictures: tuple[Picture, ...] = ()
@@ -194,8 +199,8 @@ def show(
             explanation = explain(entry.case, shown, target.subject, seconds=EXPLAIN_SECONDS)
             if look := look_at(entry.case, shown, in_this_process(target.setup).subject):
                 told, pictures = look.sentences(), draw(look)
-    if picture:
-        _write_pictures(pictures, picture)
+    if picture and render:
+        _write_first(pictures, render, picture)
     if as_json:
         data = {"file": str(path), "id": entry.case.id, **entry.model_dump(mode="json")}
         if target and result:
@@ -212,18 +217,32 @@ def show(
         print_now(target.subject.facts, result, explanation, told, pictures, console())
 
 
-def _write_pictures(pictures: "Sequence[Picture]", file: Path) -> None:
-    """Write the first picture as SVG, the one that says most.
+def _renderer(file: Path) -> "Callable[[Picture], bytes]":
+    """What makes a picture into a file of that name.
 
-    Raises InputError where there is none or it cannot be written.
+    Raises InputError where nothing does; so it is asked before the case is run.
     """
     from indexfuzz.report.pictures.svg import render_svg
 
-    if file.suffix != ".svg":
-        raise InputError(f"{file}: pictures are written as SVG; name a file that ends in .svg")
+    if file.suffix == ".svg":
+        return lambda picture: (render_svg(picture) + "\n").encode()
+    if file.suffix != ".png":
+        raise InputError(f"{file}: pictures are written as SVG or PNG; name a file that ends in .svg or .png")
+    try:
+        from indexfuzz.report.pictures.png import render_png
+    except ImportError as error:
+        raise InputError(f"{file}: PNG needs Pillow ({error}): pip install 'indexfuzz[png]', or name a .svg") from None
+    return render_png
+
+
+def _write_first(pictures: "Sequence[Picture]", render: "Callable[[Picture], bytes]", file: Path) -> None:
+    """Write the first picture, the one that says most.
+
+    Raises InputError where there is none or it cannot be written.
+    """
     if not pictures:
         raise InputError(f"no picture for {file}: one needs a finding that --impl or --fault shows in one launch")
     try:
-        write_text(render_svg(pictures[0]) + "\n", file)
+        write_bytes(render(pictures[0]), file)
     except OSError as error:
         raise InputError(f"cannot write {file}: {error.strerror}") from None

@@ -134,6 +134,12 @@ def write_text(text: str, path: Path) -> None:
         file.write(text)
 
 
+def write_bytes(data: bytes, path: Path) -> None:
+    """As `write_text`, for a file that is no text."""
+    with replacing(path) as file:
+        file.buffer.write(data)
+
+
 @contextmanager
 def replacing(path: Path) -> Iterator[TextIO]:
     """A file to write to, which takes the place of the path at the end of the block; what is raised there leaves it.

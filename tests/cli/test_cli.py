@@ -512,11 +512,26 @@ class TestOneCase:
         assert "k_scale: token: actual, against the reference" in out
         assert picture.read_text().startswith("<svg ")
 
+    def test_show_writes_a_picture_as_png(self, indexfuzz, tmp_path):
+        pytest.importorskip("PIL")
+        code, _, _ = indexfuzz("show", kept(tmp_path / "corpus"), *TOY[:2], "--picture", tmp_path / "picture.png")
+        assert code == 0
+        assert (tmp_path / "picture.png").read_bytes().startswith(b"\x89PNG\r\n\x1a\n")
+
+    def test_png_without_its_extra_is_2_before_anything_runs(self, indexfuzz, tmp_path, monkeypatch):
+        monkeypatch.setitem(sys.modules, "PIL", None)
+        monkeypatch.delitem(sys.modules, "indexfuzz.report.pictures.png", raising=False)
+        words = ("show", kept(tmp_path / "corpus"), "--impl", "module:no_such_module", "--picture", "picture.png")
+        code, _, err = indexfuzz(*words)
+        assert code == 2
+        assert "PNG needs Pillow" in err
+        assert "pip install 'indexfuzz[png]', or name a .svg" in err
+
     @pytest.mark.parametrize(
         ("words", "complaint"),
         [
             (("--picture", "picture.svg"), "one needs a finding that --impl or --fault shows"),
-            ((*TOY[:2], "--picture", "picture.png"), "name a file that ends in .svg"),
+            ((*TOY[:2], "--picture", "picture.jpg"), "name a file that ends in .svg or .png"),
         ],
     )
     def test_no_picture_is_2(self, indexfuzz, tmp_path, words, complaint):

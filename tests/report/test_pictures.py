@@ -1,5 +1,6 @@
-"""Pictures: as data, on a terminal, as SVG, and what they show of planted bugs."""
+"""Pictures: as data, on a terminal, as SVG and PNG, and what they show of planted bugs."""
 
+import importlib
 import io
 import re
 import xml.etree.ElementTree as ET
@@ -25,7 +26,8 @@ from indexfuzz.oracles import composition
 from indexfuzz.report.pictures.draw import draw
 from indexfuzz.report.pictures.grid import MOST_ROWS, Panel, Picture, Shade, first_of
 from indexfuzz.report.pictures.lanes import draw_lanes
-from indexfuzz.report.pictures.svg import FILL, render_svg
+from indexfuzz.report.pictures.shapes import FILL, WHITE, Box, Words, lay_out
+from indexfuzz.report.pictures.svg import render_svg
 from indexfuzz.subjects.in_process import InProcess
 from indexfuzz.triage.look import Look
 from indexfuzz.triage.looking import look_at
@@ -95,6 +97,27 @@ def test_svg_is_well_formed_has_a_title_and_marks_the_first_difference():
     rects = root.findall(f"{space}rect")
     assert [r.attrib["fill"] for r in rects].count(FILL["wrong"]) == 2  # the cell, and the legend
     assert sum(r.attrib["fill"] == "none" for r in rects) == 1
+
+
+def test_png_has_the_colours_the_letters_and_the_mark_with_no_font_installed():
+    image = pytest.importorskip("PIL.Image", reason="needs Pillow, of the extra png")
+    png = importlib.import_module("indexfuzz.report.pictures.png")
+    margin, scale = png.MARGIN, png.SCALE
+    drawing = lay_out(PICTURE)
+    drawn = image.open(io.BytesIO(png.render_png(PICTURE)))
+    assert drawn.size == (scale * (drawing.width + 2 * margin), scale * (drawing.height + 2 * margin))
+
+    def colours(shape: Box | Words, width: float, above: float, below: float) -> set[str]:
+        x, y = scale * (shape.x + margin), scale * (shape.y + margin)
+        part = drawn.crop((int(x), int(y - scale * above), int(x + scale * width), int(y + scale * below)))
+        return {"#{:02x}{:02x}{:02x}".format(*pixel) for _, pixel in part.getcolors(1 << 16)}
+
+    for box in (shape for shape in drawing.shapes if isinstance(shape, Box)):
+        assert {box.fill, box.edge} - {"none"} <= colours(box, box.size + 1, 1, box.size + 1)
+    for words in (shape for shape in drawing.shapes if isinstance(shape, Words) and len(shape.text) > 1):
+        assert words.ink in colours(words, 6 * len(words.text), words.size, 2)
+    wrong = next(s for s in drawing.shapes if isinstance(s, Words) and s.text == "X")
+    assert WHITE in colours(replace(wrong, x=wrong.x - 4), 8, 7, 1)
 
 
 def _printed(picture: Picture, **options: bool | int | str) -> str:
