@@ -69,7 +69,7 @@ PADDING = (0, 0, 1, 3)
 MOST_TOKENS = 160
 """Tokens of a request, or three groups where these are larger."""
 
-KV: tuple[Regime, ...] = ("zeros", "exact", "normal", "normal", "outlier", "cancelling", "saturation", "tied", "large")
+KV: tuple[Regime, ...] = ("zeros", "exact", "normal", "clamp", "outlier", "cancelling", "saturation", "tied", "large")
 SCORES: tuple[Regime, ...] = ("normal", "normal", "exact", "zeros", "tied", "cancelling")
 DECISIONS = 192
 """Bytes that decide a session: more than the longest one takes."""

@@ -9,7 +9,7 @@ from indexfuzz.campaign.drawing import draw_chunk
 from indexfuzz.campaign.settings import Settings
 from indexfuzz.core.presets import PRESETS
 from indexfuzz.devices import open_device
-from indexfuzz.generation.sessions import sessions
+from indexfuzz.generation.sessions import NODES, sessions
 from indexfuzz.generation.stream import draw
 from indexfuzz.implementations.builtin import builtin
 from indexfuzz.subjects.in_process import InProcess
@@ -58,6 +58,12 @@ def test_sessions_are_left_out_where_they_are_not_wanted(settings):
 )
 def test_sessions_have_all_that_they_may_have(has):
     assert any(has(case.session) for case in CASES)
+
+
+def test_keys_of_every_node_have_values_of_every_size():
+    for node in NODES:
+        drawn_for = {case.values.k for case in CASES if case.session.node == node}
+        assert drawn_for >= {"zeros", "clamp", "normal", "large"}
 
 
 def test_the_same_seed_gives_the_same_sessions():
