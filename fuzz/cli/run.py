@@ -188,17 +188,21 @@ def _report(
         write_listing(covered, options.coverage_listing)
     facts = settings.subject.facts
     tried = f"IndexFuzz: {facts.name} on {facts.device}, {summary.cases} cases, seed {settings.seed}"
-    publish(tried, list(_shown(summary, saved, target)), os.environ, sys.stderr)
+    publish(tried, _shown(summary, saved, target), os.environ, sys.stderr)
 
 
 def _shown(summary: "Summary", saved: "dict[Signature, Path]", target: "UnderTest[Subject]") -> "Iterator[Shown]":
-    from indexfuzz.report.github import Shown
+    """The findings with the lines that they come from, for as many as are shown there."""
+    from indexfuzz.report.github import MOST_ANNOTATIONS, Shown
+    from indexfuzz.triage.blame import find_blamed
 
-    for found in summary.findings:
-        finding = found.finding
+    for number, found in enumerate(summary.findings):
+        finding, location = found.finding, found.finding.location
+        if not location and number < MOST_ANNOTATIONS:
+            location = find_blamed(found.case, finding.signature, target.setup)
         path = saved.get(finding.signature, Path())
         again = target.command("replay", path)
-        yield Shown(str(finding.signature), finding.detail, finding.location, str(path), again)
+        yield Shown(str(finding.signature), finding.detail, location, str(path), again)
 
 
 def _exit_code(summary: "Summary") -> int:

@@ -54,6 +54,7 @@ def triage(
         write(changed, path)
     except OSError as error:
         raise InputError(f"cannot write {path}: {error.strerror}") from None
-    console().print(f"{path}: {entry.status} -> {changed.status}")
+    was = f"{entry.status} -> " if changed.status != entry.status else ""
+    console().print(f"{path}: {was}{changed.status}")
     for text in filter(None, (changed.note, changed.link)):
         console().print(f"  {text}")

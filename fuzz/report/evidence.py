@@ -90,13 +90,13 @@ def _try_again(told: Evidence, path: Path, entry: Entry, target: UnderTest[InPro
         return told
     shown = result.findings[0]
     look = look_at(entry.case, shown.signature, target.subject)
-    blamed = look.place() if look else ""
+    blamed = shown.location or (look.place() if look else "")
     return replace(
         told,
         detail=shown.detail,
-        location=shown.location,
+        location=blamed,
         explanation=tuple(explain(entry.case, shown.signature, target.subject).lines()),
-        source=excerpt(shown.location or blamed),
+        source=excerpt(blamed),
         pictures=draw(look) if look else (),
         values=tuple(look.sentences()) if look else (),
         repro=_repro(entry, target),

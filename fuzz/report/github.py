@@ -4,7 +4,7 @@ Workflow commands and the file for the summary are described in GitHub's documen
 Actions".
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TextIO
@@ -27,13 +27,14 @@ class Shown:
     again: str
 
 
-def publish(heading: str, findings: Sequence[Shown], environment: Mapping[str, str], stream: TextIO) -> None:
-    """Annotate the findings of a step and add to the summary of its job; nothing where no such step runs this.
+def publish(heading: str, told: Iterable[Shown], environment: Mapping[str, str], stream: TextIO) -> None:
+    """Annotate the findings of a step and add to the summary of its job; nothing is asked for where no such step runs.
 
     A summary that cannot be written is none: the findings are on the terminal and in the corpus, too.
     """
     if environment.get("GITHUB_ACTIONS") != "true":
         return
+    findings = list(told)
     stream.writelines(line + "\n" for line in annotations(findings))
     if path := environment.get("GITHUB_STEP_SUMMARY"):
         try:

@@ -78,6 +78,24 @@ def find_return(function: Callable[..., Any], run: Callable[[], object], output:
     return next(made, None) or next((culprit for of, _, culprit in found if of is code), None)
 
 
+def find_last_return(run: Callable[[], object], output: Tensor) -> Culprit | None:
+    """The last statement that returns an output, alone or among others, while something runs; None where none does.
+
+    Functions of adapters, of PyTorch and of Triton are passed over.
+    """
+    found: list[Culprit] = []
+
+    def hear(frame: FrameType, event: str, value: Any) -> None:
+        if event == "return" and _is_theirs(frame):
+            parts = value if isinstance(value, tuple | list) else (value,)
+            if any(_is_same(part, output) for part in parts):
+                found.append(_culprit(frame, f"{frame.f_code.co_name} returns it here."))
+
+    with hearing(hear):
+        run()
+    return found[-1] if found else None
+
+
 def _is_theirs(frame: FrameType) -> bool:
     """Whether a function is one of what is under test."""
     module = frame.f_globals.get("__name__", "")
@@ -89,6 +107,7 @@ def _is_same(value: Any, output: Tensor | None) -> bool:
         isinstance(value, Tensor)
         and output is not None
         and value.dtype == output.dtype
+        and value.shape == output.shape
         and torch.equal(describe.bits(value), describe.bits(output))
     )
 
@@ -99,11 +118,15 @@ def tell_launch(launched: Launched, names: Collection[str] = ()) -> Iterator[str
     Of arguments that were passed under one of `names`, the lines with what was passed.
     """
     yield f"  {launched.kernel}  {location_from_here(launched.place)}"
+    before: tuple[str, int] | None = None
     for module, file, number in launched.callers:
         if module.startswith(STAGES):
             return
         if not module.startswith(OURS) or module.startswith(KERNELS):
             statement = statement_at(file, number)
+            if statement is not None and (file, statement.line) == before:
+                continue  # a comprehension in it has a frame of its own
+            before = (file, statement.line) if statement else None
             text = statement.text if statement else linecache.getline(file, number).strip()
             yield f"    {location_from_here(f'{file}:{number}')}  {text}"
             for keyword in _keywords(statement) if statement else ():

@@ -19,7 +19,7 @@ from indexfuzz.lockstep.source.trace import Trace, trace
 from indexfuzz.lockstep.tracking.moments import Recorder
 from indexfuzz.stages.base import Call, Stage
 from indexfuzz.stages.places import Places, span_of
-from indexfuzz.triage.culprit import Culprit, find_return, tell_launch
+from indexfuzz.triage.culprit import Culprit, find_last_return, find_return, tell_launch
 
 RIVAL_LINES = 2
 """Lines that are told of another program, which does the same as the first one."""
@@ -58,8 +58,7 @@ class Look:
         told = self.trace()
         if told is not None:
             return f"{told.lines[0].file}:{told.lines[0].line}"
-        returned = self._returned()
-        return self.finding.location or (returned.place if returned else "")
+        return self.finding.location or (self._returned.place if self._returned else "")
 
     def doing(self) -> Doing | None:
         """The access that the finding comes from; None where no line of a kernel can be blamed."""
@@ -134,24 +133,42 @@ class Look:
                 yield from replace(told, lines=told.lines[:RIVAL_LINES]).sentences()
 
     def _without_a_line(self) -> Iterator[str]:
-        output = self.got.get(self.finding.output)
-        for name, tensor in self.call.tensors.items() if output is not None else ():
-            if name not in self.call.fills and output is not None and tensor.data_ptr() == output.data_ptr():
-                yield f"What is returned as {self.finding.output} is the argument {name} itself."
+        for name in self._handed_back():
+            yield f"What is returned as {self.finding.output} is the argument {name} itself."
+            if self._returned is not None and self.recorder.launches:
+                yield from self._returned.lines()
         if not self.recorder.launches:
             yield "No Triton kernel ran here: this comes from Python code alone."
-            if returned := self._returned():
-                yield from returned.lines()
+            if self._returned is not None:
+                yield from self._returned.lines()
         elif self.finding.index:
             yield "No kernel stores to the first wrong element. What ran, and the lines that called it:"
             yield from dict.fromkeys(line for each in self.recorder.launches for line in tell_launch(each))
 
+    def _handed_back(self) -> Iterator[str]:
+        """The arguments that are themselves what was returned, though nothing has filled them."""
+        output = self.got.get(self.finding.output)
+        if output is not None:
+            tensors = self.call.tensors.items()
+            yield from (
+                name for name, each in tensors if name not in self.call.fills and each.data_ptr() == output.data_ptr()
+            )
+
+    @cached_property
     def _returned(self) -> Culprit | None:
-        """The statement that returns what is wrong, where Python alone makes it and does not raise."""
-        if self.recorder.launches or self.finding.location:
+        """The statement that returns what is wrong, where Python alone makes it, or hands back an argument."""
+        if self.finding.location:
             return None
         output = self.got.get(self.finding.output)
-        return find_return(self.function, lambda: self.given.copy().run(self.function), output)
+        if not self.recorder.launches:
+            return find_return(self.function, lambda: self.given.copy().run(self.function), output)
+        if output is None or not any(self._handed_back()):
+            return None
+        return find_last_return(self._run_again, output)
+
+    def _run_again(self) -> None:
+        with self.device.session():
+            self.given.copy().run(self.function)
 
 
 def numbers_of(finding: Finding) -> tuple[str, ...]:

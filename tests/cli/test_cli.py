@@ -180,7 +180,7 @@ class TestRun:
         assert "::error" not in out
         text = Path("summary.md").read_text()
         assert text.startswith("### IndexFuzz: toy 1.0 on lockstep, 60 cases, seed 1\n")
-        assert f"`{SIGNATURE}`" in text
+        assert re.search(rf"`{SIGNATURE}` at `\S*toy_gather\.py:\d+`: ", text)
 
     def test_a_finding_is_1_named_and_saved(self, indexfuzz):
         code, out, _ = indexfuzz("run", *TOY, "--cases", 60, "--seed", 1, "--corpus", "kept")

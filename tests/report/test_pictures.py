@@ -26,7 +26,7 @@ from indexfuzz.oracles import composition
 from indexfuzz.report.pictures.draw import draw
 from indexfuzz.report.pictures.grid import MOST_ROWS, Panel, Picture, Shade, first_of
 from indexfuzz.report.pictures.lanes import draw_lanes
-from indexfuzz.report.pictures.shapes import FILL, WHITE, Box, Words, lay_out
+from indexfuzz.report.pictures.shapes import FILL, MARGIN, WHITE, Box, Words, lay_out
 from indexfuzz.report.pictures.svg import render_svg
 from indexfuzz.subjects.in_process import InProcess
 from indexfuzz.triage.look import Look
@@ -102,13 +102,13 @@ def test_svg_is_well_formed_has_a_title_and_marks_the_first_difference():
 def test_png_has_the_colours_the_letters_and_the_mark_with_no_font_installed():
     image = pytest.importorskip("PIL.Image", reason="needs Pillow, of the extra png")
     png = importlib.import_module("indexfuzz.report.pictures.png")
-    margin, scale = png.MARGIN, png.SCALE
+    scale = png.SCALE
     drawing = lay_out(PICTURE)
     drawn = image.open(io.BytesIO(png.render_png(PICTURE)))
-    assert drawn.size == (scale * (drawing.width + 2 * margin), scale * (drawing.height + 2 * margin))
+    assert drawn.size == (scale * (drawing.width + 2 * MARGIN), scale * (drawing.height + 2 * MARGIN))
 
     def colours(shape: Box | Words, width: float, above: float, below: float) -> set[str]:
-        x, y = scale * (shape.x + margin), scale * (shape.y + margin)
+        x, y = scale * (shape.x + MARGIN), scale * (shape.y + MARGIN)
         part = drawn.crop((int(x), int(y - scale * above), int(x + scale * width), int(y + scale * below)))
         return {"#{:02x}{:02x}{:02x}".format(*pixel) for _, pixel in part.getcolors(1 << 16)}
 

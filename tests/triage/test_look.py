@@ -56,8 +56,12 @@ def test_a_result_that_no_kernel_wrote_is_said_to_be_the_argument(normal_pages: 
     assert look.trace() is None
     told = look.sentences()
     assert told[0] == f"What is returned as {look.finding.output} is the argument {look.finding.output} itself."
-    assert told[2].startswith("  _rotate_kernel  ")
-    assert any("rope.py:" in line and "rotation(x[...," in line for line in told[3:])
+    assert told[1] == "rope returns it here."
+    assert told[2].endswith("  return q, k")
+    assert look.place() in told[2]
+    ran = told[told.index("No kernel stores to the first wrong element. What ran, and the lines that called it:") + 1 :]
+    assert ran[0].startswith("  _rotate_kernel  ")
+    assert sum("rope.py:" in line and "rotation(x[...," in line for line in ran) == 1
     assert not any("fuzz/" in line for line in told)
 
 

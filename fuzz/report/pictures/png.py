@@ -6,10 +6,7 @@ from functools import cache
 from PIL import Image, ImageDraw, ImageFont
 
 from indexfuzz.report.pictures.grid import Picture
-from indexfuzz.report.pictures.shapes import WHITE, Box, Words, lay_out
-
-MARGIN = 8
-"""Pixels of the drawing that are left white on each side."""
+from indexfuzz.report.pictures.shapes import MARGIN, WHITE, Box, Words, lay_out
 
 SCALE = 2
 """Pixels of the file for each of the drawing: enough for screens with small pixels, and for slides."""

@@ -13,6 +13,9 @@ MOST_COLUMNS = 128
 """Cells in a row, at most."""
 
 CELL, LABEL, GAP, LINE = 12, 110, 22, 16
+MARGIN = 8
+"""What is left white on each side."""
+
 LETTER = 7
 """Pixels that a letter of a label or a note takes at most; LABEL is the least that is left for labels."""
 
@@ -62,7 +65,10 @@ class Words:
 
 @dataclass(frozen=True)
 class Drawing:
-    """Shapes on white ground, later ones above earlier ones; `told` says in words what there is to see."""
+    """Shapes on white ground, later ones above earlier ones; `told` says in words what there is to see.
+
+    Their places count from a corner that lies MARGIN pixels inside; width and height are those without margins.
+    """
 
     width: int
     height: int

@@ -3,18 +3,20 @@
 from html import escape
 
 from indexfuzz.report.pictures.grid import Picture
-from indexfuzz.report.pictures.shapes import BLACK, WHITE, Box, Words, lay_out
+from indexfuzz.report.pictures.shapes import BLACK, MARGIN, WHITE, Box, Words, lay_out
 
 
 def render_svg(picture: Picture, name: str = "picture") -> str:
     """The SVG of a picture; `name` makes its ids differ from those of others on a page."""
     drawing = lay_out(picture)
-    width, height = drawing.width, drawing.height
+    width, height = drawing.width + 2 * MARGIN, drawing.height + 2 * MARGIN
+    ground = f'<rect x="{-MARGIN}" y="{-MARGIN}" width="{width}" height="{height}" fill="{WHITE}"/>'
     return (
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" width="{width}" height="{height}" '
-        f'role="img" aria-labelledby="{name}-title {name}-desc" font-family="ui-monospace, monospace" font-size="11">'
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="{-MARGIN} {-MARGIN} {width} {height}" '
+        f'width="{width}" height="{height}" role="img" aria-labelledby="{name}-title {name}-desc" '
+        f'font-family="ui-monospace, monospace" font-size="11">'
         f'<title id="{name}-title">{escape(drawing.title)}</title><desc id="{name}-desc">{escape(drawing.told)}</desc>'
-        f'<rect width="100%" height="100%" fill="{WHITE}"/>{"".join(map(_element, drawing.shapes))}</svg>'
+        f"{ground}{''.join(map(_element, drawing.shapes))}</svg>"
     )
 
 
