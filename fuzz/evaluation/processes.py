@@ -8,11 +8,12 @@ from collections.abc import Callable, Hashable, Sequence
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from functools import cache
-from multiprocessing import get_context
+from multiprocessing import active_children, get_context
 from typing import Any, Generic, Protocol, TypeVar
 
 import torch
 
+from indexfuzz.core.interrupts import SIGNALS
 from indexfuzz.core.memory import held_memory
 
 GRACE = 30.0
@@ -94,6 +95,7 @@ class Process(Generic[ThingT, ResultT]):
     def _start(self) -> None:
         self._pool = ProcessPoolExecutor(1, get_context(self._method))
         self._pid = self._pool.submit(os.getpid).result()
+        self._child = next(child for child in active_children() if child.pid == self._pid)
 
     def _restart(self) -> None:
         self._pool.shutdown()
@@ -102,7 +104,7 @@ class Process(Generic[ThingT, ResultT]):
     def examine(self, thing: ThingT) -> ResultT:
         """What became of a thing; it is given up when it takes more CPU time than the budget and GRACE.
 
-        Raises ExaminationError when it is the examination that fails.
+        Raises ExaminationError when it is the examination that fails, or is stopped together with this process.
         """
         limit = self._budget.seconds + GRACE
         future = self._pool.submit(_examine, self._make, self._budget, limit, thing)
@@ -113,6 +115,10 @@ class Process(Generic[ThingT, ResultT]):
             os.kill(self._pid, signal.SIGKILL)
         except BrokenProcessPool:
             why = "the process died"
+            self._pool.shutdown()
+            ended_by = -(self._child.exitcode or 0)
+            if ended_by in SIGNALS:
+                raise ExaminationError(f"{thing}: {signal.Signals(ended_by).name} stopped its process") from None
         except Exception as error:
             raise ExaminationError(f"{thing}: {type(error).__name__}: {error}") from error
         else:

@@ -28,6 +28,8 @@ class Examiner:
             pass
         if thing == "die":
             os.kill(os.getpid(), signal.SIGKILL)
+        if thing == "stop":
+            os.kill(os.getpid(), signal.SIGTERM)
         if thing == "fail":
             raise RuntimeError("a bug of ours")
         return thing.upper()
@@ -71,6 +73,11 @@ def test_a_failure_of_the_examination_is_no_result(process):
     with pytest.raises(ExaminationError, match="fail: RuntimeError: a bug of ours"):
         process.examine("fail")
     assert process.examine("next") == "NEXT"
+
+
+def test_a_process_that_is_stopped_from_outside_is_not_taken_for_one_that_hangs(process):
+    with pytest.raises(ExaminationError, match="stop: SIGTERM stopped its process"):
+        process.examine("stop")
 
 
 def test_results_come_in_the_order_of_the_things(monkeypatch):
