@@ -97,17 +97,17 @@ def minimize(
                 write(small, out)
     except OSError as error:
         raise InputError(f"cannot write to {error.filename or out}: {error.strerror}") from error
-    if not code:
-        left = seconds - (time.monotonic() - started)
+    left = seconds - (time.monotonic() - started)
+    if not code and left > 0:
         try:
             explained = [*explain(case, signature, target.subject, seconds=min(EXPLAIN_SECONDS, left)).lines()]
         except interrupts.Interrupted as interrupted:
             interrupts.end()
             code = interrupted.exit_code
-    again = "; it was minimal already" if case == entry.case else "; it may get smaller yet" if code else ""
-    command = target.command("replay", out)
+    ended = "" if code or left <= 0 else "; it was minimal already" if case == entry.case else ""
+    more = (f"it may get smaller yet: {target.command('minimize', out)}",) if code or left <= 0 else ()
     told = (*explained, finding.detail, finding.promise)
-    lines = (str(signature), *told, f"saved as {out}{again}", f"again: {command}")
+    lines = (str(signature), *told, f"saved as {out}{ended}", *more, f"again: {target.command('replay', out)}")
     console().print("\n  ".join(lines))
     raise typer.Exit(code)
 

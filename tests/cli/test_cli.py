@@ -512,6 +512,14 @@ class TestOneCase:
         assert "k_scale: token: actual, against the reference" in out
         assert picture.read_text().startswith("<svg ")
 
+    def test_minimize_that_ran_out_of_time_says_how_to_go_on(self, indexfuzz):
+        path = kept(Path("corpus"))
+        code, out, _ = indexfuzz("minimize", path, *TOY[:2], "--seconds", 0)
+        assert code == 0
+        assert f"it may get smaller yet: indexfuzz minimize {path} --impl module:toy_gather" in " ".join(out.split())
+        assert "minimal already" not in out
+        assert "it may get smaller yet" not in indexfuzz("minimize", path, *TOY[:2])[1]
+
     def test_show_writes_a_picture_as_png(self, indexfuzz, tmp_path):
         pytest.importorskip("PIL")
         code, _, _ = indexfuzz("show", kept(tmp_path / "corpus"), *TOY[:2], "--picture", tmp_path / "picture.png")

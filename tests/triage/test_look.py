@@ -61,6 +61,7 @@ def test_a_result_that_no_kernel_wrote_is_said_to_be_the_argument(normal_pages: 
     assert look.place() in told[2]
     ran = told[told.index("No kernel stores to the first wrong element. What ran, and the lines that called it:") + 1 :]
     assert ran[0].startswith("  _rotate_kernel  ")
+    assert ran[1].endswith("out.stride(0), ...")
     assert sum("rope.py:" in line and "rotation(x[...," in line for line in ran) == 1
     assert not any("fuzz/" in line for line in told)
 

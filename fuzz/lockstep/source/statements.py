@@ -35,9 +35,9 @@ class Statement:
 
     @property
     def text(self) -> str:
-        """Its source, on one line."""
-        lines = linecache.getlines(self.file)[self.line - 1 : min(self.last_line, self.line - 1 + MOST_LINES)]
-        return " ".join(line.strip() for line in lines)
+        """Its source, on one line; where it is long, its beginning and three dots."""
+        lines = [line.strip() for line in linecache.getlines(self.file)[self.line - 1 : self.last_line]]
+        return " ".join([*lines[:MOST_LINES], *(["..."] if len(lines) > MOST_LINES else [])])
 
     @property
     def expressions(self) -> list[ast.expr]:
