@@ -51,12 +51,15 @@ def describe_found(found: "Kept", session: "FuzzSession") -> str:
 
 
 def _tell(found: "Kept", session: "FuzzSession") -> list[str]:
-    """The line of the kernel with its values, where the kernel runs in this process."""
+    """The line of the kernel with its values; of what runs in a process of its own, from a copy of this one."""
     from indexfuzz.subjects.in_process import InProcess
+    from indexfuzz.triage.blame import tell_blamed
     from indexfuzz.triage.looking import tell
 
-    subject = session.under_test.subject
-    return tell(found.case, found.finding.signature, subject) if isinstance(subject, InProcess) else []
+    target, signature = session.under_test, found.finding.signature
+    if isinstance(target.subject, InProcess):
+        return tell(found.case, signature, target.subject)
+    return tell_blamed(found.case, signature, target.setup)
 
 
 def told_findings(error: BaseException) -> list[tuple[str, str]]:

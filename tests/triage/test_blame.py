@@ -10,7 +10,7 @@ from indexfuzz.core.case import Case
 from indexfuzz.core.setup import Setup
 from indexfuzz.core.signature import Signature
 from indexfuzz.triage import blame
-from indexfuzz.triage.blame import find_blamed
+from indexfuzz.triage.blame import find_blamed, tell_blamed
 
 CASE = Case().replace(
     model={"head_dim": 32, "rope_dim": 16, "quant_group": 32},
@@ -22,6 +22,7 @@ PLANTED = Setup(faults=("rope-result-discarded",))
 
 
 def test_the_line_that_returns_what_was_not_rotated_is_blamed():
+    assert "rope returns it here." in tell_blamed(CASE, UNTURNED, PLANTED)
     file, _, number = find_blamed(CASE, UNTURNED, PLANTED).rpartition(":")
     right = Path(__file__).parents[2] / "kernels" / "rope.py"
     assert file.endswith("rope.py")
@@ -33,6 +34,7 @@ def test_the_line_that_returns_what_was_not_rotated_is_blamed():
 )
 def test_nobody_is_blamed_where_all_is_right_or_nobody_can_look(setup: Setup):
     assert not find_blamed(CASE, UNTURNED, setup)
+    assert not tell_blamed(CASE, UNTURNED, setup)
 
 
 def test_what_dies_or_prints_harms_nobody(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]):
