@@ -53,7 +53,7 @@ def test_options_stand_in_groups(explained):
         "Coverage:",
         "Other options:",
     ]
-    assert lines.index("  --device lockstep[:sm90|:cdna3]|interpreter|cuda") > lines.index("What to test:")
+    assert lines.index("  --device lockstep[:sm90|:cdna3|:order]|interpreter|cuda") > lines.index("What to test:")
 
 
 def test_the_settings_of_the_project_are_told_as_defaults(explained, monkeypatch, tmp_path):
