@@ -191,6 +191,10 @@ class Stage(ABC):
         steps = sum(at * stride for at, stride in zip(index, tensor.stride(), strict=True))
         return tensor, steps * tensor.element_size()
 
+    def elements(self, call: Call, tensors: Tensors, output: str) -> Tensor | None:
+        """An output by its axes, among the results of a call or among what it was given; None where there is none."""
+        return tensors.get(output)
+
     def footprint(self, call: Call) -> Tensor | None:
         """The bytes of the cache that a call may write, bool of its shape; None of a stage that leaves it alone."""
         return None

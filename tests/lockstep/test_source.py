@@ -39,6 +39,13 @@ def _diverge(x, out):
         tl.store(out + p, 1.0)
 
 
+@triton.jit
+def _sum(x, out):
+    lanes = tl.load(x + tl.arange(0, 4)) * 2
+    total = tl.sum(lanes, axis=0)
+    tl.store(out, total)
+
+
 def _line(comment: str) -> int:
     text = Path(__file__).read_text(encoding="utf-8").splitlines()
     return next(i for i, line in enumerate(text, 1) if line.endswith(f"  # {comment}"))
@@ -197,3 +204,14 @@ def test_what_is_undefined_is_followed_to_the_load_and_the_lane_that_it_comes_fr
     assert dict(told_at[_line("total")].values)["value"] == "undefined in lane (1, 2) of [2, 4]"
     assert load.access == "loads 4 bytes at x + 24 bytes, which is x[1, 2]"
     assert dict(load.values) == {"row": "1", "dim": "2"}
+
+
+def test_a_block_of_which_no_lane_is_meant_is_told_by_its_least_and_largest_or_by_what_all_of_it_is():
+    told = {}
+    for x in (torch.arange(4.0), torch.ones(4), torch.full((4,), float("nan"))):
+        recorder, out = Recorder(), torch.zeros(1)
+        with Lockstep(recorder=recorder):
+            _sum[(1,)](x, out)
+        values = [dict(line.values) for line in _trace(find_store(recorder, out.data_ptr())).lines]
+        told[str(x[0].item())] = next(each["lanes"] for each in values if "lanes" in each)
+    assert told == {"0.0": "0 to 6 in [4]", "1.0": "2 in all [4]", "nan": "nan in all [4]"}

@@ -196,6 +196,35 @@ def test_rows_that_nothing_is_written_to_are_told_from_right_ones():
     assert set(due) <= {"X", "o", "."}
 
 
+def test_keys_that_an_operation_inserts_are_drawn_as_they_lie_in_the_cache():
+    steps = ({"turns": ({"request": 0, "new": 4},)},)
+    case = Case().replace(
+        model={"head_dim": 32, "rope_dim": 32, "quant_group": 32},
+        cache={"layout": "normal"},
+        batch={"max_model_len": 4},
+        session={"node": "fused_compress", "ratio": 2, "steps": steps},
+    )
+    picture = _drawn("fused-compress-angles-of-last-token", case, "fused_compress")[0]
+    assert picture.title == "cache_values: token x dim"
+    cells = picture.panels[0].cells
+    assert [set(row) for row in cells[::2]] == [{"-"}, {"-"}]
+    assert "X" in "".join(cells[1::2])
+    assert set("".join(cells[1::2])) <= {".", "X"}
+
+
+def test_bytes_of_the_cache_that_no_key_owns_are_drawn_in_their_page():
+    steps = ({"turns": ({"request": 0, "new": 1},)},)
+    case = Case().replace(
+        model={"head_dim": 32, "rope_dim": 2, "quant_group": 32},
+        cache={"layout": "normal", "block_size": 16},
+        batch={"max_model_len": 4},
+        session={"node": "fused_compress", "ratio": 2, "steps": steps},
+    )
+    picture = _drawn("fused-compress-scale-where-none-is-due", case, "fused_compress")[-1]
+    assert picture.title == "cache: block x offset x byte"
+    assert "".join(picture.panels[0].cells).count("X") in range(1, 5)
+
+
 def test_memory_that_was_read_though_nobody_wrote_it_is_drawn_in_its_buffer():
     case = ONE_TOKEN.replace(cache={"block_size": 16}, batch={"prefill": (), "decode": (1,), "max_model_len": 1})
     picture, *_ = _drawn("layout-preshuffle-64-only", case, "paged_logits")

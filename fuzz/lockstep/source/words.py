@@ -79,7 +79,8 @@ def _describe_all(value: Value, row: int, places: Places) -> str:
     if undefined is not None:
         return f"undefined in lane {undefined} of {shape}"
     first = describe_value(value, row, (0,) * len(value.shape), places)
-    if value.origins or value.ty.kind == "fp8" or bool((data == data.flat[0]).all()):
+    is_one = np.array_equal(data, np.full_like(data, data.flat[0]), equal_nan=True)
+    if value.origins or value.ty.kind == "fp8" or is_one:
         return f"{first} in lane 0 of {shape}" if value.origins or value.ty.kind == "fp8" else f"{first} in all {shape}"
     low, high = (describe_number(end, value) for end in (np.nanmin(data), np.nanmax(data)))
     return f"{low} to {high} in {shape}"

@@ -19,18 +19,20 @@ LEGEND = (
 
 def draw_values(look: Look) -> Picture | None:
     """The output that a finding is about; None where it has none, or the reference defines none."""
-    output, want = look.finding.output, look.wanted()
-    got = look.got.get(output)
-    if got is None or output not in want or got.shape != want[output].shape or not got.numel() or not got.dim():
+    stage, output = look.stage, look.finding.output
+    got, expected, given = (
+        stage.elements(look.given, tensors, output) for tensors in (look.got, look.wanted(), look.given.tensors)
+    )
+    if got is None or expected is None or got.shape != expected.shape or not got.numel():
         return None
-    expected = want[output]
     same = (bits(got) == bits(expected)) | (got.isnan() & expected.isnan() if got.dtype.is_floating_point else False)
-    legal = same | look.stage.are_both_legal(look.given, output, got, expected, look.guarantees)
-    before = bits(look.given.tensors[output]) if output in look.call.fills else bits(poison_like(got))
-    untouched = bits(got) == before
+    legal = same | stage.are_both_legal(look.given, output, got, expected, look.guarantees)
+    is_filled = given is not None and (output in look.call.fills or output not in look.got)
+    before = given if given is not None and is_filled else poison_like(got)
+    untouched = bits(got) == bits(before)
     none = untouched & (bits(expected) == bits(poison_like(expected)))
     codes = torch.where(same, 3, torch.where(legal, 2, torch.where(untouched, 1, 0))).masked_fill(none, 4)
-    axes = look.stage.axes[output]
+    axes = stage.axes.get(output) or ("block", "offset", "byte")  # the cache itself, where it is no output by its axes
     cells = ["".join(LEGEND[code].letter for code in row) for row in list_rows(codes)]
     labels = [", ".join(f"{a} {i}" for a, i in zip(axes, at, strict=False)) for at in list_indices(got)]
     mark = first_of(cells, "Xu")
