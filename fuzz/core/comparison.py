@@ -16,6 +16,9 @@ OPERATORS: Mapping[type[ast.cmpop], Callable[[Any, Any], Any]] = {
 }
 """How two operands are compared, by the node of the source."""
 
+Place = tuple[str, int, str]
+"""File, line and text of a condition."""
+
 
 @dataclass(frozen=True)
 class Comparison:
@@ -33,3 +36,8 @@ class Comparison:
     left: int | str | None = None
     right: int | str | None = None
     settles: bool | None = None
+
+    @property
+    def place(self) -> Place:
+        """Where it stands, and what it is: the same for all that a condition ever compares."""
+        return self.file, self.line, self.text

@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cache
 
-from indexfuzz.core.comparison import OPERATORS
+from indexfuzz.core.comparison import OPERATORS, Place
 from indexfuzz.generation.correspondence import Guess, leading_to
 from indexfuzz.generation.measures import OPTIONS, Measures, number_of
 
@@ -14,9 +14,6 @@ TOO_LARGE = 1 << 15
 
 Aim = tuple[str, int]
 """A measure, and the value to bring it to."""
-
-Place = tuple[str, int, str]
-"""File, line and text of a condition."""
 
 
 FORMS: Mapping[type[ast.operator], str] = {ast.Mod: "modulo", ast.Mult: "times"}

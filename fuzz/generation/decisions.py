@@ -4,8 +4,8 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from indexfuzz.core.comparison import Comparison
-from indexfuzz.generation.conditions import Condition, Operand, Place, operands_of
+from indexfuzz.core.comparison import Comparison, Place
+from indexfuzz.generation.conditions import Condition, Operand, operands_of
 from indexfuzz.generation.correspondence import explaining
 from indexfuzz.generation.measures import Measures, as_number
 
@@ -25,7 +25,7 @@ class Decisions:
         """By place, in the order of the source."""
         ends, pairs, settling = dict[Place, set[bool]](), dict[Place, list[Pair]](), dict[Place, bool | None]()
         for one in comparisons:
-            place = (one.file, one.line, one.text)
+            place = one.place
             ends.setdefault(place, set()).add(one.holds)
             left, right = as_number(one.left), as_number(one.right)
             pairs.setdefault(place, []).extend([(left, right)] if left is not None and right is not None else [])

@@ -15,10 +15,11 @@ from dataclasses import dataclass, replace
 from itertools import islice
 
 from indexfuzz.core.case import Case
-from indexfuzz.core.comparison import Comparison
-from indexfuzz.generation.conditions import TOO_LARGE, Aim, Condition, Place
+from indexfuzz.core.comparison import Comparison, Place
+from indexfuzz.generation.conditions import TOO_LARGE, Aim, Condition
 from indexfuzz.generation.correspondence import FEWEST, Guess, explaining, leading_to
-from indexfuzz.generation.measures import OPTIONS, Measures, as_number, measure
+from indexfuzz.generation.decisions import Decisions
+from indexfuzz.generation.measures import OPTIONS, Measures, measure
 from indexfuzz.generation.sights import RARE, Sample, Sight
 
 PATIENCE = 6
@@ -90,28 +91,18 @@ class Goals:
 
     def add(self, case: Case, comparisons: Iterable[Comparison]) -> None:
         """Take what the code under test compared in one case. Sessions are counted, but no place to start from."""
-        operands: dict[Place, set[tuple[int, int]]] = {}
-        ends: dict[Place, set[bool]] = {}
-        for seen in comparisons:
-            place = (seen.file, seen.line, seen.text)
-            ends.setdefault(place, set()).add(seen.holds)
-            pairs = operands.setdefault(place, set())
-            left, right = as_number(seen.left), as_number(seen.right)
-            if left is not None and right is not None:
-                pairs.add((left, right))
-            if seen.settles is not None:
-                self._settling[place] = seen.settles
-        measures = measure(case)
+        seen, measures = Decisions.of(comparisons), measure(case)
+        self._settling |= {place: end for place, end in seen.settling.items() if end is not None}
         before: dict[str, dict[Place, bool]] = {}
-        for place, pairs in operands.items():
+        for place, ends in seen.ends.items():
             sight = self._sights.setdefault(place, Sight(place[2]))
             earlier = before.setdefault(place[0], {})
-            sample = Sample(case, measures, frozenset(pairs))
-            sight.add(sample, ends[place], earlier)
+            sample = Sample(case, measures, frozenset(seen.pairs[place]))
+            sight.add(sample, ends, earlier)
             if not case.session.steps:
-                sight.keep(sample, ends[place])
-            if len(ends[place]) == 1:
-                (earlier[place],) = ends[place]
+                sight.keep(sample, ends)
+            if len(ends) == 1:
+                (earlier[place],) = ends
 
     @property
     def turned(self) -> int:

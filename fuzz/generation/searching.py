@@ -11,9 +11,9 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from indexfuzz.core.case import Case
-from indexfuzz.core.comparison import Comparison
+from indexfuzz.core.comparison import Comparison, Place
 from indexfuzz.generation.choices import Choices
-from indexfuzz.generation.conditions import Condition, Place, is_comparison
+from indexfuzz.generation.conditions import Condition, is_comparison
 from indexfuzz.generation.decisions import Decisions, Pair, explain_operands
 from indexfuzz.generation.goals import Goal
 from indexfuzz.generation.levers import Lever, levers
@@ -62,7 +62,7 @@ def search(fresh: Case, goal: Goal, rehearse: Rehearse, choices: Choices, *, is_
     Every other search starts from the fresh case, if that comes to the place at all.
     """
     base = rehearse(goal.case, ())
-    stages = frozenset(stage for stage, seen in base.items() if any(goal.place == _place(one) for one in seen))
+    stages = frozenset(stage for stage, seen in base.items() if any(goal.place == one.place for one in seen))
     if not stages:
         return None
     return Found(_Search(fresh, goal, rehearse, choices, stages, is_pinned=is_pinned).run(), stages)
@@ -242,7 +242,3 @@ class _Search:
         if case is None or not is_affordable(case, beside=self._most):
             return None
         return case, self._look(case)
-
-
-def _place(one: Comparison) -> Place:
-    return one.file, one.line, one.text

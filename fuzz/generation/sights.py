@@ -3,7 +3,8 @@
 from dataclasses import dataclass, field
 
 from indexfuzz.core.case import Case
-from indexfuzz.generation.conditions import Condition, Operand, Place, Written, is_comparison, operands_of
+from indexfuzz.core.comparison import Place
+from indexfuzz.generation.conditions import Condition, Operand, Written, is_comparison, operands_of
 from indexfuzz.generation.correspondence import Guess, explaining
 from indexfuzz.generation.measures import Measures
 
@@ -100,7 +101,7 @@ class Sight:
         """What was spent on it: cases that have shown the rarer end, and VAIN for each steered here in vain since."""
         return self.cases[self.rarer] + VAIN * self.tries
 
-    def add(self, sample: Sample, ends: set[bool], before: dict[Place, bool]) -> None:
+    def add(self, sample: Sample, ends: frozenset[bool], before: dict[Place, bool]) -> None:
         """Take a case that came here, with how it has ended what stands before."""
         for end in ends:
             self.cases[end] += 1
@@ -112,7 +113,7 @@ class Sight:
             for i, side in enumerate(self.sides):
                 side.add(sample.measures, {pair[i] for pair in sample.operands})
 
-    def keep(self, sample: Sample, ends: set[bool]) -> None:
+    def keep(self, sample: Sample, ends: frozenset[bool]) -> None:
         """Keep a case that came closer to the rarer end than others, or has shown it."""
         if self.rarer in ends:
             if self.cases[self.rarer] <= RARE:

@@ -44,7 +44,6 @@ class FusedCompress(Stateful, Operation):
     name = stage_names.FUSED_COMPRESS
     outputs = (Output("cache_values", ("token", "dim")), Output("cache_scales", ("token",)), *PLACES)
     sources = ("compress", "fused_compress", "groups")
-    shown = "values"
 
     def tensors(self, step: Step) -> dict[str, Tensor]:
         names = ("norm_weight", "cos_sin_cache", "cache")
@@ -163,8 +162,12 @@ class FusedCompress(Stateful, Operation):
 
     def _slots(self, given: Call) -> Tensor:
         """The slots of the keys that are due, request by request."""
-        slots, rows = self._places(given)["slot_mapping"], [rows for rows, _ in self._due(given)]
-        return slots[torch.cat(rows)] if rows else slots[:0]
+        return self._places(given)["slot_mapping"][self._rows(given)]
+
+    def _rows(self, given: Call) -> Tensor:
+        """The tokens with which these keys are due."""
+        rows = [rows for rows, _ in self._due(given)]
+        return torch.cat(rows) if rows else torch.zeros(0, dtype=torch.int64)
 
     def _positions(self, given: Call) -> Tensor:
         """The first position of the group of each key that is due."""
@@ -191,8 +194,7 @@ class FusedCompress(Stateful, Operation):
         if options["style"]:
             placed = given.with_tensors({"positions": self._positions(given)})
             x = rotated_as(intervals.rotated(x, *angles(placed, instead), **options), guarantees, instead)
-        rows = torch.cat([rows for rows, _ in self._due(given)]) if summed else torch.zeros(0, dtype=torch.int64)
-        return Keys(x, rows.to(x.low.device), self._slots(given))
+        return Keys(x, self._rows(given).to(x.low.device), self._slots(given))
 
     def _summed(self, given: Call, request: int, groups: Tensor, instead: dict[str, Any]) -> Interval:
         tokens, bias = weighed(self.requests[request], given.tensors["bias"], instead)

@@ -34,8 +34,7 @@ def check_keys(keys: Keys, given: Call, cache: Tensor, guarantees: Guarantees) -
     layout.check_defined(promised, block_size, head_dim)
     x, rows, slots = keys
     known = torch.isfinite(x.low).all(1) & torch.isfinite(x.high).all(1)
-    after, free = cache.clone(), slots[~known]
-    layout.write_tokens(after, free, *layout.read_tokens(before, free, promised), promised)
+    after = _without(cache, before, slots[~known], promised)
     x, rows, slots = x.rows(known), rows[known], slots[known]
     legal = legal_rows(x, given, guarantees)
     found = check_insertion(
@@ -53,8 +52,7 @@ def blame_by_place(keys: Keys, given: Call, cache: Tensor, guarantees: Guarantee
     """The insertion where other bytes changed or the scale alone is wrong, RoPE where its dims alone are, or others."""
     before, slots = given.tensors["cache"], keys.slots
     promised = layout.resolve(given.options["layout"], before.shape[1])
-    rest = cache.clone()
-    layout.write_tokens(rest, slots, *layout.read_tokens(before, slots, promised), promised)
+    rest = _without(cache, before, slots, promised)
     codes, used = layout.read_tokens(cache, slots, promised)
     legal = legal_rows(keys.values, given, guarantees)
     used = torch.where(torch.isfinite(used) & (used > 0), used, legal.scales[..., 0])
@@ -62,3 +60,10 @@ def blame_by_place(keys: Keys, given: Call, cache: Tensor, guarantees: Guarantee
     if not torch.equal(rest, before) or not bool(wrong.any()):
         return K_QUANT_CACHE
     return rope_or(others, wrong, given)
+
+
+def _without(cache: Tensor, before: Tensor, slots: Tensor, promised: str) -> Tensor:
+    """A copy of a cache in which some slots hold what they held before."""
+    rest = cache.clone()
+    layout.write_tokens(rest, slots, *layout.read_tokens(before, slots, promised), promised)
+    return rest
