@@ -63,13 +63,19 @@ def narrow(case: Case, implementation: Implementation) -> Case:
     """
     contract = implementation.contract
     done: list[str] = []
-    for stage in implementation.stages:
+    for stage in _in_turn(case, implementation):
         if outside(contract, stage, case) and not contract.must_reject(stage, case):
             inside = _inside(stage, case, contract)
             if inside and all(outside(contract, s, case) or not outside(contract, s, inside) for s in done):
                 case = inside
         done.append(stage)
     return case
+
+
+def _in_turn(case: Case, implementation: Implementation) -> tuple[str, ...]:
+    """The stages in order, or the last one first: where two exclude each other, every other case is for either."""
+    stages = tuple(implementation.stages)
+    return stages[::-1] if case.values.seed % 2 else stages
 
 
 def _inside(stage: str, case: Case, contract: Contract) -> Case | None:
@@ -106,6 +112,10 @@ def _reasons(contract: Contract, stage: str, case: Case) -> frozenset[str]:
 
 def candidates(case: Case) -> Iterator[Case]:
     """The case with one change of the list each."""
+    # Keys that are gathered beside requests become a request.
+    if case.batch.gather_pad and not case.batch.prefill:
+        request = {"length": case.batch.gather_pad, "new": 0}
+        yield from _changed(case, batch={"prefill": (request,), "gather_pad": 0, "gather_cut": 0})
     for part, name, values in CHANGES:
         now = getattr(getattr(case, part), name)
         for value in values:
@@ -117,9 +127,10 @@ def candidates(case: Case) -> Iterator[Case]:
         if (case.model.head_dim, case.model.quant_group) != (dim, dim):
             rope_dim = min(case.model.rope_dim, dim)
             yield from _changed(case, model={"head_dim": dim, "quant_group": dim, "rope_dim": rope_dim})
-    # What "auto" means depends on the size.
-    for size in BLOCK_SIZES:
-        yield from _changed(case, cache={"block_size": size, "layout": case.cache.page_layout})
+    # What "auto" means depends on the size, and what sizes there may be on the layout.
+    for layout in (case.cache.page_layout, "normal"):
+        for size in BLOCK_SIZES:
+            yield from _changed(case, cache={"block_size": size, "layout": layout})
 
 
 def without_drafts(session: Session) -> tuple[dict[str, object], ...]:

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 import pytest
 
 from indexfuzz.core.case import Case
-from indexfuzz.core.contract import Clause, Clauses
+from indexfuzz.core.contract import Clause, Clauses, covers
 from indexfuzz.generation.narrowing import narrow
 from indexfuzz.implementations.base import Implementation
 from indexfuzz.implementations.builtin import CONTRACT
@@ -107,3 +107,45 @@ def test_a_change_that_brings_another_reason_is_no_way_in():
     inside = narrow(Case().replace(model={"rope_dim": 6}), implementation)
     assert inside.rope.placement == "first"
     assert inside.model.rope_dim != 6
+
+
+def clauses(*rows):
+    return Clauses(tuple(Clause((stage,), holds, sentence, "here") for stage, sentence, holds in rows))
+
+
+def test_of_two_stages_that_exclude_each_other_every_other_case_is_for_one():
+    contract = clauses(
+        ("k_quant_cache", "pages are SHUFFLE", lambda case: case.cache.page_layout == "shuffle"),
+        ("paged_logits", "pages are NORMAL", lambda case: case.cache.page_layout == "normal"),
+    )
+    both = Implementation("both", {"k_quant_cache": print, "paged_logits": print}, contract)
+    chosen = [
+        narrow(Case().replace(cache={"block_size": 16}, values={"seed": seed}), both).cache.page_layout
+        for seed in range(4)
+    ]
+    assert chosen == ["shuffle", "normal", "shuffle", "normal"]
+
+
+def test_keys_gathered_beside_requests_become_a_request_where_only_requests_have_keys():
+    contract = clauses(
+        ("gather", "a request is in prefill", lambda case: bool(case.batch.prefill)),
+        ("gather", "only its keys are gathered", lambda case: not case.batch.gather_pad),
+    )
+    case = Case().replace(batch={"gather_pad": 7, "decode": (3,), "max_model_len": 3})
+    inside = narrow(case, Implementation("asked", {"gather": print}, contract))
+    assert (inside.batch.keys, inside.batch.gather_pad) == (case.batch.keys, 0)
+    assert inside.batch.decode == case.batch.decode
+    assert covers(contract, "gather", inside)
+
+
+def test_the_layout_of_pages_changes_with_their_size_where_one_alone_helps_nothing():
+    contract = clauses(
+        (
+            "gather",
+            "NORMAL pages hold 64",
+            lambda case: case.cache.page_layout != "normal" or case.cache.block_size == 64,
+        ),
+        ("gather", "pages are NORMAL", lambda case: case.cache.page_layout == "normal"),
+    )
+    inside = narrow(Case().replace(cache={"block_size": 16}), Implementation("asked", {"gather": print}, contract))
+    assert (inside.cache.block_size, inside.cache.page_layout) == (64, "normal")

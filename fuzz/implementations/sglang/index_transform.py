@@ -10,7 +10,6 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from indexfuzz.core.case import Case
 from indexfuzz.core.contract import Clause, Clauses
 from indexfuzz.core.guarantees import Promises
 from indexfuzz.core.stage_names import SELECT
@@ -51,8 +50,14 @@ def load(path: str | Path) -> Implementation:
 
 def _contract(project: Project) -> Clauses:
     place = project.place(TRANSFORM, f"def {_LAUNCHER}(")
-    return Clauses((Clause((SELECT,), _is_packed, "selected positions stand in front, as top-k leaves them", place),))
-
-
-def _is_packed(case: Case) -> bool:
-    return not case.batch.select_holes and not case.memory.missing_pages
+    return Clauses(
+        (
+            Clause(
+                (SELECT,),
+                lambda case: not case.batch.select_holes,
+                "selected positions stand in front, as top-k leaves them",
+                place,
+            ),
+            Clause((SELECT,), lambda case: not case.memory.missing_pages, "every selected position has a page", place),
+        )
+    )
