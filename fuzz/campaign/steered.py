@@ -17,8 +17,12 @@ from indexfuzz.generation.levers import know_movers
 from indexfuzz.generation.searching import Found
 from indexfuzz.subjects.isolation.lifeline import die_with
 
-SECONDS = 20
-"""CPU seconds that rehearsals of one chunk may take, before what is steered is steered by guesses."""
+SECONDS = 300
+"""CPU seconds after which the copy that rehearses is taken for hung, and cases are steered by guesses.
+
+Hundreds of times what a chunk takes: its rehearsals are counted, and what comes up in each, so that no case depends on
+how fast a machine is.
+"""
 
 
 @dataclass(frozen=True)

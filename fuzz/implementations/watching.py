@@ -7,8 +7,10 @@ torch.compile, stays as it is.
 
 import ast
 import gc
+import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from types import CodeType, FunctionType
 from typing import Any
 
@@ -32,8 +34,31 @@ _places: list[Place] = []
 _watched: dict[str, str] = {}
 """Files whose functions tell what they compare, and their text."""
 
-_seen: list[dict[int, set[tuple[bool, Operand, Operand]]]] = []
-"""What was compared, by place, since each `watching` that is not over began."""
+
+class EndlessError(BaseException):
+    """More conditions came up than were allowed: a loop waits for what never comes. No `except Exception` keeps it."""
+
+
+@dataclass
+class _Watch:
+    """What was compared, by place, since a `watching` that is not over began, and how many conditions may still be."""
+
+    left: float
+    ends: dict[int, set[tuple[bool, Operand, Operand]]] = field(default_factory=dict)
+
+    def count(self) -> None:
+        self.left -= 1
+        if self.left < 0:
+            raise EndlessError
+
+    def keep(self, place: int, end: tuple[bool, Operand, Operand]) -> None:
+        ends = self.ends.setdefault(place, set())
+        if len(ends) < MOST:
+            ends.add(end)
+
+
+_watches: list[_Watch] = []
+"""The innermost last, which alone takes note."""
 
 
 def watch(texts: Mapping[str, str]) -> None:
@@ -67,16 +92,19 @@ def _functions() -> list[FunctionType]:
 
 
 @contextmanager
-def watching() -> Iterator[list[Comparison]]:
-    """What watched functions compare in here, in order of place; filled at the end."""
+def watching(most: float = math.inf) -> Iterator[list[Comparison]]:
+    """What watched functions compare in here, in order of place; filled at the end.
+
+    Where more than `most` conditions come up, the next one raises EndlessError.
+    """
     found: list[Comparison] = []
-    seen: dict[int, set[tuple[bool, Operand, Operand]]] = {}
-    _seen.append(seen)
+    watch = _Watch(most)
+    _watches.append(watch)
     try:
         yield found
     finally:
-        _seen.remove(seen)
-        for place, ends in sorted(seen.items()):
+        _watches.remove(watch)
+        for place, ends in sorted(watch.ends.items()):
             file, line, text, settles = _places[place]
             for holds, left, right in sorted(ends, key=str):
                 found.append(Comparison(file, line, text, holds, left, right, settles))
@@ -84,29 +112,28 @@ def watching() -> Iterator[list[Comparison]]:
 
 def _see(place: int, kind: int, left: Any, right: Any) -> Any:
     result = OPERATORS[_NAMES[kind]](left, right)
-    if _seen and type(result) is bool:
-        numbers = (left, right) if type(left) is type(right) in (int, str) else (None, None)
-        _keep(place, (result, *numbers))
+    if _watches:
+        watch = _watches[-1]
+        watch.count()
+        if type(result) is bool:
+            numbers = (left, right) if type(left) is type(right) in (int, str) else (None, None)
+            watch.keep(place, (result, *numbers))
     return result
 
 
 def _pick(place: int, function: Any, left: Any, right: Any) -> Any:
-    if _seen and function in (min, max) and type(left) is type(right) is int:
-        _keep(place, (left < right, left, right))
+    if _watches and function in (min, max) and type(left) is type(right) is int:
+        _watches[-1].keep(place, (left < right, left, right))
     return function(left, right)
 
 
 def _hold(place: int, value: Any) -> Any:
-    kind = type(value)
-    if _seen and (kind in _PLAIN or not (hasattr(kind, "__bool__") or hasattr(kind, "__len__"))):
-        _keep(place, (bool(value), None, None))
+    if _watches:
+        watch, kind = _watches[-1], type(value)
+        watch.count()
+        if kind in _PLAIN or not (hasattr(kind, "__bool__") or hasattr(kind, "__len__")):
+            watch.keep(place, (bool(value), None, None))
     return value
-
-
-def _keep(place: int, end: tuple[bool, Operand, Operand]) -> None:
-    ends = _seen[-1].setdefault(place, set())
-    if len(ends) < MOST:
-        ends.add(end)
 
 
 def _parse(file: str, text: str) -> ast.Module | None:

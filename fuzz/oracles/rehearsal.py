@@ -15,7 +15,7 @@ from indexfuzz.core.comparison import Comparison
 from indexfuzz.core.contract import covers
 from indexfuzz.devices.base import Device
 from indexfuzz.implementations.base import Implementation
-from indexfuzz.implementations.watching import watching
+from indexfuzz.implementations.watching import EndlessError, watching
 from indexfuzz.lockstep import skip_launches
 from indexfuzz.samples.hollow import materialise_hollow
 from indexfuzz.samples.step import Step
@@ -24,6 +24,10 @@ from indexfuzz.stages.table import OPERATIONS, STAGES
 
 MOST_LAUNCHES = 1000
 """Launches of one stage: a launcher may wait for something that only kernels do."""
+
+MOST_CONDITIONS = 30_000
+"""Conditions of the code under test that come up in one stage, for the same reason; counted, for a rehearsal that time
+ends would end elsewhere on another machine."""
 
 
 def rehearse(
@@ -39,7 +43,11 @@ def rehearse(
     wanted = {name for name in stages or implementation.stages if covers(implementation.contract, name, case)}
     for stage, call in _calls(case, device, wanted):
         if function := implementation.stages.get(stage.name):
-            with watching() as comparisons, skip_launches(MOST_LAUNCHES), suppress(Exception):
+            with (
+                suppress(Exception, EndlessError),
+                watching(MOST_CONDITIONS) as comparisons,
+                skip_launches(MOST_LAUNCHES),
+            ):
                 call.run(function)
             found.setdefault(stage.name, []).extend(comparisons)
     return found

@@ -11,6 +11,7 @@ from indexfuzz.evaluation.mutation.guards import features
 from indexfuzz.generation.stream import stream_cases
 from indexfuzz.implementations.base import Implementation
 from indexfuzz.implementations.builtin import builtin
+from indexfuzz.implementations.faults.planting import import_source
 from indexfuzz.kernels.gather import gather
 from indexfuzz.oracles.rehearsal import MOST_LAUNCHES, rehearse
 from indexfuzz.stages.base import Call
@@ -91,6 +92,34 @@ def test_a_launcher_that_raises_or_never_ends_has_compared_what_it_did():
         found = rehearse(CASE, Implementation("mine", {"gather": function}, builtin().contract), LOCKSTEP)
         assert "gather" in found
     assert MOST_LAUNCHES < 10_000
+
+
+WAITING = """
+from contextlib import suppress
+
+def gather(*, cache, block_table, cu_seqlens, token_to_seq, k_fp8, k_scale, quant_group, layout):
+    rounds = 0
+    while k_scale.isnan().any():
+        rounds += 1
+        with suppress(Exception):
+            if rounds > 3:
+                block_table, cu_seqlens = cu_seqlens, block_table
+                raise RuntimeError("try again")
+    raise RuntimeError("it ended")
+"""
+
+
+def test_a_launcher_that_waits_without_launching_ends_after_as_many_conditions_on_every_machine(monkeypatch):
+    waiting = import_source("indexfuzz_kernels_with_waiting", WAITING, "rehearsed/waiting.py")
+    subject = InProcess(Implementation("mine", {"gather": waiting.gather}, builtin().contract), LOCKSTEP)
+    with monkeypatch.context() as patch:
+        patch.setattr("indexfuzz.oracles.rehearsal.MOST_CONDITIONS", 20)
+        found = subject.rehearse(CASE)["gather"]
+    assert {(one.text, one.holds, one.left) for one in found} == {
+        ("rounds > 3", n > 3, n)
+        for n in range(1, 9)  # no more of one condition are kept
+    }
+    assert subject.rehearse(CASE)["gather"] == found
 
 
 def test_sessions_are_left_alone():
