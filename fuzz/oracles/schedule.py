@@ -65,6 +65,7 @@ def _run_compiled(case: Case, implementation: Implementation, device: Device, on
     """RoPE under torch.compile, where there is such a mode and a compiler for what it makes."""
     if not (implementation.promises.rope_compiled and any(map(shutil.which, COMPILERS))):
         return Outcome(case)
+    os.environ.setdefault("TORCHINDUCTOR_COMPILE_THREADS", "1")  # else each process of a campaign starts a pool of them
     return runner.run(case, implementation, device, only, relations=(COMPILED,))
 
 
