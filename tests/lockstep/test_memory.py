@@ -177,6 +177,30 @@ def test_float_atomics_add_in_program_order() -> None:
     assert machine.violations == []
 
 
+@triton.jit
+def _few_bins(x, bins, old, N: tl.constexpr, BINS: tl.constexpr):
+    i = tl.arange(0, N)
+    tl.store(old + i, tl.atomic_add(bins + i * i % BINS, tl.load(x + i), mask=i > 3), mask=i > 3)
+
+
+@pytest.mark.parametrize("bins", [1, 7, 100])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16, torch.int32, torch.int64])
+def test_many_lanes_add_to_few_bins_in_order(dtype: torch.dtype, bins: int) -> None:
+    """Each lane rounds, or wraps, and finds what all lanes before it have left."""
+    x = torch.randn(256, generator=torch.Generator().manual_seed(4)) * 100
+    x = x.to(dtype) if dtype.is_floating_point else (x * 1e9).to(torch.int64).to(dtype)
+    total, old = torch.ones(bins, dtype=dtype), torch.zeros(256, dtype=dtype)
+    with Lockstep() as machine:
+        _few_bins[(1,)](x, total, old, 256, bins)
+    wanted, found = torch.ones(bins, dtype=dtype), torch.zeros(256, dtype=dtype)
+    for i in range(4, 256):
+        found[i] = wanted[i * i % bins]
+        wanted[i * i % bins] += x[i]
+    assert torch.equal(total, wanted)
+    assert torch.equal(old, found)
+    assert machine.violations == []
+
+
 def test_a_tensor_elsewhere_is_refused() -> None:
     with Lockstep(), pytest.raises(ValueError, match="meta"):
         _copy[(1,)](torch.zeros(4, device="meta"), torch.zeros(4), 4)

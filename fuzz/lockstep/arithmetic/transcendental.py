@@ -9,12 +9,13 @@ nearest to a float64 result that is accurate to a few 2^-52.
 
 import math
 from collections.abc import Callable
+from decimal import Decimal
 from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from indexfuzz.lockstep.arithmetic.fma import fma32
+from indexfuzz.lockstep.arithmetic.fma import fma32, horner32
 from indexfuzz.lockstep.arithmetic.nan import canonical_nan
 
 F32 = NDArray[np.float32]
@@ -24,7 +25,11 @@ _SMALLEST_NORMAL: Final = np.float32(2.0**-126)
 _INFINITY: Final = np.float32(np.inf)
 _LOG2_E: Final = np.float32(1.4426950408889634)
 _LN2: Final = 0.6931471805599453
-_EXP_TERMS: Final = tuple(1.0 / math.factorial(n) for n in range(14, 0, -1))
+_EXP_TERMS: Final = tuple(1.0 / math.factorial(n) for n in range(4, 0, -1))
+_ROOT_BITS: Final = 8
+_ROOTS: Final = np.array([float(Decimal(2) ** (Decimal(k) / (1 << _ROOT_BITS))) for k in range(1 << _ROOT_BITS)])
+"""2^(k / 256), correctly rounded."""
+
 
 
 def _fp32_constants(*bits: int) -> list[np.float32]:
@@ -95,10 +100,10 @@ def rsqrt_f32(x: F32) -> F32:
 
 
 def _in_blocks(function: Callable[[F32], F32], x: F32) -> F32:
-    """Apply an elementwise `function` to pieces of `x` whose temporaries stay in the cache."""
-    if x.size <= _BLOCK:
-        return function(np.asarray(x))
-    flat = x.reshape(-1)
+    """Apply an elementwise `function` of one axis to pieces of `x` whose temporaries stay in the cache."""
+    flat = np.asarray(x).reshape(-1)
+    if flat.size <= _BLOCK:
+        return function(flat).reshape(np.shape(x))
     pieces = [function(flat[start : start + _BLOCK]) for start in range(0, flat.size, _BLOCK)]
     return np.concatenate(pieces).reshape(x.shape)
 
@@ -109,13 +114,13 @@ def _flush(x: F32) -> F32:
 
 def _log2(x: F32) -> F32:
     normal, exponent, f = _reduce(x, _LOG2_START)
-    product = f * (f * _horner(_LOG2_TERMS, f))
+    product = f * (f * horner32(_LOG2_TERMS, f))
     return _with_poles(normal, np.asarray(np.add(exponent, fma32(f, _LOG2_E, product))))
 
 
 def _log(x: F32) -> F32:
     normal, exponent, f = _reduce(x, _LOG_START)
-    series = fma32(np.asarray(f * _horner(_LOG_TERMS, f)), f, f)
+    series = fma32(np.asarray(f * horner32(_LOG_TERMS, f)), f, f)
     return _with_poles(normal, fma32(exponent, np.float32(_LN2), series))
 
 
@@ -133,28 +138,32 @@ def _reduce(x: F32, start: np.int32) -> tuple[F32, F32, F32]:
     return normal, np.asarray(exponent), np.asarray(f)
 
 
-def _horner(terms: list[np.float32], f: F32) -> F32:
-    value = np.full_like(f, terms[0])
-    for term in terms[1:]:
-        value = fma32(value, f, term)
-    return value
-
-
 def _with_poles(normal: F32, value: F32) -> F32:
     """Put in the logarithms of zero, infinity, NaN and negative numbers."""
     regular = (normal > 0) & (normal < _INFINITY)
+    if regular.all():
+        return value
     poles = np.where(normal == 0, -_INFINITY, np.where(normal > 0, _INFINITY, np.float32(np.nan)))
     return canonical_nan(np.where(regular, value, poles))
 
 
 def _exp2(x: F32) -> F32:
-    wide = np.clip(np.where(np.isnan(x), np.float32(0), x), np.float32(-200), np.float32(200)).astype(np.float64)
-    whole = np.rint(wide)
-    t = (wide - whole) * _LN2
-    series = np.full_like(t, _EXP_TERMS[0])
+    """2^x = 2^e * 2^(k / 256) * exp(t), with |t| up to ln 2 / 512: four terms leave out less than 2^-54."""
+    nan = np.isnan(x)
+    wide = np.fmax(np.fmin(x, np.float32(200)), np.float32(-200)).astype(np.float64)
+    wide *= len(_ROOTS)
+    parts = np.rint(wide)
+    t = wide - parts
+    t *= _LN2 / len(_ROOTS)
+    series = t * _EXP_TERMS[0]
     for term in _EXP_TERMS[1:]:
-        series *= t
         series += term
-    scale = ((whole.astype(np.int64) + 1023) << 52).view(np.float64)
-    value = ((1.0 + t * series) * scale).astype(np.float32)
-    return canonical_nan(np.where(np.isnan(x), np.asarray(x), value))
+        series *= t
+    number = parts.astype(np.int64)
+    root = _ROOTS.take(number & len(_ROOTS) - 1)
+    scale = ((number >> _ROOT_BITS) + 1023 << 52).view(np.float64)
+    root *= scale
+    series *= root
+    series += root
+    value = series.astype(np.float32)
+    return canonical_nan(np.where(nan, x, value)) if nan.any() else value

@@ -6,7 +6,7 @@ from typing import Any, Final
 import numpy as np
 
 from indexfuzz.lockstep.checkers.access import begin_access
-from indexfuzz.lockstep.operations.atomics import CombineRule, rounds
+from indexfuzz.lockstep.operations.atomics import CombineRule, take_turns
 from indexfuzz.lockstep.operations.casts import from_memory, to_memory
 from indexfuzz.lockstep.operations.context import Context
 from indexfuzz.lockstep.tracking.access import Access
@@ -200,12 +200,9 @@ class MemoryOps(Context):
         lanes = np.broadcast_to(access.everywhere or access.lanes, shape)
         offsets = np.broadcast_to(access.offsets, shape).ravel() if access.everywhere else access.offsets
         raw = [to_memory(np.broadcast_to(o.data, shape)[lanes], element) for o in operands]
-        old = np.empty(offsets.shape, element.memory)
-        for chosen in rounds(offsets):
-            before = access.allocation.gather(offsets[chosen], element.memory)
-            old[chosen] = before
-            after = rule.apply(before, [r[chosen] for r in raw])
-            run.undo.append(access.allocation.scatter(offsets[chosen], after))
+        memory = access.allocation
+        old, places, left = take_turns(rule, offsets, raw, lambda at: memory.gather(at, element.memory))
+        run.undo.append(memory.scatter(places, left))
         run.count_atomic(order)
         run.depends_on_order = True
         run.barriers += 1
