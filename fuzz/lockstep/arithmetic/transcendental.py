@@ -31,7 +31,6 @@ _ROOTS: Final = np.array([float(Decimal(2) ** (Decimal(k) / (1 << _ROOT_BITS))) 
 """2^(k / 256), correctly rounded."""
 
 
-
 def _fp32_constants(*bits: int) -> list[np.float32]:
     return list(np.array(bits, dtype=np.uint32).view(np.float32))
 

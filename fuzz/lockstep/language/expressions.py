@@ -4,7 +4,7 @@ import ast
 from typing import Any, Final
 
 from indexfuzz.lockstep.language.recording import literal
-from indexfuzz.lockstep.language.rewriter import Rewriter
+from indexfuzz.lockstep.language.rewriter import Rewriter, locate, walk
 from indexfuzz.lockstep.triton_api.types import Constexpr, Slice, Tuple
 
 _BINARY: Final = {
@@ -51,7 +51,7 @@ class ExpressionRewriter(Rewriter):
         if handler is None:
             raise self.unsupported(node, f"the expression `{type(node).__name__}`")
         made: ast.expr = handler(node)
-        return ast.copy_location(made, node)
+        return locate(made, node)
 
     def on_Constant(self, node: ast.Constant) -> ast.expr:
         return self.constant(node.value)
@@ -168,7 +168,7 @@ class ExpressionRewriter(Rewriter):
         made: list[ast.expr] = []
         for node in nodes:
             if isinstance(node, ast.Starred):
-                made.append(ast.copy_location(ast.Starred(self.expr(node.value), ast.Load()), node))
+                made.append(locate(ast.Starred(self.expr(node.value), ast.Load()), node))
             else:
                 made.append(self.expr(node))
         return ast.List(made, ast.Load())
@@ -181,7 +181,7 @@ class ExpressionRewriter(Rewriter):
 
     def thunk(self, node: ast.expr) -> ast.expr:
         """An expression to be evaluated later, or never."""
-        if any(isinstance(n, ast.NamedExpr) for n in ast.walk(node)):
+        if any(isinstance(n, ast.NamedExpr) for n in walk(node)):
             raise self.unsupported(node, "`:=` inside an expression that may not be evaluated")
         return self.lambda_([], self.expr(node))
 

@@ -140,17 +140,14 @@ class Recorder:
             self.opaque = True
         return "None"
 
-    def compile(self, result: Any) -> Replay | None:
+    def source(self, result: Any) -> str | None:
         """The function of (builder, operands...) that does it again; None where something else mattered."""
         last = self.result(result)
         if self.opaque:
             return None
         parameters = ", ".join(["b", *(f"a{i}" for i in range(self.inputs))])
         body = "\n    ".join([*self.lines, f"return {last}"])
-        namespace = {"__name__": __name__, **self.constants}
-        exec(f"def replay({parameters}):\n    {body}", namespace)  # noqa: S102
-        replay: Replay = namespace["replay"]
-        return replay
+        return f"def replay({parameters}):\n    {body}"
 
 
 @dataclass(slots=True)
@@ -183,5 +180,18 @@ class Recordings:
         finally:
             self.semantic.builder = builder
             self.recording = False
-        self.known[key] = recorder.compile(result)
+        source = recorder.source(result)
+        self.known[key] = None if source is None else self._replay_of(key, source, recorder.constants)
         return result
+
+    def _replay_of(self, key: Key, source: str, constants: dict[str, Any]) -> Replay:
+        """Compiled when it is called: many calls of a language are made once."""
+
+        def compile_first(*operands: Any) -> Any:
+            namespace = {"__name__": __name__, **constants}
+            exec(source, namespace)  # noqa: S102
+            replay: Replay = namespace["replay"]
+            self.known[key] = replay
+            return replay(*operands)
+
+        return compile_first

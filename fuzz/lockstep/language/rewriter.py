@@ -1,11 +1,52 @@
 """What rewriting a jit function starts from: the names that it sees, and calls of helpers in place of its nodes."""
 
 import ast
+from collections.abc import Iterator
 from types import ModuleType
-from typing import Any
+from typing import Any, Final, TypeVar
 
 from indexfuzz.lockstep.tracking.violations import UnsupportedFeature
 from indexfuzz.lockstep.triton_api.types import Constexpr
+
+Located = TypeVar("Located", bound=ast.expr | ast.stmt | ast.arg | ast.keyword)
+
+_PLACED: Final = (ast.expr, ast.stmt, ast.arg, ast.keyword)
+"""The nodes that have a line and a column."""
+
+
+def walk(tree: ast.AST) -> Iterator[ast.AST]:
+    """The nodes of a tree, in any order; ast.walk takes several times as long."""
+    waiting = [tree]
+    while waiting:
+        node = waiting.pop()
+        yield node
+        for child in vars(node).values():
+            if isinstance(child, ast.AST):
+                waiting.append(child)
+            elif type(child) is list:
+                waiting += [c for c in child if isinstance(c, ast.AST)]
+
+
+def locate(made: Located, at: Any) -> Located:
+    """Give a node the place of another one."""
+    made.lineno, made.col_offset = at.lineno, at.col_offset
+    made.end_lineno, made.end_col_offset = at.end_lineno, at.end_col_offset
+    return made
+
+
+def locate_rest(node: ast.AST, at: Any) -> None:
+    """Give what has no place in a tree that of the node around it; at is the one around the tree."""
+    if isinstance(node, _PLACED):
+        if getattr(node, "lineno", None) is None:
+            locate(node, at)
+        at = node
+    for child in list(vars(node).values()):
+        if isinstance(child, ast.AST):
+            locate_rest(child, at)
+        elif type(child) is list:
+            for part in child:
+                if isinstance(part, ast.AST):
+                    locate_rest(part, at)
 
 
 class Rewriter:
@@ -22,11 +63,11 @@ class Rewriter:
     def lambda_(self, parameters: list[ast.arg], body: ast.expr) -> ast.expr:
         """A function of some names."""
         arguments = ast.arguments(posonlyargs=[], args=parameters, kwonlyargs=[], kw_defaults=[], defaults=[])
-        return ast.copy_location(ast.Lambda(arguments, body), body)
+        return ast.Lambda(arguments, body)
 
     def helper(self, name: str, at: ast.AST, *args: ast.expr) -> ast.expr:
         """A call of a helper, at the place of `at`."""
-        return ast.copy_location(ast.Call(ast.Name(name, ast.Load()), list(args), []), at)
+        return locate(ast.Call(ast.Name(name, ast.Load()), list(args), []), at)
 
     def constant(self, value: Any, *, raw: bool = False) -> ast.expr:
         """A name for an object, made a constexpr unless raw."""

@@ -3,6 +3,7 @@
 import ast
 
 from indexfuzz.lockstep.language.expressions import ExpressionRewriter
+from indexfuzz.lockstep.language.rewriter import locate, locate_rest, walk
 from indexfuzz.lockstep.triton_api.functions import is_visible
 
 
@@ -10,6 +11,7 @@ class StatementRewriter(ExpressionRewriter):
     """Rewrites statements, and with them a whole function."""
 
     def function(self, tree: ast.FunctionDef) -> tuple[ast.Module, set[str], tuple[str, ...]]:
+        """The function in a module of its own, every name in it, and those of its parameters."""
         arguments = tree.args
         if arguments.kwarg is not None:
             raise self.unsupported(tree, "**kwargs parameters")
@@ -17,16 +19,14 @@ class StatementRewriter(ExpressionRewriter):
         if arguments.vararg is not None:
             names.append(arguments.vararg.arg)
         names += [a.arg for a in arguments.kwonlyargs]
-        self.locals = set(names)
-        for node in ast.walk(tree):
-            if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
-                self.locals.add(node.id)
+        found = [node for node in walk(tree) if type(node) is ast.Name]
+        self.locals = {*names, *(node.id for node in found if type(node.ctx) is ast.Store)}
         body = self.block(tree.body)
         shadowed = [n for n in self.locals - set(names) if n in self.scope and is_visible(n, self.scope[n])]
         prologue: list[ast.stmt] = []
         for name in sorted(shadowed):
             constant = self.constant(self.scope[name], raw=True)
-            prologue.append(ast.Assign([ast.Name(name, ast.Store())], constant, lineno=tree.lineno, col_offset=0))
+            prologue.append(ast.Assign([ast.Name(name, ast.Store())], constant))
         made = ast.FunctionDef(
             name=tree.name,
             args=ast.arguments(
@@ -35,8 +35,9 @@ class StatementRewriter(ExpressionRewriter):
             body=prologue + body,
             decorator_list=[],
         )
-        module = ast.Module([ast.copy_location(made, tree)], type_ignores=[])
-        return ast.fix_missing_locations(module), self.locals, tuple(names)
+        module = ast.Module([made], type_ignores=[])
+        locate_rest(module, tree)
+        return module, {node.id for node in found}, tuple(names)
 
     def block(self, statements: list[ast.stmt]) -> list[ast.stmt]:
         result: list[ast.stmt] = []
@@ -45,7 +46,7 @@ class StatementRewriter(ExpressionRewriter):
             if handler is None:
                 raise self.unsupported(statement, f"the statement `{type(statement).__name__}`")
             for made in handler(statement):
-                ast.copy_location(made, statement)
+                locate(made, statement)
                 result.append(made)
             if isinstance(statement, ast.Return):
                 break
@@ -85,7 +86,7 @@ class StatementRewriter(ExpressionRewriter):
         self.check_target(node.target)
         if not isinstance(node.target, ast.Name):
             raise self.unsupported(node, "augmented assignment to something other than a name")
-        left = ast.copy_location(ast.Name(node.target.id, ast.Load()), node)
+        left = locate(ast.Name(node.target.id, ast.Load()), node)
         value = self.binary(node, node.op, left, self.expr(node.value))
         return [ast.Assign([node.target], self.helper("_ls_assign", node, value))]
 

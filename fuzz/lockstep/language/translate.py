@@ -4,7 +4,6 @@ The result has the original file name and line numbers, so that a frame of it is
 rewrite produces follows the order in which Triton's code generator visits the same source.
 """
 
-import ast
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -44,13 +43,11 @@ def translate(function: Any, runtime: dict[str, Any]) -> Translated:
 
     Raises UnsupportedFeature for syntax that has no translation.
     """
-    tree, file, first_line = parse_function(function)
-    ast.increment_lineno(tree, first_line - tree.lineno)
+    tree, file = parse_function(function)
     current = visible_scope(function)
     rewriter = StatementRewriter(file, function.fn.__name__, current)
-    module, locals_, parameters = rewriter.function(tree)
-    used = {n.id for n in ast.walk(tree) if isinstance(n, ast.Name)}
-    free = tuple(sorted(n for n in used - locals_ if n in current and is_visible(n, current[n])))
+    module, used, parameters = rewriter.function(tree)
+    free = tuple(sorted(n for n in used - rewriter.locals if n in current and is_visible(n, current[n])))
     namespace: dict[str, Any] = {"__builtins__": {}, MARKER: True, "__name__": function.fn.__module__}
     namespace |= dict(BUILTIN_NAMES) | {n: current[n] for n in free} | runtime | rewriter.constants
     code = compile(module, file, "exec")

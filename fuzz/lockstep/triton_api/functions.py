@@ -4,7 +4,7 @@ import ast
 import re
 from collections.abc import Callable, Iterator, Sequence
 from types import MappingProxyType, ModuleType
-from typing import Any, Final
+from typing import Any, Final, cast
 
 from triton import knobs
 from triton.compiler.code_generator import CodeGenerator
@@ -21,13 +21,11 @@ RETURNS_CONSTEXPR: Final = hasattr(CodeGenerator, "decide_return_type")
 BUILTIN_NAMES: Final[MappingProxyType[str, Any]] = MappingProxyType(CodeGenerator.builtin_namespace)
 
 
-def parse_function(function: Any) -> tuple[ast.FunctionDef, str, int]:
-    """A jit function's syntax tree, file, and the file's line of its first."""
-    tree = function.parse()
-    raw: list[str] = function.raw_src
-    start = function.starting_line_number
-    skipped = next(i for i, line in enumerate(raw) if re.match(r"\s*def\s", line))
-    return tree.body[0], function.fn.__code__.co_filename, start + skipped
+def parse_function(function: Any) -> tuple[ast.FunctionDef, str]:
+    """A jit function's syntax tree, with the line numbers of its file, and that file."""
+    file, line = _place_of(function)
+    tree = ast.parse("\n" * (line - 1) + function.src)
+    return cast("ast.FunctionDef", tree.body[0]), file
 
 
 def visible_scope(function: Any) -> dict[str, Any]:
@@ -38,8 +36,14 @@ def visible_scope(function: Any) -> dict[str, Any]:
 
 def location_of(function: Any) -> str:
     """file:line of a jit function's definition."""
-    _, file, line = parse_function(function)
+    file, line = _place_of(function)
     return f"{file}:{line}"
+
+
+def _place_of(function: Any) -> tuple[str, int]:
+    raw: list[str] = function.raw_src
+    skipped = next(i for i, line in enumerate(raw) if re.match(r"\s*def\s", line))
+    return function.fn.__code__.co_filename, function.starting_line_number + skipped
 
 
 def look_up(function: Any, names: Sequence[str]) -> Iterator[tuple[str, Any]]:
