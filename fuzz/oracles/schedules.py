@@ -58,6 +58,11 @@ def same_tokens(first: Serving) -> MakeTokens:
     return lambda number, _life: made[number]
 
 
+def maker_of(case: Case) -> str:
+    """The operation of a session whose keys are compared: the one that makes them, or inserts them where tokens are."""
+    return K_QUANT_CACHE if case.session.node == "none" else case.session.node
+
+
 def twin_of(case: Case) -> Case:
     """The other schedule of a session that leaves a request there."""
     return reschedule(case, "twin")
@@ -97,7 +102,6 @@ def _cut(length: int, count: int, key: int) -> list[int]:
 def _differences(first: Serving, second: Serving) -> Iterator[Finding]:
     """The first key whose bytes differ."""
     concrete = first.case.cache.page_layout
-    stage = first.case.session.node if first.case.session.node != "none" else K_QUANT_CACHE
     if not first.case.has_layout(concrete):
         return
     for number, request in first.requests.items():
@@ -115,5 +119,5 @@ def _differences(first: Serving, second: Serving) -> Iterator[Finding]:
                     f"on other pages where its {request.length} tokens came "
                     f"{tell_chunks(second.case.session, number)}; {describe.share(wrong)}"
                 )
-                yield Finding(stage, KIND, output, detail, index=index)
+                yield Finding(maker_of(first.case), KIND, output, detail, index=index)
                 return

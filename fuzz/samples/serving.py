@@ -76,9 +76,11 @@ class Serving:
         self._pages = Pages(page_pool(case, derive(case.values.seed, "pages")))
         order = permutation(derive(case.values.seed, "pages of the state"), kept_pages)
         self._kept_pages = Pages([page for page in order.tolist() if page != NO_PAGE])
+        self._copied: list[tuple[int, int]] = []
 
     def begin(self, number: int, step: SessionStep, rows: Sequence[Row]) -> None:
         """Let requests come and fork, append their tokens in this step, drafts included, and give them pages."""
+        self._copied = []
         for fork in step.forks:
             self._fork(fork.parent, fork.child)
         for row in rows:
@@ -118,7 +120,7 @@ class Serving:
     def making_step(self, number: int, step: SessionStep, rows: Sequence[Row]) -> Step:
         """The tensors of the operation that makes keys, and the cache that they go into."""
         case, memory = self.case, self.case.memory
-        made = Step(case, self.device, defined=self.defined)
+        made = Step(case, self.device, defined=self.defined, copied=tuple(self._copied))
         parts = [self.requests[row.request].tokens.between(row.start, row.end) for row in rows]
         parts.append(self._drawn(f"padding {number}", step.pad_tokens))
         made.place("kv", torch.cat([part.kv for part in parts]), row_pad=memory.k_pad)
@@ -221,6 +223,7 @@ class Serving:
         copies = zip(from_.kept[len(full) :], request.kept[len(full) :], strict=False)
         for old, new in copies if self.kept.page else ((parent, child),):
             self.state.view[new] = self.state.view[old]
+            self._copied.append((old, new))
         self.state.seal()
 
     def _reserve(self, request: Request, length: int) -> None:

@@ -48,6 +48,8 @@ class Step:
     """Non-zero where a byte of the cache has been written: uint8 like the cache, but dense."""
     written: dict[str, Tensor] = field(default_factory=dict)
     """Which bytes hold something of other tensors that earlier steps have filled: bool, a row of bytes for each row."""
+    copied: tuple[tuple[int, int], ...] = ()
+    """Rings or pages of the state that forks had copied before the step: which, and where to."""
 
     def place(self, name: str, value: Tensor, *, row_pad: int = 0, step: int = 1) -> None:
         """Put a value into a guarded buffer of its own."""

@@ -10,15 +10,14 @@ from indexfuzz.core import stage_names
 from indexfuzz.core.case import Case
 from indexfuzz.core.guarantees import Guarantees
 from indexfuzz.core.stage_names import COMPRESS, RMS_NORM
-from indexfuzz.reference import compress, fused_compress, intervals, layout
+from indexfuzz.reference import compress, fused_compress, intervals
 from indexfuzz.reference.cache import k_quant_cache
 from indexfuzz.reference.intervals import Interval
-from indexfuzz.samples.buffers import poison_like
 from indexfuzz.samples.step import Step
 from indexfuzz.stages.base import Call, Output, Tensors
 from indexfuzz.stages.insertion import Keys, blame_by_place, check_keys
 from indexfuzz.stages.k_norm import EPS
-from indexfuzz.stages.k_quant_cache import blank_tokens, locate_in_cache, mark_written, written_slots
+from indexfuzz.stages.k_quant_cache import blank_tokens, locate_in_cache, mark_written, read_in_cache, written_slots
 from indexfuzz.stages.operation import Mistakes, Operation, angles, mistakes_of_rope, rope_options, rotated_as
 from indexfuzz.stages.stateful import (
     HALVES,
@@ -134,17 +133,7 @@ class FusedCompress(Stateful, Operation):
         """Codes and scales as they lie in the cache, poison for tokens without a key; None without a layout."""
         if output not in ("cache_values", "cache_scales"):
             return super().elements(call, tensors, output)
-        cache, slots = tensors.get("cache"), self._places(call)["slot_mapping"].long()
-        if cache is None:
-            return None
-        block_size, head_dim = layout.page_shape(cache)
-        promised = layout.resolve(call.options["layout"], block_size)
-        if not layout.is_defined(promised, block_size, head_dim):
-            return None
-        found = layout.read_tokens(cache, slots[slots >= 0], promised)[output == "cache_scales"]
-        every = poison_like(found.new_empty((len(slots), *found.shape[1:])))
-        every[slots >= 0] = found
-        return every
+        return read_in_cache(self._placed(call), tensors, output)
 
     def footprint(self, call: Call) -> Tensor | None:
         """The bytes of the keys that are due."""

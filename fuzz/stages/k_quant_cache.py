@@ -11,6 +11,7 @@ from indexfuzz.core.finding import Finding
 from indexfuzz.core.guarantees import Guarantees
 from indexfuzz.reference import cache as cache_reference
 from indexfuzz.reference import layout
+from indexfuzz.samples.buffers import poison_like
 from indexfuzz.samples.step import Step
 from indexfuzz.stages.base import Call, Output, Reach, Stage, Tensors, Workload
 from indexfuzz.stages.nonfinite import has_nonfinite, numbers
@@ -74,6 +75,10 @@ class KQuantCache(Stage):
     def locate(self, call: Call, got: Tensors, output: str, index: tuple[int, ...]) -> tuple[Tensor, int] | None:
         """Where a token's value or scale belongs in the cache."""
         return locate_in_cache(call, output, index)
+
+    def elements(self, call: Call, tensors: Tensors, output: str) -> Tensor | None:
+        """Codes and scales as they lie in the cache, poison for tokens without a slot; None without a layout."""
+        return read_in_cache(call, tensors, output) if output in self.axes else super().elements(call, tensors, output)
 
     def footprint(self, call: Call) -> Tensor | None:
         """The bytes of the tokens that have a slot."""
@@ -139,6 +144,24 @@ def locate_in_cache(call: Call, output: str, index: tuple[int, ...]) -> tuple[Te
     values, scales = arranged[layout.resolve(call.options["layout"], block_size)]
     place = values[slot % block_size, index[1]] if len(index) == 2 else scales[slot % block_size, 0]
     return cache, slot // block_size * cache.stride(0) + int(place)
+
+
+def read_in_cache(call: Call, tensors: Tensors, output: str) -> Tensor | None:
+    """The codes [T, D] or scales [T] of tokens as they lie in a cache among some tensors, poison where one has no slot.
+
+    None where there is no cache among them, or it has no layout.
+    """
+    cache, slots = tensors.get("cache"), call.tensors["slot_mapping"].long()
+    if cache is None:
+        return None
+    block_size, head_dim = layout.page_shape(cache)
+    concrete = layout.resolve(call.options["layout"], block_size)
+    if not layout.is_defined(concrete, block_size, head_dim):
+        return None
+    found = layout.read_tokens(cache, slots[slots >= 0], concrete)[output == "cache_scales"]
+    every = poison_like(found.new_empty((len(slots), *found.shape[1:])))
+    every[slots >= 0] = found
+    return every
 
 
 def reach_of_tokens(call: Call) -> Reach:

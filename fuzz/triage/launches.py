@@ -8,14 +8,16 @@ import torch
 from torch import Tensor
 
 from indexfuzz.core.case import Case
+from indexfuzz.core.session import follow
 from indexfuzz.devices.base import Device
-from indexfuzz.oracles import sessions
+from indexfuzz.oracles import schedules, sessions
 from indexfuzz.oracles.differential import initialised_bytes
 from indexfuzz.oracles.walk import launches
 from indexfuzz.samples.serving import MakeTokens
 from indexfuzz.stages.base import Call, Stage
 from indexfuzz.stages.table import STAGES, find
 from indexfuzz.subjects.in_process import InProcess
+from indexfuzz.triage.session_keys import Key, rows_due
 
 ALIGNMENT = 64
 """Bytes to which PyTorch aligns storage; a tensor's offset matters up to that."""
@@ -40,7 +42,9 @@ class Launch:
     """Which bytes of the arguments hold something, where not all of them do; None where that is not known."""
     step: int = 0
     """Of the session."""
-    due: dict[int, tuple[int, int]] = field(default_factory=dict)
+    copied: tuple[tuple[int, int], ...] = ()
+    """Rings or pages of the state that were copied before it: which, and where to."""
+    due: dict[int, Key] = field(default_factory=dict)
     """The rows with which a key is due, and the request and the number of the key."""
 
 
@@ -73,9 +77,9 @@ def launches_in_session(name: str, case: Case, subject: InProcess) -> list[Launc
     """
     ran = sessions.run(case, subject.implementation, subject.device).stages.count(name)
     found = list[Launch]()
-    for number, stage, _, call in sessions.launches(case, subject.device, subject.implementation):
+    for number, stage, step, call in sessions.launches(case, subject.device, subject.implementation):
         if stage.name == name and len(found) < ran:
-            found.append(_describe(stage, call, number))
+            found.append(replace(_describe(stage, call, number), copied=step.copied))
     if not found:
         raise ReproError(f"the session does not come to the stage {name}")
     return found
@@ -83,23 +87,12 @@ def launches_in_session(name: str, case: Case, subject: InProcess) -> list[Launc
 
 def all_launches(case: Case, subject: InProcess, make_tokens: MakeTokens | None = None) -> list[Launch]:
     """All launches of the operation that makes the keys of a session; of steps in which nothing happens, none."""
+    session, maker, steps = case.session, schedules.maker_of(case), [*follow(case.session)]
     return [
-        replace(_describe(stage, call, number), due=rows_due(call))
-        for number, stage, _, call in sessions.launches(case, subject.device, subject.implementation, make_tokens)
-        if stage.name == case.session.node and len(call.tensors["keys"])
+        replace(_describe(stage, call, number), copied=step.copied, due=rows_due(steps[number], session.ratio))
+        for number, stage, step, call in sessions.launches(case, subject.device, subject.implementation, make_tokens)
+        if stage.name == maker and (session.steps[number].tokens or session.steps[number].forks)
     ]
-
-
-def rows_due(call: Call) -> dict[int, tuple[int, int]]:
-    """The rows of a launch with which a key is due, with the number of the request and of its key."""
-    ratio = call.options["ratio"]
-    starts, contexts, rings = (call.tensors[name].tolist() for name in ("query_start", "context_lens", "rings"))
-    return {
-        row: (number, (context + row - start) // ratio)
-        for number, start, end, context in zip(rings, starts, starts[1:], contexts, strict=False)
-        for row in range(start, end)
-        if (context + row - start + 1) % ratio == 0
-    }
 
 
 def _describe(stage: Stage, call: Call, number: int = 0, written: Mapping[str, Tensor | bool] | None = None) -> Launch:

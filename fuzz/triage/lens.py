@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
+from functools import partial
 
 from torch import Tensor
 
@@ -42,20 +43,21 @@ class Lens:
         return next((self._launch(stage, step, call) for step, call in found), None)
 
     def in_session(
-        self, make_tokens: MakeTokens | None = None, suppose: Callable[[Call], Iterable[Finding]] = lambda _call: ()
+        self, make_tokens: MakeTokens | None = None, suppose: Callable[[int], Iterable[Finding]] = lambda _number: ()
     ) -> Look | None:
         """The first launch in a session that shows something; what the stage keeps is left to the later ones.
 
-        Of a launch in which nothing is wrong by itself, `suppose` may say what is.
+        Of a launch in which nothing is wrong by itself, `suppose` may say what is, by the number of its step.
         """
         for number, stage, step, call in sessions.launches(self.case, self.device, self.implementation, make_tokens):
-            look = self._launch(stage, step, call, suppose) if stage.name == self.signature.stage else None
+            here = stage.name == self.signature.stage
+            look = self._launch(stage, step, call, partial(suppose, number)) if here else None
             if look:
                 return replace(look, moment=_describe_step(self.case.session, number))
         return None
 
     def _launch(
-        self, stage: Stage, step: Step, call: Call, suppose: Callable[[Call], Iterable[Finding]] = lambda _call: ()
+        self, stage: Stage, step: Step, call: Call, suppose: Callable[[], Iterable[Finding]] = tuple
     ) -> Look | None:
         implementation, given, recorder = self.implementation, call.copy(), Recorder()
         function, device = implementation.stages[stage.name], replace(self.device, recorder=recorder)
@@ -69,7 +71,7 @@ class Lens:
         guarantees = launched.guarantees(implementation.promises)
         if got and not any(finding.kind in FATAL for finding in findings):
             findings += [f.at(stage.name) for f in stage.judge(self.case, given, got, guarantees).findings]
-        if (found := _choose(findings, self.signature) or next(iter(suppose(call)), None)) is None:
+        if (found := _choose(findings, self.signature) or next(iter(suppose()), None)) is None:
             return None
         outputs = launched.outputs
         return Look(

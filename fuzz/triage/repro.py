@@ -10,6 +10,7 @@ from indexfuzz.core.stage_names import STATEFUL
 from indexfuzz.corpus.entry import Entry, Record
 from indexfuzz.oracles import composition, schedules
 from indexfuzz.stages.base import Stage
+from indexfuzz.stages.table import find
 from indexfuzz.subjects.in_process import InProcess
 from indexfuzz.subjects.under_test import UnderTest
 from indexfuzz.triage.composition_repro import composition_script
@@ -20,6 +21,8 @@ from indexfuzz.triage.repro_check import RAISED, SEEN_BY_LOCKSTEP, Claim, write_
 from indexfuzz.triage.repro_source import kernel_source
 from indexfuzz.triage.repro_text import assemble, assign_inputs, tell_story, tell_written, write_call, write_launches
 from indexfuzz.triage.schedule_repro import schedule_script
+from indexfuzz.triage.session_keys import key_outputs
+from indexfuzz.triage.twin import shown_alone
 
 NEED_MORE = ("nondeterministic", "state-kept", "stray-output")
 """Kinds that one launch and a look at its outputs do not show."""
@@ -35,8 +38,8 @@ def script(entry: Entry, target: UnderTest[InProcess]) -> str:
     signature = entry.finding.signature
     if signature.kind == composition.KIND:
         return composition_script(entry.case, entry.finding, target)
-    if signature.kind == schedules.KIND and signature.stage in STATEFUL:
-        return schedule_script(entry.case, entry.finding, target)
+    if signature.kind == schedules.KIND and signature.stage == schedules.maker_of(entry.case):
+        return _script_of_schedules(entry.case, entry.finding, target)
     if signature.relation or signature.kind in NEED_MORE:
         raise ReproError(f"one launch does not show {signature}; `indexfuzz replay` does")
     stage = find_reached(signature.stage, signature.output, entry.case)
@@ -47,6 +50,15 @@ def script(entry: Entry, target: UnderTest[InProcess]) -> str:
     finding = _see_again(entry.case, entry.finding, target.subject)
     body = f"{tell_written(launch)}{inputs}\n\n{write_check(Claim(stage, finding, launch, write_call(launch)))}"
     return assemble(target.subject.facts.name, stage.name, entry.finding, source, body)
+
+
+def _script_of_schedules(case: Case, finding: Record, target: UnderTest[InProcess]) -> str:
+    """The script for both schedules where keys part, else for what is wrong in the other one by itself, as slots."""
+    stage = find(finding.signature.stage, finding.signature.output)
+    if finding.signature.output not in key_outputs(stage) and (alone := shown_alone(case, target.subject)):
+        twin, shown = alone
+        return script(target.entry(twin, shown), target)
+    return schedule_script(case, finding, target)
 
 
 def _see_again(case: Case, finding: Record, subject: InProcess) -> Record:

@@ -60,10 +60,9 @@ def tell_written(launch: Launch) -> str:
 
 
 def tell_story(case: Case, launch: Launch) -> str:
-    """What happens in a step, as comments, and what an engine does to the state before it: a fork copies a ring."""
+    """What happens in a step, as comments, and what an engine does to the state before it: a fork has a copy."""
     lines = [f"# step {launch.step}: {words}\n" for words in tell_step(case.session, launch.step)]
-    forks = case.session.steps[launch.step].forks
-    return "".join(lines) + "".join(f"state[{fork.child}] = state[{fork.parent}]\n" for fork in forks)
+    return "".join(lines) + "".join(f"state[{new}] = state[{old}]\n" for old, new in launch.copied)
 
 
 def write_launches(

@@ -1,46 +1,37 @@
 """A session under two schedules looked at closely: which keys part, and the launch that makes the first of them."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-
-import torch
-from torch import Tensor
+from itertools import product
 
 from indexfuzz.checks import describe
 from indexfuzz.core.case import Case
 from indexfuzz.core.finding import Finding
 from indexfuzz.core.outcome import Outcome
-from indexfuzz.core.session import lengths_at_end
+from indexfuzz.core.session import Row, follow, lengths_at_end
 from indexfuzz.core.session_words import tell_chunks
-from indexfuzz.core.stage_names import inserts
-from indexfuzz.devices.lockstep import LockstepDevice
-from indexfuzz.implementations.base import Implementation
 from indexfuzz.lockstep.source.trace import Trace
 from indexfuzz.lockstep.tracking.moments import Recorder
 from indexfuzz.oracles import schedules, sessions
-from indexfuzz.oracles.launching import launch
-from indexfuzz.samples.serving import MakeTokens
-from indexfuzz.stages.base import Call
 from indexfuzz.subjects.subject import Subject
-from indexfuzz.triage.launches import rows_due
 from indexfuzz.triage.lens import Lens
 from indexfuzz.triage.look import Look
-
-Key = tuple[int, int]
-"""A key: the number of its request, and which of the request's keys it is."""
+from indexfuzz.triage.session_keys import Key, Parts, make_keys, rows_due
 
 
 @dataclass(frozen=True)
 class ScheduleLook:
     """The keys that a session and another schedule of the same tokens end with.
 
-    one and other have the keys [D] bf16 of both; chunks says in which steps the tokens of each request came. wrong is a
-    launch of the other schedule: the one that is wrong by itself, else the one that makes the first key that differs.
+    one and other have the keys of both, and finding is about the first of them that differs, parted; chunks says in
+    which steps the tokens of each request came. wrong is a launch of the other schedule: the one that is wrong by
+    itself, else the one that makes that key.
     """
 
     finding: Finding
-    one: Mapping[Key, Tensor]
-    other: Mapping[Key, Tensor]
+    parted: Key
+    one: Mapping[Key, Parts]
+    other: Mapping[Key, Parts]
     chunks: Mapping[int, tuple[str, str]]
     wrong: Look | None
     moment: str = ""
@@ -67,42 +58,50 @@ class ScheduleLook:
         return [*told, *(self.wrong.sentences() if self.wrong else [])]
 
 
-def look_at_schedules(lens: Lens) -> ScheduleLook | None:
-    """Run a session of keys of several tokens under both schedules; None where no key differs, or none is handed on."""
+def look_at_schedules(lens: Lens) -> ScheduleLook | Look | None:
+    """Run a session under both schedules.
+
+    Where all keys have the same bytes, what is wrong in the other one by itself, as are slots; None where nothing is.
+    """
     case, device = lens.case, lens.device
-    if case.session.node != lens.signature.stage or not lengths_at_end(case.session) or inserts(case.session.node):
+    if schedules.maker_of(case) != lens.signature.stage or not lengths_at_end(case.session):
         return None
     twin, tokens = schedules.twin_of(case), schedules.same_tokens(sessions.end_of(case, device, lens.implementation))
-    one = make_keys(case, lens.implementation, device)
     other = make_keys(twin, lens.implementation, device, tokens)
-    parted = next((key for key in one if not _same(one[key], other[key])), None)
-    if parted is None:
-        return None
-    dim = describe.first(describe.bits(one[parted]) != describe.bits(other[parted]))
-    got, want = describe.text(other[parted][dim]), describe.text(one[parted][dim])
-    finding = Finding(case.session.node, schedules.KIND, "keys", "", index=(parted[1], *dim), got=got, want=want)
+    one = {key: parts for key, parts in make_keys(case, lens.implementation, device).items() if key in other}
+    inside = replace(lens, case=twin)
+    wrong = inside.in_session(tokens)
+    difference = _first_difference(lens.signature.stage, lens.signature.output, one, other)
+    if difference is None:
+        return _named(wrong)
+    finding, parted = difference
+    steps, ratio = [*follow(twin.session)], twin.session.ratio
+    wrong = wrong or inside.in_session(tokens, lambda number: _suppose(finding, steps[number], ratio, parted))
     numbers = {number for number, _ in one}
     chunks = {n: (tell_chunks(case.session, n), tell_chunks(twin.session, n)) for n in sorted(numbers)}
-    inside = replace(lens, case=twin)
-    wrong = inside.in_session(tokens) or inside.in_session(tokens, lambda call: _suppose(finding, call, parted))
-    where = "" if wrong is None else f"{wrong.moment}, in the other schedule"
-    return ScheduleLook(finding, one, other, chunks, replace(wrong, moment=where) if wrong else None)
+    return ScheduleLook(finding, parted, one, other, chunks, _named(wrong))
 
 
-def make_keys(
-    case: Case, implementation: Implementation, device: LockstepDevice, make_tokens: MakeTokens | None = None
-) -> dict[Key, Tensor]:
-    """The keys [D] bf16 that a session ends with; those of rejected drafts give way to the ones that come later."""
-    found = dict[Key, Tensor]()
-    node = case.session.node
-    for _, stage, _, call in sessions.launches(case, device, implementation, make_tokens):
-        if stage.name == node:
-            keys = launch(node, call, implementation.stages[node], device).outputs.get("keys")
-            if keys is not None:
-                found |= {key: keys[row].clone() for row, key in rows_due(call).items()}
-    lengths = lengths_at_end(case.session)
-    ratio = case.session.ratio
-    return {key: value for key, value in sorted(found.items()) if key[1] < lengths.get(key[0], 0) // ratio}
+def _named(wrong: Look | None) -> Look | None:
+    """A launch of the other schedule, which says so."""
+    return replace(wrong, moment=f"{wrong.moment}, in the other schedule") if wrong else None
+
+
+def _first_difference(
+    stage: str, output: str, one: Mapping[Key, Parts], other: Mapping[Key, Parts]
+) -> tuple[Finding, Key] | None:
+    """The first element that parts, in an output before all others, and its key."""
+    names = dict.fromkeys([output, *(name for parts in one.values() for name in parts)])
+    for name, (key, parts) in product(names, one.items()):
+        if name not in parts:
+            continue
+        here, there = parts[name], other[key][name]
+        wrong = describe.bits(here) != describe.bits(there)
+        if bool(wrong.any()):
+            at = describe.first(wrong)
+            got, want = describe.text(there[at]), describe.text(here[at])
+            return Finding(stage, schedules.KIND, name, "", index=(key[1], *at), got=got, want=want), key
+    return None
 
 
 def shown_alone(case: Case, subject: Subject) -> tuple[Case, Finding] | None:
@@ -111,16 +110,11 @@ def shown_alone(case: Case, subject: Subject) -> tuple[Case, Finding] | None:
         return None
     twin = schedules.twin_of(case)
     outcome: Outcome = subject.run(twin)
-    found = (finding for finding in outcome.findings if finding.stage == case.session.node)
+    found = (finding for finding in outcome.findings if finding.stage == schedules.maker_of(case))
     return next(((twin, finding) for finding in found if finding.kind != schedules.KIND), None)
 
 
-def _same(one: Tensor, other: Tensor) -> bool:
-    return torch.equal(describe.bits(one), describe.bits(other))
-
-
-def _suppose(finding: Finding, call: Call, parted: Key) -> Iterator[Finding]:
-    """The finding about the row of a launch that makes a key; none where it makes another one."""
-    yield from (
-        replace(finding, index=(row, *finding.index[1:])) for row, key in rows_due(call).items() if key == parted
-    )
+def _suppose(finding: Finding, rows: Sequence[Row], ratio: int, parted: Key) -> Iterator[Finding]:
+    """The finding about the row of a step that makes a key; none where it makes another one."""
+    due = rows_due(rows, ratio)
+    yield from (replace(finding, index=(row, *finding.index[1:])) for row, key in due.items() if key == parted)

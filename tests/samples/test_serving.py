@@ -62,12 +62,16 @@ def test_a_page_has_one_owner_and_there_are_as_many_as_are_needed():
 
 def test_a_fork_shares_full_pages_of_the_state_and_copies_the_last():
     fork = {"forks": ({"parent": 0, "child": 1},), "turns": (turn(1, 1),)}
-    pages = [
-        {number: list(r.kept) for number, r in serving.requests.items()}
-        for serving, _ in served(case_of({"turns": (turn(0, 6),)}, fork))
-    ]
+    pages, copied = zip(
+        *(
+            ({number: list(r.kept) for number, r in serving.requests.items()}, step.copied)
+            for serving, step in served(case_of({"turns": (turn(0, 6),)}, fork, {"turns": (turn(1, 1),)}))
+        ),
+        strict=True,
+    )
     assert pages[1][1][0] == pages[1][0][0]
     assert pages[1][1][1] != pages[1][0][1]
+    assert copied == ((), ((pages[1][0][1], pages[1][1][1]),), ())
 
 
 @pytest.mark.parametrize(("kept", "shape"), [(PAGED, [4, 2, 64]), (Kept(64, 7, torch.float32), [7, 2, 64])])

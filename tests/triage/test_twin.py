@@ -1,6 +1,7 @@
 """A session under two schedules, looked at closely: which keys part, who made them, a script, an explanation."""
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 import torch
@@ -17,6 +18,7 @@ from indexfuzz.stages import pool as stage
 from indexfuzz.subjects.in_process import InProcess
 from indexfuzz.subjects.under_test import UnderTest, put_under_test
 from indexfuzz.triage.explain import explain
+from indexfuzz.triage.look import Look
 from indexfuzz.triage.looking import look_at
 from indexfuzz.triage.prove import Proof
 from indexfuzz.triage.repro import script
@@ -37,8 +39,18 @@ def faulty() -> UnderTest[InProcess]:
     return put_under_test(Setup(faults=(FAULT,)))
 
 
-def _finding(subject: InProcess) -> Finding:
-    return next(f for f in subject.ask(CASE, SIGNATURE).findings if f.signature == SIGNATURE)
+INSERTED = Signature.parse("fused_compress/metamorphic/schedule/cache_values")
+INTO_CACHE = CASE.replace(
+    model={"scale_fmt": "ue8m0"},
+    batch={"max_model_len": 7},
+    values={"k": "normal", "weights": "normal"},
+    session={"node": "fused_compress", "ratio": 4, "steps": ({"turns": ({"request": 0, "new": 7},)},)},
+)
+"""Keys that lie in the cache; the other schedule of its seed has chunks that begin in the middle of a group."""
+
+
+def _finding(subject: InProcess, case: Case = CASE, signature: Signature = SIGNATURE) -> Finding:
+    return next(f for f in subject.ask(case, signature).findings if f.signature == signature)
 
 
 def test_the_keys_that_part_are_drawn_and_the_line_that_makes_the_first_of_them_is_told(faulty: UnderTest[InProcess]):
@@ -74,6 +86,59 @@ def test_a_script_runs_both_schedules_and_compares_their_keys(
     assert proof.last_line.startswith("key 1 of request 0, dim 0 is ")
     healed = run_here(text.replace(f"plant(({FAULT!r},))", "plant(())"))
     assert (healed.shows, healed.last_line.strip()) == (False, "both schedules leave the same keys")
+
+
+@pytest.fixture(scope="module")
+def inserting() -> UnderTest[InProcess]:
+    return put_under_test(Setup(faults=("compress-bias-by-place-in-chunk",)))
+
+
+def test_keys_that_an_operation_inserts_are_drawn_as_they_lie_in_the_cache(inserting: UnderTest[InProcess]):
+    look = look_at(INTO_CACHE, INSERTED, inserting.subject)
+    assert isinstance(look, ScheduleLook)
+    picture, inside = draw(look)
+    assert picture.title == "keys: key x dim, then the scale"
+    assert picture.panels[0].labels == ("request 0, key 0",)
+    assert len(picture.panels[0].cells[0]) == 32 + 1
+    assert picture.mark == (0, picture.panels[0].cells[0].index("X"))
+    assert inside.title.startswith("cache_values: ")
+    assert any("tl.store(" in line for line in look.sentences())
+    assert look.place().rpartition("/")[2].startswith("fused_compress.py:")
+    scale = replace(look, finding=replace(look.finding, output="cache_scales", index=(0,)))
+    assert draw(scale)[0].mark == (0, 32)
+    assert draw(scale)[0].notes[0].startswith("request 0, key 0, scale: ")
+
+
+def test_nothing_is_told_of_inserted_keys_that_are_the_same():
+    assert look_at(INTO_CACHE, INSERTED, put_under_test(Setup()).subject) is None
+
+
+@pytest.mark.parametrize("cache", [{}, {"block_size": 16, "layout": "shuffle", "page_pad": 132}])
+def test_a_script_compares_the_bytes_of_inserted_keys(
+    inserting: UnderTest[InProcess], run_here: Callable[[str], Proof], cache: dict[str, object]
+):
+    case = INTO_CACHE.replace(cache=cache)
+    text = script(inserting.entry(case, _finding(inserting.subject, case, INSERTED)), inserting)
+    assert text.count("cache[") == (2 if not cache else 2 * 3)
+    proof = run_here(text)
+    assert proof.shows
+    assert proof.last_line.startswith("code ")
+    assert " of key 0 of request 0 is 0x" in proof.last_line
+    healed = run_here(text.replace(f"plant({inserting.setup.faults!r})", "plant(())"))
+    assert (healed.shows, healed.last_line.strip()) == (False, "both schedules leave the same keys")
+
+
+def test_what_is_no_key_is_told_and_written_of_the_other_schedule_alone(run_here: Callable[[str], Proof]):
+    target = put_under_test(Setup(faults=("compress-visible-one-early",)))
+    case = CASE.replace(session={"node": "compress"})
+    signature = Signature.parse("compress/metamorphic/schedule/visible")
+    look = look_at(case, signature, target.subject)
+    assert isinstance(look, Look)
+    assert look.moment.endswith(", in the other schedule")
+    assert look.finding.output == "visible"
+    text = script(target.entry(case, Finding("compress", schedules.KIND, "visible", "")), target)
+    assert run_here(text).shows
+    assert not run_here(text.replace(f"plant({target.setup.faults!r})", "plant(())")).shows
 
 
 def test_the_other_schedule_is_explained_where_it_is_wrong_by_itself(faulty: UnderTest[InProcess]):
