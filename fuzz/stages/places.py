@@ -38,6 +38,8 @@ AXES: Mapping[str, tuple[str, ...]] = {
     "visible": ("token",),
     "k_norm_weight": ("dim",),
     "k_norm_bias": ("dim",),
+    "norm_weight": ("dim",),
+    "state_table": ("request", "page"),
 }
 """What the axes of the tensors that stages take are called, by argument. Decode's q_fp8 has one more, see `axes_of`."""
 
@@ -109,9 +111,9 @@ def describe_cache_byte(cache: Tensor, byte: int, asked: str) -> str:
         return f"the gap behind page {page} of cache"
     concrete = layout.resolve(asked, block_size)
     values, scales = layout.arrangements(block_size, head_dim, torch.device("cpu"))[concrete]
-    for what, offsets in (("dim", values), ("byte of its scale", scales)):
+    for words, offsets in (("dim {} of cache", values), ("byte {} of its scale in cache", scales)):
         found = (offsets == at).nonzero()
         if len(found):
             token, place = found[0].tolist()
-            return f"page {page}, token {token}, {what} {place} of cache ({concrete.upper()})"
+            return f"page {page}, token {token}, {words.format(place)} ({concrete.upper()})"
     return f"page {page}, byte {at} of cache"

@@ -9,10 +9,10 @@ import triton
 import triton.language as tl
 
 from indexfuzz.lockstep import Lockstep
-from indexfuzz.lockstep.source.lanes import lanes_of_names
+from indexfuzz.lockstep.source.lanes import lanes_of_calls, lanes_of_names
 from indexfuzz.lockstep.source.search import Doing, find_store, find_stray, find_violation
 from indexfuzz.lockstep.source.statements import definition_of, statement_at
-from indexfuzz.lockstep.source.trace import Trace, trace
+from indexfuzz.lockstep.source.trace import MOST_LINES, Trace, trace
 from indexfuzz.lockstep.source.words import find_element
 from indexfuzz.lockstep.tracking.moments import Recorder
 
@@ -141,6 +141,11 @@ def test_lanes_follow_subscripts_and_stop_where_a_function_mixes_them():
     assert lanes("tl.sum(a, 1) + b", (3,)) == {"tl": None, "a": None, "b": (3,)}
 
 
+def test_calls_have_the_lane_of_what_they_give_back():
+    expression = ast.parse("f(a)[:, None] + tl.sum(module.g(b), 0)", mode="eval").body
+    assert dict(lanes_of_calls(expression, (3, 5))) == {"f": (3,), "sum": (3, 5), "g": None}
+
+
 def test_a_name_comes_from_the_last_statement_above():
     statement = statement_at(__file__, _line("store"))
     assert statement
@@ -215,3 +220,76 @@ def test_a_block_of_which_no_lane_is_meant_is_told_by_its_least_and_largest_or_b
         values = [dict(line.values) for line in _trace(find_store(recorder, out.data_ptr())).lines]
         told[str(x[0].item())] = next(each["lanes"] for each in values if "lanes" in each)
     assert told == {"0.0": "0 to 6 in [4]", "1.0": "2 in all [4]", "nan": "nan in all [4]"}
+
+
+@triton.jit
+def _twice(x):
+    return x * 2  # twice
+
+
+@triton.jit
+def _both(x, i):
+    low = tl.load(x + i)  # low
+    high = _twice(low)  # high
+    other = i + 100  # other
+    return high, other  # both
+
+
+@triton.jit
+def _call_both(x, out, n):
+    i = tl.arange(0, 4)
+    value, _ = _both(x, i)  # call
+    tl.store(out + i, value, mask=i < n)  # keep
+
+
+def test_what_a_called_function_makes_is_told_with_the_values_that_it_had_at_its_end():
+    recorder, out = Recorder(), torch.zeros(4)
+    with Lockstep(recorder=recorder):
+        _call_both[(1,)](torch.arange(4.0), out, 4)
+    told = _trace(find_store(recorder, out.data_ptr() + 3 * 4))
+    lines = {(line.function, line.line): line for line in told.lines}
+    assert dict(lines["_both", _line("high")].values) == {"low": "3"}
+    assert lines["_both", _line("low")].access == "loads 4 bytes at x + 12 bytes, which is x[3]"
+    assert dict(lines["_twice", _line("twice")].values) == {"x": "3"}
+    # Nothing stored comes of the other part of what is returned, and a return of variables says nothing more.
+    assert not {("_both", _line("other")), ("_both", _line("both"))} & lines.keys()
+    text = list(told.sentences())
+    assert text[0].startswith("In _call_both (test_source.py), program (0, 0, 0), lane (3,):")
+    own, inner = text.index("  in _both (test_source.py):"), text.index("  in _twice (test_source.py):")
+    assert own > next(i for i, line in enumerate(text) if line.endswith("# call"))
+    assert own < next(i for i, line in enumerate(text) if line.endswith("# high")) != inner
+
+
+@triton.jit
+def _wide_way(x, out, n):
+    made = tl.load(x)  # made
+    half = made * 1
+    value = half * 1
+    a = n + 0
+    b = n + 0
+    c = n + 0
+    d = n + 0
+    e = n + 0
+    f = n + 0
+    g = n + 0
+    h = n + 0
+    i = n + 0
+    j = n + 0
+    k = n + 0
+    r = n + 0
+    m = n + 0
+    o = n + 0
+    p = n + 0
+    q = n + 0
+    at = a + b + c + d + e + f + g + h + i + j + k + r + m + o + p + q
+    tl.store(out + at, value)  # far
+
+
+def test_neither_where_a_store_goes_nor_what_it_stores_takes_all_the_lines():
+    recorder, out = Recorder(), torch.zeros(1)
+    with Lockstep(recorder=recorder):
+        _wide_way[(1,)](torch.ones(1), out, 0)
+    told = [line.line for line in _trace(find_store(recorder, out.data_ptr())).lines]
+    assert told[0] == _line("far")
+    assert _line("made") in told
+    assert len(told) == MOST_LINES

@@ -50,8 +50,13 @@ class Flow:
             return value
         return intern_result(self.semantic.to_tensor(value))
 
+    def give_back(self, value: Any) -> Any:
+        """What a call gives back, at the end of the function."""
+        self.builder.run.note_return()
+        return self.convert_result(value)
+
     def convert_result(self, value: Any) -> Any:
-        """What a call gives back."""
+        """A result as this release of Triton gives it back."""
         if RETURNS_CONSTEXPR or type(value) is Tensor:
             return value
         if isinstance(value, Tuple):

@@ -39,7 +39,7 @@ RUNTIME.helpers |= {
     "_ls_subscript": RUNTIME.subscript,
     "_ls_assign": RUNTIME.assign,
     "_ls_constexpr": lambda value: value if isinstance(value, Tuple) else Constexpr(value),
-    "_ls_return": RUNTIME.convert_result,
+    "_ls_return": RUNTIME.give_back,
     "_ls_branch": RUNTIME.branch,
     "_ls_choose": RUNTIME.choose,
     "_ls_iterate": RUNTIME.iterate,

@@ -33,22 +33,40 @@ MIXING = frozenset(
 
 def lanes_of_names(expression: ast.expr, lane: Lane | None) -> Iterator[tuple[str, Lane | None]]:
     """The names of an expression, in the order of the source, and the lane of each; None stands for all lanes."""
+    for part, at in _lanes_of_parts(expression, lane):
+        if isinstance(part, ast.Name):
+            yield part.id, at
+
+
+def lanes_of_calls(expression: ast.expr, lane: Lane | None) -> Iterator[tuple[str, Lane | None]]:
+    """The functions that an expression calls, by their last name, and the lane of what each gives back."""
+    for part, at in _lanes_of_parts(expression, lane):
+        if isinstance(part, ast.Call):
+            yield name_of_called(part), at
+
+
+def name_of_called(call: ast.Call) -> str:
+    """The last name of a function that is called; empty where it has none."""
+    return call.func.attr if isinstance(call.func, ast.Attribute) else getattr(call.func, "id", "")
+
+
+def _lanes_of_parts(expression: ast.expr, lane: Lane | None) -> Iterator[tuple[ast.Name | ast.Call, Lane | None]]:
+    """The names and the calls in an expression, each with its lane."""
     if isinstance(expression, ast.Name):
-        yield expression.id, lane
+        yield expression, lane
     elif isinstance(expression, ast.Subscript):
-        yield from lanes_of_names(expression.value, _before_subscript(expression.slice, lane))
+        yield from _lanes_of_parts(expression.value, _before_subscript(expression.slice, lane))
     elif isinstance(expression, ast.Call):
-        function = expression.func
-        word = function.attr if isinstance(function, ast.Attribute) else getattr(function, "id", "")
-        inner = None if word in MIXING else lane
-        if isinstance(function, ast.Attribute):
-            yield from lanes_of_names(function.value, inner)
+        yield expression, lane
+        inner = None if name_of_called(expression) in MIXING else lane
+        if isinstance(expression.func, ast.Attribute):
+            yield from _lanes_of_parts(expression.func.value, inner)
         for argument in [*expression.args, *(keyword.value for keyword in expression.keywords)]:
-            yield from lanes_of_names(argument, inner)
+            yield from _lanes_of_parts(argument, inner)
     else:
         for child in ast.iter_child_nodes(expression):
             if isinstance(child, ast.expr):
-                yield from lanes_of_names(child, lane)
+                yield from _lanes_of_parts(child, lane)
 
 
 def _before_subscript(index: ast.expr, lane: Lane | None) -> Lane | None:

@@ -6,6 +6,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 
+from indexfuzz.lockstep.source.lanes import name_of_called
+
 Simple = ast.Assign | ast.AugAssign | ast.AnnAssign | ast.Expr | ast.Return | ast.Assert
 Header = ast.If | ast.While | ast.For
 
@@ -49,6 +51,29 @@ class Statement:
             return [node.iter]
         value = [node.value] if node.value is not None else []
         return [node.target, *value] if isinstance(node, ast.AugAssign) else value
+
+    @property
+    def stored(self) -> set[str]:
+        """The names of what it stores, where it is a store or an atomic."""
+        call = self.node.value if isinstance(self.node, ast.Expr | ast.Assign) else None
+        if not isinstance(call, ast.Call) or not name_of_called(call).startswith(("store", "atomic")):
+            return set()
+        values = [*call.args[1:2], *(each.value for each in call.keywords if each.arg in ("value", "val"))]
+        return {node.id for value in values for node in ast.walk(value) if isinstance(node, ast.Name)}
+
+    def part_given(self, name: str) -> int | None:
+        """Which part of a tuple it gives a name, where it takes a tuple apart."""
+        targets = self.node.targets if isinstance(self.node, ast.Assign) else []
+        parts = [target.elts for target in targets if isinstance(target, ast.Tuple)]
+        names = [[getattr(part, "id", "") for part in each] for each in parts]
+        return next((each.index(name) for each in names if name in each), None)
+
+    def returned(self, part: int | None) -> ast.expr | None:
+        """What it returns, of a tuple one part; None where it is no return, or returns nothing."""
+        value = self.node.value if isinstance(self.node, ast.Return) else None
+        if part is not None and isinstance(value, ast.Tuple) and part < len(value.elts):
+            return value.elts[part]
+        return value
 
 
 @lru_cache(maxsize=32)

@@ -1,15 +1,17 @@
 """The line of a kernel that did something, with the values that its names had in one program and lane of it.
 
 Before it come the lines that those values came from: for each name, the last statement above that gave it its value,
-and of what was loaded, from where. Values are those of the moment; a name that a loop has given another value since
+and of what was loaded, from where. Where a function of the kernel made it, so do the lines of that function. Values are
+those of the moment, in a function that has ended those of its end; a name that a loop has given another value since
 then shows the later one.
 """
 
+import ast
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from indexfuzz.lockstep.source.lanes import Lane, lanes_of_names
+from indexfuzz.lockstep.source.lanes import Lane, lanes_of_calls, lanes_of_names
 from indexfuzz.lockstep.source.statements import Statement, definition_of, statement_at
 from indexfuzz.lockstep.source.words import (
     Places,
@@ -21,20 +23,21 @@ from indexfuzz.lockstep.source.words import (
     places_in,
 )
 from indexfuzz.lockstep.tracking.access import Access
-from indexfuzz.lockstep.tracking.moments import Frame, Moment
-from indexfuzz.lockstep.triton_api.types import Constexpr, Tensor
+from indexfuzz.lockstep.tracking.moments import Called, Frame, Moment
+from indexfuzz.lockstep.triton_api.types import Tensor
 from indexfuzz.lockstep.values.arrays import Array
 from indexfuzz.lockstep.values.value import Value
 
-MOST_LINES = 9
+MOST_LINES = 16
 """Lines of a trace."""
 
 
 @dataclass(frozen=True)
 class Line:
-    """A statement, what it loads or stores in the lane, and its names with their values there."""
+    """A statement of a function, what it loads or stores in the lane, and its names with their values there."""
 
     file: str
+    function: str
     line: int
     text: str
     access: str
@@ -54,9 +57,13 @@ class Trace:
         """The trace as lines of text."""
         lane = f", lane {self.lane}" if self.lane else ""
         yield f"In {self.kernel} ({Path(self.lines[0].file).name}), program {self.program}{lane}:"
+        here = self.lines[0]
         for number, line in enumerate(self.lines):
             if number == 1:
                 yield "What led to it:"
+            if (line.file, line.function) != (here.file, here.function):
+                yield f"  in {line.function} ({Path(line.file).name}):"
+            here = line
             yield f"  {line.line:>4}  {line.text}"
             if line.access:
                 yield f"        {line.access}"
@@ -87,34 +94,62 @@ class _Telling:
         for depth, frame in enumerate(self.moment.frames):
             lines = list(self._lines_of(frame, lane, told, blamed=depth == 0))
             yield from lines[:1]
-            yield from sorted(lines[1:], key=lambda line: -line.line)
+            functions = [*dict.fromkeys((line.file, line.function) for line in lines)]
+            yield from sorted(lines[1:], key=lambda line: (functions.index((line.file, line.function)), -line.line))
 
     def _lines_of(self, frame: Frame, lane: Lane, told: set[tuple[str, int]], *, blamed: bool) -> Iterator[Line]:
-        waiting: list[tuple[Statement, Lane | None]] = []
-        constants = {name: held.value for name, held in frame.names.items() if isinstance(held, Constexpr)}
-        if statement := statement_at(frame.site.file, frame.site.line):
-            waiting.append((statement, lane))
+        first = statement_at(*frame.site[:2])
+        if first is None:
+            return
+        given = _Given(first, lane, frame)
+        waiting = [given]
+        entered: set[tuple[Called, int | None]] = set()
         while waiting and len(told) < MOST_LINES:
-            statement, at = waiting.pop(0)
-            if (statement.file, statement.line) in told:
+            # What is stored and where it goes take turns: either may be what is wrong.
+            turn = next((i for i, each in enumerate(waiting) if each.is_stored != given.is_stored), 0)
+            given = waiting.pop(turn)
+            statement, made = given.statement, list(self._enter(given, entered))
+            place = statement.file, statement.line
+            if place in told:
+                waiting = [*made, *waiting]
                 continue
-            told.add((statement.file, statement.line))
-            names = dict(_names(statement, at))
-            yield Line(
-                statement.file,
-                statement.line,
-                statement.text,
-                self._access(statement, at or (), blamed=blamed and len(told) == 1),
-                tuple(self._values(names, frame)),
-            )
-            suspects, others = list[tuple[Statement, Lane | None]](), list[tuple[Statement, Lane | None]]()
-            for name, of in names.items():
-                given = definition_of(name, statement, constants) if name in frame.names else None
-                if given is not None:
-                    undefined = self._undefined_lane(frame.names[name], of)
-                    others.append((given, of)) if undefined is None else suspects.append((given, undefined))
+            if not given.passes_on:
+                told.add(place)
+                yield Line(
+                    statement.file,
+                    statement.function.name,
+                    statement.line,
+                    statement.text,
+                    self._access(statement, given.lane or (), blamed=blamed and len(told) == 1),
+                    tuple(self._values(given.names, given.frame)),
+                )
+            suspects, others = self._definitions(given)
             # What is undefined comes first: where it was loaded is what one looks for.
-            waiting = [*_nearest(suspects), *waiting, *_nearest(others)]
+            waiting = [*made, *_nearest(suspects), *waiting, *_nearest(others)]
+
+    def _definitions(self, given: "_Given") -> "tuple[list[_Given], list[_Given]]":
+        """The statements that gave what one reads its values: those of undefined names, and all others."""
+        suspects, others, frame = list[_Given](), list[_Given](), given.frame
+        for name, lane in given.names.items():
+            found = definition_of(name, given.statement, frame.constants) if name in frame.names else None
+            if found is not None:
+                undefined = self._undefined_lane(frame.names[name], lane)
+                where = suspects if undefined is not None else others
+                is_stored = given.is_stored or name in given.statement.stored
+                where.append(_Given(found, lane if undefined is None else undefined, frame, name, is_stored=is_stored))
+        return suspects, others
+
+    def _enter(self, given: "_Given", entered: set[tuple[Called, int | None]]) -> "Iterator[_Given]":
+        """The statements with which functions that one calls return what it gives its name; each only once."""
+        statement, part = given.statement, given.statement.part_given(given.name)
+        for called, frame in self.moment.returned.items():
+            if called.file != statement.file or not statement.line <= called.line <= statement.last_line:
+                continue
+            found = statement_at(*frame.site[:2])
+            if found is not None and (called, part) not in entered:
+                entered.add((called, part))
+                lane = given.lane_of_call(called.function)
+                yield replace(given, statement=found, lane=lane, frame=frame, name="", part=part)
 
     def _undefined_lane(self, held: object, lane: Lane | None) -> Lane | None:
         """The lane, or where that is not known any, in which a name holds nothing that the program defined."""
@@ -169,16 +204,47 @@ class _Telling:
         return self.row if data.shape[0] > 1 else 0
 
 
-def _nearest(found: list[tuple[Statement, Lane | None]]) -> list[tuple[Statement, Lane | None]]:
-    """Statements with their lanes, the last of the file first."""
-    return sorted(found, key=lambda each: -each[0].line)
+@dataclass(frozen=True)
+class _Given:
+    """A statement in a function with these variables, which gives a lane of a name its value.
+
+    part: where it returns a tuple, which part of that is meant. is_stored: whether the line that is told stores what it
+    makes, as it is or as something else; else it has to do with where that goes.
+    """
+
+    statement: Statement
+    lane: Lane | None
+    frame: Frame
+    name: str = ""
+    part: int | None = None
+    is_stored: bool = False
+
+    @property
+    def _expressions(self) -> list[ast.expr]:
+        returned = self.statement.returned(self.part)
+        return self.statement.expressions if returned is None else [returned]
+
+    @property
+    def passes_on(self) -> bool:
+        """Whether it returns a variable as it is: then what gave that its value says all."""
+        return isinstance(self.statement.returned(self.part), ast.Name)
+
+    @property
+    def names(self) -> dict[str, Lane | None]:
+        """The names that it reads, with their lanes; of a name that it reads twice, the lane that is known."""
+        found: dict[str, Lane | None] = {}
+        for expression in self._expressions:
+            for name, at in lanes_of_names(expression, self.lane):
+                if found.get(name) is None:
+                    found[name] = at
+        return found
+
+    def lane_of_call(self, function: str) -> Lane | None:
+        """The lane of what a function gives back that it calls; None where that is not known."""
+        calls = (each for expression in self._expressions for each in lanes_of_calls(expression, self.lane))
+        return next((lane for name, lane in calls if name == function), None)
 
 
-def _names(statement: Statement, lane: Lane | None) -> Iterator[tuple[str, Lane | None]]:
-    """The names that a statement reads, with their lanes; of a name that it reads twice, the lane that is known."""
-    found: dict[str, Lane | None] = {}
-    for expression in statement.expressions:
-        for name, at in lanes_of_names(expression, lane):
-            if found.get(name) is None:
-                found[name] = at
-    yield from found.items()
+def _nearest(found: list[_Given]) -> list[_Given]:
+    """Statements, the last of the file first."""
+    return sorted(found, key=lambda each: -each.statement.line)

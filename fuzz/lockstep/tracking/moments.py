@@ -1,7 +1,9 @@
 """What the variables of a kernel held when something happened: kept only where a launch is given a recorder."""
 
 import sys
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from itertools import chain, islice
 from types import FrameType
 from typing import Any, Final, NamedTuple
 
@@ -12,6 +14,7 @@ from indexfuzz.lockstep.tracking.access import Access
 from indexfuzz.lockstep.tracking.sites import MARKER, Site
 from indexfuzz.lockstep.tracking.violations import Violation
 from indexfuzz.lockstep.triton_api.functions import is_language_source
+from indexfuzz.lockstep.triton_api.types import Constexpr
 from indexfuzz.lockstep.values.arrays import Array
 from indexfuzz.lockstep.values.value import Value
 
@@ -34,6 +37,19 @@ class Frame:
     site: Site
     names: dict[str, Any]
 
+    @property
+    def constants(self) -> dict[str, Any]:
+        """The variables that are known while compiling."""
+        return {name: held.value for name, held in self.names.items() if isinstance(held, Constexpr)}
+
+
+class Called(NamedTuple):
+    """A call inside a kernel: the line that calls, and the function that is called there, the last time it is."""
+
+    file: str
+    line: int
+    function: str
+
 
 @dataclass(frozen=True, slots=True)
 class Moment:
@@ -41,7 +57,7 @@ class Moment:
 
     frames: the functions that were running, the innermost first; none where no line of a kernel did it. pointer is what
     was accessed, or the value that a violation is about, stored what was to be stored there. before: the accesses of
-    the run until then, in order.
+    the run until then, in order. returned: functions that were called and have ended, as they were when they did.
     """
 
     frames: tuple[Frame, ...]
@@ -54,6 +70,7 @@ class Moment:
     access: Access | None = None
     violation: Violation | None = None
     stored: tuple[Value, ...] = ()
+    returned: Mapping[Called, Frame] = field(default_factory=dict)
 
     def row_of(self, program: int) -> int:
         """Where a program, by its number in the launch, stands among those of the run; -1 where it does not."""
@@ -109,12 +126,27 @@ def calling_lines() -> tuple[Line, ...]:
 
 def running_frames() -> tuple[Frame, ...]:
     """The functions of the kernel that are running, without those of Triton's own library."""
-    found: list[Frame] = []
+    return tuple(map(_copy, _running()))
+
+
+def ending_frame() -> tuple[Called, Frame] | None:
+    """The innermost function of the kernel with the call of it; None where Triton's library called it, or nobody."""
+    frame, caller = islice(chain(_running(), (None, None)), 2)
+    if frame is None or caller is None:
+        return None
+    return Called(caller.f_code.co_filename, caller.f_lineno, frame.f_code.co_name), _copy(frame)
+
+
+def _running() -> Iterator[FrameType]:
+    """The frames of a kernel's own functions, the innermost first."""
     frame: FrameType | None = _frame(1)
     while frame is not None:
         names = frame.f_globals
         if MARKER in names and not is_language_source(names["__name__"]) and frame.f_code.co_name != "<lambda>":
-            site = Site(frame.f_code.co_filename, frame.f_lineno, frame.f_code.co_name)
-            found.append(Frame(site, dict(frame.f_locals)))
+            yield frame
         frame = frame.f_back
-    return tuple(found)
+
+
+def _copy(frame: FrameType) -> Frame:
+    site = Site(frame.f_code.co_filename, frame.f_lineno, frame.f_code.co_name)
+    return Frame(site, dict(frame.f_locals))

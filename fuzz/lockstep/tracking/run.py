@@ -9,7 +9,7 @@ import torch
 from indexfuzz.lockstep.tracking.access import Access
 from indexfuzz.lockstep.tracking.checks import Checks
 from indexfuzz.lockstep.tracking.coverage import Coverage, Record
-from indexfuzz.lockstep.tracking.moments import Moment, Recorder, running_frames
+from indexfuzz.lockstep.tracking.moments import Called, Frame, Moment, Recorder, ending_frame, running_frames
 from indexfuzz.lockstep.tracking.sites import Site, author_site, current_site
 from indexfuzz.lockstep.tracking.violations import Violation
 from indexfuzz.lockstep.values.arrays import Array, Mask, Undo
@@ -68,6 +68,7 @@ class Run:
     coverage: list[Record] = field(default_factory=list)
     ids: dict[int, Value] = field(default_factory=dict)
     moments: list[Moment] = field(default_factory=list)
+    returned: dict[Called, Frame] = field(default_factory=dict)
     atomics: int = 0
     barriers: int = 0
     depends_on_order: bool = False
@@ -153,8 +154,15 @@ class Run:
                 access,
                 violation,
                 stored,
+                dict(self.returned),
             )
         )
+
+    def note_return(self) -> None:
+        """Keep what the variables of a function hold that now returns, for the launch's recorder, if there is one."""
+        if self.launch.recorder is not None and (ending := ending_frame()):
+            called, frame = ending
+            self.returned[called] = frame
 
     def roll_back(self) -> None:
         """Take every store back, the last one first."""
