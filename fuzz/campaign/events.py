@@ -17,10 +17,11 @@ class CaseRun:
 
 @dataclass(frozen=True)
 class Known:
-    """A case showed a signature that says nothing new."""
+    """A case showed a signature that says nothing new: `by` is the mistake that it shows, itself or its cause."""
 
     finding: Finding
     case: Case
+    by: Signature
 
 
 @dataclass(frozen=True)

@@ -74,7 +74,8 @@ class CaseLine(_Line):
 class FindingLine(_Line):
     """A signature was seen for the first time, or again (known), by a smaller case, or for the last time (found).
 
-    `explained` takes one back that is a symptom of `by`. `doubt` says why the case may not show it again.
+    `explained` takes one back that is a symptom of `by`, as one that is `known` may be, too. `doubt` says why the case
+    may not show it again.
     """
 
     event: Literal["known", "seen", "smaller", "found", "explained"]
@@ -185,7 +186,7 @@ class RunLog:
             more: dict[str, Any] = {}
             if isinstance(event, Found):
                 more = {"doubt": event.doubt, "seen_as": str(event.seen_as) if event.seen_as else None}
-            elif isinstance(event, Explained):
+            elif isinstance(event, Known | Explained) and event.by != event.finding.signature:
                 more = {"by": str(event.by)}
             finding, name = event.finding, _FINDINGS[type(event)]
             what = {"signature": str(finding.signature), "detail": finding.detail, "case": event.case.id}

@@ -142,7 +142,7 @@ class Campaign:
         """Take a finding for new, or for one more sight of a mistake that is known."""
         mistake = self._mistakes.explain(finding, beside)
         if mistake is not None:
-            self._tell(Known(finding, case))
+            self._tell(Known(finding, case, mistake))
         else:
             self._pending[finding.signature] = _Pending(finding, case)
             self._tell(Seen(finding, case))

@@ -16,10 +16,11 @@ class Summary:
     `widths` are, for each case that an operation of several nodes ran on, the shares of elements with more than one
     legal value.
 
-    `symptoms` are the other signatures under which the mistake of a finding was seen. `beyond` counts how stages ended
-    beyond their contract: clause -> stage -> ending. `unrepeated` tells of deaths of an isolated process that did not
-    happen again with the same case, `deaths` are those of the campaign's own processes that did. `interrupted` is the
-    signal that ended the campaign, or 0.
+    `symptoms` are the other signatures under which the mistake of a finding was seen; `known` counts what was seen
+    again, see `known_before` and `seen_again`. `beyond` counts how stages ended beyond their contract: clause -> stage
+    -> ending. `unrepeated` tells of deaths of an isolated process that did not happen again with the same case,
+    `deaths` are those of the campaign's own processes that did. `interrupted` is the signal that ended the campaign,
+    or 0.
     """
 
     cases: int = 0
@@ -37,6 +38,20 @@ class Summary:
     beyond: dict[str, dict[str, Counter[str]]] = field(default_factory=dict)
     interrupted: int = 0
     goals: Goals = field(default_factory=Goals)
+
+    @property
+    def known_before(self) -> dict[Signature, int]:
+        """How often each signature was seen of what was known before the run."""
+        own = {name for found in self.findings for name in (*_names_of(found), *self.symptoms_of(found))}
+        return {signature: count for signature, count in self.known.items() if signature not in own}
+
+    def seen_again(self, found: Found) -> int:
+        """How often a finding of the run was seen after the first time."""
+        return sum(self.known[signature] for signature in _names_of(found))
+
+    def symptoms_of(self, found: Found) -> list[Signature]:
+        """The other signatures under which the mistake of a finding was seen."""
+        return [each for each in self.symptoms.get(found.finding.signature, ()) if each not in _names_of(found)]
 
     def hear(self, event: Event) -> None:
         """Count an event."""
@@ -69,3 +84,8 @@ class Summary:
             tiers = self.ratios.setdefault(stage, {})
             tier = outcome.tiers[stage]
             tiers[tier] = max(tiers.get(tier, 0.0), ratio)
+
+
+def _names_of(found: Found) -> set[Signature]:
+    """The signature of a finding, and the one under which it was seen first."""
+    return {found.finding.signature, found.seen_as or found.finding.signature}

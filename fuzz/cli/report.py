@@ -8,6 +8,7 @@ from typing import Any, get_args
 
 from rich.console import Console
 
+from indexfuzz.campaign.events import Found
 from indexfuzz.campaign.settings import Settings
 from indexfuzz.campaign.summary import Summary
 from indexfuzz.core.outcome import SEVERAL, Ending
@@ -31,7 +32,7 @@ def print_summary(summary: Summary, saved: dict[Signature, Path], target: UnderT
     _print_counts(console, "stages run", summary.stages)
     _print_counts(console, "outside the contract", summary.outside)
     _print_counts(console, "not executable here", summary.unsupported)
-    _print_counts(console, "known findings", summary.known)
+    _print_counts(console, "known findings", summary.known_before)
     for words in summary.unrepeated:
         console.print(f"  died once and not again: {words}")
     for death in summary.deaths:
@@ -51,19 +52,28 @@ def print_summary(summary: Summary, saved: dict[Signature, Path], target: UnderT
     elif not summary.findings and not summary.deaths:
         console.print("nothing new", style="green")
     for found in summary.findings:
-        finding = found.finding
-        console.print(f"\n{finding.signature}", style="bold red")
-        console.print(f"  {finding.detail}")
-        console.print(f"  {finding.promise}")
-        if finding.place:
-            console.print(f"  at {finding.place}")
-        if symptoms := summary.symptoms.get(finding.signature):
-            console.print(f"  also seen as {', '.join(map(str, symptoms))}")
-        if found.doubt:
-            console.print(f"  {found.doubt}")
-        if path := saved.get(finding.signature):
-            console.print(f"  saved as {path}")
-            console.print(f"  again: {target.command('replay', path)}")
+        _print_found(found, summary, saved, target, console)
+
+
+def _print_found(
+    found: Found, summary: Summary, saved: dict[Signature, Path], target: UnderTest[Subject], console: Console
+) -> None:
+    finding = found.finding
+    console.print(f"\n{finding.signature}", style="bold red")
+    console.print(f"  {finding.detail}")
+    console.print(f"  {finding.promise}")
+    if finding.place:
+        console.print(f"  at {finding.place}")
+    if again := summary.seen_again(found):
+        console.print(f"  seen {again} time{'' if again == 1 else 's'} more")
+    if symptoms := summary.symptoms_of(found):
+        what = "a symptom" if len(symptoms) == 1 else "symptoms"
+        console.print(f"  also seen as {', '.join(map(str, symptoms))}, {what} of the same bug")
+    if found.doubt:
+        console.print(f"  {found.doubt}")
+    if path := saved.get(finding.signature):
+        console.print(f"  saved as {path}")
+        console.print(f"  again: {target.command('replay', path)}")
 
 
 def _print_comparisons(console: Console, goals: Goals) -> None:
@@ -159,11 +169,12 @@ def as_data(
             | {
                 "case": found.case.id,
                 "file": str(saved.get(found.finding.signature, "")),
-                "symptoms": list(map(str, summary.symptoms.get(found.finding.signature, ()))),
+                "symptoms": list(map(str, summary.symptoms_of(found))),
+                "again": summary.seen_again(found),
             }
             for found in summary.findings
         ],
-        "known": {str(signature): count for signature, count in summary.known.items()},
+        "known": {str(signature): count for signature, count in summary.known_before.items()},
         "stages": dict(summary.stages),
         "unturned": _describe_unturned(summary.goals),
         "outside": dict(summary.outside),

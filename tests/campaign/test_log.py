@@ -40,7 +40,7 @@ def test_every_event_has_a_line(log, tmp_path):
     events = (
         Seen(WRONG, Case()),
         Smaller(WRONG, Case()),
-        Known(WRONG, Case()),
+        Known(WRONG, Case(), CAUSE),
         Explained(WRONG, Case(), CAUSE),
         Found(WRONG, Case(), "it is not shown again", CAUSE),
         Unsupported("no fp8"),
@@ -54,7 +54,7 @@ def test_every_event_has_a_line(log, tmp_path):
     names = "start seen smaller known explained found unsupported unrepeated died end"
     assert [line.event for line in found] == names.split()
     assert found[5].doubt == "it is not shown again"
-    assert found[4].by == str(CAUSE)
+    assert found[3].by == found[4].by == str(CAUSE)
     assert found[8].file == "died/x.json"
 
 

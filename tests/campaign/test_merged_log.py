@@ -44,7 +44,7 @@ def test_a_signature_is_seen_once_and_the_run_whose_case_is_kept_has_the_last_wo
     first = (START, line("seen"), line("found", detail="large"))
     second = (START, CASE, CASE, line("seen", case="2" * 16), line("found", case="2" * 16, detail="small"))
     story = merge(first, second, kept={RACE: "2" * 16})
-    assert (story.findings, story.known) == ([1.0], {RACE: 1})
+    assert (story.findings, story.known, story.seen_again(RACE)) == ([1.0], {}, 1)
     assert story.found[RACE].detail == "small"
     assert story.end.findings == (RACE,)
     assert merge(first, second).found[RACE].detail == "large"

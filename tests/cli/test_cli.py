@@ -190,6 +190,8 @@ class TestRun:
         assert str(entry.finding.signature) == SIGNATURE
         assert entry.seen[0].implementation == "toy 1.0"
         assert all(text in out for text in (SIGNATURE, entry.finding.detail, str(path), "token 1"))
+        assert re.search(r"^  seen \d+ times? more$", out, re.MULTILINE)
+        assert "known findings" not in out
         assert f"again: indexfuzz replay {path} --impl module:toy_gather" in out
 
     def test_known_findings_do_not_count(self, indexfuzz):

@@ -125,7 +125,7 @@ def test_only_cases_between_the_two_points_in_time_count():
     counting = scaling.Counting(10, 20, lambda: now[0])
     for at, event in ((9, CaseRun), (10, CaseRun), (15, Known), (29, CaseRun), (30, CaseRun)):
         now[0] = at
-        counting.hear(CaseRun(Outcome(Case())) if event is CaseRun else Known(None, Case()))
+        counting.hear(CaseRun(Outcome(Case())) if event is CaseRun else Known(None, Case(), None))
     assert counting.cases == 2
 
 

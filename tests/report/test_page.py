@@ -71,6 +71,17 @@ def test_everything_that_is_known_is_told():
     assert len(blamed) == 1
 
 
+def test_what_is_seen_again_is_told_with_its_finding_and_what_was_known_apart(log):  # noqa: F811
+    again = FOUND | {"event": "known"}
+    symptom = again | {"signature": "rope/bound-exceeded/k", "by": FOUND["signature"]}
+    known = again | {"signature": "gather/race/k_out"}
+    story = read_story(written(log, START, CASE, FOUND | {"event": "seen"}, again, symptom, known, FOUND, END))
+    text = " ".join(Page(render_page("IndexFuzz", [replace(PLAIN, signature=FOUND["signature"])], story)).text.split())
+    assert "Seen 1 time more in this run." in text
+    assert "Also seen as rope/bound-exceeded/k, a symptom of the same bug." in text
+    assert text.endswith("known before the run, and seen againcases gather/race/k_out1")
+
+
 def test_an_issue_is_a_link():
     page = Page(render_page("IndexFuzz", [replace(PLAIN, link="https://example.org/7?a=1&b=2")]))
     assert "https://example.org/7?a=1&b=2" in page.links

@@ -36,6 +36,25 @@ def test_what_happened_is_counted_and_the_last_word_on_a_finding_stays(log):
     assert story.end
 
 
+def test_what_is_seen_again_of_a_finding_is_no_known_one(log):
+    first = {"event": "seen", "case": "1" * 16, "signature": "rope/bound-exceeded/q"}
+    symptom = {"event": "known", "case": "2" * 16, "signature": "rope/bound-exceeded/k", "by": first["signature"]}
+    again = first | {"event": "known"}
+    known = first | {"event": "known", "signature": "gather/race/k_out"}
+    caught = known | {"signature": "gather/metamorphic/batch/k_out", "by": known["signature"]}
+    found = FOUND | {"seen_as": first["signature"]}
+    story = read_story(written(log, START, first, symptom, symptom, again, known, caught, found))
+    assert story.known == {known["signature"]: 1, caught["signature"]: 1}
+    assert (story.seen_again(FOUND["signature"]), story.symptoms(FOUND["signature"])) == (1, [symptom["signature"]])
+    assert (story.seen_again("topk/race/x"), story.symptoms("topk/race/x")) == (0, [])
+
+
+def test_causes_that_go_round_in_a_circle_end(log):
+    one = {"event": "known", "case": "1" * 16, "signature": "rope/race/q", "by": "rope/race/k"}
+    other = one | {"signature": "rope/race/k", "by": "rope/race/q"}
+    assert read_story(written(log, START, one, other)).known == {"rope/race/q": 1, "rope/race/k": 1}
+
+
 def test_a_signature_that_becomes_another_one_is_told_once(log):
     seen = FOUND | {"event": "seen", "signature": "rope/bound-exceeded/q"}
     story = read_story(written(log, START, seen, FOUND | {"seen_as": "rope/bound-exceeded/q"}))
