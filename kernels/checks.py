@@ -38,7 +38,7 @@ def require_tensor(name: str, tensor: Tensor, shape: tuple[int | None, ...], *dt
 def _fits(sizes: torch.Size, shape: tuple[int | None, ...]) -> bool:
     if len(sizes) != len(shape):
         return False
-    return all(wanted is None or size == wanted for size, wanted in zip(sizes, shape, strict=True))
+    return [*sizes] == [size if wanted is None else wanted for size, wanted in zip(sizes, shape, strict=True)]
 
 
 def require_head_dim(head_dim: int) -> None:

@@ -8,6 +8,7 @@ from torch import Tensor
 from indexfuzz.kernels.checks import require, require_cache, require_head_dim, require_tensor
 from indexfuzz.kernels.layout import TILE, in_token_order, resolve_layout, split_pages
 from indexfuzz.kernels.quant import FP8_DTYPES
+from indexfuzz.kernels.sizes import cdiv, next_power_of_2
 
 KEYS = 64
 """Positions of one step of a program: the M of the matrix instruction."""
@@ -185,12 +186,12 @@ def paged_mqa_logits(
 
     if logits.numel() == 0:
         return
-    heads = triton.next_power_of_2(num_heads)
-    rows = min(LANES // heads, max(MIN_LANES // heads, triton.next_power_of_2(next_n)))
-    row_tiles = triton.cdiv(next_n, rows)
-    keys_per_program = KEYS * triton.cdiv(max_model_len * batch * next_n, KEYS * PROGRAMS)
+    heads = next_power_of_2(num_heads)
+    rows = min(LANES // heads, max(MIN_LANES // heads, next_power_of_2(next_n)))
+    row_tiles = cdiv(next_n, rows)
+    keys_per_program = KEYS * cdiv(max_model_len * batch * next_n, KEYS * PROGRAMS)
     values, scales = split_pages(cache, q_fp8.dtype)
-    _paged_mqa_logits_kernel[(batch, triton.cdiv(max_model_len, keys_per_program), row_tiles)](
+    _paged_mqa_logits_kernel[(batch, cdiv(max_model_len, keys_per_program), row_tiles)](
         q_fp8,
         q_fp8.stride(0),
         q_fp8.stride(1),

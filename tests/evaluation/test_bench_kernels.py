@@ -19,10 +19,11 @@ def small(implementation):
 
 def test_right_kernels_are_timed():
     with Lockstep():
-        rows = [measure(workload, lambda _: 2.0, LIMITS) for workload in small(load("builtin"))]
+        rows = [measure(workload, lambda _: 2.0, lambda _: 30.0, LIMITS) for workload in small(load("builtin"))]
     assert [row.wrong for row in rows] == [""] * 10
     assert all(row.milliseconds == 2.0 and row.rate > 0 and row.share == row.rate for row in rows)
     assert "GB/s" in describe(rows[0])
+    assert describe(rows[0]).endswith("30 us a call")
 
 
 @pytest.mark.parametrize(
@@ -42,7 +43,8 @@ def test_a_wrong_result_is_named_and_not_timed(fault, stage):
     faulty = plant((fault,))
     one = replace(faulty, stages={stage: faulty.stages[stage]})
     with Lockstep():
-        rows = [measure(w, never if plant_shows(w, stage) else lambda _: 1.0, LIMITS) for w in small(one)]
+        timers = [never if plant_shows(workload, stage) else lambda _: 1.0 for workload in small(one)]
+        rows = [measure(workload, timer, timer, LIMITS) for workload, timer in zip(small(one), timers, strict=True)]
     wrong = [row for row in rows if row.wrong]
     assert wrong
     assert "wrong: " in describe(wrong[0])

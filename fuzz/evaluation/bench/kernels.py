@@ -6,6 +6,7 @@ Every result is compared with the reference before it is timed; a wrong one is n
 
 import json
 import sys
+import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 
@@ -18,30 +19,38 @@ from indexfuzz.evaluation.bench.gpu_workloads import Workload, workloads
 from indexfuzz.implementations import load
 
 Timer = Callable[[Callable[[], object]], float]
-"""The median time of a launch, in milliseconds."""
+"""Takes the time of a launch."""
+
+
+ROUNDS, CALLS = 5, 100
+"""Of a launch whose time on the host is taken."""
 
 
 @dataclass(frozen=True)
 class Row:
-    """A launch: `rate` in GB/s or TFLOP/s, `share` of what the card reached in the same run; or what is wrong."""
+    """A launch: `rate` in GB/s or TFLOP/s, `share` of what the card reached in the same run; or what is wrong.
+
+    `call` is what the launcher takes on the host until it returns, in microseconds.
+    """
 
     name: str
     milliseconds: float = 0.0
+    call: float = 0.0
     rate: float = 0.0
     unit: str = ""
     share: float = 0.0
     wrong: str = ""
 
 
-def measure(workload: Workload, timer: Timer, limits: dict[str, float]) -> Row:
+def measure(workload: Workload, on_gpu: Timer, on_host: Timer, limits: dict[str, float]) -> Row:
     """Launch, check, then time. `limits`: GB/s and TFLOP/s of the card by unit of work."""
     workload.launch()
     if wrong := workload.complaint():
         return Row(workload.name, wrong=wrong)
-    milliseconds = timer(workload.launch)
+    milliseconds = on_gpu(workload.launch)
     scale, unit = (1e6, "GB/s") if workload.unit == "B" else (1e9, "TFLOP/s")
     rate = workload.amount / milliseconds / scale
-    return Row(workload.name, milliseconds, rate, unit, rate / limits[workload.unit])
+    return Row(workload.name, milliseconds, on_host(workload.launch), rate, unit, rate / limits[workload.unit])
 
 
 def card_limits(timer: Timer) -> dict[str, float]:
@@ -56,8 +65,20 @@ def card_limits(timer: Timer) -> dict[str, float]:
 
 
 def median(launch: Callable[[], object]) -> float:
-    """By CUDA events, with the L2 cache flushed before every launch."""
+    """In milliseconds by CUDA events, with the L2 cache flushed before every launch."""
     return float(do_bench(launch, warmup=25, rep=200, return_mode="median"))
+
+
+def call_time(launch: Callable[[], object]) -> float:
+    """In microseconds: the least mean of some rounds, each short enough for the queue of the GPU."""
+    rounds = []
+    for _ in range(ROUNDS):
+        torch.cuda.synchronize()
+        start = time.perf_counter()
+        for _ in range(CALLS):
+            launch()
+        rounds.append(time.perf_counter() - start)
+    return min(rounds) / CALLS * 1e6
 
 
 def main(*, as_json: bool, impl: str = DEFAULT_IMPLEMENTATION) -> int:
@@ -73,7 +94,7 @@ def main(*, as_json: bool, impl: str = DEFAULT_IMPLEMENTATION) -> int:
         )
     rows = []
     for workload in workloads(load(impl)):
-        rows.append(measure(workload, median, limits))
+        rows.append(measure(workload, median, call_time, limits))
         if not as_json:
             print_line(describe(rows[-1]))
     if as_json:
@@ -85,7 +106,8 @@ def describe(row: Row) -> str:
     """One line of the table."""
     if row.wrong:
         return f"{row.name:<58} wrong: {row.wrong}"
-    return f"{row.name:<58}{row.milliseconds:>9.3f} ms{row.rate:>8.0f} {row.unit:<8}{row.share:>6.0%}"
+    rate = f"{row.milliseconds:>9.3f} ms{row.rate:>8.0f} {row.unit:<8}{row.share:>6.0%}"
+    return f"{row.name:<58}{rate}{row.call:>8.0f} us a call"
 
 
 def print_line(text: str) -> None:

@@ -95,7 +95,7 @@ def extreme(node: ast.AST, _scope: Scope) -> Iterator[Replacement]:
         yield node.func, EXTREMES[_name(node)]
 
 
-CLAMPS = ("tl.maximum", "tl.minimum", "min", "max", "tl.abs", "triton.next_power_of_2")
+CLAMPS = ("tl.maximum", "tl.minimum", "min", "max", "tl.abs", "triton.next_power_of_2", "next_power_of_2")
 
 
 def clamp(node: ast.AST, _scope: Scope) -> Iterator[Replacement]:
@@ -103,7 +103,7 @@ def clamp(node: ast.AST, _scope: Scope) -> Iterator[Replacement]:
     if isinstance(node, ast.Call) and _name(node) in CLAMPS:
         for kept in node.args:
             yield node, ast.unparse(kept)
-    if isinstance(node, ast.Call) and _name(node) == "triton.cdiv":
+    if isinstance(node, ast.Call) and _name(node) in ("triton.cdiv", "cdiv"):
         yield node, f"({ast.unparse(node.args[0])} // {ast.unparse(node.args[1])})"
 
 
