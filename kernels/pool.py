@@ -42,7 +42,7 @@ def _token_rows(new_at, is_new, kept_at, is_kept):
 
 
 @triton.jit
-def _pool_kernel(
+def pooled_key(
     k_ptr,  # [T, HEAD_DIM] bf16
     k_stride,
     scores_ptr,  # [T, HEAD_DIM] bf16
@@ -53,14 +53,13 @@ def _pool_kernel(
     rings_ptr,  # [B] int32
     tail_ptr,  # [num_rings, ROWS, 2, HEAD_DIM] bf16
     tail_ring_stride,
-    keys_ptr,  # [T, HEAD_DIM] bf16
-    keys_stride,
     RATIO: tl.constexpr,
     ROWS: tl.constexpr,
     HEAD_DIM: tl.constexpr,
     LOG_DIM: tl.constexpr,
     POOLING: tl.constexpr,
 ):
+    """The key of a program, fp32 [HEAD_DIM]; the row of its last token, the tokens up to there, and whether it is due."""
     request = tl.program_id(0)
     first_token = tl.load(query_start_ptr + request)
     count = tl.load(query_start_ptr + request + 1) - first_token
@@ -89,11 +88,52 @@ def _pool_kernel(
 
     key = hadamard(pooled.to(tl.bfloat16).to(tl.float32), LOG_DIM)
     last_token = (first_token + end - 1 - context).to(tl.int64)
+    return key, last_token, end, is_due
+
+
+@triton.jit
+def _pool_kernel(
+    k_ptr,  # as pooled_key
+    k_stride,
+    scores_ptr,
+    scores_stride,
+    bias_ptr,
+    query_start_ptr,
+    context_lens_ptr,
+    rings_ptr,
+    tail_ptr,
+    tail_ring_stride,
+    keys_ptr,  # [T, HEAD_DIM] bf16
+    keys_stride,
+    RATIO: tl.constexpr,
+    ROWS: tl.constexpr,
+    HEAD_DIM: tl.constexpr,
+    LOG_DIM: tl.constexpr,
+    POOLING: tl.constexpr,
+):
+    key, last_token, _, is_due = pooled_key(
+        k_ptr,
+        k_stride,
+        scores_ptr,
+        scores_stride,
+        bias_ptr,
+        query_start_ptr,
+        context_lens_ptr,
+        rings_ptr,
+        tail_ptr,
+        tail_ring_stride,
+        RATIO,
+        ROWS,
+        HEAD_DIM,
+        LOG_DIM,
+        POOLING,
+    )
+    dim = tl.arange(0, HEAD_DIM)
     tl.store(keys_ptr + last_token * keys_stride + dim, key.to(tl.bfloat16), mask=is_due)
 
 
 @triton.jit
-def _save_kernel(
+def save_kernel(
     k_ptr,  # [T, HEAD_DIM] bf16
     k_stride,
     scores_ptr,  # [T, HEAD_DIM] bf16
@@ -108,6 +148,7 @@ def _save_kernel(
     POOLING: tl.constexpr,
     TOKENS: tl.constexpr,
 ):
+    """Save the tokens of a step that a later key may need: TOKENS of those of a request."""
     request = tl.program_id(0)
     first_token = tl.load(query_start_ptr + request)
     count = tl.load(query_start_ptr + request + 1) - first_token
@@ -189,7 +230,7 @@ def pool(
             LOG_DIM=head_dim.bit_length() - 1,
             POOLING=pooling,
         )
-        _save_kernel[(num_requests, triton.cdiv(num_tokens, TOKENS))](
+        save_kernel[(num_requests, triton.cdiv(num_tokens, TOKENS))](
             *tokens, *requests, ROWS=num_rows, HEAD_DIM=head_dim, POOLING=pooling, TOKENS=TOKENS
         )
     place_keys(query_start, context_lens, block_table, slot_mapping, visible, ratio=ratio, block_size=block_size)

@@ -71,12 +71,12 @@ class Session(Part):
 
     `node` is what makes keys of tokens: "none" where every token is a key, else the stateful operation that makes one
     key of `ratio` tokens: "compress", with `overlap` of those before them, too, "fused_compress", which also norms,
-    rotates and inserts it, or "pool", by a softmax or the maximum.
+    rotates and inserts it, "pool", by a softmax or the maximum, or "fused_pool", which also inserts it.
     """
 
     added = frozenset({"pooling"})
 
-    node: Literal["none", "compress", "pool", "fused_compress"] = "none"
+    node: Literal["none", "compress", "pool", "fused_compress", "fused_pool"] = "none"
     ratio: int = Field(default=1, ge=1, le=256)
     overlap: bool = False
     pooling: Literal["softmax", "max"] = "softmax"
@@ -88,8 +88,8 @@ class Session(Part):
             raise ValueError('without a node every token is a key: ratio must be 1 for node "none"')
         if self.overlap and self.node not in ("compress", "fused_compress"):
             raise ValueError(f'overlap must be false for node "{self.node}"; "compress" and "fused_compress" have it')
-        if self.pooling != "softmax" and self.node != "pool":
-            raise ValueError(f'pooling must be "softmax" for node "{self.node}"; "pool" alone has another')
+        if self.pooling != "softmax" and self.node not in ("pool", "fused_pool"):
+            raise ValueError(f'pooling must be "softmax" for node "{self.node}"; "pool" and "fused_pool" have another')
         if self.node != "none" and self.ratio == 1:
             raise ValueError(f'ratio must be at least 2 for node "{self.node}"')
         longest = dict[tuple[int, int], int]()

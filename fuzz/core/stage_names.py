@@ -58,6 +58,9 @@ POOL: Final = "pool"
 FUSED_COMPRESS: Final = "fused_compress"
 """Compression of keys, and all that stands between it and the cache, in one operation."""
 
+FUSED_POOL: Final = "fused_pool"
+"""Pooling of keys and their insertion into the cache, in one operation."""
+
 RMS_NORM: Final = "rms_norm"
 """RMSNorm of keys that stand for several tokens, which no operation does alone."""
 
@@ -65,6 +68,7 @@ STATEFUL_COVERS: Final = {
     COMPRESS: (COMPRESS,),
     POOL: (POOL,),
     FUSED_COMPRESS: (COMPRESS, RMS_NORM, ROPE, K_QUANT_CACHE),
+    FUSED_POOL: (POOL, K_QUANT_CACHE),
 }
 """Operations that keep something from step to step -> the nodes that each covers."""
 

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from indexfuzz.core.case import TILE, Batch, Cache, Case, Memory, Model, Regime, Rope, Values
 from indexfuzz.core.session import Fork, Session, SessionStep, Turn
-from indexfuzz.core.stage_names import FUSED_COMPRESS
+from indexfuzz.core.stage_names import FUSED_COMPRESS, FUSED_POOL, POOL
 from indexfuzz.generation.choices import Choices
 from indexfuzz.samples.regimes import TENSORS
 
@@ -18,14 +18,16 @@ def _forms(field: str, *choices: tuple[int, object]) -> tuple[dict[str, Any], ..
 _COMPRESSED = _forms(
     "overlap", (4, True), (4, True), (4, True), (4, False), (2, True), (2, False), (8, True), (128, False)
 )
+_POOLED = _forms(
+    "pooling", (4, "softmax"), (4, "softmax"), (4, "softmax"), (4, "max"), (2, "softmax"), (2, "max"), (8, "max")
+)
 
 NODES: dict[str, tuple[dict[str, Any], ...]] = {
     "none": ({"ratio": 1},),
     "compress": _COMPRESSED,
-    "fused_compress": _COMPRESSED,
-    "pool": _forms(
-        "pooling", (4, "softmax"), (4, "softmax"), (4, "softmax"), (4, "max"), (2, "softmax"), (2, "max"), (8, "max")
-    ),
+    FUSED_COMPRESS: _COMPRESSED,
+    POOL: _POOLED,
+    FUSED_POOL: _POOLED,
 }
 """What a session of each node may be, that of published models first."""
 
@@ -96,8 +98,10 @@ def sessions(
         rope: dict[str, Any] = {}
         if node == FUSED_COMPRESS:
             rope = choices.of_each(ANGLES)
-            model |= {"rope_dim": rope.pop("rope_dim"), "scale_fmt": "ue8m0"}  # as all fused operations have it
+            model["rope_dim"] = rope.pop("rope_dim")
             memory["angles_pad"] = rope.pop("angles_pad")
+        if node in (FUSED_COMPRESS, FUSED_POOL):
+            model["scale_fmt"] = "ue8m0"  # as all fused operations have it
         dim = model["head_dim"]
         return Case(
             model=Model(**{"rope_dim": 16} | model, quant_group=dim),

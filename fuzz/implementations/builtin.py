@@ -7,7 +7,7 @@ from torch import Tensor
 
 from indexfuzz.core.contract import Checked, Clause
 from indexfuzz.core.guarantees import Promises
-from indexfuzz.core.stage_names import FUSED, FUSED_COMPRESS, STATEFUL
+from indexfuzz.core.stage_names import FUSED, FUSED_COMPRESS, FUSED_POOL, STATEFUL
 from indexfuzz.implementations.base import Implementation, WholeIndexer
 from indexfuzz.reference import layout as page_layout
 from indexfuzz.samples.step import Step
@@ -16,7 +16,7 @@ HEAD_DIMS = (32, 64, 128)
 MAX_HEADS = 128
 RATIOS = (2, 4, 8, 16, 32, 64, 128)
 _TILED = ("q_quant", "k_quant_cache", "gather", "prefill_logits", "paged_logits", "k_norm", "rotate", *FUSED, *STATEFUL)
-_PAGED = ("k_quant_cache", "gather", "paged_logits", "fused_k", FUSED_COMPRESS)
+_PAGED = ("k_quant_cache", "gather", "paged_logits", "fused_k", FUSED_COMPRESS, FUSED_POOL)
 
 CONTRACT = Checked(
     (
@@ -27,7 +27,7 @@ CONTRACT = Checked(
             "kernels/checks.py, require_head_dim",
         ),
         Clause(
-            ("k_quant_cache", "gather", "fused_k", FUSED_COMPRESS),
+            ("k_quant_cache", "gather", "fused_k", FUSED_COMPRESS, FUSED_POOL),
             lambda case: case.model.quant_group == case.model.head_dim,
             "quant_group is head_dim",
             "kernels/checks.py, require_quant_group",
@@ -51,10 +51,10 @@ CONTRACT = Checked(
             "kernels/groups.py, require_step",
         ),
         Clause(
-            (*FUSED, FUSED_COMPRESS),
+            (*FUSED, FUSED_COMPRESS, FUSED_POOL),
             lambda case: case.model.scale_fmt == "ue8m0",
             "scale_fmt is ue8m0",
-            "kernels/fused.py, fused_q and fused_k; kernels/fused_compress.py, fused_compress",
+            "kernels/fused.py, fused_q and fused_k; kernels/fused_compress.py, fused_pool.py",
         ),
     )
 )
@@ -70,8 +70,9 @@ def builtin(package: str = KERNELS, name: str = "builtin") -> Implementation:
         importlib.import_module(f"{package}.{module}")
         for module in ("cache", "gather", "norm", "quant", "rope", "rotate", "select")
     )
-    compress, fused, fused_compress, pool = (
-        importlib.import_module(f"{package}.{module}") for module in ("compress", "fused", "fused_compress", "pool")
+    compress, fused, fused_compress, fused_pool, pool = (
+        importlib.import_module(f"{package}.{module}")
+        for module in ("compress", "fused", "fused_compress", "fused_pool", "pool")
     )
     indexer, mqa_logits, paged_mqa_logits = (
         importlib.import_module(f"{package}.{module}") for module in ("indexer", "mqa_logits", "paged_mqa_logits")
@@ -89,6 +90,7 @@ def builtin(package: str = KERNELS, name: str = "builtin") -> Implementation:
             "compress": compress.compress,
             "pool": pool.pool,
             "fused_compress": fused_compress.fused_compress,
+            "fused_pool": fused_pool.fused_pool,
             "k_norm": norm.k_norm,
             "rotate": rotate.rotate,
             "fused_q": fused.fused_q,

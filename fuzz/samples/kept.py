@@ -6,7 +6,7 @@ import torch
 
 from indexfuzz.core.case import Case
 from indexfuzz.core.session import Session, follow
-from indexfuzz.core.stage_names import POOL
+from indexfuzz.core.stage_names import FUSED_POOL, POOL
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ def kept_by(case: Case) -> Kept:
     of a group but its last, a compressor a whole window.
     """
     session, dim = case.session, case.model.head_dim
-    if session.node == POOL:
+    if session.node in (POOL, FUSED_POOL):
         return Kept(dim, session.ratio - 1 + session.max_drafts, torch.bfloat16)
     groups = 1 + session.overlap
     return Kept(groups * dim, groups * session.ratio + session.max_drafts, torch.float32)

@@ -14,7 +14,7 @@ from torch import Tensor
 from indexfuzz.core.case import Case, Regime
 from indexfuzz.core.rng import derive, permutation
 from indexfuzz.core.session import Row, Session, SessionStep
-from indexfuzz.core.stage_names import FUSED_COMPRESS
+from indexfuzz.core.stage_names import FUSED_COMPRESS, inserts
 from indexfuzz.reference.compress import Tokens
 from indexfuzz.samples import buffers, regimes
 from indexfuzz.samples.buffers import Buffer
@@ -139,7 +139,7 @@ class Serving:
         if case.session.node == FUSED_COMPRESS:
             made.place("norm_weight", self._norm_weight())
             made.place("cos_sin_cache", self._angles(), row_pad=memory.angles_pad)
-        else:
+        if not inserts(case.session.node):
             made.output("keys", (step.tokens, case.model.head_dim), torch.bfloat16, row_pad=memory.k_pad)
         made.output("slot_mapping", (step.tokens,), torch.int64)
         made.output("visible", (step.tokens,), torch.int32)

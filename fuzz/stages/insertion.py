@@ -48,8 +48,8 @@ def check_keys(keys: Keys, given: Call, cache: Tensor, guarantees: Guarantees) -
     return Verdict((found,) if found else (), width=width(*legal.codes_under(legal.scales[..., 0])))
 
 
-def blame_by_place(keys: Keys, given: Call, cache: Tensor, guarantees: Guarantees, others: str) -> str:
-    """The insertion where other bytes changed or the scale alone is wrong, RoPE where its dims alone are, or others."""
+def wrong_codes(keys: Keys, given: Call, cache: Tensor, guarantees: Guarantees) -> Tensor | None:
+    """Which codes of keys are wrong, bool [n, D]; None where other bytes changed or the scale alone is wrong."""
     before, slots = given.tensors["cache"], keys.slots
     promised = layout.resolve(given.options["layout"], before.shape[1])
     rest = _without(cache, before, slots, promised)
@@ -57,9 +57,13 @@ def blame_by_place(keys: Keys, given: Call, cache: Tensor, guarantees: Guarantee
     legal = legal_rows(keys.values, given, guarantees)
     used = torch.where(torch.isfinite(used) & (used > 0), used, legal.scales[..., 0])
     wrong = fewest_wrong(codes, torch.cat([legal.scales, used.unsqueeze(-1)], -1), legal)
-    if not torch.equal(rest, before) or not bool(wrong.any()):
-        return K_QUANT_CACHE
-    return rope_or(others, wrong, given)
+    return wrong if torch.equal(rest, before) and bool(wrong.any()) else None
+
+
+def blame_by_place(keys: Keys, given: Call, cache: Tensor, guarantees: Guarantees, others: str) -> str:
+    """The insertion where that is to blame, RoPE where its dims alone are wrong, or others."""
+    wrong = wrong_codes(keys, given, cache, guarantees)
+    return K_QUANT_CACHE if wrong is None else rope_or(others, wrong, given)
 
 
 def _without(cache: Tensor, before: Tensor, slots: Tensor, promised: str) -> Tensor:

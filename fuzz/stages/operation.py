@@ -125,7 +125,7 @@ def mistakes_of_rope(given: Call, guarantees: Guarantees) -> dict[str, tuple[str
         "angles are those of the position after": (ROPE, {"positions": (positions + 1).clamp_max(last)}),
         "angles are those of the position before": (ROPE, {"positions": (positions - 1).clamp_min(0)}),
         "angles are those of position 0": (ROPE, {"positions": torch.zeros_like(positions)}),
-        **rounding.get(guarantees.promises.after_rope, {}),
+        **rounding.get(guarantees.promises.after_rotation, {}),
         **products.get(products_of(given, guarantees), {}),
     }
 
@@ -155,7 +155,7 @@ def fewest_wrong(codes: Tensor, scales: Tensor, legal: LegalRows) -> Tensor:
 
 def rotated_as(x: Interval, guarantees: Guarantees, instead: Mapping[str, Any]) -> Interval:
     """What is left of values behind RoPE, by what the implementation promises; or with something else instead."""
-    return rounded(x, instead.get("rotated_as", guarantees.promises.after_rope))
+    return rounded(x, instead.get("rotated_as", guarantees.promises.after_rotation))
 
 
 def rope_options(given: Call, guarantees: Guarantees, instead: Mapping[str, Any]) -> dict[str, Any]:

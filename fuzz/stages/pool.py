@@ -31,23 +31,34 @@ class Pool(GroupKeys):
         return reference.keys(tokens, arguments["bias"], ratio=ratio, pooling=pooling)
 
     def legal(self, tokens: Tokens, bias: Tensor, given: Call, between: Between, instead: Instead) -> Interval:
-        ratio, pooling = given.options["ratio"], instead.get("pooling", given.options["pooling"])
-        if instead.get("rotation") == "none":
-            return reference.legal_pooled(tokens, bias, ratio=ratio, pooling=pooling)
-        between = instead.get("between", between)
-        return reference.legal_keys(tokens, bias, ratio=ratio, pooling=pooling, between=between)
+        return legal_keys(tokens, bias, given.options, between, instead)
 
     def mistakes(self, given: Call, between: Between) -> dict[str, Instead]:
-        pooling = given.options["pooling"]
-        other = "max" if pooling == "softmax" else "softmax"
-        found: dict[str, Instead] = {
-            "keys are not rotated": {"rotation": "none"},
-            f"the pooling is {other}, {pooling} is asked for": {"pooling": other},
-        }
-        if pooling == "softmax":
-            found |= WEIGHTS
-        if between == "bf16":
-            found["keys are rotated in fp32, before they are rounded to bf16"] = {"between": "fp32"}
-        if between == "fp32":
-            found["keys are rounded to bf16 before they are rotated"] = {"between": "bf16"}
-        return found
+        return mistakes_of_pool(given.options["pooling"], between)
+
+
+def legal_keys(
+    tokens: Tokens, bias: Tensor, options: Mapping[str, Any], between: Between, instead: Instead
+) -> Interval:
+    """The legal keys of a request in fp32, [L // ratio, D]; with what a kernel does instead of what it should."""
+    ratio, pooling = options["ratio"], instead.get("pooling", options["pooling"])
+    if instead.get("rotation") == "none":
+        return reference.legal_pooled(tokens, bias, ratio=ratio, pooling=pooling)
+    between = instead.get("between", between)
+    return reference.legal_keys(tokens, bias, ratio=ratio, pooling=pooling, between=between)
+
+
+def mistakes_of_pool(pooling: str, between: Between) -> dict[str, Instead]:
+    """What would be wrong with pooled keys, in words, and what a kernel would do instead."""
+    other = "max" if pooling == "softmax" else "softmax"
+    found: dict[str, Instead] = {
+        "keys are not rotated": {"rotation": "none"},
+        f"the pooling is {other}, {pooling} is asked for": {"pooling": other},
+    }
+    if pooling == "softmax":
+        found |= WEIGHTS
+    if between == "bf16":
+        found["keys are rotated in fp32, before they are rounded to bf16"] = {"between": "fp32"}
+    if between == "fp32":
+        found["keys are rounded to bf16 before they are rotated"] = {"between": "bf16"}
+    return found

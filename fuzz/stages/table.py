@@ -8,6 +8,7 @@ from indexfuzz.stages.base import Stage
 from indexfuzz.stages.compress import Compress
 from indexfuzz.stages.fused_compress import FusedCompress
 from indexfuzz.stages.fused_k import FusedK
+from indexfuzz.stages.fused_pool import FusedPool
 from indexfuzz.stages.fused_q import FusedQ
 from indexfuzz.stages.gather import Gather
 from indexfuzz.stages.k_norm import KNorm
@@ -50,7 +51,7 @@ OPERATIONS: tuple[Operation, ...] = (Slots(), KNorm(), Rotate(), FusedQ(), Fused
 EVERY: tuple[Stage, ...] = (*STAGES, *OPERATIONS)
 """All of them."""
 
-STATEFUL: tuple[Stateful, ...] = (Compress(), Pool(), FusedCompress())
+STATEFUL: tuple[Stateful, ...] = (Compress(), Pool(), FusedCompress(), FusedPool())
 """Operations that keep something from step to step; fuzz/oracles/sessions.py gives each step of them its history."""
 
 
