@@ -59,7 +59,7 @@ def pooled_key(
     LOG_DIM: tl.constexpr,
     POOLING: tl.constexpr,
 ):
-    """The key of a program, fp32 [HEAD_DIM]; the row of its last token, the tokens up to there, and whether it is due."""
+    """The key of a program, fp32 [HEAD_DIM]; the row of its last token, how many tokens end there, and if it is due."""
     request = tl.program_id(0)
     first_token = tl.load(query_start_ptr + request)
     count = tl.load(query_start_ptr + request + 1) - first_token

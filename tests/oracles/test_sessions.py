@@ -58,13 +58,14 @@ def with_mistake(old, new, file="compress"):
         ("pool", 4, False),
         ("fused_compress", 4, True),
         ("fused_compress", 8, False),
+        ("fused_pool", 4, False),
     ],
 )
 def test_clean_kernels_pass(node, ratio, overlap):
     outcome = oracle.run(case_of(node, ratio, overlap), builtin(), DEVICE)
     assert not outcome.findings
     assert {*outcome.stages} & {*STATEFUL} == {node} - {"none"}
-    assert ("k_quant_cache" in outcome.stages) == (node != "fused_compress")
+    assert ("k_quant_cache" in outcome.stages) == (not node.startswith("fused"))
     assert "gather" in outcome.stages
 
 
@@ -129,6 +130,18 @@ def test_other_schedules_leave_the_same_bytes():
     assert not schedules.run(case_of("fused_compress"), builtin(), DEVICE).findings
 
 
+SCHEDULES = 5
+
+
+@pytest.mark.parametrize("node", STATEFUL)
+def test_any_schedule_leaves_the_same_bytes(node):
+    case = case_of(node, overlap="compress" in node)
+    _, first = oracle.serve(case, builtin(), DEVICE)
+    others = [schedules.reschedule(case, f"schedule {number}") for number in range(SCHEDULES)]
+    assert len({other.session for other in others}) > SCHEDULES // 2
+    assert not any(schedules.compare(first, other, builtin(), DEVICE).findings for other in others)
+
+
 MISTAKES_OF_POOLS = {
     "pool/bound-exceeded/keys": ("kept_at + HEAD_DIM, is_kept", "kept_at, is_kept"),
     "pool/uninitialised": ("rank >= count - ROWS", "rank >= count - 1"),
@@ -148,20 +161,26 @@ MISTAKES_OF_FUSED = {
     "fused_compress/code-mismatch/cache_scales": ("(end - RATIO).to(tl.int64)", "(end - 1).to(tl.int64)"),
     "fused_compress/race": ("tl.max(scale, axis=0), mask=is_due", "tl.max(scale, axis=0)"),
     "fused_compress/uninitialised": ("[(num_requests, triton.cdiv(num_tokens, TOKENS))]", "[(1, 1)]"),
+    "fused_pool/code-mismatch/cache_scales": ("        POOLING,\n    )", '        "max",\n    )'),
+    "fused_pool/race": ("tl.max(scale, axis=0), mask=is_due", "tl.max(scale, axis=0)"),
+    "fused_pool/uninitialised": ("[(num_requests, triton.cdiv(num_tokens, TOKENS))]", "[(1, 1)]"),
 }
 
 
 @pytest.mark.parametrize("signature", MISTAKES_OF_FUSED)
 def test_mistakes_of_a_fused_operation_are_found(signature):
-    wrong = with_mistake(*MISTAKES_OF_FUSED[signature], "fused_compress")
-    finding, *_ = oracle.run(case_of("fused_compress"), wrong, DEVICE).findings
+    node = signature.partition("/")[0]
+    wrong = with_mistake(*MISTAKES_OF_FUSED[signature], node)
+    finding, *_ = oracle.run(case_of(node, overlap="compress" in node), wrong, DEVICE).findings
     assert str(finding.signature).startswith(signature)
 
 
 def test_what_a_fused_operation_must_reject_is_no_finding():
-    outcome = oracle.run(case_of("fused_compress", model={"scale_fmt": "fp32"}), builtin(), DEVICE)
-    assert not outcome.findings
-    assert "fused_compress" in outcome.refused
+    for node in ("fused_compress", "fused_pool"):
+        case = case_of(node, overlap="compress" in node, model={"scale_fmt": "fp32"})
+        outcome = oracle.run(case, builtin(), DEVICE)
+        assert not outcome.findings
+        assert node in outcome.refused
 
 
 @pytest.mark.parametrize(("node", "overlap"), [("compress", True), ("pool", False)])
