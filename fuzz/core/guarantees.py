@@ -34,7 +34,8 @@ class Promises:
     either of the two; `rotated`: what it makes of that behind RoPE or the Hadamard matrix, where it is something else.
     `rope_products`: what RoPE rounds its products and sums to, where the table of angles is bf16: fp32, contracted or
     not, or bf16, each by itself; or either of the two.
-    `amax_floor`: the smallest amax that a scale is made of.
+    `amax_floor`: the smallest amax that a scale is made of. `fnuz_largest`: what an operation of several nodes scales a
+    row of e4m3fnuz to, where that is not 224.
     `reciprocal`: whether a value is multiplied by 1 / s where others divide it by its scale s.
     """
 
@@ -52,6 +53,7 @@ class Promises:
     rotated: Between | None = None
     rope_products: Products = "fp32"
     amax_floor: float = AMAX_FLOOR
+    fnuz_largest: float | None = None
     reciprocal: bool = False
 
     @property
@@ -79,6 +81,10 @@ class Guarantees:
         if promises.reciprocal and own.division == "ieee":
             return replace(made, division="reciprocal")
         return replace(made, division="unknown") if promises.reciprocal and own.division == "full" else made
+
+    def quantising_in(self, fp8: str) -> Arithmetic:
+        """The same for rows of an FP8 format that an operation of several nodes makes."""
+        return replace(self.quantising, largest=self.promises.fnuz_largest if fp8 == "e4m3fnuz" else None)
 
     @property
     def scoring(self) -> Arithmetic:

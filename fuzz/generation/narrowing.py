@@ -5,12 +5,12 @@ outside its contract if single fields were not put back: each reason why a stage
 one change. Fields that nobody needs go back to their defaults first, then others to what most projects promise.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from indexfuzz.core.case import Batch, Case, Memory
 from indexfuzz.core.contract import DEFINED, Clauses, Contract, outside
 from indexfuzz.core.part import CaseError
-from indexfuzz.core.session import Session
+from indexfuzz.core.session import Session, Turn
 from indexfuzz.implementations.base import Implementation
 
 CHOICES: tuple[tuple[str, str, tuple[object, ...]], ...] = (
@@ -54,6 +54,8 @@ def _changes() -> Iterator[tuple[str, str, tuple[object, ...]]]:
 CHANGES = tuple(_changes())
 BLOCK_SIZES = next(values for _, name, values in CHOICES if name == "block_size")
 HEAD_DIMS = (128, 64, 32)
+
+Steps = tuple[dict[str, object], ...]
 
 
 def narrow(case: Case, implementation: Implementation) -> Case:
@@ -121,8 +123,8 @@ def candidates(case: Case) -> Iterator[Case]:
         for value in values:
             if value != now:
                 yield from _changed(case, **{part: {name: value}})
-    if case.session.max_drafts:
-        yield from _changed(case, session={"steps": without_drafts(case.session)})
+    for change in (verified, in_whole_groups, without_drafts) if case.session.steps else ():
+        yield from _changed(case, session={"steps": change(case.session)})
     for dim in HEAD_DIMS:
         if (case.model.head_dim, case.model.quant_group) != (dim, dim):
             rope_dim = min(case.model.rope_dim, dim)
@@ -133,11 +135,58 @@ def candidates(case: Case) -> Iterator[Case]:
             yield from _changed(case, cache={"block_size": size, "layout": layout})
 
 
-def without_drafts(session: Session) -> tuple[dict[str, object], ...]:
+def without_drafts(session: Session) -> Steps:
     """The steps of a session in which drafts that are accepted are tokens, and all others never were."""
     steps = []
     for step in session.steps:
         turns = [{"request": turn.request, "new": turn.new + turn.accepted} for turn in step.turns]
+        steps.append(step.model_dump() | {"turns": tuple(turns)})
+    return tuple(steps)
+
+
+def verified(session: Session) -> Steps:
+    """The steps of a session in which drafts follow one token of a request that is there, and are as many each time."""
+
+    def change(turn: Turn, start: int, _: int) -> dict[str, int]:
+        if not turn.drafts:
+            return {}
+        return {"new": 1, "drafts": session.max_drafts} if start else {"drafts": 0, "accepted": 0}
+
+    return _with_turns(session, change)
+
+
+def in_whole_groups(session: Session) -> Steps:
+    """The steps of a session in which chunks are whole groups, the last one of a request aside.
+
+    A request that ends within a group takes one token a step.
+    """
+    ratio, last = session.ratio, dict[int, int]()
+    for number, step in enumerate(session.steps):
+        last |= {turn.request: number for turn in step.turns if turn.new > 1 and not turn.drafts}
+
+    def change(turn: Turn, start: int, number: int) -> dict[str, int]:
+        if turn.new <= 1 or turn.drafts:
+            return {}
+        if start % ratio:
+            return {"new": 1}
+        return {} if number == last[turn.request] else {"new": max(turn.new // ratio, 1) * ratio}
+
+    return _with_turns(session, change)
+
+
+def _with_turns(session: Session, change: Callable[[Turn, int, int], dict[str, int]]) -> Steps:
+    """The steps of a session with other turns: told a turn, the tokens before it and its step, `change` says how."""
+    lengths, steps = dict[int, int](), []
+    for number, step in enumerate(session.steps):
+        lengths |= {fork.child: lengths[fork.parent] for fork in step.forks}
+        turns = []
+        for turn in step.turns:
+            start = lengths.get(turn.request, 0)
+            changed = turn.model_copy(update=change(turn, start, number))
+            turns.append(changed.model_dump())
+            lengths[turn.request] = start + changed.new + changed.accepted
+        for request in step.free:
+            del lengths[request]
         steps.append(step.model_dump() | {"turns": tuple(turns)})
     return tuple(steps)
 

@@ -14,6 +14,21 @@ AVAILABLE = {
         "vllm-v32-sm100:PATH, the same for k on SM100",
     ),
     "vllm-v4": ("indexfuzz.implementations.vllm.v4", "load", "vllm-v4:PATH, its compressor of V4's index keys"),
+    "vllm-kpool": (
+        "indexfuzz.implementations.vllm.kpool",
+        "load",
+        "vllm-kpool:PATH, its key pooling of GLM-5.3-Flash",
+    ),
+    "vllm-kpool-sm90": (
+        "indexfuzz.implementations.vllm.kpool",
+        "load_sm90",
+        "vllm-kpool-sm90:PATH, the same as batches are split on SM90",
+    ),
+    "vllm-kpool-uncached": (
+        "indexfuzz.implementations.vllm.kpool",
+        "load_uncached",
+        "vllm-kpool-uncached:PATH, the same without prefix caching",
+    ),
     "vllm-index": (
         "indexfuzz.implementations.vllm.index_remap",
         "load",

@@ -14,13 +14,15 @@ class Kept:
     """Of a token `width` values and as many scores, of a dtype; of a request the last `rows` tokens.
 
     Without a `page` each request has a ring of so many rows. With one it has pages of so many tokens, by a table: one
-    for each token that it ever had, of which those before the last `rows` ones are given to others again.
+    for each token that it ever had, of which those before the last `rows` ones are given to others again. The first
+    `nobodys` rings belong to nobody.
     """
 
     width: int
     rows: int
     dtype: torch.dtype
     page: int = 0
+    nobodys: int = 0
 
     def gone(self, start: int) -> int:
         """Pages that a request needs no more when it has so many tokens before a step."""

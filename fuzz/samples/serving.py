@@ -69,7 +69,7 @@ class Serving:
         session = case.session
         self.kept = kept or kept_by(case)
         kept_pages = 1 + self.kept.pages(session) if self.kept.page else 0
-        self.state = self._allocate_state(kept_pages or 1 + max(session.requests, default=0))
+        self.state = self._allocate_state(kept_pages or self.kept.nobodys + 1 + max(session.requests, default=0))
         self.state.seal()
         self.bias = self._dense("position bias", session.ratio, case.values.weights)
         self._make_tokens = make_tokens or cache(self._drawn_tokens)
@@ -132,7 +132,8 @@ class Serving:
             kept = rectangle([self.requests[row.request].kept for row in rows], NO_PAGE, extra=memory.table_extra)
             made.place("state_table", kept.int(), row_pad=memory.table_pad)
         else:
-            made.place("rings", torch.tensor([row.request for row in rows], dtype=torch.int32))
+            rings = [self.kept.nobodys + row.request for row in rows]
+            made.place("rings", torch.tensor(rings, dtype=torch.int32))
         tail = TABLE_TAIL.get(memory.table_tail, case.num_blocks)
         table = rectangle([self.requests[row.request].pages for row in rows], tail, extra=memory.table_extra)
         made.place("block_table", table.int(), row_pad=memory.table_pad)
@@ -221,7 +222,8 @@ class Serving:
             self.defined[new] = self.defined[old]
         self.cache.seal()
         copies = zip(from_.kept[len(full) :], request.kept[len(full) :], strict=False)
-        for old, new in copies if self.kept.page else ((parent, child),):
+        rings = (self.kept.nobodys + parent, self.kept.nobodys + child)
+        for old, new in copies if self.kept.page else (rings,):
             self.state.view[new] = self.state.view[old]
             self._copied.append((old, new))
         self.state.seal()

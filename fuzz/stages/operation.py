@@ -171,6 +171,7 @@ def angles(given: Call, instead: Mapping[str, Any]) -> tuple[Tensor, Tensor]:
 
 def legal_rows(x: Interval, given: Call, guarantees: Guarantees) -> LegalRows:
     """What rows of such values may be quantised to."""
-    form, arithmetic = given.options["fp8"], guarantees.quantising
+    form = given.options["fp8"]
+    arithmetic = guarantees.quantising_in(form)
     codes = partial(codes_between, x, fp8=form, arithmetic=arithmetic)
     return LegalRows(scales_between(x, fp8=form, arithmetic=arithmetic), codes, FORMATS[form].dtype)

@@ -14,7 +14,7 @@ from indexfuzz.generation.stream import draw
 from indexfuzz.implementations.builtin import builtin
 from indexfuzz.subjects.in_process import InProcess
 
-CASES = draw(sessions(), 5, 150)
+CASES = draw(sessions(), 5, 200)
 
 
 def drawn(**settings):

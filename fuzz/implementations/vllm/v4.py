@@ -125,7 +125,7 @@ class Compressor:
             tokens, own_slots, query_start, lens, block_table, cache.shape[1], ratio, out=slots
         )
         slot_mapping.copy_(slots)
-        visible.copy_(_windows(modules.metadata, query_start, lens, block_table, ratio, tokens))
+        visible.copy_(visible_keys(modules.metadata, query_start, lens, block_table, ratio, tokens))
 
         kept = SimpleNamespace(prefix="state", kv_cache=state.flatten(2))
         layer = SimpleNamespace(kv_cache=cache)
@@ -198,7 +198,7 @@ def _rows(query_start: Tensor, context_lens: Tensor, state_table: Tensor, tokens
     return owners, positions, slots
 
 
-def _windows(
+def visible_keys(
     metadata: ModuleType, query_start: Tensor, lens: Tensor, block_table: Tensor, ratio: int, tokens: int
 ) -> Tensor:
     """How many keys each row of a step sees, as the metadata of a prefill of all its requests says: int32 [T]."""
