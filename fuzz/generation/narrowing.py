@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from indexfuzz.core.case import Batch, Case, Memory
 from indexfuzz.core.contract import DEFINED, Clauses, Contract, outside
 from indexfuzz.core.part import CaseError
-from indexfuzz.core.session import Session, Turn
+from indexfuzz.core.session import Session, SessionStep, Turn
 from indexfuzz.implementations.base import Implementation
 
 CHOICES: tuple[tuple[str, str, tuple[object, ...]], ...] = (
@@ -55,7 +55,7 @@ CHANGES = tuple(_changes())
 BLOCK_SIZES = next(values for _, name, values in CHOICES if name == "block_size")
 HEAD_DIMS = (128, 64, 32)
 
-Steps = tuple[dict[str, object], ...]
+Steps = tuple[SessionStep, ...]
 
 
 def narrow(case: Case, implementation: Implementation) -> Case:
@@ -123,8 +123,11 @@ def candidates(case: Case) -> Iterator[Case]:
         for value in values:
             if value != now:
                 yield from _changed(case, **{part: {name: value}})
-    for change in (verified, in_whole_groups, without_drafts) if case.session.steps else ():
-        yield from _changed(case, session={"steps": change(case.session)})
+    for change in (verified, in_whole_groups, verified_in_whole_groups, without_drafts) if case.session.steps else ():
+        steps = change(case.session)
+        longest = sum(turn.new + turn.drafts for step in steps for turn in step.turns)
+        batch = {"max_model_len": max(case.batch.max_model_len, longest)}
+        yield from _changed(case, session={"steps": tuple(step.model_dump() for step in steps)}, batch=batch)
     for dim in HEAD_DIMS:
         if (case.model.head_dim, case.model.quant_group) != (dim, dim):
             rope_dim = min(case.model.rope_dim, dim)
@@ -137,11 +140,11 @@ def candidates(case: Case) -> Iterator[Case]:
 
 def without_drafts(session: Session) -> Steps:
     """The steps of a session in which drafts that are accepted are tokens, and all others never were."""
-    steps = []
-    for step in session.steps:
-        turns = [{"request": turn.request, "new": turn.new + turn.accepted} for turn in step.turns]
-        steps.append(step.model_dump() | {"turns": tuple(turns)})
-    return tuple(steps)
+
+    def change(turn: Turn, _start: int, _number: int) -> dict[str, int]:
+        return {"new": turn.new + turn.accepted, "drafts": 0, "accepted": 0}
+
+    return _with_turns(session, change)
 
 
 def verified(session: Session) -> Steps:
@@ -174,6 +177,11 @@ def in_whole_groups(session: Session) -> Steps:
     return _with_turns(session, change)
 
 
+def verified_in_whole_groups(session: Session) -> Steps:
+    """The steps of a session after both changes."""
+    return in_whole_groups(session.model_copy(update={"steps": verified(session)}))
+
+
 def _with_turns(session: Session, change: Callable[[Turn, int, int], dict[str, int]]) -> Steps:
     """The steps of a session with other turns: told a turn, the tokens before it and its step, `change` says how."""
     lengths, steps = dict[int, int](), []
@@ -183,11 +191,11 @@ def _with_turns(session: Session, change: Callable[[Turn, int, int], dict[str, i
         for turn in step.turns:
             start = lengths.get(turn.request, 0)
             changed = turn.model_copy(update=change(turn, start, number))
-            turns.append(changed.model_dump())
+            turns.append(changed)
             lengths[turn.request] = start + changed.new + changed.accepted
         for request in step.free:
             del lengths[request]
-        steps.append(step.model_dump() | {"turns": tuple(turns)})
+        steps.append(step.model_copy(update={"turns": tuple(turns)}))
     return tuple(steps)
 
 

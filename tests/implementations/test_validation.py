@@ -39,7 +39,9 @@ def clause(stages=("gather",), holds=lambda case: True, sentence="it is so", pla
 
 WRONG = {
     "there is no stage 'gathr'; did you mean 'gather'?": ({"gathr": reference.gather},),
-    "there is no stage 3; choose from compress, fused_compress, fused_k, fused_pool, fused_q, gather": ({3: reference.gather},),
+    "there is no stage 3; choose from compress, fused_compress, fused_k, fused_pool, fused_q, gather": (
+        {3: reference.gather},
+    ),
     "mine has no stages, so nothing would be tested; name at least one of rope, q_quant": ({},),
     "stages must be a dictionary of stage names and functions, not a list": ([reference.gather],),
     "stages must be a dictionary of stage names and functions, not nothing": (None,),

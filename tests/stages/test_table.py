@@ -54,7 +54,8 @@ def test_the_names_that_are_known_without_torch_are_those_of_the_stages_in_order
     assert set(builtin().stages) == set(OPERATION_NAMES)
     assert require_stage("gather") == "gather"
     with pytest.raises(
-        ValueError, match="'top' is no stage; the stages are compress, fused_compress, fused_k, fused_pool, fused_q, gather, k_norm"
+        ValueError,
+        match="'top' is no stage; the stages are compress, fused_compress, fused_k, fused_pool, fused_q, gather, k_norm",
     ):
         require_stage("top")
 

@@ -349,7 +349,9 @@ def contract(project: Project, served: Served) -> Clauses:
                 "one scale per key",
                 project.place(MODEL, "self.quant_block_size == 128"),
             ),
-            Clause(fused, lambda case: case.session.ratio == RATIO, f"ratio is {RATIO}", "index_kpool of GLM-5.3-Flash"),
+            Clause(
+                fused, lambda case: case.session.ratio == RATIO, f"ratio is {RATIO}", "index_kpool of GLM-5.3-Flash"
+            ),
             Clause(
                 fused,
                 lambda case: case.session.pooling == "softmax",
