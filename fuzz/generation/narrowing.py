@@ -126,7 +126,7 @@ def candidates(case: Case) -> Iterator[Case]:
     for change in (verified, in_whole_groups, verified_in_whole_groups, without_drafts) if case.session.steps else ():
         steps = change(case.session)
         longest = sum(turn.new + turn.drafts for step in steps for turn in step.turns)
-        batch = {"max_model_len": max(case.batch.max_model_len, longest)}
+        batch: dict[str, object] = {"max_model_len": max(case.batch.max_model_len, longest)}
         yield from _changed(case, session={"steps": tuple(step.model_dump() for step in steps)}, batch=batch)
     for dim in HEAD_DIMS:
         if (case.model.head_dim, case.model.quant_group) != (dim, dim):

@@ -15,7 +15,6 @@ from types import ModuleType, SimpleNamespace
 from typing import Any, NamedTuple
 
 import torch
-import triton
 from torch import Tensor
 
 from indexfuzz.core.case import Case
@@ -184,7 +183,8 @@ class Pooling:
         slot_mapping[rows.order] = slots
         visible[rows.order] = visible_keys(modules.metadata, rows.starts, rows.lens, table, ratio, tokens)
 
-        tail = state.flatten(1).unflatten(1, (2, state.shape[1], state.shape[3]))
+        blocks, ring, halves, dim = state.shape
+        tail = state.flatten(1).view(blocks, halves, ring, dim)
         told = self._metadata(modules, rows, slots, drafts)
         in_rings = replace(told, slot_mapping=_tail_slots(modules, rows, state))
         modules.context.attn_metadata = {"keys": told, "tail": in_rings}
@@ -281,10 +281,10 @@ class Pooling:
             "vllm.v1.attention.ops.common": ("pack_seq_triton", "pack_ue8m0_x4", "unpack_seq_triton"),
         }
         loader = Loader(self._project, provide=provide, execute=execute)
-        files = (f"{folder}/sparse_indexer.py", SLOTS, METADATA)
         # Of this file the others import names that they never use here.
         split = Loader(self._project, provide=provide, execute={_module(SPLIT): ("split_decodes_and_prefills",)})
-        return _Modules(context, *(loader.load(_module(file)) for file in files), split.load(_module(SPLIT)))
+        indexer, slots, metadata = (loader.load(_module(f)) for f in (f"{folder}/sparse_indexer.py", SLOTS, METADATA))
+        return _Modules(context, indexer, slots, metadata, split.load(_module(SPLIT)))
 
 
 def _module(file: str) -> str:
@@ -330,7 +330,7 @@ def contract(project: Project, served: Served) -> Clauses:
     ring = project.place(MODEL, "class Glm5NextTailCache(", "span = self._index_kpool +")
     aligned = Clause(
         fused,
-        lambda case: starts_at_groups(case),
+        starts_at_groups,
         "chunks start where groups do, as long as prefixes are cached",
         split,
     )
