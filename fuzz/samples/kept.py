@@ -15,7 +15,7 @@ class Kept:
 
     Without a `page` each request has a ring of so many rows. With one it has pages of so many tokens, by a table: one
     for each token that it ever had, of which those before the last `rows` ones are given to others again. The first
-    `nobodys` rings belong to nobody.
+    `nobodys` rings belong to nobody. Values and scores of a token lie side by side, or `apart`: all values first.
     """
 
     width: int
@@ -23,6 +23,7 @@ class Kept:
     dtype: torch.dtype
     page: int = 0
     nobodys: int = 0
+    apart: bool = False
 
     def gone(self, start: int) -> int:
         """Pages that a request needs no more when it has so many tokens before a step."""

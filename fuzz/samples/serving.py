@@ -202,10 +202,13 @@ class Serving:
     def _allocate_state(self, count: int) -> Buffer:
         """So many rings or pages, as far apart as pages of keys are: engines keep both in one pool."""
         kept = self.kept
-        shape = (count, kept.page or kept.rows, 2, kept.width)
+        rows, width, halves = kept.page or kept.rows, kept.width, 1 + kept.apart
         gap = min(self.case.cache.page_pad, MOST_BETWEEN_RINGS) // kept.dtype.itemsize
-        state = buffers.allocate("state", (count, shape[1] * 2 * kept.width), kept.dtype, self.device, row_pad=gap)
-        state.view = state.view.as_strided(shape, (state.view.stride(0), 2 * kept.width, kept.width, 1))
+        form = (count * halves, rows * 2 * width // halves)
+        state = buffers.allocate("state", form, kept.dtype, self.device, row_pad=gap)
+        ring = state.view.stride(0)
+        steps = (ring, width, count * ring, 1) if kept.apart else (ring, 2 * width, width, 1)
+        state.view = state.view.as_strided((count, rows, 2, width), steps)
         return state
 
     def _fork(self, parent: int, child: int) -> None:
