@@ -40,10 +40,11 @@ AVAILABLE = {
         "load",
         "sglang:PATH, the same of SGLang: its index K cache",
     ),
-    "sglang-kpool": (
-        "indexfuzz.implementations.sglang.kpool",
+    "sglang-kpool": ("indexfuzz.implementations.sglang.kpool", "load", "sglang-kpool:PATH, its gather of pooled keys"),
+    "sglang-kpool-write": (
+        "indexfuzz.implementations.sglang.kpool_write",
         "load",
-        "sglang-kpool:PATH, its key pooling of GLM-5.3-Flash, and the gather of such keys",
+        "sglang-kpool-write:PATH, its key pooling of GLM-5.3-Flash",
     ),
     "sglang-v4-store": (
         "indexfuzz.implementations.sglang.v4_store",

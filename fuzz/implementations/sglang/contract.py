@@ -1,8 +1,6 @@
 """What SGLang promises about its index K cache, read from the release under test."""
 
 from indexfuzz.core.contract import Clause, Clauses
-from indexfuzz.core.session import Session, follow
-from indexfuzz.core.stage_names import FUSED_POOL
 from indexfuzz.implementations.callers import as_callers_do
 from indexfuzz.implementations.loading.source import Project
 from indexfuzz.reference.layout import resolve
@@ -12,12 +10,10 @@ KPOOL_FILE = "sglang/srt/layers/attention/dsa/kpool_fp8_index.py"
 _QUANT_FILE = "sglang/kernels/ops/quantization/act_quant_triton.py"
 _CALLER = "sglang/srt/layers/attention/dsa/dsa_indexer.py"
 _KPOOL_CALLER = "sglang/srt/layers/attention/dsa/dsa_indexer_kpool.py"
-_KPOOL_BACKEND = "sglang/srt/layers/attention/dsa/dsa_backend_kpool.py"
 _MODEL_FILE = "sglang/srt/models/deepseek_v2.py"
 _ALL = ("q_quant", "k_quant_cache", "gather")
 HEAD_DIM = 128
 KPOOL_BLOCK_SIZE = 64
-KPOOL_RATIO = 4
 
 
 def cache_contract(project: Project) -> Clauses:
@@ -148,81 +144,7 @@ def kpool_contract(project: Project) -> Clauses:
                 project.place(_KPOOL_CALLER, "seq_len=total_k_rows"),
             ),
             *as_callers_do(project.place(_KPOOL_CALLER, "gather_index_k_scale_prefix_into(")),
-            *_pooling_clauses(project),
         )
-    )
-
-
-def _pooling_clauses(project: Project) -> tuple[Clause, ...]:
-    """What the indexer that pools keys hands to the kernels that make them."""
-    pooled = (FUSED_POOL,)
-    dense = project.place(KPOOL_FILE, "def kpool_decode_update_and_maybe_write_cache(", "assert tail_k.is_contiguous()")
-    verified = project.place(_KPOOL_BACKEND, "is_target_verify()", "num_draft_tokens=self.speculative_num_draft_tokens")
-    return (
-        Clause(
-            pooled,
-            lambda case: case.model.fp8 == "e4m3fn",
-            "keys are e4m3fn",
-            project.place(KPOOL_FILE, "buf_fp8 = buf.view(torch.float8_e4m3fn)"),
-        ),
-        Clause(
-            pooled,
-            lambda case: case.model.head_dim == HEAD_DIM,
-            f"head_dim is {HEAD_DIM}",
-            project.place(KPOOL_FILE, "INDEX_HEAD_DIM = 128"),
-        ),
-        Clause(
-            pooled,
-            lambda case: case.model.quant_group == HEAD_DIM,
-            "every key has one scale",
-            project.place(KPOOL_FILE, "absmax = tl.max(tl.abs(x), axis=0)"),
-        ),
-        Clause(
-            pooled,
-            lambda case: case.model.scale_fmt == "ue8m0",
-            "scales are powers of two",
-            project.place(_MODEL_FILE, 'scale_fmt="ue8m0"'),
-        ),
-        Clause(
-            pooled,
-            lambda case: case.session.pooling == "softmax",
-            "keys are pooled by a softmax",
-            project.place(KPOOL_FILE, "prob = tl.exp(score - max_score)"),
-        ),
-        Clause(
-            pooled,
-            lambda case: case.session.ratio == KPOOL_RATIO,
-            f"ratio is {KPOOL_RATIO}",
-            "index_kpool of GLM-5.3-Flash",
-        ),
-        Clause(
-            pooled,
-            lambda case: case.cache.block_size == KPOOL_BLOCK_SIZE,
-            f"block_size is {KPOOL_BLOCK_SIZE}",
-            project.place(KPOOL_FILE, "assert pool.index_page_size == BLOCK_SIZE_K"),
-        ),
-        Clause(pooled, lambda case: not case.cache.page_pad, "the cache and the rings are dense", dense),
-        Clause(
-            pooled,
-            lambda case: verifies(case.session),
-            "drafts follow one token, when the prompt is there, and are as many each time",
-            verified,
-        ),
-    )
-
-
-def verifies(session: Session) -> bool:
-    """Whether every turn that drafts appends one token before, of a request that has tokens, and drafts as many."""
-    rows = [row for step in follow(session) for row in step if row.turn.drafts]
-    return all(row.turn.new == 1 and row.start > 0 and row.turn.drafts == session.max_drafts for row in rows)
-
-
-def kpool_reach(project: Project) -> tuple[str, ...]:
-    """By which line of a release a model comes to these kernels."""
-    chosen = project.place(_MODEL_FILE, "IndexerKPool if get_dsa_index_kpool(config) > 1")
-    return (
-        f"reached by GLM-5.3-Flash: chosen at {chosen}",
-        "shuffled pages stand for AMD with AITER, pages in token order for NVIDIA",
     )
 
 

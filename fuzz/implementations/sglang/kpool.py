@@ -1,4 +1,4 @@
-"""SGLang's indexer that pools keys: the Triton kernel that gathers them from the index K cache, and those before it.
+"""SGLang's indexer that pools keys: the Triton kernel that gathers them from the index K cache.
 
 `gather_index_k_scale_prefix_into` (sglang/srt/layers/attention/dsa/kpool_fp8_index.py) takes one list of pages; its
 caller concatenates those of all requests, whose lengths are multiples of a page but for the last.
@@ -12,14 +12,11 @@ from types import ModuleType, SimpleNamespace
 import torch
 from torch import Tensor
 
-from indexfuzz.core.guarantees import Promises
-from indexfuzz.core.stage_names import FUSED_POOL
 from indexfuzz.implementations.base import Implementation
 from indexfuzz.implementations.loading.loader import Loader
 from indexfuzz.implementations.loading.source import Project
 from indexfuzz.implementations.sglang.adapter import open_sglang
-from indexfuzz.implementations.sglang.contract import is_shuffle, kpool_contract, kpool_reach
-from indexfuzz.implementations.sglang.kpool_writes import Pooling, kept
+from indexfuzz.implementations.sglang.contract import is_shuffle, kpool_contract
 
 _MODULE = "sglang.srt.layers.attention.dsa.kpool_fp8_index"
 _UTILS = "sglang.srt.layers.attention.dsa.utils"
@@ -30,23 +27,14 @@ def load(path: str | Path) -> Implementation:
     project = open_sglang(path)
     gather = Gather(project)
     gather.module(preshuffle=False)
-    pooling = Pooling(project)
-    pooling.modules(preshuffle=False)
-    notes = (
-        f"read from {path}",
-        *kpool_reach(project),
-        "every request is gathered by a launch of its own",
-        "slot_mapping and visible are filled in by the adapter",
-    )
+    notes = (f"read from {path}", "every request is gathered by a launch of its own")
     return Implementation(
         f"{project.label} kpool",
-        {"gather": gather, FUSED_POOL: pooling.fused_pool},
+        {"gather": gather},
         kpool_contract(project),
-        Promises(between="bf16"),
         notes=notes,
         replaced=project.replaced,
         sources=project.executed,
-        keeps={FUSED_POOL: kept},
     )
 
 

@@ -1,11 +1,12 @@
 """SGLang's key pooling of GLM-5.3-Flash: the kernels that make pooled keys, insert them, and keep tokens in rings.
 
 SGLang forms batches of prefill, of decode and, with drafts, of verification; a step is given to it as up to three of
-them. `IndexerKPool` (dsa_indexer_kpool.py) pools those of prefill and of decode; a verified batch goes to the kernel that
-its `_forward_cuda_target_verify` calls. The plans of what goes where are those of kpool_plan.py and kpool_fp8_index.py.
+them. `IndexerKPool` (dsa_indexer_kpool.py) pools those of prefill and of decode; a verified batch goes to the kernel
+that its `_forward_cuda_target_verify` calls. What goes where is planned by kpool_plan.py and kpool_fp8_index.py.
 """
 
 from functools import cache
+from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any, NamedTuple
 
@@ -13,9 +14,15 @@ import torch
 from torch import Tensor
 
 from indexfuzz.core.case import Case
+from indexfuzz.core.contract import Clause, Clauses
+from indexfuzz.core.guarantees import Promises
+from indexfuzz.core.session import Session, follow
+from indexfuzz.core.stage_names import FUSED_POOL
+from indexfuzz.implementations.base import Implementation
 from indexfuzz.implementations.loading.loader import Loader
 from indexfuzz.implementations.loading.source import Project
-from indexfuzz.implementations.sglang.contract import is_shuffle
+from indexfuzz.implementations.sglang.adapter import open_sglang
+from indexfuzz.implementations.sglang.contract import HEAD_DIM, KPOOL_BLOCK_SIZE, KPOOL_FILE, is_shuffle
 from indexfuzz.samples.kept import Kept, kept_by
 
 KERNELS = "sglang.srt.layers.attention.dsa.kpool_fp8_index"
@@ -23,7 +30,35 @@ INDEXER = "sglang.srt.layers.attention.dsa.dsa_indexer_kpool"
 PLAN = "sglang.srt.layers.attention.dsa.kpool_plan"
 _UTILS = "sglang.srt.layers.attention.dsa.utils"
 _CONTEXT = "sglang.srt.model_executor.forward_context"
+_BACKEND = "sglang/srt/layers/attention/dsa/dsa_backend_kpool.py"
+_MODEL = "sglang/srt/models/deepseek_v2.py"
 _LAYER = 0
+
+RATIO = 4
+"""Tokens to a key of GLM-5.3-Flash."""
+
+
+def load(path: str | Path) -> Implementation:
+    """Find SGLang at a path. Raises SourceError where it is absent or its kernels have moved."""
+    project = open_sglang(path)
+    pooling = Pooling(project)
+    pooling.modules(preshuffle=False)
+    chosen = project.place(_MODEL, "IndexerKPool if get_dsa_index_kpool(config) > 1")
+    return Implementation(
+        f"{project.label} kpool-write",
+        {FUSED_POOL: pooling.fused_pool},
+        contract(project),
+        Promises(between="bf16"),
+        notes=(
+            f"read from {path}",
+            f"reached by GLM-5.3-Flash: chosen at {chosen}",
+            "shuffled pages stand for AMD with AITER, pages in token order for NVIDIA",
+            "slot_mapping and visible are filled in by the adapter",
+        ),
+        replaced=project.replaced,
+        sources=project.executed,
+        keeps={FUSED_POOL: kept},
+    )
 
 
 def kept(case: Case) -> Kept:
@@ -42,7 +77,7 @@ class _Modules(NamedTuple):
 
 
 class _Batch(NamedTuple):
-    """Requests of one kind: rows in the step, tokens of each request, tokens before, rings and tables of token pages."""
+    """Requests of one kind: rows in the step, tokens of each, tokens before, rings, and tables of pages of tokens."""
 
     rows: Tensor
     counts: Tensor
@@ -118,7 +153,8 @@ class Pooling:
         )
         slot_mapping.fill_(-1)
         visible.zero_()
-        counts, padding = query_start.diff(), torch.arange(int(query_start[-1]), len(k))
+        starts, counts = query_start.tolist(), query_start.diff()
+        padding = torch.arange(starts[-1], len(k))
         is_verified = (counts == verified) & (context_lens > 0) & (verified > 0)
         is_decode = (counts == 1) & (context_lens > 0) & (verified == 0)
         tables = _token_pages(block_table, num_blocks, ratio)
@@ -127,7 +163,7 @@ class Pooling:
             which = (chosen & (counts > 0)).nonzero().flatten()
             if not len(which):
                 continue
-            rows = torch.cat([torch.arange(query_start[i], query_start[i + 1]) for i in which.tolist()])
+            rows = torch.cat([torch.arange(starts[i], starts[i + 1]) for i in which.tolist()])
             batch = _Batch(rows, counts[which], context_lens[which], rings[which].long(), tables[which])
             run(modules, indexer, batch, k, scores, padding)
             owners = torch.repeat_interleave(which, counts[which])
@@ -168,7 +204,7 @@ class Pooling:
         }
         loader = Loader(self._project, provide=provide, execute=execute)
         modules = _Modules(pool, *(loader.load(module) for module in (KERNELS, INDEXER, PLAN)))
-        modules.plan.torch = _Unpinned()
+        vars(modules.plan)["torch"] = _Unpinned()
         return modules
 
 
@@ -181,7 +217,9 @@ def _token_pages(table: Tensor, num_blocks: int, ratio: int) -> Tensor:
 def _extend(modules: _Modules, indexer: SimpleNamespace, batch: _Batch, k: Tensor, scores: Tensor, _: Tensor) -> None:
     """A batch of prefill, by its plan."""
     ratio, size = indexer.index_kpool, modules.pool.index_page_size
-    lens = torch.cat([torch.arange(n - c, n) + 1 for n, c in zip(batch.lens.tolist(), batch.counts.tolist(), strict=True)])
+    lens = torch.cat(
+        [torch.arange(n - c, n) + 1 for n, c in zip(batch.lens.tolist(), batch.counts.tolist(), strict=True)]
+    )
     forward = SimpleNamespace(
         batch_size=len(batch.counts),
         extend_seq_lens_cpu=batch.counts.tolist(),
@@ -221,9 +259,7 @@ def _decode(
         positions=_padded(batch.contexts.long(), more),
         forward_batch=forward,
         layer_id=_LAYER,
-        metadata=SimpleNamespace(
-            get_page_table_64=lambda: _padded(batch.table, more), get_seqlens_int32=lambda: lens
-        ),
+        metadata=SimpleNamespace(get_page_table_64=lambda: _padded(batch.table, more), get_seqlens_int32=lambda: lens),
     )
 
 
@@ -275,3 +311,69 @@ def _verify(
 def _padded(rows: Tensor, more: int, value: int = 0) -> Tensor:
     """Rows [n, ...] with more of them of one value."""
     return torch.cat([rows, rows.new_full((more, *rows.shape[1:]), value)])
+
+
+def contract(project: Project) -> Clauses:
+    """What the indexer that pools keys hands to the kernels that make them."""
+    pooled = (FUSED_POOL,)
+    dense = project.place(KPOOL_FILE, "def kpool_decode_update_and_maybe_write_cache(", "assert tail_k.is_contiguous()")
+    verified = project.place(_BACKEND, "is_target_verify()", "num_draft_tokens=self.speculative_num_draft_tokens")
+    return Clauses(
+        (
+            Clause(
+                pooled,
+                lambda case: case.model.fp8 == "e4m3fn",
+                "keys are e4m3fn",
+                project.place(KPOOL_FILE, "buf_fp8 = buf.view(torch.float8_e4m3fn)"),
+            ),
+            Clause(
+                pooled,
+                lambda case: case.model.head_dim == HEAD_DIM,
+                f"head_dim is {HEAD_DIM}",
+                project.place(KPOOL_FILE, "INDEX_HEAD_DIM = 128"),
+            ),
+            Clause(
+                pooled,
+                lambda case: case.model.quant_group == HEAD_DIM,
+                "every key has one scale",
+                project.place(KPOOL_FILE, "absmax = tl.max(tl.abs(x), axis=0)"),
+            ),
+            Clause(
+                pooled,
+                lambda case: case.model.scale_fmt == "ue8m0",
+                "scales are powers of two",
+                project.place(_MODEL, 'scale_fmt="ue8m0"'),
+            ),
+            Clause(
+                pooled,
+                lambda case: case.session.pooling == "softmax",
+                "keys are pooled by a softmax",
+                project.place(KPOOL_FILE, "prob = tl.exp(score - max_score)"),
+            ),
+            Clause(
+                pooled,
+                lambda case: case.session.ratio == RATIO,
+                f"ratio is {RATIO}",
+                "index_kpool of GLM-5.3-Flash",
+            ),
+            Clause(
+                pooled,
+                lambda case: case.cache.block_size == KPOOL_BLOCK_SIZE,
+                f"block_size is {KPOOL_BLOCK_SIZE}",
+                project.place(KPOOL_FILE, "assert pool.index_page_size == BLOCK_SIZE_K"),
+            ),
+            Clause(pooled, lambda case: not case.cache.page_pad, "the cache and the rings are dense", dense),
+            Clause(
+                pooled,
+                lambda case: verifies(case.session),
+                "drafts follow one token, when the prompt is there, and are as many each time",
+                verified,
+            ),
+        )
+    )
+
+
+def verifies(session: Session) -> bool:
+    """Whether every turn that drafts appends one token before, of a request that has tokens, and drafts as many."""
+    rows = [row for step in follow(session) for row in step if row.turn.drafts]
+    return all(row.turn.new == 1 and row.start > 0 and row.turn.drafts == session.max_drafts for row in rows)
