@@ -121,7 +121,8 @@ def places_of_keys(given: Call, *, ratio: int, block_size: int) -> dict[str, Ten
         start, end, context = starts[request], starts[request + 1], contexts[request]
         seen = (torch.arange(context, context + end - start) + 1) // ratio
         visible[start:end] = seen.to(visible.dtype)
-        slots[rows] = t["block_table"][request, groups // block_size].long() * block_size + groups % block_size
+        pages = t["block_table"][request, groups // block_size].long()
+        slots[rows] = pages * block_size + (groups % block_size).to(pages.device)
     return {"slot_mapping": slots, "visible": visible}
 
 
