@@ -174,6 +174,58 @@ def test_scans() -> None:
 
 
 @triton.jit
+def _count_in_group(x, y):
+    group = x & 0xFF00
+    return tl.where(group == (y & 0xFF00), x + y - group, y)
+
+
+@triton.jit
+def _integer_scans(x, out, M: tl.constexpr, N: tl.constexpr):
+    m, n = tl.arange(0, M), tl.arange(0, N)
+    place = m[:, None] * N + n[None, :]
+    block = tl.load(x + place)
+    tl.store(out + place, tl.cumsum(block, 1))
+    tl.store(out + M * N + place, tl.cumsum(block, 0, reverse=True))
+    tl.store(out + 2 * M * N + place, tl.associative_scan(block, 1, _count_in_group))
+    tl.store(out + 3 * M * N + place, tl.associative_scan(block, 1, _branching, reverse=True))
+
+
+def test_scans_of_integers() -> None:
+    """Doubling gives what going from one end to the other does; the values are group << 8 | 1, sums wrap."""
+    groups = torch.randint(0, 3, (4, 64), generator=torch.Generator().manual_seed(9)).sort(1).values
+    x = (groups << 8 | 1).int()
+    x[3] *= 1 << 20
+    out = torch.zeros(4, 4, 64, dtype=torch.int32)
+    with Lockstep() as machine:
+        _integer_scans[(1,)](x, out, 4, 64)
+    assert torch.equal(out[0], x.cumsum(1).int())
+    assert torch.equal(out[1], x.flip(0).cumsum(0).flip(0).int())
+    rank = torch.stack([(groups[:, : i + 1] == groups[:, i : i + 1]).sum(1) for i in range(64)], 1)
+    assert torch.equal(out[2][:3], (groups << 8).int()[:3] + rank.int()[:3])
+    assert torch.equal(out[3], x.flip(1).cummax(1).values.flip(1))
+    assert machine.violations == []
+
+
+@triton.jit
+def _scan_of_undefined(x, out, N: tl.constexpr):
+    n = tl.arange(0, N)
+    total = tl.cumsum(tl.load(x + n, mask=n != 5), 0)
+    tl.store(out + n, total, mask=n < 5)
+    tl.store(out + N + n, total, mask=n > 4)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16, torch.int32])
+def test_a_scan_is_undefined_from_an_undefined_lane_on(dtype: torch.dtype) -> None:
+    x, out = torch.arange(16).to(dtype), torch.zeros(32, dtype=dtype)
+    with Lockstep() as machine:
+        _scan_of_undefined[(1,)](x, out, 16)
+    assert out[:5].tolist() == [0, 1, 3, 6, 10]
+    (violation,) = machine.violations
+    assert violation.kind == "uninitialised"
+    assert violation.lane == (5,)
+
+
+@triton.jit
 def _sorting(x, out, M: tl.constexpr, N: tl.constexpr, K: tl.constexpr):
     m, n, k = tl.arange(0, M), tl.arange(0, N), tl.arange(0, K)
     block = tl.load(x + m[:, None] * N + n[None, :])

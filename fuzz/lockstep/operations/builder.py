@@ -9,8 +9,8 @@ from indexfuzz.lockstep.operations.descriptors import DescriptorOps
 from indexfuzz.lockstep.operations.hints import HintOps
 from indexfuzz.lockstep.operations.integers import IntegerOps
 from indexfuzz.lockstep.operations.libdevice import DeviceLibraryOps
-from indexfuzz.lockstep.operations.reductions import ReduceOps
 from indexfuzz.lockstep.operations.scaled_dot import ScaledDotOps
+from indexfuzz.lockstep.operations.scans import ScanOps
 from indexfuzz.lockstep.operations.shapes import ShapeOps
 from indexfuzz.lockstep.operations.types import TypeOps
 from indexfuzz.lockstep.triton_api.types import OPTIONS
@@ -23,7 +23,7 @@ class Builder(
     ShapeOps,
     DescriptorOps,
     IntegerOps,
-    ReduceOps,
+    ScanOps,
     ScaledDotOps,
     ControlOps,
     HintOps,

@@ -1,7 +1,6 @@
-"""Reductions and scans, in an order that depends on nothing but the length of the axis.
+"""Reductions, in an order that depends on nothing but the length of the axis.
 
-A reduction is a tree: the first half of the axis combined with the second, until one is left. A scan goes from one
-end to the other.
+A reduction is a tree: the first half of the axis combined with the second, until one is left.
 """
 
 from collections.abc import Callable, Sequence
@@ -35,46 +34,30 @@ Combine = Callable[[list[Value], list[Value]], list[Value]]
 
 
 class ReduceOps(Context):
-    """reduce and scan, called by the semantic with the combine function."""
+    """reduce, called by the semantic with the combine function."""
 
     def reduce(self, inputs: Sequence[Any], axis: int, function: Any) -> list[Value]:
         """Combine along an axis."""
         self.run.barriers += 1
-        values: list[Value] = [_whole(t.handle, axis) for t in inputs]
-        name = _name(function)
+        values: list[Value] = [whole(t.handle, axis) for t in inputs]
+        name = name_of(function)
         if name in _EXTREMES and len(values) == 1:
             fast = self._extreme(name, inputs[0], values[0], axis)
             if fast is not None:
                 return [fast]
-        combine = self._combine(function, inputs)
+        combine = self.combine(function, inputs)
         length = values[0].shape[axis]
         while length > 1:
             half = length // 2
-            first = [_cut(v, axis, 0, half) for v in values]
-            second = [_cut(v, axis, half, length) for v in values]
+            first = [cut(v, axis, 0, half) for v in values]
+            second = [cut(v, axis, half, length) for v in values]
             values = combine(first, second)
             length = half
         return [_drop(v, axis) for v in values]
 
-    def scan(self, inputs: Sequence[Any], axis: int, function: Any, *, reverse: bool) -> list[Value]:
-        """Every prefix combined, from the left or from the right."""
-        self.run.barriers += 1
-        values: list[Value] = [_whole(t.handle, axis) for t in inputs]
-        combine = self._combine(function, inputs)
-        length = values[0].shape[axis]
-        places = range(length - 1, -1, -1) if reverse else range(length)
-        running: list[Value] = []
-        steps: list[list[Value]] = []
-        for place in places:
-            here = [_cut(v, axis, place, place + 1) for v in values]
-            running = combine(running, here) if running else here
-            steps.append(running)
-        if reverse:
-            steps.reverse()
-        return [_stack([step[i] for step in steps], v, axis) for i, v in enumerate(values)]
-
-    def _combine(self, function: Any, inputs: Sequence[Any]) -> Combine:
-        name = _name(function)
+    def combine(self, function: Any, inputs: Sequence[Any]) -> Combine:
+        """What the combine function does to blocks, lane by lane."""
+        name = name_of(function)
         if name in _KNOWN and len(inputs) == 1:
             dtype = inputs[0].dtype
             floating, signed, unsigned = _KNOWN[name]
@@ -111,7 +94,8 @@ class ReduceOps(Context):
         return Value(found, value.ty, shape, _any(value.undefined, axis + 1), _any(value.wrapped, axis + 1))
 
 
-def _name(function: Any) -> str:
+def name_of(function: Any) -> str:
+    """The name of a combine function of the language; nothing for any other."""
     return function.fn.__name__ if is_language_source(function.fn.__module__) else ""
 
 
@@ -119,7 +103,8 @@ def _any(mask: Mask | None, axis: int) -> Mask | None:
     return None if mask is None else np.asarray(mask.any(axis=axis))
 
 
-def _whole(v: Value, axis: int) -> Value:
+def whole(v: Value, axis: int) -> Value:
+    """A value whose data have an axis of the block at its full length."""
     place = axis + 1
     length = v.shape[axis]
 
@@ -139,7 +124,8 @@ def _whole(v: Value, axis: int) -> Value:
     )
 
 
-def _cut(v: Value, axis: int, start: int, stop: int) -> Value:
+def cut(v: Value, axis: int, start: int, stop: int) -> Value:
+    """A range of an axis of the block, whose data are whole along it."""
     index = (slice(None),) * (axis + 1) + (slice(start, stop),)
     shape = (*v.shape[:axis], stop - start, *v.shape[axis + 1 :])
     return Value(
@@ -163,16 +149,3 @@ def _drop(v: Value, axis: int) -> Value:
         v.low,
         v.high,
     )
-
-
-def _stack(steps: list[Value], like: Value, axis: int) -> Value:
-    full = np.broadcast_shapes(*(s.data.shape for s in steps))
-    result = Value(
-        np.concatenate([np.broadcast_to(s.data, full) for s in steps], axis=axis + 1), steps[0].ty, like.shape
-    )
-    for name in ("undefined", "wrapped"):
-        marks = [getattr(s, name) for s in steps]
-        if any(m is not None for m in marks):
-            parts = [np.broadcast_to(False if m is None else m, full) for m in marks]
-            setattr(result, name, np.concatenate(parts, axis=axis + 1))
-    return result
