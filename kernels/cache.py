@@ -10,11 +10,11 @@ from indexfuzz.kernels.checks import (
     require_cache,
     require_choice,
     require_head_dim,
-    require_quant_group,
     require_tensor,
 )
 from indexfuzz.kernels.layout import resolve_layout, split_pages, value_offset
 from indexfuzz.kernels.quant import FP8_DTYPES, QUANT_MAX, SCALE_FORMATS, quantise_rows
+from indexfuzz.kernels.scales import SCALE_DTYPES, quantise_groups, require_powers_of_two, scale_groups
 
 TOKENS = 16
 """Tokens of one program."""
@@ -26,7 +26,7 @@ def _k_quant_cache_kernel(
     k_token_stride,
     values_ptr,  # [num_blocks, BLOCK_SIZE * HEAD_DIM] fp8
     values_page_stride,
-    scales_ptr,  # [num_blocks, BLOCK_SIZE] fp32
+    scales_ptr,  # [num_blocks, BLOCK_SIZE] fp32, or int32 of four exponents
     scales_page_stride,
     slot_mapping_ptr,  # [num_slots] int32 or int64
     num_slots,  # <= T
@@ -35,6 +35,7 @@ def _k_quant_cache_kernel(
     SHUFFLE: tl.constexpr,
     QUANT_MAX: tl.constexpr,
     UE8M0: tl.constexpr,
+    GROUPS: tl.constexpr,  # that have exponents of their own; 0 for an fp32 scale
     TOKENS: tl.constexpr,
 ):
     token = tl.program_id(0).to(tl.int64) * TOKENS + tl.arange(0, TOKENS)
@@ -43,7 +44,10 @@ def _k_quant_cache_kernel(
     has_slot = slot >= 0
 
     k = tl.load(k_ptr + token[:, None] * k_token_stride + dim[None, :], mask=has_slot[:, None], other=0.0)
-    values, scale = quantise_rows(k.to(tl.float32), QUANT_MAX, UE8M0)
+    if GROUPS:
+        values, scale = quantise_groups(k.to(tl.float32), QUANT_MAX, GROUPS)
+    else:
+        values, scale = quantise_rows(k.to(tl.float32), QUANT_MAX, UE8M0)
 
     # int64 from the slot on: a page far into a packed pool starts beyond 2^31 bytes.
     block, offset = slot // BLOCK_SIZE, slot % BLOCK_SIZE
@@ -61,11 +65,14 @@ def k_quant_cache(
     fp8: str,
     quant_group: int,
     layout: str,
+    scales: str = "fp32",
 ) -> None:
     """Quantise k [T, D] bf16 per token and write values and scale into cache at slot_mapping [<= T] int32 or int64.
 
     s = max(amax, 1e-4) / C as in q_quant; the values are k / s. Slot = block * block_size + offset; tokens with a
     negative slot, and tokens beyond the slot mapping, are not stored. Slots must be distinct and inside the cache.
+    With scales "ue8m0", of powers of two, the exponents are stored, packed, and quant_group may be D/4: then s is each
+    quarter's own.
 
     cache uint8 [num_blocks, block_size, D + 4] with any page stride that is a multiple of 4; k may be a column slice.
     Raises ValueError outside this contract; kernels/layout.py says which layouts exist.
@@ -75,7 +82,8 @@ def k_quant_cache(
     require_tensor("k", k, (None, None), torch.bfloat16)
     num_tokens, head_dim = k.shape
     require_head_dim(head_dim)
-    require_quant_group(quant_group, head_dim)
+    require_powers_of_two(scales, scale_fmt)
+    groups = scale_groups(scales, quant_group, head_dim)
     require_cache(cache, head_dim)
     block_size = cache.shape[1]
     layout = resolve_layout(layout, block_size, head_dim)
@@ -85,14 +93,14 @@ def k_quant_cache(
 
     if num_slots == 0:
         return
-    values, scales = split_pages(cache, FP8_DTYPES[fp8])
+    page_values, page_scales = split_pages(cache, FP8_DTYPES[fp8], SCALE_DTYPES[scales])
     _k_quant_cache_kernel[(triton.cdiv(num_slots, TOKENS),)](
         k,
         k.stride(0),
-        values,
-        values.stride(0),
-        scales,
-        scales.stride(0),
+        page_values,
+        page_values.stride(0),
+        page_scales,
+        page_scales.stride(0),
         slot_mapping,
         num_slots,
         BLOCK_SIZE=block_size,
@@ -100,5 +108,6 @@ def k_quant_cache(
         SHUFFLE=layout == "shuffle",
         QUANT_MAX=QUANT_MAX[fp8],
         UE8M0=scale_fmt == "ue8m0",
+        GROUPS=groups,
         TOKENS=TOKENS,
     )

@@ -13,13 +13,13 @@ from indexfuzz.kernels.checks import (
     require_cache,
     require_choice,
     require_head_dim,
-    require_quant_group,
     require_tensor,
 )
 from indexfuzz.kernels.layout import resolve_layout, split_pages, value_offset
 from indexfuzz.kernels.norm import mean_and_factor, require_affine
 from indexfuzz.kernels.quant import FP8_DTYPES, QUANT_MAX, quantise_rows
 from indexfuzz.kernels.rope import PLACEMENTS, STYLES
+from indexfuzz.kernels.scales import SCALE_DTYPES, quantise_groups, scale_groups
 
 ROWS = 16
 """(token, head) rows of q, or tokens of k, of one program."""
@@ -134,7 +134,7 @@ def _fused_k_kernel(
     cos_sin_row_stride,
     values_ptr,  # [num_blocks, BLOCK_SIZE * HEAD_DIM] fp8
     values_page_stride,
-    scales_ptr,  # [num_blocks, BLOCK_SIZE] fp32
+    scales_ptr,  # [num_blocks, BLOCK_SIZE] fp32, or int32 of four exponents
     scales_page_stride,
     slot_mapping_ptr,  # [num_slots] int32 or int64
     num_slots,  # <= T
@@ -145,6 +145,7 @@ def _fused_k_kernel(
     NEOX: tl.constexpr,
     SHUFFLE: tl.constexpr,
     QUANT_MAX: tl.constexpr,
+    GROUPS: tl.constexpr,  # that have exponents of their own; 0 for an fp32 scale
     ROWS: tl.constexpr,
 ):
     token = tl.program_id(0).to(tl.int64) * ROWS + tl.arange(0, ROWS)
@@ -173,7 +174,10 @@ def _fused_k_kernel(
         is_first,
         ROPE_DIM,
     )
-    values, scale = quantise_rows(k, QUANT_MAX, UE8M0=True)
+    if GROUPS:
+        values, scale = quantise_groups(k, QUANT_MAX, GROUPS)
+    else:
+        values, scale = quantise_rows(k, QUANT_MAX, UE8M0=True)
 
     block, offset = slot // BLOCK_SIZE, slot % BLOCK_SIZE
     value_at = (block * values_page_stride)[:, None] + value_offset(offset[:, None], dim[None, :], HEAD_DIM, SHUFFLE)
@@ -259,6 +263,7 @@ def fused_k(
     fp8: str,
     quant_group: int,
     layout: str,
+    scales: str = "fp32",
 ) -> None:
     """LayerNorm, RoPE, quantisation and insertion of k [T, D] bf16, which stays.
 
@@ -272,7 +277,7 @@ def fused_k(
     require_head_dim(head_dim)
     require_affine(k_norm_weight, k_norm_bias, head_dim, eps)
     require_angles(positions, cos_sin_cache, num_tokens, head_dim, rope_dim, style, placement)
-    require_quant_group(quant_group, head_dim)
+    groups = scale_groups(scales, quant_group, head_dim)
     require_cache(cache, head_dim)
     block_size = cache.shape[1]
     layout = resolve_layout(layout, block_size, head_dim)
@@ -282,7 +287,7 @@ def fused_k(
 
     if num_slots == 0:
         return
-    values, scales = split_pages(cache, FP8_DTYPES[fp8])
+    page_values, page_scales = split_pages(cache, FP8_DTYPES[fp8], SCALE_DTYPES[scales])
     _fused_k_kernel[(triton.cdiv(num_slots, ROWS),)](
         k,
         k.stride(0),
@@ -292,10 +297,10 @@ def fused_k(
         positions,
         cos_sin_cache,
         cos_sin_cache.stride(0),
-        values,
-        values.stride(0),
-        scales,
-        scales.stride(0),
+        page_values,
+        page_values.stride(0),
+        page_scales,
+        page_scales.stride(0),
         slot_mapping,
         num_slots,
         BLOCK_SIZE=block_size,
@@ -305,6 +310,7 @@ def fused_k(
         NEOX=style == "neox",
         SHUFFLE=layout == "shuffle",
         QUANT_MAX=QUANT_MAX[fp8],
+        GROUPS=groups,
         ROWS=ROWS,
     )
 

@@ -5,9 +5,10 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from indexfuzz.kernels.checks import require_cache, require_head_dim, require_quant_group, require_tensor
+from indexfuzz.kernels.checks import require_cache, require_head_dim, require_tensor
 from indexfuzz.kernels.layout import resolve_layout, split_pages, value_offset
 from indexfuzz.kernels.quant import FP8_DTYPES
+from indexfuzz.kernels.scales import SCALE_DTYPES, scale_groups
 
 TOKENS = 64
 """Gathered tokens of one program."""
@@ -20,7 +21,7 @@ WARPS = 2
 def _gather_kernel(
     values_ptr,  # [num_blocks, BLOCK_SIZE * HEAD_DIM] bytes
     values_page_stride,
-    scales_ptr,  # [num_blocks, BLOCK_SIZE] fp32
+    scales_ptr,  # [num_blocks, BLOCK_SIZE] fp32 or int32
     scales_page_stride,
     num_blocks,
     block_table_ptr,  # [B, max_blocks] int32
@@ -31,7 +32,7 @@ def _gather_kernel(
     token_to_seq_ptr,  # [N] int32
     k_fp8_ptr,  # [N, HEAD_DIM] bytes
     k_fp8_row_stride,
-    k_scale_ptr,  # [N] fp32
+    k_scale_ptr,  # [N] fp32 or int32
     num_tokens,  # N
     BLOCK_SIZE: tl.constexpr,
     HEAD_DIM: tl.constexpr,
@@ -71,20 +72,21 @@ def gather(
     *,
     quant_group: int,
     layout: str,
+    scales: str = "fp32",
 ) -> None:
-    """Fill k_fp8 [N, D] fp8 and k_scale [N] fp32 with the cached tokens of all sequences, one after the other.
+    """Fill k_fp8 [N, D] fp8 and k_scale [N] with the cached tokens of all sequences, one after the other.
 
     Token n is position p = n - cu_seqlens[b] of sequence b = token_to_seq[n]: slot p % block_size of page
     block_table[b, p // block_size]. Padding becomes zero bytes and scale 0: a token at or beyond cu_seqlens[-1], a
     sequence outside [0, B), a block id outside [0, num_blocks).
 
-    cache uint8 [num_blocks, block_size, D + 4], block_table [B, max_blocks], cu_seqlens [B + 1], token_to_seq [N], all
+    k_scale is fp32, or int32 of packed exponents where scales is "ue8m0". cache uint8 [num_blocks, block_size, D + 4], block_table [B, max_blocks], cu_seqlens [B + 1], token_to_seq [N], all
     int32; rows may be strided. Raises ValueError outside this contract.
     """
     require_tensor("k_fp8", k_fp8, (None, None), *FP8_DTYPES.values())
     num_tokens, head_dim = k_fp8.shape
     require_head_dim(head_dim)
-    require_quant_group(quant_group, head_dim)
+    scale_groups(scales, quant_group, head_dim)
     require_cache(cache, head_dim)
     num_blocks, block_size, _ = cache.shape
     layout = resolve_layout(layout, block_size, head_dim)
@@ -92,17 +94,17 @@ def gather(
     num_seqs, max_blocks = block_table.shape
     require_tensor("cu_seqlens", cu_seqlens, (num_seqs + 1,), torch.int32)
     require_tensor("token_to_seq", token_to_seq, (num_tokens,), torch.int32)
-    require_tensor("k_scale", k_scale, (num_tokens,), torch.float32)
+    require_tensor("k_scale", k_scale, (num_tokens,), SCALE_DTYPES[scales])
 
     if num_tokens == 0:
         return
     # Bytes are moved as bytes: no FP8 code, NaN included, is a number here.
-    values, scales = split_pages(cache, torch.uint8)
+    page_values, page_scales = split_pages(cache, torch.uint8, SCALE_DTYPES[scales])
     _gather_kernel[(triton.cdiv(num_tokens, TOKENS),)](
-        values,
-        values.stride(0),
-        scales,
-        scales.stride(0),
+        page_values,
+        page_values.stride(0),
+        page_scales,
+        page_scales.stride(0),
         num_blocks,
         block_table,
         block_table.stride(0),

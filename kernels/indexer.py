@@ -12,6 +12,7 @@ from indexfuzz.kernels.mqa_logits import mqa_logits
 from indexfuzz.kernels.paged_mqa_logits import paged_mqa_logits
 from indexfuzz.kernels.quant import FP8_DTYPES, q_quant
 from indexfuzz.kernels.rope import rope
+from indexfuzz.kernels.scales import SCALE_DTYPES
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,6 +28,7 @@ class IndexerConfig:
     quant_group: int
     layout: str
     index_topk: int
+    scales: str = "fp32"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -118,6 +120,7 @@ def forward(
         fp8=config.fp8,
         quant_group=config.quant_group,
         layout=config.layout,
+        scales=config.scales,
     )
 
     selected = torch.full((q.shape[0], config.index_topk), -1, dtype=torch.int32, device=q.device)
@@ -142,6 +145,7 @@ def _select_decode(q_fp8: Tensor, q_weights: Tensor, cache: Tensor, decode: Deco
         decode.block_table,
         logits,
         layout=config.layout,
+        scales=config.scales,
     )
     return topk(logits, index_topk=config.index_topk)
 
@@ -149,7 +153,7 @@ def _select_decode(q_fp8: Tensor, q_weights: Tensor, cache: Tensor, decode: Deco
 def _select_prefill(q_fp8: Tensor, q_weights: Tensor, cache: Tensor, prefill: Prefill, config: IndexerConfig) -> Tensor:
     num_rows, num_keys, head_dim = q_fp8.shape[0], prefill.token_to_seq.shape[0], q_fp8.shape[2]
     k_fp8 = torch.empty((num_keys, head_dim), dtype=FP8_DTYPES[config.fp8], device=q_fp8.device)
-    k_scale = torch.empty(num_keys, dtype=torch.float32, device=q_fp8.device)
+    k_scale = torch.empty(num_keys, dtype=SCALE_DTYPES[config.scales], device=q_fp8.device)
     gather(
         cache,
         prefill.block_table,
@@ -159,6 +163,7 @@ def _select_prefill(q_fp8: Tensor, q_weights: Tensor, cache: Tensor, prefill: Pr
         k_scale,
         quant_group=config.quant_group,
         layout=config.layout,
+        scales=config.scales,
     )
     logits = torch.empty((num_rows, num_keys), dtype=torch.float32, device=q_fp8.device)
     mqa_logits(q_fp8, k_fp8, k_scale, q_weights, prefill.ks, prefill.ke, logits)

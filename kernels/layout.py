@@ -1,6 +1,6 @@
 """Where the bytes of a token lie in a page of the cache.
 
-A page is block_size * head_dim value bytes, then block_size fp32 scales. The scales are in token order in either
+A page is block_size * head_dim value bytes, then block_size scales of four bytes. The scales are in token order in either
 layout; the values are in token order (NORMAL) or in 16x16 tiles that the matrix units load without a shuffle
 (SHUFFLE, also called preshuffle).
 """
@@ -55,15 +55,16 @@ def resolve_layout(layout: str, block_size: int, head_dim: int) -> str:
     return layout
 
 
-def split_pages(cache: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+def split_pages(cache: Tensor, dtype: torch.dtype, scale_dtype: torch.dtype = torch.float32) -> tuple[Tensor, Tensor]:
     """The two parts of every page, as views that share the cache's memory.
 
     Returns values [num_blocks, block_size * head_dim] of the one-byte ``dtype`` and scales [num_blocks, block_size]
-    fp32, for a cache uint8 [num_blocks, block_size, head_dim + 4]. Neighbouring rows lie the cache's page stride apart.
+    of the four-byte ``scale_dtype``, for a cache uint8 [num_blocks, block_size, head_dim + 4]. Neighbouring rows lie
+    the cache's page stride apart.
     """
     num_blocks, block_size, token_bytes = cache.shape
     value_bytes = block_size * (token_bytes - 4)
     page_stride, start = cache.stride(0), cache.storage_offset()
     values = cache.as_strided((num_blocks, value_bytes), (page_stride, 1), start)
     scales = cache.as_strided((num_blocks, 4 * block_size), (page_stride, 1), start + value_bytes)
-    return values.view(dtype), scales.view(torch.float32)
+    return values.view(dtype), scales.view(scale_dtype)

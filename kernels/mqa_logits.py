@@ -7,6 +7,7 @@ from torch import Tensor
 
 from indexfuzz.kernels.checks import require, require_head_dim, require_tensor
 from indexfuzz.kernels.quant import FP8_DTYPES
+from indexfuzz.kernels.scales import SCALE_DTYPES, dequantise_groups
 
 KEYS = 64
 """Keys of one step of a program: the M of the matrix instruction."""
@@ -48,7 +49,7 @@ def _mqa_logits_kernel(
     q_head_stride,
     k_ptr,  # [N, HEAD_DIM] fp8
     k_row_stride,
-    k_scale_ptr,  # [N] fp32
+    k_scale_ptr,  # [N] fp32, or int32 of four exponents
     weights_ptr,  # [M, NUM_HEADS] fp32
     weights_row_stride,
     ks_ptr,  # [M] int32
@@ -65,6 +66,7 @@ def _mqa_logits_kernel(
     KEYS: tl.constexpr,
     STAGES: tl.constexpr,
     HIDDEN: tl.constexpr,
+    PACKED: tl.constexpr,  # scales are exponents
 ):
     # Later rows see more keys, so they start first: the short programs fill the gaps at the end.
     first_row = (tl.num_programs(0) - 1 - tl.program_id(0)) * ROWS
@@ -97,7 +99,11 @@ def _mqa_logits_kernel(
         k = tl.load(k_ptr + k_at, mask=is_valid_key[:, None], other=0.0)
         k_scale = tl.load(k_scale_ptr + key, mask=is_valid_key, other=0.0)
 
-        scores = tl.dot(k, tl.trans(q))
+        if PACKED:
+            scores = tl.dot(dequantise_groups(k, k_scale), tl.trans(q).to(tl.bfloat16))
+            k_scale = tl.full([KEYS], 1.0, tl.float32)
+        else:
+            scores = tl.dot(k, tl.trans(q))
         weighted = tl.maximum(scores, 0.0) * weights[None, :]
         summed = tl.sum(tl.reshape(weighted, [KEYS, ROWS, HEADS]), axis=2)
         is_visible = (key[:, None] >= window_start[None, :]) & (key[:, None] < window_end[None, :])
@@ -122,7 +128,8 @@ def mqa_logits(
     from the first to the last that one of a few neighbouring rows sees are read.
 
     q_fp8 [M, H, D] and k_fp8 [N, D] of one FP8 format, k_scale [N] and weights [M, H] fp32, ks and ke [M] int32. H is 1
-    to 128; rows may be strided. Raises ValueError outside this contract.
+    to 128; rows may be strided. An int32 k_scale [N] has the packed exponents of kernels/scales.py: the quarters of a
+    key have scales of their own. Raises ValueError outside this contract.
     """
     require_tensor("q_fp8", q_fp8, (None, None, None), *FP8_DTYPES.values())
     num_rows, num_heads, head_dim = q_fp8.shape
@@ -130,7 +137,7 @@ def mqa_logits(
     require(1 <= num_heads <= MAX_HEADS, "num_heads must be 1 to {}, got {}", MAX_HEADS, num_heads)
     require_tensor("k_fp8", k_fp8, (None, head_dim), q_fp8.dtype)
     num_keys = k_fp8.shape[0]
-    require_tensor("k_scale", k_scale, (num_keys,), torch.float32)
+    require_tensor("k_scale", k_scale, (num_keys,), *SCALE_DTYPES.values())
     require_tensor("weights", weights, (num_rows, num_heads), torch.float32)
     require_tensor("ks", ks, (num_rows,), torch.int32)
     require_tensor("ke", ke, (num_rows,), torch.int32)
@@ -166,4 +173,5 @@ def mqa_logits(
         KEYS=KEYS,
         STAGES=STAGES,
         HIDDEN=HIDDEN,
+        PACKED=k_scale.dtype == torch.int32,
     )

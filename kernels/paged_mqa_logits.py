@@ -5,9 +5,10 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from indexfuzz.kernels.checks import require, require_cache, require_head_dim, require_tensor
+from indexfuzz.kernels.checks import require, require_cache, require_choice, require_head_dim, require_tensor
 from indexfuzz.kernels.layout import TILE, in_token_order, resolve_layout, split_pages
 from indexfuzz.kernels.quant import FP8_DTYPES
+from indexfuzz.kernels.scales import SCALE_DTYPES, dequantise_groups
 from indexfuzz.kernels.sizes import cdiv, next_power_of_2
 
 KEYS = 64
@@ -56,7 +57,7 @@ def _paged_mqa_logits_kernel(
     q_head_stride,
     values_ptr,  # [num_blocks, BLOCK_SIZE * HEAD_DIM] fp8
     values_page_stride,
-    scales_ptr,  # [num_blocks, BLOCK_SIZE] fp32
+    scales_ptr,  # [num_blocks, BLOCK_SIZE] fp32, or int32 of four exponents
     scales_page_stride,
     num_blocks,
     weights_ptr,  # [B * next_n, NUM_HEADS] fp32
@@ -82,6 +83,7 @@ def _paged_mqa_logits_kernel(
     KEYS: tl.constexpr,
     STAGES: tl.constexpr,
     HIDDEN: tl.constexpr,
+    PACKED: tl.constexpr,  # scales are exponents
 ):
     seq = tl.program_id(0).to(tl.int64)
     first_key = tl.program_id(1) * keys_per_program
@@ -133,7 +135,11 @@ def _paged_mqa_logits_kernel(
             is_cached = is_seen & is_page
             k_scale = tl.load(scales_ptr + block * scales_page_stride + offset, mask=is_cached, other=0.0)
 
-            scores = tl.dot(k, tl.trans(q))
+            if PACKED:
+                scores = tl.dot(dequantise_groups(k, k_scale), tl.trans(q).to(tl.bfloat16))
+                k_scale = tl.full([KEYS], 1.0, tl.float32)
+            else:
+                scores = tl.dot(k, tl.trans(q))
             weighted = tl.maximum(scores, 0.0) * weights[None, :]
             summed = tl.sum(tl.reshape(weighted, [KEYS, ROWS, HEADS]), axis=2)
             is_visible = is_cached[:, None] & (position[:, None] < length[None, :])
@@ -151,6 +157,7 @@ def paged_mqa_logits(
     logits: Tensor,
     *,
     layout: str,
+    scales: str = "fp32",
 ) -> None:
     """Fill logits [B * next_n, max_model_len] fp32: s[p] * sum_h weights[b, j, h] * relu(q[b, j, h] . k[p]), else -inf.
 
@@ -160,13 +167,15 @@ def paged_mqa_logits(
 
     q_fp8 [B, next_n, H, D] fp8 with H 1 to 128, cache uint8 [num_blocks, block_size, D + 4], weights [B * next_n, H]
     fp32, context_lens [B] or [B, next_n] int32, block_table [B, max_blocks] int32; rows may be strided. What no row of
-    a sequence sees, in the cache or the block table, changes nothing. Raises ValueError outside this contract.
+    a sequence sees, in the cache or the block table, changes nothing. With scales "ue8m0" the quarters of a key have
+    scales of their own, whose exponents are packed (kernels/scales.py). Raises ValueError outside this contract.
     """
     require_tensor("q_fp8", q_fp8, (None, None, None, None), *FP8_DTYPES.values())
     batch, next_n, num_heads, head_dim = q_fp8.shape
     require_head_dim(head_dim)
     require(1 <= num_heads <= MAX_HEADS, "num_heads must be 1 to {}, got {}", MAX_HEADS, num_heads)
     require_cache(cache, head_dim)
+    require_choice("scales", scales, tuple(SCALE_DTYPES))
     num_blocks, block_size, _ = cache.shape
     layout = resolve_layout(layout, block_size, head_dim)
     require_tensor("weights", weights, (batch * next_n, num_heads), torch.float32)
@@ -190,16 +199,16 @@ def paged_mqa_logits(
     rows = min(LANES // heads, max(MIN_LANES // heads, next_power_of_2(next_n)))
     row_tiles = cdiv(next_n, rows)
     keys_per_program = KEYS * cdiv(max_model_len * batch * next_n, KEYS * PROGRAMS)
-    values, scales = split_pages(cache, q_fp8.dtype)
+    page_values, page_scales = split_pages(cache, q_fp8.dtype, SCALE_DTYPES[scales])
     _paged_mqa_logits_kernel[(batch, cdiv(max_model_len, keys_per_program), row_tiles)](
         q_fp8,
         q_fp8.stride(0),
         q_fp8.stride(1),
         q_fp8.stride(2),
-        values,
-        values.stride(0),
-        scales,
-        scales.stride(0),
+        page_values,
+        page_values.stride(0),
+        page_scales,
+        page_scales.stride(0),
         num_blocks,
         weights,
         weights.stride(0),
@@ -224,4 +233,5 @@ def paged_mqa_logits(
         KEYS=KEYS,
         STAGES=STAGES,
         HIDDEN=HIDDEN,
+        PACKED=scales == "ue8m0",
     )

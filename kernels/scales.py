@@ -1,0 +1,69 @@
+"""UE8M0 scales of keys: four exponents, one for each quarter of a key's dims, packed to the int32 in an fp32's place.
+
+Byte j of the word, lowest first, is the exponent of dims j * D/4 to (j + 1) * D/4: e stands for 2^(e - 127), 255 for
+NaN. Keys that have one scale, as vLLM makes them for SM100, have four equal bytes.
+"""
+
+import torch
+import triton
+import triton.language as tl
+
+from indexfuzz.kernels.checks import require, require_choice, require_quant_group
+from indexfuzz.kernels.quant import quantise_rows
+
+BYTES = tl.constexpr(4)
+"""Exponents of one word."""
+
+SCALE_DTYPES = {"fp32": torch.float32, "ue8m0": torch.int32}
+"""What the scale of a key is in the cache."""
+
+
+@triton.jit
+def quantise_groups(x, QUANT_MAX: tl.constexpr, GROUPS: tl.constexpr):
+    """Scale the GROUPS groups of dims of each row of x [rows, dims] fp32, as `quantise_rows` does rows.
+
+    Returns the scaled values, and the exponents of their scales, packed: int32 [rows].
+    """
+    rows: tl.constexpr = x.shape[0]
+    dims: tl.constexpr = x.shape[1]
+    values, scale = quantise_rows(tl.reshape(x, [rows * GROUPS, dims // GROUPS]), QUANT_MAX, UE8M0=True)
+    exponent = tl.reshape(scale.to(tl.int32, bitcast=True) >> 23, [rows, GROUPS])
+    packed = tl.sum(exponent << (8 * tl.arange(0, BYTES))[None, :], axis=1)
+    return tl.reshape(values, [rows, dims]), packed
+
+
+@triton.jit
+def dequantise_groups(values, packed):
+    """FP8 values [keys, dims] times the scales of their quarters, packed int32 [keys]: bf16, which holds them."""
+    keys: tl.constexpr = values.shape[0]
+    dims: tl.constexpr = values.shape[1]
+    exponent = (packed[:, None] >> (8 * tl.arange(0, BYTES))[None, :]) & 0xFF
+    # 2^-127 is no normal number, and NaN no infinity: both have the highest bit of the mantissa.
+    is_special = (exponent == 0) | (exponent == 0xFF)
+    scale = ((exponent << 23) | tl.where(is_special, 1 << 22, 0)).to(tl.float32, bitcast=True)
+    scaled = tl.reshape(values.to(tl.float32), [keys, BYTES, dims // BYTES]) * scale[:, :, None]
+    return tl.reshape(scaled, [keys, dims]).to(tl.bfloat16)
+
+
+def scale_groups(scales: str, quant_group: int, head_dim: int) -> int:
+    """How many groups of dims have exponents of their own: 0 for an fp32 scale, 1 or 4 for UE8M0.
+
+    Raises ValueError for other scales, and unless quant_group is head_dim or, for UE8M0, a quarter of it.
+    """
+    require_choice("scales", scales, tuple(SCALE_DTYPES))
+    if scales == "fp32":
+        require_quant_group(quant_group, head_dim)
+        return 0
+    require(
+        quant_group in (head_dim, head_dim // BYTES.value),
+        "a key has one UE8M0 scale or four: quant_group must be {} or {}, got {}",
+        head_dim,
+        head_dim // BYTES.value,
+        quant_group,
+    )
+    return head_dim // quant_group
+
+
+def require_powers_of_two(scales: str, scale_fmt: str) -> None:
+    """Raise ValueError unless scales of such a form can be stored: UE8M0 holds powers of two alone."""
+    require(scales == "fp32" or scale_fmt == "ue8m0", 'UE8M0 scales need scale_fmt "ue8m0", got "{}"', scale_fmt)
