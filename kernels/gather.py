@@ -80,8 +80,9 @@ def gather(
     block_table[b, p // block_size]. Padding becomes zero bytes and scale 0: a token at or beyond cu_seqlens[-1], a
     sequence outside [0, B), a block id outside [0, num_blocks).
 
-    k_scale is fp32, or int32 of packed exponents where scales is "ue8m0". cache uint8 [num_blocks, block_size, D + 4], block_table [B, max_blocks], cu_seqlens [B + 1], token_to_seq [N], all
-    int32; rows may be strided. Raises ValueError outside this contract.
+    k_scale is fp32, or int32 of packed exponents where scales is "ue8m0". cache uint8 [num_blocks, block_size, D + 4],
+    block_table [B, max_blocks], cu_seqlens [B + 1], token_to_seq [N], all int32; rows may be strided. Raises ValueError
+    outside this contract.
     """
     require_tensor("k_fp8", k_fp8, (None, None), *FP8_DTYPES.values())
     num_tokens, head_dim = k_fp8.shape

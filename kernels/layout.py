@@ -1,7 +1,7 @@
 """Where the bytes of a token lie in a page of the cache.
 
-A page is block_size * head_dim value bytes, then block_size scales of four bytes. The scales are in token order in either
-layout; the values are in token order (NORMAL) or in 16x16 tiles that the matrix units load without a shuffle
+A page is block_size * head_dim value bytes, then block_size scales of four bytes. The scales are in token order in
+either layout; the values are in token order (NORMAL) or in 16x16 tiles that the matrix units load without a shuffle
 (SHUFFLE, also called preshuffle).
 """
 

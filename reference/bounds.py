@@ -28,8 +28,9 @@ from torch import Tensor
 from indexfuzz.reference import fp8 as codec
 from indexfuzz.reference.arithmetic import PORTABLE, Arithmetic, DotUnit, U
 from indexfuzz.reference.exact_regime import exact_logits
-from indexfuzz.reference.mqa_logits import chunks, dot, visible_range
+from indexfuzz.reference.mqa_logits import chunks, dot, key_values, visible_range
 from indexfuzz.reference.paged_mqa_logits import visible_keys
+from indexfuzz.reference.scales import QUARTERS, by_dim
 
 Dot = Callable[[Tensor, Tensor], Tensor]
 """A simulated matrix unit: FP8 q [S, R, H, D], FP8 k [S, N, D] -> scores [S, R, H, N], fp32 or wider, bit-exact."""
@@ -66,7 +67,7 @@ def prefill_bounds(
         q_fp8[None], k_fp8[None], k_scale[None], weights[None], arithmetic, simulated_dot
     )
     visible = visible_range(ks, ke, k_fp8.shape[0])
-    return _masked(value[0], bound[0], exact[0], visible, tier(arithmetic, simulated_dot))
+    return _masked(value[0], bound[0], exact[0], visible, _tier(k_scale, arithmetic, simulated_dot))
 
 
 def paged_bounds(
@@ -78,12 +79,13 @@ def paged_bounds(
     max_model_len: int,
     *,
     layout: str,
+    scales: str = "fp32",
     arithmetic: Arithmetic = PORTABLE,
     simulated_dot: Dot | None = None,
 ) -> LogitBounds:
     """Bounds of ``paged_mqa_logits`` for its inputs and ``max_model_len`` columns; [B * next_n, max_model_len]."""
     batch, next_n, heads, _ = q_fp8.shape
-    keys = visible_keys(q_fp8, cache, context_lens, block_table, max_model_len, layout=layout)
+    keys = visible_keys(q_fp8, cache, context_lens, block_table, max_model_len, layout=layout, scales=scales)
     grouped = weights.reshape(batch, next_n, heads)
     found = group_bounds(q_fp8, keys.k_fp8, keys.k_scale, grouped, arithmetic, simulated_dot)
     missing = max_model_len - keys.k_scale.shape[1]
@@ -91,7 +93,7 @@ def paged_bounds(
     column = torch.arange(max_model_len, device=q_fp8.device)
     cached = torch.nn.functional.pad(keys.cached, (0, missing)).repeat_interleave(next_n, 0)
     visible = (column < keys.windows.reshape(-1, 1)) & cached
-    return _masked(value, bound, exact, visible, tier(arithmetic, simulated_dot))
+    return _masked(value, bound, exact, visible, _tier(keys.k_scale, arithmetic, simulated_dot))
 
 
 def tier(arithmetic: Arithmetic, simulated_dot: Dot | None) -> str:
@@ -99,6 +101,10 @@ def tier(arithmetic: Arithmetic, simulated_dot: Dot | None) -> str:
     if simulated_dot is not None:
         return "T1"
     return "T2" if arithmetic.dot.in_order else "T3"
+
+
+def _tier(k_scale: Tensor, arithmetic: Arithmetic, simulated_dot: Dot | None) -> str:
+    return "T3" if k_scale.dtype == torch.int32 else tier(arithmetic, simulated_dot)
 
 
 def _masked(value: Tensor, bound: Tensor, exact: Tensor, visible: Tensor, otherwise: str) -> LogitBounds:
@@ -112,7 +118,7 @@ def group_bounds(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Reference, bound (fp64) and exactness (bool) of every logit, all [S, R, N].
 
-    q_fp8 [S, R, H, D], k_fp8 [S, N, D], k_scale [S, N], weights [S, R, H]; no mask.
+    q_fp8 [S, R, H, D], k_fp8 [S, N, D], k_scale [S, N] fp32 or int32 of UE8M0 exponents, weights [S, R, H]; no mask.
     """
     groups, rows, heads, _ = q_fp8.shape
     shape = (groups, rows, k_fp8.shape[1])
@@ -128,19 +134,25 @@ def group_bounds(
 def _bound_chunk(
     q_fp8: Tensor, k_fp8: Tensor, k_scale: Tensor, weights: Tensor, arithmetic: Arithmetic, simulated_dot: Dot | None
 ) -> tuple[Tensor, Tensor, Tensor]:
-    fmt = codec.format_of(q_fp8)
-    q, k = (codec.decode(codec.codes(x), fmt, torch.float64) for x in (q_fp8, k_fp8))
-    scale, w = k_scale.double().unsqueeze(1), weights.double()
-    magnitude = dot(_aligned(q_fp8), _aligned(k_fp8))
-    scores = dot(q, k) if simulated_dot is None else simulated_dot(q_fp8, k_fp8).double()
+    is_grouped = k_scale.dtype == torch.int32
+    q, w = codec.decode(codec.codes(q_fp8), codec.format_of(q_fp8), torch.float64), weights.double()
+    k, scale = key_values(k_fp8, k_scale)
+    scale = scale.unsqueeze(1)
+    magnitude = dot(_aligned(q_fp8), _aligned_keys(k_fp8, k_scale))
+    scores = dot(q, k) if simulated_dot is None or is_grouped else simulated_dot(q_fp8, k_fp8).double()
     positive = scores.relu()
     value = scale * _over_heads(w, positive)
     size = _over_heads(w.abs(), positive)
-    exact = exact_logits(q_fp8, k_fp8, k_scale, weights, magnitude, size, arithmetic)
+    if is_grouped:
+        exact = torch.zeros_like(value, dtype=torch.bool)
+    else:
+        exact = exact_logits(q_fp8, k_fp8, k_scale, weights, magnitude, size, arithmetic)
     if bool(exact.all()):
         return value, torch.zeros_like(value), exact
     error = torch.zeros_like(scores)
-    if simulated_dot is None:
+    if is_grouped:
+        error = _grouped_error(q_fp8.shape[-1], magnitude, arithmetic.dot)
+    elif simulated_dot is None:
         error = dot_error(q_fp8, k_fp8, magnitude, arithmetic.dot)
     error += arithmetic.score_rounding * (scores.abs() + error)
     error = torch.minimum(error, scores.add_(error).clamp_min_(0))
@@ -149,11 +161,30 @@ def _bound_chunk(
     g = (1 + U) ** (heads + 2 + arithmetic.extra_roundings) - 1
     g += arithmetic.weight_rounding * (1 + g) + (heads + 2) * 2.0**-51
     largest_w, largest_r = w.abs().amax(-1, keepdim=True), positive.add_(error).amax(2)
+    if is_grouped:
+        largest_r = torch.maximum(largest_r, magnitude.amax(2))
     bound = scale * (from_dots + g * (size + from_dots))
     bound += (heads + 2) * 2.0**-126 * (1 + scale + largest_w + largest_r)
     peak = torch.maximum(size + from_dots, torch.maximum(largest_w, largest_r)) * scale.clamp_min(1) * (1 + 2.0**-8)
     bound = torch.where(peak < FP32_MAX, bound, float("inf"))
     return value, torch.where(exact, 0.0, bound), exact
+
+
+def _grouped_error(head_dim: int, magnitude: Tensor, unit: DotUnit) -> Tensor:
+    """Largest error of dots with keys whose quarters have scales of their own; ``magnitude`` sums |products|.
+
+    A kernel may scale the keys and take one dot in 16 bits, whose groups are at most half as long as those of the FP8
+    unit, so that there are twice as many; or take a dot of each quarter, and sum them. Scaled values below the normal
+    range of 16 bits may be lost.
+    """
+    lost = head_dim * 2.0**-126 * codec.C["e4m3fn"]
+    return (2 * unit.relative_error(head_dim) + QUARTERS * U) * magnitude + lost
+
+
+def _aligned_keys(k_fp8: Tensor, k_scale: Tensor) -> Tensor:
+    """Magnitudes of keys as `_aligned` has them, times the scales of their quarters where those are in the dots."""
+    aligned = _aligned(k_fp8)
+    return aligned * by_dim(k_scale, aligned.shape[-1]) if k_scale.dtype == torch.int32 else aligned
 
 
 def _over_heads(weights: Tensor, per_head: Tensor) -> Tensor:

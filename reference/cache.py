@@ -5,6 +5,7 @@ from torch import Tensor
 from indexfuzz.reference import fp8 as codec
 from indexfuzz.reference import layout as page_layout
 from indexfuzz.reference.quant import quantise, row_scale
+from indexfuzz.reference.scales import ScaleFormat
 
 
 def k_quant_cache(
@@ -16,16 +17,22 @@ def k_quant_cache(
     fp8: str,
     quant_group: int,
     layout: str,
+    scales: str = "fp32",
 ) -> None:
     """Quantise k [T, D] bf16 per token and write it into ``cache`` at ``slot_mapping`` [<= T].
 
     A slot is block * block_size + offset. Negative slots are padding and are skipped; tokens beyond the slot mapping
     are not stored. Every other byte of the cache stays.
+
+    Raises ValueError as `ScaleFormat.of` does, and for UE8M0 scales unless scale_fmt is "ue8m0".
     """
-    if quant_group != k.shape[1]:
-        raise ValueError(f"one scale per token: quant_group must equal head_dim {k.shape[1]}, got {quant_group}")
+    form = ScaleFormat.of(scales, quant_group, k.shape[1])
+    if scales == "ue8m0" != scale_fmt:
+        raise ValueError(f'UE8M0 scales need scale_fmt "ue8m0", got "{scale_fmt}"')
     kept = slot_mapping >= 0
     rows = k[: slot_mapping.shape[0]][kept]
-    scale = row_scale(rows, scale_fmt=scale_fmt, fp8=fp8)
-    values = codec.codes(quantise(rows, scale, fp8=fp8))
-    page_layout.write_tokens(cache, slot_mapping[kept], values, scale, page_layout.resolve(layout, cache.shape[1]))
+    groups = form.grouped(rows)
+    scale = row_scale(groups, scale_fmt=scale_fmt, fp8=fp8)
+    values = codec.codes(quantise(groups, scale, fp8=fp8)).view(rows.shape)
+    concrete = page_layout.resolve(layout, cache.shape[1])
+    page_layout.write_tokens(cache, slot_mapping[kept], values, form.store(scale), concrete)

@@ -58,6 +58,7 @@ def fused_k(
     fp8: str,
     quant_group: int,
     layout: str,
+    scales: str = "fp32",
 ) -> None:
     """LayerNorm and RoPE of k [T, D] bf16, its quantisation and insertion into the cache; bf16 in between.
 
@@ -67,7 +68,8 @@ def fused_k(
     normed = k_norm(k, k_norm_weight, k_norm_bias, eps=eps)
     none = torch.empty((len(k), 1, k.shape[1]), dtype=k.dtype, device=k.device)
     _, turned = rope(none, normed, positions, cos_sin_cache, rope_dim=rope_dim, style=style, placement=placement)
-    k_quant_cache(turned, cache, slot_mapping, scale_fmt=scale_fmt, fp8=fp8, quant_group=quant_group, layout=layout)
+    options = {"scale_fmt": scale_fmt, "fp8": fp8, "quant_group": quant_group, "layout": layout, "scales": scales}
+    k_quant_cache(turned, cache, slot_mapping, **options)
 
 
 def _require_ue8m0(scale_fmt: str) -> None:

@@ -5,6 +5,7 @@ from torch import Tensor
 
 from indexfuzz.reference import fp8 as codec
 from indexfuzz.reference import layout as page_layout
+from indexfuzz.reference.scales import ScaleFormat
 
 
 def gather(
@@ -17,24 +18,22 @@ def gather(
     *,
     quant_group: int,
     layout: str,
+    scales: str = "fp32",
 ) -> None:
-    """Fill k_fp8 [N, D] and k_scale [N] fp32 with the tokens of all sequences, one after the other.
+    """Fill k_fp8 [N, D] and k_scale [N] with the tokens of all sequences, one after the other.
 
     Gathered token n is position ``n - cu_seqlens[b]`` of sequence ``b = token_to_seq[n]``, in page ``block_table[b,
     position // block_size]``. Padding gets zero bytes and scale 0: a token at or beyond cu_seqlens[-1], a sequence
-    outside [0, B), a block id outside [0, num_blocks).
+    outside [0, B), a block id outside [0, num_blocks). k_scale is fp32, or int32 where scales is "ue8m0".
     """
-    head_dim = k_fp8.shape[1]
-    if quant_group != head_dim:
-        raise ValueError(f"one scale per token: quant_group must equal head_dim {head_dim}, got {quant_group}")
+    form = ScaleFormat.of(scales, quant_group, k_fp8.shape[1])
     slots, valid = gathered_slots(cache, block_table, cu_seqlens, token_to_seq)
     values = torch.zeros(k_fp8.shape, dtype=torch.uint8, device=k_fp8.device)
-    scales = torch.zeros_like(k_scale, memory_format=torch.contiguous_format)
-    values[valid], scales[valid] = page_layout.read_tokens(
-        cache, slots[valid], page_layout.resolve(layout, cache.shape[1])
-    )
+    stored = torch.zeros(k_scale.shape, dtype=form.dtype, device=k_scale.device)
+    codes, cached = page_layout.read_tokens(cache, slots[valid], page_layout.resolve(layout, cache.shape[1]))
+    values[valid], stored[valid] = codes, cached.view(form.dtype)
     codec.codes(k_fp8).copy_(values)
-    k_scale.copy_(scales)
+    k_scale.copy_(stored)
 
 
 def gathered_slots(

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from indexfuzz.reference import fp8 as codec
+from indexfuzz.reference.scales import by_dim
 
 CHUNK_SCORES = 1 << 22
 """Scores (group x row x head x key) held at once; larger problems are cut along groups and rows."""
@@ -22,7 +23,7 @@ def mqa_logits(
 
     logits[m, n] = k_scale[n] * sum_h weights[m, h] * relu(q[m, h] . k[n]) for ks[m] <= n < ke[m]. q_fp8 [M, H, D],
     k_fp8 [N, D], k_scale [N] fp32, weights [M, H] fp32, ks and ke [M] int32; ke <= ks is an empty row. fp64, rounded
-    once.
+    once. An int32 k_scale [N] has UE8M0 exponents: the scales of the quarters of k[n], as in `key_values`.
     """
     exact = weighted_scores(q_fp8.unsqueeze(0), k_fp8.unsqueeze(0), k_scale.unsqueeze(0), weights.unsqueeze(0))
     logits.copy_(torch.where(visible_range(ks, ke, logits.shape[1]), exact.squeeze(0), float("-inf")))
@@ -45,6 +46,18 @@ def exact_scores(q_fp8: Tensor, k_fp8: Tensor) -> Tensor:
     return dot(q, k)
 
 
+def key_values(k_fp8: Tensor, k_scale: Tensor) -> tuple[Tensor, Tensor]:
+    """Keys k_fp8 [S, N, D] in fp64, and their scales [S, N], fp64.
+
+    An int32 k_scale has UE8M0 exponents of the quarters of every key. They are multiplied in, which is exact, and 1 is
+    left.
+    """
+    k = codec.decode(codec.codes(k_fp8), codec.format_of(k_fp8), torch.float64)
+    if k_scale.dtype != torch.int32:
+        return k, k_scale.double()
+    return k * by_dim(k_scale, k.shape[-1]), torch.ones(k_scale.shape, dtype=torch.float64, device=k.device)
+
+
 def dot(q: Tensor, k: Tensor) -> Tensor:
     """Dot products of q [S, R, H, D] with k [S, N, D] -> [S, R, H, N], one matrix product per group."""
     groups, rows, heads, head_dim = q.shape
@@ -52,12 +65,13 @@ def dot(q: Tensor, k: Tensor) -> Tensor:
 
 
 def weighted_scores(q_fp8: Tensor, k_fp8: Tensor, k_scale: Tensor, weights: Tensor) -> Tensor:
-    """k_scale * sum_h weights * relu(q . k) in fp64, [S, R, N]; k_scale [S, N], weights [S, R, H]."""
+    """k_scale * sum_h weights * relu(q . k) in fp64, [S, R, N]; k_scale [S, N] fp32 or int32, weights [S, R, H]."""
     groups, rows, heads, _ = q_fp8.shape
     out = torch.empty((groups, rows, k_fp8.shape[1]), dtype=torch.float64, device=q_fp8.device)
     for s, r in chunks(groups, rows, heads * k_fp8.shape[1]):
-        scores = exact_scores(q_fp8[s, r], k_fp8[s]).relu_()
-        out[s, r] = torch.einsum("srhn,srh->srn", scores, weights[s, r].double()) * k_scale[s].double().unsqueeze(1)
+        k, scale = key_values(k_fp8[s], k_scale[s])
+        scores = dot(codec.decode(codec.codes(q_fp8[s, r]), codec.format_of(q_fp8), torch.float64), k).relu_()
+        out[s, r] = torch.einsum("srhn,srh->srn", scores, weights[s, r].double()) * scale.unsqueeze(1)
     return out
 
 

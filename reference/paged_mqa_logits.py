@@ -8,6 +8,7 @@ from torch import Tensor
 from indexfuzz.reference import fp8 as codec
 from indexfuzz.reference import layout as page_layout
 from indexfuzz.reference.mqa_logits import weighted_scores
+from indexfuzz.reference.scales import dtype_of
 
 
 class VisibleKeys(NamedTuple):
@@ -16,7 +17,7 @@ class VisibleKeys(NamedTuple):
     k_fp8: Tensor
     """[B, N, D], the format of q_fp8."""
     k_scale: Tensor
-    """[B, N] fp32."""
+    """[B, N] fp32, or int32 of UE8M0 exponents."""
     windows: Tensor
     """[B, next_n] int64: query row (b, j) sees positions below windows[b, j]."""
     cached: Tensor
@@ -32,16 +33,17 @@ def paged_mqa_logits(
     logits: Tensor,
     *,
     layout: str,
+    scales: str = "fp32",
 ) -> None:
     """Fill logits [B * next_n, max_model_len] fp32; -inf outside each row's window and on missing pages.
 
     Computed in fp64, rounded once.
 
     q_fp8 [B, next_n, H, D], weights [B * next_n, H] fp32, context_lens [B] or [B, next_n] int32, block_table [B,
-    max_blocks] int32.
+    max_blocks] int32. With scales "ue8m0" the cache has UE8M0 exponents of the quarters of every key.
     """
     batch, next_n, heads, _ = q_fp8.shape
-    keys = visible_keys(q_fp8, cache, context_lens, block_table, logits.shape[1], layout=layout)
+    keys = visible_keys(q_fp8, cache, context_lens, block_table, logits.shape[1], layout=layout, scales=scales)
     exact = weighted_scores(q_fp8, keys.k_fp8, keys.k_scale, weights.reshape(batch, next_n, heads))
     longest = exact.shape[2]
     visible = (torch.arange(longest, device=logits.device) < keys.windows.unsqueeze(2)) & keys.cached.unsqueeze(1)
@@ -61,7 +63,14 @@ def row_windows(context_lens: Tensor, next_n: int, max_model_len: int) -> Tensor
 
 
 def visible_keys(
-    q_fp8: Tensor, cache: Tensor, context_lens: Tensor, block_table: Tensor, max_model_len: int, *, layout: str
+    q_fp8: Tensor,
+    cache: Tensor,
+    context_lens: Tensor,
+    block_table: Tensor,
+    max_model_len: int,
+    *,
+    layout: str,
+    scales: str = "fp32",
 ) -> VisibleKeys:
     """Read every position that some row of its sequence sees.
 
@@ -72,7 +81,7 @@ def visible_keys(
     longest = int(windows.max()) if windows.numel() else 0
     shape = (windows.shape[0], longest)
     values = torch.zeros((*shape, token_bytes - page_layout.SCALE_BYTES), dtype=torch.uint8, device=cache.device)
-    scales = torch.zeros(shape, dtype=torch.float32, device=cache.device)
+    k_scale = torch.zeros(shape, dtype=dtype_of(scales), device=cache.device)
     cached = torch.zeros(shape, dtype=torch.bool, device=cache.device)
     if longest:
         position = torch.arange(longest, device=cache.device)
@@ -85,5 +94,6 @@ def visible_keys(
         block = block_table[:, column].long()
         cached = seen & (block >= 0) & (block < num_blocks)
         slots = (block * block_size + position % block_size)[cached]
-        values[cached], scales[cached] = page_layout.read_tokens(cache, slots, page_layout.resolve(layout, block_size))
-    return VisibleKeys(codec.as_fp8(values, codec.format_of(q_fp8)), scales, windows, cached)
+        codes, stored = page_layout.read_tokens(cache, slots, page_layout.resolve(layout, block_size))
+        values[cached], k_scale[cached] = codes, stored.view(k_scale.dtype)
+    return VisibleKeys(codec.as_fp8(values, codec.format_of(q_fp8)), k_scale, windows, cached)

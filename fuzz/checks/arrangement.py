@@ -6,10 +6,12 @@ import torch
 from torch import Tensor
 
 from indexfuzz.checks.quant import LegalRows
+from indexfuzz.reference.scales import ScaleFormat
 
 Arrangement = tuple[Tensor, Tensor]
 """Byte offsets in a page: of the values, int64 [block_size, D], and of the scales' bytes, int64 [block_size, 4]."""
 
+SCALE_BYTES = 4
 VALUES, SCALES = "cache_values", "cache_scales"
 
 
@@ -20,14 +22,15 @@ def find_layout(
     legal: LegalRows,
     layout: str,
     arrangements: Mapping[str, Arrangement],
+    form: ScaleFormat,
 ) -> tuple[str, str, str] | None:
     """The output that lies elsewhere, where in words, and its layout, if another than ``layout`` explains every byte.
 
     pages uint8 [num_blocks, page bytes] is a view of the cache's memory; block and offset [n] say where each token
-    belongs, ``legal`` what it may be.
+    belongs, ``legal`` what its groups may be, ``form`` how it is scaled.
     """
     right_values, right_scales = arrangements[layout]
-    written = _may_be_written(legal)
+    written = _may_be_written(legal, form)
     for name, (values, _) in arrangements.items():
         for where, (_, scales) in arrangements.items():
             moved_values, moved_scales = not torch.equal(values, right_values), not torch.equal(scales, right_scales)
@@ -40,11 +43,13 @@ def find_layout(
     return None
 
 
-def _may_be_written(legal: LegalRows) -> Tensor:
+def _may_be_written(legal: LegalRows, form: ScaleFormat) -> Tensor:
     """Bytes that each token may have written, uint8 [n, D + 4, choices], under any of its scales."""
-    codes = torch.stack([code for scale in legal.scales.unbind(-1) for code in legal.codes_under(scale)], -1)
-    scales = legal.scales.contiguous().view(torch.uint8).view(len(legal.scales), -1, 4).transpose(1, 2)
-    return torch.cat([codes, scales.repeat_interleave(2, -1)], 1)
+    choices = legal.scales.unbind(-1)
+    codes = torch.stack([code for scale in choices for code in legal.codes_under(scale)], -1)
+    stored = [form.store(scale.contiguous()).view(torch.uint8).view(-1, SCALE_BYTES) for scale in choices]
+    scales = torch.stack(stored, -1).repeat_interleave(2, -1)
+    return torch.cat([codes.view(len(scales), -1, codes.shape[-1]), scales], 1)
 
 
 def _explains(pages: Tensor, block: Tensor, offset: Tensor, written: Tensor, values: Tensor, scales: Tensor) -> bool:

@@ -11,6 +11,7 @@ from indexfuzz.checks import describe
 from indexfuzz.checks.arrangement import SCALES, VALUES, Arrangement, find_layout
 from indexfuzz.checks.quant import LegalRows, check_rows, find_wrong_rows
 from indexfuzz.core.finding import Finding, complaint
+from indexfuzz.reference.scales import FP32, ScaleFormat
 
 
 class Tokens(NamedTuple):
@@ -38,35 +39,56 @@ def check_insertion(
     *,
     layout: str,
     arrangements: Mapping[str, Arrangement],
+    form: ScaleFormat = FP32,
 ) -> Finding | None:
     """Judge the pages of a cache, uint8 [num_blocks, page bytes], before and after tokens were written.
 
+    ``legal`` has a row for each group of a token's dims that has a scale of its own, which ``form`` tells.
     ``layout`` names the arrangement that was promised; if the bytes are right under another one, the finding says so.
     """
     promised = arrangements[layout]
     names = tokens.rows.tolist()
-    found = check_rows(VALUES, SCALES, *read(after, tokens, promised), legal, names=names)
+    found = _check_groups(after, tokens, promised, legal, form)
     if found is None:
         return _check_others(before, after, tokens, promised, layout)
     i = names.index(found.index[0])
     home = f"block {int(tokens.block[i])}, offset {int(tokens.offset[i])}, {layout.upper()} layout"
     sentence = f"{found.detail} ({home})"
-    seen = find_layout(after, tokens.block, tokens.offset, legal, layout, arrangements)
+    seen = find_layout(after, tokens.block, tokens.offset, legal, layout, arrangements, form)
     if seen:
         output, where, taken_for = seen
         detail = f"{where}, but {layout.upper()} is promised: {sentence}"
         return replace(found, kind="layout-mismatch", output=output, detail=detail, layout=taken_for)
-    wrong = find_wrong_rows(*read(after, tokens, promised), legal)
+    wrong = find_wrong_rows(*read(after, tokens, promised, form), legal).view(-1, form.groups).any(1)
     if bool(_are_unchanged(before, after, tokens, promised)[wrong].all()):
         return replace(found, kind="unwritten", detail=f"never written: {sentence}")
     return replace(found, detail=sentence)
 
 
-def read(pages: Tensor, tokens: Tokens, arrangement: Arrangement) -> tuple[Tensor, Tensor]:
-    """Codes uint8 [n, D] and scales fp32 [n] of tokens in uint8 [num_blocks, page bytes]."""
+def _check_groups(
+    after: Tensor, tokens: Tokens, promised: Arrangement, legal: LegalRows, form: ScaleFormat
+) -> Finding | None:
+    """Judge what tokens hold, group by group; the finding's index is that of the token and its dim."""
+    codes, scales = read(after, tokens, promised, form)
+    names = tokens.rows.tolist()
+    if form.groups == 1:
+        return check_rows(VALUES, SCALES, codes, scales, legal, names=names)
+    found = check_rows(VALUES, SCALES, codes, scales, legal, row="group")
+    if found is None:
+        return None
+    (token, group), dims = divmod(found.index[0], form.groups), codes.shape[1]
+    first = group * dims
+    place = f"token {names[token]}, dims {first} to {first + dims - 1}"
+    index = (names[token], *(first + dim for dim in found.index[1:]))
+    return replace(found, index=index, detail=f"{place}: {found.detail}")
+
+
+def read(pages: Tensor, tokens: Tokens, arrangement: Arrangement, form: ScaleFormat) -> tuple[Tensor, Tensor]:
+    """Codes uint8 [n, D] and scales fp32 [n] of the groups of tokens in uint8 [num_blocks, page bytes]."""
     values, scales = arrangement
     page = tokens.block.unsqueeze(1)
-    return pages[page, values[tokens.offset]], pages[page, scales[tokens.offset]].view(torch.float32).squeeze(-1)
+    stored = pages[page, scales[tokens.offset]].view(form.dtype).squeeze(-1)
+    return form.grouped(pages[page, values[tokens.offset]]), form.load(stored)
 
 
 def _are_unchanged(before: Tensor, after: Tensor, tokens: Tokens, promised: Arrangement) -> Tensor:

@@ -27,6 +27,9 @@ MAX_FAR_PAGES = 64
 TILE = 16
 """Tokens, and bytes of a token, of one tile of the SHUFFLE layout."""
 
+QUARTERS = 4
+"""Groups of a key's dims that may have scales of their own."""
+
 FAR_ELEMENTS = 1 << 31
 """Elements at which 32 bits end."""
 
@@ -107,7 +110,12 @@ class Model(Part):
 
 
 class Cache(Part):
-    """The paged cache of quantised keys: uint8 [num_blocks, block_size, head_dim + 4], pages possibly padded."""
+    """The paged cache of quantised keys: uint8 [num_blocks, block_size, head_dim + 4], pages possibly padded.
+
+    The scale of a key is an fp32, or `scales` "ue8m0": four exponents of a byte each, one for each quarter of its dims.
+    """
+
+    added = frozenset({"scales"})
 
     block_size: int = Field(default=1, ge=1, le=4096)
     layout: Literal["auto", "normal", "shuffle"] = "auto"
@@ -115,6 +123,7 @@ class Cache(Part):
     pages: Literal["ordered", "reversed", "permuted", "highest"] = "ordered"
     shared_prefix: bool = False
     page_pad: int = Field(default=0, ge=0, le=1 << 33)
+    scales: Literal["fp32", "ue8m0"] = "fp32"
 
     @property
     def page_layout(self) -> Literal["normal", "shuffle"]:
@@ -327,6 +336,8 @@ class Case(Part):
             return self
         if self.batch.decode or self.batch.prefill or self.batch.pad_tokens or self.batch.gather_pad:
             raise ValueError("a case has a batch or a session, not both: batch must have no requests and no padding")
+        if self.cache.scales != "fp32":
+            raise ValueError("the keys of a session have fp32 scales: cache.scales must be fp32")
         if values.set or "nonfinite" in (values.q, values.k, values.weights, values.cache, values.rope):
             raise ValueError("the values of a session are finite, and none is overridden")
         if session.length > self.batch.max_model_len:
@@ -388,6 +399,13 @@ class Case(Part):
         """Whether such pages can be arranged so: SHUFFLE, which "auto" means above one token, takes whole tiles."""
         shuffled = layout == "shuffle" or (layout == "auto" and self.cache.block_size > 1)
         return not shuffled or not (self.cache.block_size % TILE or self.model.head_dim % TILE)
+
+    @property
+    def has_scales(self) -> bool:
+        """Whether the keys may have such scales: one each, or UE8M0 exponents of powers of two, of a quarter each."""
+        model, is_packed = self.model, self.cache.scales == "ue8m0"
+        groups = model.head_dim / model.quant_group
+        return groups in ((1, QUARTERS) if is_packed else (1,)) and (model.scale_fmt == "ue8m0" or not is_packed)
 
     def row_pad(self, name: str, rows: int, columns: int) -> int:
         """Elements between the rows of a tensor: its pad, or so many that the last row is far away.

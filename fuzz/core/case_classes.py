@@ -10,7 +10,7 @@ from indexfuzz.core.case import TILE, Case
 
 OF_PARTS = {
     "model": ("scale_fmt", "fp8"),
-    "cache": ("page_layout", "pages", "shared_prefix"),
+    "cache": ("page_layout", "pages", "shared_prefix", "scales"),
     "batch": ("lens", "short_slots", "empty_windows", "pad_seq", "long_windows", "positions"),
     "rope": ("style", "placement", "mode", "table"),
     "memory": ("table_tail", "slots", "far", "shifted", "fused"),

@@ -5,11 +5,25 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from indexfuzz.core.case import TILE, Case
-from indexfuzz.core.stage_names import FUSED, FUSED_K, GATHER, K_QUANT_CACHE, PAGED_LOGITS, ROTATE
+from indexfuzz.core.stage_names import (
+    FUSED,
+    FUSED_K,
+    GATHER,
+    K_QUANT_CACHE,
+    PAGED_LOGITS,
+    PREFILL_LOGITS,
+    ROTATE,
+)
+
+OF_KEYS = (K_QUANT_CACHE, FUSED_K, GATHER, PREFILL_LOGITS, PAGED_LOGITS)
+"""Stages that read or write the scales of keys."""
 
 
 class Contract(Protocol):
-    """What a project promises about its kernels. `contracts.Clauses` makes one from a table."""
+    """What a project promises about its kernels. `contracts.Clauses` makes one from a table.
+
+    A contract may name in `scales` the forms of the scales of keys that it is about; fp32 scales where it does not.
+    """
 
     def outside(self, stage: str, case: Case) -> str | None:
         """Why a case lies outside the contract of a stage, in one sentence; None when the stage must handle it."""
@@ -50,9 +64,9 @@ class Clause:
 DEFINED = (
     Clause(
         (K_QUANT_CACHE, FUSED_K, GATHER),
-        lambda case: case.model.quant_group == case.model.head_dim,
-        "quant_group is head_dim",
-        "a token has one scale, else no result is right",
+        lambda case: case.has_scales,
+        "quant_group is head_dim, or a quarter of it where scales are UE8M0 exponents, of powers of two",
+        "a token has one scale or four, else no result is right",
     ),
     Clause(
         (K_QUANT_CACHE, FUSED_K, GATHER, PAGED_LOGITS),
@@ -81,6 +95,7 @@ class Clauses:
     """The contract of code that checks little: a case outside is undefined, whatever happens to it."""
 
     clauses: tuple[Clause, ...] = ()
+    scales: tuple[str, ...] = ("fp32",)
 
     def broken(self, stage: str, case: Case) -> list[str]:
         """All clauses that a case breaks, with their places."""
@@ -141,8 +156,17 @@ def outside(contract: Contract, stage: str, case: Case) -> str | None:
 
     None where the stage must handle it, or the contract is lifted.
     """
-    said = contract.outside(stage, case)
+    said = of_other_scales(contract, stage, case) or contract.outside(stage, case)
     return said if said or isinstance(contract, Lifted) else Clauses(DEFINED).outside(stage, case)
+
+
+def of_other_scales(contract: Contract, stage: str, case: Case) -> str | None:
+    """Why a stage cannot even be asked: it knows no such scales of keys, lifted or not."""
+    promised = contract.contract if isinstance(contract, Lifted) else contract
+    forms: tuple[str, ...] = getattr(promised, "scales", ("fp32",))
+    if stage not in OF_KEYS or case.cache.scales in forms:
+        return None
+    return f"the scales of keys are {' or '.join(forms)}, not {case.cache.scales}"
 
 
 def covers(contract: Contract, stage: str, case: Case) -> bool:

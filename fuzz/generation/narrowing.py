@@ -8,7 +8,7 @@ one change. Fields that nobody needs go back to their defaults first, then other
 from collections.abc import Callable, Iterator
 
 from indexfuzz.core.case import Batch, Case, Memory
-from indexfuzz.core.contract import DEFINED, Clauses, Contract, outside
+from indexfuzz.core.contract import DEFINED, Clauses, Contract, of_other_scales, outside
 from indexfuzz.core.part import CaseError
 from indexfuzz.core.session import Session, SessionStep, Turn
 from indexfuzz.implementations.base import Implementation
@@ -22,6 +22,7 @@ CHOICES: tuple[tuple[str, str, tuple[object, ...]], ...] = (
     ("model", "fp8", ("e4m3fn", "e4m3fnuz")),
     ("cache", "layout", ("auto", "shuffle", "normal")),
     ("cache", "page_pad", (0, 16)),
+    ("cache", "scales", ("fp32", "ue8m0")),
     ("rope", "placement", ("first", "last")),
     ("rope", "style", ("neox", "interleaved")),
     ("rope", "mode", ("inplace", "functional")),
@@ -107,7 +108,9 @@ def _inside(stage: str, case: Case, contract: Contract) -> Case | None:
 def _reasons(contract: Contract, stage: str, case: Case) -> frozenset[str]:
     """Why a stage does not take a case: all clauses that it breaks, or the one reason that a contract gives."""
     if isinstance(contract, Clauses):
-        return frozenset((*contract.broken(stage, case), *Clauses(DEFINED).broken(stage, case)))
+        other = of_other_scales(contract, stage, case)
+        said = (other,) if other else ()
+        return frozenset((*said, *contract.broken(stage, case), *Clauses(DEFINED).broken(stage, case)))
     why = outside(contract, stage, case)
     return frozenset((why,) if why else ())
 

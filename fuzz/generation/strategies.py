@@ -13,7 +13,7 @@ from typing import Any, Literal, get_args
 
 from hypothesis import strategies as st
 
-from indexfuzz.core.case import TILE, Batch, Cache, Case, Far, Memory, Model, Regime, Rope, Shifted, Values
+from indexfuzz.core.case import QUARTERS, TILE, Batch, Cache, Case, Far, Memory, Model, Regime, Rope, Shifted, Values
 from indexfuzz.core.presets import PRESETS, Preset
 from indexfuzz.generation.aims import LIMITS, Aim, draw_aim
 from indexfuzz.generation.batches import Budget, Shape, draw_batch
@@ -77,6 +77,9 @@ LATER: dict[str, Sequence[Any]] = {
 
 LATER_MEMORY: dict[str, Sequence[Any]] = {"columns_pad": RARE_PADS, "far": (None,) * 27 + ("columns",)}
 """Fields of the memory, likewise; a tensor that is far takes the place of another one."""
+
+EXPONENTS = (0,) * 14 + (1, QUARTERS)
+"""Scales that a key has as UE8M0 exponents; 0 where its scale is an fp32."""
 
 ANY_PADS = ("k_pad", "q_pad", "weights_pad", "table_pad", "table_extra", *RARELY_PADDED)
 MOST_PAD, MOST_SPARE = 512, 64
@@ -149,6 +152,10 @@ def cases(
         younger = choices.of_each(LATER)
         batch = batch.model_copy(update=younger | ({"gather_cut": 0} if aim.size == "keys" else {}))
         later = {name: value for name, value in choices.of_each(LATER_MEMORY).items() if value is not None}
+        groups = choices.of(EXPONENTS)
+        if groups:
+            model |= {"scale_fmt": "ue8m0", "quant_group": model["head_dim"] // groups}
+            cache = cache.model_copy(update={"scales": "ue8m0"})
         return Case(
             model=Model(**model),
             cache=cache,
@@ -161,7 +168,7 @@ def cases(
     return st.binary(min_size=DECISIONS, max_size=DECISIONS).map(build)
 
 
-DECISIONS = 246
+DECISIONS = 247
 """Bytes that decide a case."""
 
 

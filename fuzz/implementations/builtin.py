@@ -28,9 +28,9 @@ CONTRACT = Checked(
         ),
         Clause(
             ("k_quant_cache", "gather", "fused_k", FUSED_COMPRESS, FUSED_POOL),
-            lambda case: case.model.quant_group == case.model.head_dim,
-            "quant_group is head_dim",
-            "kernels/checks.py, require_quant_group",
+            lambda case: case.has_scales,
+            "quant_group is head_dim, or a quarter of it where scales are UE8M0 exponents, of powers of two",
+            "kernels/scales.py, scale_groups and require_powers_of_two",
         ),
         Clause(
             _PAGED,
@@ -56,7 +56,8 @@ CONTRACT = Checked(
             "scale_fmt is ue8m0",
             "kernels/fused.py, fused_q and fused_k; kernels/fused_compress.py, fused_pool.py",
         ),
-    )
+    ),
+    scales=("fp32", "ue8m0"),
 )
 """The launchers' own conditions; everything outside is rejected with ValueError."""
 
@@ -126,6 +127,7 @@ def whole_indexer(indexer: ModuleType) -> WholeIndexer:
             fp8=case.model.fp8,
             quant_group=case.model.quant_group,
             layout=case.cache.layout,
+            scales=case.cache.scales,
             index_topk=case.model.index_topk,
         )
         decode = prefill = None

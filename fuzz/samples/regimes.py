@@ -255,6 +255,13 @@ def cached_codes(regime: Regime, random: Tensor, fp8: str) -> Tensor:
     return chosen[:1].expand_as(chosen) if regime == "tied" and len(chosen) else chosen
 
 
+def cached_powers(regime: Regime, random: Tensor) -> Tensor:
+    """Scales of cached keys that are kept as exponents, from random bits int64 [...]: one in eight "wide" is 2^-127."""
+    scales = cached_scales(regime, random, "ue8m0")
+    least = random >> 32 & 7 == 0
+    return torch.where(least, 2.0**-127, scales) if regime == "wide" else scales
+
+
 def cached_scales(regime: Regime, random: Tensor, scale_fmt: str) -> Tensor:
     """Scales of cached keys from random bits int64 [slots]: float32, powers of two unless scale_fmt is fp32."""
     exponent = below(random, 120) - 22 if regime == "wide" else below(random, 9) - 10

@@ -14,6 +14,7 @@ from indexfuzz.core.case import Case
 from indexfuzz.core.rng import below, bits, bits_at, derive
 from indexfuzz.reference import layout
 from indexfuzz.reference.fp8 import FORMATS
+from indexfuzz.reference.scales import QUARTERS, pack
 from indexfuzz.samples import buffers, regimes
 from indexfuzz.samples.buffers import Buffer, Sealed
 from indexfuzz.samples.requests import (
@@ -273,12 +274,22 @@ def _fill_cache(step: Step, cache: Tensor, pages: Tensor) -> Tensor:
     slots = slots_of(pages, owner, rank, case.cache.block_size)
     element = slots.unsqueeze(1) * model.head_dim + torch.arange(model.head_dim)
     codes = regimes.cached_codes(case.values.cache, bits_at(step.key("cache"), element), model.fp8)
-    scales = regimes.cached_scales(case.values.cache, bits_at(step.key("scales"), slots), model.scale_fmt)
+    scales = _cached_scales(step, slots)
     concrete = case.cache.page_layout
     if case.has_layout(concrete):
         there = step.device
         layout.write_tokens(cache, slots.to(there), codes.to(there), scales.to(there), concrete)
     return slots
+
+
+def _cached_scales(step: Step, slots: Tensor) -> Tensor:
+    """Scales of the keys in slots int64 [n], as the cache has them: fp32 or int32 [n]."""
+    case, regime = step.case, step.case.values.cache
+    if case.cache.scales == "fp32":
+        return regimes.cached_scales(regime, bits_at(step.key("scales"), slots), case.model.scale_fmt)
+    groups = QUARTERS if case.model.quant_group < case.model.head_dim else 1
+    element = slots.unsqueeze(1) * groups + torch.arange(groups)
+    return pack(regimes.cached_powers(regime, bits_at(step.key("scales"), element)))
 
 
 def _place_slots(step: Step, pages: Tensor, positions: Tensor, requests: Tensor) -> None:

@@ -28,6 +28,7 @@ from indexfuzz.stages.operation import (
     rope_options,
     rotated_as,
 )
+from indexfuzz.stages.quantised import scales_of
 from indexfuzz.stages.verdict import Verdict
 
 
@@ -46,7 +47,7 @@ class FusedK(Operation):
         return norm_tensors(step) | {name: step.tensors[name] for name in names}
 
     def call(self, case: Case, tensors: dict[str, Tensor]) -> Call:
-        own = {"eps": EPS, "quant_group": case.model.quant_group, "layout": case.cache.layout}
+        own = {"eps": EPS, "quant_group": case.model.quant_group, "layout": case.cache.layout, **scales_of(case)}
         return Call(tensors, super().call(case, tensors).options | own, fills={"cache": "cache"})
 
     def define(self, step: Step, call: Call) -> None:

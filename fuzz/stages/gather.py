@@ -12,9 +12,11 @@ from indexfuzz.core.case import Case
 from indexfuzz.core.guarantees import Guarantees, Promises
 from indexfuzz.reference import fp8, layout
 from indexfuzz.reference import gather as gather_reference
+from indexfuzz.reference.scales import dtype_of
 from indexfuzz.samples.buffers import POISON, POISON_BYTE
 from indexfuzz.samples.step import Step
 from indexfuzz.stages.base import Call, Output, Reach, Stage, Tensors, Workload
+from indexfuzz.stages.quantised import scales_of
 from indexfuzz.stages.verdict import Verdict
 from indexfuzz.stages.workloads import TOKENS, prefill
 
@@ -22,7 +24,7 @@ POISONS = {POISON_BYTE, *POISON.values()}
 
 
 class Gather(Stage):
-    """Fills k_fp8 [N,D] and k_scale [N] fp32 with the tokens of all sequences, one after the other."""
+    """Fills k_fp8 [N,D] and k_scale [N], fp32 or words of exponents, with the tokens of all sequences in turn."""
 
     name = stage_names.GATHER
     outputs = (Output("k_fp8", ("token", "dim")), Output("k_scale", ("token",)))
@@ -44,13 +46,13 @@ class Gather(Stage):
             "cu_seqlens": step.tensors["cu_seqlens"],
             "token_to_seq": step.tensors["token_to_seq"],
             "k_fp8": k_fp8,
-            "k_scale": step.output("k_scale", (keys,), torch.float32),
+            "k_scale": step.output("k_scale", (keys,), dtype_of(step.case.cache.scales)),
         }
 
     def call(self, case: Case, tensors: dict[str, Tensor]) -> Call:
         return Call(
             tensors,
-            {"quant_group": case.model.quant_group, "layout": case.cache.layout},
+            {"quant_group": case.model.quant_group, "layout": case.cache.layout, **scales_of(case)},
             fills={"k_fp8": "k_fp8", "k_scale": "k_scale"},
             undefined=frozenset({"k_fp8", "k_scale"}),
         )
@@ -91,7 +93,7 @@ def _wanted(given: Call, got: Tensors, guarantees: Guarantees) -> dict[str, Tens
     """The one right result; where a project promises nothing about padding, it is what was made of it."""
     _, head_dim = layout.page_shape(given.tensors["cache"])
     want = given.copy()
-    gather_reference.gather(**want.tensors, quant_group=head_dim, layout=given.options["layout"])
+    gather_reference.gather(**want.tensors, **given.options | {"quant_group": head_dim})
     _, is_token = _slots(given)
     padding = guarantees.promises.gather_padding
     if padding != "zeros":
@@ -110,7 +112,7 @@ def _read_as(given: Call, got: Tensors, want: Tensors, name: str, offsets: tuple
     slots, is_token = _slots(given)
     codes, scales, inside = layout.read_arranged(given.tensors["cache"], slots[is_token], *offsets)
     if name == "k_scale":
-        out[is_token] = scales
+        out[is_token] = scales.view(out.dtype)
     else:
         _bytes(out)[is_token] = torch.where(inside, codes, _bytes(got[name])[is_token])
     wrong = describe.bits(out) != describe.bits(want[name])

@@ -12,6 +12,7 @@ from indexfuzz.reference import layout
 from indexfuzz.reference.intervals import Interval
 from indexfuzz.stages.base import Call
 from indexfuzz.stages.operation import fewest_wrong, legal_rows, rope_or
+from indexfuzz.stages.quantised import format_of
 from indexfuzz.stages.verdict import Verdict, width
 
 
@@ -36,7 +37,8 @@ def check_keys(keys: Keys, given: Call, cache: Tensor, guarantees: Guarantees) -
     known = torch.isfinite(x.low).all(1) & torch.isfinite(x.high).all(1)
     after = _without(cache, before, slots[~known], promised)
     x, rows, slots = x.rows(known), rows[known], slots[known]
-    legal = legal_rows(x, given, guarantees)
+    form = format_of(given, head_dim)
+    legal = legal_rows(Interval(*map(form.grouped, x)), given, guarantees)
     found = check_insertion(
         layout.pages(before),
         layout.pages(after),
@@ -44,6 +46,7 @@ def check_keys(keys: Keys, given: Call, cache: Tensor, guarantees: Guarantees) -
         legal,
         layout=promised,
         arrangements=layout.arrangements(block_size, head_dim, after.device),
+        form=form,
     )
     return Verdict((found,) if found else (), width=width(*legal.codes_under(legal.scales[..., 0])))
 
@@ -53,10 +56,12 @@ def wrong_codes(keys: Keys, given: Call, cache: Tensor, guarantees: Guarantees) 
     before, slots = given.tensors["cache"], keys.slots
     promised = layout.resolve(given.options["layout"], before.shape[1])
     rest = _without(cache, before, slots, promised)
-    codes, used = layout.read_tokens(cache, slots, promised)
-    legal = legal_rows(keys.values, given, guarantees)
+    codes, stored = layout.read_tokens(cache, slots, promised)
+    form = format_of(given, codes.shape[1])
+    legal, used = legal_rows(Interval(*map(form.grouped, keys.values)), given, guarantees), form.load(stored)
     used = torch.where(torch.isfinite(used) & (used > 0), used, legal.scales[..., 0])
-    wrong = fewest_wrong(codes, torch.cat([legal.scales, used.unsqueeze(-1)], -1), legal)
+    wrong = fewest_wrong(form.grouped(codes), torch.cat([legal.scales, used.unsqueeze(-1)], -1), legal)
+    wrong = wrong.view(codes.shape)
     return wrong if torch.equal(rest, before) and bool(wrong.any()) else None
 
 

@@ -15,7 +15,7 @@ from indexfuzz.samples.buffers import poison_like
 from indexfuzz.samples.step import Step
 from indexfuzz.stages.base import Call, Output, Reach, Stage, Tensors, Workload
 from indexfuzz.stages.nonfinite import has_nonfinite, numbers
-from indexfuzz.stages.quantised import legal_rows
+from indexfuzz.stages.quantised import format_of, legal_rows, scales_of
 from indexfuzz.stages.verdict import Verdict
 from indexfuzz.stages.workloads import TOKENS, prefill
 
@@ -44,6 +44,7 @@ class KQuantCache(Stage):
             "fp8": model.fp8,
             "quant_group": model.quant_group,
             "layout": case.cache.layout,
+            **scales_of(case),
         }
         return Call(tensors, options, fills={"cache": "cache"})
 
@@ -61,14 +62,16 @@ class KQuantCache(Stage):
         promised = layout.resolve(given.options["layout"], block_size)
         layout.check_defined(promised, block_size, head_dim)
         kept, k = keys_with_slots(given)
+        form = format_of(given, head_dim)
         return Verdict.of(
             check_insertion(
                 layout.pages(cache),
                 layout.pages(got["cache"]),
                 Tokens.at(written_slots(given), block_size, kept.nonzero().flatten()),
-                legal_rows(k, given, guarantees),
+                legal_rows(form.grouped(k), given, guarantees),
                 layout=promised,
                 arrangements=layout.arrangements(block_size, head_dim, k.device),
+                form=form,
             )
         )
 
@@ -92,8 +95,10 @@ class KQuantCache(Stage):
         _, k = keys_with_slots(given)
         concrete = layout.resolve(given.options["layout"], got["cache"].shape[1])
         codes, _ = layout.read_tokens(got["cache"], written_slots(given), concrete)
-        axes = self.axes["cache_values"]
-        return check_nonfinite_codes("cache_values", codes, k, legal_rows(k, given, guarantees), axes=axes)
+        form = format_of(given, k.shape[1])
+        rows, axes = form.grouped(k), self.axes["cache_values"] if form.groups == 1 else ("group", "dim")
+        legal = legal_rows(rows, given, guarantees)
+        return check_nonfinite_codes("cache_values", form.grouped(codes), rows, legal, axes=axes)
 
 
 def keys_with_slots(call: Call) -> tuple[Tensor, Tensor]:

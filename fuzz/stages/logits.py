@@ -11,8 +11,10 @@ from indexfuzz.checks.logits import Alternative, Alternatives, Expected, check_l
 from indexfuzz.checks.nonfinite import check_nonfinite_logits
 from indexfuzz.core.finding import Finding
 from indexfuzz.core.guarantees import Guarantees, Promises
+from indexfuzz.reference import fp8
 from indexfuzz.reference.bounds import LogitBounds
-from indexfuzz.reference.mqa_logits import exact_scores
+from indexfuzz.reference.mqa_logits import dot, key_values
+from indexfuzz.reference.scales import values_of
 from indexfuzz.samples.step import Step
 from indexfuzz.stages.base import Call, Output, Reach, Stage, Tensors
 from indexfuzz.stages.nonfinite import fp8_numbers, has_nan, numbers
@@ -25,6 +27,7 @@ LOOSE = 2.0**-12
 class Operands(NamedTuple):
     """What logits are made of: q_fp8 [S, R, H, D], k_fp8 [S, N, D], k_scale [S, N], weights [S, R, H].
 
+    k_scale is fp32, or int32 of the UE8M0 exponents of the quarters of each key.
     Each of S sequences has R query rows and N keys; the logits have a row for each query row of each sequence.
     """
 
@@ -86,7 +89,7 @@ class LogitStage(Stage):
     def nonfinite_reach(self, given: Call, *, hides_nan: bool = False) -> Reach:
         """The row of a query that has some, or whose weights have, and the column of a key, as far as it is seen."""
         q, k, k_scale, weights = self.operands(given)
-        rows, columns = ~torch.isfinite(weights).all(-1), ~torch.isfinite(k_scale)
+        rows, columns = ~torch.isfinite(weights).all(-1), ~torch.isfinite(values_of(k_scale)).all(-1)
         if not hides_nan:
             rows, columns = rows | has_nan(q).any(-1), columns | has_nan(k)
         mask = _on_logits(rows.unsqueeze(2) | columns.unsqueeze(1), given) & self.visible(given)
@@ -99,7 +102,7 @@ class LogitStage(Stage):
         return Reach({"logits": mask}, finite)
 
     def check_nonfinite(self, given: Call, got: Tensors, guarantees: Guarantees) -> Finding | None:
-        """A NaN weight or key scale makes every logit that it takes part in NaN."""
+        """A NaN weight or key scale makes every logit that it takes part in NaN; that of a quarter ends in the ReLU."""
         _, _, k_scale, weights = self.operands(given)
         taking_part = torch.isnan(weights).any(-1).unsqueeze(2) | torch.isnan(k_scale).unsqueeze(1)
         return check_nonfinite_logits(got["logits"], _on_logits(taking_part, given) & self.visible(given))
@@ -122,7 +125,9 @@ def _without_relu(limits: LogitBounds, operands: Operands) -> tuple[Tensor, Tens
     Where no head scores below zero the ReLU does nothing, and the bound proper holds.
     """
     q, k, k_scale, weights = operands
-    scores, w, scale = exact_scores(q, k), weights.double().unsqueeze(2), k_scale.double().unsqueeze(1)
+    keys, scale = key_values(k, k_scale)
+    scores = dot(fp8.decode(fp8.codes(q), fp8.format_of(q), torch.float64), keys)
+    w, scale = weights.double().unsqueeze(2), scale.unsqueeze(1)
     value = torch.matmul(w, scores).squeeze(2) * scale
     near = torch.matmul(w.abs(), scores.abs()).squeeze(2) * scale * LOOSE
     matters = (scores < 0).any(2)

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from indexfuzz.core.case import Case
 from indexfuzz.reference import fp8, layout
+from indexfuzz.reference.scales import finite
 
 PLAIN_CODE = 0x40
 """A number for a NaN code: 2 in e4m3fn, 1 in e4m3fnuz."""
@@ -65,12 +66,14 @@ def fp8_numbers(x: Tensor, *, whole_rows: bool) -> Tensor:
     return out.copy_(plain).view(x.dtype)
 
 
-def cache_numbers(cache: Tensor, layout_name: str, dtype: torch.dtype, *, whole_rows: bool) -> Tensor:
-    """A cache of FP8 keys of a dtype without NaN codes and with finite scales, in unowned slots, too."""
+def cache_numbers(
+    cache: Tensor, layout_name: str, dtype: torch.dtype, scale_dtype: torch.dtype, *, whole_rows: bool
+) -> Tensor:
+    """A cache of FP8 keys and scales of some dtypes without NaN codes and with finite scales, in unowned slots, too."""
     slots = torch.arange(len(cache) * cache.shape[1], device=cache.device)
     concrete = layout.resolve(layout_name, cache.shape[1])
     values, scales = layout.read_tokens(cache, slots, concrete)
     out = torch.empty_strided(cache.shape, cache.stride(), dtype=cache.dtype, device=cache.device)
     keys = fp8_numbers(values.view(dtype), whole_rows=whole_rows).view(torch.uint8)
-    layout.write_tokens(out, slots, keys, numbers(scales), concrete)
+    layout.write_tokens(out, slots, keys, finite(scales.view(scale_dtype)), concrete)
     return out

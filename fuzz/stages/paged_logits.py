@@ -12,10 +12,12 @@ from indexfuzz.core.case import Case
 from indexfuzz.core.guarantees import Guarantees
 from indexfuzz.reference import layout, paged_mqa_logits
 from indexfuzz.reference.bounds import LogitBounds, paged_bounds
+from indexfuzz.reference.scales import dtype_of
 from indexfuzz.samples.step import Step
 from indexfuzz.stages.base import Call
 from indexfuzz.stages.logits import LogitStage, Operands, poisoned_logits
 from indexfuzz.stages.nonfinite import cache_numbers
+from indexfuzz.stages.quantised import scales_of
 
 
 class PagedLogits(LogitStage):
@@ -43,7 +45,7 @@ class PagedLogits(LogitStage):
         }
 
     def call(self, case: Case, tensors: dict[str, Tensor]) -> Call:
-        options = {"layout": case.cache.layout}
+        options = {"layout": case.cache.layout, **scales_of(case)}
         return Call(tensors, options, fills={"logits": "paged_logits"}, undefined=frozenset({"logits"}))
 
     def operands(self, given: Call) -> Operands:
@@ -74,6 +76,7 @@ class PagedLogits(LogitStage):
             t["block_table"],
             t["logits"].shape[1],
             layout=layout_read,
+            scales=given.options.get("scales", "fp32"),
             arithmetic=guarantees.scoring,
             simulated_dot=guarantees.simulated_dot,
         )
@@ -89,8 +92,9 @@ class PagedLogits(LogitStage):
         return limits.reference, limits.bound
 
     def finite_keys(self, given: Call, *, whole_rows: bool) -> dict[str, Tensor]:
-        cache, dtype = given.tensors["cache"], given.tensors["q_fp8"].dtype
-        return {"cache": cache_numbers(cache, given.options["layout"], dtype, whole_rows=whole_rows)}
+        cache, scales = given.tensors["cache"], dtype_of(given.options.get("scales", "fp32"))
+        dtype = given.tensors["q_fp8"].dtype
+        return {"cache": cache_numbers(cache, given.options["layout"], dtype, scales, whole_rows=whole_rows)}
 
 
 def seen_keys(given: Call) -> paged_mqa_logits.VisibleKeys:
@@ -103,4 +107,5 @@ def seen_keys(given: Call) -> paged_mqa_logits.VisibleKeys:
         t["block_table"],
         t["logits"].shape[1],
         layout=given.options["layout"],
+        scales=given.options.get("scales", "fp32"),
     )

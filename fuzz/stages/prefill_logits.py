@@ -7,10 +7,11 @@ from indexfuzz.core.case import Case
 from indexfuzz.core.guarantees import Guarantees
 from indexfuzz.reference import mqa_logits
 from indexfuzz.reference.bounds import LogitBounds, prefill_bounds
+from indexfuzz.reference.scales import finite
 from indexfuzz.samples.step import Step
 from indexfuzz.stages.base import Call, Workload
 from indexfuzz.stages.logits import LogitStage, Operands, poisoned_logits
-from indexfuzz.stages.nonfinite import fp8_numbers, numbers
+from indexfuzz.stages.nonfinite import fp8_numbers
 from indexfuzz.stages.workloads import prefill
 
 
@@ -56,4 +57,4 @@ class PrefillLogits(LogitStage):
 
     def finite_keys(self, given: Call, *, whole_rows: bool) -> dict[str, Tensor]:
         k_fp8, k_scale = given.tensors["k_fp8"], given.tensors["k_scale"]
-        return {"k_fp8": fp8_numbers(k_fp8, whole_rows=whole_rows), "k_scale": numbers(k_scale)}
+        return {"k_fp8": fp8_numbers(k_fp8, whole_rows=whole_rows), "k_scale": finite(k_scale)}

@@ -5,9 +5,21 @@ from functools import partial
 from torch import Tensor
 
 from indexfuzz.checks.quant import LegalRows
+from indexfuzz.core.case import Case
 from indexfuzz.core.guarantees import Guarantees
 from indexfuzz.reference import fp8, legal
+from indexfuzz.reference.scales import ScaleFormat
 from indexfuzz.stages.base import Call
+
+
+def scales_of(case: Case) -> dict[str, str]:
+    """The option that names the form of the scales of keys; kernels that know fp32 alone are not told of it."""
+    return {} if case.cache.scales == "fp32" else {"scales": case.cache.scales}
+
+
+def format_of(call: Call, head_dim: int) -> ScaleFormat:
+    """How the keys of a call are scaled."""
+    return ScaleFormat.of(call.options.get("scales", "fp32"), call.options["quant_group"], head_dim)
 
 
 def legal_rows(x: Tensor, given: Call, guarantees: Guarantees) -> LegalRows:

@@ -118,7 +118,7 @@ def _choices(case: Case, part: str, name: str) -> list[Any]:
 def _dims_for(case: Case, head_dim: int) -> dict[str, int]:
     """What follows from another head_dim: groups of whole rows stay so, and rope_dim fits."""
     model = case.model
-    group = head_dim if model.quant_group == model.head_dim else min(model.quant_group, head_dim)
+    group = max(head_dim // max(model.head_dim // model.quant_group, 1), 1)
     return {"quant_group": group, "rope_dim": min(model.rope_dim, head_dim - head_dim % 2)}
 
 

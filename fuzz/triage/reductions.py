@@ -132,7 +132,7 @@ def shrink_model(smallest: Smallest) -> None:
     model = smallest.case.model
     lower(model.num_heads, 1, lambda heads: smallest.take(model={"num_heads": heads}))
     for dim in (16, 32, 64):
-        group = dim if model.quant_group == model.head_dim else min(model.quant_group, dim)
+        group = max(dim // max(model.head_dim // model.quant_group, 1), 1)
         rope_dim = min(model.rope_dim, dim)
         if dim < model.head_dim and smallest.take(model={"head_dim": dim, "quant_group": group, "rope_dim": rope_dim}):
             break

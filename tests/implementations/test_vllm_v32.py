@@ -3,13 +3,11 @@
 import zipfile
 
 import pytest
-import torch
 
 from indexfuzz.core.case import Case
 from indexfuzz.devices.lockstep import LockstepDevice
 from indexfuzz.implementations import load
 from indexfuzz.implementations.loading.source import SourceError
-from indexfuzz.implementations.vllm.v32_sm100 import decode_scales
 from indexfuzz.oracles.differential import run
 
 KERNELS = "vllm/models/deepseek_v32/common/kernels.py"
@@ -228,15 +226,26 @@ WRONG_PACKS = {
 }
 
 
+PACKED = tuple(case.replace(cache={"scales": "ue8m0"}) for case in CASES)
+
+
 class TestSM100:
     def test_a_right_stand_in_passes(self, tree):
         implementation = load(f"vllm-v32-sm100:{tree.folder({KERNELS: STAND_IN, PACK: PACK_TEXT})}")
-        outcomes = [run(case, implementation, LockstepDevice()) for case in CASES]
+        outcomes = [run(case, implementation, LockstepDevice()) for case in PACKED]
         assert all(outcome.findings == [] for outcome in outcomes)
         assert [outcome.stages for outcome in outcomes] == [["fused_k"], [], [], []]
         assert "pages are NORMAL" in outcomes[2].outside["fused_k"]
         assert "keys are e4m3fn" in outcomes[3].outside["fused_k"]
         assert any("four UE8M0 bytes" in note for note in implementation.notes)
+
+    def test_fp32_scales_and_those_of_quarters_are_outside(self, tree):
+        implementation = load(f"vllm-v32-sm100:{tree.folder({KERNELS: STAND_IN, PACK: PACK_TEXT})}")
+        plain, quarters = CASES[0], PACKED[0].replace(model={"quant_group": CASES[0].model.head_dim // 4})
+        assert (
+            run(plain, implementation, LockstepDevice()).outside["fused_k"] == "the scales of keys are ue8m0, not fp32"
+        )
+        assert "a key has one scale" in run(quarters, implementation, LockstepDevice()).outside["fused_k"]
 
     @pytest.mark.parametrize("name", WRONG_PACKS)
     def test_scales_that_are_packed_wrongly_are_found(self, tree, name):
@@ -244,18 +253,9 @@ class TestSM100:
         assert PACK_TEXT.count(old) == 1
         files = {KERNELS: STAND_IN, PACK: PACK_TEXT.replace(old, new)}
         implementation = load(f"vllm-v32-sm100:{tree.folder(files)}")
-        (finding,) = run(CASES[0], implementation, LockstepDevice()).findings
+        (finding,) = run(PACKED[0], implementation, LockstepDevice()).findings
         assert str(finding.signature) == "fused_k/code-mismatch/cache_scales"
         assert finding.detail.startswith("k_quant_cache: ")
-
-    def test_what_the_bytes_stand_for(self):
-        cache = torch.zeros(1, 4, 36, dtype=torch.uint8)
-        cache.view(-1)[128:144] = torch.tensor([127] * 4 + [120] * 4 + [127, 127, 127, 126] + [255] * 4)
-        decode_scales(cache, torch.tensor([0, 2, 3]), "normal")
-        scales = cache.view(-1)[128:144].view(torch.float32)
-        assert scales[0] == 1.0
-        assert bool(scales[2:].isnan().all())
-        assert cache.view(-1)[132:136].tolist() == [120] * 4
 
 
 REAL = {
@@ -301,7 +301,7 @@ REAL = {
 class TestRealWheel:
     def test_0_33_on_sm100_passes(self, third_party):
         implementation = load(f"vllm-v32-sm100:{third_party}")
-        found = [run(case, implementation, LockstepDevice()) for case in CASES]
+        found = [run(case, implementation, LockstepDevice()) for case in PACKED]
         assert found[0].stages == ["fused_k"]
         assert all(outcome.findings == [] for outcome in found)
 

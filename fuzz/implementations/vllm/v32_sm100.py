@@ -1,15 +1,12 @@
 """vLLM's fused insertion of DeepSeek-V3.2 and GLM-5 on Blackwell GPUs (SM100), whose scales are UE8M0.
 
 Its readers there take MX scales. A page has the size that it has elsewhere: in the place of the fp32 scale of a key
-stand four equal bytes, each the exponent of that scale as UE8M0 has it, one for every 32 dims. What is judged is the
-scale that they stand for.
+stand four equal bytes, each the exponent of that scale as UE8M0 has it, one for every 32 dims. Cases say so by
+`cache.scales`.
 """
 
 from pathlib import Path
 from typing import Any
-
-import torch
-from torch import Tensor
 
 from indexfuzz.core.contract import Clause, Clauses
 from indexfuzz.core.guarantees import Promises
@@ -17,10 +14,8 @@ from indexfuzz.core.stage_names import FUSED_K
 from indexfuzz.implementations.base import Implementation
 from indexfuzz.implementations.loading.source import Project, open_project
 from indexfuzz.implementations.vllm import v32
-from indexfuzz.reference import layout
 
 SCALES = "vllm/utils/deep_gemm.py"
-_EXPONENT_BITS = 23
 
 
 def load(path: str | Path) -> Implementation:
@@ -29,10 +24,9 @@ def load(path: str | Path) -> Implementation:
     operations = v32.Operations(project, mx_scales=True)
     operations.module("e4m3fn")
 
-    def fused_k(cache: Tensor, slot_mapping: Tensor, layout: str, **others: Any) -> None:
-        """Norm, rotate, quantise and insert k, then say of each scale as fp32 what its bytes stand for."""
-        operations.fused_k(cache=cache, slot_mapping=slot_mapping, layout=layout, **others)
-        decode_scales(cache, slot_mapping[slot_mapping >= 0].long(), layout)
+    def fused_k(*, scales: str, **others: Any) -> None:  # noqa: ARG001 - SM100 has no others
+        """Norm, rotate, quantise and insert k, its scale as four equal exponents."""
+        operations.fused_k(**others)
 
     return Implementation(
         f"{project.label} deepseek_v32 sm100",
@@ -49,16 +43,6 @@ def load(path: str | Path) -> Implementation:
     )
 
 
-def decode_scales(cache: Tensor, slots: Tensor, layout_name: str) -> None:
-    """Put fp32 for the four UE8M0 bytes of slots int64 [n] of a cache; NaN where they are not equal, or NaN."""
-    concrete = layout.resolve(layout_name, cache.shape[1])
-    codes, stored = layout.read_tokens(cache, slots, concrete)
-    exponents = stored.contiguous().view(torch.uint8).view(-1, layout.SCALE_BYTES).int()
-    scales = (exponents[:, 0] << _EXPONENT_BITS).view(torch.float32)
-    agree = (exponents == exponents[:, :1]).all(1) & (exponents[:, 0] < 0xFF)
-    layout.write_tokens(cache, slots, codes, torch.where(agree, scales, float("nan")), concrete)
-
-
 def contract(project: Project) -> Clauses:
     """As elsewhere, but for what NVIDIA GPUs have: e4m3fn in NORMAL pages."""
     everywhere = v32.contract(project)
@@ -73,5 +57,12 @@ def contract(project: Project) -> Clauses:
                 "pages are NORMAL: AMD GPUs have SHUFFLE ones",
                 project.place(v32.KERNELS, "idx_cache_shuffle = indexer_cache_shuffled"),
             ),
-        )
+            Clause(
+                (FUSED_K,),
+                lambda case: case.model.quant_group == case.model.head_dim,
+                "a key has one scale, four times",
+                project.place("vllm/v1/attention/ops/common.py", "def pack_ue8m0_x4("),
+            ),
+        ),
+        scales=("ue8m0",),
     )

@@ -18,6 +18,7 @@ from indexfuzz.oracles.metamorphic.relation import (
     shuffled,
     unchanged,
 )
+from indexfuzz.reference.scales import values_of
 from indexfuzz.stages.base import Call, Tensors
 from indexfuzz.stages.paged_logits import seen_keys
 
@@ -41,7 +42,7 @@ def window_shifted(case: Case, call: Call) -> Iterator[Twin]:
     twin = alter(
         call,
         k_fp8=torch.cat([junk, k.view(torch.uint8)]).view(k.dtype),
-        k_scale=torch.cat([torch.full((SHIFT,), JUNK_SCALE, device=k.device), scale]),
+        k_scale=torch.cat([torch.full((SHIFT,), JUNK_SCALE, device=k.device).view(scale.dtype), scale]),
         ks=t["ks"] + SHIFT,
         ke=t["ke"] + SHIFT,
         logits=blank(logits, len(logits), logits.shape[1] + SHIFT),
@@ -157,7 +158,7 @@ def weights_doubled_paged(case: Case, call: Call) -> Iterator[Twin]:
 
 def _weights_doubled(case: Case, call: Call, scale: Tensor) -> Iterator[Twin]:
     weights = call.tensors["weights"]
-    if _within(weights, WEIGHT_RANGE) and _within(scale, SCALE_RANGE):
+    if _within(weights, WEIGHT_RANGE) and _within(values_of(scale), SCALE_RANGE):
         twin = alter(call, weights=in_form_of(weights, weights * 2))
         yield Twin(case, (twin,), _twice)
 
