@@ -1,18 +1,39 @@
 """Which arrangement the bytes of a cache show, when it is not the one that was promised."""
 
 from collections.abc import Mapping
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
 from indexfuzz.checks.quant import LegalRows
-from indexfuzz.reference.scales import ScaleFormat
 
 Arrangement = tuple[Tensor, Tensor]
 """Byte offsets in a page: of the values, int64 [block_size, D], and of the scales' bytes, int64 [block_size, 4]."""
 
 SCALE_BYTES = 4
 VALUES, SCALES = "cache_values", "cache_scales"
+
+
+class Scaling(Protocol):
+    """How the scales of keys are stored; reference/scales.py has the forms that there are."""
+
+    @property
+    def groups(self) -> int:
+        """Groups of a key's dims that have scales of their own."""
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """What stands in the cache for all scales of a key, of four bytes."""
+
+    def grouped(self, x: Tensor) -> Tensor:
+        """Rows [n, D] as [n * groups, D / groups]."""
+
+    def store(self, scales: Tensor) -> Tensor:
+        """Scales of groups [n * groups] fp32 as they are stored, [n]."""
+
+    def load(self, stored: Tensor) -> Tensor:
+        """The scales of groups [n * groups] fp32 that are stored, [n]."""
 
 
 def find_layout(
@@ -22,7 +43,7 @@ def find_layout(
     legal: LegalRows,
     layout: str,
     arrangements: Mapping[str, Arrangement],
-    form: ScaleFormat,
+    form: Scaling,
 ) -> tuple[str, str, str] | None:
     """The output that lies elsewhere, where in words, and its layout, if another than ``layout`` explains every byte.
 
@@ -43,13 +64,14 @@ def find_layout(
     return None
 
 
-def _may_be_written(legal: LegalRows, form: ScaleFormat) -> Tensor:
+def _may_be_written(legal: LegalRows, form: Scaling) -> Tensor:
     """Bytes that each token may have written, uint8 [n, D + 4, choices], under any of its scales."""
-    choices = legal.scales.unbind(-1)
-    codes = torch.stack([code for scale in choices for code in legal.codes_under(scale)], -1)
-    stored = [form.store(scale.contiguous()).view(torch.uint8).view(-1, SCALE_BYTES) for scale in choices]
-    scales = torch.stack(stored, -1).repeat_interleave(2, -1)
-    return torch.cat([codes.view(len(scales), -1, codes.shape[-1]), scales], 1)
+    codes = torch.stack([code for scale in legal.scales.unbind(-1) for code in legal.codes_under(scale)], -1)
+    rows, choices = legal.scales.shape
+    tokens = rows // form.groups
+    by_choice = legal.scales.contiguous().view(tokens, form.groups, choices).transpose(1, 2).flatten()
+    scales = form.store(by_choice).view(torch.uint8).view(tokens, choices, SCALE_BYTES).transpose(1, 2)
+    return torch.cat([codes.view(tokens, -1, 2 * choices), scales.repeat_interleave(2, -1)], 1)
 
 
 def _explains(pages: Tensor, block: Tensor, offset: Tensor, written: Tensor, values: Tensor, scales: Tensor) -> bool:

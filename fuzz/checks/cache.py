@@ -8,10 +8,9 @@ import torch
 from torch import Tensor
 
 from indexfuzz.checks import describe
-from indexfuzz.checks.arrangement import SCALES, VALUES, Arrangement, find_layout
+from indexfuzz.checks.arrangement import SCALES, VALUES, Arrangement, Scaling, find_layout
 from indexfuzz.checks.quant import LegalRows, check_rows, find_wrong_rows
 from indexfuzz.core.finding import Finding, complaint
-from indexfuzz.reference.scales import FP32, ScaleFormat
 
 
 class Tokens(NamedTuple):
@@ -39,7 +38,7 @@ def check_insertion(
     *,
     layout: str,
     arrangements: Mapping[str, Arrangement],
-    form: ScaleFormat = FP32,
+    form: Scaling,
 ) -> Finding | None:
     """Judge the pages of a cache, uint8 [num_blocks, page bytes], before and after tokens were written.
 
@@ -66,7 +65,7 @@ def check_insertion(
 
 
 def _check_groups(
-    after: Tensor, tokens: Tokens, promised: Arrangement, legal: LegalRows, form: ScaleFormat
+    after: Tensor, tokens: Tokens, promised: Arrangement, legal: LegalRows, form: Scaling
 ) -> Finding | None:
     """Judge what tokens hold, group by group; the finding's index is that of the token and its dim."""
     codes, scales = read(after, tokens, promised, form)
@@ -83,7 +82,7 @@ def _check_groups(
     return replace(found, index=index, detail=f"{place}: {found.detail}")
 
 
-def read(pages: Tensor, tokens: Tokens, arrangement: Arrangement, form: ScaleFormat) -> tuple[Tensor, Tensor]:
+def read(pages: Tensor, tokens: Tokens, arrangement: Arrangement, form: Scaling) -> tuple[Tensor, Tensor]:
     """Codes uint8 [n, D] and scales fp32 [n] of the groups of tokens in uint8 [num_blocks, page bytes]."""
     values, scales = arrangement
     page = tokens.block.unsqueeze(1)

@@ -22,7 +22,6 @@ CHOICES: tuple[tuple[str, str, tuple[object, ...]], ...] = (
     ("model", "fp8", ("e4m3fn", "e4m3fnuz")),
     ("cache", "layout", ("auto", "shuffle", "normal")),
     ("cache", "page_pad", (0, 16)),
-    ("cache", "scales", ("fp32", "ue8m0")),
     ("rope", "placement", ("first", "last")),
     ("rope", "style", ("neox", "interleaved")),
     ("rope", "mode", ("inplace", "functional")),
@@ -92,7 +91,7 @@ def _inside(stage: str, case: Case, contract: Contract) -> Case | None:
         changed = next(
             (
                 (changed, left)
-                for changed in candidates(case)
+                for changed in _askable(stage, case, contract)
                 if (left := _reasons(contract, stage, changed)) < last
                 or (not isinstance(contract, Clauses) and left not in reasons)
             ),
@@ -103,6 +102,12 @@ def _inside(stage: str, case: Case, contract: Contract) -> Case | None:
         case = changed[0]
         reasons.append(changed[1])
     return case
+
+
+def _askable(stage: str, case: Case, contract: Contract) -> Iterator[Case]:
+    """The candidates whose scales a stage knows, unless it does not know those that the case has."""
+    is_known = of_other_scales(contract, stage, case) is None
+    return (c for c in candidates(case) if not is_known or of_other_scales(contract, stage, c) is None)
 
 
 def _reasons(contract: Contract, stage: str, case: Case) -> frozenset[str]:
@@ -117,6 +122,13 @@ def _reasons(contract: Contract, stage: str, case: Case) -> frozenset[str]:
 
 def candidates(case: Case) -> Iterator[Case]:
     """The case with one change of the list each."""
+    # Scales of another form, one for a key.
+    packed = {"scale_fmt": "ue8m0"} if case.cache.scales == "fp32" else {}
+    yield from _changed(
+        case,
+        cache={"scales": "ue8m0" if packed else "fp32"},
+        model={"quant_group": case.model.head_dim, **packed},
+    )
     # Keys that are gathered beside requests become a request.
     if case.batch.gather_pad and not case.batch.prefill:
         request = {"length": case.batch.gather_pad, "new": 0}

@@ -9,6 +9,7 @@ from indexfuzz.checks.quant import LegalRows
 from indexfuzz.core.finding import Finding
 from indexfuzz.reference import fp8, layout, legal
 from indexfuzz.reference.quant import quantise, row_scale
+from indexfuzz.reference.scales import FP32, ScaleFormat
 
 HEAD_DIM, BLOCKS, TOKENS = 32, 24, 9
 
@@ -56,6 +57,7 @@ class Insertion:
             legal_rows,
             layout=self.promised,
             arrangements=layout.arrangements(block_size, HEAD_DIM, self.k.device),
+            form=FP32,
         )
 
 
@@ -181,3 +183,84 @@ def test_the_tensor_may_be_a_dense_copy() -> None:
     copy: Tensor = case.cache.clone()
     case.cache = copy
     assert case.judge() is None
+
+
+class Packed(Insertion):
+    """Tokens whose quarters have scales of their own, as exponents in a word."""
+
+    FORM = ScaleFormat("ue8m0", 4)
+
+    def __init__(self, **options: int) -> None:
+        super().__init__(16, "shuffle", **options)
+        self.k *= torch.tensor([1.0, 2.0**9, 1.0, 2.0**-9]).repeat_interleave(HEAD_DIM // 4).bfloat16()
+        self.scales = row_scale(self.FORM.grouped(self.k), scale_fmt="ue8m0", fp8="e4m3fn")
+        groups = quantise(self.FORM.grouped(self.k), self.scales, fp8="e4m3fn")
+        self.codes = fp8.codes(groups).view(self.k.shape).clone()
+
+    def insert(self) -> None:
+        self.scale = self.FORM.store(self.scales)
+        self.write("shuffle", "shuffle")
+
+    def judge(self, rows: list[int] | None = None) -> Finding | None:
+        groups = self.FORM.grouped(self.k)
+        return check_insertion(
+            self.before,
+            layout.pages(self.cache),
+            Tokens.at(self.slots, 16, None if rows is None else torch.tensor(rows)),
+            LegalRows(
+                legal.legal_scales(groups, scale_fmt="ue8m0", fp8="e4m3fn"),
+                partial(legal.legal_codes, groups, fp8="e4m3fn"),
+                torch.float8_e4m3fn,
+            ),
+            layout="shuffle",
+            arrangements=layout.arrangements(16, HEAD_DIM, self.k.device),
+            form=self.FORM,
+        )
+
+
+def test_quarters_with_scales_of_their_own_pass() -> None:
+    for seed in range(5):
+        case = Packed(seed=seed)
+        case.insert()
+        assert case.judge() is None
+
+
+def test_a_wrong_exponent_is_told_by_its_token_and_dims() -> None:
+    case = Packed()
+    case.scales[4 * 2 + 1] *= 2
+    case.insert()
+    found = case.judge([10 * i for i in range(TOKENS)])
+    assert found is not None
+    assert (found.kind, found.output, found.index) == ("code-mismatch", "cache_scales", (20,))
+    assert "token 20, dims 8 to 15" in found.detail
+
+
+def test_a_wrong_value_of_a_quarter_is_told_by_its_token_and_dim() -> None:
+    case = Packed()
+    case.codes[3, 25] ^= 1
+    case.insert()
+    found = case.judge()
+    assert found is not None
+    assert (found.kind, found.output, found.index) == ("code-mismatch", "cache_values", (3, 25))
+
+
+def test_bytes_in_another_order_are_wrong() -> None:
+    case = Packed()
+    case.scales = case.scales.view(-1, 4).flip(1).flatten()
+    case.insert()
+    assert case.judge() is not None
+
+
+def test_keys_with_scales_of_their_quarters_in_another_layout_are_named() -> None:
+    case = Packed()
+    case.scale = case.FORM.store(case.scales)
+    case.write("normal", "normal")
+    found = case.judge()
+    assert found is not None
+    assert (found.kind, found.layout) == ("layout-mismatch", "normal")
+
+
+def test_keys_with_scales_of_their_quarters_that_were_never_written() -> None:
+    found = Packed().judge()
+    assert found is not None
+    assert found.kind == "unwritten"

@@ -53,6 +53,7 @@ def test_replace_validates():
 
 
 YOUNGER = {
+    "cache": {"scales": "ue8m0"},
     "batch": {
         "pad_seq": "batch",
         "gather_holes": 1,

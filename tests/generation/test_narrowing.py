@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 import pytest
 
 from indexfuzz.core.case import Case
-from indexfuzz.core.contract import Clause, Clauses, covers
+from indexfuzz.core.contract import Clause, Clauses, Lifted, Unlimited, covers, outside
 from indexfuzz.generation.narrowing import narrow
 from indexfuzz.implementations.base import Implementation
 from indexfuzz.implementations.builtin import CONTRACT
@@ -149,3 +149,18 @@ def test_the_layout_of_pages_changes_with_their_size_where_one_alone_helps_nothi
     )
     inside = narrow(Case().replace(cache={"block_size": 16}), Implementation("asked", {"gather": print}, contract))
     assert (inside.cache.block_size, inside.cache.page_layout) == (64, "normal")
+
+
+@pytest.mark.parametrize("contract", [Unlimited(), Clauses(), Lifted(Clauses()), Picky()])
+def test_scales_that_a_contract_does_not_name_become_fp32(contract):
+    packed = Case().replace(cache={"scales": "ue8m0"}, model={"head_dim": 128, "quant_group": 32})
+    assert "the scales of keys are fp32, not ue8m0" in outside(contract, "gather", packed)
+    inside = narrow(packed, Implementation("plain", {"gather": print}, contract))
+    assert (inside.cache.scales, inside.model.quant_group) == ("fp32", 128)
+
+
+def test_scales_that_a_contract_asks_for_are_put_in():
+    contract = Clauses(scales=("ue8m0",))
+    assert "the scales of keys are ue8m0, not fp32" in outside(contract, "fused_k", Case())
+    assert narrow(Case(), Implementation("mx", {"fused_k": print}, contract)).cache.scales == "ue8m0"
+    assert outside(contract, "rope", Case()) is None

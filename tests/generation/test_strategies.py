@@ -184,6 +184,14 @@ def test_sizes_of_production_are_drawn(samples: list[Case]) -> None:
     assert len({case.cache.block_size for case in samples}) > 100
 
 
+def test_every_form_of_scales_is_drawn_and_kept_inside(samples: list[Case]) -> None:
+    packed = [case for case in samples if case.cache.scales == "ue8m0"]
+    groups = Counter(case.model.head_dim // case.model.quant_group for case in packed)
+    assert min(groups[1], groups[4]) > 0.03 * SAMPLES
+    assert set(groups) == {1, 4}
+    assert all(case.has_scales for case in packed)
+
+
 def test_constants_are_drawn_and_what_lies_beside_them() -> None:
     found: Counter[str] = Counter()
     for case in drawn(5000, strategies.cases(constants=(777,))):

@@ -11,6 +11,7 @@ from indexfuzz.lockstep.arithmetic.matrix_units import MODELS
 from indexfuzz.reference import bounds, fp8, layout, legal, mqa_logits
 from indexfuzz.reference.arithmetic import DOT_UNITS, PORTABLE, PRESETS, Arithmetic
 from indexfuzz.reference.quant import q_quant, quantise, row_scale
+from indexfuzz.reference.scales import pack, unpack
 
 HEADS, HEAD_DIM, ROWS, KEYS = 8, 128, 8, 24
 
@@ -297,3 +298,47 @@ def test_no_rows_and_no_keys() -> None:
     for rows, keys in ((0, KEYS), (ROWS, 0)):
         shapes = bounds.group_bounds(q8[:, :rows], k8[:, :keys], scale[:, :keys], w[:, :rows], PRESETS["sm90"], None)
         assert all(tuple(x.shape) == (1, rows, keys) for x in shapes)
+
+
+def with_quarters(seed: int) -> tuple[torch.Tensor, ...]:
+    """A problem whose keys have scales of their quarters, and the same with the quarters as fp32 values."""
+    q8, k8, _, w = problem(seed)
+    torch.manual_seed(seed)
+    powers = 2.0 ** torch.randint(-9, 3, (*k8.shape[:2], 4)).float()
+    return q8, k8, pack(powers), w
+
+
+@pytest.mark.parametrize(("name", "told"), [("portable", 0.95), ("sm90", 0.75), ("cdna3", 0.95)])
+def test_keys_with_scales_of_their_quarters(name: str, told: float) -> None:
+    """Sums in fp32 of the dots of the quarters lie within the bound, in either order; other scales do not.
+
+    Where both dots are negative, no logit tells; the bound of SM90's FP8 unit is wide.
+    """
+    q8, k8, words, w = with_quarters(3)
+    value, bound, exact = bounds.group_bounds(q8, k8, words, w, PRESETS[name], simulated("ieee", "e4m3fn"))
+    assert not bool(exact.any())
+    q, k = (fp8.decode(fp8.codes(x), "e4m3fn") for x in (q8, k8))
+    quarters, dims = unpack(words), HEAD_DIM // 4
+    parts = [
+        torch.einsum("srhd,snd->srhn", q[..., g * dims :][..., :dims], k[..., g * dims :][..., :dims])
+        * quarters[:, None, None, :, g]
+        for g in range(4)
+    ]
+    for scores in (sum(parts), sum(reversed(parts))):
+        logits = torch.einsum("srhn,srh->srn", scores.relu(), w)
+        assert bool(((logits.double() - value).abs() <= bound).all())
+    other, _, _ = bounds.group_bounds(q8, k8, pack(quarters.roll(1, -1)), w, PRESETS[name], None)
+    assert float(((other - value).abs() > bound).float().mean()) > told
+
+
+def test_prefill_and_paged_bounds_agree_on_words() -> None:
+    q8, k8, words, w = (x[0] for x in with_quarters(1))
+    ks, ke = torch.zeros(ROWS, dtype=torch.int32), torch.full((ROWS,), KEYS, dtype=torch.int32)
+    prefill = bounds.prefill_bounds(q8, k8, words, w, ks, ke)
+    assert prefill.tier == "T3"
+    cache = torch.zeros((2, 16, HEAD_DIM + 4), dtype=torch.uint8)
+    layout.write_tokens(cache, torch.arange(KEYS), fp8.codes(k8), words, "shuffle")
+    table = torch.tensor([[0, 1]], dtype=torch.int32)
+    paged = bounds.paged_bounds(q8[None], cache, w, ke[None], table, KEYS, layout="auto", scales="ue8m0")
+    assert torch.equal(paged.reference, prefill.reference)
+    assert torch.equal(paged.bound, prefill.bound)
