@@ -68,8 +68,16 @@ def fused_k(
     normed = k_norm(k, k_norm_weight, k_norm_bias, eps=eps)
     none = torch.empty((len(k), 1, k.shape[1]), dtype=k.dtype, device=k.device)
     _, turned = rope(none, normed, positions, cos_sin_cache, rope_dim=rope_dim, style=style, placement=placement)
-    options = {"scale_fmt": scale_fmt, "fp8": fp8, "quant_group": quant_group, "layout": layout, "scales": scales}
-    k_quant_cache(turned, cache, slot_mapping, **options)
+    k_quant_cache(
+        turned,
+        cache,
+        slot_mapping,
+        scale_fmt=scale_fmt,
+        fp8=fp8,
+        quant_group=quant_group,
+        layout=layout,
+        scales=scales,
+    )
 
 
 def _require_ue8m0(scale_fmt: str) -> None:

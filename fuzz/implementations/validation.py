@@ -5,14 +5,17 @@ What is wrong here would otherwise be green (a misspelt stage is never run) or a
 
 import inspect
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any
+from typing import Any, get_args
 
-from indexfuzz.core.case import Case
+from indexfuzz.core.case import Cache, Case
 from indexfuzz.core.contract import Clause, Clauses
 from indexfuzz.core.guarantees import Promises
 from indexfuzz.core.words import suggestion
 from indexfuzz.implementations.base import Implementation, ImplementationError
 from indexfuzz.implementations.builtin import builtin
+
+FP32 = ("fp32",)
+SCALES = get_args(Cache.model_fields["scales"].annotation)
 
 
 def validate(implementation: Implementation) -> None:
@@ -34,7 +37,7 @@ def _complaints(implementation: Any) -> Iterator[str]:
     elif not stages:
         yield f"{name} has no stages, so nothing would be tested; name at least one of {', '.join(builtin().stages)}"
     else:
-        yield from _stage_complaints(stages)
+        yield from _stage_complaints(stages, has_options=getattr(implementation.contract, "scales", FP32) != FP32)
     if not isinstance(implementation.promises, Promises):
         yield f"promises must be an instance of Promises, not {kind_of(implementation.promises)}"
     if implementation.forward is not None and not callable(implementation.forward):
@@ -44,7 +47,8 @@ def _complaints(implementation: Any) -> Iterator[str]:
     yield from _contract_complaints(implementation.contract)
 
 
-def _stage_complaints(stages: Mapping[Any, Any]) -> Iterator[str]:
+def _stage_complaints(stages: Mapping[Any, Any], *, has_options: bool) -> Iterator[str]:
+    """What is wrong with stages, which get arguments with a default only where a contract `has_options` for them."""
     known = builtin().stages
     for stage, function in stages.items():
         if stage not in known:
@@ -54,7 +58,9 @@ def _stage_complaints(stages: Mapping[Any, Any]) -> Iterator[str]:
         elif type(function).__module__.split(".")[0] == "triton":
             yield f"stage {stage} is a Triton kernel; name the Python function that launches it"
         else:
-            yield from _argument_complaints(stage, function, tuple(inspect.signature(known[stage]).parameters))
+            given = inspect.signature(known[stage]).parameters.values()
+            wanted = tuple(p.name for p in given if has_options or p.default is p.empty)
+            yield from _argument_complaints(stage, function, wanted)
 
 
 def _argument_complaints(stage: str, function: Callable[..., Any], wanted: tuple[str, ...]) -> Iterator[str]:
@@ -83,6 +89,8 @@ def _contract_complaints(contract: Any) -> Iterator[str]:
         if not isinstance(clauses, tuple | list):
             yield f"Clauses takes a tuple of clauses, not {kind_of(clauses)}"
             return
+        if not isinstance(contract.scales, tuple) or not set(contract.scales) <= set(SCALES):
+            yield f"the scales of a contract must be a tuple with some of {', '.join(SCALES)}, not {contract.scales!r}"
         for number, clause in enumerate(clauses, 1):
             if isinstance(clause, Clause):
                 yield from _clause_complaints(clause)

@@ -1,5 +1,6 @@
 """Gathering of the keys that prefill reads, out of the paged cache."""
 
+from dataclasses import replace
 from functools import partial
 
 import torch
@@ -92,8 +93,8 @@ def _slots(call: Call) -> tuple[Tensor, Tensor]:
 def _wanted(given: Call, got: Tensors, guarantees: Guarantees) -> dict[str, Tensor]:
     """The one right result; where a project promises nothing about padding, it is what was made of it."""
     _, head_dim = layout.page_shape(given.tensors["cache"])
-    want = given.copy()
-    gather_reference.gather(**want.tensors, **given.options | {"quant_group": head_dim})
+    want = replace(given.copy(), options=given.options | {"quant_group": head_dim})
+    want.run(gather_reference.gather)
     _, is_token = _slots(given)
     padding = guarantees.promises.gather_padding
     if padding != "zeros":

@@ -25,6 +25,14 @@ def without_layout(cache, block_table, cu_seqlens, token_to_seq, k_fp8, k_scale,
     pass
 
 
+def for_fp32_scales(cache, block_table, cu_seqlens, token_to_seq, k_fp8, k_scale, *, quant_group, layout):
+    pass
+
+
+def for_any_scales(cache, block_table, cu_seqlens, token_to_seq, k_fp8, k_scale, *, quant_group, layout, scales):
+    pass
+
+
 def positional_only(cache, /, **rest):
     pass
 
@@ -56,6 +64,15 @@ WRONG = {
     "contract must be an instance of Clauses, not a tuple": ({"gather": reference.gather}, ()),
     "contract must be an instance of Clauses, not a type": ({"gather": reference.gather}, Unlimited),
     "Clauses takes a tuple of clauses, not a Clause": ({"gather": reference.gather}, Clauses(clause()[1].clauses[0])),
+    "the scales of a contract must be a tuple with some of fp32, ue8m0, not 'ue8m0'": (
+        {"gather": reference.gather},
+        Clauses(scales="ue8m0"),
+    ),
+    "the function of stage gather does not take scales; it is called as gather(cache=..., block_table=": (
+        {"gather": for_fp32_scales},
+        Clauses(scales=("ue8m0",)),
+    ),
+    "the function of stage gather asks for scales, which it does not get by name": ({"gather": for_any_scales},),
     "clause 1 of the contract must be a Clause, not a str": ({"gather": reference.gather}, Clauses(("dense",))),
     "the clause 'it is so' is about no stage 'gathr'; did you mean 'gather'?": clause(stages=("gathr",)),
     "the clause 'it is so' must name its stages in a tuple, not a str": clause(stages="gather"),
