@@ -15,9 +15,12 @@ from indexfuzz.core.outcome import SEVERAL, Ending
 from indexfuzz.core.signature import Signature
 from indexfuzz.core.tiers import explain_tiers
 from indexfuzz.core.words import location_from_here
-from indexfuzz.generation.goals import Goals
+from indexfuzz.generation.goals import Goals, Unturned
 from indexfuzz.subjects.subject import Subject
 from indexfuzz.subjects.under_test import UnderTest
+
+WHERE = {False: "of launchers and callers", True: "inside kernels"}
+"""Where conditions stand, by whether that is inside a kernel."""
 
 SKIPPED = 0.1
 """Share of the cases of a stage that may be outside its contract without a word."""
@@ -78,20 +81,24 @@ def _print_found(
 
 def _print_comparisons(console: Console, goals: Goals) -> None:
     unturned = goals.unturned()
-    if count := goals.turned + len(unturned):
-        console.print(f"  conditions of launchers and callers: {goals.turned} of {count} ended both ways")
+    for inside, where in WHERE.items():
+        turned = goals.turned(inside=inside)
+        if count := turned + sum(each.inside is inside for each in unturned):
+            console.print(f"  conditions {where}: {turned} of {count} ended both ways")
 
 
 def print_unturned(goals: Goals, console: Console) -> None:
-    """Print every condition of a launcher or caller that has always ended the same way, and why."""
-    if lines := _describe_unturned(goals):
-        console.print("\nconditions of launchers and callers that always ended the same way")
-    for line in lines:
-        console.print(f"  {line}", soft_wrap=True, markup=False, highlight=False)
+    """Print every condition that has always ended the same way, and why."""
+    unturned = goals.unturned()
+    for inside, where in WHERE.items():
+        if lines := _describe([each for each in unturned if each.inside is inside]):
+            console.print(f"\nconditions {where} that always ended the same way")
+        for line in lines:
+            console.print(f"  {line}", soft_wrap=True, markup=False, highlight=False)
 
 
-def _describe_unturned(goals: Goals) -> list[str]:
-    places = ((each, location_from_here(f"{each.file}:{each.line}")) for each in goals.unturned())
+def _describe(unturned: Sequence[Unturned]) -> list[str]:
+    places = ((each, location_from_here(f"{each.file}:{each.line}")) for each in unturned)
     return [str(replace(each, file=place.rpartition(":")[0])) for each, place in places]
 
 
@@ -176,7 +183,7 @@ def as_data(
         ],
         "known": {str(signature): count for signature, count in summary.known_before.items()},
         "stages": dict(summary.stages),
-        "unturned": _describe_unturned(summary.goals),
+        "unturned": _describe(summary.goals.unturned()),
         "outside": dict(summary.outside),
         "unsupported": dict(summary.unsupported),
         "unrepeated": summary.unrepeated,

@@ -1,4 +1,4 @@
-"""A comparison that the code under test made: what its launchers and callers decide by."""
+"""A comparison that the code under test made: what its launchers, callers and kernels decide by."""
 
 import ast
 import operator
@@ -22,11 +22,12 @@ Place = tuple[str, int, str]
 
 @dataclass(frozen=True)
 class Comparison:
-    """One comparison, or another condition, of a line of Python code, and how it ended.
+    """One comparison, or another condition, of a line of code, and how it ended.
 
     `file` and `line` say where it stands, `text` what it is. `left` and `right` are the integers or words that were
     compared; None where it is no such comparison. Where others behind it are joined with it, `settles` is the end that
-    settles the whole condition, whatever they are.
+    settles the whole condition, whatever they are. One that is `inside` a kernel ends in every lane of every program;
+    what was compared is where the operands were closest.
     """
 
     file: str
@@ -36,6 +37,7 @@ class Comparison:
     left: int | str | None = None
     right: int | str | None = None
     settles: bool | None = None
+    inside: bool = False
 
     @property
     def place(self) -> Place:

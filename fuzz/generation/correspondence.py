@@ -10,6 +10,9 @@ from indexfuzz.generation.measures import CONTENTS, OPTIONS, SIZES, Measures
 FACTORS = (2, 4, 16, 32, 64, 128, 256)
 """Sizes of tiles and of elements: what measures are multiplied with, or numbers of programs are quotients by."""
 
+FORMS = ("modulo", "over", "times")
+"""What may be made of a measure and a number."""
+
 FEWEST = 3
 """Cases that it takes to tell a difference that is always the same from one that happens to be."""
 
@@ -22,12 +25,23 @@ Values = Sequence[tuple[Measures, set[int]]]
 
 @dataclass(frozen=True)
 class Guess:
-    """What an operand may be: a measure, or `form` of it and a number or a second measure."""
+    """What an operand may be: a measure, or `form` of it and a number or a second measure.
+
+    The "last" of so many is the last lane of as many tiles of that size as hold them.
+    """
 
     name: str
     form: str = ""
     number: int = 1
     second: str = ""
+
+    def __str__(self) -> str:
+        """In words of a formula."""
+        other = self.second or str(abs(self.number))
+        if self.form == "last":
+            return f"the last lane of {self.name} in tiles of {other}"
+        sign = {"times": "*", "over": "/", "modulo": "%", "plus": "-" if self.number < 0 else "+"}.get(self.form)
+        return f"{self.name} {sign} {other}" if sign else self.name
 
     def of(self, measures: Measures) -> int:
         """What the operand would be."""
@@ -36,20 +50,27 @@ class Guess:
             return value * (measures[self.second] if self.second else self.number)
         if self.form == "over":
             return -(-value // self.number)
+        if self.form == "last":
+            return -(-value // self.number) * self.number - 1
         return value % self.number if self.form == "modulo" else value + (self.number if self.form == "plus" else 0)
 
 
-def explaining(values: Values, text: str, form: str = "") -> list[Guess]:
+def explaining(values: Values, text: str, form: str = "", *, of_lanes: bool = False) -> list[Guess]:
     """All guesses that hold in each case; those that vary come first, then the plainest.
 
     `text` is the comparison, whose numbers count. Where the source says what the operand is, "modulo" or "times",
     `form` is that, and nothing else is a guess. What tensors hold is only looked at where no size explains anything.
+    Operands `of_lanes`, in kernels, may be the last of all lanes.
     """
     if not values or not all(seen for _, seen in values):
         return []
     numbers = tuple(dict.fromkeys((*(int(found) for found in NUMBER.findall(text)), *FACTORS)))
     for names in (tuple(SIZES), CONTENTS):
-        guesses = [*_guesses(values[0], numbers, names), *(_shifted(values, names) if len(values) >= FEWEST else ())]
+        forms = (*FORMS, *(("last",) if of_lanes else ()))
+        guesses = [
+            *_guesses(values[0], numbers, names, forms),
+            *(_shifted(values, names) if len(values) >= FEWEST else ()),
+        ]
         holding = [
             guess
             for guess in guesses
@@ -68,14 +89,16 @@ def _shifted(values: Values, names: Sequence[str]) -> Iterator[Guess]:
             yield from (Guess(name, "plus", value - measures[name]) for value in sorted(seen - {measures[name]}))
 
 
-def _guesses(value: tuple[Measures, set[int]], numbers: Sequence[int], names: Sequence[str]) -> Iterator[Guess]:
+def _guesses(
+    value: tuple[Measures, set[int]], numbers: Sequence[int], names: Sequence[str], forms: Sequence[str]
+) -> Iterator[Guess]:
     """What explains one case."""
     measures, seen = value
     yield from (Guess(name) for name in (*names, *OPTIONS) if measures[name] in seen)
     plain = [number for number in numbers if number > 1]
     for name in names:
         for number in plain:
-            for form in ("modulo", "over", "times"):
+            for form in forms:
                 guess = Guess(name, form, number)
                 if guess.of(measures) in seen:
                     yield guess
@@ -97,4 +120,6 @@ def leading_to(guess: Guess, operand: int, measures: Measures) -> list[tuple[str
         return [(guess.name, -(-operand // factor))] if factor else []
     if guess.form == "over":
         return [(guess.name, operand * guess.number)]
+    if guess.form == "last":
+        return [(guess.name, operand + 1)]
     return [(guess.name, operand - (guess.number if guess.form == "plus" else 0))]

@@ -19,21 +19,26 @@ class Decisions:
     ends: Mapping[Place, frozenset[bool]]
     pairs: Mapping[Place, tuple[Pair, ...]]
     settling: Mapping[Place, bool | None]
+    inside: frozenset[Place] = frozenset()
+    """Those of kernels."""
 
     @classmethod
     def of(cls, comparisons: Iterable[Comparison]) -> "Decisions":
         """By place, in the order of the source."""
         ends, pairs, settling = dict[Place, set[bool]](), dict[Place, list[Pair]](), dict[Place, bool | None]()
+        inside = set[Place]()
         for one in comparisons:
             place = one.place
             ends.setdefault(place, set()).add(one.holds)
             left, right = as_number(one.left), as_number(one.right)
             pairs.setdefault(place, []).extend([(left, right)] if left is not None and right is not None else [])
             settling[place] = one.settles
+            inside.update([place] if one.inside else [])
         return cls(
             {place: frozenset(each) for place, each in ends.items()},
             {place: tuple(each) for place, each in pairs.items()},
             settling,
+            frozenset(inside),
         )
 
     def miss(self, place: Place, *, wanted: bool) -> float:

@@ -12,6 +12,7 @@ every case that came to a place is what it takes to come there, and a goal says 
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import islice
 
 from indexfuzz.core.case import Case
@@ -20,7 +21,7 @@ from indexfuzz.generation.conditions import TOO_LARGE, Aim, Condition
 from indexfuzz.generation.correspondence import FEWEST, Guess, explaining, leading_to
 from indexfuzz.generation.decisions import Decisions
 from indexfuzz.generation.measures import OPTIONS, Measures, measure
-from indexfuzz.generation.sights import RARE, Sample, Sight
+from indexfuzz.generation.sights import Sample, Sight
 
 PATIENCE = 6
 """Cases that are steered to a goal without any coming closer, until it is given up."""
@@ -33,6 +34,9 @@ MOST_GOALS = 5
 
 AT_ONCE = 3
 """Cases of one plan for one goal."""
+
+MOST_INSIDE = 1
+"""Goals of one plan that stand in kernels, as long as there are others: these can be rehearsed."""
 
 MOST_KEPT = 24
 """Conditions that lead to a goal."""
@@ -64,7 +68,10 @@ class Goal:
 
 @dataclass(frozen=True)
 class Unturned:
-    """A comparison that has always ended the same way: `aims` may lead to the other, `reason` says why none does."""
+    """A comparison that has always ended the same way: `aims` may lead to the other, `reason` says why none does.
+
+    It stands `inside` a kernel, or in a launcher or caller.
+    """
 
     file: str
     line: int
@@ -73,6 +80,7 @@ class Unturned:
     aims: tuple[Aim, ...] = ()
     reason: str = ""
     tries: int = 0
+    inside: bool = False
 
     def __str__(self) -> str:
         """Where, what, what may turn it, and how many cases were steered there in vain."""
@@ -95,7 +103,7 @@ class Goals:
         self._settling |= {place: end for place, end in seen.settling.items() if end is not None}
         before: dict[str, dict[Place, bool]] = {}
         for place, ends in seen.ends.items():
-            sight = self._sights.setdefault(place, Sight(place[2]))
+            sight = self._sights.setdefault(place, Sight(place[2], inside=place in seen.inside))
             earlier = before.setdefault(place[0], {})
             sample = Sample(case, measures, frozenset(seen.pairs[place]))
             sight.add(sample, ends, earlier)
@@ -104,16 +112,17 @@ class Goals:
             if len(ends) == 1:
                 (earlier[place],) = ends
 
-    @property
-    def turned(self) -> int:
-        """How many places have ended both ways."""
-        return sum(all(sight.cases.values()) for sight in self._sights.values())
+    def turned(self, *, inside: bool = False) -> int:
+        """How many places have ended both ways, of launchers and callers or else inside kernels."""
+        return sum(all(sight.cases.values()) for sight in self._sights.values() if sight.inside is inside)
 
     def unturned(self) -> list[Unturned]:
         """Every place that has not, in order of file and line."""
         sights = sorted(self._sights.items())
         return [
-            replace(_explain(place, seen), tries=seen.tries) for place, seen in sights if not all(seen.cases.values())
+            replace(_explain(place, seen), tries=seen.tries, inside=seen.inside)
+            for place, seen in sights
+            if not all(seen.cases.values())
         ]
 
     def plan(self) -> tuple[Goal, ...]:
@@ -122,7 +131,8 @@ class Goals:
         made, times, known = dict[Place, list[Goal]](), Counter[Place](), frozenset(self._sights)
         goals: list[Goal] = []
         while waiting and len(goals) < MOST_GOALS:
-            place = min(waiting, key=lambda place: (waiting[place].spent, sum(waiting[place].cases.values()), place))
+            inside = sum(self._sights[goal.place].inside for goal in goals)
+            place = min(waiting, key=partial(self._turn_of, inside=inside))
             sight = waiting[place]
             options = made[place] if place in made else made.setdefault(place, list(self._goals(place, known)))
             if options:
@@ -133,11 +143,23 @@ class Goals:
                 del waiting[place]
         return tuple(goals)
 
+    def _turn_of(self, place: Place, *, inside: int) -> tuple[bool, int, int, Place]:
+        """What comes first is the least, where so many goals of a plan stand in kernels already."""
+        sight = self._sights[place]
+        return sight.inside and inside >= MOST_INSIDE, sight.spent, sum(sight.cases.values()), place
+
     def _is_open(self, place: Place, sight: Sight) -> bool:
-        if sight.cases[sight.rarer] >= RARE or self._settling.get(place) is sight.rarer:
+        if (
+            sight.cases[sight.rarer] >= sight.enough
+            or self._settling.get(place) is sight.rarer
+            or sight.tries >= PATIENCE
+        ):
             return False
-        is_blind = not sight.shown and not any(side.guesses for side in sight.sides)
-        return sight.tries < (BLIND_PATIENCE if is_blind else PATIENCE)
+        if sight.shown:
+            return True
+        if sight.inside:  # nothing can be tried there, so something has to be known
+            return not sight.is_fixed and any(side.guesses for side in sight.sides)
+        return sight.tries < BLIND_PATIENCE or any(side.guesses for side in sight.sides)
 
     def _goals(self, place: Place, known: frozenset[Place]) -> Iterator[Goal]:
         sight = self._sights[place]
@@ -161,9 +183,14 @@ def _explain(place: Place, sight: Sight) -> Unturned:
     if not sight.sides[0].values:
         return Unturned(*place, holds, reason="no numbers are compared")
     aims = tuple(dict.fromkeys(_known_aims(sight)))
+    if tied := sight.tied:
+        return Unturned(*place, holds, reason="{} is compared with {}".format(*tied))
     if near := tuple(aim for aim in aims if 0 < aim[1] <= TOO_LARGE):
         return Unturned(*place, holds, near)
     words = " or ".join(f"{name} {value}" for name, value in aims)
+    if sight.is_fixed:
+        numbers = (next(iter(side.values[-1][1])) for side in sight.sides)
+        return Unturned(*place, holds, reason="{} is compared with {} in every case".format(*numbers))
     return Unturned(*place, holds, reason=f"no case has {words}" if aims else "no size was seen to move it")
 
 
@@ -174,7 +201,7 @@ def _known_aims(sight: Sight) -> Iterator[Aim]:
         values = sight.sides[moving].values
         if len(limits) == 1 and len(values) >= FEWEST:
             limit = limits.pop()
-            for guess in explaining(values, sight.text):
+            for guess in explaining(values, sight.text, of_lanes=sight.inside):
                 if _vary(guess, values):
                     yield from leading_to(guess, limit, values[-1][0])[:1]
 

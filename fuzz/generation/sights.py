@@ -17,6 +17,12 @@ NEAREST = 2
 RARE = 64
 """Cases that must have shown an end for it to need no more: what they reach may depend on what nobody compares."""
 
+RARE_INSIDE = 8
+"""The same of a condition inside a kernel: there are many, and few of them lead to a path of its own."""
+
+SURE = 8
+"""Cases after which what operands seem to be is likely what they are."""
+
 VAIN = 8
 """Cases that have shown an end, for each that was steered there in vain: most of what never turns, nothing turns."""
 
@@ -40,8 +46,8 @@ class Sample:
 class Side:
     """What one operand was in some cases, and what it may be."""
 
-    def __init__(self, text: str, written: Written) -> None:
-        self._text, self._written = text, written
+    def __init__(self, text: str, written: Written, *, inside: bool) -> None:
+        self._text, self._written, self._inside = text, written, inside
         self.values: list[tuple[Measures, set[int]]] = []
         self._guesses: list[Guess] | None = None
 
@@ -56,11 +62,17 @@ class Side:
             self.values[:-1] = self.values[1:]
 
     @property
+    def is_one_number(self) -> bool:
+        """Whether it was the same number in each case."""
+        return len(set[int]().union(*(seen for _, seen in self.values))) == 1
+
+    @property
     def guesses(self) -> list[Guess]:
         """All that holds in each case; none of a number in the source."""
+        if self._written.number is not None:
+            return []
         if self._guesses is None:
-            is_number = self._written.number is not None
-            self._guesses = [] if is_number else explaining(self.values, self._text, self._written.form)
+            self._guesses = explaining(self.values, self._text, self._written.form, of_lanes=self._inside)
         return self._guesses
 
     @property
@@ -86,15 +98,37 @@ class Sight:
     """How places that stand before it in its file have ended in every case that came here."""
     tries: int = 0
     """Cases that were steered here since something was new."""
+    inside: bool = False
+    """Whether it stands in a kernel."""
 
     def __post_init__(self) -> None:
         left, right = operands_of(self.text)
-        self.sides = Side(self.text, left), Side(self.text, right)
+        self.sides = Side(self.text, left, inside=self.inside), Side(self.text, right, inside=self.inside)
 
     @property
     def rarer(self) -> bool:
         """The end that fewer cases have shown."""
         return self.cases[True] < self.cases[False]
+
+    @property
+    def enough(self) -> int:
+        """Cases that must have shown an end for it to need no more."""
+        return RARE_INSIDE if self.inside else RARE
+
+    @property
+    def is_fixed(self) -> bool:
+        """Whether no case is likely to turn it: always the same numbers, or a measure and the same one, moved."""
+        known = all(len(side.values) >= SURE and side.is_one_number for side in self.sides)
+        return known or self.tied is not None
+
+    @property
+    def tied(self) -> tuple[Guess, Guess] | None:
+        """What both operands may be, where they are always equally far apart."""
+        left, right = self.sides
+        if min(len(left.values), len(right.values)) < SURE:
+            return None
+        pairs = ((a, b) for a in left.guesses for b in right.guesses if a.name == b.name)
+        return next(((a, b) for a, b in pairs if {a.form, b.form} <= {"", "plus"}), None)
 
     @property
     def spent(self) -> int:
@@ -116,7 +150,7 @@ class Sight:
     def keep(self, sample: Sample, ends: frozenset[bool]) -> None:
         """Keep a case that came closer to the rarer end than others, or has shown it."""
         if self.rarer in ends:
-            if self.cases[self.rarer] <= RARE:
+            if self.cases[self.rarer] <= self.enough:
                 self.shown = [*self.shown, sample][-NEAREST:]
                 self.tries = 0
         elif not self.shown:

@@ -18,7 +18,7 @@ SPLICED = (1, 2, 4, 8, 16, 24)
 
 MOST_PRODUCTS = 5_000_000
 """Products q . k of all rows with all keys, heads counted, that a steered case may have."""
-MOST_ACTIVATIONS, MOST_CACHED, MOST_LOGITS = 1 << 19, 1 << 23, 1 << 19
+MOST_ACTIVATIONS, MOST_CACHED, MOST_LOGITS = 1 << 19, 1 << 23, 1 << 21
 """Elements of q, bytes of all pages, and elements of logits."""
 LIMITS = MOST_PRODUCTS, MOST_ACTIVATIONS, MOST_CACHED, MOST_LOGITS, MOST_LOGITS
 

@@ -15,6 +15,7 @@ from indexfuzz.lockstep.launch import execute
 from indexfuzz.lockstep.tracking.attribution import is_own
 from indexfuzz.lockstep.tracking.checks import ALL_CHECKERS, Checks
 from indexfuzz.lockstep.tracking.coverage import Coverage
+from indexfuzz.lockstep.tracking.ends import Ends
 from indexfuzz.lockstep.tracking.moments import Recorder
 from indexfuzz.lockstep.tracking.violations import KernelError, LockstepError, UnsupportedFeature, Violation
 from indexfuzz.lockstep.triton_api.functions import location_of
@@ -118,6 +119,16 @@ class Lockstep:
             where = location_of(kernel)
             message = f"{where}: in {kernel.fn.__name__}: {type(error).__name__}: {error} (an error of lockstep itself)"
             raise LockstepError(message) from error
+
+
+@contextmanager
+def watch_ends() -> Iterator[Ends]:
+    """How the conditions of all kernels end that are launched inside the block."""
+    before, RUNTIME.ends = RUNTIME.ends, Ends()
+    try:
+        yield RUNTIME.ends
+    finally:
+        RUNTIME.ends = before
 
 
 @contextmanager

@@ -348,13 +348,17 @@ class TestCoverage:
         summary, table = out.split("nothing new")
         assert "done: 3 cases" in summary
         table, unturned = table.split("\n\nconditions of launchers and callers that always ended the same way\n")
+        unturned, inside = unturned.split("\n\nconditions inside kernels that always ended the same way\n")
         head, *gaps = table.strip().splitlines()
         seen, total = map(int, re.fullmatch(r"mask coverage: (\d+) of (\d+) operations .*", head).groups())
         assert 0 < seen < total == seen + len(gaps)
         assert all(re.search(r"kernels/\w+\.py:\d+ +\w+ +never ", gap) for gap in gaps)
         assert "conditions of launchers and callers: " in summary
         line = re.compile(r"  (\S*kernels/\w+\.py:\d+  .*  always (True|False); \w.*)")
-        assert unturned.splitlines() == [found[0] for found in map(line.fullmatch, unturned.splitlines())]
+        for lines in (unturned.splitlines(), inside.splitlines()):
+            assert lines == [found[0] for found in map(line.fullmatch, lines)]
+        assert "SHUFFLE  always True; no numbers are compared" in inside
+        assert "conditions inside kernels: " in summary
         assert "num_tokens == 0  always False; no size was seen to move it" in unturned
         listing = Path("listing.txt").read_text().splitlines()
         assert any(line.endswith("kernels/gather.py") for line in listing)

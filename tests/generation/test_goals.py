@@ -114,7 +114,7 @@ def test_what_cannot_be_reached_has_a_reason(make, reason):
 
 def test_what_has_ended_both_ways_is_not_listed():
     goals = seen(lambda case: (case.batch.keys, 10))
-    assert (goals.unturned(), goals.turned) == ([], 1)
+    assert (goals.unturned(), goals.turned()) == ([], 1)
 
 
 def test_the_cases_that_came_closest_are_those_to_start_from():

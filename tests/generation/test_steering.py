@@ -139,10 +139,10 @@ def test_a_comparison_that_fresh_cases_never_turn_is_turned_within_a_few_rounds(
         rows = len(case.batch.decode) * case.batch.next_n + 13
         goals.add(case, [Comparison("a.py", 3, "rows == limit", rows == limit, rows, limit)])
 
-    while not goals.turned and number < 200:
+    while not goals.turned() and number < 200:
         run(next(stream))
         plan = goals.plan() if number % 10 == 9 else ()
         number += 1
         for i, goal in enumerate(plan):
             run(steer(next(stream), goal, Choices(random_bytes(4, f"{number} {i}", DECISIONS))))
-    assert goals.turned == 1
+    assert goals.turned() == 1

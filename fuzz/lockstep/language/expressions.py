@@ -84,7 +84,8 @@ class ExpressionRewriter(Rewriter):
     def on_Compare(self, node: ast.Compare) -> ast.expr:
         """A comparison, or a chain of them."""
         if len(node.ops) == 1:
-            return self.compare(node, node.ops[0], self.expr(node.left), self.expr(node.comparators[0]))
+            left, right = self.expr(node.left), self.expr(node.comparators[0])
+            return self.compare(node, node.ops[0], left, right, self.place(node, ast.unparse(node)))
         thunks: list[ast.expr] = []
         for i, op in enumerate(node.ops):
             left = self.expr(node.left) if i == 0 else ast.Name("_ls_left", ast.Load())
@@ -92,12 +93,17 @@ class ExpressionRewriter(Rewriter):
             if isinstance(op, ast.Is | ast.IsNot):
                 raise self.unsupported(node, "`is` in a chain of comparisons")
             parameters = [] if i == 0 else [ast.arg("_ls_left")]
-            thunks.append(ast.Tuple([ast.Constant(_BINARY[type(op)]), self.lambda_(parameters, pair)], ast.Load()))
+            before = node.left if i == 0 else node.comparators[i - 1]
+            place = self.place(node, ast.unparse(ast.Compare(before, [op], [node.comparators[i]])))
+            link = [ast.Constant(_BINARY[type(op)]), self.lambda_(parameters, pair), place]
+            thunks.append(ast.Tuple(link, ast.Load()))
         return self.helper("_ls_chain", node, ast.Tuple(thunks, ast.Load()))
 
     def on_IfExp(self, node: ast.IfExp) -> ast.expr:
         test = self.expr(node.test)
-        return self.helper("_ls_choose", node, test, self.thunk(node.body), self.thunk(node.orelse))
+        return self.helper(
+            "_ls_choose", node, test, self.thunk(node.body), self.thunk(node.orelse), self.place_of_test(node.test)
+        )
 
     def on_Tuple(self, node: ast.Tuple) -> ast.expr:
         return self.helper("_ls_tuple", node, ast.List([self.expr(e) for e in node.elts], ast.Load()))
@@ -153,7 +159,7 @@ class ExpressionRewriter(Rewriter):
             raise self.unsupported(node, f"the operator `{type(op).__name__}`")
         return self.helper("_ls_binary", node, ast.Constant(name), left, right)
 
-    def compare(self, node: ast.AST, op: ast.cmpop, left: ast.expr, right: ast.expr) -> ast.expr:
+    def compare(self, node: ast.AST, op: ast.cmpop, left: ast.expr, right: ast.expr, place: ast.expr) -> ast.expr:
         """One comparison of rewritten operands."""
         if isinstance(op, ast.Is | ast.IsNot):
             helper = "_ls_is" if isinstance(op, ast.Is) else "_ls_is_not"
@@ -161,7 +167,12 @@ class ExpressionRewriter(Rewriter):
         name = _BINARY.get(type(op))
         if name is None:
             raise self.unsupported(node, f"the comparison `{type(op).__name__}`")
-        return self.helper("_ls_binary", node, ast.Constant(name), left, right)
+        return self.helper("_ls_compare", node, ast.Constant(name), left, right, place)
+
+    def place_of_test(self, test: ast.expr) -> ast.expr:
+        """The place of what decides a branch; None where it compares something: then these comparisons have places."""
+        compares = any(isinstance(part, ast.Compare) for part in walk(test))
+        return ast.Constant(None) if compares else self.place(test, ast.unparse(test))
 
     def arguments(self, nodes: list[ast.expr]) -> ast.expr:
         """Positional arguments as a list."""

@@ -9,6 +9,7 @@ from indexfuzz.lockstep.language.operators import intern_result
 from indexfuzz.lockstep.operations.builder import Builder
 from indexfuzz.lockstep.tracking.attribution import blame_kernel
 from indexfuzz.lockstep.tracking.divergence import Divergence, split_by
+from indexfuzz.lockstep.tracking.ends import Ends, Place
 from indexfuzz.lockstep.triton_api.functions import RETURNS_CONSTEXPR
 from indexfuzz.lockstep.triton_api.types import (
     INT1,
@@ -33,10 +34,11 @@ _CONDITIONS: Final = {bool, int, type(None)}
 
 
 class Flow:
-    """What statements do. The builder and the semantic layer come from the runtime."""
+    """What statements do. The builder, the semantic layer and who takes note of ends come from the runtime."""
 
     builder: Builder
     semantic: Any
+    ends: Ends | None
 
     def assign(self, value: Any) -> Any:
         """What a variable holds after an assignment: a tensor, unless the value is none of the language's."""
@@ -65,8 +67,13 @@ class Flow:
             return None if unwrap(value) is None else intern_result(self.semantic.to_tensor(value))
         return value
 
-    def branch(self, test: Any) -> bool:
-        """Decide an `if` or `while`; raises Divergence where programs disagree."""
+    def branch(self, test: Any, place: Place | None) -> bool:
+        """Decide an `if` or `while`; raises Divergence where programs disagree.
+
+        `place` is that of a test which compares nothing.
+        """
+        if self.ends is not None and place is not None and place not in self.ends.complete:
+            self.ends.note_truth(place, getattr(test, "condition", test) if not isinstance(test, Tensor) else test)
         condition = getattr(test, "condition", test) if not isinstance(test, Tensor) else test
         if not isinstance(condition, Tensor):
             known = unwrap(condition)
@@ -82,13 +89,13 @@ class Flow:
         handle: Value = self.semantic.cast(condition, INT1).handle
         return self.builder.decide(handle)
 
-    def choose(self, test: Any, then: Callable[[], Any], otherwise: Callable[[], Any]) -> Any:
+    def choose(self, test: Any, then: Callable[[], Any], otherwise: Callable[[], Any], place: Place | None) -> Any:
         """`a if test else b`."""
-        chosen = then if self.branch(test) else otherwise
+        chosen = then if self.branch(test, place) else otherwise
         value = chosen()
         return intern_result(self.semantic.to_tensor(value)) if isinstance(test, Tensor) else value
 
-    def iterate(self, iterator: Any, args: list[Any], kwargs: dict[str, Any]) -> Iterator[Any]:
+    def iterate(self, iterator: Any, args: list[Any], kwargs: dict[str, Any], place: Place | None) -> Iterator[Any]:
         """The values of a loop variable; raises Divergence where programs run different numbers of times."""
         iterator = unwrap(iterator)
         if iterator is STATIC_RANGE:
@@ -102,9 +109,9 @@ class Flow:
             bounds = (first, args[1] if len(args) > 1 else args[0], args[2] if len(args) > 2 else Constexpr(1))
         else:
             raise blame_kernel(TypeError("a kernel loops over range, tl.range or tl.static_range only"))
-        return self._count(*bounds)
+        return self._count(*bounds, place)
 
-    def _count(self, first: Any, last: Any, step: Any) -> Iterator[Any]:
+    def _count(self, first: Any, last: Any, step: Any, place: Place | None) -> Iterator[Any]:
         semantic = self.semantic
         varies = any(isinstance(b, Tensor) for b in (first, last, step))
         lower, upper, stride = (semantic.to_tensor(unwrap(b)) for b in (first, last, step))
@@ -123,6 +130,8 @@ class Flow:
             if bound.handle.undefined is not None:
                 trips = np.where(bound.handle.undefined, 0, trips)
         builder.note_mask("loop", trips > 0 if varies else None)
+        if self.ends is not None and place is not None and place not in self.ends.complete and (s > 0).all():
+            self.ends.note_lanes(place, trips > 0, a, b)
         if trips.size > 1 and (trips != trips[0]).any():
             raise Divergence(split_by(trips))
         container = ty.to_ir(builder)

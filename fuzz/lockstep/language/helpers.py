@@ -32,6 +32,7 @@ RUNTIME: Final = Runtime()
 RUNTIME.helpers |= {
     "_ls_call": RUNTIME.call,
     "_ls_binary": RUNTIME.binary,
+    "_ls_compare": RUNTIME.compare,
     "_ls_unary": RUNTIME.unary,
     "_ls_boolean": RUNTIME.boolean,
     "_ls_chain": RUNTIME.chain,

@@ -6,6 +6,7 @@ from typing import Any, Final
 
 from indexfuzz.lockstep.language.recording import Recordings, key_of
 from indexfuzz.lockstep.tracking.attribution import blame_kernel, blaming_kernel
+from indexfuzz.lockstep.tracking.ends import Ends, Place
 from indexfuzz.lockstep.triton_api.functions import is_jit
 from indexfuzz.lockstep.triton_api.types import BaseValue, Constexpr, Tensor, Tuple, intern_type
 
@@ -46,10 +47,14 @@ def is_value(x: Any) -> bool:
 
 
 class Operators:
-    """What `a + b`, `not a`, `a and b`, `a.b` and `a[b]` do; recordings and semantic layer come from the runtime."""
+    """What `a + b`, `not a`, `a and b`, `a.b` and `a[b]` do; recordings and semantic layer come from the runtime.
+
+    `ends` takes note of how conditions end, where somebody wants to know.
+    """
 
     semantic: Any
     recordings: Recordings
+    ends: Ends | None
 
     def call(self, fn: Any, args: list[Any], kwargs: dict[str, Any]) -> Any:
         """Call what a kernel calls."""
@@ -83,6 +88,13 @@ class Operators:
         with blaming_kernel():
             method = getattr(left, FORWARD[name])
         return self.call(method, [right], {})
+
+    def compare(self, name: str, left: Any, right: Any, place: Place | None) -> Any:
+        """A comparison at a place of the kernel."""
+        result = self.binary(name, left, right)
+        if self.ends is not None and place is not None and place not in self.ends.complete:
+            self.ends.note_comparison(place, result, left, right)
+        return result
 
     def apply(self, name: str, left: Any, right: Any) -> Any:
         """A binary operator of which an operand is a tensor, through the language."""
@@ -123,19 +135,19 @@ class Operators:
             dynamic.append(self.binary(name, left, right))
         return dynamic[0]
 
-    def chain(self, links: tuple[tuple[str, Callable[..., tuple[Any, Any]]], ...]) -> Any:
+    def chain(self, links: tuple[tuple[str, Callable[..., tuple[Any, Any]], Place | None], ...]) -> Any:
         """`a < b < c`, each operand evaluated once."""
         left: list[Any] = []
 
-        def link(name: str, operands: Callable[..., tuple[Any, Any]]) -> Callable[[], Any]:
+        def link(name: str, operands: Callable[..., tuple[Any, Any]], place: Place | None) -> Callable[[], Any]:
             def evaluate() -> Any:
                 a, b = operands(*left)
                 left[:] = [b]
-                return self.binary(name, a, b)
+                return self.compare(name, a, b, place)
 
             return evaluate
 
-        return self.boolean("logical_and", tuple(link(name, operands) for name, operands in links))
+        return self.boolean("logical_and", tuple(link(*parts) for parts in links))
 
     def attribute(self, owner: Any, name: str) -> Any:
         """`owner.name`."""

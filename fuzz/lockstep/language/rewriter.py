@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from types import ModuleType
 from typing import Any, Final, TypeVar
 
+from indexfuzz.lockstep.tracking.ends import Place
 from indexfuzz.lockstep.tracking.violations import UnsupportedFeature
 from indexfuzz.lockstep.triton_api.types import Constexpr
 
@@ -50,15 +51,19 @@ def locate_rest(node: ast.AST, at: Any) -> None:
 
 
 class Rewriter:
-    """The jit function at hand; constants collects what the result refers to by name."""
+    """The jit function at hand; constants collects what the result refers to by name.
 
-    def __init__(self, file: str, name: str, scope: dict[str, Any]) -> None:
+    Conditions of a function of Triton's own library, `is_library`, have no places: nobody asks how they end.
+    """
+
+    def __init__(self, file: str, name: str, scope: dict[str, Any], *, is_library: bool = False) -> None:
         self.file = file
         self.name = name
         self.scope = scope
         self.constants: dict[str, Any] = {}
         self.locals: set[str] = set()
         self.awaiting: set[str] = set()
+        self._is_library = is_library
 
     def lambda_(self, parameters: list[ast.arg], body: ast.expr) -> ast.expr:
         """A function of some names."""
@@ -74,6 +79,12 @@ class Rewriter:
         name = f"_ls_c{len(self.constants)}"
         self.constants[name] = value if raw else Constexpr(value)
         return ast.Name(name, ast.Load())
+
+    def place(self, node: ast.AST, text: str) -> ast.expr:
+        """The place of a condition, by which its ends are told apart from those of others; None in the library."""
+        if self._is_library:
+            return ast.Constant(None)
+        return self.constant(Place(self.file, getattr(node, "lineno", 0), text), raw=True)
 
     def is_module(self, node: ast.expr) -> bool:
         """Whether an expression names a module."""

@@ -14,6 +14,7 @@ from indexfuzz.lockstep.language.translate import Translated, translate
 from indexfuzz.lockstep.operations.builder import Builder
 from indexfuzz.lockstep.operations.lanewise import each_lane
 from indexfuzz.lockstep.tracking.attribution import blame_kernel, blaming_kernel
+from indexfuzz.lockstep.tracking.ends import Ends
 from indexfuzz.lockstep.tracking.violations import StaticAssertionError
 from indexfuzz.lockstep.triton_api.functions import BUILTIN_NAMES, is_builtin, is_constexpr_function, is_jit
 from indexfuzz.lockstep.triton_api.semantic import LockstepSemantic
@@ -51,6 +52,7 @@ class Runtime(Operators, Flow):
         self.builder.call = self.call_jit
         self.builder.semantic = self.semantic
         self.launch = 0
+        self.ends: Ends | None = None
         self.helpers: dict[str, Any] = {}
         self.translated: dict[int, Translated] = {}
         self.builtins: dict[Any, _Builtin] = {}

@@ -91,13 +91,14 @@ class StatementRewriter(ExpressionRewriter):
         return [ast.Assign([node.target], self.helper("_ls_assign", node, value))]
 
     def on_If(self, node: ast.If) -> list[ast.stmt]:
-        test = self.helper("_ls_branch", node.test, self.expr(node.test))
+        test = self.helper("_ls_branch", node.test, self.expr(node.test), self.place_of_test(node.test))
         return [ast.If(test, self.block(node.body), self.block(node.orelse) if node.orelse else [])]
 
     def on_While(self, node: ast.While) -> list[ast.stmt]:
         if node.orelse:
             raise self.unsupported(node, "`else` after a loop")
-        return [ast.While(self.helper("_ls_branch", node.test, self.expr(node.test)), self.block(node.body), [])]
+        test = self.helper("_ls_branch", node.test, self.expr(node.test), self.place_of_test(node.test))
+        return [ast.While(test, self.block(node.body), [])]
 
     def on_For(self, node: ast.For) -> list[ast.stmt]:
         if node.orelse:
@@ -106,9 +107,21 @@ class StatementRewriter(ExpressionRewriter):
             raise self.unsupported(node, "a loop over anything but range, tl.range and tl.static_range")
         call = node.iter
         iterator = self.helper(
-            "_ls_iterate", call, self.expr(call.func), self.arguments(call.args), self.keywords(call.keywords)
+            "_ls_iterate",
+            call,
+            self.expr(call.func),
+            self.arguments(call.args),
+            self.keywords(call.keywords),
+            self._place_of_loop(call),
         )
         return [ast.For(node.target, iterator, self.block(node.body), [])]
+
+    def _place_of_loop(self, call: ast.Call) -> ast.expr:
+        """The place of the condition on which a loop is entered: that its bounds leave it a first round."""
+        first, *others = [ast.Constant(0), *call.args] if len(call.args) == 1 else call.args or [ast.Constant(0)]
+        is_plain = others and not any(isinstance(bound, ast.Starred) for bound in call.args)
+        text = ast.unparse(ast.Compare(first, [ast.Lt()], [others[0]])) if is_plain else ast.unparse(call)
+        return self.place(call, text)
 
     def on_Break(self, node: ast.Break) -> list[ast.stmt]:
         raise self.unsupported(node, "`break` (Triton does not compile it either)")

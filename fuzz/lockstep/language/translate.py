@@ -10,7 +10,14 @@ from typing import Any
 
 from indexfuzz.lockstep.language.statements import StatementRewriter
 from indexfuzz.lockstep.tracking.sites import MARKER
-from indexfuzz.lockstep.triton_api.functions import BUILTIN_NAMES, is_visible, look_up, parse_function, visible_scope
+from indexfuzz.lockstep.triton_api.functions import (
+    BUILTIN_NAMES,
+    is_language_source,
+    is_visible,
+    look_up,
+    parse_function,
+    visible_scope,
+)
 
 
 @dataclass(slots=True)
@@ -45,7 +52,8 @@ def translate(function: Any, runtime: dict[str, Any]) -> Translated:
     """
     tree, file = parse_function(function)
     current = visible_scope(function)
-    rewriter = StatementRewriter(file, function.fn.__name__, current)
+    is_library = is_language_source(function.fn.__module__)
+    rewriter = StatementRewriter(file, function.fn.__name__, current, is_library=is_library)
     module, used, parameters = rewriter.function(tree)
     free = tuple(sorted(n for n in used - rewriter.locals if n in current and is_visible(n, current[n])))
     namespace: dict[str, Any] = {"__builtins__": {}, MARKER: True, "__name__": function.fn.__module__}
