@@ -11,6 +11,9 @@ from indexfuzz.reference.arithmetic import Arithmetic
 _NO_BITS = 1 << 12
 """Grid exponent of a tensor of zeros: coarser than anything that occurs."""
 
+_LARGEST_PRODUCT = 2.0**18
+"""No two finite FP8 values have a larger product: 448 times 448."""
+
 
 def exact_logits(
     q_fp8: Tensor,
@@ -26,7 +29,7 @@ def exact_logits(
     q_fp8 [S, R, H, D] and k_fp8 [S, N, D]; ``magnitude`` fp64 [S, R, H, N] the sum of |products| of each dot, ``size``
     fp64 [S, R, N] the sum over heads of |w| relu(dot). Per dot, all products are multiples of a grid g = 2**i, and
     magnitude / g fits the unit's bits; over heads, all terms are multiples of 2**j and their sum fits 24 bits; the key
-    scale is a power of two; nothing underflows.
+    scale is a power of two; nothing underflows or overflows.
     """
     everywhere = torch.zeros_like(size, dtype=torch.bool)
     roundings = (arithmetic.weight_rounding, arithmetic.score_rounding, arithmetic.extra_roundings)
@@ -52,8 +55,9 @@ def exact_logits(
     dots = q_grid.amin(-1, keepdim=True) + k_grid.unsqueeze(1)
     smallest = torch.minimum(torch.minimum(unit, dots), w_grid.amin(-1, keepdim=True))
     smallest = smallest + scale_exponent.unsqueeze(1).clamp_max(0)
-    total = size * k_scale.double().clamp_min(1).unsqueeze(1)
-    in_range = (smallest >= -126) & (total < 2.0**100)
+    # None far above it, likewise: a dot that a large scale makes infinite is no 0 where its weight is 0.
+    largest = torch.maximum(size, w.abs().amax(-1, keepdim=True)).clamp_min(_LARGEST_PRODUCT * q_fp8.shape[-1])
+    in_range = (smallest >= -126) & (largest * k_scale.double().clamp_min(1).unsqueeze(1) < 2.0**100)
     return fits & total_fits & in_range & is_power.unsqueeze(1) & rows.unsqueeze(-1)
 
 

@@ -245,6 +245,21 @@ def test_overflow_leaves_nothing_decided() -> None:
     assert bool(torch.isfinite(bound).all())
 
 
+def test_a_dot_that_its_scale_makes_infinite_is_not_surely_nothing_under_a_weight_of_zero() -> None:
+    """Kernels may multiply by the scale before the weights: 0 times infinity is NaN."""
+    q8, k8, scale, w = exact_problem(0)
+    nothing, huge = torch.zeros_like(w), torch.full_like(scale, 2.0**126)
+    dots = mqa_logits.dot(*(fp8.decode(fp8.codes(x), "e4m3fn", torch.float64) for x in (q8, k8))).relu().amax(2)
+    _, bound, exact = bounds.group_bounds(q8, k8, huge, nothing, PORTABLE, None)
+    assert not bool(exact.any())
+    overflows = dots * 2.0**126 > torch.finfo(torch.float32).max
+    assert bool(overflows.any())
+    assert bool(torch.isinf(bound[overflows]).all())
+    _, bound, exact = bounds.group_bounds(q8, k8, torch.full_like(scale, 2.0**60), nothing, PORTABLE, None)
+    assert bool(exact.all())
+    assert not bool(bound.any())
+
+
 def test_zero_weights_and_zero_keys_bound_tightly() -> None:
     q8, k8, scale, w = problem(0, scale_fmt="fp32")
     value, bound, _ = bounds.group_bounds(q8, k8, scale, torch.zeros_like(w), PORTABLE, None)
