@@ -23,9 +23,10 @@ class Chunk:
     goals: "tuple[Goal, ...]" = ()
 
 
-def known_to(chunk: int) -> int:
+def known_to(chunk: int, *, is_long: bool) -> int:
     """How many chunks, from the first on, a chunk draws its goals from: what they are must not depend on who is faster.
 
-    An eighth of all chunks before it are not among them, so that ever more processes may run without waiting.
+    The last two before it and an eighth of all are not among them, so that ever more processes may run without waiting;
+    where chunks are long, as on a GPU, which compiles each shape, as many as ever are left out from the start.
     """
-    return chunk - min(chunk // 8, MOST_BEHIND)
+    return max(chunk - (MOST_BEHIND if is_long else min(2 + chunk // 8, MOST_BEHIND)), 0)

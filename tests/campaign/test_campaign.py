@@ -4,10 +4,10 @@ import math
 
 import pytest
 
-from indexfuzz.campaign.chunk import Chunk
+from indexfuzz.campaign.chunk import MOST_BEHIND, Chunk, known_to
 from indexfuzz.campaign.drawing import cases_of_chunk
 from indexfuzz.campaign.events import CaseRun, Found, Seen
-from indexfuzz.campaign.loop import run
+from indexfuzz.campaign.loop import Campaign, run
 from indexfuzz.campaign.settings import Settings
 from indexfuzz.core.finding import Finding
 from indexfuzz.core.outcome import Outcome
@@ -129,6 +129,22 @@ def test_a_shape_that_costs_a_compilation_is_tried_with_several_values(reference
     for first, *others in (seen[:3], seen[3:6], seen[6:]):
         assert all(case.replace(values={"seed": first.values.seed}) == first for case in others)
     assert len({case.replace(values={"seed": 0}).id for case in seen}) == 3
+
+
+@pytest.mark.parametrize(("make", "at_once"), [(lambda device: device, 2), (ManyValues, 32)])
+def test_processes_need_not_wait_for_each_other_when_a_campaign_begins(reference_with, pytorch_device, make, at_once):
+    campaign = Campaign(Settings(InProcess(reference_with(), make(pytorch_device)), seed=5), lambda _: None)
+    chunks = [campaign.chunk(number) for number in range(at_once + 2)]
+    assert chunks == [*(Chunk(number) for number in range(at_once + 1)), None]
+    campaign.end_chunk()
+    assert campaign.chunk(at_once + 1) is not None
+
+
+@pytest.mark.parametrize("is_long", [False, True])
+def test_what_a_chunk_knows_lags_behind_by_no_more_than_so_many_chunks(is_long):
+    behind = [number - known_to(number, is_long=is_long) for number in range(500)]
+    assert behind == sorted(behind)
+    assert behind[-1] == MOST_BEHIND
 
 
 def test_a_bug_in_other_values_is_found(reference_with, pytorch_device):

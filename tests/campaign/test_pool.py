@@ -202,9 +202,10 @@ def test_what_fails_in_a_process_is_raised_here_with_its_traceback():
 
 
 def test_processes_that_die_before_they_are_ready_end_the_campaign(monkeypatch):
+    wanted = settings(cases=3)
     monkeypatch.setenv("TOY", "unloadable")
     with pytest.raises(PoolError, match="in a row have ended before they could run a case"):
-        Campaign(Settings(None, cases=3), lambda _event: None, pool(1)).run()
+        Campaign(wanted, lambda _event: None, pool(1)).run()
 
 
 def test_the_server_ends_with_the_campaign_whatever_it_is_doing(tmp_path):
