@@ -241,6 +241,27 @@ def test_memory_that_was_read_though_nobody_wrote_it_is_drawn_in_its_buffer():
     )
 
 
+def test_accesses_beyond_a_tensor_that_the_caller_of_a_kernel_makes_are_drawn():
+    planted = plant(("gather-all-that-there-is",))
+
+    def gather(token_to_seq: torch.Tensor, **others: object) -> None:
+        planted.stages["gather"](token_to_seq=token_to_seq.clone(), **others)
+
+    case = ONE_TOKEN.replace(batch={"prefill": ({"length": 2, "new": 1},), "gather_cut": 1})
+    subject = InProcess(replace(planted, stages={**planted.stages, "gather": gather}), open_device("lockstep"))
+    finding = next(f for f in subject.run(case).findings if f.stage == "gather")
+    look = look_at(case, finding.signature, subject)
+    assert isinstance(look, Look)
+    picture = draw(look)[0]
+    assert picture.title == "memory around the buffer"
+    assert picture.notes[-1] == (
+        "Bytes are counted from the start of token_to_seq_ptr, a tensor that the caller of the kernel makes."
+    )
+    (panel,) = picture.panels
+    assert picture.mark == (panel.labels.index("+0"), 4)
+    assert panel.cells[picture.mark[0]][:8] == "aaaaXXXX"
+
+
 def test_lanes_whose_offset_overflows_are_drawn_with_where_they_point():
     case = ONE_TOKEN.replace(
         model={"num_heads": 1, "head_dim": 16, "quant_group": 16, "index_topk": 1},

@@ -1,6 +1,6 @@
 """The memory around a tensor, byte by byte: where accesses were, and what belongs to no tensor."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import numpy as np
 from torch import Tensor
@@ -41,7 +41,8 @@ def draw_accesses(look: Look) -> Picture | None:
     pointer = doing.moment.pointer
     origin = pointer.origins[0]
     storage = origin.allocation.address
-    own = [t for t in look.call.tensors.values() if t.untyped_storage().data_ptr() == storage and t.numel()]
+    given, made = (_in_storage(tensors, storage) for tensors in (look.call.tensors, doing.moment.tensors))
+    own = list((given or made).values())
     if not own:
         return None
     touched = _touched(look, doing, storage)
@@ -57,7 +58,9 @@ def draw_accesses(look: Look) -> Picture | None:
         return ("a" if inside else "X") if at in accessed else "t" if inside else "."
 
     labels, cells = rows_of_bytes(letter, first, start)
-    notes = (*numbers_of(look.finding), f"Bytes are counted from the start of {_name(look, own[0])}.")
+    name = next(iter(given or made))
+    whose = "" if given else ", a tensor that the caller of the kernel makes"
+    notes = (*numbers_of(look.finding), f"Bytes are counted from the start of {name}{whose}.")
     panel = Panel(f"through {pointer.argument}, {LINE} bytes a row", labels, cells)
     return Picture("memory around the buffer", (panel,), LEGEND, first_of(cells, "X"), notes)
 
@@ -104,5 +107,6 @@ def holds(tensor: Tensor, address: int) -> bool:
     return rest < tensor.element_size()
 
 
-def _name(look: Look, tensor: Tensor) -> str:
-    return next((name for name, other in look.call.tensors.items() if other is tensor), "the tensor")
+def _in_storage(tensors: Mapping[str, Tensor], storage: int) -> dict[str, Tensor]:
+    """Those of some tensors that have something in a storage."""
+    return {name: t for name, t in tensors.items() if t.untyped_storage().data_ptr() == storage and t.numel()}
