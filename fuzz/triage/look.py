@@ -13,13 +13,16 @@ from indexfuzz.core.finding import Finding
 from indexfuzz.core.guarantees import Guarantees
 from indexfuzz.devices.lockstep import LockstepDevice
 from indexfuzz.implementations.base import StageFunction
-from indexfuzz.lockstep.source.search import Doing, find_store, find_stray, find_violation
+from indexfuzz.lockstep.source.search import Doing, find_store, find_stray, find_violation, has_stored
 from indexfuzz.lockstep.source.sharing import Sharing, find_sharing
-from indexfuzz.lockstep.source.trace import Trace, trace
+from indexfuzz.lockstep.source.trace import Suspect, Trace, trace
 from indexfuzz.lockstep.tracking.moments import Recorder
 from indexfuzz.stages.base import Call, Stage
 from indexfuzz.stages.places import Places, span_of
 from indexfuzz.triage.culprit import Culprit, find_last_return, find_return, tell_launch
+
+MISPLACED = frozenset({"layout-mismatch", "guard-write"})
+"""Kinds of findings in which bytes lie where they do not belong."""
 
 RIVAL_LINES = 2
 """Lines that are told of another program, which does the same as the first one."""
@@ -51,7 +54,13 @@ class Look:
     def trace(self) -> Trace | None:
         """The line that did it, with its values; None where no line of a kernel can be blamed."""
         doing = self.doing()
-        return trace(*doing, Places(self.call, self.got)) if doing else None
+        return trace(*doing, Places(self.call, self.got), self._suspect(doing)) if doing else None
+
+    def _suspect(self, doing: Doing) -> Suspect:
+        """What is wrong: the value that a store puts where it should, else the place or the mask."""
+        there = self._store_there()
+        is_there = there is not None and there.moment is doing.moment and has_stored(doing)
+        return "value" if is_there and self.finding.kind not in MISPLACED else "place"
 
     def place(self) -> str:
         """file:line of the line that is told: of a kernel, else of Python that raised or returned it; else empty."""
@@ -64,12 +73,8 @@ class Look:
         """The access that the finding comes from; None where no line of a kernel can be blamed."""
         if found := next(self._rivals(), None) or self._violation():
             return found
-        finding = self.finding
-        place = self.stage.locate(self.call, self.got, finding.output, finding.index)
-        if place is not None:
-            tensor, byte = place
-            if found := find_store(self.recorder, tensor.data_ptr() + byte):
-                return found
+        if found := self._store_there():
+            return found
         footprint = self.stage.footprint(self.call)
         if footprint is None:
             return None
@@ -78,6 +83,11 @@ class Look:
         np.lib.stride_tricks.as_strided(expected, cache.shape, cache.stride())[...] = footprint.numpy()
         storage = cache.untyped_storage().data_ptr()
         return find_stray(self.recorder, storage, cache.data_ptr(), expected)
+
+    def _store_there(self) -> Doing | None:
+        """The store that the first wrong element comes from, or that would have made it."""
+        place = self.stage.locate(self.call, self.got, self.finding.output, self.finding.index)
+        return find_store(self.recorder, place[0].data_ptr() + place[1]) if place else None
 
     @cached_property
     def sharing(self) -> Sharing | None:

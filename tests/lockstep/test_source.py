@@ -10,7 +10,7 @@ import triton.language as tl
 
 from indexfuzz.lockstep import Lockstep
 from indexfuzz.lockstep.source.lanes import lanes_of_calls, lanes_of_names
-from indexfuzz.lockstep.source.search import Doing, find_store, find_stray, find_violation
+from indexfuzz.lockstep.source.search import Doing, find_store, find_stray, find_violation, has_stored
 from indexfuzz.lockstep.source.statements import definition_of, statement_at
 from indexfuzz.lockstep.source.trace import MOST_LINES, Trace, trace
 from indexfuzz.lockstep.source.words import find_element
@@ -285,11 +285,28 @@ def _wide_way(x, out, n):
     tl.store(out + at, value)  # far
 
 
-def test_neither_where_a_store_goes_nor_what_it_stores_takes_all_the_lines():
+def test_neither_where_a_store_goes_nor_what_it_stores_takes_all_the_lines_unless_it_is_suspect():
     recorder, out = Recorder(), torch.zeros(1)
     with Lockstep(recorder=recorder):
         _wide_way[(1,)](torch.ones(1), out, 0)
-    told = [line.line for line in _trace(find_store(recorder, out.data_ptr())).lines]
+    doing = find_store(recorder, out.data_ptr())
+    assert doing
+    assert has_stored(doing)
+    told = [line.line for line in _trace(doing).lines]
     assert told[0] == _line("far")
     assert _line("made") in told
     assert len(told) == MOST_LINES
+    place = trace(*doing, suspect="place")
+    assert place
+    assert _line("made") not in [line.line for line in place.lines]
+    value = trace(*doing, suspect="value")
+    assert value
+    assert _line("made") in [line.line for line in value.lines]
+
+
+def test_a_store_that_its_mask_held_back_has_stored_nothing():
+    recorder, out, _ = _run([3, 1, 0, 2])
+    for column, is_stored in ((4, True), (5, False)):
+        doing = find_store(recorder, out.data_ptr() + (2 * 6 + column) * 4)
+        assert doing
+        assert has_stored(doing) == is_stored

@@ -47,6 +47,15 @@ def find_store(recorder: Recorder, address: int) -> Doing | None:
     return None
 
 
+def has_stored(doing: Doing) -> bool:
+    """Whether it is a store whose mask was true in its lane."""
+    moment, access = doing.moment, doing.moment.access
+    if access is None or access.kind == "load":
+        return False
+    _, lanes = _spread(moment, access)
+    return bool(lanes[(moment.row_of(doing.program), *doing.lane)])
+
+
 def find_stray(recorder: Recorder, storage: int, first: int, expected: Mask) -> Doing | None:
     """The first store into a storage that was wanted outside of what is `expected`, a flag for each byte from `first`.
 

@@ -10,6 +10,7 @@ import ast
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Literal
 
 from indexfuzz.lockstep.source.lanes import Lane, lanes_of_calls, lanes_of_names
 from indexfuzz.lockstep.source.statements import Statement, definition_of, statement_at
@@ -30,6 +31,12 @@ from indexfuzz.lockstep.values.value import Value
 
 MOST_LINES = 16
 """Lines of a trace."""
+
+FEW_LINES = 12
+"""Lines of a trace up to which it is told what did not lead to the suspect."""
+
+Suspect = Literal["value", "place"]
+"""What is wrong with a store: what it stores, or where or whether it does."""
 
 
 @dataclass(frozen=True)
@@ -72,12 +79,18 @@ class Trace:
                 yield from (f"        {name:<{width}} = {value}" for name, value in line.values)
 
 
-def trace(moment: Moment, program: int, lane: Lane, places: Places | None = None) -> Trace | None:
-    """What a moment was, in a program by its number in the launch and at a lane; None where the source is not known."""
+def trace(
+    moment: Moment, program: int, lane: Lane, places: Places | None = None, suspect: Suspect | None = None
+) -> Trace | None:
+    """What a moment was, in a program by its number in the launch and at a lane; None where the source is not known.
+
+    What led to the `suspect` comes before all else, and alone is followed into functions; where it is not known, the
+    value and the place take turns.
+    """
     row = moment.row_of(program)
     if row < 0 or not moment.frames:
         return None
-    known = _Telling(moment, row, places or places_in(moment.tensors))
+    known = _Telling(moment, row, places or places_in(moment.tensors), suspect)
     lines = tuple(known.lines(lane))
     return Trace(moment.kernel, moment.coordinates(program), lane, lines) if lines else None
 
@@ -87,6 +100,7 @@ class _Telling:
     moment: Moment
     row: int
     places: Places
+    suspect: Suspect | None
 
     def lines(self, lane: Lane) -> Iterator[Line]:
         """The blamed line and what led to it, and the same in the functions that called it."""
@@ -105,10 +119,13 @@ class _Telling:
         waiting = [given]
         entered: set[tuple[Called, int | None]] = set()
         while waiting and len(told) < MOST_LINES:
-            # What is stored and where it goes take turns: either may be what is wrong.
-            turn = next((i for i, each in enumerate(waiting) if each.is_stored != given.is_stored), 0)
-            given = waiting.pop(turn)
-            statement, made = given.statement, list(self._enter(given, entered))
+            is_stored = self.suspect == "value" if self.suspect else not given.is_stored
+            given = waiting.pop(next((i for i, each in enumerate(waiting) if each.is_stored == is_stored), 0))
+            statement = given.statement
+            is_suspect = self.suspect is None or given.is_stored == is_stored
+            if not is_suspect and len(told) >= FEW_LINES:
+                break
+            made = list(self._enter(given, entered)) if is_suspect else []
             place = statement.file, statement.line
             if place in told:
                 waiting = [*made, *waiting]
@@ -239,6 +256,12 @@ class _Given:
                     found[name] = at
         return found
 
+    @property
+    def is_floating(self) -> bool:
+        """Whether the name holds floating-point numbers."""
+        held = self.frame.names.get(self.name)
+        return isinstance(held, Tensor) and held.dtype.is_floating()
+
     def lane_of_call(self, function: str) -> Lane | None:
         """The lane of what a function gives back that it calls; None where that is not known."""
         calls = (each for expression in self._expressions for each in lanes_of_calls(expression, self.lane))
@@ -246,5 +269,5 @@ class _Given:
 
 
 def _nearest(found: list[_Given]) -> list[_Given]:
-    """Statements, the last of the file first."""
-    return sorted(found, key=lambda each: -each.statement.line)
+    """Statements, the last of the file first; of what is stored, numbers that may be no integers before all others."""
+    return sorted(found, key=lambda each: (each.is_stored and not each.is_floating, -each.statement.line))
