@@ -68,10 +68,13 @@ class Explanation:
 
     def _everywhere(self) -> Iterator[str]:
         """That nothing in the case matters, and what could not be judged."""
-        yield f"It seems not to depend on the case: {self.showing} changes of it show it, too, and none makes it pass."
+        yield f"No parameter matters: it shows with {self.showing} changes of the case as well, and passes with none."
         unclear = frozenset(self.tried) - frozenset(self.indifferent)
         if unclear:
-            yield f"Could not be judged: other {', '.join(self._parts(unclear))}."
+            yield (
+                f"Could not be judged: other {', '.join(self._parts(unclear))}; "
+                "the case is outside the contract then, or fails in another way."
+            )
 
     def _parts(self, chosen: frozenset[str]) -> Iterator[str]:
         """Some of the fields by part, in the fewest words: rope (style, mode), rope but for style, or rope."""

@@ -64,6 +64,8 @@ def test_what_is_missing_is_said_and_counted():
     assert "- 2 of 2 scripts tell" in text
     assert "- 1 of 2 pictures show" in text
     assert "- two: no picture." in text
+    assert "| one | `rope/bound-exceeded/q` | 1 | tells | q | rope.py:1 | rope.mode inplace |" in text
+    assert "| no | q |" in as_markdown([asdict(replace(whole, script="too large"))], of=1)
     assert "Nothing." in as_markdown([asdict(whole)], of=1)
 
 

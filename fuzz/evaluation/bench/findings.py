@@ -44,10 +44,10 @@ ROOT = Path(__file__).parents[3]
 HEAD = """# What a finding hands to people
 
 Made by `indexfuzz bench findings`; do not edit. A campaign finds each planted bug (seed 0) and makes its case minimal.
-"script": whether the standalone script fails with the bug and passes without it. "picture": what is drawn, where it
-shows a difference, or that no kernel ran. "line": the line of the kernel that the values are told of, or of Python that
-raised or returned it; "caller" where no kernel's store is to blame. "passes with": the first change of the case that
-makes it pass, or that it shows whatever is changed, and how many changed cases show it.
+"script": "tells" where the standalone script fails with the bug and passes without it. "picture": what is drawn, where
+it shows a difference, or that no kernel ran. "line": the line of the kernel that the values are told of, or of Python
+that raised or returned it; "caller" where no kernel's store is to blame. "passes with": the first change of the case
+that makes it pass, or that it shows whatever is changed, and how many changed cases show it.
 """
 
 WITNESSES: Mapping[str, Mapping[str, Mapping[str, object]]] = {
@@ -193,14 +193,15 @@ def as_markdown(found: Sequence[dict[str, Any]], *, of: int) -> str:
     lines.append(f"- {named} of {count} name a change that makes it pass{and_always}.")
     lines += [
         "",
-        "| fault | signature | tokens | picture | line | passes with |",
-        "| --- | --- | --- | --- | --- | --- |",
+        "| fault | signature | tokens | script | picture | line | passes with |",
+        "| --- | --- | --- | --- | --- | --- | --- |",
     ]
     for each in found:
         signature = f"`{each['signature']}`" if each["signature"] else "not found"
         name = f"{each['fault']} *" if each["is_given"] else each["fault"]
         never = f"none: {each['everywhere']} changes show it, too" if each["everywhere"] else ""
-        cells = (name, signature, each["tokens"], each["picture"], each["line"], each["passes_with"] or never)
+        proof = "tells" if each["script"] == PROVED else "no" if each["script"] else ""
+        cells = (name, signature, each["tokens"], proof, each["picture"], each["line"], each["passes_with"] or never)
         lines.append(f"| {' | '.join(map(str, cells))} |")
     shrunk = [each["shrunk"] for each in seen if each["shrunk"]]
     small = [*tell_shrinking(shrunk), ""] if shrunk else []
