@@ -186,8 +186,9 @@ def show(
     target = result = explanation = None
     told: list[str] = []
     pictures: tuple[Picture, ...] = ()
+    absence = ""
     if impl or faults:
-        from indexfuzz.report.pictures.draw import draw
+        from indexfuzz.report.pictures.draw import draw, explain_absence
         from indexfuzz.triage.explain import explain
         from indexfuzz.triage.looking import look_at
         from indexfuzz.triage.replay import FAILING, replay
@@ -197,10 +198,11 @@ def show(
         if result.status in FAILING:
             shown = result.findings[0].signature
             explanation = explain(entry.case, shown, target.subject, seconds=EXPLAIN_SECONDS)
-            if look := look_at(entry.case, shown, in_this_process(target.setup).subject):
-                told, pictures = look.sentences(), draw(look)
+            look = look_at(entry.case, shown, in_this_process(target.setup).subject)
+            told, pictures = (look.sentences(), draw(look)) if look else ([], ())
+            absence = "" if pictures else explain_absence(shown.kind, look)
     if picture and render:
-        _write_first(pictures, render, picture)
+        _write_first(pictures, absence, render, picture)
     if as_json:
         data = {"file": str(path), "id": entry.case.id, **entry.model_dump(mode="json")}
         if target and result:
@@ -214,7 +216,8 @@ def show(
 
     print_entry(path, entry, console())
     if target and result:
-        print_now(target.subject.facts, result, explanation, told, pictures, console())
+        lines = [line for line in (absence, *told) if line]
+        print_now(target.subject.facts, result, explanation, lines, pictures, console())
 
 
 def _renderer(file: Path) -> "Callable[[Picture], bytes]":
@@ -235,13 +238,13 @@ def _renderer(file: Path) -> "Callable[[Picture], bytes]":
     return render_png
 
 
-def _write_first(pictures: "Sequence[Picture]", render: "Callable[[Picture], bytes]", file: Path) -> None:
+def _write_first(pictures: "Sequence[Picture]", absence: str, render: "Callable[[Picture], bytes]", file: Path) -> None:
     """Write the first picture, the one that says most.
 
-    Raises InputError where there is none or it cannot be written.
+    Raises InputError where there is none, for which `absence` may have the reason, or it cannot be written.
     """
     if not pictures:
-        raise InputError(f"no picture for {file}: one needs a finding that --impl or --fault shows in one launch")
+        raise InputError(f"{file}: {absence or 'a picture needs a finding that --impl or --fault shows now'}")
     try:
         write_bytes(render(pictures[0]), file)
     except OSError as error:

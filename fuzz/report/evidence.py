@@ -9,7 +9,7 @@ from indexfuzz.core.case_words import describe_case
 from indexfuzz.core.finding import promise
 from indexfuzz.corpus.entry import Entry
 from indexfuzz.implementations.base import ImplementationError
-from indexfuzz.report.pictures.draw import draw
+from indexfuzz.report.pictures.draw import draw, explain_absence
 from indexfuzz.report.pictures.grid import Picture
 from indexfuzz.report.places import find_checkout, find_source, name_in_checkout
 from indexfuzz.subjects.in_process import InProcess
@@ -55,6 +55,8 @@ class Evidence:
     explanation: tuple[str, ...] = ()
     source: Excerpt | None = None
     pictures: tuple[Picture, ...] = ()
+    absence: str = ""
+    """Why there is no picture, where one was to be drawn."""
     values: tuple[str, ...] = ()
     """The line that it comes from with the values that its names had, in lines of text."""
     repro: str = ""
@@ -91,13 +93,15 @@ def _try_again(told: Evidence, path: Path, entry: Entry, target: UnderTest[InPro
     shown = result.findings[0]
     look = look_at(entry.case, shown.signature, target.subject)
     blamed = shown.location or (look.place() if look else "")
+    pictures = draw(look) if look else ()
     return replace(
         told,
         detail=shown.detail,
         location=blamed,
         explanation=tuple(explain(entry.case, shown.signature, target.subject).lines()),
         source=excerpt(blamed),
-        pictures=draw(look) if look else (),
+        pictures=pictures,
+        absence="" if pictures else explain_absence(shown.signature.kind, look),
         values=tuple(look.sentences()) if look else (),
         repro=_repro(entry, target),
         severity=_severity(entry, target),

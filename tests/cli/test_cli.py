@@ -544,7 +544,7 @@ class TestOneCase:
     @pytest.mark.parametrize(
         ("words", "complaint"),
         [
-            (("--picture", "picture.svg"), "one needs a finding that --impl or --fault shows"),
+            (("--picture", "picture.svg"), "a picture needs a finding that --impl or --fault shows"),
             ((*TOY[:2], "--picture", "picture.jpg"), "name a file that ends in .svg or .png"),
         ],
     )

@@ -6,6 +6,7 @@ from indexfuzz.core.case import Case
 from indexfuzz.core.setup import Setup
 from indexfuzz.corpus.entry import Entry, Record
 from indexfuzz.report.evidence import kept_evidence
+from indexfuzz.report.pictures.draw import explain_absence
 from indexfuzz.subjects.under_test import put_under_test
 
 NEUTRAL = dict.fromkeys(("k", "weights", "cache", "q"), "zeros")
@@ -54,6 +55,14 @@ def test_with_a_target_the_case_is_explained_proven_and_weighed():
     assert dict(told.commands)["again"] == f"indexfuzz replay {FILE} --fault rope-result-discarded"
     compile(told.repro, "repro", "exec")
     assert "torch.tensor([[[1.0" in told.repro
+    assert told.pictures
+    assert not told.absence
+
+
+def test_where_nothing_can_be_drawn_it_is_said_why():
+    assert explain_absence("crash", None) == "There is nothing to draw: the launch ends without a result."
+    assert "what the kernel tells the compiler is wrong" in explain_absence("promise", None)
+    assert "more than one launch" in explain_absence("nondeterministic", None)
 
 
 def test_of_what_passes_nothing_more_is_said():

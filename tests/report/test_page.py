@@ -62,9 +62,19 @@ def test_everything_that_is_known_is_told():
         commands=(("again", "indexfuzz replay x.json"),),
         repro="import torch",
         severity="Of the true top-k keys 61.2% are still selected.",
+        absence="There is nothing to draw: the launch ends without a result.",
     )
     page = Page(render_page("IndexFuzz: toy", [told]))
-    for words in (told.signature, told.detail, *told.explanation, told.severity, "y = x", "num_heads", "import torch"):
+    for words in (
+        told.signature,
+        told.detail,
+        *told.explanation,
+        told.severity,
+        told.absence,
+        "y = x",
+        "num_heads",
+        "import torch",
+    ):
         assert words in page.text
     assert "was further off than rounding explains" in page.text
     blamed = [fields for tag, fields in page.tags if tag == "span" and "blamed" in fields.get("class", "")]

@@ -18,6 +18,7 @@ from indexfuzz.report.pictures.values import draw_values
 from indexfuzz.report.pictures.whole import draw_whole
 from indexfuzz.stages.base import Shown
 from indexfuzz.triage.look import Look
+from indexfuzz.triage.repro_check import RAISED
 from indexfuzz.triage.twin import ScheduleLook
 from indexfuzz.triage.whole import WholeLook
 
@@ -52,3 +53,14 @@ def draw(look: Look | WholeLook | ScheduleLook) -> tuple[Picture, ...]:
         drawn = (*(each(look) for each in draws), output)
     when = (look.moment,) if look.moment else ()
     return tuple(replace(picture, notes=(*picture.notes, *when)) for picture in drawn if picture)
+
+
+def explain_absence(kind: str, look: Look | WholeLook | ScheduleLook | None) -> str:
+    """Why there is no picture of a finding, in a sentence."""
+    if kind in RAISED:
+        return "There is nothing to draw: the launch ends without a result."
+    if kind == "promise":
+        return "There is nothing to draw: what the kernel tells the compiler is wrong, no value is."
+    if look is None:
+        return "There is no picture: it takes more than one launch of the stage in lockstep to show this."
+    return "There is no picture: this is about no element of an output, and no byte of a tensor."
