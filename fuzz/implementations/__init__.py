@@ -66,6 +66,11 @@ AVAILABLE = {
         "load",
         "lmdeploy-v4:PATH, its compressor of V4's keys",
     ),
+    "atom-v4": (
+        "indexfuzz.implementations.atom",
+        "load",
+        "atom-v4:PATH, a checkout of ATOM: its compressor of V4's keys",
+    ),
     "aiter": ("indexfuzz.implementations.aiter", "load", "aiter:PATH, a checkout of AITER: prefill and paged logits"),
     "aiter-stage1": ("indexfuzz.implementations.aiter", "load_stage1", "aiter-stage1:PATH, its two-stage paged logits"),
     "deep_gemm": ("indexfuzz.implementations.deep_gemm", "load", "DeepGEMM's logits, as installed; needs a GPU"),

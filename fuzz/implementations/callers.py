@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 from indexfuzz.core.case import Case
 from indexfuzz.core.contract import Clause
+from indexfuzz.core.session import Session, follow
 from indexfuzz.core.stage_names import STAGE_NAMES
 
 _STRIDED = {
@@ -72,3 +73,9 @@ def as_callers_do(place: str) -> tuple[Clause, ...]:
             place,
         ),
     )
+
+
+def drafts_follow_one_token(session: Session) -> bool:
+    """Whether every turn that drafts appends one token before, of a request that has tokens already."""
+    rows = (row for step in follow(session) for row in step)
+    return all(not row.turn.drafts or (row.turn.new == 1 and row.start > 0) for row in rows)

@@ -1,9 +1,12 @@
 """Sessions: clean kernels pass them, and mistakes that only show between steps are found, blamed and made small."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
 from indexfuzz.core.case import Case
+from indexfuzz.core.contract import Clause, Clauses
 from indexfuzz.core.rng import derive
 from indexfuzz.core.session import Turn, follow
 from indexfuzz.core.signature import Signature
@@ -220,6 +223,8 @@ def test_what_another_schedule_shows_is_shown_again_and_made_small():
     case = case_of(steps=({"turns": (turn(0, 18),)},), values={"seed": 1})
     assert not oracle.run(case, implementation, DEVICE).findings
     (finding,) = schedules.run(case, implementation, DEVICE).findings
+    one_step = Clause(("compress",), lambda case: len(case.session.steps) == 1, "one step", "nowhere")
+    assert not schedules.run(case, replace(implementation, contract=Clauses((one_step,))), DEVICE).findings
     assert str(finding.signature) == "compress/metamorphic/schedule/keys"
     assert "where the same tokens came in other steps: step " in finding.detail
     subject = InProcess(implementation, DEVICE)

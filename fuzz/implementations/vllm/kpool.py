@@ -20,9 +20,10 @@ from torch import Tensor
 from indexfuzz.core.case import Case
 from indexfuzz.core.contract import Clause, Clauses
 from indexfuzz.core.guarantees import Promises
-from indexfuzz.core.session import Session, follow
+from indexfuzz.core.session import follow
 from indexfuzz.core.stage_names import FUSED_POOL
 from indexfuzz.implementations.base import Implementation
+from indexfuzz.implementations.callers import drafts_follow_one_token
 from indexfuzz.implementations.loading.loader import Loader
 from indexfuzz.implementations.loading.source import Project, open_project
 from indexfuzz.implementations.vllm.jit_kernel import provide_jit_kernels
@@ -38,7 +39,6 @@ HELPERS = f"{FOLDER}/common/sparse_indexer.py"
 SPLIT = "vllm/v1/attention/backends/utils.py"
 _SCHEDULER = "vllm/v1/core/sched/scheduler.py"
 _CONFIG = "vllm/model_executor/models/config.py"
-_GEMM = "vllm/utils/deep_gemm.py"
 
 HEAD_DIM, RATIO, PAGES = 128, 4, (32, 64)
 """Of the indexer of GLM-5.3-Flash: dims of a key, tokens to a key, keys of a page of the cache."""
@@ -334,6 +334,12 @@ def contract(project: Project, served: Served) -> Clauses:
         "chunks start where groups do, as long as prefixes are cached",
         split,
     )
+    of_nvidia = Clause(
+        fused,
+        lambda case: case.cache.page_layout == "normal",
+        "SM90 has pages in token order",
+        project.place(METADATA, "def _supports_native_decode(", "return native_next_n_supported(next_n)"),
+    )
     uncached = project.place(_CONFIG, "class MambaModelConfig(", 'cache_config.mamba_cache_mode = "none"')
     return Clauses(
         (
@@ -389,6 +395,7 @@ def contract(project: Project, served: Served) -> Clauses:
                 ring,
             ),
             aligned if served.chunks_are_aligned else replace(aligned, holds=lambda _: True, place=uncached),
+            *((of_nvidia,) if served.is_sm90 else ()),
         )
     )
 
@@ -401,9 +408,3 @@ def starts_at_groups(case: Case) -> bool:
     most = 1 + most_drafts(kept(case).rows, session.ratio)
     rows = (row for step in follow(session) for row in step)
     return all(row.tokens <= most or row.start % session.ratio == 0 for row in rows)
-
-
-def drafts_follow_one_token(session: Session) -> bool:
-    """Whether every turn that drafts appends one token before, of a request that has tokens already."""
-    rows = (row for step in follow(session) for row in step)
-    return all(not row.turn.drafts or (row.turn.new == 1 and row.start > 0) for row in rows)
