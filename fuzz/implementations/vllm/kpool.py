@@ -334,11 +334,10 @@ def contract(project: Project, served: Served) -> Clauses:
         "chunks start where groups do, as long as prefixes are cached",
         split,
     )
-    of_nvidia = Clause(
-        fused,
-        lambda case: case.cache.page_layout == "normal",
-        "SM90 has pages in token order",
-        project.place(METADATA, "def _supports_native_decode(", "return native_next_n_supported(next_n)"),
+    split_on_sm90 = project.place(METADATA, "def _supports_native_decode(", "return native_next_n_supported(next_n)")
+    of_sm90 = (
+        Clause(fused, lambda case: case.model.fp8 == "e4m3fn", "the format of SM90 is e4m3fn", split_on_sm90),
+        Clause(fused, lambda case: case.cache.page_layout == "normal", "SM90 has pages in token order", split_on_sm90),
     )
     uncached = project.place(_CONFIG, "class MambaModelConfig(", 'cache_config.mamba_cache_mode = "none"')
     return Clauses(
@@ -395,7 +394,7 @@ def contract(project: Project, served: Served) -> Clauses:
                 ring,
             ),
             aligned if served.chunks_are_aligned else replace(aligned, holds=lambda _: True, place=uncached),
-            *((of_nvidia,) if served.is_sm90 else ()),
+            *(of_sm90 if served.is_sm90 else ()),
         )
     )
 
