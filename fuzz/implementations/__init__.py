@@ -13,6 +13,12 @@ AVAILABLE = {
         "load",
         "vllm-v32-sm100:PATH, the same for k on SM100",
     ),
+    "vllm-v4-index": (
+        "indexfuzz.implementations.vllm.v4_index",
+        "load",
+        "vllm-v4-index:PATH, its selected keys to slots",
+    ),
+    "vllm-v4-q": ("indexfuzz.implementations.vllm.v4_q", "load", "vllm-v4-q:PATH, its fused q of V4's indexer"),
     "vllm-v4": ("indexfuzz.implementations.vllm.v4", "load", "vllm-v4:PATH, its compressor of V4's index keys"),
     "vllm-kpool": (
         "indexfuzz.implementations.vllm.kpool",
@@ -33,6 +39,11 @@ AVAILABLE = {
         "indexfuzz.implementations.vllm.index_remap",
         "load",
         "vllm-index:PATH, top-k to slots",
+    ),
+    "vllm-index-amd": (
+        "indexfuzz.implementations.vllm.index_remap_amd",
+        "load",
+        "vllm-index-amd:PATH, the same on AMD GPUs",
     ),
     "vllm-torch": ("indexfuzz.implementations.vllm.adapter", "load_torch", "vllm-torch:PATH, its fallbacks in PyTorch"),
     "sglang": (

@@ -63,7 +63,70 @@ TRANSFORM_TEXT = """\
         kernel[(len(out),)](page_table, topk_indices, out, page_table.stride(0), k, triton.next_power_of_2(k))
         return out
 """
-STAND_INS = {"vllm-index": (REMAP, REMAP_TEXT), "sglang-index": (TRANSFORM, TRANSFORM_TEXT)}
+REMAP_ON_AMD = "vllm/v1/attention/backends/mla/rocm_aiter_mla_sparse.py"
+
+REMAP_ON_AMD_TEXT = """\
+    import torch
+    from vllm.triton_utils import tl, triton
+
+    @triton.jit
+    def kernel(owner_ptr, table_ptr, columns_ptr, starts_ptr, out_ptr, width, K, ROWS, SIZE: tl.constexpr,
+               TILE: tl.constexpr):
+        token, entry = tl.program_id(0), tl.program_id(1) * TILE + tl.arange(0, TILE)
+        at, end = tl.load(starts_ptr + token) + entry, tl.load(starts_ptr + token + 1)
+        position = tl.load(columns_ptr + token * K + entry)
+        page = tl.load(table_ptr + tl.load(owner_ptr + token) * width + position // SIZE, mask=position >= 0, other=0)
+        tl.store(out_ptr + at, page * ROWS + position % SIZE, mask=at < end)
+
+    def triton_convert_req_index_to_global_index(req_id, block_table, token_indices, cu_seqlens, paged_kv_indices,
+                                                 BLOCK_STRIDE_ROWS, BLOCK_SIZE=64, NUM_TOPK_TOKENS=2048, BLOCK_N=128):
+        assert NUM_TOPK_TOKENS % BLOCK_N == 0
+        table = block_table.contiguous()
+        kernel[(len(req_id), NUM_TOPK_TOKENS // BLOCK_N)](
+            req_id, table, token_indices, cu_seqlens, paged_kv_indices, table.shape[1], NUM_TOPK_TOKENS,
+            BLOCK_STRIDE_ROWS, SIZE=BLOCK_SIZE, TILE=BLOCK_N
+        )
+"""
+LOOKUP = "vllm/models/deepseek_v4/common/ops/cache_utils.py"
+
+LOOKUP_TEXT = """\
+    import torch
+    from vllm.model_executor.warmup.jit_warmup import kernel_launcher
+    from vllm.model_executor.warmup.jit_warmup_triton_helper import LaunchSpec, VllmTritonJitKernel
+    from vllm.triton_utils import tl, triton
+
+    class Lookup(VllmTritonJitKernel["Lookup.Key"]):
+        @staticmethod
+        @triton.jit
+        def kernel(columns_ptr, owner_ptr, table_ptr, is_token_ptr, out_ptr, count_ptr, row, SIZE: tl.constexpr,
+                   K: tl.constexpr, LANES: tl.constexpr):
+            token, entry = tl.program_id(0), tl.arange(0, LANES)
+            position = tl.load(columns_ptr + token * K + entry, mask=entry < K, other=-1)
+            chosen = position >= 0
+            page = tl.load(table_ptr + tl.load(owner_ptr + token) * row + position // SIZE, mask=chosen, other=0)
+            slot = tl.where(chosen, page * SIZE + position % SIZE, -1)
+            tl.store(out_ptr + token * K + entry, slot, mask=entry < K)
+            count = tl.sum(chosen.to(tl.int32))
+            tl.store(count_ptr + token, tl.where(tl.load(is_token_ptr + token), count, 0))
+
+        @kernel_launcher
+        def __call__(self, columns, owner, table, is_token, out, count, *, SIZE) -> LaunchSpec:
+            k = columns.shape[1]
+            return (len(owner),), dict(row=table.stride(0), K=k, LANES=triton.next_power_of_2(k))
+
+    LOOKUP = Lookup()
+
+    def compute_global_topk_indices_and_lens(topk_indices, token_to_req_indices, block_table, block_size, is_valid):
+        out, count = torch.empty_like(topk_indices), torch.empty_like(token_to_req_indices)
+        LOOKUP(topk_indices, token_to_req_indices, block_table, is_valid, out, count, SIZE=block_size)
+        return out, count
+"""
+STAND_INS = {
+    "vllm-v4-index": (LOOKUP, LOOKUP_TEXT),
+    "vllm-index": (REMAP, REMAP_TEXT),
+    "vllm-index-amd": (REMAP_ON_AMD, REMAP_ON_AMD_TEXT),
+    "sglang-index": (TRANSFORM, TRANSFORM_TEXT),
+}
 
 CASES = tuple(
     Case().replace(
@@ -80,6 +143,15 @@ WRONG = {
     "the neighbour's page": ("vllm-index", "tl.load(owner_ptr + token)", "tl.load(owner_ptr + token) // 2", "select"),
     "gaps stay": ("vllm-index", "token * K + behind,", "token * K + entry,", "select"),
     "one too many": ("vllm-index", "count_ptr + token, count)", "count_ptr + token, count + 1)", "select"),
+    "the slot within a page of one token": ("vllm-index-amd", "page * ROWS + position % SIZE", "page * ROWS", "select"),
+    "pages of another size": ("vllm-v4-index", "position // SIZE", "position // 16", "select"),
+    "rows as long as they may be": ("vllm-v4-index", "tl.sum(chosen.to(tl.int32))", "K", "select"),
+    "the request of the first token": (
+        "vllm-index-amd",
+        "tl.load(owner_ptr + token) * width",
+        "tl.load(owner_ptr) * width",
+        "select",
+    ),
     "the table of the first row": ("sglang-index", "table + token * row", "table", "select"),
     "no -1": ("sglang-index", "mask=position >= 0, other=-1)", "mask=position >= 0, other=0)", "select"),
 }
@@ -95,7 +167,7 @@ def test_a_right_stand_in_passes(tree, scheme):
     implementation = load(f"{scheme}:{tree.folder({file: text})}")
     outcomes = [run(case, implementation, LockstepDevice()) for case in CASES]
     assert [outcome.findings for outcome in outcomes] == [[], [], []]
-    with_gaps = [] if scheme == "sglang-index" else ["select"]
+    with_gaps = ["select"] if scheme == "vllm-index" else []
     assert [outcome.stages for outcome in outcomes] == [["select"], with_gaps, ["select"]]
 
 
@@ -113,7 +185,12 @@ def test_what_lies_outside_is_left_alone_by_name(tree):
     for scheme, case, words in (
         ("vllm-index", CASES[0].replace(model={"index_topk": 129}), "index_topk is a multiple of 128"),
         ("sglang-index", CASES[1], "selected positions stand in front"),
-        ("sglang-index", CASES[0].replace(memory={"missing_pages": 1}), "selected positions stand in front"),
+        ("sglang-index", CASES[0].replace(memory={"missing_pages": 1}), "every selected position has a page"),
+        ("vllm-index-amd", CASES[0].replace(model={"index_topk": 129}), "index_topk is a multiple of 128"),
+        ("vllm-v4-index", CASES[1], "selected positions stand in front"),
+        ("vllm-v4-index", CASES[0].replace(memory={"missing_pages": 1}), "every selected position has a page"),
+        ("vllm-index-amd", CASES[1], "selected positions stand in front"),
+        ("vllm-index-amd", CASES[0].replace(memory={"missing_pages": 1}), "every selected position has a page"),
     ):
         file, text = STAND_INS[scheme]
         outcome = run(case, load(f"{scheme}:{tree.folder({file: text})}"), LockstepDevice())
@@ -133,6 +210,8 @@ def test_a_release_without_it_is_refused_in_one_sentence(tree, scheme):
 @pytest.mark.parametrize("third_party", ["INDEXFUZZ_VLLM_WHEEL_0_33"], indirect=True)
 def test_vllm_0_33_passes(third_party):
     assert findings_of(load(f"vllm-index:{third_party}")) == []
+    assert findings_of(load(f"vllm-index-amd:{third_party}")) == []
+    assert findings_of(load(f"vllm-v4-index:{third_party}")) == []
 
 
 @pytest.mark.wheel

@@ -41,6 +41,10 @@ class RocmPlatform:
         """Programmatic dependent launch, which NVIDIA has: no."""
         return False
 
+    def is_cpu(self) -> bool:
+        """No GPU: no."""
+        return False
+
     def is_xpu(self) -> bool:
         """Intel: no."""
         return False
