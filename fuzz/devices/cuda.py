@@ -40,6 +40,9 @@ def _in_any_order(known: Arithmetic) -> Arithmetic:
 NO_ROOM = ("CUDA out of memory", "[CUDA]: out of memory", "CUDA error: out of memory", "CUBLAS_STATUS_ALLOC_FAILED")
 """In what PyTorch, Triton and libraries raise, as various types, where there is no room on the GPU."""
 
+KEPT = 1 << 28
+"""Bytes that a process may keep of the GPU's memory without using them."""
+
 
 @lru_cache(maxsize=4096)
 def _read(_hash: str, ptx: str) -> assembly.Compiled:
@@ -99,7 +102,12 @@ class CudaDevice:
 
     @contextmanager
     def session(self) -> Iterator[Session]:
-        """Run, then wait, so that a fault is blamed on the case that caused it."""
+        """Run, then wait, so that a fault is blamed on the case that caused it.
+
+        What PyTorch keeps of a large case goes back first: other processes may use the same GPU.
+        """
+        if torch.cuda.memory_reserved() - torch.cuda.memory_allocated() > KEPT:
+            torch.cuda.empty_cache()
         with noting_kernels() as kernels:
             yield PlainSession(partial(guarantees, kernels, envelope=_envelope()))
         torch.cuda.synchronize()
