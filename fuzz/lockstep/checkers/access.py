@@ -53,6 +53,8 @@ def begin_access(run: Run, kind: str, pointer: Value, mask: Value | None, *value
         count = int(np.count_nonzero(usable))
         if usable is not wanted or count < usable.size:
             access.narrow(usable, count)
+    if access.everywhere:
+        access.find_runs()
     inside = check_bounds(run, access)
     if inside is not None:
         access.keep(inside)
@@ -63,7 +65,7 @@ def begin_access(run: Run, kind: str, pointer: Value, mask: Value | None, *value
     recorder = run.launch.recorder
     if recorder is not None and recorder.wants_accesses():
         run.keep_moment(pointer, access=access, stored=values)
-    if (run.checks.races or run.checks.order) and kind != "atomic" and access.offsets.size:
+    if (run.checks.races or run.checks.order) and kind != "atomic" and access.count:
         access.site = current_site()
         run.accesses.append(access)
     return access

@@ -10,8 +10,7 @@ from indexfuzz.lockstep.values.memory import Allocation
 
 def check_bounds(run: Run, access: Access) -> Mask | None:
     """Report bad lanes; the good ones where some are not (shaped as the offsets), None where all are good."""
-    offsets = access.offsets
-    if not offsets.size:
+    if not access.count:
         return None
     allocation, size = access.allocation, access.size
     if run.checks.bounds and (not access.is_aligned or allocation.address & (size - 1)):
@@ -19,9 +18,10 @@ def check_bounds(run: Run, access: Access) -> Mask | None:
     pointer = access.pointer
     if pointer.low is not None and pointer.high is not None and _fits(allocation, pointer.low, pointer.high + size):
         return None
-    low, high = int(offsets.min()), int(offsets.max()) + size
-    if _fits(allocation, low, high):
+    low, high = access.extent
+    if _fits(allocation, low, high + size):
         return None
+    offsets = access.offsets
     inside = (offsets >= 0) & (offsets <= allocation.size - size)
     if allocation.buffers:
         inside &= np.logical_or.reduce([buffer.contains(offsets, size) for buffer in allocation.buffers])

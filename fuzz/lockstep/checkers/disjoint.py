@@ -22,16 +22,19 @@ def lie_apart(launch: Launch, accesses: list[Access]) -> bool:
     low = np.full(launch.total, _FAR)
     high = np.full(launch.total, -1, np.int64)
     for access in accesses:
-        offsets = access.offsets
-        if access.everywhere:
-            if offsets.shape[0] != access.programs.shape[0]:
-                return False
+        if (access.pointer.data if access.everywhere else access.lanes).shape[0] != access.programs.shape[0]:
+            return False
+        if access.runs is not None:
+            starts = access.runs.starts.reshape(access.programs.shape[0], -1)
+            programs = access.programs
+            least, most = starts.min(axis=1), starts.max(axis=1) + (access.runs.length - 1) * access.size
+        elif access.everywhere:
+            offsets = access.offsets
             rows = offsets.reshape(offsets.shape[0], -1)
             programs = access.programs
             least, most = rows.min(axis=1), rows.max(axis=1)
         else:
-            if access.lanes.shape[0] != access.programs.shape[0]:
-                return False
+            offsets = access.offsets
             counts = count_by_program(access.lanes)
             programs = access.programs
             if not counts.all():
@@ -48,9 +51,9 @@ def lie_apart(launch: Launch, accesses: list[Access]) -> bool:
 
 def is_stored_once(stores: list[Access], loads: list[Access]) -> bool:
     """Whether no byte is stored twice, nor loaded as well; cheap where the stores lie close together."""
-    first = min(int(a.offsets.min()) for a in stores) & -_WORD
-    span = max(int(a.offsets.max()) + a.size for a in stores) - first
-    total = sum(a.offsets.size * a.size for a in stores)
+    first = min(a.extent[0] for a in stores) & -_WORD
+    span = max(a.extent[1] + a.size for a in stores) - first
+    total = sum(a.count * a.size for a in stores)
     if span > _SPREAD * total:
         return False
     marks = np.zeros(-(-span // _WORD) * _WORD, np.uint8)

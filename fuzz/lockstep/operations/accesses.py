@@ -38,6 +38,9 @@ class MemoryOps(Context):
             low, high = pointer.low + low * size, pointer.high + high * size
             if low >= -_LARGEST and high <= _LARGEST:
                 result.low, result.high = low, high
+                first, second = pointer.advance, offset.advance
+                if first is not None and second is not None:
+                    result.step = first + second * size
         return result
 
     def create_ptr_to_int(self, pointer: Value, ty: ScalarType | BlockType) -> Value:
@@ -126,7 +129,7 @@ class MemoryOps(Context):
             access.widen(shape)
             if failed is not None:
                 np.copyto(data, poison(element, (1,))[0], where=failed)
-        if access.offsets.size:
+        if access.count:
             place(data, access.lanes, from_memory(access.gather(element.memory), element))
             if self.tracks_undefined and access.uninitialised is not None:
                 marks = np.zeros(shape, np.bool_) if undefined is None else np.array(np.broadcast_to(undefined, shape))
@@ -151,14 +154,15 @@ class MemoryOps(Context):
 
     def _store(self, pointer: Value, value: Value, mask: Value | None) -> None:
         access = begin_access(self.run, "store", pointer, mask, value)
-        if not access.offsets.size:
+        if not access.count:
             return
         element = _element(pointer)
         raw = to_memory(value.data, element)
         if access.everywhere:
             if raw.shape != access.offsets.shape:
                 shape = np.broadcast_shapes(access.offsets.shape, raw.shape)
-                access.offsets, raw = spread(access.offsets, shape), spread(raw, shape)
+                access.repeat(shape)
+                raw = spread(raw, shape)
         else:
             access.widen(raw.shape)
             raw = select(spread(raw, access.lanes.shape), access.lanes)

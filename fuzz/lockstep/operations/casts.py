@@ -74,7 +74,7 @@ class CastOps(Context):
             return a.like(data.view(a.ty.unsigned).astype(target.container), ty=target)
         result = a.like(data.astype(target.container), ty=target)
         if target.bits >= a.ty.bits:
-            result.low, result.high = a.low, a.high
+            result.low, result.high, result.step = a.low, a.high, a.step
         return result
 
     def create_si_to_fp(self, a: Value, ty: ScalarType | BlockType) -> Value:

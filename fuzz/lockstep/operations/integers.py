@@ -74,6 +74,9 @@ class IntegerOps(Context):
         ty = a.ty
         if ty.minimum <= low and high <= ty.maximum and not (self.reads_unsigned and low < 0):
             result.low, result.high = low, high
+            first, second = a.advance, b.advance
+            if first is not None and second is not None and ufunc is not np.multiply:
+                result.step = int(ufunc(first, second))
         elif ty.bits != 32 or not self.tracks_overflow:
             pass
         elif self.reads_unsigned:

@@ -24,7 +24,7 @@ class ShapeOps(Context):
 
     def create_make_range(self, ty: BlockType, start: int, end: int) -> Value:
         """start, start + 1, ..., end - 1."""
-        return Value(_range(start, end), I32, tuple(ty.shape), low=start, high=end - 1)
+        return Value(_range(start, end), I32, tuple(ty.shape), low=start, high=end - 1, step=1)
 
     def create_splat(self, ty: BlockType, a: Value) -> Value:
         return a.spread(ty)
@@ -33,12 +33,16 @@ class ShapeOps(Context):
         """Length-1 axes repeated; the data stays as it is."""
         new = tuple(int(s) for s in shape)
         self.check_size(new)
-        return self._move(a, a.data, new, lambda m: m)
+        result = self._move(a, a.data, new, lambda m: m)
+        result.step = a.step
+        return result
 
     def create_expand_dims(self, a: Value, axis: int) -> Value:
         shape = (*a.shape[:axis], 1, *a.shape[axis:])
         index = (slice(None),) * (axis + 1) + (None,)
-        return self._move(a, a.data[index], shape, lambda m: m[index])
+        result = self._move(a, a.data[index], shape, lambda m: m[index])
+        result.step = a.step
+        return result
 
     def create_reshape(self, a: Value, shape: Sequence[int], can_reorder: bool = False) -> Value:
         """The same lanes in row-major order; never reordered."""

@@ -1,15 +1,19 @@
 """One load, store or atomic of all programs: which lanes it touches where."""
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 
 from indexfuzz.lockstep.tracking.sites import Site
 from indexfuzz.lockstep.values.arrays import Array, Mask, Undo, count_by_program, either, place, select, spread
 from indexfuzz.lockstep.values.buffers import Mark
-from indexfuzz.lockstep.values.memory import Allocation
+from indexfuzz.lockstep.values.memory import Allocation, Runs
 from indexfuzz.lockstep.values.value import Value
+
+_MANY: Final = 1 << 13
+_LONG: Final = 32
+"""Lanes of an access, and of its last axis, from which on runs are worth looking for."""
 
 
 @dataclass(slots=True)
@@ -18,10 +22,11 @@ class Access:
 
     programs lists the programs of the run by their number in the launch. everywhere: all lanes, and then offsets has
     the pointers' shape (axes of length 1 stay). Otherwise lanes is a mask over programs and block, and offsets lists
-    its true lanes in order. wanted is the mask as the kernel gave it, failed marks lanes that were wanted and had to be
-    dropped. uninitialised goes with offsets, undefined (the lanes of a load's result that nothing defined) with lanes.
-    epoch counts the atomics of the run that order memory before it, released says that one came after it; barriers
-    counts what made lanes wait for each other.
+    its true lanes in order. runs, where known, says the same as offsets, which are `listed` once somebody asks. wanted
+    is the mask as the kernel gave it, failed marks lanes that were wanted and had to be dropped. uninitialised goes
+    with offsets, undefined (the lanes of a load's result that nothing defined) with lanes. epoch counts the atomics of
+    the run that order memory before it, released says that one came after it; barriers counts what made lanes wait for
+    each other.
     """
 
     kind: str
@@ -29,7 +34,7 @@ class Access:
     allocation: Allocation
     programs: Array
     size: int
-    offsets: Array
+    listed: Array | None
     lanes: Mask
     wanted: Mask
     epoch: int
@@ -41,6 +46,27 @@ class Access:
     site: Site | None = None
     values: Array | None = None
     released: bool = False
+    runs: Runs | None = None
+
+    @property
+    def offsets(self) -> Array:
+        """Byte offsets of the elements; their shape is told above."""
+        if self.listed is None:
+            self.listed = select(spread(self.pointer.data, self.lanes.shape), self.lanes)
+        return self.listed
+
+    @property
+    def count(self) -> int:
+        """How many offsets there are."""
+        return self.offsets.size if self.runs is None else self.runs.starts.size * self.runs.length
+
+    @property
+    def extent(self) -> tuple[int, int]:
+        """The least and the greatest offset, of which there must be one."""
+        if self.runs is None:
+            return int(self.offsets.min()), int(self.offsets.max())
+        starts = self.runs.starts
+        return int(starts.min()), int(starts.max()) + (self.runs.length - 1) * self.size
 
     @property
     def is_aligned(self) -> bool:
@@ -49,15 +75,38 @@ class Access:
 
     def narrow(self, lanes: Mask, count: int) -> None:
         """Keep only the lanes of a mask over programs and block, of which so many are marked."""
-        self.everywhere = False
+        self.everywhere, self.runs = False, None
         data = self.pointer.data
         if not count:
-            self.lanes, self.offsets = lanes, data.ravel()[:0]
+            self.lanes, self.listed = lanes, data.ravel()[:0]
             return
-        if lanes.shape != data.shape:
-            shape = np.broadcast_shapes(lanes.shape, data.shape)
-            lanes, data = spread(lanes, shape), spread(data, shape)
-        self.lanes, self.offsets = lanes, select(data, lanes)
+        self.lanes, self.listed = spread(lanes, np.broadcast_shapes(lanes.shape, data.shape)), None
+        if not self._may_have_runs() or data.ndim > 2 or data.shape != self.lanes.shape:
+            return
+        if data.shape[0] == 1 or self.lanes.strides[0] == 0:
+            columns = np.flatnonzero(self.lanes[0])
+            first, length = int(columns[0]), columns.size
+            if int(columns[-1]) - first == length - 1:
+                self.runs = Runs(data[:, first], length)
+
+    def find_runs(self) -> None:
+        """See whether the elements of all lanes lie in runs."""
+        if self._may_have_runs():
+            self.runs = Runs(self.pointer.data[..., 0].ravel(), self.pointer.data.shape[-1])
+
+    def _may_have_runs(self) -> bool:
+        pointer = self.pointer
+        return (
+            pointer.data.size >= _MANY
+            and pointer.data.shape[-1] >= _LONG
+            and pointer.advance == self.size
+            and self.is_aligned
+        )
+
+    def repeat(self, shape: tuple[int, ...]) -> None:
+        """Give the offsets of all lanes a shape that they broadcast to."""
+        if shape != self.offsets.shape:
+            self.listed, self.runs = spread(self.offsets, shape), None
 
     def keep(self, inside: Mask) -> None:
         """Keep only the offsets that a mask shaped like them holds."""
@@ -70,13 +119,13 @@ class Access:
 
     def widen(self, shape: tuple[int, ...]) -> None:
         """Give the lanes at least this shape, where the offsets are listed."""
-        if self.everywhere or not self.offsets.size:
+        if self.everywhere or not self.count:
             return
         wide = np.broadcast_shapes(self.lanes.shape, shape)
         if wide != self.lanes.shape:
             self.lanes = spread(self.lanes, wide)
             self.wanted = spread(self.wanted, wide)
-            self.offsets = select(spread(self.pointer.data, wide), self.lanes)
+            self.listed, self.runs = None, None
             self.uninitialised = self.find_unwritten() if self.uninitialised is not None else None
             if self.failed is not None:
                 self.failed = spread(self.failed, wide)
@@ -90,7 +139,7 @@ class Access:
 
     def find_unwritten(self) -> Mask | None:
         """The accessed lanes with a byte that nobody wrote, shaped as the offsets; None where there is none."""
-        if not self.offsets.size:
+        if not self.count:
             return None
         result: Mask | None = None
         for buffer in self.allocation.buffers:
@@ -109,12 +158,18 @@ class Access:
 
     def gather(self, memory: np.dtype[Any]) -> Array:
         """The elements at the offsets."""
-        return self.allocation.gather(self.offsets, memory, aligned=self.is_aligned)
+        if self.runs is None:
+            return self.allocation.gather(self.offsets, memory, aligned=self.is_aligned)
+        rows = self.allocation.gather_runs(self.runs, memory)
+        return rows.reshape(self.offsets.shape) if self.everywhere else rows.ravel()
 
     def scatter(self, raw: Array) -> list[Undo | Mark]:
         """Store elements at the offsets; how to take it back."""
         self.values = raw
-        undo = self.allocation.scatter(self.offsets, raw, aligned=self.is_aligned)
+        if self.runs is None:
+            undo = self.allocation.scatter(self.offsets, raw, aligned=self.is_aligned)
+        else:
+            undo = self.allocation.scatter_runs(self.runs, raw.reshape(-1, self.runs.length))
         return [undo, *self.mark_written(self.offsets)] if self.allocation.buffers else [undo]
 
     def _reach(self) -> tuple[int | None, int | None]:

@@ -5,9 +5,18 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.lib.stride_tricks import as_strided
 
 from indexfuzz.lockstep.values.arrays import Array, Undo, as_slice
 from indexfuzz.lockstep.values.buffers import Buffer
+
+
+@dataclass(frozen=True, slots=True)
+class Runs:
+    """As many consecutive elements from each of some byte offsets: what offsets one by one would list."""
+
+    starts: Array
+    length: int
 
 
 @dataclass(slots=True)
@@ -61,6 +70,23 @@ class Allocation:
         undo = Undo(target, index, target.take(index))
         target[index] = values
         return undo
+
+    def gather_runs(self, runs: Runs, dtype: np.dtype[Any]) -> Array:
+        """The elements of each run, which must be aligned and inside, as a row."""
+        found: Array = self._windows(runs.length, dtype)[runs.starts // dtype.itemsize]
+        return found
+
+    def scatter_runs(self, runs: Runs, rows: Array) -> Undo:
+        """Write a row of elements to each run, as `scatter` does; runs must be aligned and inside."""
+        target, index = self._windows(runs.length, rows.dtype), runs.starts // rows.dtype.itemsize
+        undo = Undo(target, index, target[index])
+        target[index] = rows
+        return undo
+
+    def _windows(self, length: int, dtype: np.dtype[Any]) -> Array:
+        """So many consecutive elements from each element on, a view."""
+        elements = self.view(dtype)
+        return as_strided(elements, (elements.size - length + 1, length), elements.strides * 2)
 
     @staticmethod
     def _aligned(offsets: Array, size: int) -> bool:

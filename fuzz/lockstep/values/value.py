@@ -25,7 +25,9 @@ class Value:
     undefined marks lanes that hold nothing the program defined, wrapped marks lanes whose 32-bit arithmetic
     overflowed on the way; both broadcast against data, None stands for no lane. low and high bound every lane's
     value where known. A pointer holds byte offsets into its origin; where lanes have different ones, `which` is the
-    index of each lane's and broadcasts against data. align, a power of two, divides the offset in every lane.
+    index of each lane's and broadcasts against data. align, a power of two, divides the offset in every lane. step is
+    what each lane of an integer or a pointer has more than the one before it along the last axis, where that is known;
+    `advance` answers for an axis of length 1, too.
     """
 
     data: Array
@@ -38,6 +40,7 @@ class Value:
     origins: tuple[Origin, ...] = ()
     which: Array | None = None
     align: int = 1
+    step: int | None = None
 
     @property
     def allocation(self) -> Allocation | None:
@@ -58,6 +61,11 @@ class Value:
     def address(self) -> int | None:
         """Where in memory the tensor lies that all lanes point into."""
         return None if self.allocation is None else self.allocation.address + self.base
+
+    @property
+    def advance(self) -> int | None:
+        """What each lane has more than the one before it along the last axis of the block; None where not known."""
+        return 0 if not self.shape or self.data.shape[-1] == 1 else self.step
 
     def full(self, programs: int = 1) -> Array:
         """The data with every block axis at its full length, and at least `programs` programs (read-only view)."""
