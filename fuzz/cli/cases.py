@@ -217,7 +217,7 @@ def show(
     print_entry(path, entry, console())
     if target and result:
         lines = [line for line in (absence, *told) if line]
-        print_now(target.subject.facts, result, explanation, lines, pictures, console())
+        print_now(entry.finding, target.subject.facts, result, explanation, lines, pictures, console())
 
 
 def _renderer(file: Path) -> "Callable[[Picture], bytes]":

@@ -44,6 +44,7 @@ def print_entry(path: Path, entry: Entry, console: Console) -> None:
 
 
 def print_now(
+    kept: Record | None,
     facts: Facts,
     result: Replay,
     explanation: Explanation | None,
@@ -53,7 +54,8 @@ def print_now(
 ) -> None:
     """Print what became of an entry on what is under test now, first what would make it pass.
 
-    `told` is the line of the kernel that the first finding comes from, with its values; `pictures` show it.
+    `told` is the line of the kernel that the first finding comes from, with its values; `pictures` show it. A finding
+    that is as it was `kept` was printed with the entry.
     """
     console.print(f"\nNow, on {facts.name} on {facts.device}: {result.status}", style="bold")
     if result.message:
@@ -61,7 +63,12 @@ def print_now(
     for line in explanation.lines() if explanation else ():
         console.print(f"  {line}")
     for number, finding in enumerate(result.findings):
-        _print_finding(finding, finding.promise, finding.place, console)
+        if kept is not None and (kept.signature, kept.detail) == (finding.signature, finding.detail):
+            console.print(f"\n{finding.signature}, as above", style="bold red")
+            if finding.place and finding.place != kept.location:
+                console.print(f"  at {finding.place}")
+        else:
+            _print_finding(finding, finding.promise, finding.place, console)
         if not number:
             for picture in pictures:
                 print_picture(picture, console)

@@ -270,7 +270,7 @@ def test_lanes_whose_offset_overflows_are_drawn_with_where_they_point():
     )
     picture, memory = _drawn("select-columns-in-32-bits", case, "select")
     assert picture.title == "offsets that overflow"
-    assert picture.panels[0].cells == ("X",)
+    assert (picture.panels[0].labels, picture.panels[0].cells) == (("the only lane",), ("X",))
     assert picture.notes == (
         "the first that overflowed points to byte -8589934592 of columns_ptr",
         "in 64 bits it would be byte 8589934592, which lies in its buffer",
@@ -303,7 +303,7 @@ def test_lanes_that_a_mask_left_undefined_are_drawn():
     picture = draw_lanes(cast("Look", SimpleNamespace(finding=finding, doing=lambda: doing)))
     assert picture is not None
     assert picture.title == "lanes that hold nothing"
-    assert picture.panels[0].cells == ("...X",)
+    assert (picture.panels[0].labels, picture.panels[0].cells) == (("all lanes",), ("...X",))
 
 
 def test_programs_that_store_different_values_to_one_byte_have_a_row_each():
@@ -356,7 +356,8 @@ def test_an_input_that_was_written_to_is_drawn_as_it_was_left():
     )
     picture = next(p for p in _drawn("rope-changes-arguments", case, "rope") if "input" in p.title)
     (panel,) = picture.panels
-    assert picture.title == "q: an input that was written to"
+    assert picture.title == "q, an input that was written to: token x head x dim"
+    assert panel.labels == ("token 0, head 0", "token 1, head 0")
     assert picture.mark is not None
     assert panel.cells[picture.mark[0]][picture.mark[1]] == "X"
     assert set("".join(panel.cells)) == {"X", "."}

@@ -55,7 +55,8 @@ def _draw_wrapped(doing: Doing) -> Picture | None:
 def _draw(lanes: Mask, legend: tuple[Shade, ...], title: str, panel: str, notes: tuple[str, ...]) -> Picture:
     rows = lanes.reshape(-1, lanes.shape[-1]) if lanes.ndim else lanes.reshape(1, 1)
     cells = tuple("".join("X" if lane else "." for lane in row) for row in rows)
-    labels = tuple(", ".join([*map(str, at), "*"]) for at in np.ndindex(lanes.shape[:-1]))
+    whole = "the only lane" if lanes.size == 1 else "all lanes"
+    labels = tuple(f"lanes ({', '.join(map(str, at))}, *)" if at else whole for at in np.ndindex(lanes.shape[:-1]))
     return Picture(title, (Panel(f"{panel}, by lane", labels, cells),), legend, first_of(cells, "X"), notes)
 
 
