@@ -1,8 +1,8 @@
 """What a device is: a place where kernels run, and what it notices while they do."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar, runtime_checkable
 
 from torch import Tensor
 
@@ -14,8 +14,15 @@ class DeviceError(Exception):
     """A device cannot be used here. One sentence that says what to do."""
 
 
+class CaptureError(Exception):
+    """A function cannot be captured: it waits for the device, or asks the host for something between its launches."""
+
+
 class UnsupportedKernelError(Exception):
     """The device cannot run this kernel; names the language feature and the source line."""
+
+
+T = TypeVar("T")
 
 
 class Session(Protocol):
@@ -99,3 +106,15 @@ class Device(Protocol):
 
     def guarantees(self, promises: Promises) -> Guarantees:
         """What any results may be judged by, whatever a kernel is compiled to here; a session knows more."""
+
+
+@runtime_checkable
+class Capturing(Protocol):
+    """A device that can capture launches and replay them."""
+
+    def capture(self, run: Callable[[], T]) -> tuple[T, Callable[[], None]]:
+        """What a function returns when its launches are captured, and what replays them on the same memory.
+
+        The function may be run before; what it writes then is undone by nobody. Raises CaptureError where it cannot be
+        captured.
+        """

@@ -1,6 +1,6 @@
 """An NVIDIA GPU. What its results may be is read from the PTX of the kernels that made them."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import lru_cache, partial
@@ -11,7 +11,7 @@ from triton.runtime.jit import JITFunction
 
 from indexfuzz.core.guarantees import Guarantees, Promises
 from indexfuzz.devices import assembly
-from indexfuzz.devices.base import DeviceError, Session
+from indexfuzz.devices.base import CaptureError, DeviceError, Session, T
 from indexfuzz.devices.plain import PlainSession
 from indexfuzz.devices.simulated_dot import simulated_dot
 from indexfuzz.reference.arithmetic import Arithmetic
@@ -111,6 +111,26 @@ class CudaDevice:
         with noting_kernels() as kernels:
             yield PlainSession(partial(guarantees, kernels, envelope=_envelope()))
         torch.cuda.synchronize()
+
+    def capture(self, run: Callable[[], T]) -> tuple[T, Callable[[], None]]:
+        """Capture a CUDA graph, after a run on a stream of its own that compiles what is launched."""
+        stream: torch.cuda.Stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
+        stream.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(stream):
+            run()
+        torch.cuda.synchronize()
+        graph = torch.cuda.CUDAGraph()
+        try:
+            with torch.cuda.graph(graph):
+                result = run()
+        except RuntimeError as error:
+            raise CaptureError(str(error)) from error
+
+        def replay() -> None:
+            graph.replay()
+            torch.cuda.synchronize()
+
+        return result, replay
 
     def guarantees(self, promises: Promises) -> Guarantees:
         """What holds whatever a kernel was compiled to on this GPU."""

@@ -18,7 +18,7 @@ from indexfuzz.core.rng import derive
 from indexfuzz.core.signature import Signature
 from indexfuzz.devices.base import Device
 from indexfuzz.implementations.base import Implementation
-from indexfuzz.oracles import composition, differential, history, paths, repetition, schedules, sessions, walked
+from indexfuzz.oracles import composition, differential, history, paths, repetition, replay, schedules, sessions, walked
 from indexfuzz.oracles.causes import without_consequences
 from indexfuzz.oracles.metamorphic import runner
 from indexfuzz.oracles.metamorphic.catalogue import COMPILED, RELATIONS
@@ -84,6 +84,7 @@ ORACLES = (
     Oracle("schedules", 1 / 8, _is_session, schedules.run, frozenset({schedules.KIND})),
     Oracle("repetition", 1 / 16, _is_finite, repetition.run, frozenset({"nondeterministic", "uninitialised"})),
     Oracle("history", 1 / 32, _is_finite, history.run, frozenset({history.KIND})),
+    Oracle("replay", 1 / 16, lambda case: not may_be_nonfinite(case), replay.run, frozenset({replay.KIND})),
     Oracle("composition", 1 / 8, _is_finite, composition.run, frozenset({composition.KIND})),
     Oracle("paths", 1 / 16, _is_finite, paths.run, frozenset({paths.KIND})),
     *(_of_relation(relation, 1 / 64) for relation in RELATIONS),

@@ -1,0 +1,156 @@
+"""Replay a captured launch with other contents: what the host decided when it was captured must not matter.
+
+Engines capture the launches of a step in a graph, and replay it with other lengths, tables, slots and values in the
+same buffers. Nothing of the host runs again: a grid, an option or an offset that was made from contents is stale then.
+The launch is captured on one case; the contents are those of a second case of the same shapes, whose own fresh launch
+says what must come out. Of a session every step is captured anew, and both sessions go on by fresh launches.
+"""
+
+from collections.abc import Iterator
+from contextlib import suppress
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from indexfuzz.checks import describe
+from indexfuzz.core.case import Case
+from indexfuzz.core.finding import Finding
+from indexfuzz.core.outcome import Outcome
+from indexfuzz.core.part import CaseError
+from indexfuzz.core.rng import derive
+from indexfuzz.core.session import follow
+from indexfuzz.devices.base import CaptureError, Capturing, Device
+from indexfuzz.implementations.base import Implementation, StageFunction
+from indexfuzz.oracles.walk import function_for, launches, require_format
+from indexfuzz.samples.serving import Serving
+from indexfuzz.stages.base import Call, Stage
+from indexfuzz.stages.table import making_keys
+
+KIND = "metamorphic/replay"
+
+OF_CACHE = ("page", "token", "byte")
+"""What the axes of a cache are called, which stages name by values and scales."""
+
+
+class Pair(NamedTuple):
+    """A stage, its call on the case that is captured, and that on the case whose contents take its place."""
+
+    stage: Stage
+    captured: Call
+    call: Call
+
+
+def run(case: Case, implementation: Implementation, device: Device, only: frozenset[str] = frozenset()) -> Outcome:
+    """Replay every stage that the device can capture, or the operation of every step of a session.
+
+    Where the device captures nothing, or a function cannot be captured, nothing is found. Raises UnsupportedKernelError
+    when the device has not the FP8 format.
+    """
+    outcome = Outcome(case)
+    other = with_other_contents(case) if isinstance(device, Capturing) else None
+    if not isinstance(device, Capturing) or other is None:
+        return outcome
+    require_format(case, device)
+    for stage, captured, call in _pairs(case, other, implementation, device):
+        function = function_for(stage.name, case, implementation, only)
+        if function is None or function_for(stage.name, other, implementation, only) is None:
+            continue
+        fresh = _own(call)
+        with device.session():
+            outputs = fresh.run(function)
+        if _forms(captured) == _forms(call):
+            with suppress(CaptureError):
+                found = _replay(Pair(stage, captured, call), outputs, function, implementation, device)
+                outcome.stages.append(stage.name)
+                outcome.findings += found
+        if outcome.findings:
+            break
+        if case.session.steps:
+            with device.session():
+                captured.run(function)
+            for name in call.fills:
+                call.tensors[name].copy_(fresh.tensors[name])
+    return outcome
+
+
+def with_other_contents(case: Case) -> Case | None:
+    """The case with its requests in reverse, other values and other pages; None where there is no such case."""
+    pages = "ordered" if case.cache.pages == "reversed" else "reversed"
+    steps = tuple(step.model_copy(update={"turns": step.turns[::-1]}).model_dump() for step in case.session.steps)
+    batch: dict[str, object] = {
+        "decode": case.batch.decode[::-1],
+        "prefill": tuple(p.model_dump() for p in case.batch.prefill[::-1]),
+    }
+    try:
+        return case.replace(
+            values={"seed": derive(case.values.seed, "replay")},
+            cache={"pages": pages},
+            batch=batch,
+            session={"steps": steps},
+        )
+    except CaseError:
+        return None
+
+
+def _pairs(case: Case, other: Case, implementation: Implementation, device: Device) -> Iterator[Pair]:
+    if not case.session.steps:
+        for (stage, _, captured), (same, _, call) in zip(launches(case, device), launches(other, device), strict=False):
+            if stage.name != same.name:
+                return
+            yield Pair(stage, captured, call)
+        return
+    if case.session.node == "none":
+        return
+    servings = [Serving(c, device.torch_device, kept=implementation.kept(c)) for c in (case, other)]
+    followed = zip(case.session.steps, other.session.steps, follow(case.session), follow(other.session), strict=True)
+    for number, (step, other_step, rows, other_rows) in enumerate(followed):
+        calls = []
+        for serving, own, turns in zip(servings, (step, other_step), (rows, other_rows), strict=True):
+            serving.begin(number, own, turns)
+            tokens = [serving.requests[row.request].tokens for row in turns]
+            stage = making_keys(case.session.node, tokens)
+            calls.append(stage.prepare(serving.making_step(number, own, turns)))
+        yield Pair(stage, *calls)
+        for serving, own, turns in zip(servings, (step, other_step), (rows, other_rows), strict=True):
+            serving.end(own, turns)
+
+
+def _replay(
+    pair: Pair, fresh: dict[str, Tensor], function: StageFunction, implementation: Implementation, device: Capturing
+) -> list[Finding]:
+    """What differs between a replay with the contents of a call and its fresh launch."""
+    static = _own(pair.captured)
+    outputs, replay = device.capture(lambda: static.run(function))
+    for name, tensor in pair.call.tensors.items():
+        static.tensors[name].copy_(tensor)
+    replay()
+    masks = pair.stage.determined(pair.call, implementation.promises)
+    for name, got in outputs.items():
+        wrong = describe.bits(got) != describe.bits(fresh[name])
+        wrong &= masks.get(name, torch.ones_like(wrong)).to(wrong.device)
+        if name != "state" and bool(wrong.any()):
+            index = describe.first(wrong)
+            place = describe.place(index, pair.stage.axes.get(name, OF_CACHE))
+            detail = (
+                f"{place} of {name} is {describe.text(got[index])} where the launch was captured with other contents "
+                f"and replayed, and {describe.text(fresh[name][index])} where it is launched; {describe.share(wrong)}"
+            )
+            return [Finding(pair.stage.name, KIND, name, detail, index=index)]
+    return []
+
+
+def _forms(call: Call) -> dict[str, tuple[object, ...]]:
+    """Whether two calls may be one graph: shapes, strides, dtypes and options."""
+    tensors = {name: (t.shape, t.stride(), t.dtype) for name, t in call.tensors.items()}
+    return tensors | {"options": tuple(call.options.items())}
+
+
+def _own(call: Call) -> Call:
+    """The call on memory of its own, with the same strides."""
+    return call.with_tensors({name: _like(tensor) for name, tensor in call.tensors.items()})
+
+
+def _like(tensor: Tensor) -> Tensor:
+    made = torch.empty_strided(tensor.shape, tensor.stride(), dtype=tensor.dtype, device=tensor.device)
+    return made.copy_(tensor)
