@@ -256,9 +256,12 @@ def cached_codes(regime: Regime, random: Tensor, fp8: str) -> Tensor:
 
 
 def cached_powers(regime: Regime, random: Tensor) -> Tensor:
-    """Scales of cached keys that are kept as exponents, from random bits int64 [...]: one in eight "wide" is 2^-127."""
+    """Scales of cached keys that are kept as exponents, from random bits int64 [slots, groups]: powers of two.
+
+    Of keys of the regime "wide", one in eight has the least exponent in all groups, 2^-127; beside others it is lost.
+    """
     scales = cached_scales(regime, random, "ue8m0")
-    least = random >> 32 & 7 == 0
+    least = random[:, :1] >> 32 & 7 == 0
     return torch.where(least, 2.0**-127, scales) if regime == "wide" else scales
 
 

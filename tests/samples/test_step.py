@@ -7,6 +7,7 @@ import torch
 
 from indexfuzz.core.case import Case
 from indexfuzz.reference import layout
+from indexfuzz.reference.scales import unpack
 from indexfuzz.samples import buffers
 from indexfuzz.samples.regimes import TENSORS
 from indexfuzz.samples.requests import token_places
@@ -336,3 +337,21 @@ def test_small_turns_end_midway_between_two_numbers():
     cos, sin = step.tensors["cos_sin_cache"].double().chunk(2, 1)
     assert set(cos.flatten().tolist()) == {1.0, -1.0}
     assert set(sin.flatten().tolist()) == {2.0**-8, -(2.0**-9)}
+
+
+@pytest.mark.parametrize("groups", [1, 4])
+def test_cached_keys_have_exponents_of_all_their_groups(groups):
+    case = Case().replace(
+        model={"head_dim": 64, "quant_group": 64 // groups},
+        cache={"block_size": 16, "scales": "ue8m0"},
+        batch={"decode": (130,), "max_model_len": 130},
+        values={"cache": "wide"},
+    )
+    step = materialise(case)
+    slots = (step.tensors["decode_table"][0, :, None].long() * 16 + torch.arange(16)).flatten()[:129]
+    words = layout.read_tokens(step.tensors["cache"], slots, "shuffle")[1].view(torch.int32)
+    scales = unpack(words)
+    assert bool(torch.isfinite(scales).all())
+    assert int((scales == scales[:, :1]).all(1).sum() < 60) == (groups == 4)
+    assert 5 <= int((scales == 2.0**-127).all(1).sum()) <= 35
+    assert len(scales.unique()) > 40
