@@ -79,7 +79,9 @@ def execute(
     )
     if recorder is not None:
         launch.tensors = {name: value for name, value in bound.items() if isinstance(value, torch.Tensor)}
-        recorder.launches.append(Launched(launch.name, location_of(kernel), calling_lines()))
+        recorder.launches.append(
+            Launched(launch.name, location_of(kernel), calling_lines(), tuple(p.name for p in known))
+        )
     if launch.total == 0:
         return []
     try:

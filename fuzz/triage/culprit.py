@@ -3,9 +3,10 @@
 import ast
 import linecache
 import sys
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from itertools import takewhile
 from types import CodeType, FrameType
 from typing import Any
 
@@ -115,7 +116,8 @@ def _is_same(value: Any, output: Tensor | None) -> bool:
 def tell_launch(launched: Launched, names: Collection[str] = ()) -> Iterator[str]:
     """A kernel that ran, and the lines that led to it up to the stage, but for those of IndexFuzz.
 
-    Of arguments that were passed under one of `names`, the lines with what was passed.
+    Of arguments that were passed under one of `names`, or to a parameter of the kernel of that name, the lines with
+    what was passed.
     """
     yield f"  {launched.kernel}  {location_from_here(launched.place)}"
     before: tuple[str, int] | None = None
@@ -129,15 +131,19 @@ def tell_launch(launched: Launched, names: Collection[str] = ()) -> Iterator[str
             before = (file, statement.line) if statement else None
             text = statement.text if statement else linecache.getline(file, number).strip()
             yield f"    {location_from_here(f'{file}:{number}')}  {text}"
-            for keyword in _keywords(statement) if statement else ():
-                if keyword.arg in names:
-                    yield f"      {keyword.value.lineno:>4}  {keyword.arg}={ast.unparse(keyword.value)}"
+            for name, value in _passed(statement, launched.parameters) if statement else ():
+                if name in names:
+                    yield f"      {value.lineno:>4}  {name}={ast.unparse(value)}"
 
 
-def _keywords(statement: Statement) -> Iterator[ast.keyword]:
-    """What the calls in a statement pass by name."""
+def _passed(statement: Statement, parameters: Sequence[str]) -> Iterator[tuple[str, ast.expr]]:
+    """What the calls in a statement pass by name; of a launch, kernel[grid](...), also what stands in order."""
     for expression in statement.expressions:
-        yield from (node for node in ast.walk(expression) if isinstance(node, ast.keyword))
+        for call in (node for node in ast.walk(expression) if isinstance(node, ast.Call)):
+            if isinstance(call.func, ast.Subscript):
+                in_order = takewhile(lambda value: not isinstance(value, ast.Starred), call.args)
+                yield from zip(parameters, in_order, strict=False)
+            yield from ((keyword.arg, keyword.value) for keyword in call.keywords if keyword.arg)
 
 
 def code_of(function: Any) -> CodeType | None:

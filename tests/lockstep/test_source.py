@@ -11,7 +11,7 @@ import triton.language as tl
 from indexfuzz.lockstep import Lockstep
 from indexfuzz.lockstep.source.lanes import lanes_of_calls, lanes_of_names
 from indexfuzz.lockstep.source.search import Doing, find_store, find_stray, find_violation, has_stored
-from indexfuzz.lockstep.source.statements import definition_of, statement_at
+from indexfuzz.lockstep.source.statements import condition_of, definition_of, statement_at
 from indexfuzz.lockstep.source.trace import MOST_LINES, Trace, trace
 from indexfuzz.lockstep.source.words import find_element
 from indexfuzz.lockstep.tracking.moments import Recorder
@@ -176,7 +176,7 @@ def test_what_lies_in_a_branch_that_was_not_taken_defines_nothing():
 
 @triton.jit
 def _branches(x, i, TILED: tl.constexpr):
-    if TILED:
+    if TILED:  # condition
         at = i * 16  # tiled
         at += 0
     else:
@@ -310,3 +310,17 @@ def test_a_store_that_its_mask_held_back_has_stored_nothing():
         doing = find_store(recorder, out.data_ptr() + (2 * 6 + column) * 4)
         assert doing
         assert has_stored(doing) == is_stored
+
+
+def test_the_condition_is_told_under_which_a_name_got_its_value():
+    for tiled in (True, False):
+        recorder, out = Recorder(), torch.zeros(32)
+        with Lockstep(recorder=recorder):
+            _branches[(1,)](out, 1, TILED=tiled)
+        lines = {
+            line.line: line for line in _trace(find_store(recorder, out.data_ptr() + 4 * (16 if tiled else 1))).lines
+        }
+        assert dict(lines[_line("condition")].values) == {"TILED": str(tiled)}
+    statement = statement_at(__file__, _line("use"))
+    assert statement
+    assert condition_of(statement) is None

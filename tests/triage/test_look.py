@@ -1,9 +1,12 @@
 """A finding looked at closely: which line of which kernel, in which program and lane, with which values."""
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
+import triton
+import triton.language as tl
 
 from indexfuzz.core.case import Case
 from indexfuzz.core.setup import Setup
@@ -11,11 +14,13 @@ from indexfuzz.core.signature import Signature
 from indexfuzz.devices import open_device
 from indexfuzz.implementations.builtin import builtin
 from indexfuzz.implementations.faults import plant
+from indexfuzz.lockstep import Lockstep
+from indexfuzz.lockstep.tracking.moments import Recorder
 from indexfuzz.oracles import composition
 from indexfuzz.report.pictures.draw import draw
 from indexfuzz.subjects.in_process import InProcess
 from indexfuzz.subjects.under_test import put_under_test
-from indexfuzz.triage.culprit import find_return
+from indexfuzz.triage.culprit import find_return, tell_launch
 from indexfuzz.triage.look import Look
 from indexfuzz.triage.looking import look_at, tell
 from indexfuzz.triage.prove import Proof
@@ -48,6 +53,27 @@ def test_a_wrong_layout_shows_the_offset_and_the_flag_that_made_it(normal_pages:
     launch, *passed = told[told.index("Launched by:") + 1 :]
     assert "_k_quant_cache_kernel[(triton.cdiv(num_slots, TOKENS),)](" in launch
     assert [line.split(maxsplit=1)[1] for line in passed if "SHUFFLE" in line] == ["SHUFFLE=True"]
+
+
+def _launch(kernel: Any, x: torch.Tensor, out: torch.Tensor, **options: int) -> None:
+    kernel[(1,)](x, 4 - 1, out, **options)
+
+
+@triton.jit
+def _add(x_ptr, n, out_ptr, BLOCK: tl.constexpr):
+    lane = tl.arange(0, BLOCK)
+    tl.store(out_ptr + lane, tl.load(x_ptr + lane, mask=lane < n, other=0.0))
+
+
+def test_what_a_launch_passes_in_order_is_told_under_the_names_of_the_kernel():
+    recorder = Recorder()
+    with Lockstep(recorder=recorder):
+        _launch(_add, torch.zeros(4), torch.zeros(4), BLOCK=4)
+    (launched,) = recorder.launches
+    assert launched.parameters == ("x_ptr", "n", "out_ptr", "BLOCK")
+    _, call, *passed = tell_launch(launched, {"n", "BLOCK"})
+    assert call.endswith("kernel[(1,)](x, 4 - 1, out, **options)")
+    assert passed[0].split(maxsplit=1)[1] == "n=4 - 1"
 
 
 def test_a_result_that_no_kernel_wrote_is_said_to_be_the_argument(normal_pages: Case):

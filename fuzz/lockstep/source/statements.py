@@ -113,6 +113,18 @@ def definition_of(name: str, before: Statement, known: Mapping[str, object] | No
     return max(above or given, key=lambda statement: statement.line, default=None)
 
 
+def condition_of(statement: Statement) -> Statement | None:
+    """The innermost `if` or `while` that decides whether a statement runs; None of one that always does."""
+    deciding = [
+        node
+        for node in ast.walk(statement.function)
+        if isinstance(node, ast.If | ast.While)
+        and any(inner is statement.node for part in (*node.body, *node.orelse) for inner in ast.walk(part))
+    ]
+    node = max(deciding, key=lambda each: each.lineno, default=None)
+    return Statement(statement.file, node, statement.function) if node is not None else None
+
+
 def _skipped(function: ast.FunctionDef, known: Mapping[str, object]) -> set[ast.AST]:
     """What lies in the branches of a function that were not taken, as far as its conditions can be told."""
     found: set[ast.AST] = set()

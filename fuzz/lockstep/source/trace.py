@@ -1,9 +1,9 @@
 """The line of a kernel that did something, with the values that its names had in one program and lane of it.
 
 Before it come the lines that those values came from: for each name, the last statement above that gave it its value,
-and of what was loaded, from where. Where a function of the kernel made it, so do the lines of that function. Values are
-those of the moment, in a function that has ended those of its end; a name that a loop has given another value since
-then shows the later one.
+and of what was loaded, from where; and the conditions under which these run. Where a function of the kernel made it, so
+do the lines of that function. Values are those of the moment, in a function that has ended those of its end; a name
+that a loop has given another value since then shows the later one.
 """
 
 import ast
@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Literal
 
 from indexfuzz.lockstep.source.lanes import Lane, lanes_of_calls, lanes_of_names
-from indexfuzz.lockstep.source.statements import Statement, definition_of, statement_at
+from indexfuzz.lockstep.source.statements import Statement, condition_of, definition_of, statement_at
 from indexfuzz.lockstep.source.words import (
     Places,
     at_lane,
@@ -32,7 +32,7 @@ from indexfuzz.lockstep.values.value import Value
 MOST_LINES = 16
 """Lines of a trace."""
 
-FEW_LINES = 12
+FEW_LINES = 14
 """Lines of a trace up to which it is told what did not lead to the suspect."""
 
 Suspect = Literal["value", "place"]
@@ -145,7 +145,10 @@ class _Telling:
             waiting = [*made, *_nearest(suspects), *waiting, *_nearest(others)]
 
     def _definitions(self, given: "_Given") -> "tuple[list[_Given], list[_Given]]":
-        """The statements that gave what one reads its values: those of undefined names, and all others."""
+        """The statements that gave what one reads its values, those of undefined names and all others.
+
+        What decides whether it runs at all is one of these.
+        """
         suspects, others, frame = list[_Given](), list[_Given](), given.frame
         for name, lane in given.names.items():
             found = definition_of(name, given.statement, frame.constants) if name in frame.names else None
@@ -154,6 +157,8 @@ class _Telling:
                 where = suspects if undefined is not None else others
                 is_stored = given.is_stored or name in given.statement.stored
                 where.append(_Given(found, lane if undefined is None else undefined, frame, name, is_stored=is_stored))
+        if decides := condition_of(given.statement):
+            others.append(_Given(decides, None, frame, is_stored=given.is_stored))
         return suspects, others
 
     def _enter(self, given: "_Given", entered: set[tuple[Called, int | None]]) -> "Iterator[_Given]":

@@ -92,11 +92,15 @@ class Line(NamedTuple):
 
 
 class Launched(NamedTuple):
-    """A launch: its kernel, file:line of the definition, and the lines that led to it, the innermost first."""
+    """A launch: its kernel, file:line of the definition, the lines that led to it, the innermost first.
+
+    parameters: the names of the kernel's arguments, in order.
+    """
 
     kernel: str
     place: str
     callers: tuple[Line, ...]
+    parameters: tuple[str, ...]
 
 
 @dataclass(slots=True)
