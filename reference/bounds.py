@@ -138,7 +138,8 @@ def _bound_chunk(
     q, w = codec.decode(codec.codes(q_fp8), codec.format_of(q_fp8), torch.float64), weights.double()
     k, scale = key_values(k_fp8, k_scale)
     scale = scale.unsqueeze(1)
-    magnitude = dot(_aligned(q_fp8), _aligned_keys(k_fp8, k_scale))
+    aligned = _aligned_keys(k_fp8, k_scale)
+    magnitude = dot(_aligned(q_fp8), aligned)
     scores = dot(q, k) if simulated_dot is None or is_grouped else simulated_dot(q_fp8, k_fp8).double()
     positive = scores.relu()
     value = scale * _over_heads(w, positive)
@@ -162,7 +163,8 @@ def _bound_chunk(
     g += arithmetic.weight_rounding * (1 + g) + (heads + 2) * 2.0**-51
     largest_w, largest_r = w.abs().amax(-1, keepdim=True), positive.add_(error).amax(2)
     if is_grouped:
-        largest_r = torch.maximum(largest_r, magnitude.amax(2))
+        # A key of 16 bits may overflow though its dots do not.
+        largest_r = torch.maximum(largest_r, torch.maximum(magnitude.amax(2), aligned.amax(-1).unsqueeze(1)))
     bound = scale * (from_dots + g * (size + from_dots))
     bound += (heads + 2) * 2.0**-126 * (1 + scale + largest_w + largest_r)
     peak = torch.maximum(size + from_dots, torch.maximum(largest_w, largest_r)) * scale.clamp_min(1) * (1 + 2.0**-8)

@@ -401,11 +401,15 @@ class Case(Part):
         return not shuffled or not (self.cache.block_size % TILE or self.model.head_dim % TILE)
 
     @property
+    def has_groups(self) -> bool:
+        """Whether the keys may have so many scales: one each, or UE8M0 exponents, of a quarter each."""
+        groups = self.model.head_dim / self.model.quant_group
+        return groups in ((1, QUARTERS) if self.cache.scales == "ue8m0" else (1,))
+
+    @property
     def has_scales(self) -> bool:
-        """Whether the keys may have such scales: one each, or UE8M0 exponents of powers of two, of a quarter each."""
-        model, is_packed = self.model, self.cache.scales == "ue8m0"
-        groups = model.head_dim / model.quant_group
-        return groups in ((1, QUARTERS) if is_packed else (1,)) and (model.scale_fmt == "ue8m0" or not is_packed)
+        """Whether the keys may have such scales: so many, and UE8M0 exponents are those of powers of two."""
+        return self.has_groups and (self.model.scale_fmt == "ue8m0" or self.cache.scales != "ue8m0")
 
     def row_pad(self, name: str, rows: int, columns: int) -> int:
         """Elements between the rows of a tensor: its pad, or so many that the last row is far away.

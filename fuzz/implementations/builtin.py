@@ -27,10 +27,16 @@ CONTRACT = Checked(
             "kernels/checks.py, require_head_dim",
         ),
         Clause(
-            ("k_quant_cache", "gather", "fused_k", FUSED_COMPRESS, FUSED_POOL),
+            ("k_quant_cache", "fused_k", FUSED_COMPRESS, FUSED_POOL),
             lambda case: case.has_scales,
             "quant_group is head_dim, or a quarter of it where scales are UE8M0 exponents, of powers of two",
             "kernels/scales.py, scale_groups and require_powers_of_two",
+        ),
+        Clause(
+            ("gather",),
+            lambda case: case.has_groups,
+            "quant_group is head_dim, or a quarter of it where scales are UE8M0 exponents",
+            "kernels/scales.py, scale_groups",
         ),
         Clause(
             _PAGED,

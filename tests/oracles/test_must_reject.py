@@ -56,6 +56,16 @@ ILLEGAL = {
 }
 
 
+def test_gather_is_not_told_that_exponents_are_of_no_powers_of_two():
+    """It cannot reject what it is not told, and no result is right."""
+    case = cached(scales="ue8m0").replace(model={"scale_fmt": "fp32"})
+    outcome = run(case, builtin(), LockstepDevice())
+    assert "gather" in outcome.outside
+    assert "gather" not in outcome.refused
+    assert "k_quant_cache" in outcome.refused
+    assert not outcome.findings
+
+
 @pytest.mark.parametrize("name", LEGAL)
 def test_the_last_legal_value_is_handled(name):
     tested = builtin()

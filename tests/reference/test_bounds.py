@@ -346,6 +346,19 @@ def test_keys_with_scales_of_their_quarters(name: str, told: float) -> None:
     assert float(((other - value).abs() > bound).float().mean()) > told
 
 
+def test_a_scaled_key_beyond_fp32_leaves_nothing_decided_of_its_logits() -> None:
+    """A key of 16 bits is infinite where a value of it is, though its dots with a small q are none."""
+    q8, k8, words, w = with_quarters(3)
+    small = fp8.as_fp8(torch.full_like(fp8.codes(q8), 1), "e4m3fn")
+    codes = fp8.codes(k8).clone()
+    codes[:, 0, 0] = 0x78  # 256
+    largest = words.clone()
+    largest[:, 0] = pack(torch.full((1, 4), 2.0**120))
+    _, bound, _ = bounds.group_bounds(small, fp8.as_fp8(codes, "e4m3fn"), largest, w, PORTABLE, None)
+    assert bool(torch.isinf(bound[..., 0]).all())
+    assert bool(torch.isfinite(bound[..., 1:]).all())
+
+
 def test_prefill_and_paged_bounds_agree_on_words() -> None:
     q8, k8, words, w = (x[0] for x in with_quarters(1))
     ks, ke = torch.zeros(ROWS, dtype=torch.int32), torch.full((ROWS,), KEYS, dtype=torch.int32)
