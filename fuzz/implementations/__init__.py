@@ -13,6 +13,11 @@ AVAILABLE = {
         "load",
         "vllm-v32-sm100:PATH, the same for k on SM100",
     ),
+    "vllm-v4-logits": (
+        "indexfuzz.implementations.vllm.adapter",
+        "load_v4_logits",
+        "vllm-v4-logits:PATH, its paged logits",
+    ),
     "vllm-v4-index": (
         "indexfuzz.implementations.vllm.v4_index",
         "load",

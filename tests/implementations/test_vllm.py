@@ -181,6 +181,11 @@ def new(tree):
 
 
 @pytest.fixture
+def new_logits(tree):
+    return load(f"vllm-v4-logits:{tree.folder(NEW)}")
+
+
+@pytest.fixture
 def old_torch(tree):
     return load(f"vllm-torch:{tree.wheel('vllm', '0.22.0', OLD)}")
 
@@ -233,13 +238,13 @@ class TestKernels:
         new.stages["gather"](page(block_size), None, None, None, k_fp8, torch.zeros(1), quant_group=32, layout=layout)
         assert seen(new) == [passed]
 
-    def test_paged_logits_are_taken_from_the_workspace(self, new):
+    def test_paged_logits_are_taken_from_the_workspace(self, new_logits):
         q, logits = torch.zeros(1, 1, 1, 32).to(torch.float8_e4m3fn), torch.full((1, 3), 5.0)
-        new.stages["paged_logits"](q, page(), None, torch.ones(1), None, logits, layout="normal")
-        assert seen(new) == [4]
+        new_logits.stages["paged_logits"](q, page(), None, torch.ones(1), None, logits, layout="normal")
+        assert seen(new_logits, "paged_logits") == [4]
         assert logits.tolist() == [[7.0, float("-inf"), float("-inf")]]
 
-    def test_a_layout_that_no_argument_asks_for_is_refused(self, old, new):
+    def test_a_layout_that_no_argument_asks_for_is_refused(self, old, new, new_logits):
         k = torch.zeros(1, 32, dtype=torch.bfloat16)
         options = {"scale_fmt": "ue8m0", "fp8": "e4m3fn", "quant_group": 32, "layout": "normal"}
         with pytest.raises(ValueError, match="several tokens are SHUFFLE"):
@@ -248,12 +253,15 @@ class TestKernels:
         with pytest.raises(ValueError, match="several tokens are SHUFFLE"):
             old.stages["gather"](page(), None, None, None, k_fp8, torch.zeros(1), quant_group=32, layout="normal")
         with pytest.raises(ValueError, match="in NORMAL layout only"):
-            new.stages["paged_logits"](None, page(), None, None, None, None, layout="auto")
+            new_logits.stages["paged_logits"](None, page(), None, None, None, None, layout="auto")
 
-    def test_only_newer_releases_score_with_triton(self, old, new):
-        assert "paged_logits" not in old.stages
-        assert "paged_logits" in new.stages
+    def test_only_newer_releases_score_with_triton(self, tree, old, new, new_logits):
+        assert all("paged_logits" not in release.stages for release in (old, new))
+        assert list(new_logits.stages) == ["paged_logits"]
         assert any("vllm-torch:PATH" in note for note in old.notes)
+        assert [any("vllm-v4-logits:PATH" in note for note in release.notes) for release in (old, new)] == [False, True]
+        with pytest.raises(SourceError, match="no Triton kernel that scores NORMAL pages"):
+            load(f"vllm-v4-logits:{tree.wheel('vllm', '0.22.0', OLD)}")
 
     def test_says_what_it_replaced(self, new):
         assert {"vllm.platforms.current_platform", "vllm.logger.init_logger"} <= set(new.replaced)
@@ -457,7 +465,7 @@ class TestRealWheels:
             assert {"rope", "k_quant_cache", "gather"} <= set(kernels.stages)
             assert {"prefill_logits", "paged_logits"} <= set(fallbacks.stages)
             version = tuple(int(part) for part in kernels.name.split()[1].split(".")[:2])
-            assert ("paged_logits" in kernels.stages) == (version >= (0, 31))
+            assert any("vllm-v4-logits:PATH" in note for note in kernels.notes) == (version >= (0, 31))
             assert ("topk" in fallbacks.stages) == (version < (0, 27))
 
     @pytest.mark.parametrize("third_party", ["INDEXFUZZ_VLLM_WHEEL_0_22"], indirect=True)
@@ -516,7 +524,7 @@ class TestRealWheels:
 
     @pytest.mark.parametrize("third_party", ["INDEXFUZZ_VLLM_WHEEL_0_33"], indirect=True)
     def test_every_place_of_the_contract_of_0_33_has_a_line(self, third_party):
-        for scheme in ("vllm", "vllm-torch"):
+        for scheme in ("vllm", "vllm-v4-logits", "vllm-torch"):
             implementation = load(f"{scheme}:{third_party}")
             here = [c for c in implementation.contract.clauses if set(c.stages) & set(implementation.stages)]
             assert [c.place for c in here if not re.search(r":\d+$", c.place)] == []

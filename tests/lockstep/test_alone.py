@@ -50,8 +50,8 @@ KERNELS = {
     "vllm:INDEXFUZZ_VLLM_WHEEL_0_33": {
         "k_quant_cache": {"_indexer_k_quant_and_cache_kernel"},
         "gather": GATHERS,
-        "paged_logits": {"_fp8_paged_mqa_logits_decode_kernel"},
     },
+    "vllm-v4-logits:INDEXFUZZ_VLLM_WHEEL_0_33": {"paged_logits": {"_fp8_paged_mqa_logits_decode_kernel"}},
     "aiter:INDEXFUZZ_AITER": {
         "prefill_logits": {"_fp8_mqa_logits_kernel"},
         "paged_logits": {"_deepgemm_fp8_paged_mqa_logits"},

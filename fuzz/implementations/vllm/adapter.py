@@ -2,7 +2,8 @@
 
 Kernels, launchers and fallbacks come from `vllm/v1/attention/ops/rocm_aiter_mla_sparse.py` and get what their caller in
 the same file, `rocm_aiter_sparse_attn_indexer`, hands them. `vllm` has the Triton kernels, and as the stage rope
-`Indexer.forward` (see vllm_caller); `vllm-torch` has the fallbacks in plain PyTorch.
+`Indexer.forward` (see vllm_caller), but for the logits of DeepSeek-V4, whose pages another kernel writes: these are
+`vllm-v4-logits`. `vllm-torch` has the fallbacks in plain PyTorch.
 """
 
 from functools import cache, partial
@@ -16,7 +17,7 @@ from indexfuzz.core.guarantees import Promises
 from indexfuzz.implementations.base import Implementation, StageFunction, fill
 from indexfuzz.implementations.loading.elsewhere import Elsewhere
 from indexfuzz.implementations.loading.loader import Loader
-from indexfuzz.implementations.loading.source import Project, open_project
+from indexfuzz.implementations.loading.source import Project, SourceError, open_project
 from indexfuzz.implementations.vllm import v32
 from indexfuzz.implementations.vllm.caller import Caller
 from indexfuzz.implementations.vllm.contract import OPS, kernels_contract, reads_flat_pages, torch_contract
@@ -40,29 +41,38 @@ _BF16_ROUNDING = 2.0**-8
 def load(path: str | Path) -> Implementation:
     """Find vLLM's Triton kernels at a path. Raises SourceError where they are absent or have moved."""
     project = _open(path)
-    flat = reads_flat_pages(project)
-    kernels = Kernels(project, (_WRITER, _GATHER, *((_TRITON_LOGITS,) if flat else ())))
-    stages: dict[str, StageFunction] = {
-        "rope": Caller(project).rope,
-        "k_quant_cache": kernels.k_quant_cache,
-        "gather": kernels.gather,
-    }
-    if flat:
-        stages["paged_logits"] = kernels.paged_mqa_logits
-    elsewhere = "prefill logits" if flat else "logits"
+    kernels = Kernels(project, (_WRITER, _GATHER))
+    of_v4 = ("the logits of DeepSeek-V4 are vllm-v4-logits:PATH",) if reads_flat_pages(project) else ()
     return Implementation(
         project.label,
-        stages,
+        {"rope": Caller(project).rope, "k_quant_cache": kernels.k_quant_cache, "gather": kernels.gather},
         kernels_contract(project),
         Promises(gather_padding="undefined"),
         notes=(
             f"read from {path}",
-            f"its {elsewhere} come from AITER or from PyTorch, which vllm-torch:PATH tests",
+            "its logits come from AITER or from PyTorch, which vllm-torch:PATH tests",
+            *of_v4,
             *_off_path(project),
         ),
         replaced=project.replaced,
         sources=project.executed,
         source_of=partial(standalone_source, project, Path(path)),
+    )
+
+
+def load_v4_logits(path: str | Path) -> Implementation:
+    """Find the logits of DeepSeek-V4 in decode at a path. Raises SourceError where they are absent or have moved."""
+    project = _open(path)
+    if not reads_flat_pages(project):
+        raise SourceError(f"{project.label} has no Triton kernel that scores NORMAL pages of several tokens")
+    called = project.place(OPS, f"def {_TRITON_LOGITS}(", f"{_TRITON_LOGITS}_triton(")
+    return Implementation(
+        f"{project.label} deepseek_v4 logits",
+        {"paged_logits": Kernels(project, (_TRITON_LOGITS,)).paged_mqa_logits},
+        kernels_contract(project),
+        notes=(f"read from {path}", f"reached by DeepSeek-V4 on AMD (called at {called})"),
+        replaced=project.replaced,
+        sources=project.executed,
     )
 
 
