@@ -56,6 +56,9 @@ class MaskCoverage(Protocol):
     def files(self) -> list[str]:
         """The source files of the kernels that ran."""
 
+    def marks(self, file: str) -> dict[int, str]:
+        """What was seen on the lines of a file, three letters each: T, F and M, or U."""
+
     def listing(self, file: str) -> str:
         """The source of a file, each line after what was seen on it."""
 

@@ -8,6 +8,8 @@ from pathlib import Path
 from indexfuzz.core.case_words import describe_case
 from indexfuzz.core.finding import promise
 from indexfuzz.corpus.entry import Entry
+from indexfuzz.devices import covering
+from indexfuzz.devices.base import DeviceError, MaskCoverage
 from indexfuzz.implementations.base import ImplementationError
 from indexfuzz.report.pictures.draw import draw, explain_absence
 from indexfuzz.report.pictures.grid import Picture
@@ -28,10 +30,14 @@ AROUND = 6
 
 @dataclass(frozen=True)
 class Excerpt:
-    """Lines of a file around the blamed one: (number, text, whether it is that one)."""
+    """Lines of a file around the blamed one: (number, text, whether it is that one).
+
+    marks: of each line, what the masks on it were in the case, as `MaskCoverage.marks` says it; none where none ran.
+    """
 
     file: str
     lines: tuple[tuple[int, str, bool], ...]
+    marks: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -99,7 +105,7 @@ def _try_again(told: Evidence, path: Path, entry: Entry, target: UnderTest[InPro
         detail=shown.detail,
         location=blamed,
         explanation=tuple(explain(entry.case, shown.signature, target.subject).lines()),
-        source=excerpt(blamed),
+        source=excerpt(blamed, _cover(entry, target.subject)),
         pictures=pictures,
         absence="" if pictures else explain_absence(shown.signature.kind, look),
         values=tuple(look.sentences()) if look else (),
@@ -115,16 +121,38 @@ def _commands(path: Path, target: UnderTest[InProcess]) -> Iterator[tuple[str, s
         yield label, setup.command(command, path)
 
 
-def excerpt(location: str) -> Excerpt | None:
-    """The lines around a "file:line" as the file is now; None where they cannot be read."""
+def _cover(entry: Entry, subject: InProcess) -> MaskCoverage | None:
+    """The masks of the case's kernels; None where the device does not see them."""
+    if entry.finding is None:
+        return None
+    try:
+        device, coverage = covering(subject.device)
+    except DeviceError:
+        return None
+    replace(subject, device=device).ask(entry.case, entry.finding.signature)
+    return coverage
+
+
+def excerpt(location: str, coverage: MaskCoverage | None = None) -> Excerpt | None:
+    """The lines around a "file:line" as the file is now, with what their masks were; None where they cannot be read.
+
+    Where the checkout has no such file, those of a module that was loaded from elsewhere, as from a wheel.
+    """
     checkout = find_checkout()
-    file, blamed = find_source(location, checkout) or (Path(), 0)
+    name, _, number = location.rpartition(":")
+    found = find_source(location, checkout)
+    if found is None and name in linecache.cache and number.isdecimal():
+        found = Path(name), int(number)
+    file, blamed = found or (Path(), 0)
     lines = linecache.getlines(str(file)) if blamed else []
     if not 0 < blamed <= len(lines):
         return None
     first, last = max(blamed - AROUND, 1), min(blamed + AROUND, len(lines))
     shown = tuple((at, lines[at - 1].rstrip("\n"), at == blamed) for at in range(first, last + 1))
-    return Excerpt(name_in_checkout(file, checkout) or "/".join(file.parts[-2:]), shown)
+    marks = coverage.marks(str(file)) if coverage else {}
+    masks = tuple(marks.get(at, "") for at, _, _ in shown)
+    where = name_in_checkout(file, checkout) or "/".join(file.parts[-2:])
+    return Excerpt(where, shown, masks if any(masks) else ())
 
 
 def _repro(entry: Entry, target: UnderTest[InProcess]) -> str:

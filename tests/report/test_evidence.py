@@ -59,6 +59,21 @@ def test_with_a_target_the_case_is_explained_proven_and_weighed():
     assert not told.absence
 
 
+def test_the_blamed_line_is_shown_with_what_the_masks_around_it_were():
+    faulty = put_under_test(Setup(faults=("layout-hardcoded-shuffle",)))
+    case = CASE.replace(
+        batch={"prefill": ({"length": 1, "new": 1},), "pad_tokens": 0}, model={"head_dim": 32, "quant_group": 32}
+    )
+    (found,) = (f for f in faulty.subject.run(case).findings if f.stage == "k_quant_cache")
+    told = kept_evidence(FILE, faulty.entry(case, found), faulty)
+    assert told.source
+    assert told.source.file.endswith("kernels+layout-hardcoded-shuffle/cache.py")
+    marks = dict(zip((text.strip() for _, text, _ in told.source.lines), told.source.marks, strict=True))
+    (blamed,) = (text.strip() for _, text, is_blamed in told.source.lines if is_blamed)
+    assert blamed.startswith("tl.store(values_ptr + value_at")
+    assert "T" in marks[blamed] or "M" in marks[blamed]
+
+
 def test_where_nothing_can_be_drawn_it_is_said_why():
     assert explain_absence("crash", None) == "There is nothing to draw: the launch ends without a result."
     assert "what the kernel tells the compiler is wrong" in explain_absence("promise", None)

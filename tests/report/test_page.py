@@ -58,7 +58,7 @@ def test_everything_that_is_known_is_told():
         PLAIN,
         now="STILL FAILS",
         explanation=("It passes with rope.mode inplace instead of functional.",),
-        source=Excerpt("kernels/rope.py", ((7, "    x = 1", False), (8, "    y = x", True))),
+        source=Excerpt("kernels/rope.py", ((7, "    x = 1", False), (8, "    y = x", True)), ("", "TF-")),
         commands=(("again", "indexfuzz replay x.json"),),
         repro="import torch",
         severity="Of the true top-k keys 61.2% are still selected.",
@@ -77,6 +77,8 @@ def test_everything_that_is_known_is_told():
     ):
         assert words in page.text
     assert "was further off than rounding explains" in page.text
+    assert "TF-8    y = x" in page.text
+    assert "T, F and M where a mask on it was all true" in page.text
     blamed = [fields for tag, fields in page.tags if tag == "span" and "blamed" in fields.get("class", "")]
     assert len(blamed) == 1
 

@@ -135,23 +135,25 @@ class Coverage:
         """The source files of the kernels that ran."""
         return sorted({file for file, *_ in self.seen})
 
-    def listing(self, file: str) -> str:
-        """The source of a file, each line after what was seen on it.
+    def marks(self, file: str) -> dict[int, str]:
+        """What was seen on the lines of a file, three letters each.
 
-        T, F and M: a mask all true, all false, mixed in some program; `-` for one not seen; U: without a mask. A `!`
-        goes before lines of which something is missing.
+        T, F and M: a mask all true, all false, mixed in some program; `-` for one not seen; U: without a mask.
         """
         states: dict[int, set[str]] = defaultdict(set)
-        missing: set[int] = set()
         for operation in self.operations():
             if operation.file == file:
                 states[operation.line] |= operation.states
-                if operation.missing:
-                    missing.add(operation.line)
+        return {line: _mark(seen) for line, seen in states.items()}
+
+    def listing(self, file: str) -> str:
+        """The source of a file, each line after its marks; a `!` goes before lines of which something is missing."""
+        marks = self.marks(file)
+        missing = {operation.line for operation in self.operations() if operation.file == file and operation.missing}
         result = []
         for number, text in enumerate(linecache.getlines(file), 1):
             flag = "!" if number in missing else " "
-            result.append(f"{flag} {_mark(states.get(number, set()))} {number:5d} {text}".rstrip())
+            result.append(f"{flag} {marks.get(number, '   ')} {number:5d} {text}".rstrip())
         return "\n".join(result)
 
 
