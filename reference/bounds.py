@@ -30,10 +30,13 @@ from indexfuzz.reference.arithmetic import PORTABLE, Arithmetic, DotUnit, U
 from indexfuzz.reference.exact_regime import exact_logits
 from indexfuzz.reference.mqa_logits import chunks, dot, key_values, visible_range
 from indexfuzz.reference.paged_mqa_logits import visible_keys
-from indexfuzz.reference.scales import QUARTERS, by_dim
+from indexfuzz.reference.scales import QUARTERS, by_dim, unpack
 
 Dot = Callable[[Tensor, Tensor], Tensor]
 """A simulated matrix unit: FP8 q [S, R, H, D], FP8 k [S, N, D] -> scores [S, R, H, N], fp32 or wider, bit-exact."""
+
+SMALLEST_SCALE = 2.0**-100
+"""From here on keys times their scale are far from the end of normal numbers."""
 
 FP32_MAX = torch.finfo(torch.float32).max
 
@@ -145,7 +148,7 @@ def _bound_chunk(
     value = scale * _over_heads(w, positive)
     size = _over_heads(w.abs(), positive)
     if is_grouped:
-        exact = torch.zeros_like(value, dtype=torch.bool)
+        exact = _exact_of_one_scale(q_fp8, k_fp8, k_scale, weights, arithmetic)
     else:
         exact = exact_logits(q_fp8, k_fp8, k_scale, weights, magnitude, size, arithmetic)
     if bool(exact.all()):
@@ -170,6 +173,22 @@ def _bound_chunk(
     peak = torch.maximum(size + from_dots, torch.maximum(largest_w, largest_r)) * scale.clamp_min(1) * (1 + 2.0**-8)
     bound = torch.where(peak < FP32_MAX, bound, float("inf"))
     return value, torch.where(exact, 0.0, bound), exact
+
+
+def _exact_of_one_scale(
+    q_fp8: Tensor, k_fp8: Tensor, k_scale: Tensor, weights: Tensor, arithmetic: Arithmetic
+) -> Tensor:
+    """Where no legal evaluation rounds anything, bool [S, R, N]: of keys whose quarters have one and the same scale.
+
+    Whoever scales keys first has the same bits in a dot, higher or lower, and 16 bits hold them where they are normal.
+    """
+    scales = unpack(k_scale)
+    is_one = (scales == scales[..., :1]).all(-1) & (scales[..., 0] >= SMALLEST_SCALE)
+    q, k = (codec.decode(codec.codes(x), codec.format_of(x), torch.float64) for x in (q_fp8, k_fp8))
+    size = _over_heads(weights.double().abs(), dot(q, k).relu())
+    magnitude = dot(_aligned(q_fp8), _aligned(k_fp8))
+    exact = exact_logits(q_fp8, k_fp8, scales[..., 0], weights, magnitude, size, arithmetic)
+    return exact & is_one.unsqueeze(1)
 
 
 def _grouped_error(head_dim: int, magnitude: Tensor, unit: DotUnit) -> Tensor:

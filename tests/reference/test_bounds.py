@@ -359,6 +359,23 @@ def test_a_scaled_key_beyond_fp32_leaves_nothing_decided_of_its_logits() -> None
     assert bool(torch.isfinite(bound[..., 1:]).all())
 
 
+@pytest.mark.parametrize("name", ["portable", "sm90", "cdna3"])
+def test_keys_of_one_scale_are_exact_where_those_of_fp32_are(name: str) -> None:
+    q8, k8, _, w = exact_problem(1)
+    scale = torch.full(k8.shape[:2], 0.125)
+    words = pack(scale.unsqueeze(-1))
+    value, bound, exact = bounds.group_bounds(q8, k8, words, w, PRESETS[name], None)
+    plain, _, exact_plain = bounds.group_bounds(q8, k8, scale, w, PRESETS[name], None)
+    assert torch.equal(value, plain)
+    assert torch.equal(exact, exact_plain)
+    assert bool(exact.all())
+    assert not bool(bound.any())
+    least = pack(torch.full((*k8.shape[:2], 1), 2.0**-127))
+    differing = pack(torch.tensor([0.125, 0.25, 0.125, 0.125]).expand(*k8.shape[:2], 4))
+    for other in (least, differing):
+        assert not bool(bounds.group_bounds(q8, k8, other, w, PRESETS[name], None)[2].any())
+
+
 def test_prefill_and_paged_bounds_agree_on_words() -> None:
     q8, k8, words, w = (x[0] for x in with_quarters(1))
     ks, ke = torch.zeros(ROWS, dtype=torch.int32), torch.full((ROWS,), KEYS, dtype=torch.int32)
