@@ -75,7 +75,7 @@ def load(path: str | Path, served: Served = Served()) -> Implementation:
         {FUSED_POOL: pooling.fused_pool},
         contract(project, served),
         Promises(between="bf16", fnuz_largest=LARGEST_FNUZ),
-        notes=(f"read from {path}", *reach(project)),
+        notes=(f"read from {path}", *reach(project), *_when(project, served)),
         replaced=project.replaced,
         sources=project.executed,
         keeps={FUSED_POOL: kept},
@@ -99,6 +99,16 @@ def reach(project: Project) -> tuple[str, ...]:
         f"reached by GLM-5.3-Flash on NVIDIA and AMD: called at {called}",
         "shuffled pages stand for AMD, e4m3fnuz for gfx942, pages in token order for NVIDIA",
         "scales are fp32, as on all GPUs but SM100",
+    )
+
+
+def _when(project: Project, served: Served) -> tuple[str, ...]:
+    """When vLLM is run in another way than by default."""
+    split = project.place(METADATA, "require_uniform=not (self.use_flattening")
+    uncached = project.place(_CONFIG, "class MambaModelConfig(", 'cache_config.mamba_cache_mode = "none"')
+    return (
+        *((f"served with --no-enable-prefix-caching: {uncached}",) if not served.chunks_are_aligned else ()),
+        *((f"split as on SM90, with one or three drafts: {split}",) if served.is_sm90 else ()),
     )
 
 
