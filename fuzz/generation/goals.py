@@ -20,7 +20,7 @@ from indexfuzz.core.comparison import Comparison, Place
 from indexfuzz.generation.conditions import TOO_LARGE, Aim, Condition
 from indexfuzz.generation.correspondence import FEWEST, Guess, explaining, leading_to
 from indexfuzz.generation.decisions import Decisions
-from indexfuzz.generation.measures import OPTIONS, Measures, measure
+from indexfuzz.generation.measures import OPTIONS, Measures, measure, word_of
 from indexfuzz.generation.sights import Sample, Sight
 
 PATIENCE = 6
@@ -86,7 +86,8 @@ class Unturned:
         """Where, what, what may turn it, and how many cases were steered there in vain."""
         sizes = " or ".join(f"{name} {value}" for name, value in self.aims)
         why = self.reason or f"may turn at {sizes}"
-        tried = f"; {self.tries} cases were steered there" if self.tries else ""
+        words = "1 case was" if self.tries == 1 else f"{self.tries} cases were"
+        tried = f"; {words} steered there" if self.tries else ""
         return f"{self.file}:{self.line}  {self.text}  always {self.holds}; {why}{tried}"
 
 
@@ -183,14 +184,14 @@ def _explain(place: Place, sight: Sight) -> Unturned:
     if not sight.sides[0].values:
         return Unturned(*place, holds, reason="no numbers are compared")
     aims = tuple(dict.fromkeys(_known_aims(sight)))
+    if numbers := sight.numbers:
+        left, right = (word_of(number) or number for number in numbers)
+        return Unturned(*place, holds, reason=f"{left} is compared with {right} in every case")
     if tied := sight.tied:
         return Unturned(*place, holds, reason="{} is compared with {}".format(*tied))
     if near := tuple(aim for aim in aims if 0 < aim[1] <= TOO_LARGE):
         return Unturned(*place, holds, near)
     words = " or ".join(f"{name} {value}" for name, value in aims)
-    if sight.is_fixed:
-        numbers = (next(iter(side.values[-1][1])) for side in sight.sides)
-        return Unturned(*place, holds, reason="{} is compared with {} in every case".format(*numbers))
     return Unturned(*place, holds, reason=f"no case has {words}" if aims else "no size was seen to move it")
 
 

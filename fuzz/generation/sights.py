@@ -59,12 +59,7 @@ class Side:
             self.values.append((measures, seen))
             self._guesses = self._guesses or None
         elif not self._guesses:
-            self.values[:-1] = self.values[1:]
-
-    @property
-    def is_one_number(self) -> bool:
-        """Whether it was the same number in each case."""
-        return len(set[int]().union(*(seen for _, seen in self.values))) == 1
+            self.values = [*self.values[1:], (measures, seen)]
 
     @property
     def guesses(self) -> list[Guess]:
@@ -118,8 +113,15 @@ class Sight:
     @property
     def is_fixed(self) -> bool:
         """Whether no case is likely to turn it: always the same numbers, or a measure and the same one, moved."""
-        known = all(len(side.values) >= SURE and side.is_one_number for side in self.sides)
-        return known or self.tied is not None
+        return self.numbers is not None or self.tied is not None
+
+    @property
+    def numbers(self) -> tuple[int, int] | None:
+        """What both operands have always been, where that was one number each."""
+        left, right = (set[int]().union(*(seen for _, seen in side.values)) for side in self.sides)
+        if len(self.sides[0].values) < SURE or len(left) != 1 or len(right) != 1:
+            return None
+        return min(left), min(right)
 
     @property
     def tied(self) -> tuple[Guess, Guess] | None:

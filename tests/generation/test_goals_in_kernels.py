@@ -6,7 +6,7 @@ from indexfuzz.core.case import Case
 from indexfuzz.core.comparison import Comparison
 from indexfuzz.generation.goals import MOST_GOALS, MOST_INSIDE, Goals
 from indexfuzz.generation.measures import measure
-from indexfuzz.generation.sights import RARE_INSIDE, SURE
+from indexfuzz.generation.sights import RARE_INSIDE, SAMPLES, SURE
 
 LENGTHS = (3, 7, 20, 33, 64, 90, 100, 129, 200)
 
@@ -57,6 +57,8 @@ def test_operands_lead_to_the_measure_that_moves_them(make, aim):
         (lambda case: (case.batch.keys - 1, case.batch.keys), "keys - 1 is compared with keys"),
         (lambda case: (case.batch.tokens, case.batch.tokens + 4), "tokens is compared with tokens + 4"),
         (lambda _case: (64, 128), "64 is compared with 128 in every case"),
+        (lambda case: (case.memory.shift, case.batch.gather_holes + 1), "0 is compared with 1 in every case"),
+        (lambda _case: ("fp32", "ue8m0"), "fp32 is compared with ue8m0 in every case"),
     ],
 )
 def test_what_no_case_can_turn_is_no_goal_and_says_why(make, reason):
@@ -71,6 +73,16 @@ def test_what_seemed_to_move_together_is_a_goal_again_once_it_does_not():
     goals = seen(lambda case: (case.batch.keys - 1, case.batch.keys))
     add(goals, case_of(11), 10, 300)
     assert not goals.unturned()[0].reason.startswith("keys")
+
+
+def test_the_latest_operands_are_kept_of_what_nothing_explains():
+    goals = Goals()
+    for number in range(2 * SAMPLES):
+        add(goals, case_of(3 + number % 5), 10**9 + number**2, 1 << 31)
+    assert goals.unturned()[0].reason == "no size was seen to move it"
+    for _ in range(SAMPLES):
+        add(goals, case_of(3), 7, 9)
+    assert goals.unturned()[0].reason == "7 is compared with 9 in every case"
 
 
 def test_what_nothing_is_known_to_move_is_no_goal():
