@@ -10,13 +10,16 @@ from indexfuzz.lockstep.operations.atomics import CombineRule, take_turns
 from indexfuzz.lockstep.operations.casts import from_memory, to_memory
 from indexfuzz.lockstep.operations.context import Context
 from indexfuzz.lockstep.tracking.access import Access
-from indexfuzz.lockstep.values.arrays import Mask, choose, either, fits, place, select, spread
+from indexfuzz.lockstep.values.arrays import Array, Mask, choose, either, fits, place, select, spread
 from indexfuzz.lockstep.values.dtypes import I1, I64, BlockType, ScalarType, poison
 from indexfuzz.lockstep.values.origins import Origin
 from indexfuzz.lockstep.values.value import Value
 
 _LARGEST: Final = 1 << 62
 """Offsets whose bounds are kept; beyond, 64-bit arithmetic may have wrapped."""
+
+_LARGE: Final = 1 << 12
+"""Lanes from which on an array more takes longer than the call that saves it."""
 
 
 class MemoryOps(Context):
@@ -28,9 +31,7 @@ class MemoryOps(Context):
         if element is None or isinstance(element, BlockType):
             raise self.unsupported("arithmetic on a pointer to a block")
         size = element.itemsize
-        distance = offset.data.astype(np.int64, copy=False)
-        data = pointer.data + (distance if size == 1 else distance * size)
-        result = self._join(pointer, offset, data)
+        result = self._join(pointer, offset, _advance(pointer.data, offset.data, size))
         result.origins, result.which = pointer.origins, pointer.which
         result.align = min(pointer.align, size)
         if pointer.low is not None and pointer.high is not None and offset.is_bounded():
@@ -254,6 +255,15 @@ class MemoryOps(Context):
         self.store(pointer, value, mask)
         del self.run.accesses[before:]
         self.run.count_atomic(order)
+
+
+def _advance(start: Array, count: Array, size: int) -> Array:
+    """Byte offsets moved on by so many elements; of large blocks without more arrays than the result."""
+    if count.size < _LARGE or np.broadcast_shapes(start.shape, count.shape) != count.shape:
+        return np.asarray(start + count.astype(np.int64, copy=False) * size)
+    moved: Array = np.multiply(count, size, dtype=np.int64)
+    moved += start
+    return moved
 
 
 def _element(pointer: Value) -> ScalarType:
