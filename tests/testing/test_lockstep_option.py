@@ -196,6 +196,18 @@ def test_the_page_has_every_option():
     assert all(option == script.replace("--", "--lockstep-", 1) for option, script in rows)
 
 
+def test_the_page_shows_what_is_printed(session, pytester):
+    """Its first example: the file and every line of the session's output that the page has."""
+    page = (Path(__file__).parents[2] / "docs" / "lockstep.md").read_text()
+    kernel = re.search(r"Take this `test_copy.py`:\n\n```python\n(.*?)```", page, re.DOTALL)
+    printed = re.search(r"```\n\$ pytest (.*?)\n(.*?)```", page, re.DOTALL)
+    pytester.makepyfile(test_copy=kernel[1])
+    result = session("", *printed[1].split())
+    lines = [line.replace(f"{pytester.path}{os.sep}", "/home/you/project/") for line in result.outlines]
+    shown = printed[2].splitlines()
+    assert lines[lines.index(shown[0]) :][: len(shown)] == shown
+
+
 def test_every_checker(session):
     text = CPU + (
         "@triton.jit\n"
