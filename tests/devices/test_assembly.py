@@ -33,6 +33,7 @@ LOGITS = (
         "KEYS": KEYS,
         "STAGES": STAGES,
         "HIDDEN": HIDDEN,
+        "PACKED": False,
     },
 )
 QUANT = (
