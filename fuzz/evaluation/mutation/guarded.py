@@ -164,12 +164,12 @@ def build(guarded: Guarded) -> Implementation:
     right, wrong = original(guarded.mutant).implementation, plant(guarded.mutant).implementation
     label = f"{guarded.mutant.id}-{guarded.number}".replace("-", "_")
     module, function = f"indexfuzz_kernels_with_guard_{label}", right.stages[guarded.stage].__name__
-    names = parameters_of(right.stages[guarded.stage])
+    names, defaults = parameters_of(right.stages[guarded.stage]), right.stages[guarded.stage].__kwdefaults__ or {}
     source = SOURCE.format(
         right=right.stages[guarded.stage].__module__,
         wrong=wrong.stages[guarded.stage].__module__,
         function=function,
-        parameters=", ".join(("*", *names)),
+        parameters=", ".join(("*", *(f"{name}={defaults[name]!r}" if name in defaults else name for name in names))),
         arguments=", ".join(f"{name}={name}" for name in names),
         guard=guarded.guard.source,
     )
