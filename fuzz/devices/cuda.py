@@ -1,5 +1,6 @@
 """An NVIDIA GPU. What its results may be is read from the PTX of the kernels that made them."""
 
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -121,7 +122,8 @@ class CudaDevice:
         torch.cuda.synchronize()
         graph = torch.cuda.CUDAGraph()
         try:
-            with torch.cuda.graph(graph):
+            with warnings.catch_warnings(), torch.cuda.graph(graph):
+                warnings.filterwarnings("ignore", "The CUDA Graph is empty")  # a step without tokens launches nothing
                 result = run()
         except RuntimeError as error:
             raise CaptureError(str(error)) from error
