@@ -146,8 +146,9 @@ class Serving:
         made.output("visible", (step.tokens,), torch.int32)
         made.add(self.state)
         made.add(self.cache)
-        untouched = buffers.poison_like(self.state.view[0, 0, 0]).view(WORD)[0]
-        made.written["state"] = (self.state.view.view(WORD) != untouched).repeat_interleave(WORD.itemsize, -1)
+        word = WORD if self.state.view[0, 0, 0].nbytes % WORD.itemsize == 0 else torch.int16
+        untouched = buffers.poison_like(self.state.view[0, 0, 0]).view(word)[0]
+        made.written["state"] = (self.state.view.view(word) != untouched).repeat_interleave(word.itemsize, -1)
         return made
 
     def plain_step(self, step: SessionStep, rows: Sequence[Row]) -> Step:

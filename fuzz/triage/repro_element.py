@@ -1,12 +1,15 @@
 """The element that a finding names, as Python that reads it from the results of a launch."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from indexfuzz.corpus.entry import Record
+from indexfuzz.reference import layout
 from indexfuzz.reference.fp8 import FORMATS
+from indexfuzz.reference.scales import ScaleFormat
 from indexfuzz.stages.base import Call, Stage
 from indexfuzz.triage.launches import Launch
 
@@ -43,15 +46,25 @@ def _find_in_cache(stage: Stage, finding: Record, launch: Launch) -> Element | N
     place = stage.locate(Call(tensors, options), {}, output, index)
     if place is None or place[0] is not cache:
         return None
-    dtype = torch.uint8
+    dtype, is_scale = torch.uint8, output != "cache" and len(index) == 1
     if output != "cache":
-        dtype = FORMATS[options["fp8"]].dtype if len(index) == 2 else torch.float32
+        dtype = torch.float32 if is_scale else FORMATS[options["fp8"]].dtype
     block, byte = divmod(place[1], cache.stride(0))
     page = f"cache[{block}].flatten()[{byte}:{byte + dtype.itemsize}]"
     name = f"{output}{list(index)}, byte {byte} of page {block},"
+    if is_scale and options.get("scales") == "ue8m0":
+        return _read_exponent(name, f"cache[{block}].flatten()[{byte}:{byte + 1}]", finding, options, cache)
     if dtype == torch.uint8:
         return Element(name, f"{page}", dtype)
     return Element(name, f"{page}.clone().view({dtype}).float()", dtype)
+
+
+def _read_exponent(name: str, page: str, finding: Record, options: dict[str, Any], cache: Tensor) -> Element | None:
+    """A scale by its exponent; None where the four of a key may be others, or are where they must not."""
+    _, head_dim = layout.page_shape(cache)
+    if ScaleFormat.of("ue8m0", options["quant_group"], head_dim).groups > 1 or finding.got.startswith("nan"):
+        return None
+    return Element(name, f"torch.ldexp(torch.ones(1), {page}.cpu().int() - 127)", torch.float32)
 
 
 def _as_number(reading: str, dtype: torch.dtype) -> str:

@@ -79,3 +79,15 @@ def test_a_state_has_the_form_that_is_asked_for(kept, shape):
     ((serving, step),) = served(case_of({"turns": (turn(0, 6),)}), kept)
     assert list(serving.state.view.shape[1:]) == shape
     assert ("state_table" in step.tensors) == bool(kept.page)
+
+
+@pytest.mark.parametrize("width", [63, 64])
+def test_what_was_written_of_a_state_is_known_however_long_a_row_is(width):
+    kept = Kept(width, 3, torch.bfloat16)
+    steps = served(case_of({"turns": (turn(0, 3),)}, {"turns": (turn(0, 1),)}), kept)
+    serving, first = next(steps)
+    assert not first.written["state"].any()
+    serving.state.view[0, 1, 0] = 1.0
+    written = next(steps)[1].written["state"]
+    assert written[0, 1, 0].all()
+    assert written.sum() == width * torch.bfloat16.itemsize

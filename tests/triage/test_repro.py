@@ -159,6 +159,7 @@ FAULTS = (
     "relu-missing",
     "logits-store-unmasked",
     "columns-unwritten",
+    "ue8m0-exponent-rounded-down",
 )
 
 
