@@ -21,7 +21,7 @@ from indexfuzz.core.stage_names import FUSED_COMPRESS
 from indexfuzz.implementations.base import Implementation
 from indexfuzz.implementations.callers import drafts_follow_one_token
 from indexfuzz.implementations.loading.loader import Loader
-from indexfuzz.implementations.loading.source import Project, open_project
+from indexfuzz.implementations.loading.source import Project, module_of, open_project
 from indexfuzz.reference.fp8 import FORMATS
 
 KNOWN_VERSIONS = "of August 2026"
@@ -174,17 +174,13 @@ class Compressor:
             "atom.utils.envs": SimpleNamespace(ATOM_FUSED_COMPRESS_USE_FLYDSL="never"),
         }
         execute = {
-            _module(FUSED): ("fused_compress_attn",),
-            _module(STATES): ("update_compressor_states",),
-            _module(PLAN): ("CompressPlan", "make_compress_plans"),
-            _module(INDEX): ("row_offset", "window_constexprs", "window_row"),
+            module_of(FUSED): ("fused_compress_attn",),
+            module_of(STATES): ("update_compressor_states",),
+            module_of(PLAN): ("CompressPlan", "make_compress_plans"),
+            module_of(INDEX): ("row_offset", "window_constexprs", "window_row"),
         }
         loader = Loader(self._project, provide=provide, execute=execute)
-        return _Modules(*(loader.load(_module(file)) for file in (FUSED, STATES, PLAN)))
-
-
-def _module(file: str) -> str:
-    return file.removesuffix(".py").replace("/", ".")
+        return _Modules(*(loader.load(module_of(file)) for file in (FUSED, STATES, PLAN)))
 
 
 def _fill_places(

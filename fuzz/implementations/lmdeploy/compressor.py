@@ -18,7 +18,7 @@ from indexfuzz.core.contract import Clause, Clauses
 from indexfuzz.core.stage_names import COMPRESS
 from indexfuzz.implementations.base import Implementation
 from indexfuzz.implementations.loading.loader import Loader
-from indexfuzz.implementations.loading.source import Project, open_project
+from indexfuzz.implementations.loading.source import Project, module_of, open_project
 from indexfuzz.samples.kept import Kept, kept_by
 
 KNOWN_VERSIONS = "0.16.0"
@@ -62,15 +62,15 @@ class Compressor:
 
     def __init__(self, project: Project) -> None:
         execute = {
-            _module(KERNELS): (
+            module_of(KERNELS): (
                 "score_kv",
                 "fill_compress_state",
                 "score_and_fill_state_decode",
                 "fill_compressed_kv",
             ),
-            _module(BACKEND): (_CLASS,),
+            module_of(BACKEND): (_CLASS,),
         }
-        self._backend: Any = Loader(project, provide={}, execute=execute).load(_module(BACKEND))
+        self._backend: Any = Loader(project, provide={}, execute=execute).load(module_of(BACKEND))
 
     def compress(
         self,
@@ -126,10 +126,6 @@ class Compressor:
             page = block_table[owners[due], number // block_size].long()
             slot_mapping[rows[due]] = page * block_size + number % block_size
         state.copy_(work)
-
-
-def _module(file: str) -> str:
-    return file.removesuffix(".py").replace("/", ".")
 
 
 def contract(project: Project) -> Clauses:

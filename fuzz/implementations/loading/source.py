@@ -152,6 +152,11 @@ class Project:
             raise SourceError(f"cannot read {file} in {self.path}: {error}") from None
 
 
+def module_of(file: str) -> str:
+    """The name by which a file of a project is imported, as "a.b" of "a/b.py"."""
+    return file.removesuffix(".py").replace("/", ".")
+
+
 def open_project(
     path: str | Path,
     package: str,

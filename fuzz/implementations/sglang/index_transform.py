@@ -15,11 +15,11 @@ from indexfuzz.core.guarantees import Promises
 from indexfuzz.core.stage_names import SELECT
 from indexfuzz.implementations.base import Implementation
 from indexfuzz.implementations.loading.loader import Loader
-from indexfuzz.implementations.loading.source import Project
+from indexfuzz.implementations.loading.source import Project, module_of
 from indexfuzz.implementations.sglang.adapter import open_sglang
 
 TRANSFORM = "sglang/kernels/ops/attention/dsa/transform_index.py"
-_MODULE = TRANSFORM.removesuffix(".py").replace("/", ".")
+_MODULE = module_of(TRANSFORM)
 _LAUNCHER = "transform_index_page_table_decode"
 
 

@@ -16,9 +16,10 @@ from torch import Tensor
 from indexfuzz.core.case import Case
 from indexfuzz.core.contract import Clause, Clauses
 from indexfuzz.core.guarantees import Promises
-from indexfuzz.core.session import Session, follow
+from indexfuzz.core.session import Session
 from indexfuzz.core.stage_names import FUSED_POOL
 from indexfuzz.implementations.base import Implementation
+from indexfuzz.implementations.callers import drafts_follow_one_token
 from indexfuzz.implementations.loading.loader import Loader
 from indexfuzz.implementations.loading.source import Project
 from indexfuzz.implementations.sglang.adapter import open_sglang
@@ -375,5 +376,5 @@ def contract(project: Project) -> Clauses:
 
 def verifies(session: Session) -> bool:
     """Whether every turn that drafts appends one token before, of a request that has tokens, and drafts as many."""
-    rows = [row for step in follow(session) for row in step if row.turn.drafts]
-    return all(row.turn.new == 1 and row.start > 0 and row.turn.drafts == session.max_drafts for row in rows)
+    turns = (turn for step in session.steps for turn in step.turns)
+    return drafts_follow_one_token(session) and all(turn.drafts in (0, session.max_drafts) for turn in turns)

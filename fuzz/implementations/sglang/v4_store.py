@@ -17,13 +17,13 @@ from indexfuzz.core.stage_names import K_QUANT_CACHE
 from indexfuzz.implementations.base import Implementation
 from indexfuzz.implementations.callers import as_callers_do
 from indexfuzz.implementations.loading.loader import Loader
-from indexfuzz.implementations.loading.source import Project
+from indexfuzz.implementations.loading.source import Project, module_of
 from indexfuzz.implementations.sglang.adapter import open_sglang, with_slots
 from indexfuzz.implementations.sglang.contract import HEAD_DIM, is_shuffle
 
 STORE = "sglang/kernels/ops/kvcache/triton_store_cache.py"
 AMAX_FLOOR = 1e-8
-_MODULE = STORE.removesuffix(".py").replace("/", ".")
+_MODULE = module_of(STORE)
 _UTILS = "sglang.srt.layers.attention.dsa.utils"
 _POOL = "sglang/srt/mem_cache/deepseek_v4_memory_pool.py"
 _COMPRESSOR = "sglang/srt/layers/attention/dsv4/compressor_v2.py"

@@ -17,7 +17,7 @@ from indexfuzz.core.guarantees import Promises
 from indexfuzz.implementations.base import Implementation, StageFunction, fill
 from indexfuzz.implementations.loading.elsewhere import Elsewhere
 from indexfuzz.implementations.loading.loader import Loader
-from indexfuzz.implementations.loading.source import Project, SourceError, open_project
+from indexfuzz.implementations.loading.source import Project, SourceError, module_of, open_project
 from indexfuzz.implementations.vllm import v32
 from indexfuzz.implementations.vllm.caller import Caller
 from indexfuzz.implementations.vllm.contract import OPS, kernels_contract, reads_flat_pages, torch_contract
@@ -27,7 +27,7 @@ from indexfuzz.reference.fp8 import format_of
 from indexfuzz.reference.layout import resolve
 
 KNOWN_VERSIONS = "0.21 to 0.33"
-_MODULE = OPS.removesuffix(".py").replace("/", ".")
+_MODULE = module_of(OPS)
 _WRITER, _GATHER = "indexer_k_quant_and_cache_triton", "cp_gather_indexer_k_quant_cache_triton"
 _TRITON_LOGITS = "rocm_fp8_paged_mqa_logits"
 _PREFILL_TORCH, _PAGED_TORCH, _TOPK_TORCH = "fp8_mqa_logits_torch", "fp8_paged_mqa_logits_torch", "_topk_indices_torch"

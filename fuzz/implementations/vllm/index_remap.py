@@ -13,13 +13,13 @@ from indexfuzz.core.contract import Clause, Clauses
 from indexfuzz.core.stage_names import SELECT
 from indexfuzz.implementations.base import Implementation
 from indexfuzz.implementations.loading.loader import Loader
-from indexfuzz.implementations.loading.source import Project, open_project
+from indexfuzz.implementations.loading.source import Project, module_of, open_project
 from indexfuzz.implementations.vllm.jit_kernel import provide_jit_kernels
 from indexfuzz.implementations.vllm.platform import provide_vllm
 
 KNOWN_VERSIONS = "0.33"
 REMAP = "vllm/v1/attention/backends/mla/sparse_utils.py"
-_MODULE = REMAP.removesuffix(".py").replace("/", ".")
+_MODULE = module_of(REMAP)
 _CALLER = "vllm/v1/attention/backends/mla/flashmla_sparse.py"
 _LAUNCHER = "triton_convert_req_index_to_global_index"
 _TILE = 128

@@ -25,7 +25,7 @@ from indexfuzz.core.stage_names import FUSED_POOL
 from indexfuzz.implementations.base import Implementation
 from indexfuzz.implementations.callers import drafts_follow_one_token
 from indexfuzz.implementations.loading.loader import Loader
-from indexfuzz.implementations.loading.source import Project, open_project
+from indexfuzz.implementations.loading.source import Project, module_of, open_project
 from indexfuzz.implementations.vllm.jit_kernel import provide_jit_kernels
 from indexfuzz.implementations.vllm.platform import provide_vllm
 from indexfuzz.implementations.vllm.v4 import METADATA, SLOTS, visible_keys
@@ -275,15 +275,15 @@ class Pooling:
             }
         )
         execute = {
-            _module(f"{folder}/sparse_indexer.py"): ("sparse_attn_indexer_kpool",),
-            _module(f"{folder}/ops/kpool_compress.py"): (
+            module_of(f"{folder}/sparse_indexer.py"): ("sparse_attn_indexer_kpool",),
+            module_of(f"{folder}/ops/kpool_compress.py"): (
                 "kpool_compress_and_write_cache",
                 "kpool_seed_tail_cache",
                 "kpool_decode_update_and_maybe_write_cache_batched",
             ),
-            _module(HELPERS): (),
-            _module(SLOTS): ("get_compressed_slot_mapping",),
-            _module(METADATA): (
+            module_of(HELPERS): (),
+            module_of(SLOTS): ("get_compressed_slot_mapping",),
+            module_of(METADATA): (
                 "build_prefill_chunk_metadata",
                 "DeepseekV32IndexerMetadata",
                 "_kpool_tail_slot_mapping_kernel",
@@ -292,13 +292,9 @@ class Pooling:
         }
         loader = Loader(self._project, provide=provide, execute=execute)
         # Of this file the others import names that they never use here.
-        split = Loader(self._project, provide=provide, execute={_module(SPLIT): ("split_decodes_and_prefills",)})
-        indexer, slots, metadata = (loader.load(_module(f)) for f in (f"{folder}/sparse_indexer.py", SLOTS, METADATA))
-        return _Modules(context, indexer, slots, metadata, split.load(_module(SPLIT)))
-
-
-def _module(file: str) -> str:
-    return file.removesuffix(".py").replace("/", ".")
+        split = Loader(self._project, provide=provide, execute={module_of(SPLIT): ("split_decodes_and_prefills",)})
+        indexer, slots, metadata = (loader.load(module_of(f)) for f in (f"{folder}/sparse_indexer.py", SLOTS, METADATA))
+        return _Modules(context, indexer, slots, metadata, split.load(module_of(SPLIT)))
 
 
 def _in_order(query_start: Tensor, context_lens: Tensor, table: Tensor, rings: Tensor, threshold: int) -> _Rows:

@@ -18,7 +18,7 @@ from indexfuzz.core.guarantees import Promises
 from indexfuzz.core.stage_names import FUSED_K, FUSED_Q
 from indexfuzz.implementations.base import Implementation
 from indexfuzz.implementations.loading.loader import Loader
-from indexfuzz.implementations.loading.source import Project, open_project
+from indexfuzz.implementations.loading.source import Project, module_of, open_project
 from indexfuzz.implementations.vllm.platform import provide_vllm
 from indexfuzz.reference.layout import resolve
 
@@ -26,7 +26,7 @@ KNOWN_VERSIONS = "0.33"
 FOLDER = "vllm/models/deepseek_v32"
 KERNELS = f"{FOLDER}/common/kernels.py"
 _CALLER, _ROCM, _REGISTRY = f"{FOLDER}/attention.py", f"{FOLDER}/amd/rocm.py", f"{FOLDER}/__init__.py"
-_MODULE = KERNELS.removesuffix(".py").replace("/", ".")
+_MODULE = module_of(KERNELS)
 _PACK = "vllm.v1.attention.ops.common"
 _HEAD_DIMS = (32, 64, 128)
 _TILE = 16

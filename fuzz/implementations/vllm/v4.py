@@ -19,7 +19,7 @@ from indexfuzz.core.guarantees import Promises
 from indexfuzz.core.stage_names import FUSED_COMPRESS
 from indexfuzz.implementations.base import Implementation
 from indexfuzz.implementations.loading.loader import Loader
-from indexfuzz.implementations.loading.source import Project, open_project
+from indexfuzz.implementations.loading.source import Project, module_of, open_project
 from indexfuzz.implementations.vllm.jit_kernel import provide_jit_kernels
 from indexfuzz.implementations.vllm.platform import provide_vllm
 from indexfuzz.samples.kept import kept_by
@@ -165,19 +165,15 @@ class Compressor:
             }
         )
         execute = {
-            _module(COMPRESSOR): ("DeepseekCompressor", "CompressorMetadata"),
-            _module(KERNELS): ("compress_norm_rope_store_triton", "compress_norm_rope_store_two_stage_triton"),
-            _module(SAVE): ("_SAVE_PARTIAL_STATES_KERNEL",),
-            _module(SLOTS): ("get_compressed_slot_mapping",),
-            _module(METADATA): ("build_prefill_chunk_metadata",),
+            module_of(COMPRESSOR): ("DeepseekCompressor", "CompressorMetadata"),
+            module_of(KERNELS): ("compress_norm_rope_store_triton", "compress_norm_rope_store_two_stage_triton"),
+            module_of(SAVE): ("_SAVE_PARTIAL_STATES_KERNEL",),
+            module_of(SLOTS): ("get_compressed_slot_mapping",),
+            module_of(METADATA): ("build_prefill_chunk_metadata",),
             "vllm.v1.attention.ops.common": ("pack_ue8m0_x4",),
         }
         loader = Loader(self._project, provide=provide, execute=execute)
-        return _Modules(context, *(loader.load(_module(file)) for file in (COMPRESSOR, SLOTS, METADATA)))
-
-
-def _module(file: str) -> str:
-    return file.removesuffix(".py").replace("/", ".")
+        return _Modules(context, *(loader.load(module_of(file)) for file in (COMPRESSOR, SLOTS, METADATA)))
 
 
 def _rows(query_start: Tensor, context_lens: Tensor, state_table: Tensor, tokens: int) -> tuple[Tensor, Tensor, Tensor]:

@@ -13,13 +13,13 @@ from indexfuzz.core.guarantees import Promises
 from indexfuzz.core.stage_names import SELECT
 from indexfuzz.implementations.base import Implementation
 from indexfuzz.implementations.loading.loader import Loader
-from indexfuzz.implementations.loading.source import Project, open_project
+from indexfuzz.implementations.loading.source import Project, module_of, open_project
 from indexfuzz.implementations.vllm.jit_kernel import provide_jit_kernels
 from indexfuzz.implementations.vllm.platform import provide_vllm
 
 KNOWN_VERSIONS = "0.33"
 LOOKUP = "vllm/models/deepseek_v4/common/ops/cache_utils.py"
-_MODULE = LOOKUP.removesuffix(".py").replace("/", ".")
+_MODULE = module_of(LOOKUP)
 _CALLER = "vllm/models/deepseek_v4/nvidia/flashmla.py"
 _LAUNCHER = "compute_global_topk_indices_and_lens"
 

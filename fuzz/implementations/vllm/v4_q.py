@@ -17,13 +17,13 @@ from indexfuzz.core.guarantees import Promises
 from indexfuzz.core.stage_names import FUSED_Q
 from indexfuzz.implementations.base import Implementation
 from indexfuzz.implementations.loading.loader import Loader
-from indexfuzz.implementations.loading.source import Project, open_project
+from indexfuzz.implementations.loading.source import Project, module_of, open_project
 from indexfuzz.implementations.vllm.jit_kernel import provide_jit_kernels
 from indexfuzz.implementations.vllm.platform import provide_vllm
 
 KNOWN_VERSIONS = "0.33"
 KERNELS = "vllm/models/deepseek_v4/common/ops/fused_indexer_q.py"
-_MODULE = KERNELS.removesuffix(".py").replace("/", ".")
+_MODULE = module_of(KERNELS)
 _CALLER = "vllm/models/deepseek_v4/attention.py"
 _LAUNCHER = "fused_indexer_q_rope_quant"
 
