@@ -22,6 +22,7 @@ from indexfuzz.implementations.base import Implementation
 from indexfuzz.implementations.callers import drafts_follow_one_token
 from indexfuzz.implementations.loading.loader import Loader
 from indexfuzz.implementations.loading.source import Project, module_of, open_project
+from indexfuzz.implementations.places import fill_places
 from indexfuzz.reference.fp8 import FORMATS
 
 KNOWN_VERSIONS = "of August 2026"
@@ -150,7 +151,7 @@ class Compressor:
         modules.states.update_compressor_states(
             kv, scores, bias, **kept, write_plan=plan.write_plan_gpu, state_slot_mapping=rings, **shared
         )
-        _fill_places(query_start, context_lens, block_table, slot_mapping, visible, ratio=ratio, size=size)
+        fill_places(query_start, context_lens, block_table, slot_mapping, visible, ratio=ratio, size=size)
 
     def _plan(
         self, modules: _Modules, counts: Tensor, contexts: Tensor, tokens: int, form: tuple[int, bool]
@@ -181,27 +182,6 @@ class Compressor:
         }
         loader = Loader(self._project, provide=provide, execute=execute)
         return _Modules(*(loader.load(module_of(file)) for file in (FUSED, STATES, PLAN)))
-
-
-def _fill_places(
-    query_start: Tensor,
-    context_lens: Tensor,
-    block_table: Tensor,
-    slot_mapping: Tensor,
-    visible: Tensor,
-    *,
-    ratio: int,
-    size: int,
-) -> None:
-    """Say where the keys of a step went and how many each token sees, which other kernels of ATOM do."""
-    counts = query_start.diff()
-    owners = torch.repeat_interleave(torch.arange(len(counts), device=counts.device), counts)
-    rows = torch.arange(len(owners), device=counts.device)
-    position = context_lens[owners] + rows - query_start[owners]
-    visible[rows] = ((position + 1) // ratio).int()
-    due = (position + 1) % ratio == 0
-    number = (position // ratio)[due]
-    slot_mapping[rows[due]] = block_table[owners[due], number // size].long() * size + number % size
 
 
 def contract(project: Project) -> Clauses:

@@ -19,6 +19,7 @@ from indexfuzz.core.stage_names import COMPRESS
 from indexfuzz.implementations.base import Implementation
 from indexfuzz.implementations.loading.loader import Loader
 from indexfuzz.implementations.loading.source import Project, module_of, open_project
+from indexfuzz.implementations.places import fill_places
 from indexfuzz.samples.kept import Kept, kept_by
 
 KNOWN_VERSIONS = "0.16.0"
@@ -119,12 +120,9 @@ class Compressor:
             )
             owners = torch.repeat_interleave(which, counts[which])
             position = context_lens[owners] + rows - query_start[owners]
-            visible[rows] = ((position + 1) // ratio).int()
             due = (position + 1) % ratio == 0
             keys[rows[due]] = made[due].to(keys.dtype)
-            number = (position // ratio)[due]
-            page = block_table[owners[due], number // block_size].long()
-            slot_mapping[rows[due]] = page * block_size + number % block_size
+        fill_places(query_start, context_lens, block_table, slot_mapping, visible, ratio=ratio, size=block_size)
         state.copy_(work)
 
 

@@ -22,6 +22,7 @@ from indexfuzz.implementations.base import Implementation
 from indexfuzz.implementations.callers import drafts_follow_one_token
 from indexfuzz.implementations.loading.loader import Loader
 from indexfuzz.implementations.loading.source import Project
+from indexfuzz.implementations.places import fill_places
 from indexfuzz.implementations.sglang.adapter import open_sglang
 from indexfuzz.implementations.sglang.contract import HEAD_DIM, KPOOL_BLOCK_SIZE, KPOOL_FILE, is_shuffle
 from indexfuzz.samples.kept import Kept, kept_by
@@ -167,13 +168,7 @@ class Pooling:
             rows = torch.cat([torch.arange(starts[i], starts[i + 1]) for i in which.tolist()])
             batch = _Batch(rows, counts[which], context_lens[which], rings[which].long(), tables[which])
             run(modules, indexer, batch, k, scores, padding)
-            owners = torch.repeat_interleave(which, counts[which])
-            position = context_lens[owners] + rows - query_start[owners]
-            visible[rows] = ((position + 1) // ratio).int()
-            due = (position + 1) % ratio == 0
-            number = (position // ratio)[due]
-            page = block_table[owners[due], number // size].long()
-            slot_mapping[rows[due]] = page * size + number % size
+        fill_places(query_start, context_lens, block_table, slot_mapping, visible, ratio=ratio, size=size)
 
     def _load(self, *, preshuffle: bool) -> _Modules:
         pool = SimpleNamespace()
