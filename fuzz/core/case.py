@@ -338,6 +338,11 @@ class Case(Part):
             raise ValueError("a case has a batch or a session, not both: batch must have no requests and no padding")
         if self.cache.scales != "fp32":
             raise ValueError("the keys of a session have fp32 scales: cache.scales must be fp32")
+        if session.node in ("pool", "fused_pool") and self.model.head_dim.bit_count() != 1:
+            raise ValueError(
+                f'node "{session.node}" turns keys by a Hadamard matrix: '
+                f"model.head_dim must be a power of two, not {self.model.head_dim}"
+            )
         if values.set or "nonfinite" in (values.q, values.k, values.weights, values.cache, values.rope):
             raise ValueError("the values of a session are finite, and none is overridden")
         if session.length > self.batch.max_model_len:

@@ -70,6 +70,13 @@ def test_a_case_is_a_step_or_a_session(parts):
         session({"turns": (TURN,)}).replace(**parts)
 
 
+@pytest.mark.parametrize("node", ["pool", "fused_pool"])
+def test_keys_that_are_turned_have_a_power_of_two_of_dims(node):
+    with pytest.raises(CaseError, match=f'"{node}".*power of two, not 63'):
+        session({"turns": (TURN,)}, node=node, ratio=4).replace(model={"head_dim": 63})
+    assert session({"turns": (TURN,)}, node="compress", ratio=4).replace(model={"head_dim": 63}).model.head_dim == 63
+
+
 def test_requests_are_followed_through_drafts_forks_and_lives():
     case = session(
         {"turns": (TURN | {"drafts": 3, "accepted": 1},)},
