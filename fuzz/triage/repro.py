@@ -8,7 +8,7 @@ else in lockstep.
 from indexfuzz.core.case import Case
 from indexfuzz.core.stage_names import STATEFUL
 from indexfuzz.corpus.entry import Entry, Record
-from indexfuzz.oracles import composition, schedules
+from indexfuzz.oracles import composition, history, schedules
 from indexfuzz.stages.base import Stage
 from indexfuzz.stages.table import find
 from indexfuzz.subjects.in_process import InProcess
@@ -17,6 +17,7 @@ from indexfuzz.triage.composition_repro import composition_script
 from indexfuzz.triage.launches import Launch, ReproError, find_reached, launch_in_step, launches_in_session
 from indexfuzz.triage.look import Look
 from indexfuzz.triage.looking import look_at
+from indexfuzz.triage.relaunch_repro import relaunch_body
 from indexfuzz.triage.repro_check import RAISED, SEEN_BY_LOCKSTEP, Claim, write_check
 from indexfuzz.triage.repro_source import kernel_source
 from indexfuzz.triage.repro_text import assemble, assign_inputs, tell_story, tell_written, write_call, write_launches
@@ -24,8 +25,8 @@ from indexfuzz.triage.schedule_repro import schedule_script
 from indexfuzz.triage.session_keys import key_outputs
 from indexfuzz.triage.twin import shown_alone
 
-NEED_MORE = ("nondeterministic", "state-kept", "stray-output")
-"""Kinds that one launch and a look at its outputs do not show."""
+RELAUNCHED = ("nondeterministic", history.KIND)
+"""Kinds that the same launch shows when it is made again, or after another one."""
 
 
 def script(entry: Entry, target: UnderTest[InProcess]) -> str:
@@ -40,10 +41,13 @@ def script(entry: Entry, target: UnderTest[InProcess]) -> str:
         return composition_script(entry.case, entry.finding, target)
     if signature.kind == schedules.KIND and signature.stage == schedules.maker_of(entry.case):
         return _script_of_schedules(entry.case, entry.finding, target)
-    if signature.relation or signature.kind in NEED_MORE:
-        raise ReproError(f"one launch does not show {signature}; `indexfuzz replay` does")
+    if signature.relation or signature.kind == "stray-output":
+        raise ReproError(f"launches of one stage do not show {signature}; `indexfuzz replay` does")
     stage = find_reached(signature.stage, signature.output, entry.case)
     source = kernel_source(target, stage.name, entry.case)
+    if signature.kind in RELAUNCHED and not entry.case.session.steps:
+        body = relaunch_body(stage, entry.case, entry.finding, target.subject.device)
+        return assemble(target.subject.facts.name, stage.name, entry.finding, source, body)
     known: dict[str, str] = {}
     before, launch = _before(stage, entry.case, target.subject, known)
     inputs = before + assign_inputs(launch, known)

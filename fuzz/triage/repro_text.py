@@ -52,11 +52,16 @@ def _device(finding: Record) -> str:
 
 def tell_written(launch: Launch) -> str:
     """Which bytes of what a launch is given hold something, where not all of them do, and what torch.empty gives."""
-    flags = ", ".join(f"{name!r}: {expression(flag)}" for name, flag in (launch.written or {}).items())
     return (
         "# What torch.empty gives is NaN, or no index.\ntorch.use_deterministic_algorithms(True, warn_only=True)\n"
-        f"# Bytes that hold something, where not all do.\nWRITTEN = {{{flags}}}\n\n"
+        f"# Bytes that hold something, where not all do.\n{written_flags(launch)}\n"
     )
+
+
+def written_flags(launch: Launch) -> str:
+    """The assignment that says so of what a launch is given."""
+    flags = ", ".join(f"{name!r}: {expression(flag)}" for name, flag in (launch.written or {}).items())
+    return f"WRITTEN = {{{flags}}}\n"
 
 
 def tell_story(case: Case, launch: Launch) -> str:

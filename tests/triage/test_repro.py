@@ -181,10 +181,10 @@ def test_a_script_fails_on_the_faulty_kernel_and_passes_on_the_clean_one(fault):
     assert not clean.shows, clean.last_line
 
 
-def test_a_relation_needs_two_launches(pytorch_device):
+def test_a_relation_needs_launches_of_other_inputs(pytorch_device):
     target = UnderTest(InProcess(Implementation("toy", {"gather": len}), pytorch_device), Setup("module:toy"))
     finding = Record.of(Finding("gather", "metamorphic/table-width", "k_fp8", ""))
-    with pytest.raises(ReproError, match="one launch does not show"):
+    with pytest.raises(ReproError, match="launches of one stage do not show"):
         script(Entry(case=Case(), finding=finding), target)
 
 
