@@ -88,6 +88,21 @@ def test_a_script_runs_both_schedules_and_compares_their_keys(
     assert (healed.shows, healed.last_line.strip()) == (False, "both schedules leave the same keys")
 
 
+def test_a_script_gives_a_fork_the_keys_of_its_parent(faulty: UnderTest[InProcess], run_here: Callable[[str], Proof]):
+    steps = (
+        {"turns": ({"request": 0, "new": 2},)},
+        {"forks": ({"parent": 0, "child": 1},), "turns": ({"request": 1, "new": 4},), "free": (0,)},
+    )
+    case = CASE.replace(batch={"max_model_len": 6}, session={"steps": steps})
+    text = script(faulty.entry(case, _finding(faulty.subject, case)), faulty)
+    assert "for (request, key), value in ONE.items() if request == 0" in text
+    proof = run_here(text)
+    assert proof.shows
+    assert " of request 1, dim 0 is " in proof.last_line
+    healed = run_here(text.replace(f"plant(({FAULT!r},))", "plant(())"))
+    assert (healed.shows, healed.last_line.strip()) == (False, "both schedules leave the same keys")
+
+
 @pytest.fixture(scope="module")
 def inserting() -> UnderTest[InProcess]:
     return put_under_test(Setup(faults=("compress-bias-by-place-in-chunk",)))
