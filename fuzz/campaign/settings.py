@@ -3,7 +3,8 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from indexfuzz.core.case import Case, Regime
+from indexfuzz.core.case import Case
+from indexfuzz.core.case_parts import Regime
 from indexfuzz.core.presets import Preset
 from indexfuzz.core.signature import Signature
 from indexfuzz.subjects.subject import Subject

@@ -12,7 +12,7 @@ from pydantic import TypeAdapter
 from indexfuzz.campaign.chunk import CHUNK
 from indexfuzz.cli.common import InputError, default_corpus, each_known
 from indexfuzz.cli.options import AsJson, SetupOptions
-from indexfuzz.core.case import Regime
+from indexfuzz.core.case_parts import Regime
 from indexfuzz.core.presets import PRESETS
 from indexfuzz.core.stage_names import OPERATION_NAMES, STAGE_NAMES
 from indexfuzz.testing.options import parse_shard

@@ -6,7 +6,8 @@ not. Kernels and launchers switch paths at just these.
 
 from collections.abc import Callable, Iterator, Mapping
 
-from indexfuzz.core.case import TILE, Case
+from indexfuzz.core.case import Case
+from indexfuzz.core.case_parts import TILE
 
 OF_PARTS = {
     "model": ("scale_fmt", "fp8"),

@@ -2,7 +2,8 @@
 
 from collections.abc import Iterator
 
-from indexfuzz.core.case import Case, Prefill
+from indexfuzz.core.case import Case
+from indexfuzz.core.case_parts import Prefill
 from indexfuzz.core.session_words import tell_session
 
 MAX_OVERRIDES = 8

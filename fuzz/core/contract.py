@@ -4,7 +4,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
-from indexfuzz.core.case import TILE, Case
+from indexfuzz.core.case import Case
+from indexfuzz.core.case_parts import TILE
 from indexfuzz.core.stage_names import (
     FUSED,
     FUSED_K,

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from indexfuzz.core.case import Model
+from indexfuzz.core.case_parts import Model
 
 
 @dataclass(frozen=True)

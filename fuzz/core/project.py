@@ -20,7 +20,7 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from indexfuzz.core.case import Regime
+from indexfuzz.core.case_parts import Regime
 from indexfuzz.core.part import first_error
 from indexfuzz.core.setup import DEFAULT_DEVICE, DEFAULT_IMPLEMENTATION, SetupError
 from indexfuzz.core.words import path_from_here, suggestion

@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import get_args
 
-from indexfuzz.core.case import Regime
+from indexfuzz.core.case_parts import Regime
 from indexfuzz.fleet.slices import Result, Slice
 
 USUAL: tuple[Regime, ...] = tuple(kind for kind in get_args(Regime) if kind != "nonfinite")

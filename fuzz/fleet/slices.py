@@ -3,7 +3,7 @@
 import shlex
 from dataclasses import dataclass
 
-from indexfuzz.core.case import Regime
+from indexfuzz.core.case_parts import Regime
 from indexfuzz.core.setup import Setup
 
 NAME_OF_LOG = "run.jsonl"

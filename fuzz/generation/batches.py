@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from functools import cache as memoise
 from typing import Any, NamedTuple
 
-from indexfuzz.core.case import Batch, Prefill
+from indexfuzz.core.case_parts import Batch, Prefill
 from indexfuzz.generation.aims import LIMITS, Aim
 from indexfuzz.generation.choices import Choices
 

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from functools import cache, partial
 from typing import Any
 
-from indexfuzz.core.case import TILE, Case
+from indexfuzz.core.case import Case
+from indexfuzz.core.case_parts import TILE
 from indexfuzz.core.part import CaseError
 from indexfuzz.generation.measures import CONTENTS, SIZES, contents, measure, number_of, word_of
 

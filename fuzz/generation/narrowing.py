@@ -7,7 +7,8 @@ one change. Fields that nobody needs go back to their defaults first, then other
 
 from collections.abc import Callable, Iterator
 
-from indexfuzz.core.case import Batch, Case, Memory
+from indexfuzz.core.case import Case
+from indexfuzz.core.case_parts import Batch, Memory
 from indexfuzz.core.contract import DEFINED, Clauses, Contract, of_other_scales, outside
 from indexfuzz.core.part import CaseError
 from indexfuzz.core.session import Session, SessionStep, Turn

@@ -4,7 +4,8 @@ from typing import Any
 
 from hypothesis import strategies as st
 
-from indexfuzz.core.case import TILE, Batch, Cache, Case, Memory, Model, Regime, Rope, Values
+from indexfuzz.core.case import Case
+from indexfuzz.core.case_parts import TILE, Batch, Cache, Memory, Model, Regime, Rope, Values
 from indexfuzz.core.session import Fork, Session, SessionStep, Turn
 from indexfuzz.core.stage_names import FUSED_COMPRESS, FUSED_POOL, POOL
 from indexfuzz.generation.choices import Choices

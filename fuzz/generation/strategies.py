@@ -13,7 +13,8 @@ from typing import Any, Literal, get_args
 
 from hypothesis import strategies as st
 
-from indexfuzz.core.case import QUARTERS, TILE, Batch, Cache, Case, Far, Memory, Model, Regime, Rope, Shifted, Values
+from indexfuzz.core.case import Case
+from indexfuzz.core.case_parts import QUARTERS, TILE, Batch, Cache, Far, Memory, Model, Regime, Rope, Shifted, Values
 from indexfuzz.core.presets import PRESETS, Preset
 from indexfuzz.generation.aims import LIMITS, Aim, draw_aim
 from indexfuzz.generation.batches import Budget, Shape, draw_batch

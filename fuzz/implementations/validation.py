@@ -7,7 +7,8 @@ import inspect
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, get_args
 
-from indexfuzz.core.case import Cache, Case
+from indexfuzz.core.case import Case
+from indexfuzz.core.case_parts import Cache
 from indexfuzz.core.contract import Clause, Clauses
 from indexfuzz.core.guarantees import Promises
 from indexfuzz.core.words import suggestion

@@ -11,7 +11,7 @@ from functools import cache
 import torch
 from torch import Tensor
 
-from indexfuzz.core.case import Regime
+from indexfuzz.core.case_parts import Regime
 from indexfuzz.core.rng import below, bits, derive, lanes_summed
 from indexfuzz.reference import fp8 as codec
 

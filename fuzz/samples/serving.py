@@ -11,7 +11,8 @@ from functools import cache
 import torch
 from torch import Tensor
 
-from indexfuzz.core.case import Case, Regime
+from indexfuzz.core.case import Case
+from indexfuzz.core.case_parts import Regime
 from indexfuzz.core.rng import derive, permutation
 from indexfuzz.core.session import Row, Session, SessionStep
 from indexfuzz.core.stage_names import FUSED_COMPRESS, inserts

@@ -1,6 +1,7 @@
 """Cases for benchmarks: the shapes of DeepSeek-V3.2 with pages of 64 tokens in a pool twice as large as needed."""
 
-from indexfuzz.core.case import Batch, Cache, Case, Model, Prefill
+from indexfuzz.core.case import Case
+from indexfuzz.core.case_parts import Batch, Cache, Model, Prefill
 
 HEAD_DIM = 128
 BLOCK_SIZE = 64

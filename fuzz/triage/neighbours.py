@@ -3,7 +3,8 @@
 from collections.abc import Iterator
 from typing import Any, Literal, get_args, get_origin
 
-from indexfuzz.core.case import Case, Prefill, Regime
+from indexfuzz.core.case import Case
+from indexfuzz.core.case_parts import Prefill, Regime
 from indexfuzz.samples.regimes import TENSORS
 from indexfuzz.triage.neighbour import Neighbour, change, tokens
 from indexfuzz.triage.session_neighbours import session_neighbours

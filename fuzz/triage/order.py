@@ -1,6 +1,7 @@
 """An order on cases: what makes one case smaller than another."""
 
-from indexfuzz.core.case import Case, Regime
+from indexfuzz.core.case import Case
+from indexfuzz.core.case_parts import Regime
 from indexfuzz.core.session import Session
 
 DEFAULT = Case()

@@ -7,7 +7,7 @@ still shows the bug is not its concern.
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from indexfuzz.core.case import Prefill
+from indexfuzz.core.case_parts import Prefill
 from indexfuzz.samples.regimes import TENSORS
 from indexfuzz.samples.step import materialise
 from indexfuzz.triage.descent import leave_out, lower

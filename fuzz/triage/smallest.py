@@ -3,7 +3,8 @@
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from indexfuzz.core.case import Case, Prefill
+from indexfuzz.core.case import Case
+from indexfuzz.core.case_parts import Prefill
 from indexfuzz.core.part import CaseError
 from indexfuzz.triage.order import is_smaller
 

@@ -11,7 +11,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from indexfuzz.core.case import Batch, Cache, Case, Model, Prefill
+from indexfuzz.core.case import Case
+from indexfuzz.core.case_parts import Batch, Cache, Model, Prefill
 from indexfuzz.core.stage_names import GATHER, K_QUANT_CACHE, PAGED_LOGITS, PREFILL_LOGITS
 from indexfuzz.devices.base import Device
 from indexfuzz.implementations.base import Implementation

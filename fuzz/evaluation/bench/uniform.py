@@ -6,7 +6,8 @@ What most fuzzers of kernels do; the detection bench compares the strategies of 
 import random
 from collections.abc import Iterator
 
-from indexfuzz.core.case import Batch, Cache, Case, Memory, Model, Prefill, Rope, Values
+from indexfuzz.core.case import Case
+from indexfuzz.core.case_parts import Batch, Cache, Memory, Model, Prefill, Rope, Values
 
 LENGTH = 300
 TOKENS = 64

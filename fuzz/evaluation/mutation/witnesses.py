@@ -8,7 +8,8 @@ import random
 from collections.abc import Iterator
 from typing import get_args
 
-from indexfuzz.core.case import Case, PadSeq, Regime, TableTail
+from indexfuzz.core.case import Case
+from indexfuzz.core.case_parts import PadSeq, Regime, TableTail
 from indexfuzz.core.part import CaseError
 
 MOST_ELEMENTS = 1 << 19
