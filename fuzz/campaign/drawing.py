@@ -50,12 +50,19 @@ def cases_of_chunk(wanted: Settings, chunk: Chunk) -> Iterator[Drawn]:
 
 
 def draw_chunk(wanted: Settings, chunk: Chunk) -> list[Drawn]:
-    """The shapes of one chunk, as they are drawn, every other step on the way to a goal where there is one."""
+    """The shapes of one chunk, as they are drawn, every other step on the way to a goal where there is one.
+
+    Sessions alone, where nothing else than stateful operations is tested: they have no part in a single step.
+    """
     index, of = wanted.shard
     facts = wanted.subject.facts
-    strategy = cases(preset=wanted.preset, values=wanted.values, formats=facts.formats, constants=facts.constants)
     key = derive(wanted.seed, f"shard {index}/{of} chunk {chunk.number}")
-    steps, nodes = [Drawn(case, wanted.only) for case in draw(strategy, key, CHUNK)], _nodes(wanted)
+    nodes = _nodes(wanted)
+    if nodes and "none" not in nodes:
+        strategy = sessions(nodes, formats=facts.formats, regimes=wanted.values)
+        return [Drawn(case, wanted.only) for case in draw(strategy, key, CHUNK)]
+    strategy = cases(preset=wanted.preset, values=wanted.values, formats=facts.formats, constants=facts.constants)
+    steps = [Drawn(case, wanted.only) for case in draw(strategy, key, CHUNK)]
     fresh = [step.case for step in steps[1::2]]
     for place, steered in zip(range(1, len(steps), 2), steer_cases(wanted, key, fresh, chunk.goals), strict=False):
         steps[place] = steered if steered.case.model.fp8 in facts.formats else steps[place]
@@ -77,11 +84,13 @@ def _is_first(wanted: Settings, chunk: Chunk) -> bool:
 
 
 def _nodes(wanted: Settings) -> tuple[str, ...]:
-    """The stateful operations to draw sessions of: those that are there and wanted, and plain keys beside them."""
+    """What to draw sessions of: the stateful operations that are there and wanted, plain keys beside others."""
     if wanted.preset or "nonfinite" in wanted.values:
         return ()
     stages = [stage for stage in wanted.subject.facts.stages if not wanted.only or stage in wanted.only]
     stateful = [stage for stage in STATEFUL if stage in stages]
+    if len(stateful) == len(stages):
+        return tuple(stateful)
     return (*stateful * 7, "none") if stateful else ()
 
 

@@ -31,6 +31,14 @@ def test_every_fourth_case_is_a_session_and_the_others_are_what_they_were():
     assert not any(case.session.steps for case in alone)
 
 
+def test_sessions_alone_are_drawn_where_only_stateful_operations_are_there_or_wanted():
+    pool = {"pool": builtin().stages["pool"]}
+    for cases in (drawn(stages=pool), drawn(only=frozenset({"pool"}))):
+        assert {case.session.node for case in cases} == {"pool"}
+    both = drawn(only=frozenset({"pool", "compress"}))
+    assert {case.session.node for case in both} == {"pool", "compress"}
+
+
 @pytest.mark.parametrize(
     "settings",
     [{"only": frozenset({"gather"})}, {"preset": next(iter(PRESETS.values()))}, {"values": ("nonfinite",)}],
