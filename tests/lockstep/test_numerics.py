@@ -6,6 +6,7 @@ from fractions import Fraction
 import numpy as np
 import pytest
 
+from indexfuzz.lockstep.arithmetic import transcendental
 from indexfuzz.lockstep.arithmetic.extrema import clamp, maximum_nan, maxnum, minimum_nan, minnum
 from indexfuzz.lockstep.arithmetic.fma import fma32
 from indexfuzz.lockstep.arithmetic.fp8_codec import decode_fp8, encode_fp8
@@ -124,6 +125,48 @@ def test_logarithms_of_special_values(function):
     assert got[7] == 0
 
 
+def fused_log(x):
+    """The natural logarithm of normal numbers as libdevice has it, a fused multiply-add for each step."""
+    shifted = (x.view(np.int32) - transcendental._LOG_START) & np.int32(-(1 << 23))
+    f = (x.view(np.int32) - shifted).view(np.float32) - np.float32(1)
+    series = np.full_like(f, transcendental._LOG_TERMS[0])
+    for term in transcendental._LOG_TERMS[1:]:
+        series = fma32(series, f, term)
+    return fma32((shifted >> 23).astype(np.float32), np.float32(np.log(2)), fma32(f * series, f, f))
+
+
+def fused_log2(x):
+    """The binary logarithm, in the same way."""
+    shifted = (x.view(np.int32) - transcendental._LOG2_START) & np.int32(-(1 << 23))
+    f = (x.view(np.int32) - shifted).view(np.float32) - np.float32(1)
+    series = np.full_like(f, transcendental._LOG2_TERMS[0])
+    for term in transcendental._LOG2_TERMS[1:]:
+        series = fma32(series, f, term)
+    return (shifted >> 23).astype(np.float32) + fma32(f, np.float32(np.log2(np.e)), f * (f * series))
+
+
+@pytest.mark.parametrize(("function", "fused"), [(log_f32, fused_log), (log2_f32, fused_log2)])
+def test_every_step_of_a_logarithm_is_rounded_once(function, fused):
+    """All significands at one exponent, and at every exponent those next to 1, whose last sums have the most bits."""
+    octave = (np.uint32(0x3F800000) + np.arange(1 << 23, dtype=np.uint32)).view(np.float32)
+    assert np.array_equal(function(octave), fused(octave))
+    near_one = 1 + np.arange(-512, 513) * 2.0**-24
+    x = np.ldexp(near_one, np.arange(-125, 127)[:, None]).astype(np.float32)
+    assert np.array_equal(function(x), fused(x))
+
+
+@pytest.mark.parametrize("function", [exp2_f32, exp_f32])
+def test_exponentials_do_not_depend_on_the_machine(monkeypatch, function):
+    """A library that is wrong by eight units in the last place changes nothing; one beyond the bound is believed."""
+    x = np.random.default_rng(3).uniform(-160, 130, 1 << 20).astype(np.float32)
+    expected, exact = bits(function(x)), np.exp2
+    for error in (8 * 2.0**-52, -8 * 2.0**-52):
+        monkeypatch.setattr(np, "exp2", lambda x, dtype, error=error: exact(x, dtype=dtype) * (1 + error))
+        assert bits(function(x)) == expected
+    monkeypatch.setattr(np, "exp2", lambda x, dtype: exact(x, dtype=dtype) * (1 + 2.0**-26))
+    assert bits(function(x)) != expected
+
+
 def test_exp2_is_exact_at_integers_and_flushes():
     whole = np.arange(-160, 140)
     expected = np.where(whole < -126, 0.0, np.exp2(np.minimum(whole, 127).astype(np.float64)))
@@ -234,7 +277,7 @@ def test_canonical_nan():
     assert canonical_nan(clean) is clean
     x = np.array([0xFFC00000, 0x7F800001, 0x80000000, 0xFF800000], np.uint32).view(np.float32)
     assert bits(canonical_nan(x)) == [NAN, NAN, 0x80000000, 0xFF800000]
-    assert bits(x)[0] == 0xFFC00000
+    assert canonical_nan(x) is x
     half = np.array([0xFE00, 0x7C01, 0x3C00], np.uint16).view(np.float16)
     assert canonical_nan(half).view(np.uint16).tolist() == [0x7FFF, 0x7FFF, 0x3C00]
     assert canonical_nan(x[:0]).shape == (0,)

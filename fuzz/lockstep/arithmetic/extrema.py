@@ -53,12 +53,11 @@ def clamp(x: F32, low: F32, high: F32) -> F32:
 
 def _mend(a: NDArray[Float], b: NDArray[Float], chosen: NDArray[Float], combine_zeros: np.ufunc) -> NDArray[Float]:
     """What numpy chose of two operands, with the sign of zero and the NaN that a GPU gives."""
-    equal = np.asarray(a == b)
-    if equal.any():
+    zero = np.asarray(chosen == 0)
+    if zero.any():
         unsigned = np.dtype(f"u{chosen.dtype.itemsize}")
-        # Equal operands differ in a zero's sign at most.
         zeros = combine_zeros(np.asarray(a).view(unsigned), np.asarray(b).view(unsigned)).view(chosen.dtype)
-        chosen = np.where(equal, zeros, chosen)
+        chosen = np.where(zero & (a == b), zeros, chosen)
     nan = np.isnan(chosen)
     return np.where(nan, _nan(a), chosen) if nan.any() else chosen
 

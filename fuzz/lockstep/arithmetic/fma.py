@@ -1,7 +1,6 @@
 """Fused multiply-add in numpy, which has none."""
 
 import math
-from collections.abc import Sequence
 from fractions import Fraction
 from typing import Final
 
@@ -37,26 +36,6 @@ def fma32(a: F32 | np.float32, b: F32 | np.float32, c: F32 | np.float32) -> F32:
         at = np.nonzero(doubtful)
         result[at] = _sum_to_odd(np.broadcast_to(product, total.shape)[at], np.broadcast_to(addend, total.shape)[at])
     return canonical_nan(result)
-
-
-def horner32(terms: Sequence[np.float32], x: F32) -> F32:
-    """The polynomial in x (one axis) with these coefficients, the highest first; a fused multiply-add for each further.
-
-    Sums must be finite and normal: this is `fma32` with less to look for.
-    """
-    wide, value = x.astype(np.float64), np.full(x.shape, terms[0], np.float64)
-    total, near = np.empty_like(wide), np.empty_like(x)
-    bits, midpoint = np.empty(x.shape, np.int64), np.empty(x.shape, np.bool_)
-    for term in terms[1:]:
-        np.multiply(value, wide, out=total)
-        np.add(total, np.float64(term), out=total)
-        np.bitwise_and(total.view(np.int64), _BELOW_FP32, out=bits)
-        if np.equal(bits, _MIDPOINT, out=midpoint).any():
-            at = np.flatnonzero(midpoint)
-            total[at] = _sum_to_odd(value.take(at) * wide.take(at), np.asarray(term, np.float64))
-        near[...] = total
-        value[...] = near
-    return near
 
 
 @np.errstate(all="ignore")

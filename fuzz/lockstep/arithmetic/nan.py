@@ -14,14 +14,12 @@ Float = TypeVar("Float", np.float32, np.float16)
 
 
 def canonical_nan(x: NDArray[Float]) -> NDArray[Float]:
-    """Replace every NaN by 0x7fffffff, in fp16 by 0x7fff; returns `x` itself if it holds none.
+    """`x` itself, in which every NaN is now 0x7fffffff, in fp16 0x7fff.
 
     The sign of a NaN that a CPU generates depends on the machine, and which operand's NaN it passes on, too. Costs less
     than the addition that made `x`.
     """
     nan = np.isnan(x)
-    if not nan.any():
-        return x
-    result = x.copy()
-    result[nan] = (NAN_BITS if x.dtype == np.float32 else _NAN16_BITS).view(x.dtype)
-    return result
+    if nan.any():
+        np.copyto(x, (NAN_BITS if x.dtype == np.float32 else _NAN16_BITS).view(x.dtype), where=nan)
+    return x

@@ -1,21 +1,23 @@
 """log, exp, sqrt and their relatives in fp32 as sm_90 computes them, with the same bits on every machine.
 
-Only correctly rounded operations are used: numpy's own log and exp call whatever libm or SIMD kernel the machine has.
+What decides is made of correctly rounded operations: numpy's log and exp call whatever libm or SIMD kernel the machine
+has.
 
 The logarithms follow, step by step, the fp32 polynomials that Triton links in from libdevice, so their bits are the
 hardware's. exp2, exp, sqrt and rsqrt use approximate instructions there (1 to 2 ulp); here they are the fp32 value
-nearest to a float64 result that is accurate to a few 2^-52.
+nearest to a float64 result that is accurate to a few 2^-52. Where any result that is accurate to 2^-48 has the same
+fp32 value nearest to it, the machine's own exp2 does as well.
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from decimal import Decimal
+from functools import cache
 from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from indexfuzz.lockstep.arithmetic.fma import fma32, horner32
 from indexfuzz.lockstep.arithmetic.nan import canonical_nan
 
 F32 = NDArray[np.float32]
@@ -27,8 +29,8 @@ _LOG2_E: Final = np.float32(1.4426950408889634)
 _LN2: Final = 0.6931471805599453
 _EXP_TERMS: Final = tuple(1.0 / math.factorial(n) for n in range(4, 0, -1))
 _ROOT_BITS: Final = 8
-_ROOTS: Final = np.array([float(Decimal(2) ** (Decimal(k) / (1 << _ROOT_BITS))) for k in range(1 << _ROOT_BITS)])
-"""2^(k / 256), correctly rounded."""
+_MACHINE_ERROR: Final = 2.0**-48
+"""What a machine's float64 exp2 is wrong by at most, a generous bound, as a share of the result."""
 
 
 def _fp32_constants(*bits: int) -> list[np.float32]:
@@ -113,14 +115,38 @@ def _flush(x: F32) -> F32:
 
 def _log2(x: F32) -> F32:
     normal, exponent, f = _reduce(x, _LOG2_START)
-    product = f * (f * horner32(_LOG2_TERMS, f))
-    return _with_poles(normal, np.asarray(np.add(exponent, fma32(f, _LOG2_E, product))))
+    product = f * (f * _horner(_LOG2_TERMS, f))
+    return _with_poles(normal, np.asarray(np.add(exponent, _add_product(f, _LOG2_E, product))))
 
 
 def _log(x: F32) -> F32:
     normal, exponent, f = _reduce(x, _LOG_START)
-    series = fma32(np.asarray(f * horner32(_LOG_TERMS, f)), f, f)
-    return _with_poles(normal, fma32(exponent, np.float32(_LN2), series))
+    series = _add_product(f * _horner(_LOG_TERMS, f), f, f)
+    return _with_poles(normal, _add_product(exponent, np.float32(_LN2), series))
+
+
+def _horner(terms: Sequence[np.float32], f: F32) -> F32:
+    """The polynomial in f with these coefficients, the highest first; each step is rounded once.
+
+    f is a multiple of 2^-24, and all that it is multiplied with lies between 2^-4 and 1, so is one of 2^-27: each sum
+    is a multiple of 2^-51 below 1, which a float64 holds.
+    """
+    wide = f.astype(np.float64)
+    total, value = np.full_like(wide, terms[0]), np.empty_like(f)
+    for term in terms[1:]:
+        total *= wide
+        total += np.float64(term)
+        value[...] = total
+        total[...] = value
+    return value
+
+
+def _add_product(a: F32, b: F32 | np.float32, c: F32) -> F32:
+    """a * b + c, rounded once, of the operands that logarithms have: no sum in float64 is rounded to a midpoint."""
+    total = a.astype(np.float64)
+    total *= b
+    total += c
+    return total.astype(np.float32)
 
 
 def _reduce(x: F32, start: np.int32) -> tuple[F32, F32, F32]:
@@ -129,12 +155,18 @@ def _reduce(x: F32, start: np.int32) -> tuple[F32, F32, F32]:
     The first result is `x` itself with subnormals scaled by 2^23.
     """
     below = x < _SMALLEST_NORMAL
-    normal = np.where(below, x * np.float32(2.0**23), x)
+    is_scaled = below.any()
+    normal = np.where(below, x * np.float32(2.0**23), x) if is_scaled else x
     bits = normal.view(np.int32)
-    shifted = (bits - start) & np.int32(-(1 << 23))
-    exponent = shifted.astype(np.float32) * np.float32(2.0**-23) + np.where(below, np.float32(-23), np.float32(0))
-    f = (bits - shifted).view(np.float32) - np.float32(1)
-    return normal, np.asarray(exponent), np.asarray(f)
+    shifted = bits - start
+    shifted &= np.int32(-(1 << 23))
+    exponent = shifted.astype(np.float32)
+    exponent *= np.float32(2.0**-23)
+    if is_scaled:
+        exponent -= np.where(below, np.float32(23), np.float32(0))
+    f = (bits - shifted).view(np.float32)
+    f -= np.float32(1)
+    return normal, exponent, f
 
 
 def _with_poles(normal: F32, value: F32) -> F32:
@@ -147,22 +179,34 @@ def _with_poles(normal: F32, value: F32) -> F32:
 
 
 def _exp2(x: F32) -> F32:
+    """2^x: the machine's, where what is a little more and a little less has the same fp32 value nearest to it."""
+    machine = np.exp2(x, dtype=np.float64)
+    value = (machine * (1 - _MACHINE_ERROR)).astype(np.float32)
+    machine *= 1 + _MACHINE_ERROR
+    doubtful = value.view(np.int32) != machine.astype(np.float32).view(np.int32)
+    if doubtful.any():
+        value[doubtful] = _exp2_by_table(x[doubtful])
+    return canonical_nan(value)
+
+
+def _exp2_by_table(x: F32) -> F32:
     """2^x = 2^e * 2^(k / 256) * exp(t), with |t| up to ln 2 / 512: four terms leave out less than 2^-54."""
-    nan = np.isnan(x)
-    wide = np.fmax(np.fmin(x, np.float32(200)), np.float32(-200)).astype(np.float64)
-    wide *= len(_ROOTS)
+    wide = np.fmax(np.fmin(x, np.float32(200)), np.float32(-200)).astype(np.float64) * (1 << _ROOT_BITS)
     parts = np.rint(wide)
-    t = wide - parts
-    t *= _LN2 / len(_ROOTS)
+    t = (wide - parts) * (_LN2 / (1 << _ROOT_BITS))
     series = t * _EXP_TERMS[0]
     for term in _EXP_TERMS[1:]:
         series += term
         series *= t
     number = parts.astype(np.int64)
-    root = _ROOTS.take(number & len(_ROOTS) - 1)
-    scale = ((number >> _ROOT_BITS) + 1023 << 52).view(np.float64)
-    root *= scale
+    root = _roots().take(number & (1 << _ROOT_BITS) - 1)
+    root *= ((number >> _ROOT_BITS) + 1023 << 52).view(np.float64)
     series *= root
     series += root
-    value = series.astype(np.float32)
-    return canonical_nan(np.where(nan, x, value)) if nan.any() else value
+    return series.astype(np.float32)
+
+
+@cache
+def _roots() -> NDArray[np.float64]:
+    """2^(k / 256), correctly rounded."""
+    return np.array([float(Decimal(2) ** (Decimal(k) / (1 << _ROOT_BITS))) for k in range(1 << _ROOT_BITS)])
