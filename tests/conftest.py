@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from indexfuzz import __main__ as cli
+from indexfuzz.core.case import Case
 from indexfuzz.core.contract import Clauses
 from indexfuzz.core.guarantees import Guarantees, Promises
 from indexfuzz.devices.base import Session
@@ -96,6 +97,9 @@ class PyTorchDevice:
 
     def lacks_memory(self, error: Exception) -> bool:
         return False
+
+    def home_of(self, case: Case) -> str:
+        return "cpu"
 
     @contextmanager
     def session(self) -> Iterator[Session]:

@@ -6,6 +6,7 @@ from typing import Any, Protocol, TypeVar, runtime_checkable
 
 from torch import Tensor
 
+from indexfuzz.core.case import Case
 from indexfuzz.core.finding import Finding
 from indexfuzz.core.guarantees import Guarantees, Promises
 
@@ -30,6 +31,12 @@ class Session(Protocol):
 
     def declare(self, name: str, tensor: Tensor, initialised: Tensor | bool) -> None:  # noqa: FBT001
         """Tell the device about a buffer, and which of its bytes are defined: all, none, or a bool for each."""
+
+    def bring(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """The tensors that a launch gets in the place of some: the same ones, or copies where kernels run."""
+
+    def take_back(self, outputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Outputs of a launch where the tensors were that were brought, which now hold what it has written to them."""
 
     def violations(self, views: Mapping[int, str]) -> list[Finding]:
         """What kernels did since the last call that no value shows: accesses out of bounds, races, overflows.
@@ -72,7 +79,10 @@ class Device(Protocol):
 
     @property
     def torch_device(self) -> str:
-        """Where its tensors live, as PyTorch calls it."""
+        """Where kernels find their tensors, as PyTorch calls it."""
+
+    def home_of(self, case: Case) -> str:
+        """Where the tensors of a case live: there, or on the CPU, from where a session brings those of a launch."""
 
     @property
     def forks(self) -> bool:

@@ -10,10 +10,11 @@ from typing import Any
 import torch
 from triton.runtime.jit import JITFunction
 
+from indexfuzz.core.case import Case
 from indexfuzz.core.guarantees import Guarantees, Promises
 from indexfuzz.devices import assembly
 from indexfuzz.devices.base import CaptureError, DeviceError, Session, T
-from indexfuzz.devices.plain import PlainSession
+from indexfuzz.devices.carrying import CarryingSession, carrier_to, is_small
 from indexfuzz.devices.simulated_dot import simulated_dot
 from indexfuzz.reference.arithmetic import Arithmetic
 
@@ -101,6 +102,10 @@ class CudaDevice:
         """By the words that PyTorch, Triton and cuBLAS have for it."""
         return any(words in str(error) for words in NO_ROOM)
 
+    def home_of(self, case: Case) -> str:
+        """On the CPU, unless a tensor spans more memory than is worth carrying."""
+        return "cpu" if is_small(case) else self.torch_device
+
     @contextmanager
     def session(self) -> Iterator[Session]:
         """Run, then wait, so that a fault is blamed on the case that caused it.
@@ -110,7 +115,7 @@ class CudaDevice:
         if torch.cuda.memory_reserved() - torch.cuda.memory_allocated() > KEPT:
             torch.cuda.empty_cache()
         with noting_kernels() as kernels:
-            yield PlainSession(partial(guarantees, kernels, envelope=_envelope()))
+            yield CarryingSession(partial(guarantees, kernels, envelope=_envelope()), carrier_to(self.torch_device))
         torch.cuda.synchronize()
 
     def capture(self, run: Callable[[], T]) -> tuple[T, Callable[[], None]]:

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 
 import triton
 
+from indexfuzz.core.case import Case
 from indexfuzz.core.guarantees import Guarantees, Promises
 from indexfuzz.devices.base import DeviceError, Session
 from indexfuzz.devices.plain import PlainSession
@@ -35,6 +36,10 @@ class InterpreterDevice:
     def lacks_memory(self, error: Exception) -> bool:  # noqa: ARG002
         """Never: what takes all memory of a CPU is a finding about the kernel."""
         return False
+
+    def home_of(self, case: Case) -> str:  # noqa: ARG002
+        """Kernels run there, too."""
+        return self.torch_device
 
     @contextmanager
     def session(self) -> Iterator[Session]:

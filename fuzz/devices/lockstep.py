@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from indexfuzz.core.case import Case
 from indexfuzz.core.finding import Finding, complaint
 from indexfuzz.core.guarantees import Guarantees, Promises
 from indexfuzz.devices.base import Session
@@ -35,6 +36,14 @@ class LockstepSession:
     def declare(self, name: str, tensor: Tensor, initialised: Tensor | bool) -> None:  # noqa: FBT001
         """Bound accesses to the tensor and track which of its bytes are defined."""
         self.machine.declare(name, tensor, initialised=initialised)
+
+    def bring(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Kernels run where the tensors are."""
+        return dict(tensors)
+
+    def take_back(self, outputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Nothing to take back."""
+        return dict(outputs)
 
     def violations(self, views: Mapping[int, str]) -> list[Finding]:
         """The machine's violations, drained."""
@@ -87,6 +96,10 @@ class LockstepDevice:
     def lacks_memory(self, error: Exception) -> bool:  # noqa: ARG002
         """Never: what takes all memory of a CPU is a finding about the kernel."""
         return False
+
+    def home_of(self, case: Case) -> str:  # noqa: ARG002
+        """Kernels run there, too."""
+        return self.torch_device
 
     @contextmanager
     def session(self) -> Iterator[Session]:

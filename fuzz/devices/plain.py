@@ -18,6 +18,14 @@ class PlainSession:
     def declare(self, name: str, tensor: Tensor, initialised: Tensor | bool) -> None:  # noqa: FBT001
         """Nothing to track."""
 
+    def bring(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Kernels run where the tensors are."""
+        return dict(tensors)
+
+    def take_back(self, outputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Nothing to take back."""
+        return dict(outputs)
+
     def violations(self, views: Mapping[int, str]) -> list[Finding]:  # noqa: ARG002
         """Nothing noticed."""
         return []

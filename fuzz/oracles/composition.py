@@ -59,7 +59,11 @@ def compare(case: Case, implementation: Implementation, whole: WholeIndexer, dev
     if stepwise is None:
         return None
     step = materialise_on(case, device)
-    launched = launch(TOPK, Call({}, {"step": step}, returns=("selected",)), whole, device)
+
+    def run_whole(**tensors: Tensor) -> Tensor:
+        return whole(step=replace(step, tensors=tensors))
+
+    launched = launch(TOPK, Call(dict(step.tensors), returns=("selected",)), run_whole, device)
     if launched.error:
         words = f"the whole indexer raised {describe_error(launched.error)}"
         return Finding(TOPK, KIND, "selected", words, location=location_of(launched.error))

@@ -107,8 +107,9 @@ def launch(
         for name, bytes_defined in (initialised or {}).items():
             session.declare(name, call.tensors[name], bytes_defined)
         try:
+            there = call.with_tensors(session.bring(call.tensors))
             with watched:
-                outputs = call.run(function)
+                outputs = there.run(function)
         except ImplementationError:
             raise
         except device.broken:
@@ -119,6 +120,7 @@ def launch(
             if device.lacks_memory(error):
                 raise
             raised = error
+        outputs = session.take_back(outputs)
         seen = [violation.at(stage) for violation in session.violations(watched.views)]
     return Launched(stage, outputs, raised, tuple(seen), session)
 

@@ -56,19 +56,21 @@ def run(case: Case, implementation: Implementation, device: Device, only: frozen
         function = function_for(stage.name, case, implementation, only)
         if function is None or function_for(stage.name, other, implementation, only) is None:
             continue
-        fresh = _own(call)
+        fresh = _own(call, device.torch_device)
         with device.session():
             outputs = fresh.run(function)
         if _forms(captured) == _forms(call):
             with suppress(CaptureError):
-                found = _replay(Pair(stage, captured, call), outputs, function, implementation, device)
+                pair = Pair(stage, _own(captured, device.torch_device), call)
+                found = _replay(pair, outputs, function, implementation, device)
                 outcome.stages.append(stage.name)
                 outcome.findings += found
         if outcome.findings:
             break
         if case.session.steps:
-            with device.session():
-                captured.run(function)
+            with device.session() as session:
+                there = captured.with_tensors(session.bring(captured.tensors))
+                session.take_back(there.run(function))
             for name in call.fills:
                 call.tensors[name].copy_(fresh.tensors[name])
     return outcome
@@ -102,7 +104,7 @@ def _pairs(case: Case, other: Case, implementation: Implementation, device: Devi
         return
     if case.session.node == "none":
         return
-    servings = [Serving(c, device.torch_device, kept=implementation.kept(c)) for c in (case, other)]
+    servings = [Serving(c, device.home_of(c), kept=implementation.kept(c)) for c in (case, other)]
     followed = zip(case.session.steps, other.session.steps, follow(case.session), follow(other.session), strict=True)
     for number, (step, other_step, rows, other_rows) in enumerate(followed):
         calls = []
@@ -119,11 +121,10 @@ def _pairs(case: Case, other: Case, implementation: Implementation, device: Devi
 def _replay(
     pair: Pair, fresh: dict[str, Tensor], function: StageFunction, implementation: Implementation, device: Capturing
 ) -> list[Finding]:
-    """What differs between a replay with the contents of a call and its fresh launch."""
-    static = _own(pair.captured)
-    outputs, replay = device.capture(lambda: static.run(function))
+    """What differs between a replay with the contents of a call, in memory captured for it, and its fresh launch."""
+    outputs, replay = device.capture(lambda: pair.captured.run(function))
     for name, tensor in pair.call.tensors.items():
-        static.tensors[name].copy_(tensor)
+        pair.captured.tensors[name].copy_(tensor)
     replay()
     masks = pair.stage.determined(pair.call, implementation.promises)
     for name, got in outputs.items():
@@ -146,11 +147,11 @@ def _forms(call: Call) -> dict[str, tuple[object, ...]]:
     return tensors | {"options": tuple(call.options.items())}
 
 
-def _own(call: Call) -> Call:
-    """The call on memory of its own, with the same strides."""
-    return call.with_tensors({name: _like(tensor) for name, tensor in call.tensors.items()})
+def _own(call: Call, device: str) -> Call:
+    """The call on memory of its own on a device, with the same strides."""
+    return call.with_tensors({name: _like(tensor, device) for name, tensor in call.tensors.items()})
 
 
-def _like(tensor: Tensor) -> Tensor:
-    made = torch.empty_strided(tensor.shape, tensor.stride(), dtype=tensor.dtype, device=tensor.device)
+def _like(tensor: Tensor, device: str) -> Tensor:
+    made = torch.empty_strided(tensor.shape, tensor.stride(), dtype=tensor.dtype, device=device)
     return made.copy_(tensor)
