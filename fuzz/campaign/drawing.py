@@ -12,6 +12,7 @@ from indexfuzz.core.stage_names import STATEFUL
 from indexfuzz.generation.sessions import sessions
 from indexfuzz.generation.strategies import cases
 from indexfuzz.generation.stream import draw
+from indexfuzz.oracles.schedule import ALIKE
 
 STEPS_FOR_A_SESSION = 3
 """How many cases of a single step are drawn for each session, where an implementation keeps something between steps."""
@@ -95,7 +96,9 @@ def _nodes(wanted: Settings) -> tuple[str, ...]:
 
 
 def _with_other_values(case: Case, count: int) -> Iterator[Case]:
-    """The case, and the same with other values until there are `count`."""
+    """The case, and the same with other values until there are `count`; all are asked the same questions."""
     yield case
+    seed = case.values.seed
     for number in range(1, count):
-        yield case.replace(values={"seed": derive(case.values.seed, f"variant {number}")})
+        other = derive(seed, f"variant {number}")
+        yield case.replace(values={"seed": other - other % ALIKE + seed % ALIKE})

@@ -13,6 +13,7 @@ from indexfuzz.core.finding import Finding
 from indexfuzz.core.outcome import Outcome
 from indexfuzz.core.signature import Signature
 from indexfuzz.oracles import schedule
+from indexfuzz.oracles.schedule import ORACLES
 from indexfuzz.reference import mqa_logits, quant
 from indexfuzz.subjects.in_process import InProcess
 
@@ -129,6 +130,15 @@ def test_a_shape_that_costs_a_compilation_is_tried_with_several_values(reference
     for first, *others in (seen[:3], seen[3:6], seen[6:]):
         assert all(case.replace(values={"seed": first.values.seed}) == first for case in others)
     assert len({case.replace(values={"seed": 0}).id for case in seen}) == 3
+
+
+def test_values_of_one_shape_are_asked_the_same_questions_and_shapes_are_not(reference_with, pytorch_device):
+    seen = []
+    subject = InProcess(reference_with(), ManyValues(pytorch_device))
+    run(Settings(subject, cases=60, seed=5), lambda event: seen.append(event.outcome.case))
+    asked = [{oracle.name for oracle in ORACLES if oracle.is_asked(case)} for case in seen]
+    assert asked[::3] == asked[1::3] == asked[2::3]
+    assert len(set(map(frozenset, asked))) > 5
 
 
 @pytest.mark.parametrize(("make", "at_once"), [(lambda device: device, 2), (ManyValues, 32)])
