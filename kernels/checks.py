@@ -25,20 +25,22 @@ def require_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
 
 def require_tensor(name: str, tensor: Tensor, shape: tuple[int | None, ...], *dtypes: torch.dtype) -> None:
     """Raise ValueError unless the tensor has one of the dtypes, the shape (None: any size) and a dense last dim."""
+    sizes = tensor.shape
     if tensor.dtype not in dtypes:
         expected = " or ".join(str(dtype).removeprefix("torch.") for dtype in dtypes)
         raise ValueError(f"{name} must be {expected}, got {str(tensor.dtype).removeprefix('torch.')}")
-    if not _fits(tensor.shape, shape):
+    if sizes != shape and not _fits(sizes, shape):
         wanted_shape = ", ".join("any" if size is None else str(size) for size in shape)
-        raise ValueError(f"{name} must have shape [{wanted_shape}], got {list(tensor.shape)}")
-    dense = not shape or tensor.shape[-1] <= 1 or tensor.stride(-1) == 1
-    require(dense, "{} must be dense in its last dim, got strides {}", name, tensor.stride())
+        raise ValueError(f"{name} must have shape [{wanted_shape}], got {list(sizes)}")
+    if shape and tensor.stride(-1) != 1 and sizes[-1] > 1:
+        raise ValueError(f"{name} must be dense in its last dim, got strides {tensor.stride()}")
 
 
 def _fits(sizes: torch.Size, shape: tuple[int | None, ...]) -> bool:
-    if len(sizes) != len(shape):
-        return False
-    return [*sizes] == [size if wanted is None else wanted for size, wanted in zip(sizes, shape, strict=True)]
+    for size, wanted in zip(sizes, shape, strict=False):
+        if size != wanted and wanted is not None:
+            return False
+    return len(sizes) == len(shape)
 
 
 def require_head_dim(head_dim: int) -> None:
@@ -60,10 +62,10 @@ def require_cache(cache: Tensor, head_dim: int) -> None:
     """Raise ValueError unless the cache is uint8 [num_blocks, block_size, head_dim + 4] with dense, aligned pages."""
     require_tensor("cache", cache, (None, None, head_dim + SCALE_BYTES), torch.uint8)
     _, block_size, token_bytes = cache.shape
-    page_stride = cache.stride(0)
+    page_stride, token_stride, _ = cache.stride()
     require(block_size > 0, "block_size must be at least 1")
     require(
-        block_size == 1 or cache.stride(1) == token_bytes,
+        token_stride == token_bytes or block_size == 1,
         "the pages of the cache must be dense, got strides {}",
         cache.stride(),
     )

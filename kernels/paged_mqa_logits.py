@@ -6,7 +6,7 @@ import triton.language as tl
 from torch import Tensor
 
 from indexfuzz.kernels.checks import require, require_cache, require_choice, require_head_dim, require_tensor
-from indexfuzz.kernels.layout import TILE, in_token_order, resolve_layout, split_pages
+from indexfuzz.kernels.layout import TILE, in_token_order, page_parts, resolve_layout
 from indexfuzz.kernels.quant import FP8_DTYPES
 from indexfuzz.kernels.scales import SCALE_DTYPES, dequantise_groups
 from indexfuzz.kernels.sizes import cdiv, next_power_of_2
@@ -55,10 +55,8 @@ def _paged_mqa_logits_kernel(
     q_seq_stride,
     q_row_stride,
     q_head_stride,
-    values_ptr,  # [num_blocks, BLOCK_SIZE * HEAD_DIM] fp8
-    values_page_stride,
-    scales_ptr,  # [num_blocks, BLOCK_SIZE] fp32, or int32 of four exponents
-    scales_page_stride,
+    cache_ptr,  # pages of BLOCK_SIZE * HEAD_DIM fp8, then BLOCK_SIZE scales: fp32, or int32 of four exponents
+    page_stride,  # in bytes
     num_blocks,
     weights_ptr,  # [B * next_n, NUM_HEADS] fp32
     weights_row_stride,
@@ -85,6 +83,8 @@ def _paged_mqa_logits_kernel(
     HIDDEN: tl.constexpr,
     PACKED: tl.constexpr,  # scales are exponents
 ):
+    values_ptr, scales_ptr = page_parts(cache_ptr, BLOCK_SIZE * HEAD_DIM, q_ptr.dtype.element_ty, PACKED)
+    scales_page_stride = page_stride // 4
     seq = tl.program_id(0).to(tl.int64)
     first_key = tl.program_id(1) * keys_per_program
     end_key = tl.minimum(first_key + keys_per_program, max_model_len)
@@ -128,7 +128,7 @@ def _paged_mqa_logits_kernel(
             is_page = (block >= 0) & (block < num_blocks)
 
             offset = position % BLOCK_SIZE
-            value_at = (block * values_page_stride)[:, None] + offset[:, None] * HEAD_DIM + dim[None, :]
+            value_at = (block * page_stride)[:, None] + offset[:, None] * HEAD_DIM + dim[None, :]
             k = tl.load(values_ptr + value_at, mask=(is_read & is_page)[:, None], other=0.0)
             if SHUFFLE:
                 k = in_token_order(k)
@@ -199,16 +199,14 @@ def paged_mqa_logits(
     rows = min(LANES // heads, max(MIN_LANES // heads, next_power_of_2(next_n)))
     row_tiles = cdiv(next_n, rows)
     keys_per_program = KEYS * cdiv(max_model_len * batch * next_n, KEYS * PROGRAMS)
-    page_values, page_scales = split_pages(cache, q_fp8.dtype, SCALE_DTYPES[scales])
+    q_seq_stride, q_row_stride, q_head_stride, _ = q_fp8.stride()
     _paged_mqa_logits_kernel[(batch, cdiv(max_model_len, keys_per_program), row_tiles)](
         q_fp8,
-        q_fp8.stride(0),
-        q_fp8.stride(1),
-        q_fp8.stride(2),
-        page_values,
-        page_values.stride(0),
-        page_scales,
-        page_scales.stride(0),
+        q_seq_stride,
+        q_row_stride,
+        q_head_stride,
+        cache,
+        cache.stride(0),
         num_blocks,
         weights,
         weights.stride(0),
