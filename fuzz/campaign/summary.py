@@ -20,7 +20,7 @@ class Summary:
     again, see `known_before` and `seen_again`. `beyond` counts how stages ended beyond their contract: clause -> stage
     -> ending. `unrepeated` tells of deaths of an isolated process that did not happen again with the same case,
     `deaths` are those of the campaign's own processes that did. `interrupted` is the signal that ended the campaign,
-    or 0.
+    or 0. `ordered` counts the launches in which somebody looked at the order of lanes, by kernel.
     """
 
     cases: int = 0
@@ -38,6 +38,7 @@ class Summary:
     beyond: dict[str, dict[str, Counter[str]]] = field(default_factory=dict)
     interrupted: int = 0
     goals: Goals = field(default_factory=Goals)
+    ordered: Counter[str] = field(default_factory=Counter)
 
     @property
     def known_before(self) -> dict[Signature, int]:
@@ -76,6 +77,7 @@ class Summary:
         self.goals.add(outcome.case, outcome.comparisons)
         self.stages.update(outcome.stages)
         self.outside.update(outcome.outside.keys())
+        self.ordered.update(outcome.ordered)
         for clause, stage, ending in outcome.endings():
             self.beyond.setdefault(clause, {}).setdefault(stage, Counter())[ending] += 1
         for stage, width in outcome.widths.items():

@@ -36,6 +36,7 @@ def print_summary(summary: Summary, saved: dict[Signature, Path], target: UnderT
     _print_counts(console, "outside the contract", summary.outside)
     _print_counts(console, "not executable here", summary.unsupported)
     _print_counts(console, "known findings", summary.known_before)
+    _print_counts(console, "launches whose order of lanes was looked at", summary.ordered)
     for words in summary.unrepeated:
         console.print(f"  died once and not again: {words}")
     for death in summary.deaths:
@@ -186,6 +187,7 @@ def as_data(
         "unturned": _describe(summary.goals.unturned()),
         "outside": dict(summary.outside),
         "unsupported": dict(summary.unsupported),
+        "ordered": dict(summary.ordered),
         "unrepeated": summary.unrepeated,
         "deaths": [{"message": death.message, "file": death.file} for death in summary.deaths],
         "beyond": {

@@ -24,7 +24,8 @@ class Outcome:
     `refused` maps stages that rejected the case, as they promise, to why. `beyond` says how stages ended whose contract
     the case breaks, and which clause: stage -> clause -> ending. `comparisons` are those of the Python code under test,
     each with the same operands once. `reached` is what the case reached of the code and of its classes, in a
-    few words each, where the subject looks at that.
+    few words each, where the subject looks at that. `ordered` counts the launches, by kernel, in which somebody looked
+    whether lanes of one program depend on each other's order.
     """
 
     case: Case
@@ -38,6 +39,7 @@ class Outcome:
     beyond: dict[str, dict[str, Ending]] = field(default_factory=dict)
     comparisons: list[Comparison] = field(default_factory=list)
     reached: frozenset[str] = frozenset()
+    ordered: dict[str, int] = field(default_factory=dict)
 
     def endings(self) -> Iterator[tuple[str, str, Ending]]:
         """(clause, stage, ending) of every stage beyond its contract, those included that took their process down."""

@@ -1,6 +1,6 @@
 """The executor as its users see it: a context manager that takes every Triton launch to the CPU."""
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from types import TracebackType
@@ -129,6 +129,16 @@ def watch_ends() -> Iterator[Ends]:
         yield RUNTIME.ends
     finally:
         RUNTIME.ends = before
+
+
+@contextmanager
+def count_ordered() -> Iterator[Counter[str]]:
+    """How many launches inside the block the checker `order` looked at, all accesses of all programs, by kernel."""
+    before, RUNTIME.ordered = RUNTIME.ordered, Counter()
+    try:
+        yield RUNTIME.ordered
+    finally:
+        RUNTIME.ordered = before
 
 
 @contextmanager

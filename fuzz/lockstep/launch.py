@@ -88,6 +88,7 @@ def execute(
         values = [arguments.convert(p, bound[p.name]) for p in known]
     except UnsupportedFeature as error:
         raise UnsupportedFeature(f"{location_of(kernel)}: in {launch.name}: {error}") from None
+    launch.is_ordered = checks.order and launch.num_warps > 1
     RUNTIME.launch += 1
     RUNTIME.builder.options.num_warps = launch.num_warps
     waiting = [
@@ -100,6 +101,8 @@ def execute(
         waiting.extend(programs[part] for part in reversed(parts))
     if checks.races:
         check_races(launch)
+    if RUNTIME.ordered is not None and launch.is_ordered:
+        RUNTIME.ordered[launch.name] += 1
     return launch.violations
 
 
@@ -129,7 +132,7 @@ def _run(kernel: Any, values: list[Any], run: Run) -> list[Array]:
         if not finished:
             run.roll_back()
     if run.checks.order and run.launch.num_warps > 1:
-        check_order(run)
+        run.launch.is_ordered &= check_order(run)
     run.complete()
     return []
 

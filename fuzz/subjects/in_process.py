@@ -18,7 +18,7 @@ from indexfuzz.generation.probing import break_one_clause
 from indexfuzz.implementations.base import Implementation
 from indexfuzz.implementations.sources import source_texts
 from indexfuzz.implementations.watching import watch, watching
-from indexfuzz.lockstep import watch_ends
+from indexfuzz.lockstep import count_ordered, watch_ends
 from indexfuzz.oracles import schedule
 from indexfuzz.oracles.rehearsal import rehearse
 from indexfuzz.subjects.subject import Facts
@@ -70,10 +70,11 @@ class InProcess:
     def run(self, case: Case, only: frozenset[str] = frozenset()) -> Outcome:
         """Run it here and now, and watch what the implementation and its kernels compare."""
         watch(self._texts)
-        with self._tell_unsupported(), watching() as comparisons, watch_ends() as ends:
+        with self._tell_unsupported(), watching() as comparisons, watch_ends() as ends, count_ordered() as ordered:
             outcome = schedule.run(case, self.implementation, self.device, only)
         inside = (Comparison(*end.place, end.holds, end.left, end.right, inside=True) for end in ends)
         outcome.comparisons = [*comparisons, *(one for one in inside if one.file in self._texts)]
+        outcome.ordered = dict(ordered)
         return outcome
 
     def ask(self, case: Case, signature: Signature, only: frozenset[str] = frozenset()) -> Outcome:

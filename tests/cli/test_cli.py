@@ -396,6 +396,15 @@ class TestCoverage:
         assert (code, err) == (2, "error: --coverage-listing needs --coverage\n")
 
 
+def test_launches_whose_order_of_lanes_was_looked_at_are_counted(indexfuzz):
+    words = ("run", "--stage", "gather", "--cases", 3, "--seed", 1)
+    told = json.loads(indexfuzz(*words, "--device", "lockstep:order", "--json")[1])
+    assert told["ordered"].keys() == {"_gather_kernel"}
+    text = indexfuzz(*words, "--device", "lockstep:order")[1]
+    assert f"launches whose order of lanes was looked at: _gather_kernel {told['ordered']['_gather_kernel']}\n" in text
+    assert json.loads(indexfuzz(*words, "--json")[1])["ordered"] == {}
+
+
 class TestPlantedBugs:
     @pytest.mark.parametrize("fault", ["layout-hardcoded-shuffle", "rope-result-discarded"])
     def test_planted_bugs_are_found_and_end_the_run(self, indexfuzz, fault):

@@ -8,7 +8,8 @@ import triton.language as tl
 from indexfuzz.core.case import Case
 from indexfuzz.devices.lockstep import LockstepDevice
 from indexfuzz.implementations import load
-from indexfuzz.lockstep import ALL_CHECKERS, Lockstep
+from indexfuzz.lockstep import ALL_CHECKERS, Lockstep, count_ordered
+from indexfuzz.lockstep.checkers import order
 from indexfuzz.lockstep.tracking.checks import Checks
 from indexfuzz.oracles import differential
 
@@ -209,6 +210,20 @@ def test_programs_are_looked_at_one_by_one():
     (found,) = machine.violations
     assert found.program == (2, 0, 0)
     assert found.lane == (0,)
+
+
+def test_launches_that_were_looked_at_are_counted(monkeypatch):
+    x = torch.arange(4 * N, dtype=torch.float32)
+    with count_ordered() as ordered, Lockstep(checkers=CHECKERS):
+        _by_program[(4,)](x, N=N)
+        _by_program[(1,)](x, N=N)
+        _by_program[(4,)](x, N=N, num_warps=1)
+        _two_pointers[(1,)](x, x, N=N)
+        with Lockstep():
+            _by_program[(4,)](x, N=N)
+        monkeypatch.setattr(order, "_MOST", 2 * 4 * N)
+        _by_program[(4,)](x, N=N)
+    assert ordered == {"_by_program": 2, "_two_pointers": 1}
 
 
 @triton.jit

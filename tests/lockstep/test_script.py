@@ -59,6 +59,13 @@ def test_violations_are_told_and_the_script_goes_on(run, tmp_path):
     assert launch["violations"][0]["byte_offset"] == 240
 
 
+def test_a_launch_that_order_looked_at_is_told(run, tmp_path):
+    done = run(RIGHT + "copy[(1,)](x, x, 64, BLOCK=64, num_warps=1)\n", "--checkers=all", "--report=report.json")
+    assert done.stderr == "lockstep: 1 kernel, 2 launches, 0 violations, order looked at in 1 launch\n"
+    launches = json.loads((tmp_path / "report.json").read_text())["launches"]
+    assert [launch["is_ordered"] for launch in launches] == [True, False]
+
+
 def test_checkers_and_devices_are_chosen(run):
     assert run(WRONG, "--checkers", "races").returncode == 0
     done = run(WRONG.replace("torch.ones(60)", "torch.ones(60, device='cuda')"), "--device", "cuda")

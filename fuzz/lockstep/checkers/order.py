@@ -26,24 +26,27 @@ _MOST: Final = 1 << 22
 _VERBS: Final = {"load": "loads", "store": "stores"}
 
 
-def check_order(run: Run) -> None:
-    """Report the accesses of a completed run that depend on the order of lanes."""
+def check_order(run: Run) -> bool:
+    """Report the accesses of a completed run that depend on the order of lanes; whether none was passed over."""
     groups: dict[tuple[int, int], list[Access]] = defaultdict(list)
     for access in run.accesses:
         groups[access.barriers, id(access.allocation)].append(access)
+    is_whole = True
     for accesses in groups.values():
         if len(accesses) > 1 and any(access.kind == "store" for access in accesses):
-            _check(run, accesses)
+            is_whole &= _check(run, accesses)
+    return is_whole
 
 
-def _check(run: Run, accesses: list[Access]) -> None:
+def _check(run: Run, accesses: list[Access]) -> bool:
     if sum(_lanes(access, run.count) * access.size for access in accesses) > _MOST:
-        return
+        return False
     touched = [list_bytes(access, run.count) for access in accesses]
     for second, later in enumerate(touched):
         for earlier in touched[:second]:
             if "store" in (earlier.access.kind, later.access.kind):
                 _compare(run, earlier, later)
+    return True
 
 
 def _lanes(access: Access, programs: int) -> int:

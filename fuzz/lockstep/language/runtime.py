@@ -2,6 +2,7 @@
 
 import inspect
 import sys
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from types import FunctionType, MethodType
@@ -53,6 +54,7 @@ class Runtime(Operators, Flow):
         self.builder.semantic = self.semantic
         self.launch = 0
         self.ends: Ends | None = None
+        self.ordered: Counter[str] | None = None
         self.helpers: dict[str, Any] = {}
         self.translated: dict[int, Translated] = {}
         self.builtins: dict[Any, _Builtin] = {}

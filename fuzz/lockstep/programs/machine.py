@@ -1,11 +1,12 @@
 """A machine for whole programs: it records every launch, and gives back what a compiled kernel would be."""
 
+from collections import Counter
 from collections.abc import Callable
 from contextlib import nullcontext
 from functools import partial
 from typing import Any
 
-from indexfuzz.lockstep.executor import Lockstep
+from indexfuzz.lockstep.executor import Lockstep, count_ordered
 from indexfuzz.lockstep.programs.placement import Placement
 from indexfuzz.lockstep.programs.record import BROKE, FAILED, RAN, REFUSED, LaunchRecord, Record, describe_arguments
 from indexfuzz.lockstep.source.search import find_violation
@@ -59,9 +60,10 @@ class RecordingLockstep(Lockstep):
 
     def _record(self, kernel: Any, grid: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         before = len(self.violations)
-        outcome, reason = RAN, ""
+        outcome, reason, ordered = RAN, "", Counter[str]()
         try:
-            super()._launch(kernel, grid, args, kwargs)
+            with count_ordered() as ordered:
+                super()._launch(kernel, grid, args, kwargs)
         except UnsupportedFeature as error:
             outcome, reason = REFUSED, str(error)
             raise
@@ -85,6 +87,7 @@ class RecordingLockstep(Lockstep):
                     self.test,
                     tuple(self.violations[before:]),
                     tuple(self._tell(violation) for violation in self.violations[before:]),
+                    bool(ordered),
                 )
             )
             self.recorder = Recorder(accesses=False)

@@ -19,7 +19,8 @@ class LaunchRecord:
     """One launch: kernel, file:line of its definition, arguments in words, outcome, and why it did not run.
 
     test is what launched it, where somebody said so; violations are its own, and told says of each of them, in lines
-    of text, which values led to it; empty where that is not known.
+    of text, which values led to it; empty where that is not known. is_ordered says that the checker `order` looked at
+    all that its programs did.
     """
 
     kernel: str
@@ -30,6 +31,7 @@ class LaunchRecord:
     test: str = ""
     violations: tuple[Violation, ...] = ()
     told: tuple[str, ...] = ()
+    is_ordered: bool = False
 
     def as_data(self) -> dict[str, Any]:
         """The launch as plain JSON data."""

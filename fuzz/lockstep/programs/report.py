@@ -26,6 +26,8 @@ def summarise(record: Record) -> list[str]:
         return [NOTHING_RAN]
     kernels, launches, found = len(record.kernels), len(record.launches), len(record.violations)
     counts = [_count(kernels, "kernel"), _count(launches, "launch"), _count(found, "violation")]
+    if ordered := sum(launch.is_ordered for launch in record.launches):
+        counts.append(f"order looked at in {_count(ordered, 'launch')}")
     lines = [", ".join(counts)]
     for outcome, words in _WORDS.items():
         for (kernel, reason), times in sorted(record.reasons(outcome).items()):

@@ -20,7 +20,7 @@ from indexfuzz.lockstep.values.value import Value
 
 @dataclass(slots=True)
 class Launch:
-    """What all runs of one launch share."""
+    """What all runs of one launch share. is_ordered says that the checker `order` looked at every run as a whole."""
 
     name: str
     grid: tuple[int, int, int]
@@ -32,6 +32,7 @@ class Launch:
     violations: list[Violation] = field(default_factory=list)
     reported: set[tuple[str, str, int, str | None]] = field(default_factory=set)
     accesses: list[Access] = field(default_factory=list)
+    is_ordered: bool = False
 
     @property
     def total(self) -> int:

@@ -53,6 +53,7 @@ def test_what_is_no_frame(pipe, data):
 def test_outcomes_come_back_as_they_were():
     finding = Finding("gather", "crash", "SIGSEGV", "it died", index=(1, 2), location="a.py:1", beyond="a clause")
     outcome = Outcome(Case(), [finding], ["gather"], {"rope": "no"}, {"gather": 0.1}, {"gather": "T0"})
+    outcome.ordered = {"_gather": 2}
     assert to_outcome(from_outcome(outcome)) == outcome
 
 
