@@ -33,13 +33,16 @@ def severity(
 
     The case is grown to hundreds of keys and the heads of DeepSeek-V3.2; what triggers the bug stays. Then the whole
     indexer runs, each stage on what the one before it made, and its selection is compared with the reference's.
+    A session happens as it is, in requests of hundreds of keys: drawn queries choose among those that it leaves.
 
     Example: `indexfuzz severity corpus/gather/0123456789abcdef.json --impl vllm:vllm-0.22.0.whl`
     """
     path, entry = find_one(file, corpus)
     blamed, only = with_finding(path, entry).stage, each_known("--stage", stage, OPERATION_NAMES)
     target = in_this_process(kernels.setup())
-    from indexfuzz.triage.severity import SeverityError, grow, recall
+    from indexfuzz.triage.recall import SeverityError
+    from indexfuzz.triage.session_severity import keys_at_end
+    from indexfuzz.triage.severity import grow, recall
 
     try:
         case = grow(entry.case, blamed)
@@ -52,8 +55,9 @@ def severity(
         return
     out = console()
     worst, blind = f"{found.worst:.3f} in the worst row", f"blind choice gives {found.blind:.3f}"
-    out.print(f"top-k recall {found.mean:.3f}, {worst}; {blind}")
-    keys = ", ".join(map(str, case.lengths))
+    digits = 3 if found.mean == 1 or found.mean < 0.9995 else 5
+    out.print(f"top-k recall {found.mean:.{digits}f}, {worst}; {blind}")
+    keys = ", ".join(map(str, case.lengths or keys_at_end(case).values()))
     taken = f", {', '.join(only)} alone" if only else ""
     out.print(
         f"  {found.rows} rows, the best {case.model.index_topk} of up to {keys} keys, {case.model.num_heads} heads of "

@@ -6,8 +6,10 @@ a ring before. The session ends with the first step that shows something: what f
 bug.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+
+from torch import Tensor
 
 from indexfuzz.core.case import Case
 from indexfuzz.core.outcome import Outcome
@@ -24,6 +26,8 @@ from indexfuzz.stages.stateful import Stateful
 from indexfuzz.stages.table import GATHER, K_QUANT_CACHE, STAGES, making_keys
 
 Only = frozenset[str]
+Do = Callable[[Stage, Step, Call], dict[str, Tensor]]
+"""What does a stage of a step, by a call, and gives its outputs."""
 
 
 def run(case: Case, implementation: Implementation, device: Device, only: Only = frozenset()) -> Outcome:
@@ -74,10 +78,20 @@ def end_of(case: Case, device: Device, implementation: Implementation) -> Servin
     return serving
 
 
+def _by_reference(stage: Stage, _step: Step, call: Call) -> dict[str, Tensor]:
+    return fill_in(stage, call)
+
+
 def launches(
-    case: Case, device: Device, implementation: Implementation, make_tokens: MakeTokens | None = None
+    case: Case,
+    device: Device,
+    implementation: Implementation,
+    make_tokens: MakeTokens | None = None,
+    do: Do = _by_reference,
 ) -> Iterator[tuple[int, Stage, Step, Call]]:
     """Every launch of a session with the number of its step, its inputs made by the reference, which then does it.
+
+    `do` does them in its place.
 
     The reference keeps nothing in the state, which has the form that an implementation asks for: it is what it was
     before the first step, but for forks and for what is done to a call before the next one is asked for.
@@ -92,16 +106,16 @@ def launches(
             for stage in (stage for stage in STAGES if stage.applies(plain.case)):
                 call = stage.prepare(plain)
                 yield number, stage, plain, call
-                accept(stage, plain, call, fill_in(stage, call))
+                accept(stage, plain, call, do(stage, plain, call))
         else:
             making, made = _making(serving, rows), serving.making_step(number, step, rows)
             call = making.prepare(made)
             yield number, making, made, call
-            accept(making, made, call, fill_in(making, call))
+            accept(making, made, call, do(making, made, call))
             if not inserts(making.name):
                 call = _insertion(made)
                 yield number, K_QUANT_CACHE, made, call
-                accept(K_QUANT_CACHE, made, call, fill_in(K_QUANT_CACHE, call))
+                accept(K_QUANT_CACHE, made, call, do(K_QUANT_CACHE, made, call))
         serving.end(step, rows)
     if case.session.node != "none" and serving.has_keys:
         reading = serving.reading_step()

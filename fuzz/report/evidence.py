@@ -20,9 +20,10 @@ from indexfuzz.triage.explain import explain
 from indexfuzz.triage.launches import ReproError
 from indexfuzz.triage.looking import look_at
 from indexfuzz.triage.prove import run_script
+from indexfuzz.triage.recall import SeverityError
 from indexfuzz.triage.replay import FAILING, replay
 from indexfuzz.triage.repro import script
-from indexfuzz.triage.severity import SeverityError, grow, recall
+from indexfuzz.triage.severity import grow, recall
 
 AROUND = 6
 """Lines of the kernel that are shown before and after the blamed one."""

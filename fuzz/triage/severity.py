@@ -6,7 +6,6 @@ twice: once with the implementation's stages, each fed with what the one before 
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -21,33 +20,12 @@ from indexfuzz.implementations.base import Implementation, StageFunction
 from indexfuzz.oracles.launching import describe_error, launch
 from indexfuzz.oracles.walk import accept, materialise_on
 from indexfuzz.stages.table import STAGES
+from indexfuzz.triage.recall import FEWEST, SHARE, Recall, SeverityError, shared
+from indexfuzz.triage.session_severity import grow_session, recall_session
 
 MODEL = "deepseek-v3.2"
 KEYS_CACHED, KEYS_WRITTEN = 4096, 512
 """Keys added to each request: where only reading is at stake, and where all of them are written in the step itself."""
-
-SHARE = 8
-"""One of so many keys is selected."""
-
-
-@dataclass(frozen=True)
-class Recall:
-    """Of the reference's selections, the share that was selected too, over the rows that have a choice.
-
-    `mean` and `worst` are over `rows`; `blind` is what a choice at random gives. `failed` says what the implementation
-    raised, where it selected nothing.
-    """
-
-    case: Case
-    mean: float
-    worst: float
-    blind: float
-    rows: int
-    failed: str = ""
-
-
-class SeverityError(Exception):
-    """No recall can be measured. One sentence that says why."""
 
 
 def grow(case: Case, stage: str) -> Case:
@@ -56,15 +34,17 @@ def grow(case: Case, stage: str) -> Case:
     What `paged_logits` reads was cached before. For every other stage the requests are prefilled from their first
     token, so that every key is written and gathered in the step. Lengths grow by whole pages.
 
-    Raises SeverityError for a session, and when the case cannot hold more keys.
+    A session keeps its steps; `session_severity.py` says how it is grown.
+
+    Raises SeverityError when the case cannot hold more keys, and of sessions as `grow_session`.
     """
     if case.session.steps:
-        raise SeverityError("recall is measured of single steps, and the case is a session; see `indexfuzz show`")
+        return grow_session(case)
     block_size, lengths = case.cache.block_size, case.lengths or (1,)
     paged = stage == PAGED_LOGITS or (stage == TOPK and bool(case.batch.decode))
     wanted = KEYS_CACHED if paged else KEYS_WRITTEN
     model = PRESETS[MODEL].model.model_dump(include={"num_heads", "head_dim", "rope_dim", "quant_group"})
-    while wanted >= KEYS_WRITTEN // SHARE:
+    while wanted >= FEWEST:
         more = -(-wanted // block_size) * block_size
         batch: dict[str, object] = {"max_model_len": case.batch.max_model_len + more}
         if paged:
@@ -85,9 +65,12 @@ def recall(case: Case, implementation: Implementation, device: Device, only: fro
 
     `only` names the stages to take from the implementation, all that promise to handle the case when empty.
 
-    Raises SeverityError when no row has more keys than it may select, or the device cannot run the case.
+    Raises SeverityError when no row has more keys than it may select, or the device cannot run the case, and of
+    sessions as `recall_session`.
     """
     try:
+        if case.session.steps:
+            return recall_session(case, implementation, device, only)
         right, undefined = _select(case, {}, device)
         got, failed = _select(case, _within(case, implementation, only), device)
     except UnsupportedKernelError as error:
@@ -102,12 +85,9 @@ def recall(case: Case, implementation: Implementation, device: Device, only: fro
     for name, (selected, visible) in right.items():
         choosing = visible > selected.shape[1]
         mine = got[name][0] if name in got else torch.full_like(selected, -2)
-        shares.append(_shared(selected, mine)[choosing])
+        shares.append(shared(selected, mine)[choosing])
         blind.append(selected.shape[1] / visible[choosing].double())
-    share = torch.cat(shares) if shares else torch.empty(0)
-    if not len(share):
-        raise SeverityError("no row of the grown case has more keys than it may select")
-    return Recall(case, float(share.mean()), float(share.min()), float(torch.cat(blind).mean()), len(share), failed)
+    return Recall.of(case, shares, blind, failed)
 
 
 def _within(case: Case, implementation: Implementation, only: frozenset[str]) -> Mapping[str, StageFunction]:
@@ -138,10 +118,3 @@ def _select(
             selections[name] = (selected.cpu(), visible.cpu())
         accept(stage, step, call, launched.outputs)
     return selections, ""
-
-
-def _shared(right: Tensor, got: Tensor) -> Tensor:
-    """For each row, the share of `right` that is also in `got`; both [rows, k], -1 for no selection."""
-    chosen = right >= 0
-    found = ((right.unsqueeze(2) == got.unsqueeze(1)).any(2) & chosen).sum(1)
-    return found.double() / chosen.sum(1).clamp_min(1)

@@ -72,7 +72,8 @@ def test_sizes_and_counts_are_told_side_by_side():
     subject = wrong_where(lambda case: case.rope.mode == "functional")
     small, _, both = measure_both(CASE, subject, Signature.parse("gather/code-mismatch/k_fp8"))
     assert both["order"] in ("same", "smaller", "larger")
-    assert both["found"] == {"tokens": 11, "requests": 5, "heads": 8, "dims": 64, "special": Size.of(CASE).special}
+    sizes = {"steps": 0, "tokens": 11, "requests": 5, "heads": 8, "dims": 64, "special": Size.of(CASE).special}
+    assert both["found"] == sizes
     assert both["minimised"]["asked"] < both["plain"]["asked"]
     text = "\n".join(tell([both, {**both, "found": {**both["found"], "tokens": 31}}]))
     assert f"| tokens | 21 (31) | {Size.of(small).tokens:g} ({Size.of(small).tokens}) |" in text
@@ -81,5 +82,5 @@ def test_sizes_and_counts_are_told_side_by_side():
 
 def test_the_size_of_a_session_is_that_of_all_its_steps():
     size = Size.of(SESSION)
-    assert (size.tokens, size.requests) == (3 + 4 + 3 + 5, 3)
+    assert (size.steps, size.tokens, size.requests) == (2, 3 + 4 + 3 + 5, 3)
     assert Size.of(Case()).special == 0

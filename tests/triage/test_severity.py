@@ -9,7 +9,8 @@ from indexfuzz.core.finding import Finding
 from indexfuzz.corpus.entry import Entry, Record
 from indexfuzz.corpus.store import Corpus
 from indexfuzz.reference import gather
-from indexfuzz.triage.severity import SeverityError, grow, recall
+from indexfuzz.triage.recall import SeverityError
+from indexfuzz.triage.severity import grow, recall
 
 ONE_KEY = Case().replace(cache={"block_size": 1}, batch={"prefill": ({"length": 1, "new": 1},)})
 DECODE = Case().replace(cache={"block_size": 16}, batch={"decode": (3,), "max_model_len": 20})

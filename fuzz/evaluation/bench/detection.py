@@ -27,6 +27,7 @@ from indexfuzz.devices import open_device
 from indexfuzz.devices.base import Device, UnsupportedKernelError
 from indexfuzz.evaluation.bench.baseline import GRIDS
 from indexfuzz.evaluation.bench.detection_report import as_markdown
+from indexfuzz.evaluation.bench.shrinking import Size
 from indexfuzz.evaluation.bench.uniform import uniform
 from indexfuzz.evaluation.kept import Kept, measure_all
 from indexfuzz.implementations.base import Implementation
@@ -71,6 +72,8 @@ class Detection:
     signature: str = ""
     sequences: int | None = None
     tokens: int | None = None
+    steps: int | None = None
+    """Of a minimal session; None where a single step shows it."""
     unsteered_cases: list[int] = field(default_factory=list)
     uniform_cases: list[int] = field(default_factory=list)
     grids: dict[str, str | None] = field(default_factory=dict)
@@ -166,8 +169,8 @@ def detect(
 def _minimise(found: Detection, sight: Sight, implementation: Implementation, device: Device) -> None:
     subject = InProcess(implementation, device)
     small, _ = minimise(sight.case, subject, sight.finding.signature, seconds=MINIMISE_SECONDS)
-    found.sequences = len(small.batch.decode) + len(small.batch.prefill)
-    found.tokens = small.batch.tokens
+    size = Size.of(small)
+    found.sequences, found.tokens, found.steps = size.requests, size.tokens, size.steps or None
 
 
 def compare(found: Detection, device: Device, seeds: Sequence[int], *, seconds: float = SECONDS) -> None:

@@ -45,7 +45,10 @@ def _summary(results: Sequence[dict[str, Any]], seeds: int, seconds: float, plai
     everywhere = [r for r in results if len(r["cases"]) == seeds]
     medians = [statistics.median(r["seconds"]) for r in results if r["seconds"]]
     slowest = max((max(r["seconds"]) for r in results if r["seconds"]), default=0.0)
-    small = [r for r in results if r["sequences"] is not None and r["sequences"] <= 2 and r["tokens"] <= 4]
+    minimal = [r for r in results if r["sequences"] is not None]
+    steps, sessions = [r for r in minimal if not r["steps"]], [r for r in minimal if r["steps"]]
+    small = [r for r in steps if r["sequences"] <= 2 and r["tokens"] <= 4]
+    short = [r for r in sessions if r["sequences"] <= 2 and r["steps"] <= 3]
     plain = sum(len(r["uniform_cases"]) == seeds for r in results)
     blind = sum(not r["uniform_cases"] for r in results)
     unsteered = sum(len(r["unsteered_cases"]) == seeds for r in results)
@@ -53,7 +56,8 @@ def _summary(results: Sequence[dict[str, Any]], seeds: int, seconds: float, plai
         f"- {len(everywhere)} of {len(results)} faults found in all {seeds} seeds within {seconds:.0f} s each.",
         f"- The median fault is found after {statistics.median(medians):.1f} s; the slowest find took {slowest:.1f} s.",
         f"- {sum(r['rightly_blamed'] for r in results)} of {len(results)} blamed on the right stage in every seed.",
-        f"- {len(small)} of {len(results)} minimal cases have at most 2 sequences and 4 tokens.",
+        f"- {len(small)} of {len(steps)} minimal cases of one step have at most 2 sequences and 4 tokens.",
+        f"- {len(short)} of {len(sessions)} minimal sessions have at most 3 steps and 2 requests.",
         f"- Without coverage feedback, {seconds:.0f} s each: {unsteered} found in all seeds.",
         f"- The plain generator, {plain_seconds:.0f} s each: {plain} found in all seeds, {blind} in none.",
     ]
@@ -77,7 +81,7 @@ def _table(results: Sequence[dict[str, Any]], seeds: int) -> list[str]:
         "cases: median (worst)",
         "seconds: median (worst)",
         "blamed",
-        "minimal: sequences, tokens",
+        "minimal: sequences, tokens (steps of a session)",
         "without coverage feedback: found, median cases",
         "plain generator: found, median cases",
         *projects,
@@ -94,10 +98,17 @@ def _row(r: dict[str, Any], seeds: int, projects: Sequence[str]) -> list[str]:
         _spread(r["cases"], 0),
         _spread(r["seconds"], 1),
         ("right" if r["rightly_blamed"] else ", ".join(sorted(set(r["blamed"])))) if r["blamed"] else "-",
-        "-" if r["sequences"] is None else f"{r['sequences']}, {r['tokens']}",
+        _size(r),
         *(_finds(r[name], seeds) for name in ("unsteered_cases", "uniform_cases")),
         *("missed" if r["grids"].get(project) is None else "found" for project in projects),
     ]
+
+
+def _size(r: dict[str, Any]) -> str:
+    """How large the minimal case is."""
+    if r["sequences"] is None:
+        return "-"
+    return f"{r['sequences']}, {r['tokens']}" + (f" ({r['steps']})" if r["steps"] else "")
 
 
 def _finds(cases: Sequence[int], seeds: int) -> str:

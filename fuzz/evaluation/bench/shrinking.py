@@ -23,8 +23,9 @@ SECONDS = 10.0
 
 @dataclass(frozen=True)
 class Size:
-    """How large a case is for who reads it; of a session, what all its steps have."""
+    """How large a case is for who reads it; of a session, what all its steps have. A single step has no `steps`."""
 
+    steps: int
     tokens: int
     requests: int
     heads: int
@@ -39,7 +40,7 @@ class Size:
         tokens = sum(step.tokens for step in steps) or case.batch.tokens
         requests = len(case.session.requests) if steps else len(case.lengths)
         special = sum(getattr(getattr(case, part), name) != value for part, fields in DEFAULT for name, value in fields)
-        return cls(tokens, requests, case.model.num_heads, case.model.head_dim, special)
+        return cls(len(steps), tokens, requests, case.model.num_heads, case.model.head_dim, special)
 
 
 @dataclass(frozen=True)

@@ -96,10 +96,22 @@ def test_planted_together_each_stage_is_blamed_for_its_own():
 def test_a_minimal_case_is_reported(monkeypatch):
     monkeypatch.setattr(detection, "MINIMISE_SECONDS", math.inf)
     found = detect(load_faults()["relu-after-sum"], DEVICE, seeds=(0,))
-    assert (found.sequences, found.tokens) == (1, 1)
+    assert (found.sequences, found.tokens, found.steps) == (1, 1, None)
     assert found.rightly_blamed
     table = as_markdown([vars(found)], seeds=1, seconds=60.0, plain_seconds=10.0, processes=1)
     assert "| relu-after-sum | paged_logits | 1/1 |" in table
+
+
+def test_the_steps_requests_and_tokens_of_a_minimal_session_are_reported(monkeypatch):
+    monkeypatch.setattr(detection, "MINIMISE_SECONDS", math.inf)
+    found = detect(load_faults()["compress-groups-from-chunk-start"], DEVICE, seeds=(0,))
+    assert (found.sequences, found.tokens, found.steps) == (1, 4, 2)
+    table = as_markdown([vars(found)], seeds=1, seconds=60.0, plain_seconds=10.0, processes=1)
+    assert "| 1, 4 (2) |" in table
+    assert "1 of 1 minimal sessions have at most 3 steps and 2 requests" in table
+    assert "0 of 0 minimal cases of one step" in table
+    long = as_markdown([vars(found) | {"steps": 4}], seeds=1, seconds=60.0, plain_seconds=10.0, processes=1)
+    assert "0 of 1 minimal sessions" in long
 
 
 def test_nothing_is_found_in_clean_kernels():
