@@ -8,6 +8,7 @@ says what must come out. Of a session every step is captured anew, and both sess
 
 from collections.abc import Iterator
 from contextlib import suppress
+from dataclasses import replace
 from typing import NamedTuple
 
 import torch
@@ -28,6 +29,10 @@ from indexfuzz.stages.base import Call, Stage
 from indexfuzz.stages.table import making_keys
 
 KIND = "metamorphic/replay"
+
+INTEGERS = (torch.int32, torch.int64)
+MOST_TOLD = 16
+"""Elements of a tensor whose contents are told."""
 
 OF_CACHE = ("page", "token", "byte")
 """What the axes of a cache are called, which stages name by values and scales."""
@@ -52,7 +57,7 @@ def run(case: Case, implementation: Implementation, device: Device, only: frozen
     if not isinstance(device, Capturing) or other is None:
         return outcome
     require_format(case, device)
-    for stage, captured, call in _pairs(case, other, implementation, device):
+    for number, (stage, captured, call) in enumerate(_pairs(case, other, implementation, device)):
         function = function_for(stage.name, case, implementation, only)
         if function is None or function_for(stage.name, other, implementation, only) is None:
             continue
@@ -64,7 +69,8 @@ def run(case: Case, implementation: Implementation, device: Device, only: frozen
                 pair = Pair(stage, _own(captured, device.torch_device), call)
                 found = _replay(pair, outputs, function, implementation, device)
                 outcome.stages.append(stage.name)
-                outcome.findings += found
+                where = f"step {number} of the session: " if case.session.steps else ""
+                outcome.findings += [replace(finding, detail=f"{where}{finding.detail}") for finding in found]
         if outcome.findings:
             break
         if case.session.steps:
@@ -122,10 +128,11 @@ def _replay(
     pair: Pair, fresh: dict[str, Tensor], function: StageFunction, implementation: Implementation, device: Capturing
 ) -> list[Finding]:
     """What differs between a replay with the contents of a call, in memory captured for it, and its fresh launch."""
-    outputs, replay = device.capture(lambda: pair.captured.run(function))
+    changed = _tell_integers(pair.captured, pair.call)
+    outputs, again = device.capture(lambda: pair.captured.run(function))
     for name, tensor in pair.call.tensors.items():
         pair.captured.tensors[name].copy_(tensor)
-    replay()
+    again()
     masks = pair.stage.determined(pair.call, implementation.promises)
     for name, got in outputs.items():
         wrong = describe.bits(got) != describe.bits(fresh[name])
@@ -133,12 +140,24 @@ def _replay(
         if name != "state" and bool(wrong.any()):
             index = describe.first(wrong)
             place = describe.place(index, pair.stage.axes.get(name, OF_CACHE))
+            captured, launched = describe.text(got[index]), describe.text(fresh[name][index])
             detail = (
-                f"{place} of {name} is {describe.text(got[index])} where the launch was captured with other contents "
-                f"and replayed, and {describe.text(fresh[name][index])} where it is launched; {describe.share(wrong)}"
+                f"{place} of {name} is {captured} where the launch was captured with other contents and replayed, "
+                f"and {launched} where it is launched; {describe.share(wrong)}{changed}"
             )
             return [Finding(pair.stage.name, KIND, name, detail, index=index)]
     return []
+
+
+def _tell_integers(captured: Call, call: Call) -> str:
+    """What the host may have read when it captured, and what is there when the launch is replayed."""
+    was, is_ = ({name: t for name, t in each.tensors.items() if t.dtype in INTEGERS} for each in (captured, call))
+    words = [
+        f"{name} {was[name].tolist()}, then {is_[name].tolist()}"
+        for name in was
+        if name not in call.fills.values() and was[name].numel() <= MOST_TOLD and not torch.equal(was[name], is_[name])
+    ]
+    return f"; when it was captured {', '.join(words)}" if words else ""
 
 
 def _forms(call: Call) -> dict[str, tuple[object, ...]]:

@@ -177,6 +177,6 @@ def _severity(entry: Entry, target: UnderTest[InProcess]) -> str:
     if found.failed:
         return f"Nothing is selected: the step raises {found.failed}."
     return (
-        f"Of the true top-k keys {found.mean:.1%} are still selected, {found.worst:.1%} in the worst row; "
+        f"Of the true top-k keys {found.mean:.2%} are still selected, {found.worst:.1%} in the worst row; "
         f"a blind choice would select {found.blind:.1%}."
     )

@@ -1,5 +1,6 @@
 """Launches that are captured and replayed with other contents: by a recorder on the CPU, and in a CUDA graph."""
 
+import dataclasses
 from contextlib import contextmanager
 
 import pytest
@@ -102,6 +103,10 @@ def test_a_grid_that_was_made_from_contents_is_stale(node):
     (finding,) = replay.run(session_of(node), mistaken, Recorder()).findings
     assert finding.kind == replay.KIND
     assert "where the launch was captured with other contents and replayed" in finding.detail
+    assert finding.detail.startswith("step 2 of the session: ")
+    assert (
+        "; when it was captured query_start [0, 9, 10], then [0, 1, 10], context_lens [9, 7], then [" in finding.detail
+    )
 
 
 def test_stages_of_a_step_are_replayed_too():
@@ -109,6 +114,19 @@ def test_stages_of_a_step_are_replayed_too():
     outcome = replay.run(STEP, builtin(), Recorder(), only)
     assert not outcome.findings
     assert "gather" in outcome.stages
+
+
+def test_a_stage_whose_grid_was_made_from_contents_is_no_step_of_a_session():
+    def first_request_alone(*, context_lens, logits, **rest):
+        rows = int(context_lens[0])
+        builtin().stages["paged_logits"](context_lens=context_lens, logits=logits, **rest)
+        logits[:, rows:] = 0
+
+    stages = builtin().stages | {"paged_logits": first_request_alone}
+    outcome = replay.run(STEP, dataclasses.replace(builtin(), stages=stages), Recorder(), frozenset({"paged_logits"}))
+    (finding,) = outcome.findings
+    assert finding.detail.startswith("row ")
+    assert "context_lens [37, 5, 20], then [20, 5, 37]" in finding.detail
 
 
 def test_what_cannot_be_captured_and_who_captures_nothing_show_nothing():
