@@ -82,13 +82,18 @@ class Keeper:
 
 
 def probe(folder: Path) -> None:
-    """Write to a folder, and take it back: better now than when something was found.
+    """Write to a folder, or to the nearest one above it that is there: better now than when something was found.
 
-    Raises OSError where that does not work.
+    Makes no folder: another run that is about to write there must not see one come and go. Raises OSError where
+    writing does not work.
     """
-    made = [parent for parent in (folder, *folder.parents) if not parent.exists()]
-    folder.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryFile(dir=folder):
+    with tempfile.TemporaryFile(dir=_nearest(folder)):
         pass
-    for parent in made:
-        parent.rmdir()
+
+
+def _nearest(folder: Path) -> Path:
+    try:
+        folder.stat()
+    except FileNotFoundError:
+        return _nearest(folder.parent)
+    return folder

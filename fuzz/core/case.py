@@ -69,6 +69,15 @@ class Case(Part):
         return self
 
     @model_validator(mode="after")
+    def _has_a_scale_for_each_dim(self) -> Self:
+        if self.cache.scales == "ue8m0" and self.model.head_dim % QUARTERS:
+            raise ValueError(
+                f"cache.scales ue8m0 are {QUARTERS} exponents, one for each quarter of the dims: "
+                f"model.head_dim must be a multiple of {QUARTERS}, not {self.model.head_dim}"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _fits_in_memory(self) -> Self:
         batch, heads, dim = self.batch, self.model.num_heads, self.model.head_dim
         longest = max(batch.decode, default=0)

@@ -1,5 +1,7 @@
 """What was seen is on disk at once, whatever happens then; what turns out to be a symptom is not."""
 
+from pathlib import Path
+
 import pytest
 
 from indexfuzz.campaign import jobs
@@ -94,6 +96,13 @@ def test_a_probe_leaves_nothing_and_says_what_cannot_be_written(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(OSError, match="file"):
         probe(tmp_path / "file" / "corpus")
+
+
+def test_a_probe_makes_no_folder_that_another_run_would_see_come_and_go(tmp_path, monkeypatch):
+    made = []
+    monkeypatch.setattr(Path, "mkdir", lambda folder, **_: made.append(folder))
+    probe(tmp_path / "a" / "b")
+    assert made == []
 
 
 def wrong_weights(q, weights, **options):

@@ -31,6 +31,7 @@ def test_canonical_json_round_trips():
         ({"model": {"rope_dim": 64}}, "model: rope_dim 64 must be even and at most head_dim 32"),
         ({"batch": {"decode": [3]}}, "case: batch.decode has length 3 beyond max_model_len 1"),
         ({"batch": {"prefill": [{"length": 1, "new": 2}]}}, "batch.prefill.0: new 2 exceeds length 1"),
+        ({"cache": {"scales": "ue8m0"}, "model": {"head_dim": 127}}, "cache.scales ue8m0 are 4 exponents"),
         ({"values": {"set": {"z": []}}}, "values.set: 'z' is no tensor"),
         ({"values": {"set": {"k": [[0, "0x1p0"]]}}}, "must be 2 indices and a hex float"),
         ({"values": {"set": {"k": [[0, 1, "one"]]}}}, "values.set: invalid hexadecimal"),
