@@ -186,6 +186,8 @@ def test_what_lies_outside_is_left_alone_by_name(tree):
         ("vllm-index", CASES[0].replace(model={"index_topk": 129}), "index_topk is a multiple of 128"),
         ("sglang-index", CASES[1], "selected positions stand in front"),
         ("sglang-index", CASES[0].replace(memory={"missing_pages": 1}), "every selected position has a page"),
+        ("sglang-index", CASES[0].replace(memory={"far": "columns"}), "selected positions are dense"),
+        ("sglang-index", CASES[0].replace(memory={"columns_pad": 4}), "selected positions are dense"),
         ("vllm-index-amd", CASES[0].replace(model={"index_topk": 129}), "index_topk is a multiple of 128"),
         ("vllm-v4-index", CASES[1], "selected positions stand in front"),
         ("vllm-v4-index", CASES[0].replace(memory={"missing_pages": 1}), "every selected position has a page"),

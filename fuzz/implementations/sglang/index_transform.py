@@ -59,5 +59,11 @@ def _contract(project: Project) -> Clauses:
                 place,
             ),
             Clause((SELECT,), lambda case: not case.memory.missing_pages, "every selected position has a page", place),
+            Clause(
+                (SELECT,),
+                lambda case: not case.memory.columns_pad and case.memory.far != "columns",
+                "selected positions are dense",
+                project.place(TRANSFORM, "def transform_index_page_table_decode_kernel(", "req_id * TOPK"),
+            ),
         )
     )
