@@ -147,6 +147,33 @@ def test_accumulating_without_an_atomic() -> None:
     assert _kinds(machine) == []
 
 
+def test_accumulating_equal_values_without_an_atomic() -> None:
+    """Both programs store the same, made from what either had to leave to the other."""
+    total = torch.zeros(1)
+    with Lockstep() as machine:
+        _total[(2,)](torch.ones(2), total)
+        (found,) = machine.drain()
+        assert (found.kind, found.argument) == ("race", "out")
+        assert "loads what another program of the launch stores" in found.detail
+        _total[(1,)](torch.ones(1), total)
+        _store_and_load[(4,)](total, torch.zeros(4))
+        _twice[(2,)](torch.zeros(2))
+    assert _kinds(machine) == []
+
+
+@triton.jit
+def _store_and_load(x, out):
+    tl.store(x, 3.0)
+    tl.store(out + tl.program_id(0), tl.load(x))
+
+
+@triton.jit
+def _twice(x):
+    place = x + tl.program_id(0)
+    for _ in range(2):
+        tl.store(place, tl.load(place) + 1)
+
+
 def test_stores_of_different_sizes() -> None:
     with Lockstep() as machine:
         _words_and_bytes[(3,)](torch.zeros(8, dtype=torch.int8))

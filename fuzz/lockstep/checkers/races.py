@@ -76,12 +76,10 @@ def _compare(launch: Launch, writes: list[_Touch], reads: list[_Touch], span: in
     try:
         writer[index] = number
         repeated = writer[index] != number
-        shared = np.zeros(0, np.int64)
-        scale = launch.total + 2
+        again = np.zeros(0, np.int64)
         if repeated.any():
             writer[index[repeated]] = _MANY
             again = np.flatnonzero(writer[index] == _MANY)
-            shared = index[again] * scale + program[again]
             _check_stores(launch, writes, again, index[again], program[again])
         released = any(w.access.released for w in writes)
         for read in reads:
@@ -92,11 +90,31 @@ def _compare(launch: Launch, writes: list[_Touch], reads: list[_Touch], span: in
             bad = (by > 0) & other
             doubtful = by == _MANY
             if doubtful.any():
-                bad |= doubtful & ~np.isin(read.index * scale + read.program, shared)
+                bad |= doubtful & ~_reads_its_own(launch, read, writes, again, index[again], program[again])
             if bad.any():
                 _report(launch, read, bad, "a program loads what another program of the launch stores in")
     finally:
         writer[index] = 0
+
+
+def _reads_its_own(
+    launch: Launch, read: _Touch, writes: list[_Touch], again: Array, index: Array, program: Array
+) -> Mask:
+    """Which elements that are stored more than once a program loads after its own store, or is alone to store.
+
+    Programs that agree about what they store do not agree about what they loaded before.
+    """
+    scale = launch.total + 2
+    stored, loaded = index * scale + program, read.index * scale + read.program
+    place = (np.unique(stored) + 1) // scale
+    several = [place[1:][place[1:] == place[:-1]], index[program == _MANY]]
+    number = {id(access): n for n, access in enumerate(launch.accesses)}
+    is_earlier = np.repeat(
+        [number[id(w.access)] < number[id(read.access)] for w in writes], [w.index.shape[0] for w in writes]
+    )[again]
+    alone = np.isin(loaded, stored) & ~np.isin(read.index, np.concatenate(several))
+    found: Mask = alone | np.isin(loaded, stored[is_earlier])
+    return found
 
 
 def _check_stores(launch: Launch, writes: list[_Touch], again: Array, index: Array, program: Array) -> None:
