@@ -55,7 +55,10 @@ def main(words: Sequence[str] | None = None) -> int:
     record = machine.record
     if found := describe_launches(record.launches):
         _say(found, FOUND)
-    _say("lockstep: " + "\n  ".join(summarise(record)), code)
+    lines = summarise(record)
+    if settings.device == "cpu" and not record.launches:
+        lines.append("what asks for CUDA is on the CPU with --device cuda")
+    _say("lockstep: " + "\n  ".join(lines), code)
     if settings.report is not None:
         try:
             write_report(record, settings.report)

@@ -4,7 +4,7 @@ from argparse import Namespace
 from collections.abc import Generator
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import pytest
 
@@ -14,6 +14,9 @@ from indexfuzz.lockstep.programs.report import describe_launches, summarise, wri
 from indexfuzz.lockstep.programs.session import Settings, take_launches
 
 _DATA = "indexfuzz_lockstep"
+
+_NO_GPU: Final = ("Torch not compiled with CUDA enabled", "Found no NVIDIA driver")
+"""What PyTorch says where a program asks for a GPU and there is none."""
 
 
 class LockstepTests:
@@ -27,6 +30,7 @@ class LockstepTests:
         self._settings = read_settings(options)
         self._stack = ExitStack()
         self._told = 0
+        self._wants_gpu = False
         try:
             self._machine = self._stack.enter_context(take_launches(self._settings))
         except ValueError as error:
@@ -51,6 +55,7 @@ class LockstepTests:
         launches = self._machine.record.launches[self._told :]
         self._told += len(launches)
         error = call.excinfo.value if call.excinfo else None
+        self._wants_gpu |= report.failed and any(words in str(error) for words in _NO_GPU)
         if report.failed and isinstance(error, KernelError | LockstepError):
             report.longrepr = str(error)
         if report.failed and (missing := _missing(error)):
@@ -87,6 +92,8 @@ class LockstepTests:
         terminal.section("lockstep")
         for line in summarise(record):
             terminal.line(line)
+        if self._settings.device == "cpu" and (not record.launches or self._wants_gpu):
+            terminal.line("what asks for CUDA is on the CPU with --lockstep-device cuda")
         if record.launches:
             terminal.line(record.coverage.report().splitlines()[0])
         if self._settings.report is not None:

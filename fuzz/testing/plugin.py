@@ -92,7 +92,12 @@ def pytest_load_initial_conftests(early_config: pytest.Config) -> None:
 
 def _take_launches(config: pytest.Config, options: Namespace) -> None:
     """Begin --lockstep where it is asked for, once."""
-    if not options.lockstep or config.pluginmanager.has_plugin(TAKES_LAUNCHES):
+    if not options.lockstep:
+        asked = [word for word in config.invocation_params.args if str(word).startswith("--lockstep-")]
+        if asked and not _is_worker(config):
+            raise pytest.UsageError(f"{asked[0]} does nothing without --lockstep")
+        return
+    if config.pluginmanager.has_plugin(TAKES_LAUNCHES):
         return
     from indexfuzz.testing.lockstep import LockstepTests
 

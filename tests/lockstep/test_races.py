@@ -131,7 +131,9 @@ def test_a_repeated_slot() -> None:
 def test_reading_what_a_neighbour_writes() -> None:
     with Lockstep() as machine:
         _shift[(4,)](torch.randn(33), 8)
-        assert _kinds(machine) == ["race"]
+        (found,) = machine.drain()
+        assert (found.kind, found.program, found.byte_offset) == ("race", (0, 0, 0), 32)
+        assert "what program (1, 0, 0) on line" in found.detail
         _in_place[(4,)](torch.randn(32), 8)
         assert _kinds(machine) == []
         _shift[(1,)](torch.randn(33), 8)
@@ -154,7 +156,8 @@ def test_accumulating_equal_values_without_an_atomic() -> None:
         _total[(2,)](torch.ones(2), total)
         (found,) = machine.drain()
         assert (found.kind, found.argument) == ("race", "out")
-        assert "loads what another program of the launch stores" in found.detail
+        assert (found.program, found.line) == ((0, 0, 0), 47)
+        assert found.detail.startswith("a program loads what program (1, 0, 0) on line 47 stores in out [")
         _total[(1,)](torch.ones(1), total)
         _store_and_load[(4,)](total, torch.zeros(4))
         _twice[(2,)](torch.zeros(2))

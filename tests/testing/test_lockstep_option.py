@@ -134,7 +134,25 @@ def test_a_failed_test_tells_its_violations_as_well(session):
 def test_a_session_without_launches_is_not_green(session):
     result = session("def test_nothing(): pass\n", "--lockstep")
     assert result.ret == pytest.ExitCode.NO_TESTS_COLLECTED
-    result.stdout.fnmatch_lines(["no Triton kernel was launched, so nothing was checked"])
+    lines = ["no Triton kernel was launched, so nothing was checked", "*CUDA is on the CPU with --lockstep-device cuda"]
+    result.stdout.fnmatch_lines(lines)
+
+
+def test_who_asks_for_a_gpu_in_vain_hears_how_to_have_one(session):
+    tests = CPU + "def test_right(): launch(copy, 100)\n"
+    hint = "*with --lockstep-device cuda*"
+    session(tests, "--lockstep").stdout.no_fnmatch_line(hint)
+    tests += "def test_cuda(): raise AssertionError('Torch not compiled with CUDA enabled')\n"
+    session(tests, "--lockstep").stdout.fnmatch_lines([hint])
+    session(tests, "--lockstep", "--lockstep-device", "cuda").stdout.no_fnmatch_line(hint)
+
+
+def test_an_option_of_lockstep_without_it_is_told(session, pytester):
+    result = session("def test_nothing(): pass\n", "--lockstep-device", "cuda")
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    result.stderr.fnmatch_lines(["ERROR: --lockstep-device does nothing without --lockstep"])
+    pytester.makeini("[pytest]\naddopts = --lockstep-device cuda\n")
+    assert session("def test_nothing(): pass\n").ret == pytest.ExitCode.OK
 
 
 @pytest.mark.parametrize(

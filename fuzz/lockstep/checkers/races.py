@@ -92,9 +92,22 @@ def _compare(launch: Launch, writes: list[_Touch], reads: list[_Touch], span: in
             if doubtful.any():
                 bad |= doubtful & ~_reads_its_own(launch, read, writes, again, index[again], program[again])
             if bad.any():
-                _report(launch, read, bad, "a program loads what another program of the launch stores in")
+                at = int(np.argmax(bad))
+                stored = again[index[again] == read.index[at]] if by[at] == _MANY else by[at : at + 1] - 1
+                others = stored[program[stored] != read.program[at]]
+                other = int((others if others.size else stored)[0])
+                who = _name_store(launch, writes, other, int(program[other]))
+                _report(launch, read, bad, f"a program loads what {who} stores in")
     finally:
         writer[index] = 0
+
+
+def _name_store(launch: Launch, writes: list[_Touch], element: int, program: int) -> str:
+    """Who stores one of the elements of all stores, and on which line."""
+    starts = np.cumsum([w.index.shape[0] for w in writes])
+    site = writes[int(np.searchsorted(starts, element, side="right"))].access.site or current_site()
+    who = "every program" if program == _MANY else f"program {launch.coordinates(program - 1)}"
+    return f"{who} on line {site.line}"
 
 
 def _reads_its_own(
