@@ -110,15 +110,35 @@ def test_cdna3_equals_exact_model(fmt, regime):
     exact.check(one, a, b, acc, got, rng)
 
 
-@pytest.mark.parametrize("fmt", ["e4m3fn", "e5m2", "fp16", "bf16", "fp32"])
-def test_ieee_is_a_sum_in_order_with_one_rounding(fmt):
-    rng = np.random.default_rng(4)
-    a, b = draw(rng, "wide", (2, 8, 48), fmt), draw(rng, "wide", (2, 48, 8), fmt)
-    acc = accumulator(rng, (2, 8, 8))
-    total = np.zeros((2, 8, 8))
-    for k in range(48):
+def add_in_order(a, b, acc):
+    total = np.zeros((len(a), a.shape[1], b.shape[2]))
+    for k in range(a.shape[2]):
         total = total + a[:, :, k, None].astype(np.float64) * b[:, k, None, :].astype(np.float64)
-    assert identical(MODELS["ieee"](a, b, acc, fmt, fmt), total.astype(np.float32) + acc)
+    return total.astype(np.float32) + acc
+
+
+@pytest.mark.parametrize("kind", ["wide", "gaussian", "integers"])
+@pytest.mark.parametrize("fmt", ["e4m3fn", "e5m2", "fp16", "bf16", "fp32"])
+def test_ieee_is_a_sum_in_order_with_one_rounding(fmt, kind):
+    rng = np.random.default_rng(4)
+    a, b = draw(rng, kind, (2, 40, 48), fmt), draw(rng, kind, (2, 48, 24), fmt)
+    a[:, 1::2, ::2], b[:, ::2, :4] = -a[:, 1::2, 1::2], b[:, 1::2, :4]  # sums of which nothing is left
+    acc = accumulator(rng, (2, 40, 24))
+    assert identical(MODELS["ieee"](a, b, acc, fmt, fmt), add_in_order(a, b, acc))
+    assert identical(MODELS["ieee"](a, b[:1], acc, fmt, fmt), add_in_order(a, b[:1], acc))
+
+
+@pytest.mark.parametrize("fmt", ["bf16", "fp32"])
+def test_ieee_does_not_depend_on_how_a_library_adds(fmt, monkeypatch):
+    """One that adds in another order changes nothing; one that is wrong by more than an order can be is believed."""
+    rng = np.random.default_rng(4)
+    a, b = draw(rng, "gaussian", (8, 64, 96), fmt), draw(rng, "gaussian", (8, 96, 64), fmt)
+    acc, exact = accumulator(rng, (8, 64, 64)), np.matmul
+    expected = add_in_order(a, b, acc)
+    monkeypatch.setattr(np, "matmul", lambda x, y: exact(x[..., ::-1].copy(), y[:, ::-1].copy()))
+    assert identical(MODELS["ieee"](a, b, acc, fmt, fmt), expected)
+    monkeypatch.setattr(np, "matmul", lambda x, y: exact(x, y) * (1 + 2.0**-26))
+    assert not identical(MODELS["ieee"](a, b, acc, fmt, fmt), expected)
 
 
 @pytest.mark.parametrize("model", sorted(MODELS))

@@ -1,8 +1,10 @@
 """The neutral model: float64 sum of exact products, one rounding to fp32, then an fp32 addition of the accumulator.
 
-The sum runs over k = 0, 1, .. K-1 in float64. Wherever every partial sum is exact in float64 any order gives those same
-bits, and a BLAS product replaces the loop.
+The sum runs over k = 0, 1, .. K-1 in float64. A BLAS product adds in an order of its own; where every order gives the
+same sum, or sums to which the same fp32 value is nearest, that is taken. Elsewhere the sum is made again in order.
 """
+
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,29 +13,74 @@ from indexfuzz.lockstep.arithmetic.fp8_codec import FORMATS
 from indexfuzz.lockstep.arithmetic.matrix_units.alignment import k_first_a, k_first_b, program_chunks, programs
 from indexfuzz.lockstep.arithmetic.nan import canonical_nan
 
-_SIGNIFICAND_BITS = 53
+_UNIT: Final = 2.0**-53
+"""What rounding to float64 is wrong by at most, as a share of the result."""
+
+_MANY: Final = 16
+"""Where more than one in so many elements has to be made again, all are."""
+
+_LONGEST: Final = 1 << 16
+"""Products of two FP8 values with 3 bits of fraction, 36 bits from the largest to the smallest, whose sum is exact."""
+
+F32 = NDArray[np.float32]
+F64 = NDArray[np.float64]
 
 
 @np.errstate(all="ignore")
 def ieee(
-    a: NDArray[np.float32],
-    b: NDArray[np.float32],
-    acc: NDArray[np.float32],
+    a: F32,
+    b: F32,
+    acc: F32,
     a_format: str,
     b_format: str,
     max_num_imprecise_acc: int | None = None,  # noqa: ARG001 - every accumulation is precise
-) -> NDArray[np.float32]:
+) -> F32:
     """Return fl(acc + fl(a @ b)); see `DotModel` for shapes. Every format and every K is served."""
-    bits = _spread(a, a_format) + _spread(b, b_format) + int(a.shape[2]).bit_length()
-    dot = _blas(a, b) if bits <= _SIGNIFICAND_BITS else _in_order(a, b)
-    return canonical_nan(np.asarray(dot + acc))
+    is_narrow = all(fmt in FORMATS and FORMATS[fmt].fraction_bits == 3 for fmt in (a_format, b_format))
+    return canonical_nan(np.asarray(_product(a, b, is_narrow=is_narrow and a.shape[2] <= _LONGEST) + acc))
 
 
-def _blas(a: NDArray[np.float32], b: NDArray[np.float32]) -> NDArray[np.float32]:
-    return np.asarray(np.matmul(a.astype(np.float64), b.astype(np.float64)).astype(np.float32))
+def _product(a: F32, b: F32, *, is_narrow: bool) -> F32:
+    """a @ b: two sums of the same K products differ by less than 4 K units of the sum of their magnitudes.
+
+    is_narrow says that no float64 sum of finite products is rounded.
+    """
+    left, right = a.astype(np.float64), b.astype(np.float64)
+    total = np.matmul(left, right)
+    total += 0.0  # a sum in order begins with +0
+    if is_narrow and np.isfinite(total).all():
+        return np.asarray(total.astype(np.float32))
+    magnitude = np.matmul(np.abs(left), np.abs(right))
+    rounded = ~(magnitude < 0.5 / _UNIT * _lowest_bit(left, 2) * _lowest_bit(right, 1))
+    result: F32 = total.astype(np.float32)
+    if not rounded.any():
+        return result
+    magnitude *= 4 * a.shape[2] * _UNIT
+    least, most = (total - magnitude).astype(np.float32), (total + magnitude).astype(np.float32)
+    doubtful = rounded & ((least.view(np.int32) != most.view(np.int32)) | ~np.isfinite(magnitude))
+    count = int(np.count_nonzero(doubtful))
+    if count * _MANY > doubtful.size:
+        return _in_order(a, b)
+    if count:
+        program, row, column = np.nonzero(doubtful)
+        rows = left[program if len(a) > 1 else 0, row]
+        columns = right[program if len(b) > 1 else 0, :, column]
+        result[doubtful] = np.add.accumulate(rows * columns, axis=1)[:, -1] + 0.0
+    return result
 
 
-def _in_order(a: NDArray[np.float32], b: NDArray[np.float32]) -> NDArray[np.float32]:
+def _lowest_bit(x: F64, axis: int) -> F64:
+    """What all elements along an axis are multiples of: the lowest bit that is set in any of them, infinity in none."""
+    bits = x.view(np.int64)
+    lowest = np.abs(x - (bits & (bits - 1)).view(np.float64))
+    is_power = (bits & ((1 << 52) - 1)) == 0
+    lowest = np.where(is_power, np.abs(x), lowest)
+    lowest[x == 0] = np.inf
+    least: F64 = lowest.min(axis=axis, keepdims=True)
+    return least
+
+
+def _in_order(a: F32, b: F32) -> F32:
     shape = (max(a.shape[0], b.shape[0]), a.shape[1], b.shape[2])
     result = np.empty(shape, dtype=np.float32)
     for chunk in program_chunks(shape):
@@ -46,19 +93,3 @@ def _in_order(a: NDArray[np.float32], b: NDArray[np.float32]) -> NDArray[np.floa
             np.add(total, term, out=total)
         result[chunk] = total
     return result
-
-
-def _spread(x: NDArray[np.float32], fmt: str) -> int:
-    """Bits from the top of the largest value to the lowest bit set in any; 1000 for infinities and NaN."""
-    magnitude = np.abs(x).max(initial=np.float32(0))
-    if not np.isfinite(magnitude):
-        return 1000
-    if fmt in FORMATS and FORMATS[fmt].fraction_bits == 3:
-        return 18
-    top = int(np.frexp(magnitude)[1])
-    scaled = x.astype(np.float64) * 2.0 ** (62 - top)
-    integers = scaled.astype(np.int64)
-    if (integers != scaled).any():
-        return 1000
-    union = int(np.bitwise_or.reduce(integers, axis=None))
-    return 62 - ((union & -union).bit_length() - 1) if union else 0
