@@ -72,5 +72,14 @@ def draw_aim(choices: Choices, constants: Sequence[int]) -> Aim:
     return Aim(size, min(max(value, 1), limit)) if is_aimed else Aim()
 
 
+def draw_beyond(choices: Choices, topk: int) -> Aim:
+    """A context of as many keys as are chosen, one more or less, or of many more: where choosing begins to matter."""
+    limit = LIMITS["context"]
+    beyond = tuple(size for size in LANDMARKS if topk < size < limit) or (topk,)
+    near, far = topk + choices.of(OFFSETS), choices.of(beyond) + choices.of(OFFSETS)
+    value = choices.of((near, near, near, far, far, choices.between(topk, limit)))
+    return Aim("context", min(value, limit))
+
+
 def _within(numbers: Sequence[int], limit: int) -> tuple[int, ...]:
     return tuple(number for number in numbers if number < limit)

@@ -78,9 +78,11 @@ def draw_batch(choices: Choices, shape: Shape, budget: Budget, aim: Aim) -> Batc
     scores, tokens = budget.scores // shape.num_heads, budget.activations // (shape.num_heads * shape.head_dim)
     pages = max(budget.cached // page, 4)
     longest = min(budget.length, budget.cached // (shape.head_dim + 4))
-    lengths = _lengths(longest, next_n, shape.block_size)
     context = aim.value if aim.size == "context" else aim.value * shape.block_size - above
     context = min(context, pages * shape.block_size, scores, LIMITS["context"]) if is_context else 0
+    if context and aimed == "decode":
+        next_n = picked["next_n"] = min(next_n, scores // context)
+    lengths = _lengths(longest, next_n, shape.block_size)
 
     count = aim.of("decode", picked["decode"])
     count = -(-aim.value // next_n) if aim.size == "decode_rows" else count

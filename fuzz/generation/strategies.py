@@ -7,6 +7,7 @@ in every choice: Hypothesis shrinks towards them.
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import cache as memoise
 from math import log2
 from typing import Any, Literal, get_args
@@ -16,7 +17,7 @@ from hypothesis import strategies as st
 from indexfuzz.core.case import Case
 from indexfuzz.core.case_parts import QUARTERS, TILE, Batch, Cache, Far, Memory, Model, Regime, Rope, Shifted, Values
 from indexfuzz.core.presets import PRESETS, Preset
-from indexfuzz.generation.aims import LIMITS, Aim, draw_aim
+from indexfuzz.generation.aims import LIMITS, Aim, draw_aim, draw_beyond
 from indexfuzz.generation.batches import Budget, Shape, draw_batch
 from indexfuzz.generation.choices import Choices
 from indexfuzz.samples.regimes import TENSORS
@@ -95,12 +96,18 @@ MIXED = (SMALL,) * 16 + (MEDIUM,) * 6 + (LAPTOP,)
 EASY = {"context": 300, "keys": 300, "pages": 4, "decode": 33, "decode_rows": 65, "prefill_rows": 65, "tokens": 65}
 """Sizes that every budget affords. Beyond them, heads and dims are as few as it takes."""
 
-PUBLISHED: tuple[Preset | None, ...] = (None,) * 26 + tuple(PRESETS.values())
-"""One case in ten has the shape of a published model."""
+PUBLISHED: tuple[Preset | None, ...] = (None,) * 20 + tuple(PRESETS.values())
+"""One case in ten has the shape of a published model, those aside whose keys have other scales."""
 
 PUBLISHED_BUDGET = Budget(scores=1 << 15, activations=1 << 15, length=150, cached=1 << 18)
-PUBLISHED_LIMIT = 4200
-"""The largest size that a case of such a shape aims at."""
+KEYS_BESIDE = 2500
+"""Products q . k of a head that a case with one long row may have beside those of that row."""
+
+MOST_SCORES = 1 << 20
+"""Products q . k that it may have, of all heads."""
+
+LEAST_TOPK, FULL_PUBLISHED, FULL = 300, (False, False, True), (False,) * 7 + (True,)
+"""Of the cases that choose at least so many keys and aim at nothing, how many have a request of that many or more."""
 
 
 def cases(
@@ -131,16 +138,20 @@ def cases(
         if published:
             fp8 = published.model.fp8 if published.model.fp8 in formats else model["fp8"]
             model = published.model.model_dump() | {"fp8": fp8}
-            aim = aim if aim.size in ("context", "keys", "max_model_len") and aim.value <= PUBLISHED_LIMIT else Aim()
-            allowed = budget or PUBLISHED_BUDGET
-        is_large = budget is None and aim.value > EASY.get(aim.size, 1000)
-        allowed = WIDE if is_large else allowed
-        lean = is_large and not published and aim.size != "head_rows"
-        heads, dim = (1, min(HEAD_DIMS)) if lean else (model["num_heads"], model["head_dim"])
-        if is_large and not published:
-            dim = min(HEAD_DIMS)
+            aim = aim if aim.size in ("context", "keys", "max_model_len") else Aim()
+        beyond, is_lean = draw_beyond(choices, model["index_topk"]), choices.of((True, False))
+        is_full = choices.of(FULL_PUBLISHED if published else FULL) and model["index_topk"] >= LEAST_TOPK
+        is_full = is_full and budget is None and not aim.size
+        aim = beyond if is_full else aim
+        is_large = budget is None and not published and not is_full and aim.value > EASY.get(aim.size, 1000)
+        heads, dim = model["num_heads"], model["head_dim"]
+        if is_large:
+            allowed = WIDE
+            heads, dim = _shape(model, aim, is_lean=is_lean)
+        elif published or is_full:
+            allowed = budget or (_for_a_row(model, aim) if aim.size else PUBLISHED_BUDGET)
         batch = draw_batch(choices, Shape(heads, dim, block_size), allowed, aim)
-        if lean:
+        if is_large and aim.size != "head_rows":
             heads, dim = _affordable(model["num_heads"], model["head_dim"], batch, allowed)
         if dim != model["head_dim"] or heads != model["num_heads"]:
             model |= {"num_heads": heads, "head_dim": dim, "quant_group": dim, "rope_dim": min(model["rope_dim"], dim)}
@@ -170,7 +181,7 @@ def cases(
     return st.binary(min_size=DECISIONS, max_size=DECISIONS).map(build)
 
 
-DECISIONS = 246
+DECISIONS = 256
 """Bytes that decide a case."""
 
 
@@ -189,7 +200,7 @@ def _model(choices: Choices, formats: tuple[str, ...], values: Values, aim: Aim)
             "is_exact_shape": (True, True, True, False),
         }
     )
-    picked["num_heads"] = choices.of((picked["num_heads"], picked["num_heads"], choices.between(1, 128)))
+    picked["num_heads"] = choices.of((picked["num_heads"], choices.between(1, 128)))
     picked["rope_dim"] = choices.of((picked["rope_dim"],) * 3 + (2 * choices.between(1, 64),))
     is_wanted, exact_shape = picked.pop("is_exact_shape"), picked.pop("exact_shape")
     if is_wanted and {values.q, values.k, values.weights, values.cache, values.rope} == {"exact"}:
@@ -207,6 +218,22 @@ def _block_size(choices: Choices, published: Preset | None, aim: Aim) -> int:
     drawn = aim.of("block_size", choices.of((used,) * 12 + (tiled,) * 3 + (free,)))
     fixed = choices.of(published.block_sizes if published else (1,))
     return fixed if published else drawn
+
+
+def _for_a_row(model: dict[str, Any], aim: Aim) -> Budget:
+    """A budget for the row that is aimed at, and little beside it."""
+    scores = min(model["num_heads"] * (aim.value + KEYS_BESIDE), MOST_SCORES)
+    cached = max(2 * aim.value * (model["head_dim"] + 4), PUBLISHED_BUDGET.cached)
+    return replace(PUBLISHED_BUDGET, scores=scores, cached=cached)
+
+
+def _shape(model: dict[str, Any], aim: Aim, *, is_lean: bool) -> tuple[int, int]:
+    """Heads and dims to draw a large batch for: few, so that there may be many rows, or else as many as one row may."""
+    if aim.size == "head_rows":
+        return model["num_heads"], min(HEAD_DIMS)
+    if is_lean or aim.size not in ("context", "keys"):
+        return 1, min(HEAD_DIMS)
+    return min(model["num_heads"], max(WIDE.scores // aim.value, 1)), model["head_dim"]
 
 
 def _affordable(heads: int, dim: int, batch: Batch, budget: Budget) -> tuple[int, int]:

@@ -164,13 +164,17 @@ def production(case: Case) -> Iterator[str]:
     for name, preset in PRESETS.items():
         if case.model.model_copy(update={"fp8": preset.model.fp8}) == preset.model:
             yield f"the shape of {name}"
+            if longest > topk:
+                yield "a published shape beyond its topk"
 
 
 def test_sizes_of_production_are_drawn(samples: list[Case]) -> None:
     seen = Counter(fact for case in samples for fact in production(case))
     expected = {
-        "context 8192": 5,
-        "topk 2048": 5,
+        "context 8192": 50,
+        "topk 512": 60,
+        "topk 2048": 40,
+        "a published shape beyond its topk": 25,
         "batch 256": 5,
         "batch 512": 2,
         "rows 512": 2,
@@ -180,8 +184,21 @@ def test_sizes_of_production_are_drawn(samples: list[Case]) -> None:
     assert not {fact: seen[fact] for fact, least in expected.items() if seen[fact] < least}
     assert sum(seen[f"the shape of {name}"] for name in PRESETS) >= 0.09 * SAMPLES
     assert len({case.model.num_heads for case in samples if case.model.num_heads <= 64}) > 55
+    assert sum(case.model.num_heads not in strategies.NUM_HEADS for case in samples) > 0.2 * SAMPLES
     assert len({case.model.index_topk for case in samples}) > 200
     assert len({case.cache.block_size for case in samples}) > 100
+
+
+def test_a_long_context_has_few_rows(samples: list[Case]) -> None:
+    """Of a published shape: one row of it costs about what a case of many short requests does."""
+    shapes = [preset.model for preset in PRESETS.values()]
+    published = [case for case in samples if case.model.model_copy(update={"fp8": "e4m3fn"}) in shapes]
+    long = [case for case in published if max(case.lengths, default=0) > 4096]
+    assert len(long) > 10
+    for case in long:
+        products = [length * case.batch.next_n for length in case.batch.decode]
+        products += [request.length * request.new for request in case.batch.prefill]
+        assert sum(products) <= 1 << 15
 
 
 def test_every_form_of_scales_is_drawn_and_kept_inside(samples: list[Case]) -> None:
