@@ -102,13 +102,15 @@ def _next(known: Sequence[int], now: int, wanted: int) -> int:
 
 
 def _requests(case: Case) -> Iterator[Lever]:
-    """How many requests there are, and how long the longest, the first and the last are."""
+    """How many requests there are, and how long the longest, the first, the last, the shortest and all of them are."""
     decode, prefill = case.batch.decode, [request.model_dump() for request in case.batch.prefill]
     if decode:
         yield Lever("decode", len(decode), lambda count: {"batch": {"decode": _repeat(decode, count)}})
         yield _length(case, "decode_context", decode.index(max(decode)))
         yield _length(case, "first_decode", 0)
         yield _length(case, "last_decode", len(decode) - 1)
+        yield _length(case, "shortest", decode.index(min(decode)))
+        yield _lengths(case)
     if prefill:
         yield Lever("prefill", len(prefill), lambda count: {"batch": {"prefill": _repeat(prefill, count)}})
         for name, place in (("first_prefill", 0), ("last_prefill", len(prefill) - 1)):
@@ -125,6 +127,18 @@ def _length(case: Case, name: str, place: int) -> Lever:
         return {"batch": {"decode": lengths, "max_model_len": max(room, length)}}
 
     return Lever(name, decode[place], fields)
+
+
+def _lengths(case: Case) -> Lever:
+    """The length of every decode request, by that of the shortest: the others are longer by as much as they were."""
+    decode, room = case.batch.decode, case.batch.max_model_len
+    shortest = min(decode)
+
+    def fields(length: int) -> Parts:
+        lengths = tuple(each + length - shortest for each in decode)
+        return {"batch": {"decode": lengths, "max_model_len": max(room, *lengths)}}
+
+    return Lever("every_decode", shortest, fields)
 
 
 def _new(prefill: list[dict[str, int]], name: str, place: int) -> Lever:
@@ -175,7 +189,7 @@ def _movers() -> dict[str, frozenset[str]]:
 @cache
 def _movers_of_contents() -> dict[str, frozenset[str]]:
     """By what a tensor holds, likewise."""
-    return _seen_to_move(_KINDS[-1:], STEPS[:1], contents)
+    return _seen_to_move([_KINDS[-1].replace(**_TABLES)], STEPS[:1], contents)
 
 
 def _seen_to_move(
@@ -201,6 +215,14 @@ _KINDS = tuple(
     for short in ({"short_slots": True}, {})
 )
 """Cases with all that levers are about, in which every measure can be seen to move."""
+
+
+_TABLES: Parts = {
+    "cache": {"pages": "highest"},
+    "batch": {"pad_tokens": 0, "gather_pad": 1, "pad_seq": "batch"},
+    "memory": {"table_extra": 1, "table_tail": "num-blocks"},
+}
+"""What of the last of them lets numbers move all that stands first, last, least and most in tensors of integers."""
 
 
 def reach(case: Case, name: str, target: int, among: Sequence[Lever]) -> Case | None:

@@ -18,7 +18,8 @@ from indexfuzz.generation.decisions import Decisions, Pair, explain_operands
 from indexfuzz.generation.goals import Goal
 from indexfuzz.generation.levers import Lever, levers
 from indexfuzz.generation.measures import Measures, measure
-from indexfuzz.generation.steering import SPLICED, is_affordable, lighten, mend, splice
+from indexfuzz.generation.steering import SPLICED, is_affordable, lighten, mend, reseed, splice
+from indexfuzz.generation.switches import flip
 
 Rehearse = Callable[[Case, Collection[str]], Mapping[str, Sequence[Comparison]]]
 """What the launchers of some stages would compare in a case, of all of them where none are named."""
@@ -180,7 +181,10 @@ class _Search:
         if blocked is None or kind == 0:
             yield from self._variations()
         elif kind == 1:
-            yield self._case.replace(values={"seed": self._choices.number(4)})
+            yield reseed(self._case, self._choices)
+        elif kind == 2:
+            flipped = flip(self._case, self._choices, is_pinned=self._is_pinned)
+            yield from (flipped,) if flipped is not None else ()
         elif kind < 6:
             yield from self._mended(*blocked)
         else:

@@ -10,6 +10,7 @@ from indexfuzz.generation.conditions import Condition
 from indexfuzz.generation.goals import Goal
 from indexfuzz.generation.levers import levers, movers, reach
 from indexfuzz.generation.measures import CONTENTS, OPTIONS, measure
+from indexfuzz.generation.switches import PINNED, flip
 
 OFFSETS = (0, 0, 0, 0, -1, 1)
 
@@ -22,8 +23,8 @@ MOST_ACTIVATIONS, MOST_CACHED, MOST_LOGITS = 1 << 19, 1 << 23, 1 << 21
 """Elements of q, bytes of all pages, and elements of logits."""
 LIMITS = MOST_PRODUCTS, MOST_ACTIVATIONS, MOST_CACHED, MOST_LOGITS, MOST_LOGITS
 
-PINNED = frozenset({"model", "rope"})
-"""Parts that a preset says."""
+REDRAWN = ("seed", "option", "", "")
+"""What is changed to move what a tensor holds; nothing but numbers of the case, where it is empty."""
 
 PARTS = ("model", "cache", "batch", "rope", "memory", "values")
 TOGETHER = (
@@ -115,12 +116,18 @@ def mend(case: Case, condition: Condition, choices: Choices, which: int, *, is_p
     if not aims:
         return None
     name, value = aims[choices.number(1) % len(aims)]
-    if name in CONTENTS and choices.of((True, False)):
-        return case.replace(values={"seed": choices.number(4)})
+    redrawn = choices.of(REDRAWN) if name in CONTENTS else ""
+    if redrawn:
+        return flip(case, choices, is_pinned=is_pinned) if redrawn == "option" else reseed(case, choices)
     among = movers(case, name, is_pinned=is_pinned)
     start = choices.number(1) % max(len(among), 1)
     offset = 0 if name in OPTIONS else choices.of(OFFSETS)
     return reach(case, name, value + offset, among[start:] + among[:start])
+
+
+def reseed(case: Case, choices: Choices) -> Case:
+    """The case with everything drawn anew that its seed decides."""
+    return case.replace(values={"seed": choices.number(4)})
 
 
 def splice(case: Case, other: Case, count: int, choices: Choices, *, is_pinned: bool = False) -> Case | None:

@@ -10,8 +10,8 @@ from indexfuzz.generation.choices import Choices
 from indexfuzz.generation.conditions import Condition, Operand
 from indexfuzz.generation.correspondence import Guess
 from indexfuzz.generation.goals import Goal, Goals
-from indexfuzz.generation.levers import levers, reach
-from indexfuzz.generation.measures import measure
+from indexfuzz.generation.levers import levers, movers, reach
+from indexfuzz.generation.measures import CONTENTS, contents, measure
 from indexfuzz.generation.steering import DECISIONS, is_affordable, steer
 from indexfuzz.generation.stream import stream_cases
 
@@ -21,6 +21,13 @@ BASE = Case().replace(
     cache={"block_size": 16},
     batch={"decode": (5, 30), "prefill": ({"length": 40, "new": 7},), "max_model_len": 64, "next_n": 2},
 )
+
+
+STILL = {f"{name}.{word}" for name in ("cu_seqlens", "ks") for word in ("min", "first")} | {
+    "token_to_seq.min",
+    "token_to_req.first",
+}
+"""What is 0, and -1 where a request is shorter than its step, whatever the numbers of a case are."""
 
 
 def at(name, value, *, wanted=True):
@@ -51,6 +58,27 @@ def test_every_kind_of_measure_can_be_brought_to_a_value(name, value):
     found = reach(BASE, name, value, levers(BASE))
     assert found is not None
     assert measure(found)[name] == value
+
+
+TABLES = BASE.replace(cache={"pages": "highest"}, batch={"decode": (20, 30), "pad_tokens": 0})
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        *(("decode_table.first", 24), ("decode_table.min", 24), ("context_lens.min", 34), ("context_lens.last", 0)),
+        *(("slot_mapping.last", 199), ("slot_mapping.min", 67), ("positions.first", 60), ("token_to_req.last", 3)),
+    ],
+)
+def test_what_tensors_hold_first_last_and_least_can_be_brought_to_a_value(name, value):
+    found = reach(TABLES, name, value, movers(TABLES, name))
+    assert found is not None
+    assert contents(found)[name] == value
+
+
+@pytest.mark.parametrize("name", [name for name in CONTENTS if name not in STILL])
+def test_some_lever_is_known_to_move_what_a_tensor_holds(name):
+    assert movers(TABLES, name)
 
 
 def test_what_no_lever_reaches_is_none():
