@@ -22,7 +22,7 @@ PATHS = {
     ),
     "gather": (
         "    is_valid_token = token < num_tokens\n",
-        "    is_valid_token = (token < num_tokens) & ((token < 8191){fault})\n",
+        "    is_valid_token = (token < num_tokens) & ((token < 20000){fault})\n",
     ),
 }
 """By stage, what stands there, and what stands there with the path; without its fault it does what it should."""
@@ -44,7 +44,7 @@ def implementation(stage, name, fault):
 
 def search(subject, stage, *, steered=True):
     """Cases until the first finding, or None; and the conditions that a campaign has seen."""
-    count, wanted = 0, Settings(subject, frozenset({stage}), cases=CASES, seed=100, steered=steered)
+    count, wanted = 0, Settings(subject, frozenset({stage}), cases=CASES, seed=101, steered=steered)
 
     def listen(event):
         nonlocal count
@@ -68,10 +68,10 @@ def test_a_path_of_a_kernel_is_found_by_what_it_compares(stage, fault):
     assert search(subject, stage, steered=False)[0] is None
 
 
-@pytest.mark.parametrize(("stage", "fault"), [("rope", ""), ("gather", " | (token >= 8191)")])
+@pytest.mark.parametrize(("stage", "fault"), [("rope", ""), ("gather", " | (token >= 20000)")])
 def test_a_path_that_does_nothing_wrong_shows_nothing(stage, fault):
     subject = InProcess(implementation(stage, f"clean_{stage}", fault), open_device("lockstep"))
     count, goals = search(subject, stage)
     assert count is None
     assert goals.turned(inside=True)
-    assert not [one for one in goals.unturned() if "5000" in one.text or "8191" in one.text]
+    assert not [one for one in goals.unturned() if "5000" in one.text or "20000" in one.text]
