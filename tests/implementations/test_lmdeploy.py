@@ -282,13 +282,22 @@ def test_what_lies_outside_is_left_alone_by_name(tree):
 def test_says_who_reaches_what(tree):
     caller = (
         CALLER
-        + "\n    class TritonNSAIndexFP8:\n        def forward_fused(self):\n            prepare_dsa_indexer_q()\n"
+        + "\n    class TritonNSAIndexFP8:"
+        + "\n        def forward_fused(self):\n            q, q_s = prepare_dsa_indexer_q(q)\n"
     )
     implementation = load(f"lmdeploy:{tree.folder(FILES | {'lmdeploy/pytorch/backends/cuda/nsa.py': caller})}")
     fused, single, logits, topk = implementation.notes[1:]
     assert "DeepSeek-V3.2 and GLM-5" in fused
     assert "nsa.py:14" in fused
     assert all("off the default path" in note for note in (single, logits, topk))
+
+
+def test_a_release_whose_caller_takes_more_constants_passes(tree):
+    caller = CALLER.replace("import DSA_INDEX_SCALE_BYTES", "import DSA_INDEX_SCALE_BYTES, DSA_INDEXER_K_CACHE_NAME")
+    caller = caller.replace("assert heads", "assert DSA_INDEXER_K_CACHE_NAME is None\n        assert heads")
+    files = FILES | {"lmdeploy/pytorch/backends/cuda/nsa.py": caller}
+    implementation = load(f"lmdeploy:{tree.wheel('lmdeploy', '0.18.0', files)}")
+    assert run(CASES[0], implementation, LockstepDevice()).findings == []
 
 
 def test_a_release_without_the_kernels_is_refused_in_one_sentence(tree):

@@ -88,6 +88,21 @@ def test_a_right_stand_in_passes(tree):
         assert COMPRESS in outcome.stages
 
 
+def test_a_release_in_which_prefill_has_a_function_of_its_own_passes(tree):
+    prefill = """\
+    from .utils import is_cuda
+
+    def score_and_fill_state_prefill():
+        return is_cuda()
+
+    score_kv = fill_compress_state = score_and_fill_state_decode = fill_compressed_kv = print
+    """
+    calls = STAND_IN[BACKEND].replace("score_kv)", "score_and_fill_state_prefill)")
+    calls = calls.replace("made, window", "assert score_and_fill_state_prefill() is False\n            made, window")
+    implementation = load(f"lmdeploy-v4:{tree.wheel('lmdeploy', '0.18.0', {KERNELS: prefill, BACKEND: calls})}")
+    assert run(CASE, implementation, LockstepDevice()).findings == []
+
+
 @pytest.mark.parametrize("name", PLANTED)
 def test_a_mistake_in_a_copy_is_found(tree, name):
     old, new, kind = PLANTED[name]

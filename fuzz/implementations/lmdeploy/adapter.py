@@ -20,7 +20,7 @@ from indexfuzz.implementations.lmdeploy.requests import insertions, paged, runs_
 from indexfuzz.implementations.loading.loader import Loader
 from indexfuzz.implementations.loading.source import Project, open_project
 
-KNOWN_VERSIONS = "0.16.0"
+KNOWN_VERSIONS = "0.16.0 and 0.18.0"
 AMAX_FLOOR = 1e-6
 _FOLDER = "lmdeploy.pytorch.kernels.cuda"
 _CALLER = "lmdeploy.pytorch.backends.cuda.nsa"
@@ -76,7 +76,13 @@ class Kernels:
     """The launchers of one release, with the signatures of the stages."""
 
     def __init__(self, project: Project) -> None:
-        provide = {f"{_FOLDER}.utils.get_device_props": lambda _: _GPU}
+        provide = {
+            f"{_FOLDER}.utils.get_device_props": lambda _: _GPU,
+            **{
+                f"{_CONSTANTS}.{name}": None
+                for name in ("DSA_INDEXER_K_CACHE_NAME", "dsa_packed_indexer_k_cache_shape")
+            },
+        }
         self._loader = Loader(project, provide=provide, execute=_EXECUTE)
         self.module = cache(self._loader.load)
 

@@ -22,11 +22,15 @@ from indexfuzz.implementations.loading.source import Project, module_of, open_pr
 from indexfuzz.implementations.places import fill_places
 from indexfuzz.samples.kept import Kept, kept_by
 
-KNOWN_VERSIONS = "0.16.0"
+KNOWN_VERSIONS = "0.16.0 and 0.18.0"
 KERNELS = "lmdeploy/pytorch/kernels/cuda/v4_compressor.py"
 BACKEND = "lmdeploy/pytorch/backends/cuda/v4_compressor.py"
 _MODEL = "lmdeploy/pytorch/models/deepseek_v4.py"
 _CONFIG = "lmdeploy/pytorch/configurations/deepseek_v4.py"
+UTILS = "lmdeploy/pytorch/kernels/cuda/utils.py"
+_PREFILL = "score_and_fill_state_prefill"
+"""Of releases after 0.16.0."""
+
 _CLASS = "TritonV4CompressorImpl"
 _HEAD_DIM = 128
 _FORMS = ((4, True), (128, False))
@@ -62,16 +66,12 @@ class Compressor:
     """The compressor of one release, with the signature of the operation."""
 
     def __init__(self, project: Project) -> None:
-        execute = {
-            module_of(KERNELS): (
-                "score_kv",
-                "fill_compress_state",
-                "score_and_fill_state_decode",
-                "fill_compressed_kv",
-            ),
-            module_of(BACKEND): (_CLASS,),
-        }
-        self._backend: Any = Loader(project, provide={}, execute=execute).load(module_of(BACKEND))
+        names = ["score_kv", "fill_compress_state", "score_and_fill_state_decode", "fill_compressed_kv"]
+        names += [_PREFILL] if project.has(KERNELS) and f"def {_PREFILL}(" in project.read(KERNELS) else []
+        execute = {module_of(KERNELS): names, module_of(BACKEND): (_CLASS,)}
+        # One launch may begin before another has ended on a GPU alone, and with 4096 tokens or more.
+        provide = {f"{module_of(UTILS)}.is_cuda": lambda: False}
+        self._backend: Any = Loader(project, provide=provide, execute=execute).load(module_of(BACKEND))
 
     def compress(
         self,

@@ -21,6 +21,9 @@ _MODEL = f"{_ROOT}/models/deepseek_v32.py"
 _CONFIG = f"{_ROOT}/configurations/deepseek_v32.py"
 _ANGLES = f"{_ROOT}/backends/default/rotary_embedding.py"
 _CACHE = f"{_ROOT}/engine/cache_engine.py"
+_SCHEMA = f"{_ROOT}/engine/cache_engine/schema.py"
+"""Where releases after 0.16.0 have what was in the file above."""
+
 
 HEAD_DIM = 128
 _ROPE_DIM = 64
@@ -36,7 +39,7 @@ _LOGITS = ("prefill_logits", "paged_logits")
 def reach(project: Project) -> tuple[str, ...]:
     """By which lines of a release a model comes to these kernels, and on which hardware."""
     models = [project.place(_MODELS, f"'{name}'") for name in ("DeepseekV32ForCausalLM", "GlmMoeDsaForCausalLM")]
-    fused = [project.place(CALLER, "def forward_fused(", text) for text in ("prepare_dsa_indexer_q(", "k_cache(k,")]
+    fused = [project.place(CALLER, text) for text in ("= prepare_dsa_indexer_q(", "prepare_dsa_indexer_k_cache(k,")]
     return (
         (
             f"{FUSED_Q} and {FUSED_K} are what DeepSeek-V3.2 and GLM-5 run ({', '.join(models)}; called at "
@@ -50,7 +53,7 @@ def reach(project: Project) -> tuple[str, ...]:
         (
             "off the default path where DeepGEMM is installed are prefill_logits and paged_logits "
             f"({project.place(CALLER, '_warn_triton_index_scoring()', '_warn_triton_index_scoring()')}); gather runs "
-            f"there alone ({project.place(CALLER, 'def _compute_scores(', 'flatten_dsa_indexer_k_cache(')})"
+            f"there alone ({project.place(CALLER, 'flatten_dsa_indexer_k_cache(')})"
         ),
         (
             "off the default path is topk where TileLang, which the release requires on x86, has a kernel: "
@@ -61,7 +64,7 @@ def reach(project: Project) -> tuple[str, ...]:
 
 def contract(project: Project) -> Clauses:
     """What TritonNSAIndexFP8 hands to its launchers, and what these assert or compute from it."""
-    caller = project.place(CALLER, "class TritonNSAIndexFP8(")
+    caller = project.place(CALLER, "class TritonNSAIndexFP8")
     dense = project.place(_MODEL, "q = self.wq_b(qr)")
     tile = project.place(SCORES, "tl.arange(0, BLOCK_H)")
     causal = project.place(SCORES, "causal_k_seqlen = k_seqlen - q_seqlen + q_id + 1")
@@ -126,7 +129,7 @@ def contract(project: Project) -> Clauses:
                 _PAGED,
                 lambda case: case.cache.page_pad < _ALIGNMENT,
                 f"pages are padded to {_ALIGNMENT} bytes at most",
-                project.place(_CACHE, "alignment: int = 256"),
+                project.place(_CACHE if project.has(_CACHE) else _SCHEMA, "alignment: int = 256"),
             ),
             Clause((FUSED_Q, "rope", "q_quant"), lambda case: not case.memory.q_pad, "q is dense", dense),
             Clause(
