@@ -266,3 +266,20 @@ def test_a_load_that_is_the_same_in_all_programs_fails_under_masks_that_differ_b
         _same_address_everywhere[(2,)](torch.ones(4), torch.tensor([8, 9], dtype=torch.int32), out, N=8)
     assert [v.kind for v in machine.violations] == ["out-of-bounds"]
     assert out.view(2, 8)[:, :4].eq(1).all()
+
+
+@triton.jit
+def _a_row_of_each_program(x, out, N: tl.constexpr):
+    lanes = tl.arange(0, N)
+    row = tl.load(x + tl.program_id(0) * 100 + lanes, mask=lanes < N - 3, other=0.0)
+    tl.store(out + tl.program_id(0) * N + lanes, row)
+
+
+def test_a_load_fails_in_some_programs_under_a_mask_that_all_share():
+    out = torch.zeros(24)
+    with Lockstep() as machine:
+        _a_row_of_each_program[(3,)](torch.ones(150), out, N=8)
+    assert [v.kind for v in machine.violations] == ["out-of-bounds"]
+    assert out.view(3, 8)[:2].sum(1).tolist() == [5, 5]
+    assert out.view(3, 8)[2, :5].isnan().all()
+    assert out.view(3, 8)[:, 5:].eq(0).all()
