@@ -9,8 +9,8 @@ from rich.table import Table
 from rich.text import Text
 
 from indexfuzz.cli.common import InputError, console
-from indexfuzz.cli.options import AsJson, Impl
-from indexfuzz.core.setup import DEFAULT_IMPLEMENTATION
+from indexfuzz.cli.options import AsJson, DeviceName, Impl
+from indexfuzz.core.setup import DEFAULT_DEVICE, DEFAULT_IMPLEMENTATION
 from indexfuzz.evaluation.bench import BENCHES
 
 
@@ -117,6 +117,7 @@ def bench(
         str,
         typer.Option(metavar="ID,...", help="detection, findings: measure these again, not those without a result."),
     ] = "",
+    device: DeviceName = DEFAULT_DEVICE,
     as_json: AsJson = False,
 ) -> None:
     """Measure IndexFuzz itself.
@@ -143,11 +144,14 @@ def bench(
         raise InputError(f"bench {name} takes no --workers")
     if faults and not chosen.takes_faults:
         raise InputError(f"bench {name} takes no --faults")
+    if device != DEFAULT_DEVICE and not chosen.takes_device:
+        raise InputError(f"bench {name} takes no --device")
     options: dict[str, Any] = {"impl": impl} if chosen.takes_impl else {}
     options |= {"path": path, "every": every} if chosen.takes_path else {}
     options |= {"against": against} if chosen.compares else {}
     options |= {"workers": _numbers(workers)} if chosen.takes_workers else {}
     options |= {"faults": _known_faults(faults)} if chosen.takes_faults else {}
+    options |= {"device": device} if chosen.takes_device else {}
     raise typer.Exit(importlib.import_module(chosen.module).main(as_json=as_json, **options))
 
 

@@ -140,6 +140,7 @@ OPTIONS = {
     "bench throughput --workers 2,x": "--workers 2,x: give numbers of processes, such as 1,2,4",
     "bench findings --faults nix": "--faults: no fault 'nix'; `indexfuzz faults` lists them",
     "bench oracle --faults relu-missing": "bench oracle takes no --faults",
+    "bench oracle --device cuda": "bench oracle takes no --device",
     "bench throughput --impl vllm": "bench throughput measures the built-in kernels only",
     "mutate nix": "no mutant, operator or kernel file is called 'nix'",
     "mutate loop --markdown no/where.md": "--markdown: no is no folder",

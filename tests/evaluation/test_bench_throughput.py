@@ -133,3 +133,39 @@ def test_a_campaign_is_counted():
     rate = scaling.measure_rate(1, seed=3, warm=0.0, counted=2.0)
     assert (rate.workers, rate.seconds) == (1, 2.0)
     assert rate.cases_per_second == rate.cases / 2
+
+
+def test_only_the_time_between_the_first_case_and_the_last_counts():
+    now = [0.0]
+    stopwatch = scaling.Stopwatch(lambda: now[0])
+    assert stopwatch.seconds == 0
+    for at, event in ((9, CaseRun), (10, CaseRun), (15, CaseRun), (29, Known)):
+        now[0] = at
+        stopwatch.hear(CaseRun(Outcome(Case())) if event is CaseRun else Known(None, Case(), None))
+    assert stopwatch.seconds == 6
+
+
+def test_a_campaign_on_a_device_that_compiles_is_run_twice():
+    found = scaling.measure_compiling(1, seed=3, device="lockstep", cases=4)
+    assert (found.workers, found.cases, found.kernels) == (1, 4, 0)
+    assert found.warm > 0
+    assert found.cold > 0
+
+
+def test_on_a_gpu_new_kernels_are_counted_apart(monkeypatch, capsys):
+    monkeypatch.setattr(throughput, "open_device", lambda _name: None)
+    monkeypatch.setattr(throughput, "measure", lambda *_: [])
+    monkeypatch.setattr(throughput, "draw_cases", lambda _count: [])
+    compiling = scaling.Compiling(16, 32, cases=1000, kernels=300, cold=10.0, warm=2.0)
+    monkeypatch.setattr(throughput, "measure_compiling", lambda *_: compiling)
+    assert throughput.main(as_json=False, workers=[16], device="cuda") == 0
+    assert capsys.readouterr().out == (
+        "16 workers on 32 cores, 1000 cases: 100.0 cases/s and 30.0 new kernels/s with an empty cache, "
+        "500.0 cases/s with all 300 in it\n"
+    )
+
+
+def test_a_device_that_is_not_there_is_2(monkeypatch, capsys):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    assert throughput.main(as_json=False, device="cuda") == 2
+    assert capsys.readouterr().err == "error: device cuda: PyTorch sees no CUDA GPU here; use --device lockstep\n"

@@ -9,7 +9,8 @@ class Bench(NamedTuple):
     Where it takes an implementation, that is another keyword, `impl`, as on the command line; where it takes a path, so
     are `path` and `every`, which says to take every nth item of what lies there. Where it compares releases, so is
     `against`, the checkout of another one; where it can use several processes, so is `workers`, numbers of them. Where
-    it can look at some planted bugs alone, `faults` are their ids.
+    it can look at some planted bugs alone, `faults` are their ids. Where it runs on other devices than lockstep, too,
+    so is `device`.
     """
 
     module: str
@@ -19,6 +20,7 @@ class Bench(NamedTuple):
     compares: bool = False
     takes_workers: bool = False
     takes_faults: bool = False
+    takes_device: bool = False
 
 
 BENCHES = {
@@ -54,5 +56,6 @@ BENCHES = {
         "cases per second, beside another release and the plain loop",
         compares=True,
         takes_workers=True,
+        takes_device=True,
     ),
 }

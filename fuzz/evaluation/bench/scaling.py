@@ -4,7 +4,10 @@ import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
+from indexfuzz.campaign.chunk import CHUNK
 from indexfuzz.campaign.events import CaseRun, Event
 from indexfuzz.campaign.loop import Campaign
 from indexfuzz.campaign.member import Hire
@@ -35,6 +38,22 @@ class Rate:
         return self.cases / self.seconds
 
 
+@dataclass(frozen=True)
+class Compiling:
+    """What a campaign with so many processes did on a device that compiles: `cases` of `kernels` that differ.
+
+    It took `cold` seconds from the first case to the last with an empty cache, and `warm` seconds with all of them in
+    it.
+    """
+
+    workers: int
+    cores: int
+    cases: int
+    kernels: int
+    cold: float
+    warm: float
+
+
 class Counting:
     """Counts the cases that a campaign hears of between two points in time."""
 
@@ -56,3 +75,38 @@ def measure_rate(workers: int, seed: int, warm: float = WARM, counted: float = C
     counting = Counting(warm, counted)
     Campaign(wanted, counting.hear, Pool(Hire(setup, journal=False, drawing={"seed": seed}), workers)).run()
     return Rate(workers, os.cpu_count() or 1, counting.cases, counted)
+
+
+class Stopwatch:
+    """The time between the first case that a campaign hears of and the last."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._times: list[float] = []
+
+    def hear(self, event: Event) -> None:
+        """Note when a case was heard of."""
+        if isinstance(event, CaseRun):
+            self._times[1:] = [self._clock()]
+
+    @property
+    def seconds(self) -> float:
+        """Between the two; 0 where there were not two."""
+        return self._times[-1] - self._times[0] if self._times else 0.0
+
+
+def measure_compiling(workers: int, seed: int, device: str, cases: int | None = None) -> Compiling:
+    """Run the same campaign twice with a cache of its own; without `cases`, one part of the stream for each process."""
+    setup = Setup(device=device)
+    subject = prepare(setup).subject
+    wanted = Settings(subject, seed=seed, cases=cases or workers * CHUNK * subject.facts.values_per_shape)
+    seconds = []
+    with TemporaryDirectory() as cache:
+        environment = dict(os.environ) | {"TRITON_CACHE_DIR": cache}
+        hire = Hire(setup, journal=False, drawing={"seed": seed}, environment=environment)
+        for _ in range(2):
+            stopwatch = Stopwatch()
+            ran = Campaign(wanted, stopwatch.hear, Pool(hire, workers)).run()
+            seconds.append(stopwatch.seconds)
+        kernels = sum(1 for _ in Path(cache).rglob("*.cubin"))
+    return Compiling(workers, os.cpu_count() or 1, ran.cases, kernels, *seconds)

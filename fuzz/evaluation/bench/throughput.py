@@ -24,8 +24,10 @@ from indexfuzz.campaign.drawing import cases_of_chunk
 from indexfuzz.campaign.settings import Settings
 from indexfuzz.core.case import Case
 from indexfuzz.core.setup import DEFAULT_DEVICE, Setup
+from indexfuzz.devices import open_device
+from indexfuzz.devices.base import DeviceError
 from indexfuzz.evaluation.bench.interpreter import InterpreterError, interpreter
-from indexfuzz.evaluation.bench.scaling import Rate, measure_rate
+from indexfuzz.evaluation.bench.scaling import Compiling, Rate, measure_compiling, measure_rate
 from indexfuzz.evaluation.bench.throughput_side import Answer, Side, SideError, start_side
 from indexfuzz.subjects.open import prepare
 
@@ -86,24 +88,31 @@ class Comparison:
         return asdict(self) | derived
 
 
-def main(*, as_json: bool, against: str | None = None, workers: Sequence[int] = ()) -> int:
+def main(
+    *, as_json: bool, against: str | None = None, workers: Sequence[int] = (), device: str = DEFAULT_DEVICE
+) -> int:
     """Measure and print a table, or JSON; 2 where something that is needed cannot be had.
 
     `against` is the checkout of another release, `workers` the numbers of processes to measure a campaign with.
     """
     torch.set_num_threads(1)
     try:
-        compared = measure(draw_cases(CASES), Path(against) if against else None)
-    except (SideError, InterpreterError) as error:
+        open_device(device)
+        compared = measure(draw_cases(CASES), Path(against) if against else None, device)
+        rates = [_measure_campaign(count, device) for count in workers]
+    except (SideError, InterpreterError, DeviceError) as error:
         sys.stderr.write(f"error: {error}\n")
         return 2
-    rates = [measure_rate(count, SEED) for count in workers]
     if as_json:
         data = {"seed": SEED, "cases": CASES, "turns": TURNS, "compared": [one.as_data() for one in compared]}
         _say(json.dumps(data | {"scaling": [asdict(rate) for rate in rates]}, indent=1))
     else:
-        _say("\n".join([*map(_describe, compared), *_describe_rates(rates)]))
+        _say("\n".join([*map(_describe, compared), *map(_describe_rate, rates)]))
     return 0
+
+
+def _measure_campaign(workers: int, device: str) -> Rate | Compiling:
+    return measure_compiling(workers, SEED, device) if device == "cuda" else measure_rate(workers, SEED)
 
 
 def draw_cases(count: int) -> list[Case]:
@@ -112,16 +121,16 @@ def draw_cases(count: int) -> list[Case]:
     return list(islice((drawn.case for number in count_up() for drawn in cases_of_chunk(wanted, Chunk(number))), count))
 
 
-def measure(cases: Sequence[Case], against: Path | None) -> list[Comparison]:
-    """This release beside the other one, if there is one, and beside the plain loop.
+def measure(cases: Sequence[Case], against: Path | None, device: str = DEFAULT_DEVICE) -> list[Comparison]:
+    """This release on a device beside the other one there, if there is one, and beside the plain loop.
 
     Raises SideError where the other release cannot run, InterpreterError where Triton's interpreter cannot.
     """
     found = []
     with ExitStack() as stack:
-        before = start_side(BEFORE, DEFAULT_DEVICE, cases, checkout=against) if against else None
+        before = start_side(BEFORE, device, cases, checkout=against) if against else None
         theirs = stack.enter_context(before) if before else None
-        ours = stack.enter_context(start_side(OURS, DEFAULT_DEVICE, cases))
+        ours = stack.enter_context(start_side(OURS, device, cases))
         if theirs:
             found.append(compare(ours, theirs, sorted(theirs.known)))
         with interpreter() as beside:
@@ -166,12 +175,17 @@ def _describe(compared: Comparison) -> str:
     )
 
 
-def _describe_rates(rates: Sequence[Rate]) -> list[str]:
-    return [
-        f"{rate.workers} workers: {rate.cases_per_second:.1f} cases/s in {rate.seconds:.0f} s on {rate.cores} cores, "
-        f"{rate.cases_per_second / rate.workers:.2f} each"
-        for rate in rates
-    ]
+def _describe_rate(rate: Rate | Compiling) -> str:
+    if isinstance(rate, Rate):
+        return (
+            f"{rate.workers} workers: {rate.cases_per_second:.1f} cases/s in {rate.seconds:.0f} s on {rate.cores} "
+            f"cores, {rate.cases_per_second / rate.workers:.2f} each"
+        )
+    return (
+        f"{rate.workers} workers on {rate.cores} cores, {rate.cases} cases: {rate.cases / rate.cold:.1f} cases/s and "
+        f"{rate.kernels / rate.cold:.1f} new kernels/s with an empty cache, {rate.cases / rate.warm:.1f} cases/s with "
+        f"all {rate.kernels} in it"
+    )
 
 
 def _say(text: str) -> None:
