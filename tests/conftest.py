@@ -11,7 +11,6 @@ import pytest
 import torch
 
 from indexfuzz import __main__ as cli
-from indexfuzz.core.case import Case
 from indexfuzz.core.contract import Clauses
 from indexfuzz.core.guarantees import Guarantees, Promises
 from indexfuzz.devices.base import Session
@@ -85,6 +84,7 @@ def run_here() -> Callable[[str], Proof]:
 class PyTorchDevice:
     name = "pytorch"
     torch_device = "cpu"
+    home = "cpu"
     forks = True
     rehearses = False
     formats = ("e4m3fn", "e4m3fnuz")
@@ -97,9 +97,6 @@ class PyTorchDevice:
 
     def lacks_memory(self, error: Exception) -> bool:
         return False
-
-    def home_of(self, case: Case) -> str:
-        return "cpu"
 
     @contextmanager
     def session(self) -> Iterator[Session]:

@@ -6,7 +6,6 @@ from typing import Any, Protocol, TypeVar, runtime_checkable
 
 from torch import Tensor
 
-from indexfuzz.core.case import Case
 from indexfuzz.core.finding import Finding
 from indexfuzz.core.guarantees import Guarantees, Promises
 
@@ -81,7 +80,8 @@ class Device(Protocol):
     def torch_device(self) -> str:
         """Where kernels find their tensors, as PyTorch calls it."""
 
-    def home_of(self, case: Case) -> str:
+    @property
+    def home(self) -> str:
         """Where the tensors of a case live: there, or on the CPU, from where a session brings those of a launch."""
 
     @property

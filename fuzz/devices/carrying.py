@@ -1,8 +1,9 @@
 """Carrying the tensors of a launch to a GPU and back, all in one copy each way.
 
-What surrounds the launches of a small case, its inputs, reference and checks, is hundreds of operations on a few
-kilobytes: each costs a GPU several times what it costs a CPU. So such a case lives on the CPU, and a launch gets the
-same storages, guards included, side by side in memory of the GPU.
+What surrounds the launches of a case, its inputs, reference and checks, is hundreds of operations on a few kilobytes:
+each costs a GPU several times what it costs a CPU. So cases live on the CPU, and a launch gets the same storages,
+guards included, side by side in memory of the GPU. Of a storage that spans more than MOST_CARRIED bytes a copy holds
+what the tensors of the launch touch, and AROUND bytes before and behind each row.
 """
 
 from collections.abc import Mapping
@@ -12,31 +13,37 @@ from functools import cache
 import torch
 from torch import Tensor
 
-from indexfuzz.core.case import Case
 from indexfuzz.devices.plain import PlainSession
-from indexfuzz.reference.layout import SCALE_BYTES
 
 LINE = 512
 """Bytes between the starts of two storages are a multiple of this: every alignment is as it was."""
 
-
 MOST_CARRIED = 1 << 24
-"""Bytes that the cache of a case may span, to be carried."""
+"""Bytes of a storage that are carried whatever they hold."""
+
+FAR = 1 << 20
+"""Bytes from which on a stride leads to another row."""
+
+AROUND = 256
+"""Bytes on either side of a row, guards of its own."""
 
 
-def is_small(case: Case) -> bool:
-    """Whether no tensor of a case spans more memory than is worth carrying."""
-    page = case.cache.block_size * (case.model.head_dim + SCALE_BYTES) + case.cache.page_pad
-    return case.memory.far == "none" and case.num_blocks * page <= MOST_CARRIED
+@dataclass
+class Place:
+    """Where the copy of a storage is: from byte `start` of some memory on, its own unless that is shared."""
+
+    storage: torch.UntypedStorage
+    start: int
+    memory: Tensor | None = None
 
 
 @dataclass(frozen=True)
-class Place:
-    """Where a storage lies among those that are carried together, from byte `start` to `end`."""
+class Part:
+    """Bytes that travel together: `own` on the CPU, from `start` among all that travel, `far` where they then go."""
 
+    own: Tensor
     start: int
-    end: int
-    storage: torch.UntypedStorage
+    far: Tensor | None = None
 
 
 class Carrier:
@@ -47,25 +54,32 @@ class Carrier:
         self._here = torch.empty(0, dtype=torch.uint8)
         self._there = torch.empty(0, dtype=torch.uint8, device=device)
         self._places: dict[int, Place] = {}
+        self._parts: list[Part] = []
         self._size = 0
+        self._keeps_far = False
 
     def bring(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """The same tensors on the device: views of copies of whole storages, shared where they were shared.
+        """The same tensors on the device: views of copies of their storages, shared where they were shared.
 
-        Those of a case that lives there stay where they are.
+        Those that are there stay where they are.
         """
-        self._places, self._size = {}, 0
+        self._places, self._parts, self._size = {}, [], 0
         if not any(tensor.device.type == "cpu" for tensor in tensors.values()):
             return dict(tensors)
-        starts = [self._add(tensor.untyped_storage()).start for tensor in tensors.values()]
-        self._reserve(self._size)
-        for place in self._places.values():
-            self._here[place.start : place.end].copy_(_bytes_of(place.storage))
+        places = [self._add(tensor) for tensor in tensors.values()]
+        self._give_back()
+        if self._size > len(self._there):
+            self._here = torch.empty(2 * self._size, dtype=torch.uint8, pin_memory=self._device == "cuda")
+            self._there = torch.empty(2 * self._size, dtype=torch.uint8, device=self._device)
+        for part in self._parts:
+            _slot(self._here, part).copy_(part.own)
         self._there[: self._size].copy_(self._here[: self._size], non_blocking=True)
-        memory = self._there.untyped_storage()
+        for part in self._parts:
+            if part.far is not None:
+                part.far.copy_(_slot(self._there, part))
         return {
-            name: _view(tensor, memory, start + _start_of(tensor))
-            for (name, tensor), start in zip(tensors.items(), starts, strict=True)
+            name: _view(tensor, self._memory(place).untyped_storage(), place.start + _start_of(tensor))
+            for (name, tensor), place in zip(tensors.items(), places, strict=True)
         }
 
     def take_back(self, outputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -74,30 +88,46 @@ class Carrier:
             return dict(outputs)
         if self._device == "cuda":
             torch.cuda.synchronize()
+        for part in self._parts:
+            if part.far is not None:
+                _slot(self._there, part).copy_(part.far)
         self._here[: self._size].copy_(self._there[: self._size])
-        for place in self._places.values():
-            _bytes_of(place.storage).copy_(self._here[place.start : place.end])
+        for part in self._parts:
+            part.own.copy_(_slot(self._here, part))
         return {name: self._return(output) for name, output in outputs.items()}
 
-    def _add(self, storage: torch.UntypedStorage) -> Place:
-        place = self._places.get(storage.data_ptr())
+    def _add(self, tensor: Tensor) -> Place:
+        storage = tensor.untyped_storage()
+        place, is_far = self._places.get(storage.data_ptr()), storage.nbytes() > MOST_CARRIED
         if place is None:
-            place = Place(self._size, self._size + storage.nbytes(), storage)
-            self._places[storage.data_ptr()] = place
-            self._size = -(-place.end // LINE) * LINE
+            memory = torch.empty(storage.nbytes(), dtype=torch.uint8, device=self._device) if is_far else None
+            place = self._places[storage.data_ptr()] = Place(storage, 0 if is_far else self._size, memory)
+        elif not is_far:
+            return place
+        if is_far and not tensor.numel():
+            return place
+        own = _rows_of(tensor, _bytes_of(storage)) if is_far else _bytes_of(storage)
+        self._parts.append(Part(own, self._size, None if place.memory is None else _rows_of(tensor, place.memory)))
+        self._size += -(-own.numel() // LINE) * LINE
         return place
 
-    def _reserve(self, size: int) -> None:
-        if size > len(self._there):
-            self._here = torch.empty(2 * size, dtype=torch.uint8, pin_memory=self._device == "cuda")
-            self._there = torch.empty(2 * size, dtype=torch.uint8, device=self._device)
+    def _give_back(self) -> None:
+        """Give back what PyTorch keeps of far storages, once a launch has none: other processes use the same GPU."""
+        has_far = any(place.memory is not None for place in self._places.values())
+        if self._keeps_far and not has_far and self._device == "cuda":
+            torch.cuda.empty_cache()
+        self._keeps_far = has_far
+
+    def _memory(self, place: Place) -> Tensor:
+        return self._there if place.memory is None else place.memory
 
     def _return(self, output: Tensor) -> Tensor:
         """An output on the CPU: what it is a view of there, or of a copy of its storage."""
-        start = _start_of(output)
-        if output.untyped_storage().data_ptr() != self._there.untyped_storage().data_ptr():
+        address, start = output.untyped_storage().data_ptr(), _start_of(output)
+        holding = [p for p in self._places.values() if self._memory(p).data_ptr() == address and p.start <= start]
+        if not holding:
             return _view(output, _bytes_of(output.untyped_storage()).cpu().untyped_storage(), start)
-        place = max((place for place in self._places.values() if place.start <= start), key=lambda place: place.start)
+        place = max(holding, key=lambda place: place.start)
         return _view(output, place.storage, start - place.start)
 
 
@@ -109,7 +139,7 @@ def carrier_to(device: str) -> Carrier:
 
 @dataclass(frozen=True)
 class CarryingSession(PlainSession):
-    """A session whose kernels run elsewhere than the tensors of small cases are."""
+    """A session whose kernels run elsewhere than the tensors of cases are."""
 
     carrier: Carrier
 
@@ -120,6 +150,23 @@ class CarryingSession(PlainSession):
     def take_back(self, outputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """By its carrier."""
         return self.carrier.take_back(outputs)
+
+
+def _slot(memory: Tensor, part: Part) -> Tensor:
+    """The bytes of a part among those that travel, in its shape."""
+    return memory[part.start : part.start + part.own.numel()].view(part.own.shape)
+
+
+def _rows_of(tensor: Tensor, memory: Tensor) -> Tensor:
+    """The rows of a tensor with what lies around each, in memory of which it is a view from the same byte on."""
+    item = tensor.element_size()
+    axes = [(size, stride * item) for size, stride in zip(tensor.shape, tensor.stride(), strict=True)]
+    outer = [(size, stride) for size, stride in axes if stride > FAR]
+    row = item + sum((size - 1) * stride for size, stride in axes if stride <= FAR)
+    first, last = _start_of(tensor), sum((size - 1) * stride for size, stride in outer) + row
+    before, behind = min(AROUND, first), min(AROUND, len(memory) - first - last)
+    shape, strides = [size for size, _ in outer], [stride for _, stride in outer]
+    return memory.as_strided([*shape, before + row + behind], [*strides, 1], first - before)
 
 
 def _start_of(tensor: Tensor) -> int:

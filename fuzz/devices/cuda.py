@@ -4,17 +4,16 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from functools import lru_cache, partial
+from functools import cache, lru_cache, partial
 from typing import Any
 
 import torch
 from triton.runtime.jit import JITFunction
 
-from indexfuzz.core.case import Case
 from indexfuzz.core.guarantees import Guarantees, Promises
 from indexfuzz.devices import assembly
 from indexfuzz.devices.base import CaptureError, DeviceError, Session, T
-from indexfuzz.devices.carrying import CarryingSession, carrier_to, is_small
+from indexfuzz.devices.carrying import CarryingSession, carrier_to
 from indexfuzz.devices.simulated_dot import simulated_dot
 from indexfuzz.reference.arithmetic import Arithmetic
 
@@ -42,15 +41,13 @@ def _in_any_order(known: Arithmetic) -> Arithmetic:
 NO_ROOM = ("CUDA out of memory", "[CUDA]: out of memory", "CUDA error: out of memory", "CUBLAS_STATUS_ALLOC_FAILED")
 """In what PyTorch, Triton and libraries raise, as various types, where there is no room on the GPU."""
 
-KEPT = 1 << 28
-"""Bytes that a process may keep of the GPU's memory without using them."""
-
 
 @lru_cache(maxsize=4096)
 def _read(_hash: str, ptx: str) -> assembly.Compiled:
     return assembly.read(ptx)
 
 
+@cache
 def _envelope() -> assembly.Compiled:
     """What a kernel may have been compiled to on this GPU, by whatever compiler."""
     major, _ = torch.cuda.get_device_capability()
@@ -83,10 +80,11 @@ class CudaDevice:
 
     name: str = "cuda"
     torch_device: str = "cuda"
+    home: str = "cpu"
     forks: bool = False
     rehearses: bool = False
     formats: tuple[str, ...] = ("e4m3fn",)
-    values_per_shape: int = 32
+    values_per_shape: int = 96
     unsupported: tuple[type[Exception], ...] = ()
     broken: tuple[type[Exception], ...] = ()
 
@@ -102,18 +100,9 @@ class CudaDevice:
         """By the words that PyTorch, Triton and cuBLAS have for it."""
         return any(words in str(error) for words in NO_ROOM)
 
-    def home_of(self, case: Case) -> str:
-        """On the CPU, unless a tensor spans more memory than is worth carrying."""
-        return "cpu" if is_small(case) else self.torch_device
-
     @contextmanager
     def session(self) -> Iterator[Session]:
-        """Run, then wait, so that a fault is blamed on the case that caused it.
-
-        What PyTorch keeps of a large case goes back first: other processes may use the same GPU.
-        """
-        if torch.cuda.memory_reserved() - torch.cuda.memory_allocated() > KEPT:
-            torch.cuda.empty_cache()
+        """Run, then wait, so that a fault is blamed on the case that caused it."""
         with noting_kernels() as kernels:
             yield CarryingSession(partial(guarantees, kernels, envelope=_envelope()), carrier_to(self.torch_device))
         torch.cuda.synchronize()

@@ -6,7 +6,6 @@ from dataclasses import dataclass, replace
 
 import triton
 
-from indexfuzz.core.case import Case
 from indexfuzz.core.guarantees import Guarantees, Promises
 from indexfuzz.devices.base import DeviceError, Session
 from indexfuzz.devices.plain import PlainSession
@@ -19,6 +18,7 @@ class InterpreterDevice:
 
     name: str = "interpreter"
     torch_device: str = "cpu"
+    home: str = "cpu"
     forks: bool = True
     rehearses: bool = False
     formats: tuple[str, ...] = ("e4m3fn",)
@@ -36,10 +36,6 @@ class InterpreterDevice:
     def lacks_memory(self, error: Exception) -> bool:  # noqa: ARG002
         """Never: what takes all memory of a CPU is a finding about the kernel."""
         return False
-
-    def home_of(self, case: Case) -> str:  # noqa: ARG002
-        """Kernels run there, too."""
-        return self.torch_device
 
     @contextmanager
     def session(self) -> Iterator[Session]:

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from indexfuzz.core.case import Case
 from indexfuzz.core.finding import Finding, complaint
 from indexfuzz.core.guarantees import Guarantees, Promises
 from indexfuzz.devices.base import Session
@@ -72,6 +71,7 @@ class LockstepDevice:
     coverage: Coverage | None = None
     recorder: Recorder | None = None
     torch_device: str = "cpu"
+    home: str = "cpu"
     forks: bool = True
     rehearses: bool = True
     values_per_shape: int = 1
@@ -96,10 +96,6 @@ class LockstepDevice:
     def lacks_memory(self, error: Exception) -> bool:  # noqa: ARG002
         """Never: what takes all memory of a CPU is a finding about the kernel."""
         return False
-
-    def home_of(self, case: Case) -> str:  # noqa: ARG002
-        """Kernels run there, too."""
-        return self.torch_device
 
     @contextmanager
     def session(self) -> Iterator[Session]:

@@ -110,7 +110,7 @@ def _pairs(case: Case, other: Case, implementation: Implementation, device: Devi
         return
     if case.session.node == "none":
         return
-    servings = [Serving(c, device.home_of(c), kept=implementation.kept(c)) for c in (case, other)]
+    servings = [Serving(c, device.home, kept=implementation.kept(c)) for c in (case, other)]
     followed = zip(case.session.steps, other.session.steps, follow(case.session), follow(other.session), strict=True)
     for number, (step, other_step, rows, other_rows) in enumerate(followed):
         calls = []

@@ -48,7 +48,7 @@ def serve(
     """What a session showed, and the requests that are there after its last step."""
     require_format(case, device)
     outcome = Outcome(case)
-    serving = Serving(case, device.home_of(case), make_tokens, implementation.kept(case))
+    serving = Serving(case, device.home, make_tokens, implementation.kept(case))
     for number, (step, rows) in enumerate(zip(case.session.steps, follow(case.session), strict=True)):
         serving.begin(number, step, rows)
         if case.session.node == "none":
@@ -71,7 +71,7 @@ def serve(
 
 def end_of(case: Case, device: Device, implementation: Implementation) -> Serving:
     """The requests of a session as they are after its last step, of which nothing has run."""
-    serving = Serving(case, device.home_of(case), kept=implementation.kept(case))
+    serving = Serving(case, device.home, kept=implementation.kept(case))
     for number, (step, rows) in enumerate(zip(case.session.steps, follow(case.session), strict=True)):
         serving.begin(number, step, rows)
         serving.end(step, rows)
@@ -98,7 +98,7 @@ def launches(
     Raises UnsupportedKernelError when the device has not the FP8 format.
     """
     require_format(case, device)
-    serving = Serving(case, device.home_of(case), make_tokens, implementation.kept(case))
+    serving = Serving(case, device.home, make_tokens, implementation.kept(case))
     for number, (step, rows) in enumerate(zip(case.session.steps, follow(case.session), strict=True)):
         serving.begin(number, step, rows)
         if case.session.node == "none":

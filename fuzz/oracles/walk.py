@@ -23,7 +23,7 @@ def materialise_on(case: Case, device: Device) -> Step:
     Raises UnsupportedKernelError when the device has not the FP8 format.
     """
     require_format(case, device)
-    return materialise(case, device.home_of(case))
+    return materialise(case, device.home)
 
 
 def require_format(case: Case, device: Device) -> None:
