@@ -1,6 +1,6 @@
 """The stream of cases of a campaign, cut into chunks: each is drawn from a seed of its own, whoever draws it."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 
 from indexfuzz.campaign.chunk import CHUNK, Chunk
@@ -9,6 +9,7 @@ from indexfuzz.campaign.steered import Drawn, steer_cases
 from indexfuzz.core.case import Case
 from indexfuzz.core.rng import derive
 from indexfuzz.core.stage_names import STATEFUL
+from indexfuzz.generation.requests_of_others import with_requests_of
 from indexfuzz.generation.sessions import sessions
 from indexfuzz.generation.strategies import cases
 from indexfuzz.generation.stream import draw
@@ -16,6 +17,9 @@ from indexfuzz.oracles.schedule import ALIKE
 
 STEPS_FOR_A_SESSION = 3
 """How many cases of a single step are drawn for each session, where an implementation keeps something between steps."""
+
+BATCHES = 8
+"""Sets of requests that a shape is tried with, where it is compiled."""
 
 REMEMBERED = 1 << 20
 """Cases of a campaign that are remembered."""
@@ -43,11 +47,14 @@ def cases_of_chunk(wanted: Settings, chunk: Chunk) -> Iterator[Drawn]:
 
     Whatever is drawn begins with the simplest there is, so all but the first chunk, of the first shard, leave that out.
     """
-    recent = Recent()
-    for drawn in draw_chunk(wanted, chunk)[not _is_first(wanted, chunk) :]:
-        for case in _with_other_values(wanted.subject.narrow(drawn.case), wanted.subject.facts.values_per_shape):
-            if recent.add(case):
-                yield Drawn(case, drawn.only)
+    recent, count = Recent(), wanted.subject.facts.values_per_shape
+    shapes = draw_chunk(wanted, chunk)[not _is_first(wanted, chunk) :]
+    for place, drawn in enumerate(shapes):
+        others = (shape.case for shape in shapes[place + 1 :] + shapes[:place])
+        for case in _with_other_values(_with_other_requests(drawn.case, others, count), count):
+            narrowed = wanted.subject.narrow(case)
+            if recent.add(narrowed):
+                yield Drawn(narrowed, drawn.only)
 
 
 def draw_chunk(wanted: Settings, chunk: Chunk) -> list[Drawn]:
@@ -95,10 +102,16 @@ def _nodes(wanted: Settings) -> tuple[str, ...]:
     return (*stateful * 7, "none") if stateful else ()
 
 
-def _with_other_values(case: Case, count: int) -> Iterator[Case]:
-    """The case, and the same with other values until there are `count`; all are asked the same questions."""
-    yield case
-    seed = case.values.seed
+def _with_other_requests(case: Case, others: Iterable[Case], count: int) -> list[Case]:
+    """The case, and where it is worth more than one set of values, the same with the requests of some others."""
+    made = (with_requests_of(case, other) for other in others if count > 1)
+    return [case, *islice(filter(None, made), BATCHES - 1)]
+
+
+def _with_other_values(cases: Sequence[Case], count: int) -> Iterator[Case]:
+    """Some cases by turns, each time with other values, until there are `count`; all are asked the same questions."""
+    yield cases[0]
+    seed = cases[0].values.seed
     for number in range(1, count):
         other = derive(seed, f"variant {number}")
-        yield case.replace(values={"seed": other - other % ALIKE + seed % ALIKE})
+        yield cases[number % len(cases)].replace(values={"seed": other - other % ALIKE + seed % ALIKE})

@@ -128,8 +128,19 @@ def test_a_shape_that_costs_a_compilation_is_tried_with_several_values(reference
     run(Settings(subject, cases=9, seed=5), lambda event: seen.append(event.outcome.case))
     assert len({case.id for case in seen}) == 9
     for first, *others in (seen[:3], seen[3:6], seen[6:]):
-        assert all(case.replace(values={"seed": first.values.seed}) == first for case in others)
-    assert len({case.replace(values={"seed": 0}).id for case in seen}) == 3
+        assert len({case.values.seed for case in (first, *others)}) == 3
+        same = {"batch": first.batch, "values": first.values}
+        assert all(case.model_copy(update=same) == first for case in others)
+    assert len({case.model for case in seen}) == 3
+
+
+def test_a_shape_that_costs_a_compilation_is_tried_with_the_requests_of_others(reference_with, pytorch_device):
+    seen = []
+    subject = InProcess(reference_with(), ManyValues(pytorch_device))
+    run(Settings(subject, cases=30, seed=5), lambda event: seen.append(event.outcome.case))
+    batches = [case.batch for case in seen]
+    assert len(set(batches)) < len(batches)
+    assert sum(first != second for first, second in zip(batches[::3], batches[1::3], strict=True)) > 3
 
 
 def test_values_of_one_shape_are_asked_the_same_questions_and_shapes_are_not(reference_with, pytorch_device):
