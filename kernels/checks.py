@@ -63,6 +63,7 @@ def require_cache(cache: Tensor, head_dim: int) -> None:
     require_tensor("cache", cache, (None, None, head_dim + SCALE_BYTES), torch.uint8)
     _, block_size, token_bytes = cache.shape
     page_stride, token_stride, _ = cache.stride()
+    page_bytes = block_size * token_bytes
     require(block_size > 0, "block_size must be at least 1")
     require(
         token_stride == token_bytes or block_size == 1,
@@ -70,9 +71,9 @@ def require_cache(cache: Tensor, head_dim: int) -> None:
         cache.stride(),
     )
     require(
-        page_stride >= block_size * token_bytes,
+        page_stride >= page_bytes,
         "a page has {} bytes, so the page stride cannot be {}",
-        block_size * token_bytes,
+        page_bytes,
         page_stride,
     )
     require(

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from indexfuzz.kernels.checks import require_cache, require_head_dim, require_tensor
 from indexfuzz.kernels.layout import resolve_layout, split_pages, value_offset
-from indexfuzz.kernels.quant import FP8_DTYPES
+from indexfuzz.kernels.quant import FP8
 from indexfuzz.kernels.scales import SCALE_DTYPES, scale_groups
 
 TOKENS = 64
@@ -84,7 +84,7 @@ def gather(
     block_table [B, max_blocks], cu_seqlens [B + 1], token_to_seq [N], all int32; rows may be strided. Raises ValueError
     outside this contract.
     """
-    require_tensor("k_fp8", k_fp8, (None, None), *FP8_DTYPES.values())
+    require_tensor("k_fp8", k_fp8, (None, None), *FP8)
     num_tokens, head_dim = k_fp8.shape
     require_head_dim(head_dim)
     scale_groups(scales, quant_group, head_dim)

@@ -12,12 +12,13 @@ from torch import Tensor
 
 from indexfuzz.kernels.checks import require, require_choice
 
-TILE = tl.constexpr(16)
-"""Tokens, and dims, of one SHUFFLE tile."""
+TILE = 16
+"""Tokens, and dims, of one SHUFFLE tile. Device functions take it as an argument: Triton compares each global that a
+kernel reads, at every launch."""
 
 
 @triton.jit
-def value_offset(token, dim, HEAD_DIM: tl.constexpr, SHUFFLE: tl.constexpr):
+def value_offset(token, dim, HEAD_DIM: tl.constexpr, SHUFFLE: tl.constexpr, TILE: tl.constexpr = TILE):
     """Byte offset within a page of value ``dim`` of its ``token``-th token; tensors broadcast."""
     if SHUFFLE:
         band = token // TILE * (TILE * HEAD_DIM)
@@ -27,7 +28,13 @@ def value_offset(token, dim, HEAD_DIM: tl.constexpr, SHUFFLE: tl.constexpr):
 
 
 @triton.jit
-def in_token_order(values):
+def start_of_band(token, TILE: tl.constexpr = TILE):
+    """The first token of the tiles that a token lies in."""
+    return token // TILE * TILE
+
+
+@triton.jit
+def in_token_order(values, TILE: tl.constexpr = TILE):
     """Values [tokens, HEAD_DIM] by token and dim, of whole bands of a SHUFFLE page that were read as they lie."""
     tokens: tl.constexpr = values.shape[0]
     dims: tl.constexpr = values.shape[1]
@@ -42,8 +49,8 @@ def page_parts(cache_ptr, value_bytes, DTYPE: tl.constexpr, PACKED: tl.constexpr
     The compiler makes nothing of it, where `split_pages` takes the host a quarter of a launcher's time.
     """
     scale_dtype: tl.constexpr = tl.int32 if PACKED else tl.float32
-    values_ptr = cache_ptr.to(tl.pointer_type(DTYPE), bitcast=True)
-    return values_ptr, (cache_ptr + value_bytes).to(tl.pointer_type(scale_dtype), bitcast=True)
+    values_ptr = cache_ptr.to(tl.pointer_type(DTYPE))
+    return values_ptr, (cache_ptr + value_bytes).to(tl.pointer_type(scale_dtype))
 
 
 def resolve_layout(layout: str, block_size: int, head_dim: int) -> str:
@@ -57,9 +64,9 @@ def resolve_layout(layout: str, block_size: int, head_dim: int) -> str:
         layout = "normal" if block_size == 1 else "shuffle"
     if layout == "shuffle":
         require(
-            block_size % TILE.value == 0 and head_dim % TILE.value == 0,
+            block_size % TILE == 0 and head_dim % TILE == 0,
             "the SHUFFLE layout needs block_size and head_dim to be multiples of {}, got block_size {} and head_dim {}",
-            TILE.value,
+            TILE,
             block_size,
             head_dim,
         )

@@ -6,7 +6,7 @@ import triton.language as tl
 from torch import Tensor
 
 from indexfuzz.kernels.checks import require, require_head_dim, require_tensor
-from indexfuzz.kernels.quant import FP8_DTYPES
+from indexfuzz.kernels.quant import FP8
 from indexfuzz.kernels.scales import SCALE_DTYPES, dequantise_groups
 
 KEYS = 64
@@ -131,7 +131,7 @@ def mqa_logits(
     to 128; rows may be strided. An int32 k_scale [N] has the packed exponents of kernels/scales.py: the quarters of a
     key have scales of their own. Raises ValueError outside this contract.
     """
-    require_tensor("q_fp8", q_fp8, (None, None, None), *FP8_DTYPES.values())
+    require_tensor("q_fp8", q_fp8, (None, None, None), *FP8)
     num_rows, num_heads, head_dim = q_fp8.shape
     require_head_dim(head_dim)
     require(1 <= num_heads <= MAX_HEADS, "num_heads must be 1 to {}, got {}", MAX_HEADS, num_heads)

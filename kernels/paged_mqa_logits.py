@@ -6,9 +6,9 @@ import triton.language as tl
 from torch import Tensor
 
 from indexfuzz.kernels.checks import require, require_cache, require_choice, require_head_dim, require_tensor
-from indexfuzz.kernels.layout import TILE, in_token_order, page_parts, resolve_layout
-from indexfuzz.kernels.quant import FP8_DTYPES
-from indexfuzz.kernels.scales import SCALE_DTYPES, dequantise_groups
+from indexfuzz.kernels.layout import in_token_order, page_parts, resolve_layout, start_of_band
+from indexfuzz.kernels.quant import FP8
+from indexfuzz.kernels.scales import SCALES, dequantise_groups
 from indexfuzz.kernels.sizes import cdiv, next_power_of_2
 
 KEYS = 64
@@ -78,10 +78,10 @@ def _paged_mqa_logits_kernel(
     SHUFFLE: tl.constexpr,
     ROWS: tl.constexpr,
     HEADS: tl.constexpr,  # NUM_HEADS, padded to a power of two
-    KEYS: tl.constexpr,
-    STAGES: tl.constexpr,
-    HIDDEN: tl.constexpr,
     PACKED: tl.constexpr,  # scales are exponents
+    KEYS: tl.constexpr = KEYS,
+    STAGES: tl.constexpr = STAGES,
+    HIDDEN: tl.constexpr = HIDDEN,
 ):
     values_ptr, scales_ptr = page_parts(cache_ptr, BLOCK_SIZE * HEAD_DIM, q_ptr.dtype.element_ty, PACKED)
     scales_page_stride = page_stride // 4
@@ -116,7 +116,7 @@ def _paged_mqa_logits_kernel(
             position = start + tl.arange(0, KEYS)
             is_seen = position < end_seen
             # SHUFFLE pages are read as they lie, in whole bands of tokens, and put in order afterwards.
-            is_read = (position // TILE * TILE if SHUFFLE else position) < end_seen
+            is_read = (start_of_band(position) if SHUFFLE else position) < end_seen
             if BLOCK_SIZE % KEYS == 0:
                 column = tl.broadcast_to(start // BLOCK_SIZE, [1])  # One page holds the whole tile.
                 is_in_table = column < max_blocks
@@ -170,25 +170,22 @@ def paged_mqa_logits(
     a sequence sees, in the cache or the block table, changes nothing. With scales "ue8m0" the quarters of a key have
     scales of their own, whose exponents are packed (kernels/scales.py). Raises ValueError outside this contract.
     """
-    require_tensor("q_fp8", q_fp8, (None, None, None, None), *FP8_DTYPES.values())
+    require_tensor("q_fp8", q_fp8, (None, None, None, None), *FP8)
     batch, next_n, num_heads, head_dim = q_fp8.shape
     require_head_dim(head_dim)
     require(1 <= num_heads <= MAX_HEADS, "num_heads must be 1 to {}, got {}", MAX_HEADS, num_heads)
     require_cache(cache, head_dim)
-    require_choice("scales", scales, tuple(SCALE_DTYPES))
+    require_choice("scales", scales, SCALES)
     num_blocks, block_size, _ = cache.shape
     layout = resolve_layout(layout, block_size, head_dim)
     require_tensor("weights", weights, (batch * next_n, num_heads), torch.float32)
     is_length_per_row = context_lens.dim() == 2
     lens_shape = (batch, next_n) if is_length_per_row else (batch,)
-    require(
-        context_lens.shape == lens_shape and context_lens.dtype == torch.int32,
-        "context_lens must be int32 [{0}] or [{0}, {1}], got {2} {3!r}",
-        batch,
-        next_n,
-        context_lens.dtype,
-        [*context_lens.shape],
-    )
+    if context_lens.shape != lens_shape or context_lens.dtype != torch.int32:
+        raise ValueError(
+            f"context_lens must be int32 [{batch}] or [{batch}, {next_n}], got "
+            f"{context_lens.dtype} {[*context_lens.shape]!r}"
+        )
     require_tensor("block_table", block_table, (batch, None), torch.int32)
     require_tensor("logits", logits, (batch * next_n, None), torch.float32)
     max_model_len = logits.shape[1]
@@ -228,8 +225,5 @@ def paged_mqa_logits(
         SHUFFLE=layout == "shuffle",
         ROWS=rows,
         HEADS=heads,
-        KEYS=KEYS,
-        STAGES=STAGES,
-        HIDDEN=HIDDEN,
         PACKED=scales == "ue8m0",
     )

@@ -8,6 +8,7 @@ from torch import Tensor
 from indexfuzz.kernels.checks import require_choice, require_head_dim, require_tensor
 
 FP8_DTYPES = {"e4m3fn": torch.float8_e4m3fn, "e4m3fnuz": torch.float8_e4m3fnuz}
+FP8 = tuple(FP8_DTYPES.values())
 
 QUANT_MAX = {"e4m3fn": 448.0, "e4m3fnuz": 224.0}
 """C, the magnitude that the largest value of a row is scaled to. e4m3fnuz ends at 240; serving engines stop at 224."""

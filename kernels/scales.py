@@ -11,15 +11,17 @@ import triton.language as tl
 from indexfuzz.kernels.checks import require, require_choice, require_quant_group
 from indexfuzz.kernels.quant import quantise_rows
 
-BYTES = tl.constexpr(4)
+BYTES = 4
 """Exponents of one word."""
 
 SCALE_DTYPES = {"fp32": torch.float32, "ue8m0": torch.int32}
 """What the scale of a key is in the cache."""
 
+SCALES = tuple(SCALE_DTYPES)
+
 
 @triton.jit
-def quantise_groups(x, QUANT_MAX: tl.constexpr, GROUPS: tl.constexpr):
+def quantise_groups(x, QUANT_MAX: tl.constexpr, GROUPS: tl.constexpr, BYTES: tl.constexpr = BYTES):
     """Scale the GROUPS groups of dims of each row of x [rows, dims] fp32, as `quantise_rows` does rows.
 
     Returns the scaled values, and the exponents of their scales, packed: int32 [rows].
@@ -33,7 +35,7 @@ def quantise_groups(x, QUANT_MAX: tl.constexpr, GROUPS: tl.constexpr):
 
 
 @triton.jit
-def dequantise_groups(values, packed):
+def dequantise_groups(values, packed, BYTES: tl.constexpr = BYTES):
     """FP8 values [keys, dims] times the scales of their quarters, packed int32 [keys]: bf16, which holds them."""
     keys: tl.constexpr = values.shape[0]
     dims: tl.constexpr = values.shape[1]
@@ -50,15 +52,15 @@ def scale_groups(scales: str, quant_group: int, head_dim: int) -> int:
 
     Raises ValueError for other scales, and unless quant_group is head_dim or, for UE8M0, a quarter of it.
     """
-    require_choice("scales", scales, tuple(SCALE_DTYPES))
+    require_choice("scales", scales, SCALES)
     if scales == "fp32":
         require_quant_group(quant_group, head_dim)
         return 0
     require(
-        quant_group in (head_dim, head_dim // BYTES.value),
+        quant_group in (head_dim, head_dim // BYTES),
         "a key has one UE8M0 scale or four: quant_group must be {} or {}, got {}",
         head_dim,
-        head_dim // BYTES.value,
+        head_dim // BYTES,
         quant_group,
     )
     return head_dim // quant_group
