@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from indexfuzz.campaign.doubts import ALONE, NO_PROCESS, UNSTABLE, UNTRIED
 from indexfuzz.campaign.events import Died, Smaller, Unrepeated
@@ -79,6 +79,8 @@ def make_smaller(wanted: Settings, job: Shrink, tell: Callable[[Report], None]) 
     else:
         in_time = time.monotonic() - started < job.left
         doubt = {True: "", False: ALONE, None: NO_PROCESS}[wanted.confirm(case, signature)] if in_time else UNTRIED
+        if not doubt and (words := wanted.elsewhere(case)):
+            finding = replace(finding, detail=f"{finding.detail}; {words}")
     for death in wanted.subject.unrepeated[told:]:
         tell(Unrepeated(death))
     tell(Shrunk(signature, finding, case, time.monotonic() - started, doubt))

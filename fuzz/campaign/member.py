@@ -22,6 +22,7 @@ from indexfuzz.core.interrupts import SIGNALS
 from indexfuzz.core.memory import held_memory
 from indexfuzz.core.setup import Setup
 from indexfuzz.subjects.fresh import shows_in_fresh_process
+from indexfuzz.subjects.in_lockstep import tell_of_lockstep
 from indexfuzz.subjects.in_process import InProcess
 from indexfuzz.subjects.isolation.lifeline import die_with
 from indexfuzz.subjects.journal import Journal
@@ -97,6 +98,7 @@ def _do_jobs(connection: Connection, hire: Hire) -> None:
         subject,
         before_case=Journal(partial(hire.setup.command, "replay")).note if hire.journal else lambda _case: None,
         confirm=partial(shows_in_fresh_process, hire.setup),
+        elsewhere=partial(tell_of_lockstep, hire.setup),
         **hire.drawing,
     )
     connection.send(Ready())

@@ -17,7 +17,8 @@ class Settings:
     With `first_only` it ends with its first finding. `known` signatures are counted, not reported. `shard` (i, n) with
     1 <= i <= n gives each of n campaigns cases of its own; together with `seed` it determines every case. A case is
     made smaller for at most `minimise_seconds`. `before_case` hears of every drawn case before it runs. `confirm` says
-    whether a case shows a signature in a process that has run nothing else, and None where nobody can look. With
+    whether a case shows a signature in a process that has run nothing else, and None where nobody can look; what
+    `elsewhere` says of a case that does, such as what another device makes of it, ends the finding. With
     `steered` off, cases do not depend on what those before them have shown.
     """
 
@@ -35,3 +36,4 @@ class Settings:
     steered: bool = True
     before_case: Callable[[Case], None] = lambda _case: None
     confirm: Callable[[Case, Signature], bool | None] = lambda _case, _signature: None
+    elsewhere: Callable[[Case], str] = lambda _case: ""

@@ -243,6 +243,7 @@ def build_settings(options: RunOptions, setup: Setup, subject: "Subject", kept: 
     """What a campaign shall do with a subject, from what was typed; known findings are those of open entries."""
     from indexfuzz.campaign.settings import Settings
     from indexfuzz.subjects.fresh import shows_in_fresh_process
+    from indexfuzz.subjects.in_lockstep import tell_of_lockstep
 
     return Settings(
         subject,
@@ -256,6 +257,7 @@ def build_settings(options: RunOptions, setup: Setup, subject: "Subject", kept: 
         first_only=options.first_only,
         known=open_signatures(kept, subject.facts.name),
         confirm=partial(shows_in_fresh_process, setup),
+        elsewhere=partial(tell_of_lockstep, setup),
     )
 
 

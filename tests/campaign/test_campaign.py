@@ -205,3 +205,27 @@ def test_a_device_without_the_memory_for_a_case_says_nothing_about_a_kernel(refe
     summary = run(Settings(subject, cases=3, seed=5, minimise_seconds=0.0))
     assert [str(found.finding.signature) for found in summary.findings] == ["q_quant/crash/RuntimeError"]
     assert not summary.unsupported
+
+
+def test_a_finding_that_shows_again_ends_with_what_is_seen_elsewhere(reference_with, pytorch_device):
+    def forget(**given):
+        mqa_logits.mqa_logits(**given)
+        given["logits"].zero_()
+
+    subject = InProcess(reference_with(prefill_logits=forget), pytorch_device)
+    for confirmed, told in ((True, True), (False, False)):
+        found = []
+        run(
+            Settings(
+                subject,
+                cases=20,
+                seed=5,
+                first_only=True,
+                minimise_seconds=math.inf,
+                confirm=lambda *_, confirmed=confirmed: confirmed,
+                elsewhere=lambda case: f"{len(case.batch.prefill)} requests are clean in lockstep",
+            ),
+            found.append,
+        )
+        (last,) = [event for event in found if isinstance(event, Found)]
+        assert last.finding.detail.endswith("; 1 requests are clean in lockstep") is told
