@@ -51,7 +51,7 @@ def _product(a: F32, b: F32, *, is_narrow: bool) -> F32:
     if is_narrow and np.isfinite(total).all():
         return np.asarray(total.astype(np.float32))
     magnitude = np.matmul(np.abs(left), np.abs(right))
-    rounded = ~(magnitude < 0.5 / _UNIT * _lowest_bit(left, 2) * _lowest_bit(right, 1))
+    rounded = ~(magnitude < 0.5 / _UNIT * _lowest_bit(a, 2) * _lowest_bit(b, 1))
     result: F32 = total.astype(np.float32)
     if not rounded.any():
         return result
@@ -69,14 +69,14 @@ def _product(a: F32, b: F32, *, is_narrow: bool) -> F32:
     return result
 
 
-def _lowest_bit(x: F64, axis: int) -> F64:
+def _lowest_bit(x: F32, axis: int) -> F64:
     """What all elements along an axis are multiples of: the lowest bit that is set in any of them, infinity in none."""
-    bits = x.view(np.int64)
-    lowest = np.abs(x - (bits & (bits - 1)).view(np.float64))
-    is_power = (bits & ((1 << 52) - 1)) == 0
-    lowest = np.where(is_power, np.abs(x), lowest)
-    lowest[x == 0] = np.inf
-    least: F64 = lowest.min(axis=axis, keepdims=True)
+    bits = x.view(np.int32)
+    lowest = x - (bits & (bits - 1)).view(np.float32)
+    np.copyto(lowest, x, where=(bits & ((1 << 23) - 1)) == 0)
+    np.abs(lowest, out=lowest)
+    lowest[lowest == 0] = np.inf
+    least: F64 = lowest.min(axis=axis, keepdims=True).astype(np.float64)
     return least
 
 
