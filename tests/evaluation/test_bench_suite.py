@@ -58,6 +58,13 @@ def test_tests_that_are_not_there(tmp_path, capsys):
     assert "there are no tests at" in capsys.readouterr().err
 
 
+@pytest.mark.usefixtures("no_interpreter")
+def test_tests_that_launch_nothing(tests, capsys):
+    tests.write_text("import not_there\n")
+    assert suite.main(as_json=False, path=str(tests)) == 2
+    assert "launch no Triton kernel in lockstep; `pytest --lockstep " in capsys.readouterr().err
+
+
 def test_tests_that_cannot_be_run(tests):
     (tests.parent / "conftest.py").write_text("import not_there")
     with pytest.raises(SuiteError, match="not_there"):

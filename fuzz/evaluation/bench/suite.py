@@ -70,7 +70,7 @@ def main(*, as_json: bool, path: str, every: int = 1, workers: Sequence[int] = (
     """
     tests, share = Path(path), max(workers, default=1)
     try:
-        lockstep = run_side(tests, "lockstep", every, share)
+        lockstep = _run_in_lockstep(tests, every, share)
         with interpreter() as beside:
             slow = run_side(tests, "interpreter", every, share, beside.environment)
     except (InterpreterError, SuiteError) as error:
@@ -83,6 +83,15 @@ def main(*, as_json: bool, path: str, every: int = 1, workers: Sequence[int] = (
     else:
         sys.stdout.write(describe(rows, alone) + "\n")
     return 1 if any(row.speedup < 1 for row in rows) else 0
+
+
+def _run_in_lockstep(path: Path, every: int, workers: int) -> dict[Key, Timing]:
+    """Raises SuiteError where nothing was launched, too."""
+    found = run_side(path, "lockstep", every, workers)
+    if not found:
+        why = f"`pytest --lockstep --lockstep-device cuda {path}` says why"
+        raise SuiteError(f"the tests of {path} launch no Triton kernel in lockstep; {why}")
+    return found
 
 
 def run_side(

@@ -2,9 +2,10 @@
 
 import ast
 import linecache
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
+from types import CodeType
 
 from indexfuzz.lockstep.source.lanes import name_of_called
 
@@ -84,12 +85,16 @@ def _tree(source: str) -> ast.Module | None:
         return None
 
 
+@lru_cache(maxsize=32)
+def _functions(tree: ast.Module) -> tuple[ast.FunctionDef, ...]:
+    return tuple(node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef))
+
+
 def statement_at(file: str, line: int) -> Statement | None:
     """The innermost statement inside a function that a line belongs to; None where the file does not say."""
     tree = _tree("".join(linecache.getlines(file)))
     best: Statement | None = None
-    functions = [n for n in ast.walk(tree) if isinstance(n, ast.FunctionDef)] if tree else []
-    for function in functions:
+    for function in _functions(tree) if tree else ():
         if function.lineno <= line <= (function.end_lineno or function.lineno):
             for node in _statements(function):
                 found = Statement(file, node, function)
@@ -103,11 +108,14 @@ def definition_of(name: str, before: Statement, known: Mapping[str, object] | No
 
     `known` has values of names; a statement in a branch that they rule out is left out.
     """
+    giving = [node for node, targets in _statements(before.function).items() if name in targets]
+    if not giving:
+        return None
     skipped = _skipped(before.function, known or {})
     given = [
         Statement(before.file, node, before.function)
-        for node in _statements(before.function)
-        if name in _targets(node) and node is not before.node and node not in skipped
+        for node in giving
+        if node is not before.node and node not in skipped
     ]
     above = [statement for statement in given if statement.line < before.line]
     return max(above or given, key=lambda statement: statement.line, default=None)
@@ -115,37 +123,57 @@ def definition_of(name: str, before: Statement, known: Mapping[str, object] | No
 
 def condition_of(statement: Statement) -> Statement | None:
     """The innermost `if` or `while` that decides whether a statement runs; None of one that always does."""
-    deciding = [
-        node
-        for node in ast.walk(statement.function)
-        if isinstance(node, ast.If | ast.While)
-        and any(inner is statement.node for part in (*node.body, *node.orelse) for inner in ast.walk(part))
-    ]
-    node = max(deciding, key=lambda each: each.lineno, default=None)
+    node = _deciding(statement.function).get(statement.node)
     return Statement(statement.file, node, statement.function) if node is not None else None
+
+
+@lru_cache(maxsize=256)
+def _deciding(function: ast.FunctionDef) -> dict[ast.AST, ast.If | ast.While]:
+    """The innermost `if` or `while` around each node of a function that has one."""
+    found: dict[ast.AST, ast.If | ast.While] = {}
+    for node in sorted(_conditions(function), key=lambda each: each.lineno):
+        found |= dict.fromkeys(_inside(*node.body, *node.orelse), node)
+    return found
+
+
+@lru_cache(maxsize=256)
+def _conditions(function: ast.FunctionDef) -> tuple[ast.If | ast.While, ...]:
+    return tuple(node for node in _statements(function) if isinstance(node, ast.If | ast.While))
+
+
+@lru_cache(maxsize=1024)
+def _decidable(node: ast.If) -> tuple[frozenset[str], CodeType] | None:
+    """The names that a condition reads, and the condition as code; None of one that calls something."""
+    inside = _inside(node.test)
+    if any(isinstance(part, ast.Call) for part in inside):
+        return None
+    names = frozenset(part.id for part in inside if isinstance(part, ast.Name))
+    return names, compile(ast.Expression(node.test), "<condition>", "eval")
 
 
 def _skipped(function: ast.FunctionDef, known: Mapping[str, object]) -> set[ast.AST]:
     """What lies in the branches of a function that were not taken, as far as its conditions can be told."""
     found: set[ast.AST] = set()
-    for node in ast.walk(function):
-        if isinstance(node, ast.If):
-            names = {n.id for n in ast.walk(node.test) if isinstance(n, ast.Name)}
-            if names <= known.keys() and not any(isinstance(n, ast.Call) for n in ast.walk(node.test)):
-                code = compile(ast.Expression(node.test), "<condition>", "eval")
-                try:
-                    taken = bool(eval(code, {"__builtins__": {}}, dict(known)))  # noqa: S307 - the kernel's own
-                except (TypeError, AttributeError, ZeroDivisionError):
-                    continue
-                for other in node.orelse if taken else node.body:
-                    found |= set(ast.walk(other))
+    for node in _conditions(function):
+        told = _decidable(node) if isinstance(node, ast.If) else None
+        if isinstance(node, ast.If) and told is not None and told[0] <= known.keys():
+            try:
+                taken = bool(eval(told[1], {"__builtins__": {}}, dict(known)))  # noqa: S307 - the kernel's own
+            except (TypeError, AttributeError, ZeroDivisionError):
+                continue
+            found.update(_inside(*(node.orelse if taken else node.body)))
     return found
 
 
-def _statements(function: ast.FunctionDef) -> Iterator[Simple | Header]:
-    for node in ast.walk(function):
-        if isinstance(node, Simple | Header):
-            yield node
+def _inside(*nodes: ast.AST) -> list[ast.AST]:
+    """The nodes and all that they are made of."""
+    return [inner for node in nodes for inner in ast.walk(node)]
+
+
+@lru_cache(maxsize=256)
+def _statements(function: ast.FunctionDef) -> dict[Simple | Header, frozenset[str]]:
+    """The statements of a function, and the names that each gives a value."""
+    return {node: frozenset(_targets(node)) for node in ast.walk(function) if isinstance(node, Simple | Header)}
 
 
 def _targets(node: Simple | Header) -> set[str]:
@@ -156,4 +184,4 @@ def _targets(node: Simple | Header) -> set[str]:
         targets = [node.target]
     else:
         return set()
-    return {n.id for target in targets for n in ast.walk(target) if isinstance(n, ast.Name)}
+    return {part.id for part in _inside(*targets) if isinstance(part, ast.Name)}
