@@ -44,6 +44,11 @@ def test_a_launcher_decides_in_a_rehearsal_what_it_decides_in_a_run(drawn):
     assert compared
 
 
+def known(looked):
+    """What guards see, but for words that a stage has made, which rehearsals have not: exponents of gathered keys."""
+    return {source: value for source, value in looked.items() if not source.startswith("(int(k_scale.")}
+
+
 def test_arguments_are_where_they_would_be_and_integers_hold_what_they_would(drawn):
     """Guards may look at anything that launchers look at: sizes, strides, alignment, what integers hold."""
     looked = {}
@@ -64,7 +69,7 @@ def test_arguments_are_where_they_would_be_and_integers_hold_what_they_would(dra
         want = look_at(case)
         assert looked
         for stage, seen in looked.items():
-            assert seen == want[stage], stage
+            assert known(seen) == known(want[stage]), stage
 
 
 def test_no_kernel_runs():
