@@ -13,8 +13,15 @@ from indexfuzz.kernels.checks import (
     require_tensor,
 )
 from indexfuzz.kernels.layout import resolve_layout, split_pages, value_offset
-from indexfuzz.kernels.quant import FP8_DTYPES, QUANT_MAX, SCALE_FORMATS, quantise_rows
-from indexfuzz.kernels.scales import SCALE_DTYPES, quantise_groups, require_powers_of_two, scale_groups
+from indexfuzz.kernels.nibbles import to_bytes
+from indexfuzz.kernels.quant import FP8_DTYPES, SCALE_FORMATS, quantise_rows
+from indexfuzz.kernels.scales import (
+    SCALE_DTYPES,
+    quantise_groups,
+    require_powers_of_two,
+    scale_groups,
+    stored_values,
+)
 
 TOKENS = 16
 """Tokens of one program."""
@@ -24,7 +31,7 @@ TOKENS = 16
 def _k_quant_cache_kernel(
     k_ptr,  # [T, HEAD_DIM] bf16
     k_token_stride,
-    values_ptr,  # [num_blocks, BLOCK_SIZE * HEAD_DIM] fp8
+    values_ptr,  # [num_blocks, BLOCK_SIZE * KEY_BYTES] fp8, or uint8 of two E2M1 each
     values_page_stride,
     scales_ptr,  # [num_blocks, BLOCK_SIZE] fp32, or int32 of four exponents
     scales_page_stride,
@@ -32,6 +39,7 @@ def _k_quant_cache_kernel(
     num_slots,  # <= T
     BLOCK_SIZE: tl.constexpr,
     HEAD_DIM: tl.constexpr,
+    KEY_BYTES: tl.constexpr,
     SHUFFLE: tl.constexpr,
     QUANT_MAX: tl.constexpr,
     UE8M0: tl.constexpr,
@@ -51,8 +59,9 @@ def _k_quant_cache_kernel(
 
     # int64 from the slot on: a page far into a packed pool starts beyond 2^31 bytes.
     block, offset = slot // BLOCK_SIZE, slot % BLOCK_SIZE
-    value_at = (block * values_page_stride)[:, None] + value_offset(offset[:, None], dim[None, :], HEAD_DIM, SHUFFLE)
-    tl.store(values_ptr + value_at, values.to(values_ptr.dtype.element_ty), mask=has_slot[:, None])
+    byte = tl.arange(0, KEY_BYTES)
+    value_at = (block * values_page_stride)[:, None] + value_offset(offset[:, None], byte[None, :], KEY_BYTES, SHUFFLE)
+    tl.store(values_ptr + value_at, to_bytes(values, values_ptr.dtype.element_ty), mask=has_slot[:, None])
     tl.store(scales_ptr + block * scales_page_stride + offset, scale, mask=has_slot)
 
 
@@ -72,10 +81,10 @@ def k_quant_cache(
     s = max(amax, 1e-4) / C as in q_quant; the values are k / s. Slot = block * block_size + offset; tokens with a
     negative slot, and tokens beyond the slot mapping, are not stored. Slots must be distinct and inside the cache.
     With scales "ue8m0", of powers of two, the exponents are stored, packed, and quant_group may be D/4: then s is each
-    quarter's own.
+    quarter's own. With "mxfp4" it always is, C is 6, and values are E2M1, two to a byte.
 
-    cache uint8 [num_blocks, block_size, D + 4] with any page stride that is a multiple of 4; k may be a column slice.
-    Raises ValueError outside this contract; kernels/layout.py says which layouts exist.
+    cache uint8 [num_blocks, block_size, D + 4], or D/2 + 4 for "mxfp4", with any page stride that is a multiple of 4; k
+    may be a column slice. Raises ValueError outside this contract; kernels/layout.py says which layouts exist.
     """
     require_choice("scale_fmt", scale_fmt, SCALE_FORMATS)
     require_choice("fp8", fp8, tuple(FP8_DTYPES))
@@ -84,16 +93,17 @@ def k_quant_cache(
     require_head_dim(head_dim)
     require_powers_of_two(scales, scale_fmt)
     groups = scale_groups(scales, quant_group, head_dim)
-    require_cache(cache, head_dim)
+    stored = stored_values(scales, head_dim, FP8_DTYPES[fp8])
+    require_cache(cache, stored.key_bytes)
     block_size = cache.shape[1]
-    layout = resolve_layout(layout, block_size, head_dim)
+    layout = resolve_layout(layout, block_size, stored.key_bytes)
     require_tensor("slot_mapping", slot_mapping, (None,), torch.int64, torch.int32)
     num_slots = slot_mapping.shape[0]
     require(num_slots <= num_tokens, "slot_mapping has {} slots for {} tokens", num_slots, num_tokens)
 
     if num_slots == 0:
         return
-    page_values, page_scales = split_pages(cache, FP8_DTYPES[fp8], SCALE_DTYPES[scales])
+    page_values, page_scales = split_pages(cache, stored.dtype, SCALE_DTYPES[scales])
     _k_quant_cache_kernel[(triton.cdiv(num_slots, TOKENS),)](
         k,
         k.stride(0),
@@ -105,8 +115,9 @@ def k_quant_cache(
         num_slots,
         BLOCK_SIZE=block_size,
         HEAD_DIM=head_dim,
+        KEY_BYTES=stored.key_bytes,
         SHUFFLE=layout == "shuffle",
-        QUANT_MAX=QUANT_MAX[fp8],
+        QUANT_MAX=stored.largest,
         UE8M0=scale_fmt == "ue8m0",
         GROUPS=groups,
         TOKENS=TOKENS,

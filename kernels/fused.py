@@ -16,10 +16,11 @@ from indexfuzz.kernels.checks import (
     require_tensor,
 )
 from indexfuzz.kernels.layout import resolve_layout, split_pages, value_offset
+from indexfuzz.kernels.nibbles import to_bytes
 from indexfuzz.kernels.norm import mean_and_factor, require_affine
 from indexfuzz.kernels.quant import FP8_DTYPES, QUANT_MAX, quantise_rows
 from indexfuzz.kernels.rope import PLACEMENTS, STYLES
-from indexfuzz.kernels.scales import SCALE_DTYPES, quantise_groups, scale_groups
+from indexfuzz.kernels.scales import SCALE_DTYPES, quantise_groups, scale_groups, stored_values
 
 ROWS = 16
 """(token, head) rows of q, or tokens of k, of one program."""
@@ -132,7 +133,7 @@ def _fused_k_kernel(
     positions_ptr,  # [T] int64
     cos_sin_cache_ptr,  # [max_pos, ROPE_DIM] fp32 or bf16
     cos_sin_row_stride,
-    values_ptr,  # [num_blocks, BLOCK_SIZE * HEAD_DIM] fp8
+    values_ptr,  # [num_blocks, BLOCK_SIZE * KEY_BYTES] fp8, or uint8 of two E2M1 each
     values_page_stride,
     scales_ptr,  # [num_blocks, BLOCK_SIZE] fp32, or int32 of four exponents
     scales_page_stride,
@@ -140,6 +141,7 @@ def _fused_k_kernel(
     num_slots,  # <= T
     BLOCK_SIZE: tl.constexpr,
     HEAD_DIM: tl.constexpr,
+    KEY_BYTES: tl.constexpr,
     ROPE_START: tl.constexpr,
     ROPE_DIM: tl.constexpr,
     NEOX: tl.constexpr,
@@ -180,8 +182,9 @@ def _fused_k_kernel(
         values, scale = quantise_rows(k, QUANT_MAX, UE8M0=True)
 
     block, offset = slot // BLOCK_SIZE, slot % BLOCK_SIZE
-    value_at = (block * values_page_stride)[:, None] + value_offset(offset[:, None], dim[None, :], HEAD_DIM, SHUFFLE)
-    tl.store(values_ptr + value_at, values.to(values_ptr.dtype.element_ty), mask=has_slot[:, None])
+    byte = tl.arange(0, KEY_BYTES)
+    value_at = (block * values_page_stride)[:, None] + value_offset(offset[:, None], byte[None, :], KEY_BYTES, SHUFFLE)
+    tl.store(values_ptr + value_at, to_bytes(values, values_ptr.dtype.element_ty), mask=has_slot[:, None])
     tl.store(scales_ptr + block * scales_page_stride + offset, scale, mask=has_slot)
 
 
@@ -278,16 +281,17 @@ def fused_k(
     require_affine(k_norm_weight, k_norm_bias, head_dim, eps)
     require_angles(positions, cos_sin_cache, num_tokens, head_dim, rope_dim, style, placement)
     groups = scale_groups(scales, quant_group, head_dim)
-    require_cache(cache, head_dim)
+    stored = stored_values(scales, head_dim, FP8_DTYPES[fp8])
+    require_cache(cache, stored.key_bytes)
     block_size = cache.shape[1]
-    layout = resolve_layout(layout, block_size, head_dim)
+    layout = resolve_layout(layout, block_size, stored.key_bytes)
     require_tensor("slot_mapping", slot_mapping, (None,), torch.int64, torch.int32)
     num_slots = slot_mapping.shape[0]
     require(num_slots <= num_tokens, f"slot_mapping has {num_slots} slots for {num_tokens} tokens")
 
     if num_slots == 0:
         return
-    page_values, page_scales = split_pages(cache, FP8_DTYPES[fp8], SCALE_DTYPES[scales])
+    page_values, page_scales = split_pages(cache, stored.dtype, SCALE_DTYPES[scales])
     _fused_k_kernel[(triton.cdiv(num_slots, ROWS),)](
         k,
         k.stride(0),
@@ -305,11 +309,12 @@ def fused_k(
         num_slots,
         BLOCK_SIZE=block_size,
         HEAD_DIM=head_dim,
+        KEY_BYTES=stored.key_bytes,
         ROPE_START=0 if placement == "first" else head_dim - rope_dim,
         ROPE_DIM=rope_dim,
         NEOX=style == "neox",
         SHUFFLE=layout == "shuffle",
-        QUANT_MAX=QUANT_MAX[fp8],
+        QUANT_MAX=stored.largest,
         GROUPS=groups,
         ROWS=ROWS,
     )

@@ -19,7 +19,7 @@ WARPS = 2
 
 @triton.jit
 def _gather_kernel(
-    values_ptr,  # [num_blocks, BLOCK_SIZE * HEAD_DIM] bytes
+    values_ptr,  # [num_blocks, BLOCK_SIZE * KEY_BYTES] bytes
     values_page_stride,
     scales_ptr,  # [num_blocks, BLOCK_SIZE] fp32 or int32
     scales_page_stride,
@@ -30,17 +30,17 @@ def _gather_kernel(
     cu_seqlens_ptr,  # [B + 1] int32
     num_seqs,  # B
     token_to_seq_ptr,  # [N] int32
-    k_fp8_ptr,  # [N, HEAD_DIM] bytes
+    k_fp8_ptr,  # [N, KEY_BYTES] bytes
     k_fp8_row_stride,
     k_scale_ptr,  # [N] fp32 or int32
     num_tokens,  # N
     BLOCK_SIZE: tl.constexpr,
-    HEAD_DIM: tl.constexpr,
+    KEY_BYTES: tl.constexpr,
     SHUFFLE: tl.constexpr,
     TOKENS: tl.constexpr,
 ):
     token = tl.program_id(0) * TOKENS + tl.arange(0, TOKENS)
-    dim = tl.arange(0, HEAD_DIM)
+    byte = tl.arange(0, KEY_BYTES)
     is_valid_token = token < num_tokens
 
     seq = tl.load(token_to_seq_ptr + token, mask=is_valid_token, other=-1)
@@ -53,12 +53,12 @@ def _gather_kernel(
     is_cached = (block >= 0) & (block < num_blocks)
 
     offset = position % BLOCK_SIZE
-    value_at = (block * values_page_stride)[:, None] + value_offset(offset[:, None], dim[None, :], HEAD_DIM, SHUFFLE)
+    value_at = (block * values_page_stride)[:, None] + value_offset(offset[:, None], byte[None, :], KEY_BYTES, SHUFFLE)
     values = tl.load(values_ptr + value_at, mask=is_cached[:, None], other=0)
     scale = tl.load(scales_ptr + block * scales_page_stride + offset, mask=is_cached, other=0.0)
 
     k_row = token.to(tl.int64) * k_fp8_row_stride
-    tl.store(k_fp8_ptr + k_row[:, None] + dim[None, :], values, mask=is_valid_token[:, None])
+    tl.store(k_fp8_ptr + k_row[:, None] + byte[None, :], values, mask=is_valid_token[:, None])
     tl.store(k_scale_ptr + token, scale, mask=is_valid_token)
 
 
@@ -80,17 +80,18 @@ def gather(
     block_table[b, p // block_size]. Padding becomes zero bytes and scale 0: a token at or beyond cu_seqlens[-1], a
     sequence outside [0, B), a block id outside [0, num_blocks).
 
-    k_scale is fp32, or int32 of packed exponents where scales is "ue8m0". cache uint8 [num_blocks, block_size, D + 4],
-    block_table [B, max_blocks], cu_seqlens [B + 1], token_to_seq [N], all int32; rows may be strided. Raises ValueError
-    outside this contract.
+    k_scale is fp32, or int32 of packed exponents where scales is "ue8m0" or "mxfp4"; for "mxfp4" k_fp8 is uint8
+    [N, D/2]. cache uint8 [num_blocks, block_size, bytes of a key + 4], block_table [B, max_blocks], cu_seqlens [B + 1],
+    token_to_seq [N], all int32; rows may be strided. Raises ValueError outside this contract.
     """
-    require_tensor("k_fp8", k_fp8, (None, None), *FP8)
-    num_tokens, head_dim = k_fp8.shape
+    require_tensor("k_fp8", k_fp8, (None, None), *((torch.uint8,) if scales == "mxfp4" else FP8))
+    num_tokens, key_bytes = k_fp8.shape
+    head_dim = 2 * key_bytes if scales == "mxfp4" else key_bytes
     require_head_dim(head_dim)
     scale_groups(scales, quant_group, head_dim)
-    require_cache(cache, head_dim)
+    require_cache(cache, key_bytes)
     num_blocks, block_size, _ = cache.shape
-    layout = resolve_layout(layout, block_size, head_dim)
+    layout = resolve_layout(layout, block_size, key_bytes)
     require_tensor("block_table", block_table, (None, None), torch.int32)
     num_seqs, max_blocks = block_table.shape
     require_tensor("cu_seqlens", cu_seqlens, (num_seqs + 1,), torch.int32)
@@ -99,7 +100,7 @@ def gather(
 
     if num_tokens == 0:
         return
-    # Bytes are moved as bytes: no FP8 code, NaN included, is a number here.
+    # Bytes are moved as bytes: no code, NaN included, is a number here.
     page_values, page_scales = split_pages(cache, torch.uint8, SCALE_DTYPES[scales])
     _gather_kernel[(triton.cdiv(num_tokens, TOKENS),)](
         page_values,
@@ -118,7 +119,7 @@ def gather(
         k_scale,
         num_tokens,
         BLOCK_SIZE=block_size,
-        HEAD_DIM=head_dim,
+        KEY_BYTES=key_bytes,
         SHUFFLE=layout == "shuffle",
         TOKENS=TOKENS,
         num_warps=WARPS,

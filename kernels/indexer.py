@@ -12,7 +12,7 @@ from indexfuzz.kernels.mqa_logits import mqa_logits
 from indexfuzz.kernels.paged_mqa_logits import paged_mqa_logits
 from indexfuzz.kernels.quant import FP8_DTYPES, q_quant
 from indexfuzz.kernels.rope import rope
-from indexfuzz.kernels.scales import SCALE_DTYPES
+from indexfuzz.kernels.scales import SCALE_DTYPES, stored_values
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -152,7 +152,8 @@ def _select_decode(q_fp8: Tensor, q_weights: Tensor, cache: Tensor, decode: Deco
 
 def _select_prefill(q_fp8: Tensor, q_weights: Tensor, cache: Tensor, prefill: Prefill, config: IndexerConfig) -> Tensor:
     num_rows, num_keys, head_dim = q_fp8.shape[0], prefill.token_to_seq.shape[0], q_fp8.shape[2]
-    k_fp8 = torch.empty((num_keys, head_dim), dtype=FP8_DTYPES[config.fp8], device=q_fp8.device)
+    stored = stored_values(config.scales, head_dim, FP8_DTYPES[config.fp8])
+    k_fp8 = torch.empty((num_keys, stored.key_bytes), dtype=stored.dtype, device=q_fp8.device)
     k_scale = torch.empty(num_keys, dtype=SCALE_DTYPES[config.scales], device=q_fp8.device)
     gather(
         cache,

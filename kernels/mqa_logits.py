@@ -6,6 +6,7 @@ import triton.language as tl
 from torch import Tensor
 
 from indexfuzz.kernels.checks import require, require_head_dim, require_tensor
+from indexfuzz.kernels.nibbles import decode_pairs
 from indexfuzz.kernels.quant import FP8
 from indexfuzz.kernels.scales import SCALE_DTYPES, dequantise_groups
 
@@ -47,7 +48,7 @@ def _mqa_logits_kernel(
     q_ptr,  # [M, NUM_HEADS, HEAD_DIM] fp8
     q_row_stride,
     q_head_stride,
-    k_ptr,  # [N, HEAD_DIM] fp8
+    k_ptr,  # [N, KEY_BYTES] fp8, or uint8 of two E2M1 each
     k_row_stride,
     k_scale_ptr,  # [N] fp32, or int32 of four exponents
     weights_ptr,  # [M, NUM_HEADS] fp32
@@ -61,6 +62,7 @@ def _mqa_logits_kernel(
     keys_per_program,
     NUM_HEADS: tl.constexpr,
     HEAD_DIM: tl.constexpr,
+    KEY_BYTES: tl.constexpr,
     ROWS: tl.constexpr,
     HEADS: tl.constexpr,  # NUM_HEADS, padded to a power of two
     KEYS: tl.constexpr,
@@ -85,7 +87,7 @@ def _mqa_logits_kernel(
     lane = tl.arange(0, ROWS * HEADS)
     lane_row, head = (first_row + lane // HEADS).to(tl.int64), lane % HEADS
     is_valid_lane = (lane_row < num_rows) & (head < NUM_HEADS)
-    dim = tl.arange(0, HEAD_DIM)
+    dim, byte = tl.arange(0, HEAD_DIM), tl.arange(0, KEY_BYTES)
     q_at = (lane_row * q_row_stride + head * q_head_stride)[:, None] + dim[None, :]
     q = tl.load(q_ptr + q_at, mask=is_valid_lane[:, None], other=0.0)
     weights_at = lane_row * weights_row_stride + head
@@ -95,10 +97,12 @@ def _mqa_logits_kernel(
     for start in tl.range(first_seen, end_seen, KEYS, num_stages=STAGES):
         key = start + tl.arange(0, KEYS)
         is_valid_key = key < end_seen
-        k_at = (key.to(tl.int64) * k_row_stride)[:, None] + dim[None, :]
+        k_at = (key.to(tl.int64) * k_row_stride)[:, None] + byte[None, :]
         k = tl.load(k_ptr + k_at, mask=is_valid_key[:, None], other=0.0)
         k_scale = tl.load(k_scale_ptr + key, mask=is_valid_key, other=0.0)
 
+        if KEY_BYTES < HEAD_DIM:
+            k = decode_pairs(k)
         if PACKED:
             scores = tl.dot(dequantise_groups(k, k_scale), tl.trans(q).to(tl.bfloat16))
             k_scale = tl.full([KEYS], 1.0, tl.float32)
@@ -129,15 +133,18 @@ def mqa_logits(
 
     q_fp8 [M, H, D] and k_fp8 [N, D] of one FP8 format, k_scale [N] and weights [M, H] fp32, ks and ke [M] int32. H is 1
     to 128; rows may be strided. An int32 k_scale [N] has the packed exponents of kernels/scales.py: the quarters of a
-    key have scales of their own. Raises ValueError outside this contract.
+    key have scales of their own. Keys may then be in MXFP4, k_fp8 uint8 [N, D / 2]. Raises ValueError outside this
+    contract.
     """
     require_tensor("q_fp8", q_fp8, (None, None, None), *FP8)
     num_rows, num_heads, head_dim = q_fp8.shape
     require_head_dim(head_dim)
     require(1 <= num_heads <= MAX_HEADS, "num_heads must be 1 to {}, got {}", MAX_HEADS, num_heads)
-    require_tensor("k_fp8", k_fp8, (None, head_dim), q_fp8.dtype)
+    is_fp4 = k_fp8.dtype == torch.uint8
+    key_bytes = head_dim // 2 if is_fp4 else head_dim
+    require_tensor("k_fp8", k_fp8, (None, key_bytes), q_fp8.dtype, torch.uint8)
     num_keys = k_fp8.shape[0]
-    require_tensor("k_scale", k_scale, (num_keys,), *SCALE_DTYPES.values())
+    require_tensor("k_scale", k_scale, (num_keys,), *((torch.int32,) if is_fp4 else SCALE_DTYPES.values()))
     require_tensor("weights", weights, (num_rows, num_heads), torch.float32)
     require_tensor("ks", ks, (num_rows,), torch.int32)
     require_tensor("ke", ke, (num_rows,), torch.int32)
@@ -168,6 +175,7 @@ def mqa_logits(
         keys_per_program,
         NUM_HEADS=num_heads,
         HEAD_DIM=head_dim,
+        KEY_BYTES=key_bytes,
         ROWS=rows,
         HEADS=heads,
         KEYS=KEYS,

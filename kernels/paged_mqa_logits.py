@@ -7,6 +7,7 @@ from torch import Tensor
 
 from indexfuzz.kernels.checks import require, require_cache, require_choice, require_head_dim, require_tensor
 from indexfuzz.kernels.layout import in_token_order, page_parts, resolve_layout, start_of_band
+from indexfuzz.kernels.nibbles import decode_pairs
 from indexfuzz.kernels.quant import FP8
 from indexfuzz.kernels.scales import SCALES, dequantise_groups
 from indexfuzz.kernels.sizes import cdiv, next_power_of_2
@@ -55,7 +56,7 @@ def _paged_mqa_logits_kernel(
     q_seq_stride,
     q_row_stride,
     q_head_stride,
-    cache_ptr,  # pages of BLOCK_SIZE * HEAD_DIM fp8, then BLOCK_SIZE scales: fp32, or int32 of four exponents
+    cache_ptr,  # pages of BLOCK_SIZE * KEY_BYTES fp8 or pairs, then BLOCK_SIZE scales: fp32, or int32 of four exponents
     page_stride,  # in bytes
     num_blocks,
     weights_ptr,  # [B * next_n, NUM_HEADS] fp32
@@ -74,6 +75,7 @@ def _paged_mqa_logits_kernel(
     IS_LENGTH_PER_ROW: tl.constexpr,
     NUM_HEADS: tl.constexpr,
     HEAD_DIM: tl.constexpr,
+    KEY_BYTES: tl.constexpr,
     BLOCK_SIZE: tl.constexpr,
     SHUFFLE: tl.constexpr,
     ROWS: tl.constexpr,
@@ -83,7 +85,8 @@ def _paged_mqa_logits_kernel(
     STAGES: tl.constexpr = STAGES,
     HIDDEN: tl.constexpr = HIDDEN,
 ):
-    values_ptr, scales_ptr = page_parts(cache_ptr, BLOCK_SIZE * HEAD_DIM, q_ptr.dtype.element_ty, PACKED)
+    values_dtype: tl.constexpr = tl.uint8 if KEY_BYTES < HEAD_DIM else q_ptr.dtype.element_ty
+    values_ptr, scales_ptr = page_parts(cache_ptr, BLOCK_SIZE * KEY_BYTES, values_dtype, PACKED)
     scales_page_stride = page_stride // 4
     seq = tl.program_id(0).to(tl.int64)
     first_key = tl.program_id(1) * keys_per_program
@@ -106,7 +109,7 @@ def _paged_mqa_logits_kernel(
         lane = tl.arange(0, ROWS * HEADS)
         lane_row, head = (tl.program_id(2) * ROWS + lane // HEADS).to(tl.int64), lane % HEADS
         is_valid_lane = (lane_row < next_n) & (head < NUM_HEADS)
-        dim = tl.arange(0, HEAD_DIM)
+        dim, byte = tl.arange(0, HEAD_DIM), tl.arange(0, KEY_BYTES)
         q_at = (seq * q_seq_stride + lane_row * q_row_stride + head * q_head_stride)[:, None] + dim[None, :]
         q = tl.load(q_ptr + q_at, mask=is_valid_lane[:, None], other=0.0)
         weights_at = (seq * next_n + lane_row) * weights_row_stride + head
@@ -128,13 +131,15 @@ def _paged_mqa_logits_kernel(
             is_page = (block >= 0) & (block < num_blocks)
 
             offset = position % BLOCK_SIZE
-            value_at = (block * page_stride)[:, None] + offset[:, None] * HEAD_DIM + dim[None, :]
+            value_at = (block * page_stride)[:, None] + offset[:, None] * KEY_BYTES + byte[None, :]
             k = tl.load(values_ptr + value_at, mask=(is_read & is_page)[:, None], other=0.0)
             if SHUFFLE:
                 k = in_token_order(k)
             is_cached = is_seen & is_page
             k_scale = tl.load(scales_ptr + block * scales_page_stride + offset, mask=is_cached, other=0.0)
 
+            if KEY_BYTES < HEAD_DIM:
+                k = decode_pairs(k)
             if PACKED:
                 scores = tl.dot(dequantise_groups(k, k_scale), tl.trans(q).to(tl.bfloat16))
                 k_scale = tl.full([KEYS], 1.0, tl.float32)
@@ -168,16 +173,18 @@ def paged_mqa_logits(
     q_fp8 [B, next_n, H, D] fp8 with H 1 to 128, cache uint8 [num_blocks, block_size, D + 4], weights [B * next_n, H]
     fp32, context_lens [B] or [B, next_n] int32, block_table [B, max_blocks] int32; rows may be strided. What no row of
     a sequence sees, in the cache or the block table, changes nothing. With scales "ue8m0" the quarters of a key have
-    scales of their own, whose exponents are packed (kernels/scales.py). Raises ValueError outside this contract.
+    scales of their own, whose exponents are packed (kernels/scales.py); with "mxfp4" the cache is uint8 [num_blocks,
+    block_size, D/2 + 4] and has E2M1 values beside such scales. Raises ValueError outside this contract.
     """
     require_tensor("q_fp8", q_fp8, (None, None, None, None), *FP8)
     batch, next_n, num_heads, head_dim = q_fp8.shape
     require_head_dim(head_dim)
     require(1 <= num_heads <= MAX_HEADS, "num_heads must be 1 to {}, got {}", MAX_HEADS, num_heads)
-    require_cache(cache, head_dim)
     require_choice("scales", scales, SCALES)
+    key_bytes = head_dim // 2 if scales == "mxfp4" else head_dim
+    require_cache(cache, key_bytes)
     num_blocks, block_size, _ = cache.shape
-    layout = resolve_layout(layout, block_size, head_dim)
+    layout = resolve_layout(layout, block_size, key_bytes)
     require_tensor("weights", weights, (batch * next_n, num_heads), torch.float32)
     is_length_per_row = context_lens.dim() == 2
     lens_shape = (batch, next_n) if is_length_per_row else (batch,)
@@ -221,9 +228,10 @@ def paged_mqa_logits(
         IS_LENGTH_PER_ROW=is_length_per_row,
         NUM_HEADS=num_heads,
         HEAD_DIM=head_dim,
+        KEY_BYTES=key_bytes,
         BLOCK_SIZE=block_size,
         SHUFFLE=layout == "shuffle",
         ROWS=rows,
         HEADS=heads,
-        PACKED=scales == "ue8m0",
+        PACKED=scales != "fp32",
     )

@@ -1,23 +1,35 @@
 """UE8M0 scales of keys: four exponents, one for each quarter of a key's dims, packed to the int32 in an fp32's place.
 
 Byte j of the word, lowest first, is the exponent of dims j * D/4 to (j + 1) * D/4: e stands for 2^(e - 127), 255 for
-NaN. Keys that have one scale, as vLLM makes them for SM100, have four equal bytes.
+NaN. Keys that have one scale, as vLLM makes them for SM100, have four equal bytes. Keys in MXFP4 have D/2 bytes of
+E2M1 values (kernels/nibbles.py) beside such a word; of 128 dims each exponent is that of 32 values.
 """
+
+from typing import NamedTuple
 
 import torch
 import triton
 import triton.language as tl
 
 from indexfuzz.kernels.checks import require, require_choice, require_quant_group
-from indexfuzz.kernels.quant import quantise_rows
+from indexfuzz.kernels.nibbles import LARGEST
+from indexfuzz.kernels.quant import FP8_DTYPES, QUANT_MAX, quantise_rows
 
 BYTES = 4
 """Exponents of one word."""
 
-SCALE_DTYPES = {"fp32": torch.float32, "ue8m0": torch.int32}
-"""What the scale of a key is in the cache."""
+SCALE_DTYPES = {"fp32": torch.float32, "ue8m0": torch.int32, "mxfp4": torch.int32}
+"""What the scale of a key is in the cache, by the form of keys."""
 
 SCALES = tuple(SCALE_DTYPES)
+
+
+class Stored(NamedTuple):
+    """How the values of keys lie in the cache: `key_bytes` to a key, of one dtype, up to `largest` in magnitude."""
+
+    key_bytes: int
+    dtype: torch.dtype
+    largest: float
 
 
 @triton.jit
@@ -47,15 +59,33 @@ def dequantise_groups(values, packed, BYTES: tl.constexpr = BYTES):
     return tl.reshape(scaled, [keys, dims]).to(tl.bfloat16)
 
 
-def scale_groups(scales: str, quant_group: int, head_dim: int) -> int:
-    """How many groups of dims have exponents of their own: 0 for an fp32 scale, 1 or 4 for UE8M0.
+def stored_values(scales: str, head_dim: int, fp8: torch.dtype) -> Stored:
+    """How the values of keys lie in the cache: two to a byte for "mxfp4", else one, of the dtype ``fp8``."""
+    require_choice("scales", scales, SCALES)
+    if scales == "mxfp4":
+        return Stored(head_dim // 2, torch.uint8, LARGEST)
+    return Stored(head_dim, fp8, _LARGEST[fp8])
 
-    Raises ValueError for other scales, and unless quant_group is head_dim or, for UE8M0, a quarter of it.
+
+_LARGEST = {dtype: QUANT_MAX[name] for name, dtype in FP8_DTYPES.items()}
+
+
+def scale_groups(scales: str, quant_group: int, head_dim: int) -> int:
+    """How many groups of dims have exponents of their own: 0 for an fp32 scale, 1 or 4 for UE8M0, 4 for MXFP4.
+
+    Raises ValueError for other scales, and unless quant_group is head_dim or, for UE8M0, a quarter of it; for MXFP4
+    always a quarter.
     """
     require_choice("scales", scales, SCALES)
     if scales == "fp32":
         require_quant_group(quant_group, head_dim)
         return 0
+    if scales == "mxfp4":
+        quarter = head_dim // BYTES
+        require(
+            quant_group == quarter, "an MXFP4 key has four scales: quant_group must be {}, got {}", quarter, quant_group
+        )
+        return BYTES
     require(
         quant_group in (head_dim, head_dim // BYTES),
         "a key has one UE8M0 scale or four: quant_group must be {} or {}, got {}",

@@ -38,7 +38,7 @@ class FusedK(Operation):
     name = stage_names.FUSED_K
     outputs = (Output("cache_values", ("token", "dim")), Output("cache_scales", ("token",)))
     row_inputs = ()
-    sources = ("fused", "layout", "norm", "quant", "scales")
+    sources = ("fused", "layout", "nibbles", "norm", "quant", "scales")
     shown = "cache"
     reference = staticmethod(fused.fused_k)
 

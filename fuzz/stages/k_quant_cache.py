@@ -26,7 +26,7 @@ class KQuantCache(Stage):
     name = stage_names.K_QUANT_CACHE
     outputs = (Output("cache_values", ("token", "dim")), Output("cache_scales", ("token",)))
     row_inputs = ()
-    sources = ("cache", "layout", "quant", "scales")
+    sources = ("cache", "layout", "nibbles", "quant", "scales")
     shown = "cache"
     reference = staticmethod(cache_reference.k_quant_cache)
     workload = Workload(TOKENS, lambda tokens: prefill((tokens, tokens)))

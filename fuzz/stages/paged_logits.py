@@ -25,7 +25,7 @@ class PagedLogits(LogitStage):
 
     name = stage_names.PAGED_LOGITS
     row_inputs = ()
-    sources = ("paged_mqa_logits", "layout", "scales")
+    sources = ("paged_mqa_logits", "layout", "nibbles", "scales")
     reference = staticmethod(paged_mqa_logits.paged_mqa_logits)
 
     def applies(self, case: Case) -> bool:

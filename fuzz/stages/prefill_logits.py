@@ -20,7 +20,7 @@ class PrefillLogits(LogitStage):
 
     name = stage_names.PREFILL_LOGITS
     row_inputs = ("q_fp8", "weights", "ks", "ke", "logits")
-    sources = ("mqa_logits", "scales")
+    sources = ("mqa_logits", "nibbles", "scales")
     reference = staticmethod(mqa_logits.mqa_logits)
     workload = Workload(((16, 256),), lambda rows, keys: prefill((keys, rows), heads=64))
 

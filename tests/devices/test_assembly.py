@@ -28,6 +28,7 @@ LOGITS = (
     {
         "NUM_HEADS": 32,
         "HEAD_DIM": 128,
+        "KEY_BYTES": 128,
         "ROWS": LANES // 32,
         "HEADS": 32,
         "KEYS": KEYS,
