@@ -29,6 +29,7 @@ from indexfuzz.reference import fp8 as codec
 from indexfuzz.reference.arithmetic import PORTABLE, Arithmetic, DotUnit, U
 from indexfuzz.reference.exact_regime import exact_logits
 from indexfuzz.reference.mqa_logits import chunks, dot, key_values, visible_range
+from indexfuzz.reference.nibbles import as_fp8_keys
 from indexfuzz.reference.paged_mqa_logits import visible_keys
 from indexfuzz.reference.scales import QUARTERS, by_dim, unpack
 
@@ -66,6 +67,7 @@ def prefill_bounds(
     simulated_dot: Dot | None = None,
 ) -> LogitBounds:
     """Bounds of ``mqa_logits`` for its inputs; [M, N]."""
+    k_fp8 = as_fp8_keys(k_fp8, codec.format_of(q_fp8))
     value, bound, exact = group_bounds(
         q_fp8[None], k_fp8[None], k_scale[None], weights[None], arithmetic, simulated_dot
     )

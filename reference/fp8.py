@@ -11,8 +11,8 @@ from math import nextafter
 import torch
 from torch import Tensor
 
-C: dict[str, float] = {"e4m3fn": 448.0, "e4m3fnuz": 224.0}
-"""The magnitude that the largest element of a quantised row is scaled to."""
+C: dict[str, float] = {"e4m3fn": 448.0, "e4m3fnuz": 224.0, "e2m1": 6.0}
+"""The magnitude that the largest element of a quantised row is scaled to; e2m1 is in reference/nibbles.py."""
 
 AMAX_FLOOR: float = float(torch.tensor(1e-4, dtype=torch.float32))
 """The smallest amax a scale is computed from: 1e-4 as fp32 holds it."""

@@ -24,9 +24,10 @@ def gather(
 
     Gathered token n is position ``n - cu_seqlens[b]`` of sequence ``b = token_to_seq[n]``, in page ``block_table[b,
     position // block_size]``. Padding gets zero bytes and scale 0: a token at or beyond cu_seqlens[-1], a sequence
-    outside [0, B), a block id outside [0, num_blocks). k_scale is fp32, or int32 where scales is "ue8m0".
+    outside [0, B), a block id outside [0, num_blocks). k_scale is fp32, or int32 where scales is "ue8m0" or "mxfp4";
+    for the last k_fp8 is uint8 [N, D / 2].
     """
-    form = ScaleFormat.of(scales, quant_group, k_fp8.shape[1])
+    form = ScaleFormat.of(scales, quant_group, k_fp8.shape[1] * (2 if scales == "mxfp4" else 1))
     slots, valid = gathered_slots(cache, block_table, cu_seqlens, token_to_seq)
     values = torch.zeros(k_fp8.shape, dtype=torch.uint8, device=k_fp8.device)
     stored = torch.zeros(k_scale.shape, dtype=form.dtype, device=k_scale.device)

@@ -2,8 +2,8 @@
 
 A cache is a uint8 tensor [num_blocks, block_size, D + 4] with strides (page_stride, D + 4, 1), but its last two
 dimensions are a size, not an arrangement: a page is ``block_size * D`` value bytes followed by ``block_size`` fp32
-scales. The page stride may exceed the page, up to spans far above 2**32 bytes, so all offsets are int64 and only
-touched bytes are ever read.
+scales. Here D, and head_dim, are a key's bytes of values: keys in MXFP4 have half as many as dims. The page stride may
+exceed the page, up to spans far above 2**32 bytes, so all offsets are int64 and only touched bytes are ever read.
 """
 
 from functools import lru_cache

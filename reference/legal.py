@@ -12,7 +12,7 @@ from torch import Tensor
 
 from indexfuzz.reference import fp8 as codec
 from indexfuzz.reference.arithmetic import PORTABLE, Arithmetic, U
-from indexfuzz.reference.quant import fold, row_amax
+from indexfuzz.reference.quant import encode, fold, row_amax
 from indexfuzz.reference.rope import cos_sin, pairs
 
 FOLD_ROUNDINGS = 6
@@ -62,6 +62,8 @@ def powers_of_two(amax: Tensor, largest: float, arithmetic: Arithmetic) -> Tenso
 def legal_codes(x: Tensor, scale: Tensor, *, fp8: str, arithmetic: Arithmetic = PORTABLE) -> tuple[Tensor, Tensor]:
     """Legal codes of x [..., D] under the scale [...] that was used: two uint8 [..., D], equal where only one is legal.
 
+    For "e2m1" they are those of e4m3fn, as `quant.encode` has them.
+
     The relative error of a quotient is far below the spacing of FP8 values, so no element has a third. A scale that
     is a power of two leaves one: every division by it is exact.
     """
@@ -77,8 +79,8 @@ def legal_codes(x: Tensor, scale: Tensor, *, fp8: str, arithmetic: Arithmetic = 
         second = x * (1 / s) if arithmetic.division == "portable" else first
     if arithmetic.conversion == "f16-then-rne":
         first, second = _cut_to_f16(first), _cut_to_f16(second)
-    low = codec.encode(first, fp8)
-    return low, low if torch.equal(first, second) else codec.encode(second, fp8)
+    low = encode(first, fp8)
+    return low, low if torch.equal(first, second) else encode(second, fp8)
 
 
 def _cut_to_f16(x: Tensor) -> Tensor:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from indexfuzz.reference import fp8 as codec
+from indexfuzz.reference.nibbles import as_fp8_keys
 from indexfuzz.reference.scales import by_dim
 
 CHUNK_SCORES = 1 << 22
@@ -23,8 +24,10 @@ def mqa_logits(
 
     logits[m, n] = k_scale[n] * sum_h weights[m, h] * relu(q[m, h] . k[n]) for ks[m] <= n < ke[m]. q_fp8 [M, H, D],
     k_fp8 [N, D], k_scale [N] fp32, weights [M, H] fp32, ks and ke [M] int32; ke <= ks is an empty row. fp64, rounded
-    once. An int32 k_scale [N] has UE8M0 exponents: the scales of the quarters of k[n], as in `key_values`.
+    once. An int32 k_scale [N] has UE8M0 exponents: the scales of the quarters of k[n], as in `key_values`. k_fp8 uint8
+    [N, D / 2] has E2M1 values.
     """
+    k_fp8 = as_fp8_keys(k_fp8, codec.format_of(q_fp8))
     exact = weighted_scores(q_fp8.unsqueeze(0), k_fp8.unsqueeze(0), k_scale.unsqueeze(0), weights.unsqueeze(0))
     logits.copy_(torch.where(visible_range(ks, ke, logits.shape[1]), exact.squeeze(0), float("-inf")))
 

@@ -8,6 +8,7 @@ from torch import Tensor
 from indexfuzz.reference import fp8 as codec
 from indexfuzz.reference import layout as page_layout
 from indexfuzz.reference.mqa_logits import weighted_scores
+from indexfuzz.reference.nibbles import as_fp8_keys
 from indexfuzz.reference.scales import dtype_of
 
 
@@ -40,7 +41,8 @@ def paged_mqa_logits(
     Computed in fp64, rounded once.
 
     q_fp8 [B, next_n, H, D], weights [B * next_n, H] fp32, context_lens [B] or [B, next_n] int32, block_table [B,
-    max_blocks] int32. With scales "ue8m0" the cache has UE8M0 exponents of the quarters of every key.
+    max_blocks] int32. With scales "ue8m0" the cache has UE8M0 exponents of the quarters of every key, with "mxfp4" E2M1
+    values beside them.
     """
     batch, next_n, heads, _ = q_fp8.shape
     keys = visible_keys(q_fp8, cache, context_lens, block_table, logits.shape[1], layout=layout, scales=scales)
@@ -96,4 +98,6 @@ def visible_keys(
         slots = (block * block_size + position % block_size)[cached]
         codes, stored = page_layout.read_tokens(cache, slots, page_layout.resolve(layout, block_size))
         values[cached], k_scale[cached] = codes, stored.view(k_scale.dtype)
-    return VisibleKeys(codec.as_fp8(values, codec.format_of(q_fp8)), k_scale, windows, cached)
+    fmt = codec.format_of(q_fp8)
+    k_fp8 = as_fp8_keys(values, fmt) if scales == "mxfp4" else codec.as_fp8(values, fmt)
+    return VisibleKeys(k_fp8, k_scale, windows, cached)

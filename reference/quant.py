@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from indexfuzz.reference import fp8 as codec
+from indexfuzz.reference import nibbles
 
 
 def q_quant(q: Tensor, weights: Tensor, *, scale_fmt: str, fp8: str) -> tuple[Tensor, Tensor]:
@@ -41,8 +42,21 @@ def row_scale(x: Tensor, *, scale_fmt: str, fp8: str) -> Tensor:
 
 
 def quantise(x: Tensor, scale: Tensor, *, fp8: str) -> Tensor:
-    """Codes of x [..., D] under ``scale`` [...] as an FP8 tensor: x / s rounded to fp32, then to FP8, saturating."""
-    return codec.as_fp8(codec.encode(x.float() / scale.unsqueeze(-1), fp8), fp8)
+    """Codes of x [..., D] under ``scale`` [...] as an FP8 tensor: x / s rounded to fp32, then to FP8, saturating.
+
+    For "e2m1" they are codes of e4m3fn that stand for E2M1 numbers.
+    """
+    return codec.as_fp8(encode(x.float() / scale.unsqueeze(-1), fp8), holder(fp8))
+
+
+def encode(x: Tensor, fmt: str) -> Tensor:
+    """The codes uint8 of x in a format, to the nearest, ties to even, saturating; those of e4m3fn for "e2m1"."""
+    return nibbles.nearest(x) if fmt == nibbles.NAME else codec.encode(x, fmt)
+
+
+def holder(fmt: str) -> str:
+    """The FP8 format whose codes stand for numbers of a format: that itself, or e4m3fn for "e2m1"."""
+    return nibbles.WIDE if fmt == nibbles.NAME else fmt
 
 
 def fold(weights: Tensor, scale: Tensor, *, num_heads: int, head_dim: int) -> Tensor:

@@ -1,13 +1,16 @@
 """What stands in the cache for the scale of a key: an fp32, or four UE8M0 exponents that are packed to an int32.
 
 A UE8M0 byte e stands for 2**(e - 127), 255 for NaN. Byte j, lowest first, belongs to the j-th quarter of a key's dims;
-a key that has one scale has it in all four.
+a key that has one scale has it in all four. A key in MXFP4 has four, and its values are E2M1, two to a byte.
 """
 
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
+
+from indexfuzz.reference import fp8 as codec
+from indexfuzz.reference import nibbles
 
 QUARTERS = 4
 _NAN, _BIAS = 255, 127
@@ -19,7 +22,7 @@ def dtype_of(scales: str) -> torch.dtype:
 
 
 class ScaleFormat(NamedTuple):
-    """How keys are scaled: "fp32" or "ue8m0", and into how many groups of dims with scales of their own they fall."""
+    """How keys are stored: "fp32", "ue8m0" or "mxfp4", and how many groups of dims have scales of their own."""
 
     name: str
     groups: int
@@ -28,12 +31,14 @@ class ScaleFormat(NamedTuple):
     def of(cls, name: str, quant_group: int, head_dim: int) -> "ScaleFormat":
         """The format by the options of a call.
 
-        Raises ValueError unless quant_group is head_dim or, for "ue8m0", a quarter of it.
+        Raises ValueError unless quant_group is head_dim or, for "ue8m0", a quarter of it, which "mxfp4" always has.
         """
-        if name not in ("fp32", "ue8m0"):
-            raise ValueError(f'scales must be "fp32" or "ue8m0", got "{name}"')
-        if quant_group * QUARTERS == head_dim and name == "ue8m0":
+        if name not in ("fp32", "ue8m0", "mxfp4"):
+            raise ValueError(f'scales must be "fp32", "ue8m0" or "mxfp4", got "{name}"')
+        if quant_group * QUARTERS == head_dim and name != "fp32":
             return cls(name, QUARTERS)
+        if name == "mxfp4":
+            raise ValueError(f"four scales per token: quant_group must be {head_dim // QUARTERS}, got {quant_group}")
         if quant_group != head_dim:
             raise ValueError(f"one scale per token: quant_group must equal head_dim {head_dim}, got {quant_group}")
         return cls(name, 1)
@@ -42,6 +47,23 @@ class ScaleFormat(NamedTuple):
     def dtype(self) -> torch.dtype:
         """What a key's scale is in the cache."""
         return dtype_of(self.name)
+
+    @property
+    def per_byte(self) -> int:
+        """How many values of a key a byte holds."""
+        return 2 if self.name == "mxfp4" else 1
+
+    def quantised(self, fp8: str) -> str:
+        """The format of a key's values, where q has an FP8 format."""
+        return nibbles.NAME if self.name == "mxfp4" else fp8
+
+    def read(self, stored: Tensor) -> Tensor:
+        """FP8 codes uint8 [n, D] of the bytes of values that the cache has."""
+        return nibbles.widen(stored) if self.name == "mxfp4" else stored
+
+    def write(self, codes: Tensor) -> Tensor:
+        """The bytes of values [n, D / per_byte] that the cache has for FP8 codes uint8 [n, D]."""
+        return nibbles.narrow(codes) if self.name == "mxfp4" else codec.codes(codes)
 
     def grouped(self, x: Tensor) -> Tensor:
         """Rows [n, D] as their groups [n * groups, D / groups], one behind the other."""

@@ -26,6 +26,16 @@ class Scaling(Protocol):
     def dtype(self) -> torch.dtype:
         """What stands in the cache for all scales of a key, of four bytes."""
 
+    @property
+    def per_byte(self) -> int:
+        """Values of a key that share a byte."""
+
+    def read(self, stored: Tensor) -> Tensor:
+        """FP8 codes uint8 [n, D] of the bytes of values [n, D / per_byte] that are stored."""
+
+    def write(self, codes: Tensor) -> Tensor:
+        """Bytes of values [n, D / per_byte] as they are stored, for FP8 codes uint8 [n, D]."""
+
     def grouped(self, x: Tensor) -> Tensor:
         """Rows [n, D] as [n * groups, D / groups]."""
 
@@ -65,13 +75,17 @@ def find_layout(
 
 
 def _may_be_written(legal: LegalRows, form: Scaling) -> Tensor:
-    """Bytes that each token may have written, uint8 [n, D + 4, choices], under any of its scales."""
+    """Bytes that each token may have written, uint8 [n, D / per_byte + 4, choices], under any of its scales.
+
+    Of values that share a byte, and may each be one of two, the two lower and the two higher ones.
+    """
     codes = torch.stack([code for scale in legal.scales.unbind(-1) for code in legal.codes_under(scale)], -1)
     rows, choices = legal.scales.shape
     tokens = rows // form.groups
     by_choice = legal.scales.contiguous().view(tokens, form.groups, choices).transpose(1, 2).flatten()
     scales = form.store(by_choice).view(torch.uint8).view(tokens, choices, SCALE_BYTES).transpose(1, 2)
-    return torch.cat([codes.view(tokens, -1, 2 * choices), scales.repeat_interleave(2, -1)], 1)
+    values = form.write(codes.view(tokens, -1, 2 * choices).transpose(1, 2)).transpose(1, 2)
+    return torch.cat([values, scales.repeat_interleave(2, -1)], 1)
 
 
 def _explains(pages: Tensor, block: Tensor, offset: Tensor, written: Tensor, values: Tensor, scales: Tensor) -> bool:

@@ -49,7 +49,7 @@ def check_insertion(
     names = tokens.rows.tolist()
     found = _check_groups(after, tokens, promised, legal, form)
     if found is None:
-        return _check_others(before, after, tokens, promised, layout)
+        return _check_others(before, after, tokens, promised, layout, form)
     i = names.index(found.index[0])
     home = f"block {int(tokens.block[i])}, offset {int(tokens.offset[i])}, {layout.upper()} layout"
     sentence = f"{found.detail} ({home})"
@@ -87,7 +87,7 @@ def read(pages: Tensor, tokens: Tokens, arrangement: Arrangement, form: Scaling)
     values, scales = arrangement
     page = tokens.block.unsqueeze(1)
     stored = pages[page, scales[tokens.offset]].view(form.dtype).squeeze(-1)
-    return form.grouped(pages[page, values[tokens.offset]]), form.load(stored)
+    return form.grouped(form.read(pages[page, values[tokens.offset]])), form.load(stored)
 
 
 def _are_unchanged(before: Tensor, after: Tensor, tokens: Tokens, promised: Arrangement) -> Tensor:
@@ -97,7 +97,9 @@ def _are_unchanged(before: Tensor, after: Tensor, tokens: Tokens, promised: Arra
     return same[0] & same[1]
 
 
-def _check_others(before: Tensor, after: Tensor, tokens: Tokens, promised: Arrangement, layout: str) -> Finding | None:
+def _check_others(
+    before: Tensor, after: Tensor, tokens: Tokens, promised: Arrangement, layout: str, form: Scaling
+) -> Finding | None:
     """The bytes of a page that belong to none of the tokens must stay."""
     changed = before != after
     page = tokens.block.unsqueeze(1)
@@ -109,7 +111,7 @@ def _check_others(before: Tensor, after: Tensor, tokens: Tokens, promised: Arran
     old, new = (f"0x{int(x[i, byte]):02x}" for x in (before, after))
     inside = (promised[0] == byte).nonzero()
     if len(inside):
-        what = f"the value at offset {int(inside[0, 0])}, dim {int(inside[0, 1])}"
+        what = f"the value at offset {int(inside[0, 0])}, dim {form.per_byte * int(inside[0, 1])}"
     else:
         what = f"the scale at offset {int((promised[1] == byte).nonzero()[0, 0])}"
     count = int(changed.sum())

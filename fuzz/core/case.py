@@ -78,6 +78,15 @@ class Case(Part):
         return self
 
     @model_validator(mode="after")
+    def _keys_have_whole_bytes(self) -> Self:
+        if self.cache.scales == "mxfp4" and self.model.head_dim % (2 * QUARTERS):
+            raise ValueError(
+                "two values of a quarter of a key share a byte: with cache.scales mxfp4 "
+                f"model.head_dim must be a multiple of {2 * QUARTERS}, not {self.model.head_dim}"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _fits_in_memory(self) -> Self:
         batch, heads, dim = self.batch, self.model.num_heads, self.model.head_dim
         longest = max(batch.decode, default=0)
@@ -90,15 +99,15 @@ class Case(Part):
         sizes = {
             "q": tokens * q_columns,
             "k": tokens * (dim + self.memory.k_pad),
-            "pages": keys * (dim + 4) if self.session.steps else 0,
+            "pages": keys * self.token_bytes if self.session.steps else 0,
             "logits": tokens * max(keys, batch.max_model_len) if self.session.steps else 0,
             "gathered keys": batch.keys * (dim + self.memory.k_fp8_pad),
-            "keys": (cached + self.cache.block_size * (len(batch.decode) + len(batch.prefill))) * (dim + 4),
-            "spare pages": self.cache.spare_blocks * self.cache.block_size * (dim + 4),
+            "keys": (cached + self.cache.block_size * (len(batch.decode) + len(batch.prefill))) * self.token_bytes,
+            "spare pages": self.cache.spare_blocks * self.cache.block_size * self.token_bytes,
             "prefill logits": batch.prefill_rows * (batch.keys + self.memory.logits_pad),
             "paged logits": batch.decode_rows * (batch.max_model_len + self.memory.logits_pad),
         }
-        page = self.cache.block_size * (dim + 4)
+        page = self.cache.block_size * self.token_bytes
         if self.num_blocks * (page + self.cache.page_pad) > MAX_CACHE_SPAN:
             raise ValueError(
                 f"{self.num_blocks} pages of {page} + {self.cache.page_pad} bytes span more than "
@@ -129,18 +138,28 @@ class Case(Part):
     def has_layout(self, layout: str) -> bool:
         """Whether such pages can be arranged so: SHUFFLE, which "auto" means above one token, takes whole tiles."""
         shuffled = layout == "shuffle" or (layout == "auto" and self.cache.block_size > 1)
-        return not shuffled or not (self.cache.block_size % TILE or self.model.head_dim % TILE)
+        return not shuffled or not (self.cache.block_size % TILE or self.key_bytes % TILE)
+
+    @property
+    def key_bytes(self) -> int:
+        """Bytes that the values of a key take in the cache."""
+        return self.model.head_dim // (2 if self.cache.scales == "mxfp4" else 1)
+
+    @property
+    def token_bytes(self) -> int:
+        """Bytes that a key takes in the cache, its scale or scales among them."""
+        return self.key_bytes + 4
 
     @property
     def has_groups(self) -> bool:
         """Whether the keys may have so many scales: one each, or UE8M0 exponents, of a quarter each."""
         groups = self.model.head_dim / self.model.quant_group
-        return groups in ((1, QUARTERS) if self.cache.scales == "ue8m0" else (1,))
+        return groups in {"fp32": (1,), "ue8m0": (1, QUARTERS), "mxfp4": (QUARTERS,)}[self.cache.scales]
 
     @property
     def has_scales(self) -> bool:
         """Whether the keys may have such scales: so many, and UE8M0 exponents are those of powers of two."""
-        return self.has_groups and (self.model.scale_fmt == "ue8m0" or self.cache.scales != "ue8m0")
+        return self.has_groups and (self.model.scale_fmt == "ue8m0" or self.cache.scales == "fp32")
 
     def row_pad(self, name: str, rows: int, columns: int) -> int:
         """Elements between the rows of a tensor: its pad, or so many that the last row is far away.

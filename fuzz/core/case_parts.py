@@ -91,6 +91,7 @@ class Cache(Part):
     """The paged cache of quantised keys: uint8 [num_blocks, block_size, head_dim + 4], pages possibly padded.
 
     The scale of a key is an fp32, or `scales` "ue8m0": four exponents of a byte each, one for each quarter of its dims.
+    With "mxfp4" two values take a byte, head_dim / 2 of them, beside four exponents.
     """
 
     added = frozenset({"scales"})
@@ -101,7 +102,7 @@ class Cache(Part):
     pages: Literal["ordered", "reversed", "permuted", "highest"] = "ordered"
     shared_prefix: bool = False
     page_pad: int = Field(default=0, ge=0, le=1 << 33)
-    scales: Literal["fp32", "ue8m0"] = "fp32"
+    scales: Literal["fp32", "ue8m0", "mxfp4"] = "fp32"
 
     @property
     def page_layout(self) -> Literal["normal", "shuffle"]:

@@ -66,7 +66,7 @@ DEFINED = (
     Clause(
         (K_QUANT_CACHE, FUSED_K, GATHER),
         lambda case: case.has_scales,
-        "quant_group is head_dim, or a quarter of it where scales are UE8M0 exponents, of powers of two",
+        "quant_group is head_dim, or a quarter of it where scales are UE8M0 exponents of powers of two, as in MXFP4",
         "a token has one scale or four, else no result is right",
     ),
     Clause(

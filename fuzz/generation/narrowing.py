@@ -8,7 +8,7 @@ one change. Fields that nobody needs go back to their defaults first, then other
 from collections.abc import Callable, Iterator
 
 from indexfuzz.core.case import Case
-from indexfuzz.core.case_parts import Batch, Memory
+from indexfuzz.core.case_parts import QUARTERS, Batch, Memory
 from indexfuzz.core.contract import DEFINED, Clauses, Contract, of_other_scales, outside
 from indexfuzz.core.part import CaseError
 from indexfuzz.core.session import Session, SessionStep, Turn
@@ -123,13 +123,12 @@ def _reasons(contract: Contract, stage: str, case: Case) -> frozenset[str]:
 
 def candidates(case: Case) -> Iterator[Case]:
     """The case with one change of the list each."""
-    # Scales of another form, one for a key.
-    packed = {"scale_fmt": "ue8m0"} if case.cache.scales == "fp32" else {}
-    yield from _changed(
-        case,
-        cache={"scales": "ue8m0" if packed else "fp32"},
-        model={"quant_group": case.model.head_dim, **packed},
-    )
+    # Scales of another form, one for a key; of MXFP4 four.
+    for scales, groups in (("fp32", 1), ("ue8m0", 1), ("mxfp4", QUARTERS)):
+        if scales != case.cache.scales:
+            powers = {} if scales == "fp32" else {"scale_fmt": "ue8m0"}
+            group = {"quant_group": case.model.head_dim // groups}
+            yield from _changed(case, cache={"scales": scales}, model=group | powers)
     # Keys that are gathered beside requests become a request.
     if case.batch.gather_pad and not case.batch.prefill:
         request = {"length": case.batch.gather_pad, "new": 0}
@@ -145,9 +144,10 @@ def candidates(case: Case) -> Iterator[Case]:
         batch: dict[str, object] = {"max_model_len": max(case.batch.max_model_len, longest)}
         yield from _changed(case, session={"steps": tuple(step.model_dump() for step in steps)}, batch=batch)
     for dim in HEAD_DIMS:
-        if (case.model.head_dim, case.model.quant_group) != (dim, dim):
+        group = dim // QUARTERS if case.cache.scales == "mxfp4" else dim
+        if (case.model.head_dim, case.model.quant_group) != (dim, group):
             rope_dim = min(case.model.rope_dim, dim)
-            yield from _changed(case, model={"head_dim": dim, "quant_group": dim, "rope_dim": rope_dim})
+            yield from _changed(case, model={"head_dim": dim, "quant_group": group, "rope_dim": rope_dim})
     # What "auto" means depends on the size, and what sizes there may be on the layout.
     for layout in (case.cache.page_layout, "normal"):
         for size in BLOCK_SIZES:

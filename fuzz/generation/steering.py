@@ -189,7 +189,7 @@ def _work(case: Case) -> tuple[int, ...]:
     return (
         rows * sum(case.lengths) * model.num_heads,
         batch.tokens * model.num_heads * model.head_dim,
-        case.num_blocks * case.cache.block_size * (model.head_dim + 4),
+        case.num_blocks * case.cache.block_size * case.token_bytes,
         batch.decode_rows * batch.max_model_len,
         batch.prefill_rows * batch.keys,
     )

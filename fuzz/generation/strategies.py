@@ -80,9 +80,10 @@ LATER: dict[str, Sequence[Any]] = {
 LATER_MEMORY: dict[str, Sequence[Any]] = {"columns_pad": RARE_PADS, "far": (None,) * 27 + ("columns",)}
 """Fields of the memory, likewise; a tensor that is far takes the place of another one."""
 
-EXPONENTS = (0,) * 13 + (1, QUARTERS, QUARTERS)
-"""Scales that a key has as UE8M0 exponents; 0 where its scale is an fp32. Bits of the seed choose, so that no other
-choice of older cases moves."""
+PLAIN, MXFP4 = (1, "fp32"), (QUARTERS, "mxfp4")
+SCALES = (PLAIN,) * 11 + (MXFP4,) * 2 + ((1, "ue8m0"),) + ((QUARTERS, "ue8m0"),) * 2
+"""How many scales a key has, and in which form. Bits of the seed choose, so that no other choice of older cases
+moves."""
 
 ANY_PADS = ("k_pad", "q_pad", "weights_pad", "table_pad", "table_extra", *RARELY_PADDED)
 MOST_PAD, MOST_SPARE = 512, 64
@@ -165,10 +166,11 @@ def cases(
         younger = choices.of_each(LATER)
         batch = batch.model_copy(update=younger | ({"gather_cut": 0} if aim.size == "keys" else {}))
         later = {name: value for name, value in choices.of_each(LATER_MEMORY).items() if value is not None}
-        groups = EXPONENTS[regimes.seed >> 8 & 15]
-        if groups and not (preset and groups > 1):
+        groups, scales = SCALES[regimes.seed >> 8 & 15]
+        fits = scales != "mxfp4" or not model["head_dim"] % (2 * QUARTERS)
+        if scales != "fp32" and fits and not (preset and groups > 1):
             model |= {"scale_fmt": "ue8m0", "quant_group": model["head_dim"] // groups}
-            cache = cache.model_copy(update={"scales": "ue8m0"})
+            cache = cache.model_copy(update={"scales": scales})
         return Case(
             model=Model(**model),
             cache=cache,

@@ -29,13 +29,13 @@ CONTRACT = Checked(
         Clause(
             ("k_quant_cache", "fused_k", FUSED_COMPRESS, FUSED_POOL),
             lambda case: case.has_scales,
-            "quant_group is head_dim, or a quarter of it where scales are UE8M0 exponents, of powers of two",
+            "quant_group is head_dim, or a quarter of it with UE8M0 exponents, of powers of two, as in MXFP4",
             "kernels/scales.py, scale_groups and require_powers_of_two",
         ),
         Clause(
             ("gather",),
             lambda case: case.has_groups,
-            "quant_group is head_dim, or a quarter of it where scales are UE8M0 exponents",
+            "quant_group is head_dim, or a quarter of it where scales are UE8M0 exponents, as in MXFP4",
             "kernels/scales.py, scale_groups",
         ),
         Clause(
@@ -63,7 +63,7 @@ CONTRACT = Checked(
             "kernels/fused.py, fused_q and fused_k; kernels/fused_compress.py, fused_pool.py",
         ),
     ),
-    scales=("fp32", "ue8m0"),
+    scales=("fp32", "ue8m0", "mxfp4"),
 )
 """The launchers' own conditions; everything outside is rejected with ValueError."""
 

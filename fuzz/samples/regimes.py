@@ -14,6 +14,7 @@ from torch import Tensor
 from indexfuzz.core.case_parts import Regime
 from indexfuzz.core.rng import below, bits, derive, lanes_summed
 from indexfuzz.reference import fp8 as codec
+from indexfuzz.reference import nibbles
 
 _ACTIVATIONS: tuple[Regime, ...] = (
     "normal",
@@ -90,8 +91,8 @@ def _ties(key: int, shape: tuple[int, int], fp8: str) -> Tensor:
 
 @cache
 def _midpoints(fp8: str) -> Tensor:
-    """The positive rounding midpoints of an FP8 format below C, float32."""
-    midpoints = torch.tensor(codec.midpoints(fp8))
+    """The positive rounding midpoints of a format below C, float32."""
+    midpoints = torch.tensor(nibbles.MIDPOINTS if fp8 == nibbles.NAME else codec.midpoints(fp8))
     return midpoints[(midpoints > 0) & (midpoints < codec.C[fp8])]
 
 
@@ -235,21 +236,22 @@ def rope_table(regime: Regime, key: int, positions: int, rope_dim: int) -> Tenso
 
 @cache
 def _codes(regime: Regime, fp8: str) -> Tensor:
-    """The FP8 codes that a regime draws cached keys from, uint8."""
-    every = torch.arange(256, dtype=torch.uint8)
-    value = codec.decode(every, fp8)
+    """The codes that a regime draws cached keys from, uint8: of an FP8 format, or the 16 of E2M1."""
+    is_fp4 = fp8 == nibbles.NAME
+    every = torch.arange(16 if is_fp4 else 256, dtype=torch.uint8)
+    value = codec.decode(nibbles.widened(every), nibbles.WIDE) if is_fp4 else codec.decode(every, fp8)
     keep = {
         "exact": (value.abs() <= 7) & (value == value.round()) & (every != 0x80),
-        "saturation": value.abs() == codec.decode(codec.encode(torch.tensor(1e9), fp8), fp8),
-        "subnormal": value.abs() <= 2.0**-6,
+        "saturation": value.abs() == value[torch.isfinite(value)].max(),
+        "subnormal": value.abs() <= (nibbles.MAGNITUDES[1] if is_fp4 else 2.0**-6),
         "zeros": every == 0,
-        "nonfinite": torch.ones(256, dtype=torch.bool),
+        "nonfinite": torch.ones(len(every), dtype=torch.bool),
     }.get(regime, torch.isfinite(value))
     return every[keep if regime == "nonfinite" else keep & torch.isfinite(value)]
 
 
 def cached_codes(regime: Regime, random: Tensor, fp8: str) -> Tensor:
-    """FP8 codes of cached keys from random bits int64 [slots, head_dim]: uint8 of the same shape."""
+    """Codes of cached keys, FP8 or "e2m1", from random bits int64 [slots, head_dim]: uint8 of the same shape."""
     codes = _codes(regime, fp8)
     chosen = codec.look_up(codes, below(random, len(codes)))
     return chosen[:1].expand_as(chosen) if regime == "tied" and len(chosen) else chosen

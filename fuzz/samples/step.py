@@ -12,7 +12,7 @@ from torch import Tensor
 
 from indexfuzz.core.case import Case
 from indexfuzz.core.rng import below, bits, bits_at, derive
-from indexfuzz.reference import layout
+from indexfuzz.reference import layout, nibbles
 from indexfuzz.reference.fp8 import FORMATS
 from indexfuzz.reference.scales import QUARTERS, pack
 from indexfuzz.samples import buffers, regimes
@@ -180,13 +180,18 @@ def _place_activations(step: Step) -> None:
     case, model, values = step.case, step.case.model, step.case.values
     tokens, heads, dim = case.batch.tokens, model.num_heads, model.head_dim
     q = regimes.dense(values.q, step.key("q"), (tokens * heads, dim), model.fp8).view(tokens, heads, dim)
-    k = regimes.dense(values.k, step.key("k"), (tokens, dim), model.fp8)
+    k = regimes.dense(values.k, step.key("k"), (tokens, dim), _format_of_keys(case))
     weights = regimes.dense(values.weights, step.key("weights"), (tokens, heads), model.fp8)
     for name, tensor in (("q", q), ("k", k), ("weights", weights)):
         _override(tensor, values.set.get(name, ()))
     positions = positions_of(case, step.key("positions"))
     table = regimes.rope_table(values.rope, step.key("rope"), angles_for(positions), model.rope_dim)
     place_activations(step, q, k, weights, positions, table)
+
+
+def _format_of_keys(case: Case) -> str:
+    """The format of the numbers that keys are quantised to."""
+    return nibbles.NAME if case.cache.scales == "mxfp4" else case.model.fp8
 
 
 def angles_for(positions: Tensor) -> int:
@@ -256,8 +261,7 @@ def _place_cache(step: Step, pages: Tensor) -> None:
 
 def allocate_cache(case: Case, device: str) -> Buffer:
     """The pages of a case, all of them poison."""
-    block_size, head_dim = case.cache.block_size, case.model.head_dim
-    shape = (case.num_blocks, block_size, head_dim + layout.SCALE_BYTES)
+    shape = (case.num_blocks, case.cache.block_size, case.token_bytes)
     pad, shift = case.cache.page_pad, layout.SCALE_BYTES * case.shift_of("cache")
     fp8 = FORMATS[case.model.fp8].dtype
     return buffers.allocate_pages("cache", shape, device, page_pad=pad, fp8=fp8, shift=shift)
@@ -265,21 +269,28 @@ def allocate_cache(case: Case, device: str) -> Buffer:
 
 def _fill_cache(step: Step, cache: Tensor, pages: Tensor) -> Tensor:
     """Write the tokens of earlier steps; their slots."""
-    case, model = step.case, step.case.model
+    case = step.case
     owner, rank = tokens_of(Requests.of(case).contexts)
     if case.batch.slot_holes:
         positions, requests = token_places(case)
         holes = slot_holes(case, step.key("slot holes"))
         owner, rank = torch.cat([owner, requests[holes]]), torch.cat([rank, positions[holes]])
     slots = slots_of(pages, owner, rank, case.cache.block_size)
-    element = slots.unsqueeze(1) * model.head_dim + torch.arange(model.head_dim)
-    codes = regimes.cached_codes(case.values.cache, bits_at(step.key("cache"), element), model.fp8)
+    codes = _cached_codes(step, slots)
     scales = _cached_scales(step, slots)
     concrete = case.cache.page_layout
     if case.has_layout(concrete):
         there = step.device
         layout.write_tokens(cache, slots.to(there), codes.to(there), scales.to(there), concrete)
     return slots
+
+
+def _cached_codes(step: Step, slots: Tensor) -> Tensor:
+    """The bytes of values of the keys in slots int64 [n]: uint8 [n, key_bytes]."""
+    case, dims = step.case, step.case.model.head_dim
+    random = bits_at(step.key("cache"), slots.unsqueeze(1) * dims + torch.arange(dims))
+    codes = regimes.cached_codes(case.values.cache, random, _format_of_keys(case))
+    return nibbles.pack(codes) if case.cache.scales == "mxfp4" else codes
 
 
 def _cached_scales(step: Step, slots: Tensor) -> Tensor:

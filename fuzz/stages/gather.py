@@ -17,7 +17,7 @@ from indexfuzz.reference.scales import dtype_of
 from indexfuzz.samples.buffers import POISON, POISON_BYTE
 from indexfuzz.samples.step import Step
 from indexfuzz.stages.base import Call, Output, Reach, Stage, Tensors, Workload
-from indexfuzz.stages.quantised import scales_of
+from indexfuzz.stages.quantised import scales_of, values_per_byte
 from indexfuzz.stages.verdict import Verdict
 from indexfuzz.stages.workloads import TOKENS, prefill
 
@@ -25,7 +25,10 @@ POISONS = {POISON_BYTE, *POISON.values()}
 
 
 class Gather(Stage):
-    """Fills k_fp8 [N,D] and k_scale [N], fp32 or words of exponents, with the tokens of all sequences in turn."""
+    """Fills k_fp8 [N,D] and k_scale [N], fp32 or words of exponents, with the tokens of all sequences in turn.
+
+    k_fp8 is uint8 [N,D/2] where keys are in MXFP4.
+    """
 
     name = stage_names.GATHER
     outputs = (Output("k_fp8", ("token", "dim")), Output("k_scale", ("token",)))
@@ -38,16 +41,17 @@ class Gather(Stage):
         return case.batch.keys > 0
 
     def tensors(self, step: Step) -> dict[str, Tensor]:
-        model, keys = step.case.model, step.case.batch.keys
-        pad = step.case.row_pad("k_fp8", keys, model.head_dim)
-        k_fp8 = step.output("k_fp8", (keys, model.head_dim), fp8.FORMATS[model.fp8].dtype, row_pad=pad)
+        case, keys = step.case, step.case.batch.keys
+        dtype = torch.uint8 if case.cache.scales == "mxfp4" else fp8.FORMATS[case.model.fp8].dtype
+        pad = case.row_pad("k_fp8", keys, case.key_bytes)
+        k_fp8 = step.output("k_fp8", (keys, case.key_bytes), dtype, row_pad=pad)
         return {
             "cache": step.tensors["cache"],
             "block_table": step.tensors["prefill_table"],
             "cu_seqlens": step.tensors["cu_seqlens"],
             "token_to_seq": step.tensors["token_to_seq"],
             "k_fp8": k_fp8,
-            "k_scale": step.output("k_scale", (keys,), dtype_of(step.case.cache.scales)),
+            "k_scale": step.output("k_scale", (keys,), dtype_of(case.cache.scales)),
         }
 
     def call(self, case: Case, tensors: dict[str, Tensor]) -> Call:
@@ -62,9 +66,9 @@ class Gather(Stage):
         """Keys and scales are the bytes of the cache; padding holds what is promised."""
         want = _wanted(given, got, guarantees)
         cache = given.tensors["cache"]
-        block_size, head_dim = layout.page_shape(cache)
+        block_size, key_bytes = layout.page_shape(cache)
         promised = layout.resolve(given.options["layout"], block_size)
-        others = dict(layout.arrangements(block_size, head_dim, cache.device))
+        others = dict(layout.arrangements(block_size, key_bytes, cache.device))
         del others[promised]
         found = []
         for name, axes in self.axes.items():
@@ -92,8 +96,9 @@ def _slots(call: Call) -> tuple[Tensor, Tensor]:
 
 def _wanted(given: Call, got: Tensors, guarantees: Guarantees) -> dict[str, Tensor]:
     """The one right result; where a project promises nothing about padding, it is what was made of it."""
-    _, head_dim = layout.page_shape(given.tensors["cache"])
-    want = replace(given.copy(), options=given.options | {"quant_group": head_dim})
+    _, key_bytes = layout.page_shape(given.tensors["cache"])
+    quarter_or_whole = key_bytes // values_per_byte(given)
+    want = replace(given.copy(), options=given.options | {"quant_group": quarter_or_whole})
     want.run(gather_reference.gather)
     _, is_token = _slots(given)
     padding = guarantees.promises.gather_padding

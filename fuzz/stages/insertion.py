@@ -30,14 +30,14 @@ def check_keys(keys: Keys, given: Call, cache: Tensor, guarantees: Guarantees) -
     Raises ValueError where the layout is not defined.
     """
     before = given.tensors["cache"]
-    block_size, head_dim = layout.page_shape(before)
+    block_size, key_bytes = layout.page_shape(before)
     promised = layout.resolve(given.options["layout"], block_size)
-    layout.check_defined(promised, block_size, head_dim)
+    layout.check_defined(promised, block_size, key_bytes)
     x, rows, slots = keys
     known = torch.isfinite(x.low).all(1) & torch.isfinite(x.high).all(1)
     after = _without(cache, before, slots[~known], promised)
     x, rows, slots = x.rows(known), rows[known], slots[known]
-    form = format_of(given, head_dim)
+    form = format_of(given, x.low.shape[1])
     legal = legal_rows(Interval(*map(form.grouped, x)), given, guarantees)
     found = check_insertion(
         layout.pages(before),
@@ -45,7 +45,7 @@ def check_keys(keys: Keys, given: Call, cache: Tensor, guarantees: Guarantees) -
         Tokens.at(slots, block_size, rows),
         legal,
         layout=promised,
-        arrangements=layout.arrangements(block_size, head_dim, after.device),
+        arrangements=layout.arrangements(block_size, key_bytes, after.device),
         form=form,
     )
     return Verdict((found,) if found else (), width=width(*legal.codes_under(legal.scales[..., 0])))
@@ -56,8 +56,9 @@ def wrong_codes(keys: Keys, given: Call, cache: Tensor, guarantees: Guarantees) 
     before, slots = given.tensors["cache"], keys.slots
     promised = layout.resolve(given.options["layout"], before.shape[1])
     rest = _without(cache, before, slots, promised)
-    codes, stored = layout.read_tokens(cache, slots, promised)
-    form = format_of(given, codes.shape[1])
+    values, stored = layout.read_tokens(cache, slots, promised)
+    form = format_of(given, keys.values.low.shape[1])
+    codes = form.read(values)
     legal, used = legal_rows(Interval(*map(form.grouped, keys.values)), given, guarantees), form.load(stored)
     used = torch.where(torch.isfinite(used) & (used > 0), used, legal.scales[..., 0])
     wrong = fewest_wrong(form.grouped(codes), torch.cat([legal.scales, used.unsqueeze(-1)], -1), legal)

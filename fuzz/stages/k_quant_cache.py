@@ -11,11 +11,12 @@ from indexfuzz.core.finding import Finding
 from indexfuzz.core.guarantees import Guarantees
 from indexfuzz.reference import cache as cache_reference
 from indexfuzz.reference import layout
+from indexfuzz.reference.nibbles import widen
 from indexfuzz.samples.buffers import poison_like
 from indexfuzz.samples.step import Step
 from indexfuzz.stages.base import Call, Output, Reach, Stage, Tensors, Workload
 from indexfuzz.stages.nonfinite import has_nonfinite, numbers
-from indexfuzz.stages.quantised import format_of, legal_rows, scales_of
+from indexfuzz.stages.quantised import format_of, legal_rows, scales_of, values_per_byte
 from indexfuzz.stages.verdict import Verdict
 from indexfuzz.stages.workloads import TOKENS, prefill
 
@@ -58,11 +59,11 @@ class KQuantCache(Stage):
     def judge_finite(self, given: Call, got: Tensors, guarantees: Guarantees) -> Verdict:
         """Every token with a slot is at its place under a legal scale, and no other byte of a page has changed."""
         cache = given.tensors["cache"]
-        block_size, head_dim = layout.page_shape(cache)
+        block_size, key_bytes = layout.page_shape(cache)
         promised = layout.resolve(given.options["layout"], block_size)
-        layout.check_defined(promised, block_size, head_dim)
+        layout.check_defined(promised, block_size, key_bytes)
         kept, k = keys_with_slots(given)
-        form = format_of(given, head_dim)
+        form = format_of(given, k.shape[1])
         return Verdict.of(
             check_insertion(
                 layout.pages(cache),
@@ -70,7 +71,7 @@ class KQuantCache(Stage):
                 Tokens.at(written_slots(given), block_size, kept.nonzero().flatten()),
                 legal_rows(form.grouped(k), given, guarantees),
                 layout=promised,
-                arrangements=layout.arrangements(block_size, head_dim, k.device),
+                arrangements=layout.arrangements(block_size, key_bytes, k.device),
                 form=form,
             )
         )
@@ -92,10 +93,13 @@ class KQuantCache(Stage):
         return reach_of_tokens(given)
 
     def check_nonfinite(self, given: Call, got: Tensors, guarantees: Guarantees) -> Finding | None:
+        """FP8 keeps what is no number. E2M1 has nothing for it: there any number is right."""
         _, k = keys_with_slots(given)
+        form = format_of(given, k.shape[1])
+        if form.per_byte > 1:
+            return None
         concrete = layout.resolve(given.options["layout"], got["cache"].shape[1])
         codes, _ = layout.read_tokens(got["cache"], written_slots(given), concrete)
-        form = format_of(given, k.shape[1])
         rows, axes = form.grouped(k), self.axes["cache_values"] if form.groups == 1 else ("group", "dim")
         legal = legal_rows(rows, given, guarantees)
         return check_nonfinite_codes("cache_values", form.grouped(codes), rows, legal, axes=axes)
@@ -117,19 +121,19 @@ def written_slots(call: Call) -> Tensor:
 def blank_tokens(call: Call) -> None:
     """Write zeros at the slots of a call, where the layout is defined."""
     cache, slots = call.tensors["cache"], written_slots(call)
-    block_size, head_dim = layout.page_shape(cache)
+    block_size, key_bytes = layout.page_shape(cache)
     concrete = layout.resolve(call.options["layout"], block_size)
-    if layout.is_defined(concrete, block_size, head_dim):
-        codes = torch.zeros((len(slots), head_dim), dtype=torch.uint8, device=cache.device)
+    if layout.is_defined(concrete, block_size, key_bytes):
+        codes = torch.zeros((len(slots), key_bytes), dtype=torch.uint8, device=cache.device)
         layout.write_tokens(cache, slots, codes, torch.zeros(len(slots), device=cache.device), concrete)
 
 
 def mark_written(call: Call) -> Tensor | None:
     """The bytes of the cache that belong to tokens with a slot, bool of its shape; None where there is no layout."""
     cache = call.tensors["cache"]
-    block_size, head_dim = layout.page_shape(cache)
+    block_size, key_bytes = layout.page_shape(cache)
     concrete = layout.resolve(call.options["layout"], block_size)
-    if not layout.is_defined(concrete, block_size, head_dim):
+    if not layout.is_defined(concrete, block_size, key_bytes):
         return None
     marks = torch.zeros(cache.shape, dtype=torch.uint8, device=cache.device)
     layout.mark_tokens(marks, written_slots(call), concrete)
@@ -141,13 +145,14 @@ def locate_in_cache(call: Call, output: str, index: tuple[int, ...]) -> tuple[Te
     cache = call.tensors["cache"]
     if output == "cache" and len(index) == 2:
         return cache, index[0] * cache.stride(0) + index[1]
-    block_size, head_dim = layout.page_shape(cache)
-    slots, arranged = call.tensors["slot_mapping"], layout.arrangements(block_size, head_dim, cache.device)
+    block_size, key_bytes = layout.page_shape(cache)
+    slots, arranged = call.tensors["slot_mapping"], layout.arrangements(block_size, key_bytes, cache.device)
     slot = int(slots[index[0]]) if index and index[0] < len(slots) else -1
     if slot < 0:
         return None
     values, scales = arranged[layout.resolve(call.options["layout"], block_size)]
-    place = values[slot % block_size, index[1]] if len(index) == 2 else scales[slot % block_size, 0]
+    byte = index[1] // values_per_byte(call) if len(index) == 2 else 0
+    place = values[slot % block_size, byte] if len(index) == 2 else scales[slot % block_size, 0]
     return cache, slot // block_size * cache.stride(0) + int(place)
 
 
@@ -159,11 +164,12 @@ def read_in_cache(call: Call, tensors: Tensors, output: str) -> Tensor | None:
     cache, slots = tensors.get("cache"), call.tensors["slot_mapping"].long()
     if cache is None:
         return None
-    block_size, head_dim = layout.page_shape(cache)
+    block_size, key_bytes = layout.page_shape(cache)
     concrete = layout.resolve(call.options["layout"], block_size)
-    if not layout.is_defined(concrete, block_size, head_dim):
+    if not layout.is_defined(concrete, block_size, key_bytes):
         return None
-    found = layout.read_tokens(cache, slots[slots >= 0], concrete)[output == "cache_scales"]
+    codes, scales = layout.read_tokens(cache, slots[slots >= 0], concrete)
+    found = scales if output == "cache_scales" else widen(codes) if values_per_byte(call) > 1 else codes
     every = poison_like(found.new_empty((len(slots), *found.shape[1:])))
     every[slots >= 0] = found
     return every

@@ -59,7 +59,12 @@ def numbers(x: Tensor) -> Tensor:
 
 
 def fp8_numbers(x: Tensor, *, whole_rows: bool) -> Tensor:
-    """FP8 x [..., D] without NaN: a number for each, or with ``whole_rows`` zeros for every row that holds one."""
+    """FP8 x [..., D] without NaN: a number for each, or with ``whole_rows`` zeros for every row that holds one.
+
+    A uint8 x has values of MXFP4, which are all numbers.
+    """
+    if x.dtype == torch.uint8:
+        return x
     code = fp8.codes(x)
     plain = code * ~has_nan(x).unsqueeze(-1) if whole_rows else torch.where(_is_nan(x), PLAIN_CODE, code)
     out = torch.empty_strided(x.shape, x.stride(), dtype=torch.uint8, device=x.device)
@@ -69,7 +74,7 @@ def fp8_numbers(x: Tensor, *, whole_rows: bool) -> Tensor:
 def cache_numbers(
     cache: Tensor, layout_name: str, dtype: torch.dtype, scale_dtype: torch.dtype, *, whole_rows: bool
 ) -> Tensor:
-    """A cache of FP8 keys and scales of some dtypes without NaN codes and with finite scales, in unowned slots, too."""
+    """A cache of keys, FP8 or uint8, without NaN codes and with finite scales of a dtype, in unowned slots, too."""
     slots = torch.arange(len(cache) * cache.shape[1], device=cache.device)
     concrete = layout.resolve(layout_name, cache.shape[1])
     values, scales = layout.read_tokens(cache, slots, concrete)

@@ -20,10 +20,10 @@ from indexfuzz.core.case import Case
 from indexfuzz.core.finding import Finding
 from indexfuzz.core.guarantees import Guarantees
 from indexfuzz.core.stage_names import COVERS, ROPE, STATEFUL_COVERS
-from indexfuzz.reference.fp8 import FORMATS
 from indexfuzz.reference.intervals import Interval, codes_between, rounded, scales_between
 from indexfuzz.stages.base import Call, Stage, Tensors
 from indexfuzz.stages.nonfinite import may_be_nonfinite
+from indexfuzz.stages.quantised import code_dtype, number_format
 from indexfuzz.stages.rope import products_of
 from indexfuzz.stages.verdict import Verdict
 
@@ -171,7 +171,7 @@ def angles(given: Call, instead: Mapping[str, Any]) -> tuple[Tensor, Tensor]:
 
 def legal_rows(x: Interval, given: Call, guarantees: Guarantees) -> LegalRows:
     """What rows of such values may be quantised to."""
-    form = given.options["fp8"]
+    form = number_format(given)
     arithmetic = guarantees.quantising_in(form)
     codes = partial(codes_between, x, fp8=form, arithmetic=arithmetic)
-    return LegalRows(scales_between(x, fp8=form, arithmetic=arithmetic), codes, FORMATS[form].dtype)
+    return LegalRows(scales_between(x, fp8=form, arithmetic=arithmetic), codes, code_dtype(form))

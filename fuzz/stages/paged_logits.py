@@ -17,7 +17,7 @@ from indexfuzz.samples.step import Step
 from indexfuzz.stages.base import Call
 from indexfuzz.stages.logits import LogitStage, Operands, poisoned_logits
 from indexfuzz.stages.nonfinite import cache_numbers
-from indexfuzz.stages.quantised import scales_of
+from indexfuzz.stages.quantised import scales_of, values_per_byte
 
 
 class PagedLogits(LogitStage):
@@ -82,9 +82,9 @@ class PagedLogits(LogitStage):
         )
 
     def layouts(self, given: Call, guarantees: Guarantees) -> Mapping[str, Alternative]:
-        block_size, head_dim = layout.page_shape(given.tensors["cache"])
+        block_size, key_bytes = layout.page_shape(given.tensors["cache"])
         others = {"normal", "shuffle"} - {layout.resolve(given.options["layout"], block_size)}
-        others = {other for other in others if layout.is_defined(other, block_size, head_dim)}
+        others = {other for other in others if layout.is_defined(other, block_size, key_bytes)}
         return {other: partial(self._values_by, other, given, guarantees) for other in others}
 
     def _values_by(self, layout_read: str, given: Call, guarantees: Guarantees) -> tuple[Tensor, Tensor]:
@@ -93,7 +93,7 @@ class PagedLogits(LogitStage):
 
     def finite_keys(self, given: Call, *, whole_rows: bool) -> dict[str, Tensor]:
         cache, scales = given.tensors["cache"], dtype_of(given.options.get("scales", "fp32"))
-        dtype = given.tensors["q_fp8"].dtype
+        dtype = torch.uint8 if values_per_byte(given) > 1 else given.tensors["q_fp8"].dtype
         return {"cache": cache_numbers(cache, given.options["layout"], dtype, scales, whole_rows=whole_rows)}
 
 

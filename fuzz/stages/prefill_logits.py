@@ -7,6 +7,8 @@ from indexfuzz.core.case import Case
 from indexfuzz.core.guarantees import Guarantees
 from indexfuzz.reference import mqa_logits
 from indexfuzz.reference.bounds import LogitBounds, prefill_bounds
+from indexfuzz.reference.fp8 import format_of
+from indexfuzz.reference.nibbles import as_fp8_keys
 from indexfuzz.reference.scales import finite
 from indexfuzz.samples.step import Step
 from indexfuzz.stages.base import Call, Workload
@@ -44,7 +46,9 @@ class PrefillLogits(LogitStage):
         return Call(tensors, fills={"logits": "prefill_logits"}, undefined=frozenset({"logits"}))
 
     def operands(self, given: Call) -> Operands:
-        return Operands(*(given.tensors[name].unsqueeze(0) for name in Operands._fields))
+        t = given.tensors
+        k_fp8 = as_fp8_keys(t["k_fp8"], format_of(t["q_fp8"]))
+        return Operands(*((t | {"k_fp8": k_fp8})[name].unsqueeze(0) for name in Operands._fields))
 
     def visible(self, given: Call) -> Tensor:
         t = given.tensors

@@ -115,7 +115,8 @@ def test_the_ends_of_exponents(integers, fp8_integers):
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [
-        ({"scales": "e8m0"}, "scales must be one of fp32, ue8m0"),
+        ({"scales": "e8m0"}, "scales must be one of fp32, ue8m0, mxfp4"),
+        ({"scales": "mxfp4"}, "quant_group must be 16, got 64"),
         ({"quant_group": DIM // 2}, "quant_group must be 64 or 16, got 32"),
         ({"scale_fmt": "fp32"}, 'UE8M0 scales need scale_fmt "ue8m0"'),
         ({"scales": "fp32", "quant_group": DIM // 4}, "quant_group must equal head_dim"),

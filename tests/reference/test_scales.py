@@ -3,8 +3,10 @@
 import pytest
 import torch
 
+from indexfuzz.reference import nibbles
 from indexfuzz.reference.scales import FP32, ScaleFormat, by_dim, finite, pack, unpack, values_of
 
+MXFP4 = ScaleFormat("mxfp4", 4)
 POWERS = torch.tensor([[2.0**-127, 2.0**-22, 1.0, 2.0**127]])
 
 
@@ -48,7 +50,16 @@ def test_bytes_that_must_agree_and_do_not_are_nan():
     assert quarters.load(words).tolist() == [2.0] * 7 + [1.0]
 
 
-@pytest.mark.parametrize("form", [FP32, ScaleFormat("ue8m0", 1), ScaleFormat("ue8m0", 4)])
+def test_values_of_two_to_a_byte_are_read_as_they_were_written():
+    codes = nibbles.widened(torch.arange(16).repeat(4)).view(2, 32)
+    stored = MXFP4.write(codes)
+    assert stored.shape == (2, 16)
+    assert torch.equal(MXFP4.read(stored), codes)
+    assert torch.equal(FP32.read(FP32.write(codes)), codes)
+    assert (MXFP4.quantised("e4m3fnuz"), FP32.quantised("e4m3fnuz")) == ("e2m1", "e4m3fnuz")
+
+
+@pytest.mark.parametrize("form", [FP32, ScaleFormat("ue8m0", 1), ScaleFormat("ue8m0", 4), MXFP4])
 def test_what_is_stored_is_loaded(form):
     scales = torch.tensor([0.5, 1.0, 2.0, 4.0])
     assert torch.equal(form.load(form.store(scales)), scales)
@@ -58,8 +69,9 @@ def test_what_is_stored_is_loaded(form):
 def test_groups_of_a_format():
     assert ScaleFormat.of("fp32", 64, 64) == FP32
     assert ScaleFormat.of("ue8m0", 16, 64).groups == 4
-    for name, group in (("fp32", 16), ("ue8m0", 32), ("e8m0", 64)):
-        with pytest.raises(ValueError, match=r"one scale per token|scales must be"):
+    assert ScaleFormat.of("mxfp4", 16, 64) == MXFP4
+    for name, group in (("fp32", 16), ("ue8m0", 32), ("e8m0", 64), ("mxfp4", 64)):
+        with pytest.raises(ValueError, match=r"one scale per token|four scales|scales must be"):
             ScaleFormat.of(name, group, 64)
 
 

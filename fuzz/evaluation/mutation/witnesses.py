@@ -104,7 +104,7 @@ def _is_affordable(case: Case) -> bool:
     keys = sum(case.lengths) + batch.gather_pad
     columns = batch.keys + memory.logits_pad, batch.max_model_len + memory.logits_pad
     logits = batch.prefill_rows * columns[0], batch.decode_rows * columns[1]
-    page = case.cache.block_size * (model.head_dim + 4) + case.cache.page_pad
+    page = case.cache.block_size * case.token_bytes + case.cache.page_pad
     sizes = (
         batch.tokens * (model.num_heads * model.head_dim + max(memory.q_pad, memory.q_fp8_pad)),
         keys * (model.head_dim + memory.k_fp8_pad),
