@@ -85,7 +85,7 @@ def scale_groups(scales: str, quant_group: int, head_dim: int) -> int:
         require(
             quant_group == quarter, "an MXFP4 key has four scales: quant_group must be {}, got {}", quarter, quant_group
         )
-        return BYTES
+        return head_dim // quant_group
     require(
         quant_group in (head_dim, head_dim // BYTES),
         "a key has one UE8M0 scale or four: quant_group must be {} or {}, got {}",

@@ -123,12 +123,7 @@ def _reasons(contract: Contract, stage: str, case: Case) -> frozenset[str]:
 
 def candidates(case: Case) -> Iterator[Case]:
     """The case with one change of the list each."""
-    # Scales of another form, one for a key; of MXFP4 four.
-    for scales, groups in (("fp32", 1), ("ue8m0", 1), ("mxfp4", QUARTERS)):
-        if scales != case.cache.scales:
-            powers = {} if scales == "fp32" else {"scale_fmt": "ue8m0"}
-            group = {"quant_group": case.model.head_dim // groups}
-            yield from _changed(case, cache={"scales": scales}, model=group | powers)
+    yield from _with_other_scales(case)
     # Keys that are gathered beside requests become a request.
     if case.batch.gather_pad and not case.batch.prefill:
         request = {"length": case.batch.gather_pad, "new": 0}
@@ -152,6 +147,16 @@ def candidates(case: Case) -> Iterator[Case]:
     for layout in (case.cache.page_layout, "normal"):
         for size in BLOCK_SIZES:
             yield from _changed(case, cache={"block_size": size, "layout": layout})
+
+
+def _with_other_scales(case: Case) -> Iterator[Case]:
+    """The case with scales of each other form, one for a key; of MXFP4 four."""
+    for scales, groups in (("fp32", 1), ("ue8m0", 1), ("mxfp4", QUARTERS)):
+        if scales != case.cache.scales:
+            model: dict[str, object] = {"quant_group": case.model.head_dim // groups}
+            if scales != "fp32":
+                model["scale_fmt"] = "ue8m0"
+            yield from _changed(case, cache={"scales": scales}, model=model)
 
 
 def without_drafts(session: Session) -> Steps:

@@ -167,7 +167,7 @@ def cases(
         batch = batch.model_copy(update=younger | ({"gather_cut": 0} if aim.size == "keys" else {}))
         later = {name: value for name, value in choices.of_each(LATER_MEMORY).items() if value is not None}
         groups, scales = SCALES[regimes.seed >> 8 & 15]
-        fits = scales != "mxfp4" or not model["head_dim"] % (2 * QUARTERS)
+        fits = scales != "mxfp4" or not (published or model["head_dim"] % (2 * QUARTERS))
         if scales != "fp32" and fits and not (preset and groups > 1):
             model |= {"scale_fmt": "ue8m0", "quant_group": model["head_dim"] // groups}
             cache = cache.model_copy(update={"scales": scales})

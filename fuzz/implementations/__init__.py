@@ -62,6 +62,11 @@ AVAILABLE = {
         "load",
         "sglang-kpool-write:PATH, its key pooling of GLM-5.3-Flash",
     ),
+    "sglang-fp4-cache": (
+        "indexfuzz.implementations.sglang.fp4_cache",
+        "load",
+        "sglang-fp4-cache:PATH, its MXFP4 cache of V4.1's index keys",
+    ),
     "sglang-v4-store": (
         "indexfuzz.implementations.sglang.v4_store",
         "load",

@@ -9,7 +9,7 @@ from torch import Tensor
 from indexfuzz.corpus.entry import Record
 from indexfuzz.reference import layout
 from indexfuzz.reference.fp8 import FORMATS
-from indexfuzz.reference.scales import ScaleFormat
+from indexfuzz.reference.nibbles import MAGNITUDES, WIDE
 from indexfuzz.stages.base import Call, Stage
 from indexfuzz.triage.launches import Launch
 
@@ -52,17 +52,25 @@ def _find_in_cache(stage: Stage, finding: Record, launch: Launch) -> Element | N
     block, byte = divmod(place[1], cache.stride(0))
     page = f"cache[{block}].flatten()[{byte}:{byte + dtype.itemsize}]"
     name = f"{output}{list(index)}, byte {byte} of page {block},"
-    if is_scale and options.get("scales") == "ue8m0":
+    if output != "cache" and not is_scale and options.get("scales") == "mxfp4":
+        half = f"cache[{block}].flatten()[{byte}:{byte + 1}].cpu().int() >> {index[1] % 2 * 4} & 15"
+        return Element(name, f"torch.tensor({_NUMBERS})[{half}]", FORMATS[WIDE].dtype)
+    if is_scale and options.get("scales") in ("ue8m0", "mxfp4"):
         return _read_exponent(name, f"cache[{block}].flatten()[{byte}:{byte + 1}]", finding, options, cache)
     if dtype == torch.uint8:
         return Element(name, f"{page}", dtype)
     return Element(name, f"{page}.clone().view({dtype}).float()", dtype)
 
 
+_NUMBERS = [*MAGNITUDES, *(-x for x in MAGNITUDES)]
+"""What the 16 codes of MXFP4 stand for."""
+
+
 def _read_exponent(name: str, page: str, finding: Record, options: dict[str, Any], cache: Tensor) -> Element | None:
     """A scale by its exponent; None where the four of a key may be others, or are where they must not."""
-    _, head_dim = layout.page_shape(cache)
-    if ScaleFormat.of("ue8m0", options["quant_group"], head_dim).groups > 1 or finding.got.startswith("nan"):
+    _, key_bytes = layout.page_shape(cache)
+    has_four = options["scales"] == "mxfp4" or options["quant_group"] != key_bytes
+    if has_four or finding.got.startswith("nan"):
         return None
     return Element(name, f"torch.ldexp(torch.ones(1), {page}.cpu().int() - 127)", torch.float32)
 

@@ -17,12 +17,15 @@ HEAD_DIM, BLOCKS, TOKENS = 32, 24, 9
 class Insertion:
     """Random tokens to insert, and ways to insert them."""
 
+    BYTES = HEAD_DIM
+    """Of a token's values."""
+
     def __init__(self, block_size: int, promised: str, *, seed: int = 0, pad: int = 8, tokens: int = TOKENS) -> None:
         torch.manual_seed(seed)
-        stride = block_size * (HEAD_DIM + 4) + pad
+        width = self.BYTES + 4
+        stride = block_size * width + pad
         memory = torch.full((BLOCKS * stride,), 0x7F, dtype=torch.uint8)
-        shape = (BLOCKS, block_size, HEAD_DIM + 4)
-        self.cache = memory.as_strided(shape, (stride, HEAD_DIM + 4, 1))
+        self.cache = memory.as_strided((BLOCKS, block_size, width), (stride, width, 1))
         self.before = layout.pages(self.cache).clone()
         self.promised = promised
         self.k = torch.randn(tokens, HEAD_DIM).bfloat16()
@@ -33,7 +36,7 @@ class Insertion:
     def write(self, values_as: str, scales_as: str) -> None:
         """Insert, with values and scales where some arrangement has them; what lies beyond the cache is dropped."""
         block_size = self.cache.shape[1]
-        found = layout.arrangements(block_size, HEAD_DIM, self.k.device)
+        found = layout.arrangements(block_size, self.BYTES, self.k.device)
         flat = layout.flat_bytes(self.cache)
         for i, slot in enumerate(self.slots.tolist()):
             page, t = slot // block_size * self.cache.stride(0), slot % block_size
@@ -188,14 +191,14 @@ def test_the_tensor_may_be_a_dense_copy() -> None:
 class Packed(Insertion):
     """Tokens whose quarters have scales of their own, as exponents in a word."""
 
-    FORM = ScaleFormat("ue8m0", 4)
+    FORM, NUMBERS = ScaleFormat("ue8m0", 4), "e4m3fn"
 
     def __init__(self, **options: int) -> None:
         super().__init__(16, "shuffle", **options)
         self.k *= torch.tensor([1.0, 2.0**9, 1.0, 2.0**-9]).repeat_interleave(HEAD_DIM // 4).bfloat16()
-        self.scales = row_scale(self.FORM.grouped(self.k), scale_fmt="ue8m0", fp8="e4m3fn")
-        groups = quantise(self.FORM.grouped(self.k), self.scales, fp8="e4m3fn")
-        self.codes = fp8.codes(groups).view(self.k.shape).clone()
+        self.scales = row_scale(self.FORM.grouped(self.k), scale_fmt="ue8m0", fp8=self.NUMBERS)
+        groups = quantise(self.FORM.grouped(self.k), self.scales, fp8=self.NUMBERS)
+        self.codes = self.FORM.write(fp8.codes(groups).view(self.k.shape)).clone()
 
     def insert(self) -> None:
         self.scale = self.FORM.store(self.scales)
@@ -208,25 +211,36 @@ class Packed(Insertion):
             layout.pages(self.cache),
             Tokens.at(self.slots, 16, None if rows is None else torch.tensor(rows)),
             LegalRows(
-                legal.legal_scales(groups, scale_fmt="ue8m0", fp8="e4m3fn"),
-                partial(legal.legal_codes, groups, fp8="e4m3fn"),
+                legal.legal_scales(groups, scale_fmt="ue8m0", fp8=self.NUMBERS),
+                partial(legal.legal_codes, groups, fp8=self.NUMBERS),
                 torch.float8_e4m3fn,
             ),
             layout="shuffle",
-            arrangements=layout.arrangements(16, HEAD_DIM, self.k.device),
+            arrangements=layout.arrangements(16, self.BYTES, self.k.device),
             form=self.FORM,
         )
 
 
-def test_quarters_with_scales_of_their_own_pass() -> None:
+class Pairs(Packed):
+    """The same in MXFP4: two values to a byte."""
+
+    BYTES, FORM, NUMBERS = HEAD_DIM // 2, ScaleFormat("mxfp4", 4), "e2m1"
+
+
+FORMS = pytest.mark.parametrize("form", [Packed, Pairs])
+
+
+@FORMS
+def test_quarters_with_scales_of_their_own_pass(form: type[Packed]) -> None:
     for seed in range(5):
-        case = Packed(seed=seed)
+        case = form(seed=seed)
         case.insert()
         assert case.judge() is None
 
 
-def test_a_wrong_exponent_is_told_by_its_token_and_dims() -> None:
-    case = Packed()
+@FORMS
+def test_a_wrong_exponent_is_told_by_its_token_and_dims(form: type[Packed]) -> None:
+    case = form()
     case.scales[4 * 2 + 1] *= 2
     case.insert()
     found = case.judge([10 * i for i in range(TOKENS)])
@@ -244,8 +258,9 @@ def test_a_wrong_value_of_a_quarter_is_told_by_its_token_and_dim() -> None:
     assert (found.kind, found.output, found.index) == ("code-mismatch", "cache_values", (3, 25))
 
 
-def test_bytes_in_another_order_are_wrong() -> None:
-    case = Packed()
+@FORMS
+def test_bytes_in_another_order_are_wrong(form: type[Packed]) -> None:
+    case = form()
     case.scales = case.scales.view(-1, 4).flip(1).flatten()
     case.insert()
     assert case.judge() is not None
@@ -260,7 +275,36 @@ def test_keys_with_scales_of_their_quarters_in_another_layout_are_named() -> Non
     assert (found.kind, found.layout) == ("layout-mismatch", "normal")
 
 
-def test_keys_with_scales_of_their_quarters_that_were_never_written() -> None:
-    found = Packed().judge()
+@FORMS
+def test_keys_with_scales_of_their_quarters_that_were_never_written(form: type[Packed]) -> None:
+    found = form().judge()
     assert found is not None
     assert found.kind == "unwritten"
+
+
+def test_a_wrong_half_of_a_byte_is_told_by_its_dim() -> None:
+    case = Pairs()
+    case.codes[3, 12] ^= 0x10
+    case.insert()
+    found = case.judge()
+    assert found is not None
+    assert (found.kind, found.output, found.index) == ("code-mismatch", "cache_values", (3, 25))
+
+
+def test_a_zero_of_either_sign_is_right() -> None:
+    case = Pairs()
+    case.k[3, :2] = 0.0
+    case.codes[3, 0] = 0x88
+    case.insert()
+    assert case.judge() is None
+
+
+def test_values_that_share_a_byte_of_nobody_are_told_by_the_first() -> None:
+    case = Pairs()
+    case.insert()
+    empty = next(slot for slot in range(BLOCKS * 16) if slot not in case.slots.tolist())
+    values, _ = layout.arrangements(16, Pairs.BYTES, case.k.device)["shuffle"]
+    layout.pages(case.cache)[empty // 16, values[empty % 16, 3]] = 0
+    found = case.judge()
+    assert found is not None
+    assert "dim 6 in the SHUFFLE layout) belongs to no token" in found.detail

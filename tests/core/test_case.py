@@ -15,6 +15,14 @@ def test_ids_are_pinned():
     assert other.id == "d64921e096754f23"
 
 
+def test_two_values_to_a_byte_take_half_the_room():
+    case = Case().replace(cache={"scales": "mxfp4", "block_size": 16}, model={"quant_group": 8})
+    assert (case.key_bytes, case.token_bytes, case.has_scales, case.has_layout("shuffle")) == (16, 20, True, True)
+    assert not case.replace(model={"head_dim": 16, "rope_dim": 16, "quant_group": 4}).has_layout("shuffle")
+    assert not case.replace(model={"quant_group": 32}).has_scales
+    assert not case.replace(model={"scale_fmt": "fp32"}).has_scales
+
+
 def test_canonical_json_round_trips():
     case = Case().replace(values={"set": {"k": ((0, 3, "0x1.cp+8"),)}}, batch={"prefill": ({"length": 3, "new": 1},)})
     assert Case.parse(json.loads(case.canonical_json())) == case
@@ -27,6 +35,7 @@ def test_canonical_json_round_trips():
         ({"colour": 1}, "colour: Extra inputs"),
         ({"cache": {"block_size": "3"}}, "cache.block_size: Input should be a valid integer"),
         ({"cache": {"block_size": 0}}, "cache.block_size: Input should be greater than or equal to 1"),
+        ({"cache": {"scales": "mxfp4"}, "model": {"head_dim": 100}}, "must be a multiple of 8, not 100"),
         ({"cache": {"page_pad": 3}}, "cache.page_pad: page_pad 3 must be a multiple of 4"),
         ({"model": {"rope_dim": 64}}, "model: rope_dim 64 must be even and at most head_dim 32"),
         ({"batch": {"decode": [3]}}, "case: batch.decode has length 3 beyond max_model_len 1"),

@@ -164,3 +164,12 @@ def test_scales_that_a_contract_asks_for_are_put_in():
     assert "the scales of keys are ue8m0, not fp32" in outside(contract, "fused_k", Case())
     assert narrow(Case(), Implementation("mx", {"fused_k": print}, contract)).cache.scales == "ue8m0"
     assert outside(contract, "rope", Case()) is None
+
+
+def test_keys_of_two_values_to_a_byte_keep_four_scales_where_head_dim_changes():
+    clause = Clause(("gather",), lambda case: case.model.head_dim == 128, "head_dim is 128", "here")
+    implementation = Implementation("fp4", {"gather": print}, Clauses((clause,), scales=("mxfp4",)))
+    for case in (Case(), Case().replace(cache={"scales": "mxfp4"}, model={"quant_group": 8})):
+        inside = narrow(case, implementation)
+        assert (inside.cache.scales, inside.model.head_dim, inside.model.quant_group) == ("mxfp4", 128, 32)
+        assert outside(implementation.contract, "gather", inside) is None

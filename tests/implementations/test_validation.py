@@ -64,7 +64,7 @@ WRONG = {
     "contract must be an instance of Clauses, not a tuple": ({"gather": reference.gather}, ()),
     "contract must be an instance of Clauses, not a type": ({"gather": reference.gather}, Unlimited),
     "Clauses takes a tuple of clauses, not a Clause": ({"gather": reference.gather}, Clauses(clause()[1].clauses[0])),
-    "the scales of a contract must be a tuple with some of fp32, ue8m0, not 'ue8m0'": (
+    "the scales of a contract must be a tuple with some of fp32, ue8m0, mxfp4, not 'ue8m0'": (
         {"gather": reference.gather},
         Clauses(scales="ue8m0"),
     ),
