@@ -95,6 +95,63 @@ def test_anything_else_is_refused(asm, constraints, count, more):
         run(asm, constraints, count, **more)
 
 
+E2M1 = """
+    {
+        .reg .b8 tmp;
+        cvt.rn.satfinite.e2m1x2.f32 tmp, $1, $2;
+        cvt.u32.u8 $0, tmp;
+    }
+"""
+NUMBERS = torch.tensor([0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0])
+
+
+@triton.jit
+def _pack(high, low, out, ASM: tl.constexpr, COUNT: tl.constexpr):
+    i = tl.program_id(0) * COUNT + tl.arange(0, COUNT)
+    args = [tl.load(high + i), tl.load(low + i)]
+    made = tl.inline_asm_elementwise(ASM, "=r,f,f", args, dtype=tl.uint32, is_pure=True, pack=1)
+    tl.store(out + i, made.to(tl.uint8))
+
+
+def pack(high, low, asm=E2M1):
+    out = torch.zeros(len(high), dtype=torch.uint8)
+    count = min(len(high), 1 << 12)
+    with Lockstep() as machine:
+        _pack[(len(high) // count,)](high, low, out, asm, count)
+    assert machine.violations == []
+    return out
+
+
+def test_every_bf16_value_becomes_the_nearest_4_bit_number():
+    """Ties go to the even code, and what is beyond 6 becomes 6."""
+    x = (torch.arange(1 << 16, dtype=torch.int32) << 16).view(torch.float32)
+    x = x[~x.isnan()].repeat(2)[: 1 << 16]
+    packed = pack(x, x.flip(0))
+    away = (x.double().abs().clamp_max(6.0).unsqueeze(1) - NUMBERS.double()).abs()
+    nearest = away == away.min(1, keepdim=True).values
+    is_tie = nearest.sum(1) == 2
+    even = (nearest & (torch.arange(8) % 2 == 0)).int().argmax(1)
+    code = torch.where(is_tie, even, nearest.int().argmax(1)) + 8 * x.signbit()
+    assert is_tie.sum() == 14
+    assert torch.equal(packed, (code << 4 | code.flip(0)).to(torch.uint8))
+
+
+def test_numbers_that_bf16_does_not_hold_are_rounded_once():
+    above = torch.nextafter(torch.tensor([0.25, 1.25, 2.5, 5.0]), torch.tensor(9.0))
+    below = torch.nextafter(torch.tensor([0.75, 1.75, 3.5, 6.0]), torch.tensor(0.0))
+    assert pack(above, -below).tolist() == [0x19, 0x3B, 0x5D, 0x7F]
+
+
+def test_nan_is_the_largest_number():
+    special = torch.tensor([math.nan, -math.nan, math.inf, -math.inf])
+    assert pack(special, torch.zeros(4)).tolist() == [0x70, 0x70, 0x70, 0xF0]
+
+
+def test_a_block_of_other_instructions_is_refused():
+    with pytest.raises(UnsupportedFeature, match=r"cvt\.rz\.satfinite\.e2m1x2\.f32"):
+        pack(torch.zeros(4), torch.zeros(4), E2M1.replace("cvt.rn", "cvt.rz"))
+
+
 @triton.jit
 def _store_what_a_barrier_gives(out):
     tl.store(out, tl.inline_asm_elementwise("bar.sync 0;", "=r", [], dtype=tl.int32, is_pure=False, pack=1))

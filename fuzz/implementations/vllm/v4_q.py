@@ -1,7 +1,8 @@
 """vLLM's fused RoPE and quantisation of q in DeepSeek-V4's indexer, from a wheel, an unpacked wheel or a checkout.
 
 `fused_indexer_q_rope_quant` of `models/deepseek_v4/common/ops/fused_indexer_q.py` launches a Triton kernel where CuTe
-DSL is not installed, which is so on AMD GPUs. Its other kernel quantises to MXFP4; there is no judge of that.
+DSL is not installed, which is so on AMD GPUs. Its other kernel quantises to MXFP4, with scales that stay beside q;
+there is no judge of that.
 """
 
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""tl.inline_asm_elementwise of one PTX instruction: one that the builder has an operation for, or a barrier."""
+"""tl.inline_asm_elementwise of one PTX instruction: one that the builder has an operation for, E2M1, or a barrier."""
 
 import re
 from collections.abc import Callable, Sequence
@@ -7,10 +7,11 @@ from typing import Final
 
 import numpy as np
 
+from indexfuzz.lockstep.arithmetic.e2m1 import encode_e2m1
 from indexfuzz.lockstep.operations.casts import CastOps
 from indexfuzz.lockstep.operations.comparisons import ComparisonOps
 from indexfuzz.lockstep.operations.floats import FloatOps
-from indexfuzz.lockstep.values.dtypes import FP32, BlockType, ScalarType, poison
+from indexfuzz.lockstep.values.dtypes import FP32, I32, BlockType, ScalarType, poison
 from indexfuzz.lockstep.values.value import Value
 
 _INSTRUCTION: Final = re.compile(r"([a-z][A-Za-z0-9_.]*)\s+(\$\d+(?:\s*,\s*\$\d+)*)\s*;?")
@@ -49,6 +50,11 @@ _FP32: Final = {
 _MOVES: Final = {f"mov.{kind}{bits}": bits for bits in (16, 32, 64) for kind in "busf" if (kind, bits) != ("f", 16)}
 """PTX instructions that change nothing, and the bits of their register."""
 
+_E2M1_PAIR: Final = re.compile(
+    r"\{ \.reg \.b8 (\w+); cvt\.rn\.satfinite\.e2m1x2\.f32 \1, \$1, \$2; cvt\.u32\.u8 \$0, \1; \}"
+)
+"""Two fp32 as E2M1 in a byte, the first in its high half: a register of 8 bits is no operand, so it takes a block."""
+
 _BARRIERS: Final = ("bar.sync 0;", "bar.sync 0", "barrier.sync 0;", "barrier.sync 0")
 """All threads of a program wait for each other; nothing is written to $0."""
 
@@ -69,6 +75,9 @@ class AssemblyOps(FloatOps, ComparisonOps, CastOps):
         if asm.strip() in _BARRIERS and not values and len(types) == 1 and pack == 1:
             self.run.barriers += 1
             return _Results(_nothing(types[0]))
+        words = " ".join(asm.split())
+        if _E2M1_PAIR.fullmatch(words) and constraints.replace(" ", "") == "=r,f,f" and types[0].scalar is I32:
+            return _Results(self._pack_e2m1(*values))
         name, operands = _parse(asm)
         in_order = operands == [f"${i}" for i in range(len(values) + 1)]
         registers = constraints.replace(" ", "").split(",")
@@ -76,7 +85,11 @@ class AssemblyOps(FloatOps, ComparisonOps, CastOps):
             made = self._perform(name, values, types[0].scalar)
             if made is not None:
                 return _Results(made)
-        raise self.unsupported(f"tl.inline_asm_elementwise of {' '.join(asm.split())!r}")
+        raise self.unsupported(f"tl.inline_asm_elementwise of {words!r}")
+
+    def _pack_e2m1(self, high: Value, low: Value) -> Value:
+        data = encode_e2m1(low.data) | encode_e2m1(high.data) << np.uint8(4)
+        return self._join(high, low, data.astype(I32.container), I32)
 
     def create_reciprocal(self, a: Value) -> Value:
         """1 / a, correctly rounded."""
