@@ -182,3 +182,62 @@ def test_products_that_are_unknown_may_be_of_either_kind():
     kinds = intervals.rotated_exactly(x, positions, table, products="unknown", **ROPE)
     assert within(in_bf16, kinds)
     assert all(within(candidate, kinds) for candidate in kept)
+
+
+def rms_in_fp32(x, weight, eps):
+    values = x.float()
+    return values * torch.rsqrt((values * values).sum(1, keepdim=True) / x.shape[1] + eps) * weight
+
+
+@pytest.mark.parametrize("regime", ["normal", "exact", "outlier", "tied", "clamp", "cancelling", "zeros", "subnormal"])
+def test_fp32_rms_norm_lies_in_its_interval(regime):
+    """In either order, and of every value between two ends."""
+    x, (weight, _) = rows(regime), affine()
+    exactly = intervals.rms_normalised(Interval.exact(x), weight, EPS)
+    order = torch.arange(31, -1, -1)
+    assert within(rms_in_fp32(x, weight, EPS), exactly)
+    assert within(rms_in_fp32(x[:, order], weight[order], EPS)[:, order], exactly)
+    ends = [(x.double() * factor).float() for factor in (1 - 2.0**-9, 1.0, 1 + 2.0**-9)]
+    stack = torch.stack(ends).double()
+    between = intervals.rms_normalised(Interval(stack.amin(0), stack.amax(0)), weight, EPS)
+    assert all(within(rms_in_fp32(end, weight, EPS), between) for end in ends)
+
+
+@pytest.mark.parametrize("wrong", ["eps", "mean is taken off", "divisor", "weight of the neighbour", "a unit beyond"])
+def test_a_wrong_rms_norm_leaves_its_interval(wrong):
+    x, (weight, _) = rows() / 64, affine()
+    interval = intervals.rms_normalised(Interval.exact(x), weight, EPS)
+    values = x.float()
+    got = {
+        "eps": lambda: rms_in_fp32(x, weight, 1e-5),
+        "mean is taken off": lambda: rms_in_fp32(values - values.mean(1, keepdim=True), weight, EPS),
+        "divisor": lambda: rms_in_fp32(x, weight, EPS) * (31 / 32) ** 0.5,
+        "weight of the neighbour": lambda: rms_in_fp32(x, weight.roll(1), EPS),
+        "a unit beyond": lambda: torch.nextafter(interval.high.float(), torch.tensor(float("inf"))).double() + 1e-30,
+    }[wrong]()
+    assert not within(got, interval)
+
+
+def test_rms_norm_is_known_to_a_ten_thousandth_and_not_at_all_where_it_overflows():
+    x, (weight, _) = rows(), affine()
+    low, high = intervals.rms_normalised(Interval.exact(x), weight, EPS)
+    assert float((high - low).max()) < 1e-4
+    low, high = intervals.rms_normalised(Interval.exact(x * 2.0**70), weight, EPS)
+    assert bool(torch.isinf(low).all())
+    assert bool(torch.isinf(high).all())
+
+
+def test_a_product_ends_at_the_products_of_ends():
+    one = Interval(torch.tensor([-2.0, 1.0]).double(), torch.tensor([3.0, 2.0]).double())
+    other = Interval(torch.tensor([-5.0, 4.0]).double(), torch.tensor([7.0, 4.0]).double())
+    got = intervals.times(one, other)
+    assert (got.low.tolist(), got.high.tolist()) == ([-15.0, 4.0], [21.0, 8.0])
+
+
+def test_codes_of_4_bits_are_those_of_both_ends():
+    """Of [-0.25, 0.25] zero alone, which a little more leaves; of [0.7499, 0.75] the numbers on both sides."""
+    x = Interval(torch.tensor([[-0.25, -0.2501, 0.7499]]).double(), torch.tensor([[0.25, 0.25, 0.75]]).double())
+    low, high = intervals.codes_between(x, torch.ones(1), fp8="e2m1")
+    assert fp8.decode(low, "e4m3fn").tolist() == [[0.0, -0.5, 0.5]]
+    assert fp8.decode(high, "e4m3fn").tolist() == [[0.0, 0.0, 1.0]]
+    assert set(intervals.scales_between(x, fp8="e2m1")[0].tolist()) == {0.125}
