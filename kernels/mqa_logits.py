@@ -142,7 +142,7 @@ def mqa_logits(
     require(1 <= num_heads <= MAX_HEADS, "num_heads must be 1 to {}, got {}", MAX_HEADS, num_heads)
     is_fp4 = k_fp8.dtype == torch.uint8
     key_bytes = head_dim // 2 if is_fp4 else head_dim
-    require_tensor("k_fp8", k_fp8, (None, key_bytes), q_fp8.dtype, torch.uint8)
+    require_tensor("k_fp8", k_fp8, (None, key_bytes), torch.uint8 if is_fp4 else q_fp8.dtype)
     num_keys = k_fp8.shape[0]
     require_tensor("k_scale", k_scale, (num_keys,), *((torch.int32,) if is_fp4 else SCALE_DTYPES.values()))
     require_tensor("weights", weights, (num_rows, num_heads), torch.float32)

@@ -70,19 +70,11 @@ class Case(Part):
 
     @model_validator(mode="after")
     def _has_a_scale_for_each_dim(self) -> Self:
-        if self.cache.scales == "ue8m0" and self.model.head_dim % QUARTERS:
+        whole = {"fp32": 1, "ue8m0": QUARTERS, "mxfp4": 2 * QUARTERS}[self.cache.scales]
+        if self.model.head_dim % whole:
             raise ValueError(
-                f"cache.scales ue8m0 are {QUARTERS} exponents, one for each quarter of the dims: "
-                f"model.head_dim must be a multiple of {QUARTERS}, not {self.model.head_dim}"
-            )
-        return self
-
-    @model_validator(mode="after")
-    def _keys_have_whole_bytes(self) -> Self:
-        if self.cache.scales == "mxfp4" and self.model.head_dim % (2 * QUARTERS):
-            raise ValueError(
-                "two values of a quarter of a key share a byte: with cache.scales mxfp4 "
-                f"model.head_dim must be a multiple of {2 * QUARTERS}, not {self.model.head_dim}"
+                f"cache.scales {self.cache.scales} are {QUARTERS} exponents, one for each quarter of the dims: "
+                f"model.head_dim must be a multiple of {whole}, not {self.model.head_dim}"
             )
         return self
 
