@@ -188,11 +188,14 @@ def paged_mqa_logits(
     require_tensor("weights", weights, (batch * next_n, num_heads), torch.float32)
     is_length_per_row = context_lens.dim() == 2
     lens_shape = (batch, next_n) if is_length_per_row else (batch,)
-    if context_lens.shape != lens_shape or context_lens.dtype != torch.int32:
-        raise ValueError(
-            f"context_lens must be int32 [{batch}] or [{batch}, {next_n}], got "
-            f"{context_lens.dtype} {[*context_lens.shape]!r}"
-        )
+    require(
+        context_lens.shape == lens_shape and context_lens.dtype == torch.int32,
+        "context_lens must be int32 [{0}] or [{0}, {1}], got {2} {3!r}",
+        batch,
+        next_n,
+        context_lens.dtype,
+        [*context_lens.shape],
+    )
     require_tensor("block_table", block_table, (batch, None), torch.int32)
     require_tensor("logits", logits, (batch * next_n, None), torch.float32)
     max_model_len = logits.shape[1]
