@@ -37,6 +37,5 @@ def decode_pairs(packed):
 @triton.jit
 def to_bytes(values, dtype: tl.constexpr):
     """Scaled values [rows, dims] fp32 as they are stored: one a byte in an FP8 dtype, or two in uint8."""
-    if dtype == tl.uint8:
-        return encode_pairs(values)
-    return values.to(dtype)
+    # Triton goes on behind a return in an `if` of constants, and wants one type of both.
+    return encode_pairs(values) if dtype == tl.uint8 else values.to(dtype)
