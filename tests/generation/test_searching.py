@@ -38,9 +38,9 @@ def subject_with(name, conditions):
     return InProcess(replace(implementation, stages={**implementation.stages, "gather": gather.gather}), LOCKSTEP)
 
 
-def goals_of(subject, count):
+def goals_of(subject, count, seed=7):
     """What that many cases decide, by rehearsals alone, and the cases that are drawn next."""
-    goals, drawn = Goals(), stream_cases(7, LOCKSTEP.formats)
+    goals, drawn = Goals(), stream_cases(seed, LOCKSTEP.formats)
     for case in map(subject.narrow, islice(drawn, count)):
         goals.add(case, compared(subject, case))
     return goals, drawn
@@ -64,12 +64,22 @@ CONDITIONS = {
 }
 
 
+STREAMS = range(7, 12)
+LEAST = dict.fromkeys(CONDITIONS, len(STREAMS)) | {"contents": 3}
+"""Of how many streams of cases the conditions are met. A search for what tensors hold may end beside it for good."""
+
+
 @pytest.mark.parametrize("name", CONDITIONS)
 def test_joined_conditions_are_met_in_few_rounds(name):
+    assert sum(_is_met(name, seed) for seed in STREAMS) >= LEAST[name]
+
+
+def _is_met(name, seed):
+    """Whether cases of a stream are brought behind all conditions within five rounds."""
     conditions = CONDITIONS[name]
-    subject = subject_with(name, " and ".join(conditions))
-    goals, drawn = goals_of(subject, 20)
-    for number in range(40):
+    subject = subject_with(f"{name}_{seed}", " and ".join(conditions))
+    goals, drawn = goals_of(subject, 20, seed)
+    for number in range(5):
         for i, goal in enumerate(goals.plan()):
             choices = Choices(random_bytes(number, str(i), DECISIONS))
             found = search(next(drawn), goal, subject.rehearse, choices)
@@ -77,8 +87,8 @@ def test_joined_conditions_are_met_in_few_rounds(name):
             if found.case is not None:
                 goals.add(found.case, compared(subject, found.case))
                 if decided(subject, found.case, conditions[-1]) == {True}:
-                    return
-    raise AssertionError("not met")
+                    return True
+    return False
 
 
 def test_a_place_that_no_rehearsal_comes_to_is_not_searched_for():
