@@ -1,5 +1,6 @@
 import inspect
 import linecache
+import re
 import sys
 
 import pytest
@@ -14,6 +15,15 @@ def test_every_fault_fits_the_kernels_and_blames_a_stage_they_have(name):
     planted = plant((name,))
     assert planted.name == f"builtin+{name}"
     assert load_faults()[name].stage in planted.stages
+
+
+@pytest.mark.parametrize("name", list(load_faults()))
+def test_no_edit_cuts_a_name_in_two(name):
+    for edit in load_faults()[name].edits:
+        source = original_sources()[edit.file]
+        start = source.index(edit.old)
+        for at in (start, start + len(edit.old)):
+            assert not re.fullmatch(r"\w\w", source[at - 1 : at + 1]), source[at - 20 : at + 20]
 
 
 def test_triton_reads_the_edited_source_under_a_name_that_says_what_it_is():
