@@ -66,7 +66,7 @@ def launch_in_step(stage: Stage, case: Case, device: Device) -> Launch:
     """
     for here, step, call in launches(case, device):
         if here is stage:
-            return _describe(stage, call, written=initialised_bytes(step, call))
+            return describe_launch(stage, call, written=initialised_bytes(step, call))
     raise ReproError(f"the case does not reach the stage {stage.name}")
 
 
@@ -79,7 +79,7 @@ def launches_in_session(name: str, case: Case, subject: InProcess) -> list[Launc
     found = list[Launch]()
     for number, stage, step, call in sessions.launches(case, subject.device, subject.implementation):
         if stage.name == name and len(found) < ran:
-            found.append(replace(_describe(stage, call, number), copied=step.copied))
+            found.append(replace(describe_launch(stage, call, number), copied=step.copied))
     if not found:
         raise ReproError(f"the session does not come to the stage {name}")
     return found
@@ -89,13 +89,16 @@ def all_launches(case: Case, subject: InProcess, make_tokens: MakeTokens | None 
     """All launches of the operation that makes the keys of a session; of steps in which nothing happens, none."""
     session, maker, steps = case.session, schedules.maker_of(case), [*follow(case.session)]
     return [
-        replace(_describe(stage, call, number), copied=step.copied, due=rows_due(steps[number], session.ratio))
+        replace(describe_launch(stage, call, number), copied=step.copied, due=rows_due(steps[number], session.ratio))
         for number, stage, step, call in sessions.launches(case, subject.device, subject.implementation, make_tokens)
         if stage.name == maker and (session.steps[number].tokens or session.steps[number].forks)
     ]
 
 
-def _describe(stage: Stage, call: Call, number: int = 0, written: Mapping[str, Tensor | bool] | None = None) -> Launch:
+def describe_launch(
+    stage: Stage, call: Call, number: int = 0, written: Mapping[str, Tensor | bool] | None = None
+) -> Launch:
+    """A call as it is now, copied, with what the reference makes of it; `number` is that of its step of a session."""
     given = {name: _copy(value) for name, value in (call.tensors | call.options).items()}
     known = None if written is None else _partly(written)
     launch = Launch(given, bool(call.returns), call.results, (), frozenset(call.fills), known, number)

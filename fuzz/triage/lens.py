@@ -1,8 +1,9 @@
 """Launches that run once more in lockstep, with all that their kernels do written down."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
+from types import MappingProxyType
 
 from torch import Tensor
 
@@ -19,12 +20,22 @@ from indexfuzz.oracles import sessions
 from indexfuzz.oracles.causes import without_consequences
 from indexfuzz.oracles.differential import FATAL, initialised_bytes, look_around
 from indexfuzz.oracles.launching import Expected, launch
+from indexfuzz.oracles.metamorphic.catalogue import relations_for
+from indexfuzz.oracles.metamorphic.relation import Twin
 from indexfuzz.oracles.walk import launches
 from indexfuzz.samples.serving import MakeTokens
 from indexfuzz.samples.step import Step
 from indexfuzz.stages.base import Call, Stage
 from indexfuzz.triage.launches import find_reached
 from indexfuzz.triage.look import Look
+
+NOT_KNOWN: Mapping[str, Tensor | bool] = MappingProxyType({})
+"""Which bytes hold something, of a launch that no step has prepared: all may."""
+
+
+def no_twins(_case: Case, _call: Call) -> Iterator[Twin]:
+    """What a relation has to say of a stage that it is not about."""
+    return iter(())
 
 
 @dataclass(frozen=True)
@@ -56,17 +67,43 @@ class Lens:
                 return replace(look, moment=_describe_step(self.case.session, number))
         return None
 
+    def in_twin(self) -> Look | None:
+        """The launch that a broken relation compares with, where it is wrong by itself; else None."""
+        wanted = [each for each in relations_for(self.case) if each.kind == self.signature.kind]
+        for stage, _, call in launches(self.case, self.device):
+            for relation in wanted if stage.name == self.signature.stage else ():
+                for twin in relation.twins.get(stage.name, no_twins)(self.case, call):
+                    inside = replace(self, case=twin.case)
+                    looks = (inside.look_at_call(stage, each) for each in twin.calls if not twin.stage)
+                    if look := next(filter(None, looks), None):
+                        return replace(look, moment=f"the launch {relation.change}, which is wrong by itself")
+        return None
+
     def _launch(
         self, stage: Stage, step: Step, call: Call, suppose: Callable[[], Iterable[Finding]] = tuple
     ) -> Look | None:
+        flags = initialised_bytes(step, call).items()
+        written = {name: flag.clone() if isinstance(flag, Tensor) else flag for name, flag in flags}
+        return self.look_at_call(stage, call, written, lambda: look_around(stage, step, call), suppose)
+
+    def look_at_call(
+        self,
+        stage: Stage,
+        call: Call,
+        written: Mapping[str, Tensor | bool] = NOT_KNOWN,
+        around: Callable[[], list[Finding]] = list,
+        suppose: Callable[[], Iterable[Finding]] = tuple,
+    ) -> Look | None:
+        """A launch of this call, if something is wrong with it.
+
+        written says which bytes of what it is given hold something; around and suppose are asked what else is wrong.
+        """
         implementation, given, recorder = self.implementation, call.copy(), Recorder()
         function, device = implementation.stages[stage.name], replace(self.device, recorder=recorder)
         expected = Expected.of(implementation.contract, stage.name, self.case)
-        flags = initialised_bytes(step, call).items()
-        written = {name: flag.clone() if isinstance(flag, Tensor) else flag for name, flag in flags}
         launched = launch(stage.name, call, function, device, initialised=written)
         got, after = launched.copies(), _copy_inputs(call)
-        findings = launched.findings(expected) + look_around(stage, step, call)
+        findings = launched.findings(expected) + around()
         changed = {name: left for name, left in after.items() if not memory.same(left, call.tensors[name])}
         guarantees = launched.guarantees(implementation.promises)
         if got and not any(finding.kind in FATAL for finding in findings):

@@ -15,19 +15,17 @@ from indexfuzz.triage.look import Look
 from indexfuzz.triage.twin import ScheduleLook, look_at_schedules
 from indexfuzz.triage.whole import WholeLook, look_at_whole
 
-MANY_LAUNCHES = frozenset({composition.KIND, schedules.KIND})
-"""Relations that can be looked at, though one launch does not show them."""
-
 
 def look_at(case: Case, signature: Signature, subject: InProcess) -> Look | WholeLook | ScheduleLook | None:
     """Run the stage of a finding again, on inputs that the reference makes, and keep what its kernels do.
 
     Of a session, its launches of the stage one after the other, until one shows something; of another schedule, those
-    of both; of the whole indexer, a launch beside those of its stages. None where the finding does not show there: it
-    needs other inputs, other launches, or another device.
+    of both; of the whole indexer, a launch beside those of its stages; of any other relation, the launch that it
+    compares with, where that is wrong by itself. None where the finding does not show there: it needs other inputs,
+    other launches, or another device.
     """
     kind = signature.kind
-    if (signature.relation and kind not in MANY_LAUNCHES) or signature.stage not in subject.implementation.stages:
+    if signature.stage not in subject.implementation.stages:
         return None
     own = subject.device if isinstance(subject.device, LockstepDevice) else LockstepDevice()
     lens = Lens(case, signature, subject.implementation, replace(own, coverage=None))
@@ -36,6 +34,8 @@ def look_at(case: Case, signature: Signature, subject: InProcess) -> Look | Whol
             return look_at_whole(case, lens.implementation, lens.device)
         if kind == schedules.KIND:
             return look_at_schedules(lens)
+        if signature.relation:
+            return lens.in_twin()
         return lens.in_session() if case.session.steps else lens.in_step()
     except (UnsupportedKernelError, ImplementationError, LockstepError, ValueError, LookupError):
         return None

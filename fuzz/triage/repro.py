@@ -14,7 +14,14 @@ from indexfuzz.stages.table import find
 from indexfuzz.subjects.in_process import InProcess
 from indexfuzz.subjects.under_test import UnderTest
 from indexfuzz.triage.composition_repro import composition_script
-from indexfuzz.triage.launches import Launch, ReproError, find_reached, launch_in_step, launches_in_session
+from indexfuzz.triage.launches import (
+    Launch,
+    ReproError,
+    describe_launch,
+    find_reached,
+    launch_in_step,
+    launches_in_session,
+)
 from indexfuzz.triage.look import Look
 from indexfuzz.triage.looking import look_at
 from indexfuzz.triage.relaunch_repro import relaunch_body
@@ -41,8 +48,10 @@ def script(entry: Entry, target: UnderTest[InProcess]) -> str:
         return composition_script(entry.case, entry.finding, target)
     if signature.kind == schedules.KIND and signature.stage == schedules.maker_of(entry.case):
         return _script_of_schedules(entry.case, entry.finding, target)
-    if signature.relation or signature.kind == "stray-output":
-        raise ReproError(f"launches of one stage do not show {signature}; `indexfuzz replay` does")
+    if signature.relation:
+        return _script_of_the_other_launch(entry.case, entry.finding, target)
+    if signature.kind == "stray-output":
+        raise ReproError(f"values do not show {signature}; `indexfuzz replay` does")
     stage = find_reached(signature.stage, signature.output, entry.case)
     source = kernel_source(target, stage.name, entry.case)
     if signature.kind in RELAUNCHED and not entry.case.session.steps:
@@ -54,6 +63,19 @@ def script(entry: Entry, target: UnderTest[InProcess]) -> str:
     finding = _see_again(entry.case, entry.finding, target.subject)
     body = f"{tell_written(launch)}{inputs}\n\n{write_check(Claim(stage, finding, launch, write_call(launch)))}"
     return assemble(target.subject.facts.name, stage.name, entry.finding, source, body)
+
+
+def _script_of_the_other_launch(case: Case, finding: Record, target: UnderTest[InProcess]) -> str:
+    """The script for the launch that a relation compares with, where that is wrong by itself."""
+    signature = finding.signature
+    look = look_at(case, signature, target.subject)
+    if not isinstance(look, Look):
+        raise ReproError(f"no launch by itself shows {signature}; `indexfuzz replay` does")
+    launch = describe_launch(look.stage, look.given)
+    check = write_check(Claim(look.stage, Record.of(look.finding), launch, write_call(launch)))
+    body = f"{tell_written(launch)}{assign_inputs(launch, {})}\n\n{check}"
+    source = kernel_source(target, signature.stage, look.case)
+    return assemble(target.subject.facts.name, signature.stage, finding, source, body)
 
 
 def _script_of_schedules(case: Case, finding: Record, target: UnderTest[InProcess]) -> str:

@@ -186,7 +186,7 @@ def test_a_script_fails_on_the_faulty_kernel_and_passes_on_the_clean_one(fault):
 def test_a_relation_needs_launches_of_other_inputs(pytorch_device):
     target = UnderTest(InProcess(Implementation("toy", {"gather": len}), pytorch_device), Setup("module:toy"))
     finding = Record.of(Finding("gather", "metamorphic/table-width", "k_fp8", ""))
-    with pytest.raises(ReproError, match="launches of one stage do not show"):
+    with pytest.raises(ReproError, match="no launch by itself shows"):
         script(Entry(case=Case(), finding=finding), target)
 
 
