@@ -20,8 +20,8 @@ def look_at(case: Case, signature: Signature, subject: InProcess) -> Look | Whol
     """Run the stage of a finding again, on inputs that the reference makes, and keep what its kernels do.
 
     Of a session, its launches of the stage one after the other, until one shows something; of another schedule, those
-    of both; of the whole indexer, a launch beside those of its stages; of any other relation, the launch that it
-    compares with, where that is wrong by itself. None where the finding does not show there: it needs other inputs,
+    of both; of the whole indexer, a launch beside those of its stages; of any other relation, the first launch of
+    those that it compares which is wrong by itself. None where the finding does not show there: it needs other inputs,
     other launches, or another device.
     """
     kind = signature.kind
@@ -35,7 +35,7 @@ def look_at(case: Case, signature: Signature, subject: InProcess) -> Look | Whol
         if kind == schedules.KIND:
             return look_at_schedules(lens)
         if signature.relation:
-            return lens.in_twin()
+            return lens.in_step() or lens.in_twin()
         return lens.in_session() if case.session.steps else lens.in_step()
     except (UnsupportedKernelError, ImplementationError, LockstepError, ValueError, LookupError):
         return None

@@ -49,7 +49,7 @@ def script(entry: Entry, target: UnderTest[InProcess]) -> str:
     if signature.kind == schedules.KIND and signature.stage == schedules.maker_of(entry.case):
         return _script_of_schedules(entry.case, entry.finding, target)
     if signature.relation:
-        return _script_of_the_other_launch(entry.case, entry.finding, target)
+        return _script_of_a_wrong_launch(entry.case, entry.finding, target)
     if signature.kind == "stray-output":
         raise ReproError(f"values do not show {signature}; `indexfuzz replay` does")
     stage = find_reached(signature.stage, signature.output, entry.case)
@@ -65,8 +65,8 @@ def script(entry: Entry, target: UnderTest[InProcess]) -> str:
     return assemble(target.subject.facts.name, stage.name, entry.finding, source, body)
 
 
-def _script_of_the_other_launch(case: Case, finding: Record, target: UnderTest[InProcess]) -> str:
-    """The script for the launch that a relation compares with, where that is wrong by itself."""
+def _script_of_a_wrong_launch(case: Case, finding: Record, target: UnderTest[InProcess]) -> str:
+    """The script for one of the launches that a relation compares, where that is wrong by itself."""
     signature = finding.signature
     look = look_at(case, signature, target.subject)
     if not isinstance(look, Look):

@@ -1,4 +1,4 @@
-"""A broken relation, looked at: the launch that is compared with, where that one is wrong by itself."""
+"""A broken relation, looked at: the launch, of those that are compared, which is wrong by itself."""
 
 import pytest
 
@@ -41,6 +41,18 @@ def test_the_other_launch_is_drawn_and_its_line_told(faulty):
 
 def test_the_script_makes_the_other_launch(faulty, run_here):
     text = script(faulty.entry(CASE, broken(faulty)), faulty)
+    assert run_here(text).shows
+    assert not run_here(text.replace(f"plant(({FAULT!r},))", "plant(())")).shows
+
+
+def test_the_first_launch_is_told_where_that_is_the_wrong_one(faulty, run_here):
+    case = CASE.replace(cache={"block_size": 1})
+    signature = broken(faulty).signature
+    look = look_at(case, signature, faulty.subject)
+    assert isinstance(look, Look)
+    assert (look.moment, look.finding.kind) == ("", "code-mismatch")
+    finding = Finding("k_quant_cache", signature.kind, signature.output, "")
+    text = script(faulty.entry(case, finding), faulty)
     assert run_here(text).shows
     assert not run_here(text.replace(f"plant(({FAULT!r},))", "plant(())")).shows
 
