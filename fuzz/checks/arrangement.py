@@ -47,6 +47,7 @@ class Scaling(Protocol):
 
 
 def find_layout(
+    before: Tensor,
     pages: Tensor,
     block: Tensor,
     offset: Tensor,
@@ -57,15 +58,20 @@ def find_layout(
 ) -> tuple[str, str, str] | None:
     """The output that lies elsewhere, where in words, and its layout, if another than ``layout`` explains every byte.
 
-    pages uint8 [num_blocks, page bytes] is a view of the cache's memory; block and offset [n] say where each token
-    belongs, ``legal`` what its groups may be, ``form`` how it is scaled.
+    pages uint8 [num_blocks, page bytes] is a view of the cache's memory, ``before`` what it held before tokens were
+    written; block and offset [n] say where each token belongs, ``legal`` what its groups may be, ``form`` how it is
+    scaled.
     """
     right_values, right_scales = arrangements[layout]
     written = _may_be_written(legal, form)
+    page, byte = (before != pages).nonzero(as_tuple=True)
+    changed = page * pages.stride(0) + byte
     for name, (values, _) in arrangements.items():
         for where, (_, scales) in arrangements.items():
             moved_values, moved_scales = not torch.equal(values, right_values), not torch.equal(scales, right_scales)
-            if not (moved_values or moved_scales) or not _explains(pages, block, offset, written, values, scales):
+            if not (moved_values or moved_scales) or not _explains(
+                pages, changed, block, offset, written, values, scales
+            ):
                 continue
             if not moved_values:
                 return SCALES, f"the scales lie as in the {where.upper()} layout", where
@@ -88,9 +94,18 @@ def _may_be_written(legal: LegalRows, form: Scaling) -> Tensor:
     return torch.cat([values, scales.repeat_interleave(2, -1)], 1)
 
 
-def _explains(pages: Tensor, block: Tensor, offset: Tensor, written: Tensor, values: Tensor, scales: Tensor) -> bool:
-    """Whether every byte at the addresses of an arrangement is one that some token may have written there.
+def _explains(
+    pages: Tensor,
+    changed: Tensor,
+    block: Tensor,
+    offset: Tensor,
+    written: Tensor,
+    values: Tensor,
+    scales: Tensor,
+) -> bool:
+    """Whether each byte at the addresses of an arrangement is one that a token may have written there, and no other is.
 
+    changed int64 [m] are the addresses of all bytes that are not what they were.
     An arrangement that leaves its page makes tokens overwrite each other, and the cache's end cuts it off: any of the
     writers of a byte may have come last, and addresses outside the cache say nothing.
     """
@@ -101,4 +116,5 @@ def _explains(pages: Tensor, block: Tensor, offset: Tensor, written: Tensor, val
     unique, writer = torch.unique(address[inside], return_inverse=True)
     legal = torch.zeros((len(unique), 256), dtype=torch.bool, device=pages.device)
     legal[writer.unsqueeze(1), written[inside].long()] = True
-    return len(unique) > 0 and bool(legal.gather(1, flat[unique].long().unsqueeze(1)).all())
+    is_legal = len(unique) > 0 and bool(legal.gather(1, flat[unique].long().unsqueeze(1)).all())
+    return is_legal and bool(torch.isin(changed, unique).all())

@@ -53,7 +53,7 @@ def check_insertion(
     i = names.index(found.index[0])
     home = f"block {int(tokens.block[i])}, offset {int(tokens.offset[i])}, {layout.upper()} layout"
     sentence = f"{found.detail} ({home})"
-    seen = find_layout(after, tokens.block, tokens.offset, legal, layout, arrangements, form)
+    seen = find_layout(before, after, tokens.block, tokens.offset, legal, layout, arrangements, form)
     if seen:
         output, where, taken_for = seen
         detail = f"{where}, but {layout.upper()} is promised: {sentence}"

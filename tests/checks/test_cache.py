@@ -107,6 +107,17 @@ def test_another_arrangement_is_named(
     assert found.detail.startswith(words)
 
 
+def test_an_arrangement_that_leaves_written_bytes_unexplained_is_not_named() -> None:
+    """The end of the last token's values is missing, and all of them would be in SHUFFLE, beyond the cache."""
+    case = Insertion(1, "normal", pad=0, tokens=1)
+    case.slots[0] = BLOCKS - 1
+    case.write("normal", "normal")
+    case.cache[-1, 0, HEAD_DIM - 4 : HEAD_DIM] = 0x7F
+    found = case.judge()
+    assert found is not None
+    assert (found.kind, found.index) == ("code-mismatch", (0, HEAD_DIM - 4))
+
+
 def test_a_single_wrong_code_is_located() -> None:
     case = Insertion(16, "shuffle")
     case.codes[4, 17] ^= 0x80
