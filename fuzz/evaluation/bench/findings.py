@@ -52,6 +52,17 @@ that makes it pass, or that it shows whatever is changed, and how many changed c
 
 WITNESSES: Mapping[str, Mapping[str, Mapping[str, object]]] = {
     "gather-64-pages-above-4096": {"batch": {"prefill": ({"length": 4097, "new": 1},)}},
+    "pool-four-drafts": {
+        "batch": {"max_model_len": 16},
+        "session": {
+            "node": "pool",
+            "ratio": 4,
+            "steps": (
+                {"turns": ({"request": 0, "new": 3, "drafts": 5},)},
+                {"turns": ({"request": 0, "new": 4},)},
+            ),
+        },
+    },
     "topk-one-short-at-2048": {"model": {"index_topk": 2048}, "batch": {"prefill": ({"length": 2049, "new": 1},)}},
 }
 """What of a case shows a fault that takes a campaign longer than SECONDS to meet; all else is at its default."""
