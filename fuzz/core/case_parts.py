@@ -188,6 +188,11 @@ class Batch(Part):
         return sum(p.new for p in self.prefill)
 
     @property
+    def scores(self) -> int:
+        """Products of a row and a key, of one head."""
+        return sum(self.decode) * self.next_n + self.prefill_rows * self.keys
+
+    @property
     def keys(self) -> int:
         """Keys that prefill gathers, padding included, as far as there is room for them."""
         return max(sum(p.length for p in self.prefill) + self.gather_pad - self.gather_cut, 0)

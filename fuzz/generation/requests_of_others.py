@@ -11,9 +11,8 @@ def with_requests_of(case: Case, other: Case) -> Case | None:
     Sessions keep their requests: those and what they hold in memory are one.
     """
     batch, model = other.batch, case.model
-    scores = sum(batch.decode) * batch.next_n + batch.prefill_rows * batch.keys
     activations = batch.tokens * model.num_heads * model.head_dim
-    if case.session.steps or other.session.steps or scores > MEDIUM.scores or activations > MEDIUM.activations:
+    if case.session.steps or other.session.steps or batch.scores > MEDIUM.scores or activations > MEDIUM.activations:
         return None
     try:
         made = case.replace(batch=batch.model_dump())

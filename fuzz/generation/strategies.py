@@ -240,10 +240,9 @@ def _shape(model: dict[str, Any], aim: Aim, *, is_lean: bool) -> tuple[int, int]
 
 def _affordable(heads: int, dim: int, batch: Batch, budget: Budget) -> tuple[int, int]:
     """As many heads and dims as a batch leaves room for."""
-    scores = sum(batch.decode) * batch.next_n + batch.prefill_rows * batch.keys
     tokens = max(batch.tokens, 1)
     dim = max((d for d in HEAD_DIMS if d <= dim and tokens * d <= budget.activations), default=min(HEAD_DIMS))
-    return max(min(heads, budget.scores // max(scores, 1), budget.activations // (tokens * dim)), 1), dim
+    return max(min(heads, budget.scores // max(batch.scores, 1), budget.activations // (tokens * dim)), 1), dim
 
 
 def _topk(choices: Choices, drawn: int, batch: Batch, aim: Aim) -> int:

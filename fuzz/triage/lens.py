@@ -1,6 +1,6 @@
 """Launches that run once more in lockstep, with all that their kernels do written down."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from types import MappingProxyType
@@ -21,7 +21,6 @@ from indexfuzz.oracles.causes import without_consequences
 from indexfuzz.oracles.differential import FATAL, initialised_bytes, look_around
 from indexfuzz.oracles.launching import Expected, launch
 from indexfuzz.oracles.metamorphic.catalogue import relations_for
-from indexfuzz.oracles.metamorphic.relation import Twin
 from indexfuzz.oracles.walk import launches
 from indexfuzz.samples.serving import MakeTokens
 from indexfuzz.samples.step import Step
@@ -31,11 +30,6 @@ from indexfuzz.triage.look import Look
 
 NOT_KNOWN: Mapping[str, Tensor | bool] = MappingProxyType({})
 """Which bytes hold something, of a launch that no step has prepared: all may."""
-
-
-def no_twins(_case: Case, _call: Call) -> Iterator[Twin]:
-    """What a relation has to say of a stage that it is not about."""
-    return iter(())
 
 
 @dataclass(frozen=True)
@@ -69,10 +63,11 @@ class Lens:
 
     def in_twin(self) -> Look | None:
         """The launch that a broken relation compares with, where it is wrong by itself; else None."""
-        wanted = [each for each in relations_for(self.case) if each.kind == self.signature.kind]
+        name, kind = self.signature.stage, self.signature.kind
+        wanted = [each for each in relations_for(self.case) if each.kind == kind and name in each.twins]
         for stage, _, call in launches(self.case, self.device):
-            for relation in wanted if stage.name == self.signature.stage else ():
-                for twin in relation.twins.get(stage.name, no_twins)(self.case, call):
+            for relation in wanted if stage.name == name else ():
+                for twin in relation.twins[name](self.case, call):
                     inside = replace(self, case=twin.case)
                     looks = (inside.look_at_call(stage, each) for each in twin.calls if not twin.stage)
                     if look := next(filter(None, looks), None):

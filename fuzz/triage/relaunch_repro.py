@@ -11,7 +11,7 @@ from indexfuzz.triage.launches import Launch, launch_in_step
 from indexfuzz.triage.literals import expression
 from indexfuzz.triage.repro_check import Claim, write_check
 from indexfuzz.triage.repro_element import find_element
-from indexfuzz.triage.repro_text import assign_inputs, tell_written, write_call, written_flags
+from indexfuzz.triage.repro_text import assign_inputs, run_of, tell_written, write_call, written_flags
 
 TIMES = 20
 """Launches of what is to be the same each time: what depends on chance need not show in the second."""
@@ -44,10 +44,8 @@ def _launch_after_other(stage: Stage, finding: Record, before: Launch, launch: L
         for name, value in launch.given.items()
         if isinstance(value, Tensor) and (name in launch.fills or expression(value) != expression(before.given[name]))
     ]
-    earlier = write_call(before).partition(" = run(")
-    call = f"run({earlier[2]}" if earlier[2] else earlier[0]
     return (
-        f"{tell_written(before)}{assign_inputs(before, {})}\n{call}\n\n"
+        f"{tell_written(before)}{assign_inputs(before, {})}\n{run_of(before)}\n\n"
         f"# Other contents in the same memory.\n{written_flags(launch)}{''.join(changes)}\n"
         f"{write_check(Claim(stage, finding, launch, write_call(launch)))}"
     )

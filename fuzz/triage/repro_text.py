@@ -104,7 +104,12 @@ def assign_inputs(launch: Launch, known: dict[str, str]) -> str:
 def write_call(launch: Launch) -> str:
     """The statement that makes a launch."""
     assign = f"{', '.join(launch.names)} = " if launch.returns else ""
-    return f"{assign}run({', '.join(f'{name}={name}' for name in launch.given)})"
+    return f"{assign}{run_of(launch)}"
+
+
+def run_of(launch: Launch) -> str:
+    """The expression that makes a launch, by the names of its arguments."""
+    return f"run({', '.join(f'{name}={name}' for name in launch.given)})"
 
 
 def _imports(body: str) -> str:
