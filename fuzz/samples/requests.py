@@ -96,7 +96,8 @@ def page_pool(case: Case, key: int) -> list[int]:
         pool = permutation(key, case.num_blocks)
     elif case.cache.pages == "highest":
         pool = pool.roll(-case.cache.spare_blocks)
-    return list(map(int, pool))
+    pages: list[int] = pool.tolist()
+    return pages
 
 
 def rectangle(tables: list[list[int]], tail: int, *, extra: int = 0) -> Tensor:
