@@ -64,6 +64,12 @@ WITNESSES: Mapping[str, Mapping[str, Mapping[str, object]]] = {
         },
     },
     "topk-one-short-at-2048": {"model": {"index_topk": 2048}, "batch": {"prefill": ({"length": 2049, "new": 1},)}},
+    "ue8m0-zero-exponent-is-zero": {
+        "model": {"scale_fmt": "ue8m0"},
+        "cache": {"scales": "ue8m0"},
+        "values": {"cache": "wide", "weights": "large"},
+        "batch": {"prefill": ({"length": 64, "new": 1},)},
+    },
 }
 """What of a case shows a fault that takes a campaign longer than SECONDS to meet; all else is at its default."""
 
