@@ -7,11 +7,11 @@ from torch import Tensor
 from indexfuzz.core import stage_names
 from indexfuzz.core.case import Case
 from indexfuzz.core.guarantees import Guarantees
-from indexfuzz.core.stage_names import K_NORM
+from indexfuzz.core.stage_names import K_NORM, K_QUANT_CACHE
 from indexfuzz.reference import fused, intervals
 from indexfuzz.samples.step import Step
 from indexfuzz.stages.base import Call, Output, Reach, Tensors
-from indexfuzz.stages.insertion import Keys, blame_by_place, check_keys
+from indexfuzz.stages.insertion import EITHER, Keys, blame_by_place, check_keys, mistakes_of_quantisation
 from indexfuzz.stages.k_norm import EPS, mistakes_of_norm, norm_tensors, normalise
 from indexfuzz.stages.k_quant_cache import (
     keys_with_slots,
@@ -54,7 +54,8 @@ class FusedK(Operation):
         step.define_slots(written_slots(call))
 
     def check(self, given: Call, got: Tensors, guarantees: Guarantees, **instead: Any) -> Verdict:
-        return check_keys(self._keys(given, guarantees, instead), given, got["cache"], guarantees)
+        of_codes = {name: instead[name] for name in ("nudges", "swapped") if name in instead}
+        return check_keys(self._keys(given, guarantees, instead), given, got["cache"], guarantees, **of_codes)
 
     def _keys(self, given: Call, guarantees: Guarantees, instead: dict[str, Any]) -> Keys:
         has_slot, _ = keys_with_slots(given)
@@ -74,10 +75,12 @@ class FusedK(Operation):
         return rotated_as(intervals.rotated(x, positions[rows], table, **options), guarantees, instead)
 
     def mistakes(self, given: Call, guarantees: Guarantees) -> Mistakes:
-        """What RoPE and LayerNorm are known for."""
-        return mistakes_of_rope(given, guarantees) | dict(mistakes_of_norm(given))
+        """What RoPE, LayerNorm and conversions are known for."""
+        return {**mistakes_of_rope(given, guarantees), **mistakes_of_norm(given), **mistakes_of_quantisation(given)}
 
     def blame(self, given: Call, got: Tensors, guarantees: Guarantees) -> str:
+        if not self.check(given, got, guarantees, nudges=EITHER).findings:
+            return f"{K_QUANT_CACHE}: ties are not all rounded to even"
         return blame_by_place(self._keys(given, guarantees, {}), given, got["cache"], guarantees, K_NORM)
 
     def locate(self, call: Call, got: Tensors, output: str, index: tuple[int, ...]) -> tuple[Tensor, int] | None:

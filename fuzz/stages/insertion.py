@@ -1,6 +1,7 @@
 """Keys that one operation makes and inserts: their bytes in the cache, judged by what the keys may have been."""
 
-from typing import NamedTuple
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -11,9 +12,15 @@ from indexfuzz.core.stage_names import K_QUANT_CACHE
 from indexfuzz.reference import layout
 from indexfuzz.reference.intervals import Interval
 from indexfuzz.stages.base import Call
-from indexfuzz.stages.operation import fewest_wrong, legal_rows, rope_or
-from indexfuzz.stages.quantised import format_of
+from indexfuzz.stages.operation import Mistakes, fewest_wrong, legal_rows, rope_or
+from indexfuzz.stages.quantised import format_of, values_per_byte
 from indexfuzz.stages.verdict import Verdict, width
+
+TIE = 2.0**-20
+"""A share by which a value in bf16 leaves a tie, and passes none: it is far less than the step of such values."""
+
+EITHER = (1 - TIE, 1 + TIE)
+"""Factors that take a tie to either side."""
 
 
 class Keys(NamedTuple):
@@ -24,8 +31,30 @@ class Keys(NamedTuple):
     slots: Tensor
 
 
-def check_keys(keys: Keys, given: Call, cache: Tensor, guarantees: Guarantees) -> Verdict:
+def mistakes_of_quantisation(given: Call) -> Mistakes:
+    """The mistakes that the conversion of scaled values to codes is known for; they are arguments of `check_keys`."""
+    known: dict[str, tuple[str, dict[str, Any]]] = {
+        "ties go to the smaller number": (K_QUANT_CACHE, {"nudges": (1 - TIE,)}),
+        "ties go to the larger number": (K_QUANT_CACHE, {"nudges": (1 + TIE,)}),
+    }
+    if values_per_byte(given) > 1:
+        known["the halves of a byte are swapped"] = (K_QUANT_CACHE, {"swapped": True})
+    return known
+
+
+def check_keys(
+    keys: Keys,
+    given: Call,
+    cache: Tensor,
+    guarantees: Guarantees,
+    *,
+    nudges: Sequence[float] = (),
+    swapped: bool = False,
+) -> Verdict:
     """Judge a cache after the insertion of keys, those of which nothing is known aside.
+
+    With ``nudges`` a code may be that of its value times any of these factors; with ``swapped`` a byte has its high
+    half first.
 
     Raises ValueError where the layout is not defined.
     """
@@ -38,7 +67,10 @@ def check_keys(keys: Keys, given: Call, cache: Tensor, guarantees: Guarantees) -
     after = _without(cache, before, slots[~known], promised)
     x, rows, slots = x.rows(known), rows[known], slots[known]
     form = format_of(given, x.low.shape[1])
-    legal = legal_rows(Interval(*map(form.grouped, x)), given, guarantees)
+    if swapped:
+        values, stored = layout.read_tokens(after, slots, promised)
+        layout.write_tokens(after, slots, (values >> 4) | (values << 4), stored, promised)
+    legal = legal_rows(Interval(*map(form.grouped, x)), given, guarantees, nudges=nudges)
     found = check_insertion(
         layout.pages(before),
         layout.pages(after),

@@ -7,7 +7,7 @@ tells: dims that RoPE does not turn, all dims, or bytes that belong to no token.
 """
 
 from abc import abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -88,12 +88,15 @@ class Operation(Stage):
         return replace(verdict, findings=tuple(_blame(found, words) for found in verdict.findings))
 
     def _explain(self, found: Finding, given: Call, got: Tensors, guarantees: Guarantees) -> str:
-        """Which node is to blame, and for which mistake if it is a known one."""
+        """Which node is to blame, and for which mistake if it is a known one; nodes, where one of each would do it."""
         if found.kind in OF_PLACES:
             return self.covers[-1]
+        explained = dict[str, str]()
         for words, (node, instead) in self.mistakes(given, guarantees).items():
-            if not self.check(given, got, guarantees, **instead).findings:
-                return f"{node}: {words}"
+            if node not in explained and not self.check(given, got, guarantees, **instead).findings:
+                explained[node] = words
+        if explained:
+            return f"{' or '.join(explained)}: {', or '.join(explained.values())}"
         return self.blame(given, got, guarantees)
 
 
@@ -169,9 +172,13 @@ def angles(given: Call, instead: Mapping[str, Any]) -> tuple[Tensor, Tensor]:
     return tuple(instead.get(name, given.tensors[name]) for name in ("positions", "cos_sin_cache"))
 
 
-def legal_rows(x: Interval, given: Call, guarantees: Guarantees) -> LegalRows:
-    """What rows of such values may be quantised to."""
+def legal_rows(x: Interval, given: Call, guarantees: Guarantees, *, nudges: Sequence[float] = ()) -> LegalRows:
+    """What rows of such values may be quantised to; their codes those of the values times any of some factors."""
     form = number_format(given)
     arithmetic = guarantees.quantising_in(form)
-    codes = partial(codes_between, x, fp8=form, arithmetic=arithmetic)
+    nudged = x
+    if nudges:
+        lows, highs = (torch.stack([end * factor for factor in nudges]) for end in x)
+        nudged = Interval(lows.amin(0), highs.amax(0))
+    codes = partial(codes_between, nudged, fp8=form, arithmetic=arithmetic)
     return LegalRows(scales_between(x, fp8=form, arithmetic=arithmetic), codes, code_dtype(form))
