@@ -70,13 +70,14 @@ class Session(Part):
     """The steps of a session, none in a case that is a single step.
 
     `node` is what makes keys of tokens: "none" where every token is a key, else the stateful operation that makes one
-    key of `ratio` tokens: "compress", with `overlap` of those before them, too, "fused_compress", which also norms,
-    rotates and inserts it, "pool", by a softmax or the maximum, or "fused_pool", which also inserts it.
+    key of `ratio` tokens: "compress", with `overlap` of those before them, too, "compress_norm", without
+    overlap, which also norms it, "fused_compress", which norms, rotates and inserts it, "pool", by a softmax or the
+    maximum, or "fused_pool", which also inserts it.
     """
 
     added = frozenset({"pooling"})
 
-    node: Literal["none", "compress", "pool", "fused_compress", "fused_pool"] = "none"
+    node: Literal["none", "compress", "pool", "fused_compress", "fused_pool", "compress_norm"] = "none"
     ratio: int = Field(default=1, ge=1, le=256)
     overlap: bool = False
     pooling: Literal["softmax", "max"] = "softmax"

@@ -55,6 +55,9 @@ COMPRESS: Final = "compress"
 POOL: Final = "pool"
 """Another such node: keys are pooled over the tokens of a group, and rotated."""
 
+COMPRESS_NORM: Final = "compress_norm"
+"""Compression of keys and their norm in one operation, which hands them on."""
+
 FUSED_COMPRESS: Final = "fused_compress"
 """Compression of keys, and all that stands between it and the cache, in one operation."""
 
@@ -69,6 +72,7 @@ STATEFUL_COVERS: Final = {
     POOL: (POOL,),
     FUSED_COMPRESS: (COMPRESS, RMS_NORM, ROPE, K_QUANT_CACHE),
     FUSED_POOL: (POOL, K_QUANT_CACHE),
+    COMPRESS_NORM: (COMPRESS, RMS_NORM),
 }
 """Operations that keep something from step to step -> the nodes that each covers."""
 

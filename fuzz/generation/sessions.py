@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from indexfuzz.core.case import Case
 from indexfuzz.core.case_parts import TILE, Batch, Cache, Memory, Model, Regime, Rope, Values
 from indexfuzz.core.session import Fork, Session, SessionStep, Turn
-from indexfuzz.core.stage_names import FUSED_COMPRESS, FUSED_POOL, POOL
+from indexfuzz.core.stage_names import COMPRESS_NORM, FUSED_COMPRESS, FUSED_POOL, POOL
 from indexfuzz.generation.choices import Choices
 from indexfuzz.samples.regimes import TENSORS
 
@@ -23,12 +23,15 @@ _POOLED = _forms(
     "pooling", (4, "softmax"), (4, "softmax"), (4, "softmax"), (4, "max"), (2, "softmax"), (2, "max"), (8, "max")
 )
 
+_NORMED = tuple({"ratio": ratio} for ratio in (2, 2, 2, 4, 8, 128))
+
 NODES: dict[str, tuple[dict[str, Any], ...]] = {
     "none": ({"ratio": 1},),
     "compress": _COMPRESSED,
     FUSED_COMPRESS: _COMPRESSED,
     POOL: _POOLED,
     FUSED_POOL: _POOLED,
+    COMPRESS_NORM: _NORMED,
 }
 """What a session of each node may be, that of published models first."""
 

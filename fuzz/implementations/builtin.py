@@ -77,9 +77,9 @@ def builtin(package: str = KERNELS, name: str = "builtin") -> Implementation:
         importlib.import_module(f"{package}.{module}")
         for module in ("cache", "gather", "norm", "quant", "rope", "rotate", "select")
     )
-    compress, fused, fused_compress, fused_pool, pool = (
+    compress, compress_norm, fused, fused_compress, fused_pool, pool = (
         importlib.import_module(f"{package}.{module}")
-        for module in ("compress", "fused", "fused_compress", "fused_pool", "pool")
+        for module in ("compress", "compress_norm", "fused", "fused_compress", "fused_pool", "pool")
     )
     indexer, mqa_logits, paged_mqa_logits = (
         importlib.import_module(f"{package}.{module}") for module in ("indexer", "mqa_logits", "paged_mqa_logits")
@@ -98,6 +98,7 @@ def builtin(package: str = KERNELS, name: str = "builtin") -> Implementation:
             "pool": pool.pool,
             "fused_compress": fused_compress.fused_compress,
             "fused_pool": fused_pool.fused_pool,
+            "compress_norm": compress_norm.compress_norm,
             "k_norm": norm.k_norm,
             "rotate": rotate.rotate,
             "fused_q": fused.fused_q,

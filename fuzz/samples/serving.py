@@ -15,7 +15,7 @@ from indexfuzz.core.case import Case
 from indexfuzz.core.case_parts import Regime
 from indexfuzz.core.rng import derive, permutation
 from indexfuzz.core.session import Row, Session, SessionStep
-from indexfuzz.core.stage_names import FUSED_COMPRESS, inserts
+from indexfuzz.core.stage_names import RMS_NORM, ROPE, STATEFUL_COVERS, inserts
 from indexfuzz.reference.compress import Tokens
 from indexfuzz.samples import buffers, regimes
 from indexfuzz.samples.buffers import Buffer
@@ -138,8 +138,10 @@ class Serving:
         tail = TABLE_TAIL.get(memory.table_tail, case.num_blocks)
         table = rectangle([self.requests[row.request].pages for row in rows], tail, extra=memory.table_extra)
         made.place("block_table", table.int(), row_pad=memory.table_pad)
-        if case.session.node == FUSED_COMPRESS:
+        nodes = STATEFUL_COVERS[case.session.node]
+        if RMS_NORM in nodes:
             made.place("norm_weight", self._norm_weight())
+        if ROPE in nodes:
             made.place("cos_sin_cache", self._angles(), row_pad=memory.angles_pad)
         if not inserts(case.session.node):
             made.output("keys", (step.tokens, case.model.head_dim), torch.bfloat16, row_pad=memory.k_pad)

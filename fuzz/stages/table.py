@@ -6,6 +6,7 @@ from dataclasses import replace
 from indexfuzz.reference.compress import Tokens
 from indexfuzz.stages.base import Stage
 from indexfuzz.stages.compress import Compress
+from indexfuzz.stages.compress_norm import CompressNorm
 from indexfuzz.stages.fused_compress import FusedCompress
 from indexfuzz.stages.fused_k import FusedK
 from indexfuzz.stages.fused_pool import FusedPool
@@ -51,7 +52,7 @@ OPERATIONS: tuple[Operation, ...] = (Slots(), KNorm(), Rotate(), FusedQ(), Fused
 EVERY: tuple[Stage, ...] = (*STAGES, *OPERATIONS)
 """All of them."""
 
-STATEFUL: tuple[Stateful, ...] = (Compress(), Pool(), FusedCompress(), FusedPool())
+STATEFUL: tuple[Stateful, ...] = (Compress(), Pool(), FusedCompress(), FusedPool(), CompressNorm())
 """Operations that keep something from step to step; fuzz/oracles/sessions.py gives each step of them its history."""
 
 
