@@ -77,8 +77,8 @@ def compress_norm(
 ) -> None:
     """Make the keys that are due and norm them, say where they go and how many each token sees, and keep tokens.
 
-    All is as with `compress` without overlap, but that a key x [D], rounded to bf16, becomes x * rsqrt(mean(x^2) + eps) *
-    norm_weight, in bf16 again, with norm_weight [D] fp32 or bf16. Raises ValueError outside this contract.
+    All is as with `compress` without overlap, but that a key x [D], rounded to bf16, becomes x * rsqrt(mean(x^2) + eps)
+    * norm_weight, in bf16 again, with norm_weight [D] fp32 or bf16. Raises ValueError outside this contract.
     """
     require_step(query_start, context_lens, rings, block_table, slot_mapping, visible, ratio)
     num_tokens, head_dim = require_keys(keys, slot_mapping)

@@ -54,7 +54,7 @@ def _changes() -> Iterator[tuple[str, str, tuple[object, ...]]]:
 
 CHANGES = tuple(_changes())
 BLOCK_SIZES = next(values for _, name, values in CHOICES if name == "block_size")
-HEAD_DIMS = (128, 64, 32)
+HEAD_DIMS = (128, 64, 32, 512)
 
 Steps = tuple[SessionStep, ...]
 

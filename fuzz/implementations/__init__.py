@@ -25,6 +25,8 @@ AVAILABLE = {
     ),
     "vllm-v4-q": ("indexfuzz.implementations.vllm.v4_q", "load", "vllm-v4-q:PATH, its fused q of V4's indexer"),
     "vllm-v4": ("indexfuzz.implementations.vllm.v4", "load", "vllm-v4:PATH, its compressor of V4's index keys"),
+    "vllm-v41": ("indexfuzz.implementations.vllm.v41", "load", "vllm-v41:PATH, its compressor of V4.1"),
+    "vllm-v41-amd": ("indexfuzz.implementations.vllm.v41", "load_amd", "vllm-v41-amd:PATH, the same on AMD GPUs"),
     "vllm-kpool": (
         "indexfuzz.implementations.vllm.kpool",
         "load",

@@ -27,6 +27,7 @@ class CompressNorm(GroupKeys):
 
     name = stage_names.COMPRESS_NORM
     sources = ("compress", "compress_norm", "groups")
+    unexplained = f"{COMPRESS} or {RMS_NORM}"
 
     def options(self, case: Case) -> dict[str, Any]:
         return {"eps": EPS}

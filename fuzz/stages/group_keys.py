@@ -39,6 +39,8 @@ class GroupKeys(Stateful):
     """Fills keys [T, D] bf16 at the tokens with which a key is due, slot_mapping [T] and visible [T]."""
 
     outputs = (Output("keys", ("token", "dim")), *PLACES)
+    unexplained = ""
+    """Whose mistake it is where no known one explains a key: of an operation of several nodes."""
 
     @abstractmethod
     def options(self, case: Case) -> dict[str, Any]:
@@ -110,7 +112,9 @@ class GroupKeys(Stateful):
             if found:
                 explain = partial(self._legal, given, request, groups, between)
                 mistakes = self.mistakes(given, between).items()
-                words = next((words for words, instead in mistakes if check(explain(instead)) is None), "")
+                words = next(
+                    (words for words, instead in mistakes if check(explain(instead)) is None), self.unexplained
+                )
                 found = replace(found, detail=f"{words}: {found.detail}") if words else found
                 return Verdict.of(tell_token(found, given))
         made = torch.cat([rows for rows, _ in due]) if due else torch.zeros(0, dtype=torch.int64)

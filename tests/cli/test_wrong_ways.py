@@ -59,7 +59,7 @@ OPTIONS = {
     "run --seconds 1 --cases 1": "--seconds and --cases exclude each other",
     "run --stage gathr": "--stage: no 'gathr'; did you mean 'gather'?",
     "run --stage gather,topk,ropes": "--stage: no 'ropes'; did you mean 'rope'?",
-    "run --stage GATHER": "--stage: no 'GATHER'; choose from compress, fused_compress, fused_k, fused_pool, fused_q",
+    "run --stage GATHER": "--stage: no 'GATHER'; choose from compress, compress_norm, fused_compress, fused_k",
     "run --values odd": "--values: no 'odd'; choose from",
     "run --values norml": "--values: no 'norml'; did you mean 'normal'?",
     "fleet --shared x --slice-seconds 1 --slice-cases 1": "--slice-seconds and --slice-cases exclude each other",

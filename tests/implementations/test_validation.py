@@ -47,7 +47,7 @@ def clause(stages=("gather",), holds=lambda case: True, sentence="it is so", pla
 
 WRONG = {
     "there is no stage 'gathr'; did you mean 'gather'?": ({"gathr": reference.gather},),
-    "there is no stage 3; choose from compress, fused_compress, fused_k, fused_pool, fused_q, gather": (
+    "there is no stage 3; choose from compress, compress_norm, fused_compress, fused_k, fused_pool, fused_q, gather": (
         {3: reference.gather},
     ),
     "mine has no stages, so nothing would be tested; name at least one of rope, q_quant": ({},),

@@ -26,6 +26,7 @@ from indexfuzz.subjects.in_process import InProcess
 from indexfuzz.triage.minimize import minimise
 
 DEVICE = open_device("lockstep")
+OVERLAPPING = ("compress", "fused_compress")
 
 
 def turn(request, new, drafts=0, accepted=0):
@@ -62,6 +63,7 @@ def with_mistake(old, new, file="compress"):
         ("fused_compress", 4, True),
         ("fused_compress", 8, False),
         ("fused_pool", 4, False),
+        ("compress_norm", 2, False),
     ],
 )
 def test_clean_kernels_pass(node, ratio, overlap):
@@ -138,7 +140,7 @@ SCHEDULES = 5
 
 @pytest.mark.parametrize("node", STATEFUL)
 def test_any_schedule_leaves_the_same_bytes(node):
-    case = case_of(node, overlap="compress" in node)
+    case = case_of(node, overlap=node in OVERLAPPING)
     _, first = oracle.serve(case, builtin(), DEVICE)
     others = [schedules.reschedule(case, f"schedule {number}") for number in range(SCHEDULES)]
     assert len({other.session for other in others}) > SCHEDULES // 2

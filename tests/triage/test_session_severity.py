@@ -70,7 +70,7 @@ def test_what_has_too_few_keys_is_refused():
         grow(session_of("none", {"new": 1}, ratio=1), "k_quant_cache")
 
 
-@pytest.mark.parametrize("node", ["compress", "pool", "fused_compress", "fused_pool"])
+@pytest.mark.parametrize("node", ["compress", "pool", "fused_compress", "fused_pool", "compress_norm"])
 def test_right_kernels_select_everything(node):
     found = recall(grow(two_chunks(node), node), builtin(), DEVICE)
     assert (found.mean, found.worst, found.rows, found.failed) == (1.0, 1.0, 64, "")
