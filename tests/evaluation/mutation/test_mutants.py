@@ -35,7 +35,7 @@ def mutant_with(file, old, new):
         ("mqa_logits", "key[:, None] >= window_start[None, :]", "(key[:, None] > window_start[None, :])", "prefill"),
         ("paged_mqa_logits", "position < end_key", "(position <= end_key)", "paged_logits"),
         ("pool", "position >= context", "(position > context)", "fused_pool/"),
-        ("groups", "(position + 1) % RATIO == 0", "((position + 1) % RATIO != 0)", "fused_pool/code-mismatch"),
+        ("groups", "(position + 1) % RATIO == 0", "((position + 1) % RATIO != 0)", "compress_norm/code-mismatch"),
         ("fused_compress", "end - RATIO", "(end + RATIO)", "fused_compress/"),
         ("indexer", "decode_end + prefill.ks.shape[0]", "(decode_end - prefill.ks.shape[0])", "topk/metamorphic"),
     ],
