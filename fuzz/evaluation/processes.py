@@ -9,7 +9,7 @@ from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from functools import cache
 from multiprocessing import active_children, get_context
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any, Generic, Protocol, Self, TypeVar
 
 import torch
 
@@ -133,6 +133,40 @@ class Process(Generic[ThingT, ResultT]):
         self._pool.shutdown()
 
 
+class Crew(Generic[ThingT, ResultT]):
+    """So many processes, each of which examines a thing at a time; they end with the block that they are made for."""
+
+    def __init__(
+        self,
+        make: MakeExaminer[ThingT, ResultT],
+        give_up: GiveUp[ThingT, ResultT],
+        budget: Budget,
+        workers: int,
+    ) -> None:
+        self._processes = [Process(make, give_up, budget) for _ in range(workers)]
+        self._idle: queue.SimpleQueue[Process[ThingT, ResultT]] = queue.SimpleQueue()
+        for process in self._processes:
+            self._idle.put(process)
+
+    def examine(self, thing: ThingT) -> ResultT:
+        """What became of a thing, examined by the next process that is idle; any thread may ask.
+
+        Raises ExaminationError.
+        """
+        process = self._idle.get()
+        try:
+            return process.examine(thing)
+        finally:
+            self._idle.put(process)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for process in self._processes:
+            process.stop()
+
+
 def examine_all(
     things: Sequence[ThingT],
     make: MakeExaminer[ThingT, ResultT],
@@ -146,25 +180,13 @@ def examine_all(
 
     Raises ExaminationError.
     """
-    idle: queue.SimpleQueue[Process[ThingT, ResultT]] = queue.SimpleQueue()
-    processes = [Process(make, give_up, budget) for _ in range(workers)]
     lock = threading.Lock()
 
     def examine(thing: ThingT) -> ResultT:
-        process = idle.get()
-        try:
-            result = process.examine(thing)
-        finally:
-            idle.put(process)
+        result = crew.examine(thing)
         with lock:
             on_result(result)
         return result
 
-    for process in processes:
-        idle.put(process)
-    try:
-        with ThreadPoolExecutor(workers) as threads:
-            return list(threads.map(examine, things))
-    finally:
-        for process in processes:
-            process.stop()
+    with Crew(make, give_up, budget, workers) as crew, ThreadPoolExecutor(workers) as threads:
+        return list(threads.map(examine, things))

@@ -2,8 +2,10 @@
 
 import json
 import random
+from contextlib import nullcontext
 from dataclasses import replace
-from itertools import chain, islice
+from itertools import islice
+from types import SimpleNamespace
 
 import pytest
 
@@ -144,21 +146,29 @@ def test_parts_are_joined(made, tmp_path, capsys):
         mutate._join([tmp_path / "none"], as_json=False)
 
 
-def test_the_command(made, monkeypatch, indexfuzz):
-    def examine_all(things, make, _give_up, budget, *, workers, on_result=lambda _: None):
-        assert workers == 2
-        if make is Maker:
-            assert budget == Recipe(5, ("gather",))
-            return [made[number] for number in things]
-        assert budget == Budget(3.0, 5)
-        results = [Hunt(prey, found=prey.drawing == CAMPAIGN) for prey in things]
-        for result in results:
-            on_result(result)
-        return results
+class _Crew:
+    """Hands out what was made before, and calls a hunt found, or only one with the cases of a campaign, `only`."""
 
-    monkeypatch.setattr(hunts, "examine_all", examine_all)
+    def __init__(self, made, hunted, only):
+        self.made, self.hunted, self.only = made, hunted, only
+        self.asked = set()
+
+    def __call__(self, make, _give_up, budget, workers):
+        self.asked.add((make, budget, workers))
+        examine = self.made.__getitem__ if make is Maker else self._hunt
+        return nullcontext(SimpleNamespace(examine=examine))
+
+    def _hunt(self, prey):
+        self.hunted.append((prey.guarded.number, prey.drawing))
+        return Hunt(prey, found=self.only in (None, prey.drawing))
+
+
+def test_the_command(made, monkeypatch, indexfuzz):
+    crew = _Crew(made, [], CAMPAIGN)
+    monkeypatch.setattr(hunts, "Crew", crew)
     code, out, err = indexfuzz("mutate", "gather", "--guarded", "4", "--seed", "5", "--seconds", "3", "--workers", "2")
     assert code == 0
+    assert crew.asked == {(Maker, Recipe(5, ("gather",)), 2), (Hunter, Budget(3.0, 5), 2)}
     assert len(err.splitlines()) == 12
     assert out.count("1 of 1 (21% to 100%)") == 4
     assert out.count("0 of 1 (0% to 79%)") == 8
@@ -167,31 +177,24 @@ def test_the_command(made, monkeypatch, indexfuzz):
 def test_hunts_that_are_kept_are_not_repeated(indexfuzz, monkeypatch, tmp_path, made):
     """Those of one drawing now, then the others; with another budget all again."""
     hunted = []
-
-    def examine_all(things, make, give_up, budget, *, workers, on_result=None):
-        if make is Maker:
-            return [made[number] for number in things]
-        hunted.append([(prey.guarded.number, prey.drawing) for prey in things])
-        for prey in things:
-            on_result(Hunt(prey, found=True))
-        return []
+    monkeypatch.setattr(hunts, "Crew", _Crew(made, hunted, None))
 
     def run(*more):
         code, out, _ = indexfuzz("mutate", "--guarded", "4", "--keep", tmp_path / "kept", *more)
         assert (code, len(out.splitlines())) == (0, 6)
         return out
 
-    monkeypatch.setattr(hunts, "examine_all", examine_all)
     assert run("--drawing", "campaign").count("1 of 1 (21% to 100%)") == 4
-    assert hunted == [[(number, CAMPAIGN) for number in range(4)]]
+    assert sorted(hunted) == [(number, CAMPAIGN) for number in range(4)]
     hunted.clear()
     assert run().count("1 of 1 (21% to 100%)") == 12
-    assert list(chain(*hunted)) == [(number, each) for number in range(4) for each in hunt.DRAWINGS if each != CAMPAIGN]
+    assert set(hunted) == {(number, each) for number in range(4) for each in hunt.DRAWINGS if each != CAMPAIGN}
+    assert len(hunted) == 8
     hunted.clear()
     assert run() == run()
     assert hunted == []
     run("--seconds", "5", "--drawing", "campaign")
-    assert list(chain(*hunted)) == [(number, CAMPAIGN) for number in range(4)]
+    assert sorted(hunted) == [(number, CAMPAIGN) for number in range(4)]
 
 
 def test_an_unknown_way_of_drawing_is_named(indexfuzz):
