@@ -24,6 +24,7 @@ FOLDERS = (
     "stages",
     "generation",
     "oracles",
+    "compiling",
     "subjects",
     "triage",
     "campaign",

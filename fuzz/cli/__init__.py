@@ -16,6 +16,7 @@ import typer
 from indexfuzz import __version__
 from indexfuzz.cli import (
     cases,
+    compiled,
     fleet,
     html_report,
     lists,
@@ -48,7 +49,7 @@ GROUPS: dict[str, tuple[Callable[..., None], ...]] = {
         triage.triage,
     ),
     "Keep what was found": (merge.merge, prune.prune),
-    "Put kernels under test": (new_impl.new_impl, new_ci.new_ci, lists.impls, lists.presets),
+    "Put kernels under test": (new_impl.new_impl, new_ci.new_ci, compiled.compile, lists.impls, lists.presets),
     "Measure IndexFuzz itself": (lists.faults, lists.bench, mutate.mutate),
 }
 """Heading in the help -> the commands below it."""

@@ -37,6 +37,8 @@ class Promises:
     `amax_floor`: the smallest amax that a scale is made of. `fnuz_largest`: what an operation of several nodes scales a
     row of e4m3fnuz to, where that is not 224.
     `reciprocal`: whether a value is multiplied by 1 / s where others divide it by its scale s.
+    `wide_dots`: forms of the scales of keys ("fp32", "ue8m0", "mxfp4") in which logits kernels make FP8 wider before
+    they multiply it; in others the operands of tl.dot must be FP8, and stay so in what a kernel is compiled to.
     """
 
     gather_padding: Padding = "zeros"
@@ -55,6 +57,7 @@ class Promises:
     amax_floor: float = AMAX_FLOOR
     fnuz_largest: float | None = None
     reciprocal: bool = False
+    wide_dots: tuple[str, ...] = ()
 
     @property
     def after_rotation(self) -> Between:

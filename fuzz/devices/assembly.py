@@ -32,7 +32,9 @@ DIVISIONS: Mapping[str, Literal["unknown", "full"]] = {"approx": "unknown", "ful
 """Instruction -> the contract of quotients, the weakest first. Where there is only div.rn, or a multiplication by a
 reciprocal and no division at all, quotients are "portable"."""
 
-_MATRIX = re.compile(r"^\s*(?:@\S+\s+)?((?:wgmma\.mma_async|mma\.sync|mma\.sp|tcgen05\.mma)\S*)", re.MULTILINE)
+MATRIX = re.compile(r"^\s*(?:@\S+\s+)?((?:wgmma\.mma_async|mma\.sync|mma\.sp|tcgen05\.mma)\S*)", re.MULTILINE)
+"""A matrix instruction of PTX; the group is its opcode."""
+
 _TARGET = re.compile(r"^\s*\.target\s+sm_(\d+)\d", re.MULTILINE)
 _DIVISION = re.compile(r"\bdiv\.(full|rn|approx)\S*\s+\S+,\s*\S+,\s*([%\w]+)")
 _CONSTANT = re.compile(r"\bmov\.[bf]32\s+(%\w+),\s*0f[0-9A-Fa-f]{8}")
@@ -57,7 +59,7 @@ def read(ptx: str) -> Compiled:
     known = UNITS.get(target.group(1), ()) if target else ()
     divisions, constants = _DIVISION.findall(ptx), frozenset(_CONSTANT.findall(ptx))
     return Compiled(
-        frozenset(_unit(opcode, known) for opcode in set(_MATRIX.findall(ptx))),
+        frozenset(_unit(opcode, known) for opcode in set(MATRIX.findall(ptx))),
         frozenset(kind for kind, by in divisions if not _is_constant(by, constants)),
         frozenset(kind for kind, by in divisions if _is_constant(by, constants)),
         fast_log2=bool(_FAST_LOG2.search(ptx)),

@@ -115,6 +115,7 @@ def builtin(package: str = KERNELS, name: str = "builtin") -> Implementation:
             sorted_topk=True,
             ordered_selection=True,
             between="bf16",
+            wide_dots=("ue8m0", "mxfp4"),
         ),
         forward=whole_indexer(indexer),
     )

@@ -4,7 +4,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 import torch
 
@@ -141,19 +141,26 @@ def count_ordered() -> Iterator[Counter[str]]:
         RUNTIME.ordered = before
 
 
+class Skipped(NamedTuple):
+    """A launch that was taken and not run: the kernel, and what it was given."""
+
+    kernel: Any
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+
+
 @contextmanager
-def skip_launches(most: int) -> Iterator[None]:
-    """Take every Triton launch and run nothing.
+def skip_launches(most: int) -> Iterator[list[Skipped]]:
+    """Take every Triton launch and run nothing; gives the launches, as they come.
 
     After so many launches the next one raises RuntimeError: who launches in a loop may wait for what never comes.
     """
-    count = 0
+    skipped: list[Skipped] = []
 
-    def skip(*_: Any) -> None:
-        nonlocal count
-        count += 1
-        if count > most:
+    def skip(kernel: Any, _grid: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        if len(skipped) == most:
             raise RuntimeError(f"more than {most} launches")
+        skipped.append(Skipped(kernel, args, kwargs))
 
     with route_launches(skip):
-        yield
+        yield skipped

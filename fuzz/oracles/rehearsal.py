@@ -41,7 +41,7 @@ def rehearse(
     if case.session.steps or case.rope.mode == "compiled":
         return found
     wanted = {name for name in stages or implementation.stages if covers(implementation.contract, name, case)}
-    for stage, call in _calls(case, device, wanted):
+    for stage, call in hollow_calls(case, device, wanted):
         if function := implementation.stages.get(stage.name):
             with (
                 suppress(Exception, EndlessError),
@@ -53,7 +53,7 @@ def rehearse(
     return found
 
 
-def _calls(case: Case, device: Device, wanted: Collection[str]) -> Iterator[tuple[Stage, Call]]:
+def hollow_calls(case: Case, device: Device, wanted: Collection[str]) -> Iterator[tuple[Stage, Call]]:
     """The calls of some operations and stages, on tensors without values."""
     step = materialise_hollow(case, device.torch_device)
     for operation in OPERATIONS:

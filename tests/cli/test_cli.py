@@ -37,6 +37,7 @@ COMMANDS = (
     "impls",
     "new-impl",
     "new-ci",
+    "compile",
     "faults",
     "presets",
     "bench",

@@ -4,10 +4,10 @@ from dataclasses import replace
 
 import pytest
 import torch
-import triton
 from triton.backends.compiler import GPUTarget
-from triton.compiler import ASTSource
 
+from indexfuzz.compiling.specialisation import DEFAULTS, Specialisation, compile_for_target
+from indexfuzz.compiling.targets import TARGETS
 from indexfuzz.core.guarantees import Promises
 from indexfuzz.devices import assembly, cuda
 from indexfuzz.devices.assembly import Compiled, arithmetic, read, unit
@@ -46,10 +46,11 @@ QUANT = (
 def compiled(kernel, pointers, constants, capability: int) -> Compiled:
     """A kernel's PTX for a GPU that need not be there; every argument that is no pointer or constant is an int32."""
     names = [parameter.name for parameter in kernel.params]
-    signature = {name: "constexpr" if name in constants else pointers.get(name, "i32") for name in names}
-    source = ASTSource(kernel, signature=signature, constexprs={(names.index(k),): v for k, v in constants.items()})
-    target, options = GPUTarget("cuda", capability, 32), {"enable_fp_fusion": True}
-    return read(triton.compile(source, target=target, options=options).asm["ptx"])
+    types = {name: "constexpr" if name in constants else pointers.get(name, "i32") for name in names}
+    target = replace(TARGETS["sm_90"], gpu=GPUTarget("cuda", capability, 32))
+    numbered = {(names.index(name),): value for name, value in constants.items()}
+    made = Specialisation(target, kernel, types, numbered, options=DEFAULTS)
+    return read(compile_for_target(made, assemble=False).text)
 
 
 @pytest.mark.parametrize(("capability", "found"), [(89, "sm89-fp8"), (90, "sm90-qgmma"), (100, "sm100-fp8")])
