@@ -1,4 +1,4 @@
-"""Several steps in one launch: RoPE and quantisation of q; LayerNorm, RoPE, quantisation and insertion of k.
+"""Several steps in one launch: RoPE and quantisation of q; LayerNorm or RMSNorm, RoPE, quantisation and insertion of k.
 
 A value is rounded to bf16 wherever the kernels of single steps would store it, so that an engine may take either path.
 """
@@ -148,6 +148,7 @@ def _fused_k_kernel(
     SHUFFLE: tl.constexpr,
     QUANT_MAX: tl.constexpr,
     GROUPS: tl.constexpr,  # that have exponents of their own; 0 for an fp32 scale
+    RMS: tl.constexpr,
     ROWS: tl.constexpr,
 ):
     token = tl.program_id(0).to(tl.int64) * ROWS + tl.arange(0, ROWS)
@@ -159,10 +160,10 @@ def _fused_k_kernel(
     # The partner of a value is normed again, which is cheaper than to move values between lanes.
     k_row = k_ptr + (token * k_token_stride)[:, None]
     k = tl.load(k_row + dim[None, :], mask=has_slot[:, None], other=0.0).to(tl.float32)
-    mean, factor = mean_and_factor(k, eps, HEAD_DIM)
-    k = normed(k, mean, factor, weight_ptr, bias_ptr, dim)
+    mean, factor = mean_and_factor(k, eps, HEAD_DIM, RMS)
+    k = normed(k, mean, factor, weight_ptr, bias_ptr, dim, RMS)
     partner = tl.load(k_row + partner_dim[None, :], mask=has_slot[:, None], other=0.0).to(tl.float32)
-    partner = normed(partner, mean, factor, weight_ptr, bias_ptr, partner_dim)
+    partner = normed(partner, mean, factor, weight_ptr, bias_ptr, partner_dim, RMS)
     k = rotate_rows(
         k,
         partner,
@@ -189,11 +190,14 @@ def _fused_k_kernel(
 
 
 @triton.jit
-def normed(x, mean, factor, weight_ptr, bias_ptr, dim):
-    """(x - mean) * factor * weight + bias of some dims, rounded to bf16, as fp32."""
+def normed(x, mean, factor, weight_ptr, bias_ptr, dim, RMS: tl.constexpr):
+    """(x - mean) * factor * weight + bias of some dims, rounded to bf16, as fp32; RMSNorm has no bias."""
     weight = tl.load(weight_ptr + dim).to(tl.float32)[None, :]
     bias = tl.load(bias_ptr + dim).to(tl.float32)[None, :]
-    return ((x - mean) * factor * weight + bias).to(tl.bfloat16).to(tl.float32)
+    scaled = (x - mean) * factor * weight
+    if not RMS:
+        scaled += bias
+    return scaled.to(tl.bfloat16).to(tl.float32)
 
 
 def fused_q(
@@ -267,8 +271,9 @@ def fused_k(
     quant_group: int,
     layout: str,
     scales: str = "fp32",
+    norm: str = "layer",
 ) -> None:
-    """LayerNorm, RoPE, quantisation and insertion of k [T, D] bf16, which stays.
+    """LayerNorm or RMSNorm, RoPE, quantisation and insertion of k [T, D] bf16, which stays.
 
     As `k_norm`, `rope` and `k_quant_cache` one after the other, with the same arguments and options; scale_fmt is
     "ue8m0". Raises ValueError outside this contract.
@@ -278,7 +283,7 @@ def fused_k(
     require_tensor("k", k, (None, None), torch.bfloat16)
     num_tokens, head_dim = k.shape
     require_head_dim(head_dim)
-    require_affine(k_norm_weight, k_norm_bias, head_dim, eps)
+    require_affine(k_norm_weight, k_norm_bias, head_dim, eps, norm)
     require_angles(positions, cos_sin_cache, num_tokens, head_dim, rope_dim, style, placement)
     groups = scale_groups(scales, quant_group, head_dim)
     stored = stored_values(scales, head_dim, FP8_DTYPES[fp8])
@@ -316,6 +321,7 @@ def fused_k(
         SHUFFLE=layout == "shuffle",
         QUANT_MAX=stored.largest,
         GROUPS=groups,
+        RMS=norm == "rms",
         ROWS=ROWS,
     )
 

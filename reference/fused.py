@@ -1,4 +1,4 @@
-"""Operations of several nodes: RoPE and quantisation of q; LayerNorm, RoPE, quantisation and insertion of k."""
+"""Operations of several nodes: RoPE and quantisation of q; LayerNorm or RMSNorm, RoPE, quantisation and insertion of k."""
 
 import torch
 from torch import Tensor
@@ -8,12 +8,16 @@ from indexfuzz.reference.quant import q_quant
 from indexfuzz.reference.rope import rope
 
 
-def k_norm(k: Tensor, k_norm_weight: Tensor, k_norm_bias: Tensor, *, eps: float) -> Tensor:
+def k_norm(k: Tensor, k_norm_weight: Tensor, k_norm_bias: Tensor, *, eps: float, norm: str = "layer") -> Tensor:
     """(k - m) * rsqrt(v + eps) * weight + bias for the rows of k [T, D] bf16: weight and bias [D] fp32; bf16 [T, D].
 
-    m and v are mean and variance of a row. Evaluated in fp64, rounded to fp32 and to bf16.
+    m and v are mean and variance of a row; with norm "rms" m is 0, and there is no bias. Evaluated in fp64, rounded to
+    fp32 and to bf16.
     """
     values = k.double()
+    if norm == "rms":
+        factor = (values.square().mean(1, keepdim=True) + eps).rsqrt()
+        return (values * factor * k_norm_weight.double()).float().bfloat16()
     centred = values - values.mean(1, keepdim=True)
     factor = (centred.square().mean(1, keepdim=True) + eps).rsqrt()
     return (centred * factor * k_norm_weight.double() + k_norm_bias.double()).float().bfloat16()
@@ -59,13 +63,14 @@ def fused_k(
     quant_group: int,
     layout: str,
     scales: str = "fp32",
+    norm: str = "layer",
 ) -> None:
-    """LayerNorm and RoPE of k [T, D] bf16, its quantisation and insertion into the cache; bf16 in between.
+    """LayerNorm or RMSNorm and RoPE of k [T, D] bf16, its quantisation and insertion into the cache; bf16 in between.
 
     Raises ValueError unless scale_fmt is "ue8m0", and as `k_quant_cache` does.
     """
     _require_ue8m0(scale_fmt)
-    normed = k_norm(k, k_norm_weight, k_norm_bias, eps=eps)
+    normed = k_norm(k, k_norm_weight, k_norm_bias, eps=eps, norm=norm)
     none = torch.empty((len(k), 1, k.shape[1]), dtype=k.dtype, device=k.device)
     _, turned = rope(none, normed, positions, cos_sin_cache, rope_dim=rope_dim, style=style, placement=placement)
     k_quant_cache(

@@ -10,7 +10,7 @@ from indexfuzz.core.case import Case
 from indexfuzz.core.case_parts import TILE
 
 OF_PARTS = {
-    "model": ("scale_fmt", "fp8"),
+    "model": ("scale_fmt", "fp8", "k_norm"),
     "cache": ("page_layout", "pages", "shared_prefix", "scales"),
     "batch": ("lens", "short_slots", "empty_windows", "pad_seq", "long_windows", "positions"),
     "rope": ("style", "placement", "mode", "table"),

@@ -70,7 +70,9 @@ Shifted = Literal[
 
 
 class Model(Part):
-    """The shape of the model's indexer."""
+    """The shape of the model's indexer, and how it norms keys: by LayerNorm, or by RMSNorm, which has no bias."""
+
+    added = frozenset({"k_norm"})
 
     num_heads: int = Field(default=1, ge=1, le=256)
     head_dim: int = Field(default=32, ge=16, le=512)
@@ -79,6 +81,7 @@ class Model(Part):
     scale_fmt: Literal["ue8m0", "fp32"] = "ue8m0"
     fp8: Literal["e4m3fn", "e4m3fnuz"] = "e4m3fn"
     index_topk: int = Field(default=4, ge=1, le=4096)
+    k_norm: Literal["layer", "rms"] = "layer"
 
     @model_validator(mode="after")
     def _rope_fits(self) -> Self:

@@ -10,6 +10,7 @@ from indexfuzz.core.stage_names import (
     FUSED,
     FUSED_K,
     GATHER,
+    K_NORM,
     K_QUANT_CACHE,
     PAGED_LOGITS,
     PREFILL_LOGITS,
@@ -19,11 +20,15 @@ from indexfuzz.core.stage_names import (
 OF_KEYS = (K_QUANT_CACHE, FUSED_K, GATHER, PREFILL_LOGITS, PAGED_LOGITS)
 """Stages that read or write the scales of keys."""
 
+NORMING = (K_NORM, FUSED_K)
+"""Operations that norm keys."""
+
 
 class Contract(Protocol):
     """What a project promises about its kernels. `contracts.Clauses` makes one from a table.
 
-    A contract may name in `scales` the forms of the scales of keys that it is about; fp32 scales where it does not.
+    A contract may name in `scales` the forms of the scales of keys that it is about, and in `norms` the norms of keys;
+    fp32 scales and LayerNorm where it does not.
     """
 
     def outside(self, stage: str, case: Case) -> str | None:
@@ -97,6 +102,7 @@ class Clauses:
 
     clauses: tuple[Clause, ...] = ()
     scales: tuple[str, ...] = ("fp32",)
+    norms: tuple[str, ...] = ("layer",)
 
     def broken(self, stage: str, case: Case) -> list[str]:
         """All clauses that a case breaks, with their places."""
@@ -157,17 +163,20 @@ def outside(contract: Contract, stage: str, case: Case) -> str | None:
 
     None where the stage must handle it, or the contract is lifted.
     """
-    said = of_other_scales(contract, stage, case) or contract.outside(stage, case)
+    said = of_other_forms(contract, stage, case) or contract.outside(stage, case)
     return said if said or isinstance(contract, Lifted) else Clauses(DEFINED).outside(stage, case)
 
 
-def of_other_scales(contract: Contract, stage: str, case: Case) -> str | None:
-    """Why a stage cannot even be asked: it knows no such scales of keys, lifted or not."""
+def of_other_forms(contract: Contract, stage: str, case: Case) -> str | None:
+    """Why a stage cannot even be asked: it knows no such scales of keys, or no such norm, lifted or not."""
     promised = contract.contract if isinstance(contract, Lifted) else contract
     forms: tuple[str, ...] = getattr(promised, "scales", ("fp32",))
-    if stage not in OF_KEYS or case.cache.scales in forms:
-        return None
-    return f"the scales of keys are {' or '.join(forms)}, not {case.cache.scales}"
+    norms: tuple[str, ...] = getattr(promised, "norms", ("layer",))
+    if stage in OF_KEYS and case.cache.scales not in forms:
+        return f"the scales of keys are {' or '.join(forms)}, not {case.cache.scales}"
+    if stage in NORMING and case.model.k_norm not in norms:
+        return f"the norm of keys is {' or '.join(norms)}, not {case.model.k_norm}"
+    return None
 
 
 def covers(contract: Contract, stage: str, case: Case) -> bool:

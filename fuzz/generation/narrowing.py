@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 
 from indexfuzz.core.case import Case
 from indexfuzz.core.case_parts import QUARTERS, Batch, Memory
-from indexfuzz.core.contract import DEFINED, Clauses, Contract, of_other_scales, outside
+from indexfuzz.core.contract import DEFINED, Clauses, Contract, of_other_forms, outside
 from indexfuzz.core.part import CaseError
 from indexfuzz.core.session import Session, SessionStep, Turn
 from indexfuzz.implementations.base import Implementation
@@ -21,6 +21,7 @@ CHOICES: tuple[tuple[str, str, tuple[object, ...]], ...] = (
     ("batch", "next_n", (1, 2)),
     ("model", "scale_fmt", ("ue8m0", "fp32")),
     ("model", "fp8", ("e4m3fn", "e4m3fnuz")),
+    ("model", "k_norm", ("layer", "rms")),
     ("cache", "layout", ("auto", "shuffle", "normal")),
     ("cache", "page_pad", (0, 16)),
     ("rope", "placement", ("first", "last")),
@@ -106,15 +107,15 @@ def _inside(stage: str, case: Case, contract: Contract) -> Case | None:
 
 
 def _askable(stage: str, case: Case, contract: Contract) -> Iterator[Case]:
-    """The candidates whose scales a stage knows, unless it does not know those that the case has."""
-    is_known = of_other_scales(contract, stage, case) is None
-    return (c for c in candidates(case) if not is_known or of_other_scales(contract, stage, c) is None)
+    """The candidates whose scales and norm a stage knows, unless it does not know those that the case has."""
+    is_known = of_other_forms(contract, stage, case) is None
+    return (c for c in candidates(case) if not is_known or of_other_forms(contract, stage, c) is None)
 
 
 def _reasons(contract: Contract, stage: str, case: Case) -> frozenset[str]:
     """Why a stage does not take a case: all clauses that it breaks, or the one reason that a contract gives."""
     if isinstance(contract, Clauses):
-        other = of_other_scales(contract, stage, case)
+        other = of_other_forms(contract, stage, case)
         said = (other,) if other else ()
         return frozenset((*said, *contract.broken(stage, case), *Clauses(DEFINED).broken(stage, case)))
     why = outside(contract, stage, case)

@@ -85,6 +85,9 @@ SCALES = (PLAIN,) * 11 + (MXFP4,) * 2 + ((1, "ue8m0"),) + ((QUARTERS, "ue8m0"),)
 """How many scales a key has, and in which form. Bits of the seed choose, so that no other choice of older cases
 moves."""
 
+NORMS: tuple[Literal["layer", "rms"], ...] = ("layer",) * 7 + ("rms",)
+"""How keys are normed, likewise."""
+
 ANY_PADS = ("k_pad", "q_pad", "weights_pad", "table_pad", "table_extra", *RARELY_PADDED)
 MOST_PAD, MOST_SPARE = 512, 64
 LAPTOP = Budget()
@@ -171,6 +174,8 @@ def cases(
         if scales != "fp32" and fits and not (preset and groups > 1):
             model |= {"scale_fmt": "ue8m0", "quant_group": model["head_dim"] // groups}
             cache = cache.model_copy(update={"scales": scales})
+        if not preset:
+            model["k_norm"] = NORMS[regimes.seed >> 12 & 7]
         return Case(
             model=Model(**model),
             cache=cache,

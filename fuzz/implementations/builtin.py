@@ -64,6 +64,7 @@ CONTRACT = Checked(
         ),
     ),
     scales=("fp32", "ue8m0", "mxfp4"),
+    norms=("layer", "rms"),
 )
 """The launchers' own conditions; everything outside is rejected with ValueError."""
 

@@ -4,19 +4,25 @@ What is wrong here would otherwise be green (a misspelt stage is never run) or a
 """
 
 import inspect
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import Any, get_args
 
 from indexfuzz.core.case import Case
-from indexfuzz.core.case_parts import Cache
+from indexfuzz.core.case_parts import Cache, Model
 from indexfuzz.core.contract import Clause, Clauses
 from indexfuzz.core.guarantees import Promises
 from indexfuzz.core.words import suggestion
 from indexfuzz.implementations.base import Implementation, ImplementationError
 from indexfuzz.implementations.builtin import builtin
 
-FP32 = ("fp32",)
-SCALES = get_args(Cache.model_fields["scales"].annotation)
+FORMS: Mapping[str, tuple[str, ...]] = {
+    "scales": get_args(Cache.model_fields["scales"].annotation),
+    "norms": get_args(Model.model_fields["k_norm"].annotation),
+}
+"""What a contract may name, the first of each alone if it does not."""
+
+OPTIONS = {"scales": "scales", "norm": "norms"}
+"""Arguments that only functions get whose contract names more."""
 
 
 def validate(implementation: Implementation) -> None:
@@ -38,7 +44,9 @@ def _complaints(implementation: Any) -> Iterator[str]:
     elif not stages:
         yield f"{name} has no stages, so nothing would be tested; name at least one of {', '.join(builtin().stages)}"
     else:
-        yield from _stage_complaints(stages, has_options=getattr(implementation.contract, "scales", FP32) != FP32)
+        contract = implementation.contract
+        got = {name for name, form in OPTIONS.items() if getattr(contract, form, FORMS[form][:1]) != FORMS[form][:1]}
+        yield from _stage_complaints(stages, got)
     if not isinstance(implementation.promises, Promises):
         yield f"promises must be an instance of Promises, not {kind_of(implementation.promises)}"
     if implementation.forward is not None and not callable(implementation.forward):
@@ -48,8 +56,8 @@ def _complaints(implementation: Any) -> Iterator[str]:
     yield from _contract_complaints(implementation.contract)
 
 
-def _stage_complaints(stages: Mapping[Any, Any], *, has_options: bool) -> Iterator[str]:
-    """What is wrong with stages, which get arguments with a default only where a contract `has_options` for them."""
+def _stage_complaints(stages: Mapping[Any, Any], got: Collection[str]) -> Iterator[str]:
+    """What is wrong with stages, which of the arguments with a default get those in `got`."""
     known = builtin().stages
     for stage, function in stages.items():
         if stage not in known:
@@ -60,7 +68,7 @@ def _stage_complaints(stages: Mapping[Any, Any], *, has_options: bool) -> Iterat
             yield f"stage {stage} is a Triton kernel; name the Python function that launches it"
         else:
             given = inspect.signature(known[stage]).parameters.values()
-            wanted = tuple(p.name for p in given if has_options or p.default is p.empty)
+            wanted = tuple(p.name for p in given if p.name in got or p.default is p.empty)
             yield from _argument_complaints(stage, function, wanted)
 
 
@@ -90,8 +98,10 @@ def _contract_complaints(contract: Any) -> Iterator[str]:
         if not isinstance(clauses, tuple | list):
             yield f"Clauses takes a tuple of clauses, not {kind_of(clauses)}"
             return
-        if not isinstance(contract.scales, tuple) or not set(contract.scales) <= set(SCALES):
-            yield f"the scales of a contract must be a tuple with some of {', '.join(SCALES)}, not {contract.scales!r}"
+        for form, known in FORMS.items():
+            named = getattr(contract, form)
+            if not isinstance(named, tuple) or not set(named) <= set(known):
+                yield f"the {form} of a contract must be a tuple with some of {', '.join(known)}, not {named!r}"
         for number, clause in enumerate(clauses, 1):
             if isinstance(clause, Clause):
                 yield from _clause_complaints(clause)

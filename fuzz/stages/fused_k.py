@@ -1,4 +1,4 @@
-"""LayerNorm and RoPE of k, its quantisation and its insertion into the paged cache in one operation."""
+"""LayerNorm or RMSNorm and RoPE of k, its quantisation and its insertion into the paged cache in one operation."""
 
 from typing import Any
 
@@ -12,7 +12,7 @@ from indexfuzz.reference import fused, intervals
 from indexfuzz.samples.step import Step
 from indexfuzz.stages.base import Call, Output, Reach, Tensors
 from indexfuzz.stages.insertion import EITHER, Keys, blame_by_place, check_keys, mistakes_of_quantisation
-from indexfuzz.stages.k_norm import EPS, mistakes_of_norm, norm_tensors, normalise
+from indexfuzz.stages.k_norm import EPS, mistakes_of_norm, norm_of, norm_tensors, normalise
 from indexfuzz.stages.k_quant_cache import (
     keys_with_slots,
     locate_in_cache,
@@ -47,7 +47,8 @@ class FusedK(Operation):
         return norm_tensors(step) | {name: step.tensors[name] for name in names}
 
     def call(self, case: Case, tensors: dict[str, Tensor]) -> Call:
-        own = {"eps": EPS, "quant_group": case.model.quant_group, "layout": case.cache.layout, **scales_of(case)}
+        own = {"eps": EPS, "quant_group": case.model.quant_group, "layout": case.cache.layout}
+        own |= scales_of(case) | norm_of(case)
         return Call(tensors, super().call(case, tensors).options | own, fills={"cache": "cache"})
 
     def define(self, step: Step, call: Call) -> None:

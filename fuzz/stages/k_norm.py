@@ -1,4 +1,4 @@
-"""LayerNorm of k, before RoPE."""
+"""LayerNorm or RMSNorm of k, before RoPE."""
 
 from typing import Any
 
@@ -39,7 +39,7 @@ class KNorm(Operation):
         return norm_tensors(step)
 
     def call(self, case: Case, tensors: dict[str, Tensor]) -> Call:
-        return Call(tensors, {"eps": EPS}, returns=("k",))
+        return Call(tensors, {"eps": EPS, **norm_of(case)}, returns=("k",))
 
     def forms(self, given: Call) -> dict[str, Form]:
         return {"k": (tuple(given.tensors["k"].shape), torch.bfloat16)}
@@ -62,6 +62,11 @@ class KNorm(Operation):
         return Reach({"k": spread(has_nonfinite(k), k)}, {"k": numbers(k)})
 
 
+def norm_of(case: Case) -> dict[str, str]:
+    """The option that names the norm; kernels that know LayerNorm alone are not told of it."""
+    return {} if case.model.k_norm == "layer" else {"norm": case.model.k_norm}
+
+
 def norm_tensors(step: Step) -> dict[str, Tensor]:
     """k [T, D] bf16 before its LayerNorm, and weight and bias [D] fp32, made where a step has none yet.
 
@@ -81,20 +86,31 @@ def norm_tensors(step: Step) -> dict[str, Tensor]:
 
 
 def normalise(given: Call, k: Tensor, instead: dict[str, Any]) -> intervals.Interval:
-    """What LayerNorm in fp32 may make of rows of k [n, D], with the weights of a call or with others instead."""
+    """What LayerNorm or RMSNorm in fp32 may make of rows of k [n, D], with the weights of a call or with others instead."""
     if not instead.get("normed", True):
         return intervals.Interval.exact(k)
     t = given.tensors
     weight, bias = instead.get("weight", t["k_norm_weight"]), instead.get("bias", t["k_norm_bias"])
-    return intervals.normalised(k, weight, bias, instead.get("eps", given.options["eps"]))
+    eps = instead.get("eps", given.options["eps"])
+    if instead.get("norm", given.options.get("norm")) == "rms":
+        return intervals.rms_normalised(intervals.Interval.exact(k), weight, eps)
+    return intervals.normalised(k, weight, bias, eps)
 
 
 def mistakes_of_norm(given: Call) -> Mistakes:
-    """The mistakes that LayerNorm is known for."""
+    """The mistakes that LayerNorm and RMSNorm are known for."""
     weight, bias = given.tensors["k_norm_weight"], given.tensors["k_norm_bias"]
+    none = torch.zeros_like(bias)
+    is_rms = given.options.get("norm") == "rms"
+    other = {"mean 0 is asked for": {"norm": "layer", "bias": none}, "and there is a bias": {"norm": "layer"}}
+    of_rms = {f"LayerNorm is made, {words}": (K_NORM, instead) for words, instead in other.items()}
+    of_layers = {
+        "RMSNorm is made, LayerNorm is asked for": (K_NORM, {"norm": "rms"}),
+        "the bias is left out": (K_NORM, {"bias": none}),
+    }
     return {
         "k is not normalised": (K_NORM, {"normed": False}),
-        "the bias is left out": (K_NORM, {"bias": torch.zeros_like(bias)}),
+        **(of_rms if is_rms else of_layers),
         "the weight is left out": (K_NORM, {"weight": torch.ones_like(weight)}),
         "eps is 1e-5": (K_NORM, {"eps": 1e-5}),
     }
