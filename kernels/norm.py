@@ -14,7 +14,7 @@ TOKENS = 16
 
 
 @triton.jit
-def mean_and_factor(x, eps, HEAD_DIM: tl.constexpr, RMS: tl.constexpr = False):
+def mean_and_factor(x, eps, HEAD_DIM: tl.constexpr, RMS: tl.constexpr):
     """Mean m of the rows of x [rows, HEAD_DIM] fp32, and 1 / sqrt(variance + eps): [rows, 1] each, in two passes.
 
     RMSNorm takes a mean of 0.

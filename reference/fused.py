@@ -1,4 +1,4 @@
-"""Operations of several nodes: RoPE and quantisation of q; LayerNorm or RMSNorm, RoPE, quantisation and insertion of k."""
+"""Operations of several nodes: RoPE and quantisation of q; norm, RoPE, quantisation and insertion of k."""
 
 import torch
 from torch import Tensor

@@ -1,6 +1,6 @@
 """Contracts as data: a table of clauses, each with the place in a project's own code that it was read from."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -163,20 +163,19 @@ def outside(contract: Contract, stage: str, case: Case) -> str | None:
 
     None where the stage must handle it, or the contract is lifted.
     """
-    said = of_other_forms(contract, stage, case) or contract.outside(stage, case)
+    said = next(of_other_forms(contract, stage, case), None) or contract.outside(stage, case)
     return said if said or isinstance(contract, Lifted) else Clauses(DEFINED).outside(stage, case)
 
 
-def of_other_forms(contract: Contract, stage: str, case: Case) -> str | None:
+def of_other_forms(contract: Contract, stage: str, case: Case) -> Iterator[str]:
     """Why a stage cannot even be asked: it knows no such scales of keys, or no such norm, lifted or not."""
     promised = contract.contract if isinstance(contract, Lifted) else contract
     forms: tuple[str, ...] = getattr(promised, "scales", ("fp32",))
     norms: tuple[str, ...] = getattr(promised, "norms", ("layer",))
     if stage in OF_KEYS and case.cache.scales not in forms:
-        return f"the scales of keys are {' or '.join(forms)}, not {case.cache.scales}"
+        yield f"the scales of keys are {' or '.join(forms)}, not {case.cache.scales}"
     if stage in NORMING and case.model.k_norm not in norms:
-        return f"the norm of keys is {' or '.join(norms)}, not {case.model.k_norm}"
-    return None
+        yield f"the norm of keys is {' or '.join(norms)}, not {case.model.k_norm}"
 
 
 def covers(contract: Contract, stage: str, case: Case) -> bool:

@@ -108,16 +108,15 @@ def _inside(stage: str, case: Case, contract: Contract) -> Case | None:
 
 def _askable(stage: str, case: Case, contract: Contract) -> Iterator[Case]:
     """The candidates whose scales and norm a stage knows, unless it does not know those that the case has."""
-    is_known = of_other_forms(contract, stage, case) is None
-    return (c for c in candidates(case) if not is_known or of_other_forms(contract, stage, c) is None)
+    is_known = not any(of_other_forms(contract, stage, case))
+    return (c for c in candidates(case) if not is_known or not any(of_other_forms(contract, stage, c)))
 
 
 def _reasons(contract: Contract, stage: str, case: Case) -> frozenset[str]:
     """Why a stage does not take a case: all clauses that it breaks, or the one reason that a contract gives."""
     if isinstance(contract, Clauses):
         other = of_other_forms(contract, stage, case)
-        said = (other,) if other else ()
-        return frozenset((*said, *contract.broken(stage, case), *Clauses(DEFINED).broken(stage, case)))
+        return frozenset((*other, *contract.broken(stage, case), *Clauses(DEFINED).broken(stage, case)))
     why = outside(contract, stage, case)
     return frozenset((why,) if why else ())
 

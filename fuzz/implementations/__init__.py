@@ -24,6 +24,17 @@ AVAILABLE = {
         "vllm-v4-index:PATH, its selected keys to slots",
     ),
     "vllm-v4-q": ("indexfuzz.implementations.vllm.v4_q", "load", "vllm-v4-q:PATH, its fused q of V4's indexer"),
+    "vllm-v41-k": ("indexfuzz.implementations.vllm.v41_k", "load", "vllm-v41-k:PATH, its fused k of V4.1's indexer"),
+    "vllm-v41-k-sm100": (
+        "indexfuzz.implementations.vllm.v41_k",
+        "load_sm100",
+        "vllm-v41-k-sm100:PATH, the same on SM100",
+    ),
+    "vllm-v41-k-mxfp4": (
+        "indexfuzz.implementations.vllm.v41_k",
+        "load_mxfp4",
+        "vllm-v41-k-mxfp4:PATH, the same with keys in MXFP4",
+    ),
     "vllm-v4": ("indexfuzz.implementations.vllm.v4", "load", "vllm-v4:PATH, its compressor of V4's index keys"),
     "vllm-v41": ("indexfuzz.implementations.vllm.v41", "load", "vllm-v41:PATH, its compressor of V4.1"),
     "vllm-v41-amd": ("indexfuzz.implementations.vllm.v41", "load_amd", "vllm-v41-amd:PATH, the same on AMD GPUs"),

@@ -47,9 +47,8 @@ class FusedK(Operation):
         return norm_tensors(step) | {name: step.tensors[name] for name in names}
 
     def call(self, case: Case, tensors: dict[str, Tensor]) -> Call:
-        own = {"eps": EPS, "quant_group": case.model.quant_group, "layout": case.cache.layout}
-        own |= scales_of(case) | norm_of(case)
-        return Call(tensors, super().call(case, tensors).options | own, fills={"cache": "cache"})
+        own = {"eps": EPS, "quant_group": case.model.quant_group, "layout": case.cache.layout, **scales_of(case)}
+        return Call(tensors, super().call(case, tensors).options | own | norm_of(case), fills={"cache": "cache"})
 
     def define(self, step: Step, call: Call) -> None:
         step.define_slots(written_slots(call))

@@ -86,14 +86,15 @@ def norm_tensors(step: Step) -> dict[str, Tensor]:
 
 
 def normalise(given: Call, k: Tensor, instead: dict[str, Any]) -> intervals.Interval:
-    """What LayerNorm or RMSNorm in fp32 may make of rows of k [n, D], with the weights of a call or with others instead."""
+    """What the norm in fp32 may make of rows of k [n, D], with the weights of a call or with others instead."""
     if not instead.get("normed", True):
         return intervals.Interval.exact(k)
     t = given.tensors
     weight, bias = instead.get("weight", t["k_norm_weight"]), instead.get("bias", t["k_norm_bias"])
     eps = instead.get("eps", given.options["eps"])
     if instead.get("norm", given.options.get("norm")) == "rms":
-        return intervals.rms_normalised(intervals.Interval.exact(k), weight, eps)
+        x = intervals.rms_normalised(intervals.Interval.exact(k), weight, eps)
+        return intervals.Interval(*(end + bias.double() for end in x)) if instead.get("biased") else x
     return intervals.normalised(k, weight, bias, eps)
 
 
@@ -102,9 +103,12 @@ def mistakes_of_norm(given: Call) -> Mistakes:
     weight, bias = given.tensors["k_norm_weight"], given.tensors["k_norm_bias"]
     none = torch.zeros_like(bias)
     is_rms = given.options.get("norm") == "rms"
-    other = {"mean 0 is asked for": {"norm": "layer", "bias": none}, "and there is a bias": {"norm": "layer"}}
-    of_rms = {f"LayerNorm is made, {words}": (K_NORM, instead) for words, instead in other.items()}
-    of_layers = {
+    of_rms: dict[str, tuple[str, dict[str, Any]]] = {
+        "LayerNorm is made, RMSNorm is asked for": (K_NORM, {"norm": "layer"}),
+        "the mean is subtracted, RMSNorm is asked for": (K_NORM, {"norm": "layer", "bias": none}),
+        "a bias is added, RMSNorm has none": (K_NORM, {"biased": True}),
+    }
+    of_layers: dict[str, tuple[str, dict[str, Any]]] = {
         "RMSNorm is made, LayerNorm is asked for": (K_NORM, {"norm": "rms"}),
         "the bias is left out": (K_NORM, {"bias": none}),
     }

@@ -11,9 +11,10 @@ from indexfuzz.oracles.differential import run
 CASE = Case().replace(
     model={"head_dim": 64, "quant_group": 64, "rope_dim": 16},
     batch={"prefill": ({"length": 200, "new": 200},)},
-    values={"seed": 3},
+    values={"seed": 5},
 )
 PAIRS = CASE.replace(cache={"scales": "mxfp4"}, model={"quant_group": 16})
+RMS = CASE.replace(model={"k_norm": "rms"})
 TIES_DOWN = ("(size >= 0.75)", "(size > 0.75)"), ("(size >= 1.75)", "(size > 1.75)"), ("(size >= 3.5)", "(size > 3.5)")
 PLANTED = {
     "ties of pairs go to zero": ("nibbles", TIES_DOWN, PAIRS, "k_quant_cache: ties go to the smaller number"),
@@ -24,7 +25,20 @@ PLANTED = {
         PAIRS,
         "k_quant_cache: the halves of a byte are swapped",
     ),
-    "no weight": ("fused", [("factor * weight + bias)", "factor + bias)")], PAIRS, "k_norm: the weight is left out"),
+    "no weight": (
+        "fused",
+        [("scaled = (x - mean) * factor * weight", "scaled = (x - mean) * factor")],
+        PAIRS,
+        "k_norm: the weight is left out",
+    ),
+    "a bias is added": (
+        "fused",
+        [("    if not RMS:\n        scaled", "    if True:\n        scaled")],
+        RMS,
+        "k_norm: a bias is",
+    ),
+    "the mean is subtracted": ("norm", [("tl.zeros_like(mean)", "mean")], RMS, "k_norm: the mean is subtracted"),
+    "RMSNorm": ("norm", [("if RMS:", "if True:")], CASE, "k_norm"),
     "nothing is rounded": (
         "fused",
         [("rotated, x).to(tl.bfloat16).to(tl.float32)", "rotated, x)")],
@@ -42,7 +56,7 @@ def first_words(name: str, other: Case | None = None) -> str:
     return findings[0].detail if findings else ""
 
 
-@pytest.mark.parametrize("case", [CASE, PAIRS], ids=["fp8", "mxfp4"])
+@pytest.mark.parametrize("case", [CASE, PAIRS, RMS], ids=["fp8", "mxfp4", "rms"])
 def test_right_keys_are_silent(case: Case) -> None:
     assert run(case, builtin(), LockstepDevice(), frozenset({"fused_k"})).findings == []
 
