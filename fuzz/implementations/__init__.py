@@ -23,6 +23,21 @@ AVAILABLE = {
         "load",
         "vllm-v4-index:PATH, its selected keys to slots",
     ),
+    "vllm-v41-index": (
+        "indexfuzz.implementations.vllm.v4_index",
+        "load_v41",
+        "vllm-v41-index:PATH, the same for V4.1",
+    ),
+    "vllm-v4-index-amd": (
+        "indexfuzz.implementations.vllm.v4_index",
+        "load_amd",
+        "vllm-v4-index-amd:PATH, the same for V4 on AMD GPUs",
+    ),
+    "vllm-v41-index-amd": (
+        "indexfuzz.implementations.vllm.v4_index",
+        "load_v41_amd",
+        "vllm-v41-index-amd:PATH, the same for V4.1 on AMD GPUs",
+    ),
     "vllm-v4-q": ("indexfuzz.implementations.vllm.v4_q", "load", "vllm-v4-q:PATH, its fused q of V4's indexer"),
     "vllm-v41-k": ("indexfuzz.implementations.vllm.v41_k", "load", "vllm-v41-k:PATH, its fused k of V4.1's indexer"),
     "vllm-v41-k-sm100": (

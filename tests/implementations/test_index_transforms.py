@@ -121,7 +121,36 @@ LOOKUP_TEXT = """\
         LOOKUP(topk_indices, token_to_req_indices, block_table, is_valid, out, count, SIZE=block_size)
         return out, count
 """
+LOOKUP_ON_AMD = "vllm/models/deepseek_v41/amd/rocm.py"
+
+LOOKUP_ON_AMD_TEXT = """\
+    import torch
+    from vllm.triton_utils import tl, triton
+
+    @triton.jit
+    def _rows(columns_ptr, owner_ptr, table_ptr, row, starts_ptr, out_ptr, SIZE: tl.constexpr, K: tl.constexpr,
+              LANES: tl.constexpr):
+        token, entry = tl.program_id(0), tl.arange(0, LANES)
+        start = tl.load(starts_ptr + token)
+        chosen = entry < tl.load(starts_ptr + token + 1) - start
+        position = tl.load(columns_ptr + token * K + entry, mask=chosen, other=0)
+        page = tl.load(table_ptr + tl.load(owner_ptr + token) * row + position // SIZE, mask=chosen, other=0)
+        tl.store(out_ptr + start + entry, page * SIZE + position % SIZE, mask=chosen)
+
+    def compute_global_topk_ragged_indices_and_indptr(topk_indices, owner, table, block_size, is_valid):
+        from vllm.models.deepseek_v41.amd.ops import topk_pack
+        assert topk_pack.pack(topk_indices, owner, table, block_size, is_valid) is None
+        columns = topk_indices.contiguous()
+        tokens, k = columns.shape
+        lens = torch.where(is_valid, (columns >= 0).sum(1), 0).int()
+        starts = torch.nn.functional.pad(lens.cumsum(0), (1, 0)).int()
+        out = torch.empty(tokens * k, dtype=torch.int32)
+        _rows[(tokens,)](columns, owner, table, table.stride(0), starts, out, block_size, k, triton.next_power_of_2(k))
+        return out, starts, lens
+"""
 STAND_INS = {
+    "vllm-v41-index-amd": (LOOKUP_ON_AMD, LOOKUP_ON_AMD_TEXT),
+    "vllm-v41-index": (LOOKUP.replace("v4/", "v41/"), LOOKUP_TEXT),
     "vllm-v4-index": (LOOKUP, LOOKUP_TEXT),
     "vllm-index": (REMAP, REMAP_TEXT),
     "vllm-index-amd": (REMAP_ON_AMD, REMAP_ON_AMD_TEXT),
@@ -144,6 +173,18 @@ WRONG = {
     "gaps stay": ("vllm-index", "token * K + behind,", "token * K + entry,", "select"),
     "one too many": ("vllm-index", "count_ptr + token, count)", "count_ptr + token, count + 1)", "select"),
     "the slot within a page of one token": ("vllm-index-amd", "page * ROWS + position % SIZE", "page * ROWS", "select"),
+    "a row starts where another one ends": (
+        "vllm-v41-index-amd",
+        "tl.store(out_ptr + start + entry",
+        "tl.store(out_ptr + token * K + entry",
+        "select",
+    ),
+    "the request before": (
+        "vllm-v41-index-amd",
+        "tl.load(owner_ptr + token)",
+        "tl.load(owner_ptr + token) // 2",
+        "select",
+    ),
     "pages of another size": ("vllm-v4-index", "position // SIZE", "position // 16", "select"),
     "rows as long as they may be": ("vllm-v4-index", "tl.sum(chosen.to(tl.int32))", "K", "select"),
     "the request of the first token": (
