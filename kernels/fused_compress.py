@@ -13,15 +13,16 @@ from indexfuzz.kernels.checks import (
     require_cache,
     require_choice,
     require_head_dim,
-    require_quant_group,
     require_tensor,
 )
 from indexfuzz.kernels.compress import save_kernel, weighted_key
 from indexfuzz.kernels.fused import pairing
 from indexfuzz.kernels.groups import TOKENS, place_keys, require_rings, require_step
 from indexfuzz.kernels.layout import resolve_layout, split_pages, value_offset
-from indexfuzz.kernels.quant import FP8_DTYPES, QUANT_MAX, quantise_rows
+from indexfuzz.kernels.nibbles import to_bytes
+from indexfuzz.kernels.quant import FP8_DTYPES, quantise_rows
 from indexfuzz.kernels.rope import PLACEMENTS, STYLES
+from indexfuzz.kernels.scales import SCALE_DTYPES, quantise_groups, scale_groups, stored_values
 
 
 @triton.jit
@@ -42,9 +43,9 @@ def _fused_compress_kernel(
     cos_sin_row_stride,
     block_table_ptr,  # [B, max_blocks] int32
     block_table_stride,
-    values_ptr,  # [num_blocks, BLOCK_SIZE * HEAD_DIM] fp8
+    values_ptr,  # [num_blocks, BLOCK_SIZE * KEY_BYTES] fp8, or uint8 of two E2M1 each
     values_page_stride,
-    scales_ptr,  # [num_blocks, BLOCK_SIZE] fp32
+    scales_ptr,  # [num_blocks, BLOCK_SIZE] fp32, or int32 of four exponents
     scales_page_stride,
     RATIO: tl.constexpr,
     WINDOW: tl.constexpr,
@@ -57,6 +58,8 @@ def _fused_compress_kernel(
     NEOX: tl.constexpr,
     SHUFFLE: tl.constexpr,
     QUANT_MAX: tl.constexpr,
+    KEY_BYTES: tl.constexpr,
+    GROUPS: tl.constexpr,  # that have exponents of their own; 0 for an fp32 scale
 ):
     key, _, end, is_due = weighted_key(
         kv_ptr,
@@ -88,14 +91,18 @@ def _fused_compress_kernel(
     partner = tl.gather(key, partner_dim, 0)
     rotated = key * cos + tl.where(is_first, -partner, partner) * sin
     key = tl.where(is_rotated, rotated, key).to(tl.bfloat16).to(tl.float32)
-    values, scale = quantise_rows(key[None, :], QUANT_MAX, UE8M0=True)
+    if GROUPS:
+        values, scale = quantise_groups(key[None, :], QUANT_MAX, GROUPS)
+    else:
+        values, scale = quantise_rows(key[None, :], QUANT_MAX, UE8M0=True)
 
     number = end // RATIO - 1
     page_at = block_table_ptr + tl.program_id(0).to(tl.int64) * block_table_stride + number // BLOCK_SIZE
     page = tl.load(page_at, mask=is_due, other=0).to(tl.int64)
-    value_at = page * values_page_stride + value_offset(number % BLOCK_SIZE, dim, HEAD_DIM, SHUFFLE)
-    values = tl.reshape(values, [HEAD_DIM]).to(values_ptr.dtype.element_ty)
-    tl.store(values_ptr + value_at, values, mask=is_due & (dim < HEAD_DIM))
+    byte = tl.arange(0, KEY_BYTES)
+    value_at = page * values_page_stride + value_offset(number % BLOCK_SIZE, byte, KEY_BYTES, SHUFFLE)
+    values = tl.reshape(to_bytes(values, values_ptr.dtype.element_ty), [KEY_BYTES])
+    tl.store(values_ptr + value_at, values, mask=is_due & (byte < KEY_BYTES))
     scale_at = scales_ptr + page * scales_page_stride + number % BLOCK_SIZE
     tl.store(scale_at, tl.max(scale, axis=0), mask=is_due)
 
@@ -125,6 +132,7 @@ def fused_compress(
     fp8: str,
     quant_group: int,
     layout: str,
+    scales: str = "fp32",
 ) -> None:
     """Make the keys that are due and insert them into the cache; say where they are and how many each token sees.
 
@@ -140,7 +148,8 @@ def fused_compress(
     require_tensor("norm_weight", norm_weight, (None,), torch.float32, torch.bfloat16)
     head_dim, num_tokens = norm_weight.shape[0], slot_mapping.shape[0]
     require_head_dim(head_dim)
-    require_quant_group(quant_group, head_dim)
+    groups = scale_groups(scales, quant_group, head_dim)
+    stored = stored_values(scales, head_dim, FP8_DTYPES[fp8])
     require_step(query_start, context_lens, rings, block_table, slot_mapping, visible, ratio)
     num_requests = context_lens.shape[0]
     width, window = (1 + overlap) * head_dim, (1 + overlap) * ratio
@@ -153,16 +162,16 @@ def fused_compress(
         f"rope_dim must be even and 2 to head_dim {head_dim}, got {rope_dim}",
     )
     require_tensor("cos_sin_cache", cos_sin_cache, (None, rope_dim), torch.float32, torch.bfloat16)
-    require_cache(cache, head_dim)
+    require_cache(cache, stored.key_bytes)
     block_size = cache.shape[1]
-    layout = resolve_layout(layout, block_size, head_dim)
+    layout = resolve_layout(layout, block_size, stored.key_bytes)
     require_rings(state, 2, width, window, "the tokens of a window", torch.float32)
     num_rows = state.shape[1]
 
     if num_tokens == 0:
         return
     tokens = (kv, kv.stride(0), scores, scores.stride(0), bias, query_start, context_lens, rings)
-    values, scales = split_pages(cache, FP8_DTYPES[fp8])
+    page_values, page_scales = split_pages(cache, stored.dtype, SCALE_DTYPES[scales])
     if num_requests:
         _fused_compress_kernel[(num_requests, num_tokens // ratio + 1)](
             *tokens,
@@ -174,10 +183,10 @@ def fused_compress(
             cos_sin_cache.stride(0),
             block_table,
             block_table.stride(0),
-            values,
-            values.stride(0),
-            scales,
-            scales.stride(0),
+            page_values,
+            page_values.stride(0),
+            page_scales,
+            page_scales.stride(0),
             RATIO=ratio,
             WINDOW=window,
             ROWS=num_rows,
@@ -188,7 +197,9 @@ def fused_compress(
             ROPE_DIM=rope_dim,
             NEOX=style == "neox",
             SHUFFLE=layout == "shuffle",
-            QUANT_MAX=QUANT_MAX[fp8],
+            QUANT_MAX=stored.largest,
+            KEY_BYTES=stored.key_bytes,
+            GROUPS=groups,
         )
         save_kernel[(num_requests, triton.cdiv(num_tokens, TOKENS))](
             *tokens, state, state.stride(0), RATIO=ratio, ROWS=num_rows, WIDTH=width, TOKENS=TOKENS

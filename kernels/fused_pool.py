@@ -13,13 +13,14 @@ from indexfuzz.kernels.checks import (
     require_cache,
     require_choice,
     require_head_dim,
-    require_quant_group,
     require_tensor,
 )
 from indexfuzz.kernels.groups import TOKENS, place_keys, require_rings, require_step
 from indexfuzz.kernels.layout import resolve_layout, split_pages, value_offset
+from indexfuzz.kernels.nibbles import to_bytes
 from indexfuzz.kernels.pool import POOLINGS, pooled_key, save_kernel
-from indexfuzz.kernels.quant import FP8_DTYPES, QUANT_MAX, quantise_rows
+from indexfuzz.kernels.quant import FP8_DTYPES, quantise_rows
+from indexfuzz.kernels.scales import SCALE_DTYPES, quantise_groups, scale_groups, stored_values
 
 
 @triton.jit
@@ -36,9 +37,9 @@ def _fused_pool_kernel(
     tail_ring_stride,
     block_table_ptr,  # [B, max_blocks] int32
     block_table_stride,
-    values_ptr,  # [num_blocks, BLOCK_SIZE * HEAD_DIM] fp8
+    values_ptr,  # [num_blocks, BLOCK_SIZE * KEY_BYTES] fp8, or uint8 of two E2M1 each
     values_page_stride,
-    scales_ptr,  # [num_blocks, BLOCK_SIZE] fp32
+    scales_ptr,  # [num_blocks, BLOCK_SIZE] fp32, or int32 of four exponents
     scales_page_stride,
     RATIO: tl.constexpr,
     ROWS: tl.constexpr,
@@ -48,6 +49,8 @@ def _fused_pool_kernel(
     BLOCK_SIZE: tl.constexpr,
     SHUFFLE: tl.constexpr,
     QUANT_MAX: tl.constexpr,
+    KEY_BYTES: tl.constexpr,
+    GROUPS: tl.constexpr,  # that have exponents of their own; 0 for an fp32 scale
 ):
     key, _, end, is_due = pooled_key(
         k_ptr,
@@ -67,15 +70,18 @@ def _fused_pool_kernel(
         POOLING,
     )
     key = key.to(tl.bfloat16).to(tl.float32)
-    values, scale = quantise_rows(key[None, :], QUANT_MAX, UE8M0=True)
+    if GROUPS:
+        values, scale = quantise_groups(key[None, :], QUANT_MAX, GROUPS)
+    else:
+        values, scale = quantise_rows(key[None, :], QUANT_MAX, UE8M0=True)
 
     number = end // RATIO - 1
     page_at = block_table_ptr + tl.program_id(0).to(tl.int64) * block_table_stride + number // BLOCK_SIZE
     page = tl.load(page_at, mask=is_due, other=0).to(tl.int64)
-    dim = tl.arange(0, HEAD_DIM)
-    value_at = page * values_page_stride + value_offset(number % BLOCK_SIZE, dim, HEAD_DIM, SHUFFLE)
-    values = tl.reshape(values, [HEAD_DIM]).to(values_ptr.dtype.element_ty)
-    tl.store(values_ptr + value_at, values, mask=is_due & (dim < HEAD_DIM))
+    byte = tl.arange(0, KEY_BYTES)
+    value_at = page * values_page_stride + value_offset(number % BLOCK_SIZE, byte, KEY_BYTES, SHUFFLE)
+    values = tl.reshape(to_bytes(values, values_ptr.dtype.element_ty), [KEY_BYTES])
+    tl.store(values_ptr + value_at, values, mask=is_due & (byte < KEY_BYTES))
     scale_at = scales_ptr + page * scales_page_stride + number % BLOCK_SIZE
     tl.store(scale_at, tl.max(scale, axis=0), mask=is_due)
 
@@ -99,6 +105,7 @@ def fused_pool(
     fp8: str,
     quant_group: int,
     layout: str,
+    scales: str = "fp32",
 ) -> None:
     """Make the keys that are due and insert them into the cache; say where they are and how many each token sees.
 
@@ -112,15 +119,16 @@ def fused_pool(
     require_tensor("k", k, (slot_mapping.shape[0], None), torch.bfloat16)
     num_tokens, head_dim = k.shape
     require_head_dim(head_dim)
-    require_quant_group(quant_group, head_dim)
+    groups = scale_groups(scales, quant_group, head_dim)
+    stored = stored_values(scales, head_dim, FP8_DTYPES[fp8])
     require_step(query_start, context_lens, rings, block_table, slot_mapping, visible, ratio)
     num_requests = context_lens.shape[0]
     require_tensor("scores", scores, (num_tokens, head_dim), torch.bfloat16)
     require_tensor("bias", bias, (ratio, head_dim), torch.float32)
     require(bias.is_contiguous(), f"bias must be dense, got strides {bias.stride()}")
-    require_cache(cache, head_dim)
+    require_cache(cache, stored.key_bytes)
     block_size = cache.shape[1]
-    layout = resolve_layout(layout, block_size, head_dim)
+    layout = resolve_layout(layout, block_size, stored.key_bytes)
     require_rings(state, 2, head_dim, ratio - 1, "the tokens of a group but its last", torch.bfloat16)
     num_rows = state.shape[1]
 
@@ -128,7 +136,7 @@ def fused_pool(
         return
     tokens = (k, k.stride(0), scores, scores.stride(0))
     requests = (query_start, context_lens, rings, state, state.stride(0))
-    values, scales = split_pages(cache, FP8_DTYPES[fp8])
+    page_values, page_scales = split_pages(cache, stored.dtype, SCALE_DTYPES[scales])
     if num_requests:
         _fused_pool_kernel[(num_requests, num_tokens // ratio + 1)](
             *tokens,
@@ -136,10 +144,10 @@ def fused_pool(
             *requests,
             block_table,
             block_table.stride(0),
-            values,
-            values.stride(0),
-            scales,
-            scales.stride(0),
+            page_values,
+            page_values.stride(0),
+            page_scales,
+            page_scales.stride(0),
             RATIO=ratio,
             ROWS=num_rows,
             HEAD_DIM=head_dim,
@@ -147,7 +155,9 @@ def fused_pool(
             POOLING=pooling,
             BLOCK_SIZE=block_size,
             SHUFFLE=layout == "shuffle",
-            QUANT_MAX=QUANT_MAX[fp8],
+            QUANT_MAX=stored.largest,
+            KEY_BYTES=stored.key_bytes,
+            GROUPS=groups,
         )
         save_kernel[(num_requests, triton.cdiv(num_tokens, TOKENS))](
             *tokens, *requests, ROWS=num_rows, HEAD_DIM=head_dim, POOLING=pooling, TOKENS=TOKENS

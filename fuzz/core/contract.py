@@ -8,7 +8,9 @@ from indexfuzz.core.case import Case
 from indexfuzz.core.case_parts import TILE
 from indexfuzz.core.stage_names import (
     FUSED,
+    FUSED_COMPRESS,
     FUSED_K,
+    FUSED_POOL,
     GATHER,
     K_NORM,
     K_QUANT_CACHE,
@@ -17,7 +19,7 @@ from indexfuzz.core.stage_names import (
     ROTATE,
 )
 
-OF_KEYS = (K_QUANT_CACHE, FUSED_K, GATHER, PREFILL_LOGITS, PAGED_LOGITS)
+OF_KEYS = (K_QUANT_CACHE, FUSED_K, FUSED_COMPRESS, FUSED_POOL, GATHER, PREFILL_LOGITS, PAGED_LOGITS)
 """Stages that read or write the scales of keys."""
 
 NORMING = (K_NORM, FUSED_K)
@@ -69,7 +71,7 @@ class Clause:
 
 DEFINED = (
     Clause(
-        (K_QUANT_CACHE, FUSED_K, GATHER),
+        (K_QUANT_CACHE, FUSED_K, FUSED_COMPRESS, FUSED_POOL, GATHER),
         lambda case: case.has_scales,
         "quant_group is head_dim, or a quarter of it where scales are UE8M0 exponents of powers of two, as in MXFP4",
         "a token has one scale or four, else no result is right",

@@ -5,7 +5,7 @@ from typing import Any
 from hypothesis import strategies as st
 
 from indexfuzz.core.case import Case
-from indexfuzz.core.case_parts import TILE, Batch, Cache, Memory, Model, Regime, Rope, Values
+from indexfuzz.core.case_parts import QUARTERS, TILE, Batch, Cache, Memory, Model, Regime, Rope, Values
 from indexfuzz.core.session import Fork, Session, SessionStep, Turn
 from indexfuzz.core.stage_names import COMPRESS_NORM, FUSED_COMPRESS, FUSED_POOL, POOL
 from indexfuzz.generation.choices import Choices
@@ -64,6 +64,9 @@ ANGLES = {
 }
 """Of RoPE, where it is a part of what makes keys."""
 
+SCALES = ((1, "fp32"),) * 9 + ((QUARTERS, "mxfp4"),) * 3 + ((1, "ue8m0"),) * 2 + ((QUARTERS, "ue8m0"),) * 2
+"""How many scales a key has, and in which form."""
+
 REQUESTS = (1, 2, 2, 3)
 STEPS = (2, 3, 4, 5, 6)
 DRAFTS = (0, 1, 2, 3, 5, 5, 5)
@@ -106,9 +109,11 @@ def sessions(
             memory["angles_pad"] = rope.pop("angles_pad")
         if node in (FUSED_COMPRESS, FUSED_POOL):
             model["scale_fmt"] = "ue8m0"  # as all fused operations have it
-        dim = model["head_dim"]
+        groups, cache["scales"] = choices.of(SCALES)
+        if cache["scales"] != "fp32":
+            model["scale_fmt"] = "ue8m0"
         return Case(
-            model=Model(**{"rope_dim": 16} | model, quant_group=dim),
+            model=Model(**{"rope_dim": 16} | model, quant_group=model["head_dim"] // groups),
             cache=Cache(**cache),
             batch=Batch(max_model_len=max(session.length, 1)),
             rope=Rope(**rope),

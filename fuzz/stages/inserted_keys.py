@@ -20,6 +20,7 @@ from indexfuzz.stages.base import Call, Output, Tensors
 from indexfuzz.stages.insertion import Keys, check_keys
 from indexfuzz.stages.k_quant_cache import blank_tokens, locate_in_cache, mark_written, read_in_cache, written_slots
 from indexfuzz.stages.operation import Operation
+from indexfuzz.stages.quantised import scales_of, values_per_byte
 from indexfuzz.stages.stateful import PLACES, Instead, Stateful, check_places, due_keys, places_of_keys, tell_token
 from indexfuzz.stages.verdict import Verdict
 
@@ -49,7 +50,7 @@ class InsertedKeys(Stateful, Operation):
 
     def call(self, case: Case, tensors: dict[str, Tensor]) -> Call:
         model, filled = case.model, tuple(output.name for output in PLACES)
-        cached = {"fp8": model.fp8, "quant_group": model.quant_group, "layout": case.cache.layout}
+        cached = {"fp8": model.fp8, "quant_group": model.quant_group, "layout": case.cache.layout} | scales_of(case)
         return Call(
             tensors,
             {"ratio": case.session.ratio} | self.options(case) | {"scale_fmt": model.scale_fmt} | cached,
@@ -65,11 +66,13 @@ class InsertedKeys(Stateful, Operation):
         given = Call(arguments, arguments)
         due = zip(self.requests, due_keys(given, arguments["ratio"]), strict=True)
         made = [self.make(tokens, arguments)[groups] for tokens, (_, groups) in due]
-        cached = {name: arguments[name] for name in ("scale_fmt", "fp8", "quant_group", "layout")}
+        names = ("scale_fmt", "fp8", "quant_group", "layout", "scales")
+        cached = {name: arguments[name] for name in names if name in arguments}
         if cached["scale_fmt"] != "ue8m0":
             raise ValueError(f'scales are powers of two: scale_fmt is "ue8m0", not "{cached["scale_fmt"]}"')
         cache = arguments["cache"]
-        keys = torch.cat([cache.new_empty((0, layout.page_shape(cache)[1]), dtype=torch.bfloat16), *made])
+        dims = layout.page_shape(cache)[1] * values_per_byte(given)
+        keys = torch.cat([cache.new_empty((0, dims), dtype=torch.bfloat16), *made])
         k_quant_cache(keys.bfloat16(), cache, self._slots(given), **cached)
         for name, value in self._places(given).items():
             arguments[name].copy_(value)
