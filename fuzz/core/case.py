@@ -53,8 +53,6 @@ class Case(Part):
             return self
         if self.batch.decode or self.batch.prefill or self.batch.pad_tokens or self.batch.gather_pad:
             raise ValueError("a case has a batch or a session, not both: batch must have no requests and no padding")
-        if self.cache.scales != "fp32":
-            raise ValueError("the keys of a session have fp32 scales: cache.scales must be fp32")
         if session.node in ("pool", "fused_pool") and self.model.head_dim.bit_count() != 1:
             raise ValueError(
                 f'node "{session.node}" turns keys by a Hadamard matrix: '

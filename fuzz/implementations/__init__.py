@@ -51,6 +51,12 @@ AVAILABLE = {
         "vllm-v41-k-mxfp4:PATH, the same with keys in MXFP4",
     ),
     "vllm-v4": ("indexfuzz.implementations.vllm.v4", "load", "vllm-v4:PATH, its compressor of V4's index keys"),
+    "vllm-v4-sm100": (
+        "indexfuzz.implementations.vllm.v4",
+        "load_sm100",
+        "vllm-v4-sm100:PATH, the same with UE8M0 scales",
+    ),
+    "vllm-v4-mxfp4": ("indexfuzz.implementations.vllm.v4", "load_mxfp4", "vllm-v4-mxfp4:PATH, the same in MXFP4"),
     "vllm-v41": ("indexfuzz.implementations.vllm.v41", "load", "vllm-v41:PATH, its compressor of V4.1"),
     "vllm-v41-amd": ("indexfuzz.implementations.vllm.v41", "load_amd", "vllm-v41-amd:PATH, the same on AMD GPUs"),
     "vllm-kpool": (

@@ -11,7 +11,6 @@ from indexfuzz.core import stage_names
 from indexfuzz.core.case import Case
 from indexfuzz.core.guarantees import Guarantees
 from indexfuzz.core.stage_names import K_QUANT_CACHE, POOL
-from indexfuzz.reference import layout
 from indexfuzz.reference import pool as reference
 from indexfuzz.reference.compress import Tokens
 from indexfuzz.reference.intervals import Interval, rounded
@@ -40,7 +39,7 @@ class FusedPool(InsertedKeys):
 
     def legal(self, given: Call, guarantees: Guarantees, instead: Instead) -> Interval:
         promises, bias = guarantees.promises, given.tensors["bias"]
-        none = bias.new_empty((0, layout.page_shape(given.tensors["cache"])[1]), dtype=torch.float64)
+        none = bias.new_empty((0, bias.shape[1]), dtype=torch.float64)
         made = [Interval(none, none)]
         for tokens, (_, groups) in zip(self.requests, due_keys(given, given.options["ratio"]), strict=True):
             own = weighed(tokens, bias, instead)

@@ -9,6 +9,7 @@ from indexfuzz.corpus.entry import Record
 from indexfuzz.oracles import schedules, sessions
 from indexfuzz.reference.layout import SCALE_BYTES
 from indexfuzz.stages.base import Call, Stage
+from indexfuzz.stages.quantised import values_per_byte
 from indexfuzz.stages.table import find
 from indexfuzz.subjects.in_process import InProcess
 from indexfuzz.subjects.under_test import UnderTest
@@ -80,8 +81,8 @@ def _in_cache(stage: Stage, launch: Launch, row: int) -> str:
     tensors = {name: value for name, value in launch.given.items() if isinstance(value, Tensor)}
     options = {name: value for name, value in launch.given.items() if name not in tensors}
     call, cache = Call(tensors, options), launch.given["cache"]
-    dims = cache.shape[-1] - SCALE_BYTES
-    wanted = [*(("cache_values", (row, dim)) for dim in range(dims)), ("cache_scales", (row,))]
+    dims = range(0, (cache.shape[-1] - SCALE_BYTES) * values_per_byte(call), values_per_byte(call))
+    wanted = [*(("cache_values", (row, dim)) for dim in dims), ("cache_scales", (row,))]
     *codes, scale = [place[1] for output, index in wanted if (place := stage.locate(call, {}, output, index))]
     page = scale // cache.stride(0)
     runs = _runs([at - page * cache.stride(0) for at in (*codes, *range(scale, scale + SCALE_BYTES))])

@@ -55,6 +55,7 @@ def test_sessions_are_left_out_where_they_are_not_wanted(settings):
         lambda session: session.overlap,
         lambda session: session.node == "pool" and session.pooling == "softmax" and session.ratio == 4,
         lambda session: session.pooling == "max",
+        lambda session: session.node == "compress_norm",
         lambda session: any(step.forks for step in session.steps),
         lambda session: any(step.free for step in session.steps),
         lambda session: any(step.pad_tokens for step in session.steps),
@@ -77,3 +78,11 @@ def test_keys_of_every_node_have_values_of_every_size():
 def test_the_same_seed_gives_the_same_sessions():
     assert [case.id for case in draw(sessions(), 5, 20)] == [case.id for case in CASES[:20]]
     assert len({case.id for case in CASES}) == len(CASES)
+
+
+@pytest.mark.parametrize("form", [("fp32", 1), ("ue8m0", 1), ("ue8m0", 4), ("mxfp4", 4)])
+@pytest.mark.parametrize("node", NODES)
+def test_keys_of_each_form_are_drawn_for_each_node(node, form):
+    of_node = draw(sessions((node,)), 5, 60)
+    assert form in {(case.cache.scales, case.model.head_dim // case.model.quant_group) for case in of_node}
+    assert all(case.has_scales for case in of_node)

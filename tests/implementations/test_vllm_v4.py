@@ -16,7 +16,17 @@ from indexfuzz.oracles import schedules
 from indexfuzz.oracles.sessions import run
 from indexfuzz.subjects.in_process import InProcess
 from indexfuzz.triage.minimize import minimise
-from tests.implementations.vllm_v4_tree import COMPRESSOR, KERNELS, METADATA, SAVE, SLOTS, STAND_IN
+from tests.implementations.vllm_v4_tree import (
+    COMPRESSOR,
+    KERNELS,
+    METADATA,
+    MXFP4,
+    PACKING,
+    SAVE,
+    SLOTS,
+    SM100,
+    STAND_IN,
+)
 
 
 def turn(request, new, drafts=0, accepted=0):
@@ -113,6 +123,51 @@ def test_a_mistake_in_a_copy_is_found_and_blamed(tree, name):
     file, old, new, blame = PLANTED[name]
     findings = found_in(load(f"vllm-v4:{tree.folder(files(file, old, new))}"), CASES[:1])
     assert is_rightly_blamed(findings, blame)
+
+
+FORMS = {
+    "vllm-v4-sm100": (SM100, {"scales": "ue8m0"}, {}),
+    "vllm-v4-mxfp4": (MXFP4, {"scales": "mxfp4"}, {"quant_group": 32}),
+}
+
+
+@pytest.mark.parametrize("name", FORMS)
+def test_other_forms_of_keys_pass_and_no_others_are_taken(tree, name):
+    files, cache, model = FORMS[name]
+    implementation = load(f"{name}:{tree.folder(files)}")
+    for case in (case_of(), case_of(k="outlier")):
+        outcome = run(case.replace(cache=cache, model=model), implementation, LockstepDevice())
+        assert outcome.findings == []
+        assert outcome.stages == [FUSED_COMPRESS] * len(STEPS)
+        assert FUSED_COMPRESS not in run(case, implementation, LockstepDevice()).stages
+    subject = InProcess(implementation, LockstepDevice())
+    for case in draw(sessions((FUSED_COMPRESS,)), 9, 5):
+        outcome = subject.run(subject.narrow(case))
+        assert not outcome.findings
+        assert FUSED_COMPRESS in outcome.stages
+
+
+IN_FORMS = {
+    "an exponent is lost": ("vllm-v4-sm100", KERNELS, "| (e << 24)", ""),
+    "exponents one too large": ("vllm-v4-sm100", KERNELS, ">> 23", "+ (1 << 23) >> 23"),
+    "halves of a byte": ("vllm-v4-mxfp4", PACKING, "code(low) | (code(high) << 4)", "code(high) | (code(low) << 4)"),
+    "5 as 6": ("vllm-v4-mxfp4", PACKING, "(size > 5.0)", "(size > 4.0)"),
+    "the floor of FP8": ("vllm-v4-mxfp4", KERNELS, "6.0 * 2**-126", "1e-4"),
+}
+
+
+BLAMED = {"halves of a byte": "dim 0 is dim 1 of the reference", "5 as 6": "compress or rms_norm"}
+"""Where all dims are wrong nothing tells the insertion from what stands before it."""
+
+
+@pytest.mark.parametrize("name", IN_FORMS)
+def test_a_mistake_in_a_form_of_keys_is_found_and_blamed(tree, name):
+    spec, file, old, new = IN_FORMS[name]
+    right, cache, model = FORMS[spec]
+    assert right[file].count(old) == 1
+    wrong = load(f"{spec}:{tree.folder(right | {file: right[file].replace(old, new)})}")
+    cases = [case_of(k=k).replace(cache=cache, model=model) for k in ("normal", "tied", "zeros")]
+    assert is_rightly_blamed(found_in(wrong, cases), BLAMED.get(name, "k_quant_cache"))
 
 
 def test_a_finding_is_made_small_on_pages_too(tree):

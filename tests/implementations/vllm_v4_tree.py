@@ -7,6 +7,7 @@ SAVE = f"{FOLDER}/common/ops/save_partial_states.py"
 SLOTS = "vllm/v1/attention/backends/mla/compressor_utils.py"
 METADATA = "vllm/v1/attention/backends/mla/indexer.py"
 COMMON = "vllm/v1/attention/ops/common.py"
+PACKING = f"{FOLDER}/common/ops/fused_indexer_q.py"
 
 STAND_IN = {
     COMPRESSOR: """\
@@ -151,3 +152,53 @@ STAND_IN = {
         return scale
     """,
 }
+
+OF_FP32 = "tl.store(scales + (start + ROWS * D) // 4 + place, scale)"
+
+SM100 = STAND_IN | {
+    KERNELS: STAND_IN[KERNELS]
+    .replace("cache.view(torch.float32)", "cache.view(torch.int32)")
+    .replace(
+        OF_FP32,
+        """e = scale.to(tl.int32, bitcast=True) >> 23
+            tl.store(scales + (start + ROWS * D) // 4 + place, e | (e << 8) | (e << 16) | (e << 24))""",
+    )
+}
+"""The same with a key's scale as four equal exponents."""
+
+MXFP4 = STAND_IN | {
+    KERNELS: STAND_IN[KERNELS]
+    .replace("pack_ue8m0_x4\n", "pack_ue8m0_x4\n    from .fused_indexer_q import _fp32x2_to_fp4x2\n")
+    .replace("cache.view(FP8), cache.view(torch.float32)", "cache, cache")
+    .replace(
+        "scale = tl.exp2(tl.ceil(tl.log2(tl.maximum(tl.max(tl.abs(key), axis=0), 1e-4) / LARGEST)))",
+        """key = tl.reshape(key, [4, D // 4])
+            largest = tl.maximum(tl.max(tl.abs(key), axis=1), 6.0 * 2**-126)
+            exponent = tl.ceil(tl.log2(largest / 6.0))
+            low, high = tl.split(tl.reshape(key * tl.exp2(-exponent)[:, None], [D // 2, 2]))""",
+    )
+    .replace(
+        "tl.store(cache + start + place * D + dim, (key / scale).to(cache.dtype.element_ty))",
+        "tl.store(cache + start + place * (D // 2) + tl.arange(0, D // 2), _fp32x2_to_fp4x2(low, high))",
+    )
+    .replace(
+        OF_FP32,
+        "tl.store(scales + start + ROWS * (D // 2) + place * 4 + tl.arange(0, 4), (exponent + 127).to(tl.uint8))",
+    ),
+    PACKING: """\
+    from vllm.triton_utils import tl, triton
+
+    MXFP4_BLOCK_SIZE = 32
+
+    @triton.jit
+    def code(x):
+        size = tl.abs(x)
+        above = (size > 0.25).to(tl.int32) + (size >= 0.75) + (size > 1.25) + (size >= 1.75) + (size > 2.5)
+        return above + (size >= 3.5) + (size > 5.0) + 8 * (x.to(tl.int32, bitcast=True) < 0)
+
+    @triton.jit
+    def _fp32x2_to_fp4x2(low, high):
+        return (code(low) | (code(high) << 4)).to(tl.uint8)
+    """,
+}
+"""The same with keys in MXFP4."""

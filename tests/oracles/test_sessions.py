@@ -180,6 +180,45 @@ def test_mistakes_of_a_fused_operation_are_found(signature):
     assert str(finding.signature).startswith(signature)
 
 
+FORMS = {"one exponent": ("ue8m0", 32), "four exponents": ("ue8m0", 8), "two values to a byte": ("mxfp4", 8)}
+
+
+@pytest.mark.parametrize("node", ["compress", "fused_compress", "fused_pool"])
+@pytest.mark.parametrize("form", FORMS)
+def test_keys_of_other_forms_are_made_and_inserted_in_any_schedule(node, form):
+    scales, group = FORMS[form]
+    changes = {"cache": {"scales": scales}, "model": {"quant_group": group, "scale_fmt": "ue8m0"}}
+    case = case_of(node, overlap=node in OVERLAPPING).replace(**changes)
+    outcome = oracle.run(case, builtin(), DEVICE)
+    assert not outcome.findings
+    assert {node, "gather"} <= {*outcome.stages}
+    assert not schedules.run(case, builtin(), DEVICE).findings
+
+
+MISTAKES_OF_FORMS = {
+    "fused_compress": ("page * scales_page_stride", "(page + is_due) * scales_page_stride"),
+    "fused_pool": ("QUANT_MAX=stored.largest", "QUANT_MAX=4.0"),
+}
+
+
+@pytest.mark.parametrize("node", MISTAKES_OF_FORMS)
+@pytest.mark.parametrize("form", FORMS)
+def test_mistakes_in_other_forms_are_found(node, form):
+    scales, group = FORMS[form]
+    changes = {"cache": {"scales": scales}, "model": {"quant_group": group, "scale_fmt": "ue8m0"}}
+    case = case_of(node, overlap=node in OVERLAPPING).replace(**changes)
+    assert oracle.run(case, with_mistake(*MISTAKES_OF_FORMS[node], node), DEVICE).findings
+
+
+def test_keys_that_their_scales_do_not_divide_are_refused():
+    for node in ("fused_compress", "fused_pool"):
+        for scales, group in (("fp32", 8), ("ue8m0", 16), ("mxfp4", 32)):
+            case = case_of(node, overlap=node in OVERLAPPING, model={"quant_group": group, "scale_fmt": "ue8m0"})
+            outcome = oracle.run(case.replace(cache={"scales": scales}), builtin(), DEVICE)
+            assert not outcome.findings
+            assert node in outcome.refused
+
+
 def test_what_a_fused_operation_must_reject_is_no_finding():
     for node in ("fused_compress", "fused_pool"):
         case = case_of(node, overlap="compress" in node, model={"scale_fmt": "fp32"})

@@ -29,6 +29,7 @@ FOLDER = "vllm/models/deepseek_v4"
 COMPRESSOR = f"{FOLDER}/compressor.py"
 KERNELS = f"{FOLDER}/common/ops/fused_compress_quant_cache.py"
 SAVE = f"{FOLDER}/common/ops/save_partial_states.py"
+PACKING = f"{FOLDER}/common/ops/fused_indexer_q.py"
 SLOTS = "vllm/v1/attention/backends/mla/compressor_utils.py"
 METADATA = "vllm/v1/attention/backends/mla/indexer.py"
 _CALLER, _REGISTRY = f"{FOLDER}/attention.py", f"{FOLDER}/__init__.py"
@@ -41,29 +42,52 @@ ROWS = 64
 """Keys in a page of the cache."""
 
 
+FLOOR_OF_MXFP4 = 6 * 2.0**-126
+"""The least amax of a key in MXFP4."""
+
+
 def load(path: str | Path) -> Implementation:
     """Find the compressor at a path. Raises SourceError where it is absent or has moved."""
+    return _load(path, "fp32", "", "scales are fp32, as on all GPUs but SM100")
+
+
+def load_sm100(path: str | Path) -> Implementation:
+    """The same as SM100 runs it: a key's scale is four equal exponents."""
+    return _load(path, "ue8m0", " sm100", "scales are four UE8M0 bytes, as on SM100")
+
+
+def load_mxfp4(path: str | Path) -> Implementation:
+    """The same with keys in MXFP4, which SM100 has behind a switch."""
+    return _load(path, "mxfp4", " mxfp4", "keys are in MXFP4, as with indexer_kv_dtype=mxfp4 on SM100")
+
+
+def _load(path: str | Path, scales: str, name: str, note: str) -> Implementation:
     project = open_project(path, "vllm", known_versions=KNOWN_VERSIONS)
-    compressor = Compressor(project)
+    compressor = Compressor(project, scales)
     compressor.modules("e4m3fn")
+    promises = Promises(between="fp32", rotated="bf16")
+    if scales == "mxfp4":
+        promises = replace(promises, amax_floor=FLOOR_OF_MXFP4)
     return Implementation(
-        f"{project.label} deepseek_v4",
+        f"{project.label} deepseek_v4{name}",
         {FUSED_COMPRESS: compressor.fused_compress},
-        contract(project),
-        Promises(between="fp32", rotated="bf16"),
-        notes=(f"read from {path}", *reach(project), "scales are fp32, as on all GPUs but SM100"),
+        contract(project, scales),
+        promises,
+        notes=(f"read from {path}", *reach(project, scales), note),
         replaced=project.replaced,
         sources=project.executed,
         keeps={FUSED_COMPRESS: lambda case: replace(kept_by(case), rows=WINDOW - 1, page=PAGE)},
     )
 
 
-def reach(project: Project) -> tuple[str, ...]:
+def reach(project: Project, scales: str = "fp32") -> tuple[str, ...]:
     """By which lines of a release a model comes to these kernels, and on which hardware."""
     cuda = project.place(_REGISTRY, "from .nvidia.model", "DeepseekV4ForCausalLM")
     rocm = project.place(_REGISTRY, "is_rocm()", "from .amd.model import DeepseekV4ForCausalLM")
     called = project.place(_CALLER, "class DeepseekV4Indexer", "compressor(compressed_kv_score, positions, rotary_emb)")
     chosen = project.place(COMPRESSOR, "compress_norm_rope_store_fn = compress_norm_rope_store_triton")
+    if scales != "fp32":
+        return (f"reached by DeepSeek-V4 on NVIDIA ({cuda}): called at {called}, chosen at {chosen}",)
     return (
         f"reached by DeepSeek-V4 on NVIDIA ({cuda}) and AMD ({rocm}): called at {called}, chosen at {chosen}",
         "with an index cache in MXFP4 other kernels take their place",
@@ -83,8 +107,9 @@ class _Modules(NamedTuple):
 class Compressor:
     """The compressor of one release, with the signature of the operation."""
 
-    def __init__(self, project: Project) -> None:
+    def __init__(self, project: Project, scales: str) -> None:
         self._project = project
+        self._scales = scales
         self.modules = cache(self._load)
 
     def fused_compress(
@@ -113,6 +138,7 @@ class Compressor:
         fp8: str,
         quant_group: int,
         layout: str,  # noqa: ARG002 - always token order
+        scales: str = "fp32",
     ) -> None:
         """Do with a step what the backend's metadata and the compressor's forward do with it."""
         modules, tokens = self.modules(fp8), len(slot_mapping)
@@ -136,18 +162,18 @@ class Compressor:
             compress_ratio=ratio,
             overlap=overlap,
             coff=1 + overlap,
-            head_dim=quant_group,
+            head_dim=len(norm_weight),
             rope_head_dim=rope_dim,
             ape=bias,
             norm=SimpleNamespace(weight=norm_weight),
             rms_norm_eps=eps,
             state_cache=kept,
             k_cache_prefix="keys",
-            use_fp4_cache=False,
+            use_fp4_cache=scales == "mxfp4",
             _static_forward_context={"keys": layer},
             _use_two_stage_fused_compressor=False,
             _quant_block=quant_group,
-            _token_stride=quant_group,
+            _token_stride=cache.shape[2] - 4,
             _scale_dim=4,
         )
         this._compress_norm_rope_store = compressor._compress_norm_rope_store.__get__(this)  # noqa: SLF001 - its own
@@ -159,7 +185,7 @@ class Compressor:
             provide_vllm(fp8)
             | provide_jit_kernels()
             | {
-                "vllm.utils.deep_gemm.mqa_logits_use_mx_scales": bool,
+                "vllm.utils.deep_gemm.mqa_logits_use_mx_scales": lambda: self._scales == "ue8m0",
                 "vllm.utils.math_utils.next_power_of_2": lambda n: 1 << (n - 1).bit_length(),
                 "vllm.forward_context.get_forward_context": lambda: context,
             }
@@ -172,6 +198,8 @@ class Compressor:
             module_of(METADATA): ("build_prefill_chunk_metadata",),
             "vllm.v1.attention.ops.common": ("pack_ue8m0_x4",),
         }
+        if self._scales == "mxfp4":
+            execute[module_of(PACKING)] = ("MXFP4_BLOCK_SIZE", "_fp32x2_to_fp4x2")
         loader = Loader(self._project, provide=provide, execute=execute)
         return _Modules(context, *(loader.load(module_of(file)) for file in (COMPRESSOR, SLOTS, METADATA)))
 
@@ -207,9 +235,10 @@ def visible_keys(
     return seen
 
 
-def contract(project: Project) -> Clauses:
+def contract(project: Project, scales: str = "fp32") -> Clauses:
     """What the indexer of DeepSeek-V4 hands to its compressor, and what the kernels compute from it."""
     fused = (FUSED_COMPRESS,)
+    nvidia = project.place("vllm/utils/deep_gemm.py", "def mqa_logits_use_mx_scales(")
     rope = project.place(COMPRESSOR, "is_neox_style=False")
     return Clauses(
         (
@@ -221,9 +250,15 @@ def contract(project: Project) -> Clauses:
             ),
             Clause(
                 fused,
-                lambda case: case.model.quant_group == HEAD_DIM,
-                "one scale per key",
-                project.place(COMPRESSOR, "self._quant_block = 128"),
+                lambda case: case.model.head_dim == case.model.quant_group * (4 if scales == "mxfp4" else 1),
+                "32 values have a scale" if scales == "mxfp4" else "one scale per key",
+                project.place(COMPRESSOR, f"self._quant_block = {'MXFP4_BLOCK_SIZE' if scales == 'mxfp4' else 128}"),
+            ),
+            Clause(
+                fused,
+                lambda case: scales == "fp32" or case.model.fp8 == "e4m3fn",
+                "the format of SM100 is e4m3fn",
+                nvidia,
             ),
             Clause(
                 fused,
@@ -268,5 +303,6 @@ def contract(project: Project) -> Clauses:
                 "keys lie in token order",
                 project.place(KERNELS, "def _fused_kv_compress_norm_rope_insert_indexer_attn(", "FP8 data"),
             ),
-        )
+        ),
+        scales=(scales,),
     )
