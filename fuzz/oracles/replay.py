@@ -74,12 +74,26 @@ def run(case: Case, implementation: Implementation, device: Device, only: frozen
         if outcome.findings:
             break
         if case.session.steps:
-            with device.session() as session:
-                there = captured.with_tensors(session.bring(captured.tensors))
-                session.take_back(there.run(function))
+            _go_on(captured, function, device)
             for name in call.fills:
                 call.tensors[name].copy_(fresh.tensors[name])
     return outcome
+
+
+def pair_of(case: Case, name: str, implementation: Implementation, device: Device, number: int = 0) -> Pair | None:
+    """The calls of a stage, or of the operation in one step of a session, as a replay is given them; None without.
+
+    Both sessions come to that step by launches of their own.
+    """
+    other = with_other_contents(case)
+    for at, pair in enumerate(_pairs(case, other, implementation, device) if other else ()):
+        is_there = at == number if case.session.steps else pair.stage.name == name
+        if is_there:
+            return pair if _forms(pair.captured) == _forms(pair.call) else None
+        if case.session.steps:
+            for call in (pair.captured, pair.call):
+                _go_on(call, implementation.stages[name], device)
+    return None
 
 
 def with_other_contents(case: Case) -> Case | None:
@@ -99,6 +113,13 @@ def with_other_contents(case: Case) -> Case | None:
         )
     except CaseError:
         return None
+
+
+def _go_on(call: Call, function: StageFunction, device: Device) -> None:
+    """Let a step of a session leave what it leaves."""
+    with device.session() as session:
+        there = call.with_tensors(session.bring(call.tensors))
+        session.take_back(there.run(function))
 
 
 def _pairs(case: Case, other: Case, implementation: Implementation, device: Device) -> Iterator[Pair]:

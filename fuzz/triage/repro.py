@@ -8,7 +8,7 @@ else in lockstep.
 from indexfuzz.core.case import Case
 from indexfuzz.core.stage_names import STATEFUL
 from indexfuzz.corpus.entry import Entry, Record
-from indexfuzz.oracles import composition, history, schedules
+from indexfuzz.oracles import composition, history, replay, schedules
 from indexfuzz.stages.base import Stage
 from indexfuzz.stages.table import find
 from indexfuzz.subjects.in_process import InProcess
@@ -25,6 +25,7 @@ from indexfuzz.triage.launches import (
 from indexfuzz.triage.look import Look
 from indexfuzz.triage.looking import look_at
 from indexfuzz.triage.relaunch_repro import relaunch_body
+from indexfuzz.triage.replay_repro import replay_script
 from indexfuzz.triage.repro_check import RAISED, SEEN_BY_LOCKSTEP, Claim, write_check
 from indexfuzz.triage.repro_source import kernel_source
 from indexfuzz.triage.repro_text import assemble, assign_inputs, tell_story, tell_written, write_call, write_launches
@@ -48,6 +49,8 @@ def script(entry: Entry, target: UnderTest[InProcess]) -> str:
         return composition_script(entry.case, entry.finding, target)
     if signature.kind == schedules.KIND and signature.stage == schedules.maker_of(entry.case):
         return _script_of_schedules(entry.case, entry.finding, target)
+    if signature.kind == replay.KIND:
+        return replay_script(entry.case, entry.finding, target)
     if signature.relation:
         return _script_of_a_wrong_launch(entry.case, entry.finding, target)
     if signature.kind == "stray-output":

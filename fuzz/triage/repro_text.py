@@ -39,7 +39,7 @@ def assemble(name: str, stage: str, finding: Record, source: KernelSource, body:
     return (
         f'"""{name}, stage {stage}.\n\n{story}\n\n'
         f"Needs torch, triton and {source.needs}. Without a GPU it runs in indexfuzz's lockstep.\n"
-        f'"""\n\n{_imports(body + source.code)}\n'
+        f'"""\n\n{imports_for(body + source.code)}\n'
         f"{_device(finding)}{source.code}{RUN}{helpers_for(body)}\n\n{body}"
     )
 
@@ -112,7 +112,8 @@ def run_of(launch: Launch) -> str:
     return f"run({', '.join(f'{name}={name}' for name in launch.given)})"
 
 
-def _imports(body: str) -> str:
+def imports_for(body: str) -> str:
+    """The imports that a script with such a body needs."""
     standard = [
         name for name in ("ast", "base64", "linecache", "pathlib", "types", "zipfile", "zlib") if f"{name}." in body
     ]
