@@ -74,7 +74,7 @@ STEP = Case().replace(
 
 
 def session_of(node):
-    session = {"node": node, "ratio": 4, "overlap": "compress" in node, "steps": STEPS}
+    session = {"node": node, "ratio": 4, "overlap": node in ("compress", "fused_compress"), "steps": STEPS}
     return Case().replace(cache={"block_size": 2, "layout": "normal"}, batch={"max_model_len": 60}, session=session)
 
 
