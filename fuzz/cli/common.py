@@ -1,15 +1,19 @@
 """What several commands share: where the corpus lies, what is under test, and how text is printed."""
 
 import os
+import subprocess
 import sys
+import tempfile
 from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import typer
+
 from indexfuzz.cli.printing import WrappingConsole
 from indexfuzz.core.project import Project
-from indexfuzz.core.setup import Setup
+from indexfuzz.core.setup import Setup, SetupError
 from indexfuzz.core.signature import Signature
 from indexfuzz.core.words import suggestion
 from indexfuzz.corpus.entry import CorpusError, Entry
@@ -53,6 +57,7 @@ def under_test(setup: Setup) -> "UnderTest[Subject]":
 
     Raises SetupError.
     """
+    _with_sanitizer(setup)
     if not setup.isolated:
         _with_interpreter(setup)
     target = prepare(setup)
@@ -78,6 +83,28 @@ def _with_interpreter(setup: Setup) -> None:
         sys.stdout.flush()
         environment = os.environ | {"TRITON_INTERPRET": "1"}
         os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], environment)  # noqa: S606 - ourselves
+
+
+def _with_sanitizer(setup: Setup) -> None:
+    """Do all of this in a process under the tool of --sanitize, and end as that does."""
+    from indexfuzz.devices.base import DeviceError
+    from indexfuzz.devices.sanitizing import LOG, TOOLS, find_tool, sanitized
+
+    if setup.sanitize is None or LOG in os.environ:
+        return
+    each_known("--sanitize", [setup.sanitize], TOOLS)
+    if setup.device != "cuda":
+        raise InputError(f"--sanitize looks at kernels on a GPU, not on {setup.device}; use it with --device cuda")
+    try:
+        tool = find_tool()
+    except DeviceError as error:
+        raise SetupError(str(error)) from error
+    with tempfile.TemporaryDirectory(prefix="indexfuzz-") as folder:
+        words = [sys.executable, *sys.orig_argv[1:]]
+        command, variables = sanitized(tool, setup.sanitize, words, Path(folder) / "report.txt")
+        sys.stdout.flush()
+        ended = subprocess.run(command, env=os.environ | variables, check=False)  # noqa: S603 - ourselves
+    raise typer.Exit(ended.returncode)
 
 
 def _set_threads() -> None:

@@ -114,6 +114,17 @@ Timeout = Annotated[
         help="How long loading the implementation may take, and an isolated case before that is a hang.",
     ),
 ]
+Sanitize = Annotated[
+    str | None,
+    typer.Option(
+        "--sanitize",
+        rich_help_panel="What to test",
+        metavar="memcheck|racecheck",
+        show_default=False,
+        help="With --device cuda: run all of it under this tool of NVIDIA's compute-sanitizer, in one process; what it "
+        "reports of a launch are findings.",
+    ),
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for scripts instead of text.")]
 CaseFile = Annotated[str, typer.Argument(metavar="FILE", help="A corpus file, or the id of a case in the corpus.")]
 
@@ -139,10 +150,11 @@ class SetupOptions(KernelOptions):
     isolate: Isolate = None
     python: Python = None
     timeout: Timeout = None
+    sanitize: Sanitize = None
 
     def setup(self) -> Setup:
         """The same, in the words that the rest of IndexFuzz knows."""
-        where = (self.beyond_contract, self.isolate, self.python, self.timeout)
+        where = (self.beyond_contract, self.isolate, self.python, self.timeout, self.sanitize)
         return Setup(self.impl, self.device, tuple(self.faults), *where)
 
 

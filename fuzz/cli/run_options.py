@@ -173,6 +173,8 @@ class RunOptions(CaseOptions):
             )
         if self.coverage and (self.workers or 1) > 1:
             raise InputError("--coverage sees the masks of one process; leave out --workers")
+        if self.sanitize and (self.workers or 1) > 1:
+            raise InputError("--sanitize looks at one process; leave out --workers")
         self.parsed_shard  # noqa: B018 - raises for what it cannot read
 
     @property

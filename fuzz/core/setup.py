@@ -18,7 +18,8 @@ class SetupError(Exception):
 class Setup:
     """What a user wants under test, in the words of the command line.
 
-    `isolate` is None where the user left it open, `python` is another interpreter, `timeout` in seconds per case.
+    `isolate` is None where the user left it open, `python` is another interpreter, `timeout` in seconds per case;
+    `sanitize` is the tool of compute-sanitizer that all runs under.
     """
 
     spec: str = DEFAULT_IMPLEMENTATION
@@ -28,6 +29,7 @@ class Setup:
     isolate: bool | None = None
     python: str | None = None
     timeout: float | None = None
+    sanitize: str | None = None
 
     @property
     def isolated(self) -> bool:
@@ -58,6 +60,8 @@ class Setup:
             words += ["--python", self.python]
         if self.timeout:
             words += ["--timeout", f"{self.timeout:g}"]
+        if self.sanitize:
+            words += ["--sanitize", self.sanitize]
         if self.beyond_contract:
             words += ["--beyond-contract"]
         return words

@@ -78,7 +78,7 @@ class Carrier:
             if part.far is not None:
                 part.far.copy_(_slot(self._there, part))
         return {
-            name: _view(tensor, self._memory(place).untyped_storage(), place.start + _start_of(tensor))
+            name: view_of(tensor, self._memory(place).untyped_storage(), place.start + start_of(tensor))
             for (name, tensor), place in zip(tensors.items(), places, strict=True)
         }
 
@@ -106,7 +106,7 @@ class Carrier:
             return place
         if is_far and not tensor.numel():
             return place
-        own = _rows_of(tensor, _bytes_of(storage)) if is_far else _bytes_of(storage)
+        own = _rows_of(tensor, bytes_of(storage)) if is_far else bytes_of(storage)
         self._parts.append(Part(own, self._size, None if place.memory is None else _rows_of(tensor, place.memory)))
         self._size += -(-own.numel() // LINE) * LINE
         return place
@@ -123,12 +123,12 @@ class Carrier:
 
     def _return(self, output: Tensor) -> Tensor:
         """An output on the CPU: what it is a view of there, or of a copy of its storage."""
-        address, start = output.untyped_storage().data_ptr(), _start_of(output)
+        address, start = output.untyped_storage().data_ptr(), start_of(output)
         holding = [p for p in self._places.values() if self._memory(p).data_ptr() == address and p.start <= start]
         if not holding:
-            return _view(output, _bytes_of(output.untyped_storage()).cpu().untyped_storage(), start)
+            return view_of(output, bytes_of(output.untyped_storage()).cpu().untyped_storage(), start)
         place = max(holding, key=lambda place: place.start)
-        return _view(output, place.storage, start - place.start)
+        return view_of(output, place.storage, start - place.start)
 
 
 @cache
@@ -163,22 +163,23 @@ def _rows_of(tensor: Tensor, memory: Tensor) -> Tensor:
     axes = [(size, stride * item) for size, stride in zip(tensor.shape, tensor.stride(), strict=True)]
     outer = [(size, stride) for size, stride in axes if stride > FAR]
     row = item + sum((size - 1) * stride for size, stride in axes if stride <= FAR)
-    first, last = _start_of(tensor), sum((size - 1) * stride for size, stride in outer) + row
+    first, last = start_of(tensor), sum((size - 1) * stride for size, stride in outer) + row
     before, behind = min(AROUND, first), min(AROUND, len(memory) - first - last)
     shape, strides = [size for size, _ in outer], [stride for _, stride in outer]
     return memory.as_strided([*shape, before + row + behind], [*strides, 1], first - before)
 
 
-def _start_of(tensor: Tensor) -> int:
+def start_of(tensor: Tensor) -> int:
     """The first byte of a tensor in its storage."""
     return int(tensor.storage_offset()) * tensor.element_size()
 
 
-def _bytes_of(storage: torch.UntypedStorage) -> Tensor:
+def bytes_of(storage: torch.UntypedStorage) -> Tensor:
+    """All bytes of a storage."""
     return torch.empty(0, dtype=torch.uint8, device=storage.device).set_(storage)
 
 
-def _view(like: Tensor, storage: torch.UntypedStorage, start: int) -> Tensor:
+def view_of(like: Tensor, storage: torch.UntypedStorage, start: int) -> Tensor:
     """A tensor of the same form in another storage, from a byte on."""
     made = torch.empty(0, dtype=like.dtype, device=storage.device)
     return made.set_(storage, start // like.element_size(), like.shape, like.stride())

@@ -14,6 +14,7 @@ from indexfuzz.core.guarantees import Guarantees, Promises
 from indexfuzz.devices import assembly
 from indexfuzz.devices.base import CaptureError, DeviceError, Session, T
 from indexfuzz.devices.carrying import CarryingSession, carrier_to
+from indexfuzz.devices.sanitizing import SanitizedSession, report_of_this_process
 from indexfuzz.devices.simulated_dot import simulated_dot
 from indexfuzz.reference.arithmetic import Arithmetic
 
@@ -103,8 +104,13 @@ class CudaDevice:
     @contextmanager
     def session(self) -> Iterator[Session]:
         """Run, then wait, so that a fault is blamed on the case that caused it."""
+        report = report_of_this_process()
         with noting_kernels() as kernels:
-            yield CarryingSession(partial(guarantees, kernels, envelope=_envelope()), carrier_to(self.torch_device))
+            judge_by = partial(guarantees, kernels, envelope=_envelope())
+            if report:
+                yield SanitizedSession(judge_by, report)
+            else:
+                yield CarryingSession(judge_by, carrier_to(self.torch_device))
         torch.cuda.synchronize()
 
     def capture(self, run: Callable[[], T]) -> tuple[T, Callable[[], None]]:
