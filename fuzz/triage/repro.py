@@ -24,6 +24,7 @@ from indexfuzz.triage.launches import (
 )
 from indexfuzz.triage.look import Look
 from indexfuzz.triage.looking import look_at
+from indexfuzz.triage.relation_repro import relation_script
 from indexfuzz.triage.relaunch_repro import relaunch_body
 from indexfuzz.triage.replay_repro import replay_script
 from indexfuzz.triage.repro_check import RAISED, SEEN_BY_LOCKSTEP, Claim, write_check
@@ -52,7 +53,7 @@ def script(entry: Entry, target: UnderTest[InProcess]) -> str:
     if signature.kind == replay.KIND:
         return replay_script(entry.case, entry.finding, target)
     if signature.relation:
-        return _script_of_a_wrong_launch(entry.case, entry.finding, target)
+        return _script_of_a_relation(entry.case, entry.finding, target)
     if signature.kind == "stray-output":
         raise ReproError(f"values do not show {signature}; `indexfuzz replay` does")
     stage = find_reached(signature.stage, signature.output, entry.case)
@@ -68,12 +69,12 @@ def script(entry: Entry, target: UnderTest[InProcess]) -> str:
     return assemble(target.subject.facts.name, stage.name, entry.finding, source, body)
 
 
-def _script_of_a_wrong_launch(case: Case, finding: Record, target: UnderTest[InProcess]) -> str:
-    """The script for one of the launches that a relation compares, where that is wrong by itself."""
+def _script_of_a_relation(case: Case, finding: Record, target: UnderTest[InProcess]) -> str:
+    """The script for one of the launches that a relation compares, where that is wrong by itself, or for all."""
     signature = finding.signature
     look = look_at(case, signature, target.subject)
     if not isinstance(look, Look):
-        raise ReproError(f"no launch by itself shows {signature}; `indexfuzz replay` does")
+        return relation_script(case, finding, target)
     launch = describe_launch(look.stage, look.given)
     check = write_check(Claim(look.stage, Record.of(look.finding), launch, write_call(launch)))
     body = f"{tell_written(launch)}{assign_inputs(launch, {})}\n\n{check}"
