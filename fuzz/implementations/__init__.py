@@ -96,6 +96,7 @@ AVAILABLE = {
         "load",
         "sglang-kpool-write:PATH, its key pooling of GLM-5.3-Flash",
     ),
+    "sglang-c2": ("indexfuzz.implementations.sglang.c2_pool", "load", "sglang-c2:PATH, its pairs of V4.1 in decode"),
     "sglang-fp4-cache": (
         "indexfuzz.implementations.sglang.fp4_cache",
         "load",
