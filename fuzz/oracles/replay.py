@@ -6,7 +6,7 @@ The launch is captured on one case; the contents are those of a second case of t
 says what must come out. Of a session every step is captured anew, and both sessions go on by fresh launches.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import replace
 from typing import NamedTuple
@@ -46,7 +46,17 @@ class Pair(NamedTuple):
     call: Call
 
 
-def run(case: Case, implementation: Implementation, device: Device, only: frozenset[str] = frozenset()) -> Outcome:
+Note = Callable[[Finding, Tensor], None]
+"""Told what is found, and which elements of its output are others than in a fresh launch, bool of its shape."""
+
+
+def run(
+    case: Case,
+    implementation: Implementation,
+    device: Device,
+    only: frozenset[str] = frozenset(),
+    note: Note = lambda _finding, _wrong: None,
+) -> Outcome:
     """Replay every stage that the device can capture, or the operation of every step of a session.
 
     Where the device captures nothing, or a function cannot be captured, nothing is found. Raises UnsupportedKernelError
@@ -67,10 +77,12 @@ def run(case: Case, implementation: Implementation, device: Device, only: frozen
         if _forms(captured) == _forms(call):
             with suppress(CaptureError):
                 pair = Pair(stage, _own(captured, device.torch_device), call)
+                where = f"step {number} of the session: " if case.session.steps else ""
                 found = _replay(pair, outputs, function, implementation, device)
                 outcome.stages.append(stage.name)
-                where = f"step {number} of the session: " if case.session.steps else ""
-                outcome.findings += [replace(finding, detail=f"{where}{finding.detail}") for finding in found]
+                for finding, wrong in found:
+                    outcome.findings.append(replace(finding, detail=f"{where}{finding.detail}"))
+                    note(outcome.findings[-1], wrong)
         if outcome.findings:
             break
         if case.session.steps:
@@ -147,8 +159,11 @@ def _pairs(case: Case, other: Case, implementation: Implementation, device: Devi
 
 def _replay(
     pair: Pair, fresh: dict[str, Tensor], function: StageFunction, implementation: Implementation, device: Capturing
-) -> list[Finding]:
-    """What differs between a replay with the contents of a call, in memory captured for it, and its fresh launch."""
+) -> list[tuple[Finding, Tensor]]:
+    """What differs between a replay with the contents of a call, in memory captured for it, and its fresh launch.
+
+    With the elements that do, bool of the shape of its output.
+    """
     changed = _tell_integers(pair.captured, pair.call)
     outputs, again = device.capture(lambda: pair.captured.run(function))
     for name, tensor in pair.call.tensors.items():
@@ -166,7 +181,7 @@ def _replay(
                 f"{place} of {name} is {captured} where the launch was captured with other contents and replayed, "
                 f"and {launched} where it is launched; {describe.share(wrong)}{changed}"
             )
-            return [Finding(pair.stage.name, KIND, name, detail, index=index)]
+            return [(Finding(pair.stage.name, KIND, name, detail, index=index), wrong)]
     return []
 
 

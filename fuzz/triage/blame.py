@@ -8,10 +8,7 @@ from indexfuzz.core.forked import ForkedError, call_forked
 from indexfuzz.core.setup import Setup
 from indexfuzz.core.signature import Signature
 from indexfuzz.subjects.under_test import put_under_test
-from indexfuzz.triage.look import Look
-from indexfuzz.triage.looking import look_at
-from indexfuzz.triage.twin import ScheduleLook
-from indexfuzz.triage.whole import WholeLook
+from indexfuzz.triage.looking import Seen, look_at
 
 SECONDS = 60
 """CPU seconds for one launch that is written down, and for loading what is under test."""
@@ -28,7 +25,10 @@ def tell_blamed(case: Case, signature: Signature, setup: Setup) -> list[str]:
 
 
 def _look_in_copy(
-    case: Case, signature: Signature, setup: Setup, ask: Callable[[Look | WholeLook | ScheduleLook], list[str]]
+    case: Case,
+    signature: Signature,
+    setup: Setup,
+    ask: Callable[[Seen], list[str]],
 ) -> list[str]:
     """What is asked of a look, which takes a copy of this process: what is under test may print and crash there.
 

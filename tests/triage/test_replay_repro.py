@@ -14,9 +14,12 @@ from indexfuzz.devices.lockstep import LockstepDevice
 from indexfuzz.implementations.base import Implementation
 from indexfuzz.implementations.builtin import builtin
 from indexfuzz.oracles import replay
+from indexfuzz.report.pictures.draw import draw, explain_absence
 from indexfuzz.subjects.in_process import InProcess
 from indexfuzz.subjects.under_test import UnderTest
+from indexfuzz.triage.looking import look_at
 from indexfuzz.triage.prove import run_script
+from indexfuzz.triage.replayed import ReplayLook
 from indexfuzz.triage.repro import script
 from tests.oracles.test_replay import OF_CONTENTS, STEP, Recorder, noting, session_of, with_mistake
 
@@ -130,3 +133,19 @@ def test_a_gpu_shows_it_too(remembering):
     assert "where the launch was captured with other contents and replayed" in proof.last_line
     file.write_text(RIGHT)
     assert not run_script(text).shows
+
+
+def test_what_was_replayed_is_drawn_beside_a_fresh_launch_where_a_device_captures(remembering):
+    _, target = remembering
+    subject = InProcess(target.subject.implementation, Recorder())
+    (finding,) = replay.run(STEP, subject.implementation, subject.device).findings
+    look = look_at(STEP, finding.signature, subject)
+    assert isinstance(look, ReplayLook)
+    (picture,) = draw(look)
+    assert picture.panels[0].title == "replayed, against a fresh launch"
+    assert {*"".join(picture.panels[0].cells)} == {"X", "."}
+    assert look.sentences()
+    assert look_at(STEP, finding.signature, target.subject) is None
+    assert "only an NVIDIA GPU" in explain_absence(finding.kind, None)
+    (remembered,) = replay.run(STEP, builtin(), Recorder(), frozenset({"gather"})).findings or [None]
+    assert remembered is None

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from dataclasses import replace
 
+from indexfuzz.oracles import replay
 from indexfuzz.report.pictures.cache import draw_cache
 from indexfuzz.report.pictures.extents import draw_extents
 from indexfuzz.report.pictures.grid import Picture
@@ -11,6 +12,7 @@ from indexfuzz.report.pictures.lanes import draw_lanes
 from indexfuzz.report.pictures.logits import draw_logits
 from indexfuzz.report.pictures.memory import draw_accesses
 from indexfuzz.report.pictures.race import draw_race
+from indexfuzz.report.pictures.replayed import draw_replayed
 from indexfuzz.report.pictures.schedules import draw_schedules
 from indexfuzz.report.pictures.selection import draw_selection
 from indexfuzz.report.pictures.unwritten import draw_unwritten
@@ -18,6 +20,8 @@ from indexfuzz.report.pictures.values import draw_values
 from indexfuzz.report.pictures.whole import draw_whole
 from indexfuzz.stages.base import Shown
 from indexfuzz.triage.look import Look
+from indexfuzz.triage.looking import Seen
+from indexfuzz.triage.replayed import ReplayLook
 from indexfuzz.triage.repro_check import RAISED
 from indexfuzz.triage.twin import ScheduleLook
 from indexfuzz.triage.whole import WholeLook
@@ -34,7 +38,7 @@ ACCESSES = (draw_race, draw_unwritten, draw_lanes, draw_accesses)
 """What an access of a kernel did to memory."""
 
 
-def draw(look: Look | WholeLook | ScheduleLook) -> tuple[Picture, ...]:
+def draw(look: Seen) -> tuple[Picture, ...]:
     """What went wrong around the buffers and to an input, if anything did, and the output beside what it should be.
 
     The pages of the cache are drawn with what lies behind them, which shows both. Of a session, it is said when it was.
@@ -42,6 +46,8 @@ def draw(look: Look | WholeLook | ScheduleLook) -> tuple[Picture, ...]:
     drawn: tuple[Picture | None, ...]
     if isinstance(look, WholeLook):
         drawn = (*(each(look.violated) for each in ACCESSES if look.violated), draw_whole(look))
+    elif isinstance(look, ReplayLook):
+        drawn = (draw_replayed(look),)
     elif isinstance(look, ScheduleLook):
         drawn = (draw_schedules(look), *(draw(look.wrong) if look.wrong else ()))
     elif look.finding.kind == "shape":
@@ -55,12 +61,14 @@ def draw(look: Look | WholeLook | ScheduleLook) -> tuple[Picture, ...]:
     return tuple(replace(picture, notes=(*picture.notes, *when)) for picture in drawn if picture)
 
 
-def explain_absence(kind: str, look: Look | WholeLook | ScheduleLook | None) -> str:
+def explain_absence(kind: str, look: Seen | None) -> str:
     """Why there is no picture of a finding, in a sentence."""
     if kind in RAISED:
         return "There is nothing to draw: the launch ends without a result."
     if kind == "promise":
         return "There is nothing to draw: what the kernel tells the compiler is wrong, no value is."
+    if look is None and kind == replay.KIND:
+        return "There is no picture: only an NVIDIA GPU captures launches in a graph."
     if look is None:
         return "There is no picture: it takes more than one launch of the stage in lockstep to show this."
     return "There is no picture: this is about no element of an output, and no byte of a tensor."
