@@ -1,4 +1,8 @@
-"""A gather that is right, and in the launch behind it reads one scale too far where WILD is set in the environment."""
+"""A gather that is right, and launches around it that read a scale and do nothing with it.
+
+WILD=beyond in the environment makes the second one read behind the last scale, WILD=early the first one a scale that
+nobody has written; without it neither does.
+"""
 
 import os
 
@@ -18,11 +22,14 @@ def look_kernel(k_scale_ptr, last):
 
 
 def gather(cache, block_table, cu_seqlens, token_to_seq, k_fp8, k_scale, *, quant_group, layout):
+    wild = os.environ.get("WILD")
+    if len(k_scale) and wild == "early":
+        look_kernel[(1,)](k_scale, 0)
     BUILTIN.stages["gather"](
         cache, block_table, cu_seqlens, token_to_seq, k_fp8, k_scale, quant_group=quant_group, layout=layout
     )
     if len(k_scale):
-        look_kernel[(1,)](k_scale, len(k_scale) - ("WILD" not in os.environ))
+        look_kernel[(1,)](k_scale, len(k_scale) - (wild != "beyond"))
 
 
 implementation = Implementation("toy_wild", {"gather": gather}, BUILTIN.contract.__class__(BUILTIN.contract.clauses))

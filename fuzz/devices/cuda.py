@@ -1,5 +1,6 @@
 """An NVIDIA GPU. What its results may be is read from the PTX of the kernels that made them."""
 
+import os
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -14,7 +15,7 @@ from indexfuzz.core.guarantees import Guarantees, Promises
 from indexfuzz.devices import assembly
 from indexfuzz.devices.base import CaptureError, DeviceError, Session, T
 from indexfuzz.devices.carrying import CarryingSession, carrier_to
-from indexfuzz.devices.sanitizing import SanitizedSession, report_of_this_process
+from indexfuzz.devices.sanitizing import RUNNING, SanitizedSession, report_of_this_process
 from indexfuzz.devices.simulated_dot import simulated_dot
 from indexfuzz.reference.arithmetic import Arithmetic
 
@@ -108,7 +109,7 @@ class CudaDevice:
         with noting_kernels() as kernels:
             judge_by = partial(guarantees, kernels, envelope=_envelope())
             if report:
-                yield SanitizedSession(judge_by, report)
+                yield SanitizedSession(judge_by, report, tracks=os.environ.get(RUNNING) == "initcheck")
             else:
                 yield CarryingSession(judge_by, carrier_to(self.torch_device))
         torch.cuda.synchronize()

@@ -1,5 +1,6 @@
 """What a kernel became, and what it must not become, on small kernels of either kind."""
 
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -41,13 +42,13 @@ def test_fp8_that_the_kernel_makes_wider_is_wrong_unless_promised(target):
     assert examined.verdict == "wrong"
     place, _, words = examined.sentence.partition(": ")
     assert words == "FP8 is made f16 before tl.dot"
-    assert place.endswith(f"kernels.py:{number_of('tl.dot(k')}")
+    assert place.endswith(f"kernels.py:{number_of('scores = tl.dot')}")
     assert dot(target, widen=True, may_widen=True).verdict == "right"
 
 
 def number_of(text):
     lines = Path(dot_kernel.fn.__code__.co_filename).read_text().splitlines()
-    return next(number for number, line in enumerate(lines, 1) if text in line)
+    return next(number for number, line in enumerate(lines, 1) if line.strip().startswith(text))
 
 
 @pytest.mark.parametrize(("target", "fp8", "keys"), [("sm_90", "e4m3fn", 16), ("gfx942", "e4m3fn", 64)])
@@ -80,8 +81,10 @@ def test_a_kernel_that_does_not_compile_is_named_with_its_line(is_half):
     examined = examine(Wanted(specialised(two_types_kernel, args, "sm_90", HALF=is_half), "rope"), assemble=False)
     assert examined.verdict == ("wrong" if is_half else "right")
     if is_half:
-        line = number_of("def _half_or_whole")
-        assert f"does not compile: {dot_kernel.fn.__code__.co_filename}:{line}: def _half" in examined.sentence
+        # Triton 3.9 names the function, 3.6 the statement.
+        told = re.match(r"does not compile: (\S+):(\d+): (def _half_or_whole|return x)", examined.sentence)
+        file, line, text = told[1], int(told[2]), told[3]
+        assert Path(file).read_text().splitlines()[line - 1].strip().startswith(text)
         assert "fp16" in examined.sentence
         assert "fp32" in examined.sentence
 

@@ -14,7 +14,7 @@ from indexfuzz.core.setup import Setup
 from indexfuzz.devices import sanitizing
 from indexfuzz.devices.base import DeviceError
 from indexfuzz.devices.sanitizer_report import Access, read_report
-from indexfuzz.devices.sanitizing import LOG, MARKER, Report, SanitizedSession, find_tool, sanitized
+from indexfuzz.devices.sanitizing import LOG, MARKER, RUNNING, Report, SanitizedSession, find_tool, sanitized
 
 ROOT = Path(__file__).parents[2]
 HEADER = "========= COMPUTE-SANITIZER\n"
@@ -114,38 +114,43 @@ def test_a_whole_report_is_read_in_order_without_what_is_about_the_host():
     assert read_report(HEADER + OF_THE_HOST + "========= ERROR SUMMARY: 0 errors\n") == []
 
 
+class Tool:
+    """Stands for the tool: writes what it has to `say`, and then the mark that it is asked for."""
+
+    def __init__(self, log):
+        self.log, self.say = log, HEADER
+
+    def mark(self):
+        with self.log.open("a") as file:
+            file.write(self.say + OF_THE_HOST.replace("cuFoo", MARKER))
+        self.say = ""
+
+
 @pytest.fixture
-def log(tmp_path):
-    return tmp_path / "report.txt"
+def tool(tmp_path):
+    return Tool(tmp_path / "report.txt")
 
 
-def appending(log, *texts):
-    """The tool, which writes one of these texts behind each launch, and then the mark."""
-    left = [HEADER, *texts]
-
-    def mark():
-        with log.open("a") as file:
-            file.write((left.pop(0) if left else "") + OF_THE_HOST.replace("cuFoo", MARKER))
-
-    return mark
+@pytest.fixture
+def session(tool):
+    return SanitizedSession(Guarantees, Report(tool.log, tool.mark), device="cpu")
 
 
-def test_each_launch_gets_what_was_reported_since_the_one_before(log):
-    report = Report(log, appending(log, WRITE + WRITE, "", RACE))
-    assert [len(report.read_on()) for _ in range(4)] == [2, 0, 1, 0]
+def test_each_launch_gets_what_was_reported_since_the_one_before(tool):
+    report = Report(tool.log, tool.mark)
+    tool.say = WRITE + WRITE
+    assert len(report.read_on()) == 2
+    assert report.read_on() == []
+    tool.say = RACE
+    assert len(report.read_on()) == 1
 
 
-def test_a_report_that_does_not_come_is_told(log):
+def test_a_report_that_does_not_come_is_told(tool):
     with pytest.raises(DeviceError, match=r"compute-sanitizer has written nothing to .* for 0 s"):
-        Report(log, lambda: None, patience=0)
+        Report(tool.log, lambda: None, patience=0)
 
 
-def session_on_cpu(log, *texts):
-    return SanitizedSession(Guarantees, Report(log, appending(log, *texts)), "cpu")
-
-
-def test_tensors_are_brought_to_memory_of_their_own_and_taken_back(log):
-    session = session_on_cpu(log)
+def test_tensors_are_brought_to_memory_of_their_own_and_taken_back(session):
     storage = torch.arange(64, dtype=torch.int32)
     x, y = storage.as_strided((3, 4), (8, 1), 5), storage[40:44]
     there = session.bring({"x": x, "y": y})
@@ -161,15 +166,14 @@ def test_tensors_are_brought_to_memory_of_their_own_and_taken_back(log):
     assert torch.equal(outputs["other"], torch.ones(2))
 
 
-def test_what_is_reported_of_a_launch_are_findings_about_its_arguments(log):
-    x = torch.zeros(4)
-    report = Report(log, lambda: None if log.exists() and MARKER in log.read_text() else appending(log)())
-    session = SanitizedSession(Guarantees, report, "cpu")
-    log.write_text(log.read_text() + OF_THE_HOST.replace("cuFoo", MARKER))
-    address = session.bring({"x": x})["x"].data_ptr()
+def test_what_is_reported_of_a_launch_are_findings_about_its_arguments(session, tool):
+    tool.say = UNINITIALISED  # by what brings the tensors
+    address = session.bring({"x": torch.zeros(4)})["x"].data_ptr()
     told = WRITE.replace("0x7f0000000000", hex(address))
-    log.write_text(log.read_text() + told + told + RACE + OF_THE_HOST.replace("cuFoo", MARKER))
+    tool.say = told + told + RACE
+    session.take_back({})
     wild, race = session.violations({})
+    assert session.violations({}) == []
     assert (wild.kind, wild.output, wild.location) == ("out-of-bounds", "x", "/src/kernels/gather.py:67")
     assert wild.detail == (
         "write of 4 bytes of global memory, 1041 bytes after x by thread (18,0,0) of block (2,0,0) of _gather_kernel"
@@ -177,10 +181,19 @@ def test_what_is_reported_of_a_launch_are_findings_about_its_arguments(log):
     assert (race.kind, race.output, race.location) == ("race", "", "/src/k.py:10")
 
 
-def test_nothing_reported_is_nothing_found(log):
-    session = session_on_cpu(log)
-    session.bring({"x": torch.zeros(4)})
+def test_nothing_reported_is_nothing_found(session):
+    session.take_back(session.bring({"x": torch.zeros(4)}))
     assert session.violations({}) == []
+
+
+def test_bytes_that_hold_nothing_are_as_they_were(tool):
+    session = SanitizedSession(Guarantees, Report(tool.log, tool.mark), tracks=True, device="cpu")
+    x, y = torch.arange(12, dtype=torch.uint8).view(3, 4), torch.arange(4.0)
+    session.declare("x", x, x % 2 == 0)
+    session.declare("y", y, initialised=False)
+    there = session.bring({"x": x, "y": y})
+    assert torch.equal(there["x"], x)
+    assert torch.equal(there["y"], y)
 
 
 def test_the_tool_is_looked_for_and_its_absence_is_one_sentence(tmp_path, monkeypatch):
@@ -200,7 +213,7 @@ def test_the_command_is_that_of_the_same_run_under_the_tool(tmp_path):
     command, variables = sanitized("/bin/tool", "racecheck", ["python", "-m", "indexfuzz"], tmp_path / "r")
     assert command[:3] == ["/bin/tool", "--tool", "racecheck"]
     assert command[-3:] == ["python", "-m", "indexfuzz"]
-    assert variables == {LOG: str(tmp_path / "r"), "PYTORCH_NO_CUDA_MEMORY_CACHING": "1"}
+    assert variables == {LOG: str(tmp_path / "r"), RUNNING: "racecheck", "PYTORCH_NO_CUDA_MEMORY_CACHING": "1"}
     assert "--sanitize memcheck" in " ".join(Setup(device="cuda", sanitize="memcheck").words)
 
 
@@ -233,24 +246,16 @@ def has_tool():
 
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available() or not has_tool(), reason="needs an NVIDIA GPU, compute-sanitizer")
-@pytest.mark.parametrize(("variables", "code"), [({}, 0), ({"WILD": "1"}, 1)])
-def test_a_read_beyond_a_tensor_is_seen_on_a_card(variables, code, tmp_path):
-    words = [
-        "run",
-        "--device",
-        "cuda",
-        "--sanitize",
-        "memcheck",
-        "--no-isolate",
-        "--impl",
-        "module:tests.toy_wild",
-        "--cases",
-        "8",
-        "--seed",
-        "1",
-    ]
-    folders = ("--corpus", str(tmp_path / "known"), "--out", str(tmp_path / "found"))
-    command = [sys.executable, "-m", "indexfuzz", *words, *folders]
-    ended = subprocess.run(command, cwd=ROOT, env=os.environ | variables, capture_output=True, text=True, check=False)
-    assert ended.returncode == code, ended.stdout + ended.stderr
-    assert ("gather/out-of-bounds/k_scale" in ended.stdout) is bool(code)
+@pytest.mark.parametrize(
+    ("tool", "wild", "kind"),
+    [("memcheck", "", ""), ("memcheck", "beyond", "out-of-bounds"), ("initcheck", "early", "uninitialised")],
+)
+def test_reads_that_no_value_shows_are_seen_on_a_card(tool, wild, kind, tmp_path):
+    options = ("--device", "cuda", "--sanitize", tool, "--impl", "module:tests.toy_wild", "--no-isolate")
+    drawn = ("--cases", "8", "--seed", "1", "--corpus", str(tmp_path / "known"), "--out", str(tmp_path / "found"))
+    command = [sys.executable, "-m", "indexfuzz", "run", *options, *drawn]
+    variables = os.environ | {"WILD": wild}
+    ended = subprocess.run(command, cwd=ROOT, env=variables, capture_output=True, text=True, check=False)
+    assert ended.returncode == bool(kind), ended.stdout + ended.stderr
+    assert kind in ended.stdout
+    assert ("gather/" in ended.stdout) is bool(kind)
