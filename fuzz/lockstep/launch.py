@@ -26,6 +26,8 @@ _LIMITS: Final = (2**31 - 1, 65535, 65535)
 _WARPS: Final = 4
 """Warps of a program for which the launch does not say how many."""
 
+_MOST_WARPS: Final = 32
+
 MOST_PROGRAMS: Final = 4096
 """Programs that run at once, at most."""
 
@@ -73,6 +75,7 @@ def execute(
         raise UnsupportedFeature(f"{location_of(kernel)}: {kernel.fn.__name__} is a kernel of Gluon, not of Triton")
     known, names = _parameters(kernel)
     bound = _bind(kernel, known, args, {k: v for k, v in kwargs.items() if k in names})
+    _check_warps(kwargs.get("num_warps", _WARPS))
     dims = _dimensions(grid, {**bound, **{k: v for k, v in kwargs.items() if k not in names}})
     launch = Launch(
         kernel.fn.__name__, dims, arguments.allocations, coverage, kwargs.get("num_warps", _WARPS), recorder
@@ -88,6 +91,7 @@ def execute(
         values = [arguments.convert(p, bound[p.name]) for p in known]
     except UnsupportedFeature as error:
         raise UnsupportedFeature(f"{location_of(kernel)}: in {launch.name}: {error}") from None
+    launch.kernel, launch.values = kernel, values
     launch.is_ordered = checks.order and launch.num_warps > 1
     RUNTIME.launch += 1
     RUNTIME.builder.options.num_warps = launch.num_warps
@@ -99,6 +103,7 @@ def execute(
         programs = waiting.pop()
         parts = _run(kernel, values, Run(launch, programs, checks))
         waiting.extend(programs[part] for part in reversed(parts))
+    RUNTIME.settle(launch)
     if checks.races:
         check_races(launch)
     if RUNTIME.ordered is not None and launch.is_ordered:
@@ -118,13 +123,18 @@ def _run(kernel: Any, values: list[Any], run: Run) -> list[Array]:
         if run.depends_on_order:
             return [half for part in divergence.parts for half in _halves(part)]
         return divergence.parts
-    except (UnsupportedFeature, KernelError):
+    except KernelError:
+        raise
+    except UnsupportedFeature:
+        RUNTIME.ask(run.launch)
         raise
     except NotImplementedError as error:
+        RUNTIME.ask(run.launch)
         raise UnsupportedFeature(f"{kernel_line(error)}: in {run.launch.name}: {error}") from error
     except Exception as error:
         words = f"{kernel_line(error)}: in {run.launch.name}: {type(error).__name__}: {error}"
         if is_own(error):
+            RUNTIME.ask(run.launch)
             raise LockstepError(f"{words} (an error of lockstep itself)") from error
         raise blamed_as(error)(words) from error
     finally:
@@ -154,6 +164,15 @@ def _dimensions(grid: Any, bound: dict[str, Any]) -> tuple[int, int, int]:
             raise blame_kernel(ValueError(_explain_limit(axis, size, bound)))
     x, y, z = (*sizes, 1, 1)[:3]
     return x, y, z
+
+
+def _check_warps(count: int) -> None:
+    """Refuse a number of warps that no GPU launches; ValueError."""
+    if count < 1 or count & (count - 1):
+        raise blame_kernel(ValueError(f"num_warps={count}: Triton takes powers of two"))
+    if count > _MOST_WARPS:
+        threads = f"{32 * count} threads a program, as num_warps={count}"
+        raise blame_kernel(ValueError(f"{threads}; a GPU launches at most {32 * _MOST_WARPS}"))
 
 
 def _explain_limit(axis: int, size: int, bound: dict[str, Any]) -> str:

@@ -6,6 +6,7 @@ import pytest
 import torch
 import triton
 import triton.language as tl
+from triton.compiler.errors import CompilationError
 from triton.language.extra import cuda
 
 from indexfuzz.lockstep import Lockstep, UnsupportedFeature
@@ -101,8 +102,20 @@ def test_an_argument_of_1_stays_a_value_where_the_kernel_says_so():
         assert out.item() == 1
         _specialised[(1,)](out.zero_(), 1)
         assert out.item() == 1
-        with pytest.raises(UnsupportedFeature, match="known while compiling"):
+        with pytest.raises(CompilationError, match="could not be determined at compile-time"):
             _specialised[(1,)](out, 2)
+
+
+@pytest.mark.parametrize(
+    ("warps", "words"),
+    [(64, "2048 threads a program, as num_warps=64; a GPU launches at most 1024"), (6, "Triton takes powers of two")],
+)
+def test_warps_that_no_gpu_launches(warps, words):
+    out = torch.zeros(1)
+    with Lockstep():
+        _unspecialised[(1,)](out, 2, num_warps=32)
+        with pytest.raises(ValueError, match=words):
+            _unspecialised[(1,)](out, 2, num_warps=warps)
 
 
 @triton.jit

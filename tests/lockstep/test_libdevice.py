@@ -7,6 +7,7 @@ import pytest
 import torch
 import triton
 import triton.language as tl
+from triton.compiler.errors import CompilationError
 from triton.language.extra import libdevice
 
 from indexfuzz.lockstep import Lockstep, UnsupportedFeature
@@ -83,11 +84,32 @@ def test_questions():
     assert found == [[False] * 3 + [True], [False, True, True, False], [True, False, False, False]]
 
 
-@pytest.mark.parametrize(("name", "dtype"), [("lgamma", torch.float32), ("log1p", torch.float16)])
-def test_what_there_is_not_is_refused_by_name(name, dtype):
-    x = torch.ones(4, dtype=dtype)
-    with Lockstep(), pytest.raises(UnsupportedFeature, match=rf"test_libdevice.py:\d+: libdevice.{name} in _one"):
-        _one[(1,)](x, x, getattr(libdevice, name), N=4)
+@triton.jit
+def _missing(x, out, RANK: tl.constexpr):
+    i = tl.arange(0, 4)
+    if RANK == 0:
+        tl.store(out + i, libdevice.lgamma(tl.load(x + i)))
+    else:
+        tl.store(out + i, libdevice.erfcx(tl.load(x + i)))
+
+
+@pytest.mark.parametrize("name", ["lgamma", "erfcx"])
+def test_what_there_is_not_is_refused_by_name(name):
+    x = torch.ones(4)
+    with Lockstep(), pytest.raises(UnsupportedFeature, match=rf"test_libdevice.py:\d+: libdevice.{name} in _missing"):
+        _missing[(1,)](x, x, ["lgamma", "erfcx"].index(name))
+
+
+@triton.jit
+def _half(x, out):
+    i = tl.arange(0, 4)
+    tl.store(out + i, libdevice.log1p(tl.load(x + i)))
+
+
+def test_what_there_is_not_for_a_type_is_what_triton_says():
+    x = torch.ones(4, dtype=torch.float16)
+    with Lockstep(), pytest.raises(CompilationError, match=r"_libdevice.py:\d+: in _half: \(triton.language.float16\)"):
+        _half[(1,)](x, x)
 
 
 @triton.jit

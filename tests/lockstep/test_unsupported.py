@@ -21,27 +21,8 @@ def _waits(x):
 
 
 @triton.jit
-def _breaks(x):
-    for i in range(4):
-        if i == 2:
-            break
-
-
-@triton.jit
-def _continues(x):
-    while tl.load(x) > 0:
-        continue
-
-
-@triton.jit
 def _described(x):
     tl.store(x, 1.0)
-
-
-@triton.jit
-def _item_assignment(x):
-    values = (1, 2)
-    values[0] = 3
 
 
 def _rounding_descriptor() -> TensorDescriptor:
@@ -60,10 +41,7 @@ def _rounding_descriptor() -> TensorDescriptor:
             "waiting without a limit in tl.atomic_poll",
             marks=pytest.mark.skipif(not hasattr(tl, "atomic_poll"), reason="newer releases of Triton have it"),
         ),
-        (_breaks, (torch.zeros(1),), r"`break` \(Triton does not compile it either\) in _breaks"),
-        (_continues, (torch.zeros(1),), "`continue`"),
         (_described, (_rounding_descriptor(),), "_described: a TensorDescriptor with round_f32_to_tf32"),
-        (_item_assignment, (torch.zeros(1),), "assignment to something other than a name"),
     ],
     ids=lambda value: getattr(getattr(value, "fn", None), "__name__", None),
 )

@@ -40,6 +40,10 @@ class Flow:
     semantic: Any
     ends: Ends | None
 
+    def doubt(self) -> None:
+        """Ask Triton whether it compiles the kernel."""
+        raise NotImplementedError
+
     def assign(self, value: Any) -> Any:
         """What a variable holds after an assignment: a tensor, unless the value is none of the language's."""
         if type(value) is Tensor:
@@ -73,8 +77,8 @@ class Flow:
         `place` is that of a test which compares nothing.
         """
         if self.ends is not None and place is not None and place not in self.ends.complete:
-            self.ends.note_truth(place, getattr(test, "condition", test) if not isinstance(test, Tensor) else test)
-        condition = getattr(test, "condition", test) if not isinstance(test, Tensor) else test
+            self.ends.note_truth(place, condition_of(test))
+        condition = condition_of(test)
         if not isinstance(condition, Tensor):
             known = unwrap(condition)
             if type(known) not in _CONDITIONS:
@@ -93,6 +97,8 @@ class Flow:
         """`a if test else b`."""
         chosen = then if self.branch(test, place) else otherwise
         value = chosen()
+        if isinstance(test, Tensor):
+            self.doubt()
         return intern_result(self.semantic.to_tensor(value)) if isinstance(test, Tensor) else value
 
     def iterate(self, iterator: Any, args: list[Any], kwargs: dict[str, Any], place: Place | None) -> Iterator[Any]:
@@ -139,6 +145,11 @@ class Flow:
         a_value, s_value = a.astype(container.container), s.astype(container.container)
         for i in range(int(trips[0])):
             yield fast_tensor(Value(a_value + s_value * container.container.type(i), container), ty)
+
+
+def condition_of(test: Any) -> Any:
+    """What decides a branch or a loop, without what the language wraps around it for the compiler."""
+    return test if isinstance(test, Tensor) else getattr(test, "condition", test)
 
 
 def _integers(x: Any, ty: Any) -> Array:

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from typing import Any, Final
 
+from indexfuzz.lockstep.language.meetings import types_of
 from indexfuzz.lockstep.language.runtime import Runtime
 from indexfuzz.lockstep.tracking.attribution import blame_kernel
 from indexfuzz.lockstep.triton_api.types import Constexpr, Slice, Tensor, Tuple, unwrap
@@ -42,6 +43,12 @@ RUNTIME.helpers |= {
     "_ls_constexpr": lambda value: value if isinstance(value, Tuple) else Constexpr(value),
     "_ls_return": RUNTIME.give_back,
     "_ls_branch": RUNTIME.branch,
+    "_ls_fork": RUNTIME.fork,
+    "_ls_join": RUNTIME.join,
+    "_ls_types": types_of,
+    "_ls_carry": RUNTIME.carry,
+    "_ls_doubt": RUNTIME.doubt,
+    "_ls_doubt_function": RUNTIME.doubt_function,
     "_ls_choose": RUNTIME.choose,
     "_ls_iterate": RUNTIME.iterate,
     "_ls_assert": RUNTIME.device_assert,

@@ -63,7 +63,7 @@ class Rewriter:
         self.constants: dict[str, Any] = {}
         self.locals: set[str] = set()
         self.awaiting: set[str] = set()
-        self._is_library = is_library
+        self.is_library = is_library
 
     def lambda_(self, parameters: list[ast.arg], body: ast.expr) -> ast.expr:
         """A function of some names."""
@@ -82,7 +82,7 @@ class Rewriter:
 
     def place(self, node: ast.AST, text: str) -> ast.expr:
         """The place of a condition, by which its ends are told apart from those of others; None in the library."""
-        if self._is_library:
+        if self.is_library:
             return ast.Constant(None)
         return self.constant(Place(self.file, getattr(node, "lineno", 0), text), raw=True)
 

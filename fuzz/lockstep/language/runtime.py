@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from types import FunctionType, MethodType
 from typing import Any, Final
 
-from indexfuzz.lockstep.language.flow import Flow
+from indexfuzz.lockstep.language.meetings import Meetings
 from indexfuzz.lockstep.language.operators import BoundJit, Operators, intern_result, is_value
 from indexfuzz.lockstep.language.recording import Recordings, key_of
 from indexfuzz.lockstep.language.translate import Translated, translate
@@ -17,6 +17,7 @@ from indexfuzz.lockstep.operations.lanewise import each_lane
 from indexfuzz.lockstep.tracking.attribution import blame_kernel, blaming_kernel
 from indexfuzz.lockstep.tracking.ends import Ends
 from indexfuzz.lockstep.tracking.violations import StaticAssertionError
+from indexfuzz.lockstep.triton_api.front_end import Refusal
 from indexfuzz.lockstep.triton_api.functions import BUILTIN_NAMES, is_builtin, is_constexpr_function, is_jit
 from indexfuzz.lockstep.triton_api.semantic import LockstepSemantic
 from indexfuzz.lockstep.triton_api.types import (
@@ -43,7 +44,7 @@ class _Builtin:
     generator: bool
 
 
-class Runtime(Operators, Flow):
+class Runtime(Operators, Meetings):
     """The state behind the helpers; one for the process, because translated functions are cached."""
 
     def __init__(self) -> None:
@@ -58,6 +59,8 @@ class Runtime(Operators, Flow):
         self.helpers: dict[str, Any] = {}
         self.translated: dict[int, Translated] = {}
         self.builtins: dict[Any, _Builtin] = {}
+        self.verdicts: dict[Any, Refusal | None] = {}
+        self.alike: set[Any] = set()
 
     def call(self, fn: Any, args: list[Any], kwargs: dict[str, Any]) -> Any:  # noqa: PLR0911
         """Call what a kernel calls."""

@@ -1,14 +1,19 @@
 """The statements of a jit function, and the function as a whole, rewritten into Python that asks the runtime."""
 
 import ast
+from collections.abc import Iterable
 
 from indexfuzz.lockstep.language.expressions import ExpressionRewriter
+from indexfuzz.lockstep.language.paths import Paths
 from indexfuzz.lockstep.language.rewriter import locate, locate_rest, walk
-from indexfuzz.lockstep.triton_api.functions import is_visible
+from indexfuzz.lockstep.triton_api.functions import BUILTIN_NAMES, is_visible
+from indexfuzz.lockstep.triton_api.types import STATIC_RANGE
 
 
 class StatementRewriter(ExpressionRewriter):
     """Rewrites statements, and with them a whole function."""
+
+    paths: Paths | None = None
 
     def function(self, tree: ast.FunctionDef) -> tuple[ast.Module, set[str], tuple[str, ...]]:
         """The function in a module of its own, every name in it, and those of its parameters."""
@@ -21,9 +26,11 @@ class StatementRewriter(ExpressionRewriter):
         names += [a.arg for a in arguments.kwonlyargs]
         found = [node for node in walk(tree) if type(node) is ast.Name]
         self.locals = {*names, *(node.id for node in found if type(node.ctx) is ast.Store)}
+        if not self.is_library:
+            self.paths = Paths(tree, names)
         body = self.block(tree.body)
         shadowed = [n for n in self.locals - set(names) if n in self.scope and is_visible(n, self.scope[n])]
-        prologue: list[ast.stmt] = []
+        prologue: list[ast.stmt] = [self._doubt_function(tree, names)] if self._is_doubtful() else []
         for name in sorted(shadowed):
             constant = self.constant(self.scope[name], raw=True)
             prologue.append(ast.Assign([ast.Name(name, ast.Store())], constant))
@@ -51,6 +58,24 @@ class StatementRewriter(ExpressionRewriter):
             if isinstance(statement, ast.Return):
                 break
         return result or [ast.Pass()]
+
+    def _is_doubtful(self) -> bool:
+        """Whether a function has what Triton may refuse on paths that are not taken, too."""
+        if self.paths is None:
+            return False
+        read = self.paths.reads
+        seen = {name for name in read - self.locals if name in self.scope and is_visible(name, self.scope[name])}
+        unknown = read - self.locals - seen - BUILTIN_NAMES.keys()
+        return bool(unknown) or self.paths.has_doubtful_return or self.paths.has_doubtful_constant
+
+    def _doubt_function(self, tree: ast.FunctionDef, parameters: list[str]) -> ast.stmt:
+        """Ask Triton whether it compiles the function for what it is given."""
+        function = self.constant(object(), raw=True)
+        return ast.Expr(self.helper("_ls_doubt_function", tree, function, *_read(parameters)))
+
+    def doubt(self, at: ast.AST) -> ast.stmt:
+        """Ask Triton whether it compiles the kernel."""
+        return ast.Expr(self.helper("_ls_doubt", at))
 
     def on_Pass(self, node: ast.Pass) -> list[ast.stmt]:
         return [node]
@@ -91,14 +116,24 @@ class StatementRewriter(ExpressionRewriter):
         return [ast.Assign([node.target], self.helper("_ls_assign", node, value))]
 
     def on_If(self, node: ast.If) -> list[ast.stmt]:
-        test = self.helper("_ls_branch", node.test, self.expr(node.test), self.place_of_test(node.test))
-        return [ast.If(test, self.block(node.body), self.block(node.orelse) if node.orelse else [])]
+        meeting = self.paths.meetings.get(node) if self.paths is not None else None
+        decision = [self.expr(node.test), self.place_of_test(node.test)]
+        then, otherwise = self.block(node.body), self.block(node.orelse) if node.orelse else []
+        if meeting is None:
+            return [ast.If(self.helper("_ls_branch", node.test, *decision), then, otherwise)]
+        fork = f"_ls_fork{len(self.constants)}"
+        decided = self.helper("_ls_fork", node.test, *decision, *_read(meeting.before))
+        names = _read((*meeting.before, *meeting.made))
+        at = self.constant(meeting, raw=True)
+        joined = self.helper("_ls_join", node, ast.Name(fork, ast.Load()), at, *names)
+        branch = ast.If(ast.Name(fork, ast.Load()), then, otherwise)
+        return [ast.Assign([ast.Name(fork, ast.Store())], decided), branch, ast.Expr(joined)]
 
     def on_While(self, node: ast.While) -> list[ast.stmt]:
         if node.orelse:
             raise self.unsupported(node, "`else` after a loop")
         test = self.helper("_ls_branch", node.test, self.expr(node.test), self.place_of_test(node.test))
-        return [ast.While(test, self.block(node.body), [])]
+        return self._around_loop(node, ast.While(test, self.block(node.body), []))
 
     def on_For(self, node: ast.For) -> list[ast.stmt]:
         if node.orelse:
@@ -114,7 +149,31 @@ class StatementRewriter(ExpressionRewriter):
             self.keywords(call.keywords),
             self._place_of_loop(call),
         )
-        return [ast.For(node.target, iterator, self.block(node.body), [])]
+        loop = ast.For(node.target, iterator, self.block(node.body), [])
+        return [loop] if self._is_unrolled(call.func) else self._around_loop(node, loop)
+
+    def _is_unrolled(self, iterator: ast.expr) -> bool:
+        try:
+            return self.static(iterator) is STATIC_RANGE
+        except (LookupError, AttributeError):
+            return False
+
+    def _around_loop(self, node: ast.For | ast.While, loop: ast.For | ast.While) -> list[ast.stmt]:
+        """A translated loop, with what looks at the names that it carries from round to round."""
+        meeting = self.paths.meetings.get(node) if self.paths is not None else None
+        if meeting is None:
+            return [loop]
+        made: list[ast.stmt] = [loop]
+        if meeting.before:
+            types = f"_ls_types{len(self.constants)}"
+            self.constant(meeting, raw=True)
+            before = ast.Assign([ast.Name(types, ast.Store())], self.helper("_ls_types", node, *_read(meeting.before)))
+            carry = self.helper("_ls_carry", node, ast.Name(types, ast.Load()), *_read(meeting.before))
+            loop.body.append(locate(ast.Expr(carry), node))
+            made.insert(0, before)
+        if meeting.partial:
+            made.append(self.doubt(node))
+        return made
 
     def _place_of_loop(self, call: ast.Call) -> ast.expr:
         """The place of the condition on which a loop is entered: that its bounds leave it a first round."""
@@ -122,12 +181,6 @@ class StatementRewriter(ExpressionRewriter):
         is_plain = others and not any(isinstance(bound, ast.Starred) for bound in call.args)
         text = ast.unparse(ast.Compare(first, [ast.Lt()], [others[0]])) if is_plain else ast.unparse(call)
         return self.place(call, text)
-
-    def on_Break(self, node: ast.Break) -> list[ast.stmt]:
-        raise self.unsupported(node, "`break` (Triton does not compile it either)")
-
-    def on_Continue(self, node: ast.Continue) -> list[ast.stmt]:
-        raise self.unsupported(node, "`continue` (Triton does not compile it either)")
 
     def on_Return(self, node: ast.Return) -> list[ast.stmt]:
         if node.value is None:
@@ -137,3 +190,7 @@ class StatementRewriter(ExpressionRewriter):
     def on_Assert(self, node: ast.Assert) -> list[ast.stmt]:
         message = self.expr(node.msg) if node.msg is not None else ast.Constant("")
         return [ast.Expr(self.helper("_ls_assert", node, self.expr(node.test), message))]
+
+
+def _read(names: Iterable[str]) -> list[ast.expr]:
+    return [ast.Name(name, ast.Load()) for name in names]

@@ -1,5 +1,6 @@
 """A launch and its runs: some of its programs from the first line to the last, or until they diverge."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -20,7 +21,12 @@ from indexfuzz.lockstep.values.value import Value
 
 @dataclass(slots=True)
 class Launch:
-    """What all runs of one launch share. is_ordered says that the checker `order` looked at every run as a whole."""
+    """What all runs of one launch share.
+
+    is_ordered says that the checker `order` looked at every run as a whole, is_compiled that Triton was asked whether
+    it compiles the kernel for these values, is_alike for others that differ in sizes; joined has the types of names
+    behind branches, by branch and way.
+    """
 
     name: str
     grid: tuple[int, int, int]
@@ -33,6 +39,11 @@ class Launch:
     reported: set[tuple[str, str, int, str | None]] = field(default_factory=set)
     accesses: list[Access] = field(default_factory=list)
     is_ordered: bool = False
+    kernel: Any = None
+    values: Sequence[Any] = ()
+    is_compiled: bool = False
+    is_alike: bool = False
+    joined: dict[Any, dict[bool, tuple[Any, ...]]] = field(default_factory=dict)
 
     @property
     def total(self) -> int:

@@ -3,7 +3,12 @@
 from dataclasses import asdict, dataclass, field
 from typing import Any, Final
 
-from indexfuzz.lockstep.triton_api.errors import CompilationError, CompileTimeAssertionFailure, TritonError
+from indexfuzz.lockstep.triton_api.errors import (
+    CompilationError,
+    CompileTimeAssertionFailure,
+    TritonError,
+    UnsupportedLanguageConstruct,
+)
 
 KINDS: Final = ("out-of-bounds", "misaligned", "race", "overflow", "uninitialised", "promise", "order")
 
@@ -77,6 +82,10 @@ class KernelCompilationError(KernelError, CompilationError):  # type: ignore[mis
 
 class StaticAssertionError(KernelCompilationError, CompileTimeAssertionFailure):  # type: ignore[misc]
     """A tl.static_assert that does not hold."""
+
+
+class LanguageError(KernelCompilationError, UnsupportedLanguageConstruct):  # type: ignore[misc]
+    """Python that is no part of Triton's language."""
 
 
 class LockstepError(Exception):

@@ -23,7 +23,7 @@ BUILTIN_NAMES: Final[MappingProxyType[str, Any]] = MappingProxyType(CodeGenerato
 
 def parse_function(function: Any) -> tuple[ast.FunctionDef, str]:
     """A jit function's syntax tree, with the line numbers of its file, and that file."""
-    file, line = _place_of(function)
+    file, line = place_of(function)
     tree = ast.parse("\n" * (line - 1) + function.src)
     return cast("ast.FunctionDef", tree.body[0]), file
 
@@ -36,11 +36,12 @@ def visible_scope(function: Any) -> dict[str, Any]:
 
 def location_of(function: Any) -> str:
     """file:line of a jit function's definition."""
-    file, line = _place_of(function)
+    file, line = place_of(function)
     return f"{file}:{line}"
 
 
-def _place_of(function: Any) -> tuple[str, int]:
+def place_of(function: Any) -> tuple[str, int]:
+    """File and line of a jit function's definition, where its `src` begins."""
     raw: list[str] = function.raw_src
     skipped = next(i for i, line in enumerate(raw) if re.match(r"\s*def\s", line))
     return function.fn.__code__.co_filename, function.starting_line_number + skipped

@@ -22,6 +22,12 @@ def _is_unsigned(x: Any) -> bool:
     return isinstance(x, Tensor) and x.dtype.is_int_unsigned()
 
 
+def _refuse_mixed(operation: str, operand: Any, wanted: Any) -> None:
+    """Refuse what Triton's semantic layer lets pass, and its verifier does not."""
+    if operand != wanted:
+        raise TypeError(f"{operation} takes an operand of type {wanted} here, not {operand}")
+
+
 def _announce_signs(method: Callable[..., Any]) -> Callable[..., Any]:
     """An arithmetic method that tells the builder where its operands read as unsigned."""
 
@@ -68,6 +74,21 @@ class LockstepSemantic(TritonSemantic):  # type: ignore[misc]
     def _has_native_tma(self) -> bool:
         """Descriptors take every element type."""
         return True
+
+    def dot(self, lhs: Any, rhs: Any, acc: Any, *rest: Any) -> Any:
+        """A product; TypeError where what it is added to is of another type than the result."""
+        made = super().dot(lhs, rhs, acc, *rest)
+        if acc is not None:
+            _refuse_mixed("tt.dot", acc.type.scalar, made.type.scalar)
+        return made
+
+    def atomic_cas(self, ptr: Any, cmp: Any, val: Any, *rest: Any) -> Any:
+        """Compare and swap; TypeError where the operands are of another type than what the pointer points to."""
+        element = ptr.type.scalar.element_ty
+        made = super().atomic_cas(ptr, cmp, val, *rest)
+        for operand in (cmp, val):
+            _refuse_mixed("tt.atomic_cas", operand.type.scalar, element)
+        return made
 
     def multiple_of(self, x: Any, values: list[int]) -> Any:
         """Check the promise instead of believing it."""
