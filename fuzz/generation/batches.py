@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache as memoise
+from itertools import cycle, islice
 from typing import Any, NamedTuple
 
 from indexfuzz.core.case_parts import Batch, Prefill
@@ -10,7 +11,7 @@ from indexfuzz.generation.aims import LIMITS, Aim
 from indexfuzz.generation.choices import Choices
 
 BATCH: dict[str, Sequence[Any]] = {
-    "kind": ("decode", "prefill", "mixed", "mixed"),
+    "kind": ("decode", "prefill", "mixed", "mixed") * 4 + ("padding",),
     "next_n": (1, 1, 1, 2, 2, 3, 4, 5, 6, 7, 8),
     "decode": (1, 1, 2, 3, 4, 8, 31, 32, 33, 65),
     "prefill": (1, 1, 2, 2, 3, 5),
@@ -21,18 +22,26 @@ BATCH: dict[str, Sequence[Any]] = {
     "short_slots": (False, True),
     "gather_pad": (0, 0, 1, 5),
     "pad_seq": ("minus-one", "batch", "huge", "first", "last"),
-    "gather_holes": (0,) * 9 + (1, 3, 8),
+    "gather_holes": (0,) * 24 + tuple(range(1, 9)),
     "empty_windows": (False, False, False, True),
     "long_windows": (False,) * 7 + (True,),
     "aimed": ("decode", "prefill"),
+    "are_long": (False, False, False, True),
 }
-ANY = {"decode": 128, "prefill": 8, "pad_tokens": 64, "gather_pad": 64}
+ANY = {"decode": 128, "prefill": 128, "pad_tokens": 64, "gather_pad": 64}
 """Numbers that are now and then any from 1 to these."""
+
+MOST_ROOM = 8192
+"""Columns of the paged logits beyond the longest request."""
+
+ANY_OF = 4
+"""Of so many numbers one is any of its range, and the others are from a list."""
 
 LENGTHS = (0, 1, 2, 3, 15, 16, 17, 31, 33, 63, 64, 65, 127, 128, 129, 240, 255, 256, 257)
 NEW_TOKENS = (0, 1, 2, 3, 15, 16, 17, 33, 64)
-LENGTHS_PER_BATCH = 5
-"""Decode lengths that one sample draws; a larger batch repeats them."""
+NEW = (NEW_TOKENS,) * (ANY_OF - 1) + (range(512),)
+LENGTHS_PER_BATCH, PREFILLS_PER_BATCH = 5, 8
+"""Decode lengths, and prefill requests, that one sample draws; a larger batch repeats them."""
 
 MAX_PAD_TOKENS = 4096
 MANY_SCORES = 5 << 18
@@ -68,8 +77,9 @@ def draw_batch(choices: Choices, shape: Shape, budget: Budget, aim: Aim) -> Batc
     """Requests whose work stays within the budget: each one takes its share of what is left."""
     picked = choices.of_each(BATCH)
     for name, most in ANY.items():
-        picked[name] = choices.of((picked[name],) * 7 + (choices.between(1, most),))
+        picked[name] = choices.of((picked[name],) * (ANY_OF - 1) + (choices.between(1, most),))
     kind, above, next_n, aimed = (picked.pop("kind"), picked.pop("above"), picked["next_n"], picked.pop("aimed"))
+    room = choices.of((above,) * (ANY_OF - 1) + (choices.between(1, MOST_ROOM),))
     only = "decode" if aim.size in DECODE else "prefill" if aim.size in PREFILL else aimed
     is_context = aim.size in ("context", "pages")
     if aim.size in DECODE | PREFILL or is_context:
@@ -82,13 +92,14 @@ def draw_batch(choices: Choices, shape: Shape, budget: Budget, aim: Aim) -> Batc
     context = min(context, pages * shape.block_size, scores, LIMITS["context"]) if is_context else 0
     if context and aimed == "decode":
         next_n = picked["next_n"] = min(next_n, scores // context)
+    longest = max(longest, context) if picked.pop("are_long") else longest
     lengths = _lengths(longest, next_n, shape.block_size)
 
     count = aim.of("decode", picked["decode"])
     count = -(-aim.value // next_n) if aim.size == "decode_rows" else count
     is_counted = aim.size in ("decode", "decode_rows")
     fitting = min(tokens // next_n, pages) if is_counted else min(max(tokens // (2 * next_n), 1), pages // 2)
-    count = 0 if kind == "prefill" else min(count, max(fitting, 1))
+    count = 0 if kind in ("prefill", "padding") else min(count, max(fitting, 1))
     columns = max(context if aimed == "decode" else 0, aim.of("max_model_len", 0))
     count = min(count, max(scores // (columns * next_n), 1)) if columns else count
     some = [choices.of_one(lengths) for _ in range(LENGTHS_PER_BATCH)]
@@ -103,9 +114,10 @@ def draw_batch(choices: Choices, shape: Shape, budget: Budget, aim: Aim) -> Batc
         decode.append(length)
     tokens = max(tokens - len(decode) * next_n, 1)
 
-    count = 0 if kind == "decode" else min(picked["prefill"], max(pages - len(decode), 1))
-    requested = [(choices.of(NEW_TOKENS), choices.of_one(lengths)) for _ in range(ANY["prefill"])]
-    requested[0] = _first(aim, context if aimed == "prefill" else 0, *requested[0], picked["gather_pad"])
+    count = 0 if kind in ("decode", "padding") else min(picked["prefill"], max(pages - len(decode), 1))
+    requested = _requests(choices, lengths, max(count, 1), pages, shape.block_size)
+    beside = picked["gather_pad"] + sum(max(each) for each in requested[1:])
+    requested[0] = _first(aim, context if aimed == "prefill" else 0, *requested[0], beside)
     tokens = max(min(tokens, MANY_SCORES // max(sum(max(each) for each in requested[:count]), 1)), 1)
     prefill: list[Prefill] = []
     scores = MANY_SCORES // shape.num_heads if aim.size == "prefill_rows" else scores
@@ -115,15 +127,14 @@ def draw_batch(choices: Choices, shape: Shape, budget: Budget, aim: Aim) -> Batc
         tokens -= request.new
         prefill.append(request)
     owned = len(decode) * next_n + sum(p.new for p in prefill)
-    picked["pad_tokens"] = _padding(aim, shape, owned, min(picked["pad_tokens"], max(tokens, 7)))
-    longest, room = max(decode, default=0), aim.of("max_model_len", picked["max_model_len"])
-    affordable = room if room * len(decode) * next_n <= max(budget.scores, room) else 0
+    picked["pad_tokens"] = _padding(aim, shape, owned, min(picked["pad_tokens"], max(tokens, 1)))
+    columns = aim.of("max_model_len", picked["max_model_len"])
     return Batch(
         **picked
         | {
             "decode": tuple(decode),
             "prefill": tuple(prefill),
-            "max_model_len": max(1, longest + above, affordable),
+            "max_model_len": _columns(decode, next_n, columns, room, budget.scores),
             "short_slots": picked["short_slots"] and picked["pad_tokens"] > 0,
         }
     )
@@ -138,12 +149,30 @@ def _lengths(longest: int, next_n: int, block_size: int) -> tuple[Sequence[int],
     return (bounded,) * 4 + (range(longest + 1), range(min(next_n, longest) + 1))
 
 
-def _first(aim: Aim, context: int, new: int, length: int, gather_pad: int) -> tuple[int, int]:
-    """New tokens and length of the first prefill request, where something about it is aimed at."""
+def _requests(
+    choices: Choices, lengths: tuple[Sequence[int], ...], count: int, pages: int, block_size: int
+) -> list[tuple[int, int]]:
+    """New tokens and length of each of so many prefill requests, for which there are pages."""
+    some = [(choices.of_one(NEW), choices.of_one(lengths)) for _ in range(PREFILLS_PER_BATCH)]
+    roomy = max(min(pages * block_size, LIMITS["keys"] // 2) // count, 1)
+    return [(min(new, roomy), min(length, roomy)) for new, length in islice(cycle(some), count)]
+
+
+def _columns(decode: Sequence[int], next_n: int, wanted: int, room: int, scores: int) -> int:
+    """Columns of the paged logits: what is wanted or else room beyond the longest request, as far as affordable."""
+    longest, rows = max(decode, default=0), len(decode) * next_n
+    most = scores // max(rows, 1)
+    affordable = wanted if wanted <= most or rows <= 1 else 0
+    return max(1, longest + min(room, max(most - longest, 1)), affordable)
+
+
+def _first(aim: Aim, context: int, new: int, length: int, beside: int) -> tuple[int, int]:
+    """New tokens and length of the first prefill request, where something about it, or all with it, is aimed at."""
     if context:
         return min(new, context), context
     if aim.size == "keys":
-        return min(new, aim.value), max(aim.value - gather_pad, 1)
+        length = max(aim.value - beside, 1)
+        return min(new, length), length
     return (aim.value, length) if aim.size == "prefill_rows" else (new, length)
 
 

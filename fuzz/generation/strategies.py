@@ -18,7 +18,7 @@ from indexfuzz.core.case import Case
 from indexfuzz.core.case_parts import QUARTERS, TILE, Batch, Cache, Far, Memory, Model, Regime, Rope, Shifted, Values
 from indexfuzz.core.presets import PRESETS, Preset
 from indexfuzz.generation.aims import LIMITS, Aim, draw_aim, draw_beyond
-from indexfuzz.generation.batches import Budget, Shape, draw_batch
+from indexfuzz.generation.batches import ANY_OF, Budget, Shape, draw_batch
 from indexfuzz.generation.choices import Choices
 from indexfuzz.samples.regimes import TENSORS
 
@@ -43,6 +43,7 @@ RARE_PADS = (0, 0, 0, 0, 0, 1, 16, 24)
 FAR_TENSORS: tuple[Far, ...] = ("q", "k", "weights", "table", "k_fp8", "q_fp8", "q_weights", "logits")
 """Tensors whose rows may lie so far apart that the last one starts beyond 2^31 elements."""
 RARELY_PADDED = ("k_fp8_pad", "q_fp8_pad", "q_weights_pad", "logits_pad", "angles_pad")
+HEAD_PADS = ("q_head_pad", "q_fp8_head_pad")
 MEMORY: dict[str, Sequence[Any]] = {
     "k_pad": PADS,
     "q_pad": PADS,
@@ -52,9 +53,8 @@ MEMORY: dict[str, Sequence[Any]] = {
     "table_tail": ("minus-one", "num-blocks", "huge"),
     "slots": ("int64", "int32"),
     **dict.fromkeys(RARELY_PADDED, RARE_PADS),
-    "missing_pages": (0,) * 9 + (1, 3, 8),
-    "q_head_pad": RARE_PADS,
-    "q_fp8_head_pad": RARE_PADS,
+    "missing_pages": (0,) * 24 + tuple(range(1, 9)),
+    **dict.fromkeys(HEAD_PADS, RARE_PADS),
     "lens_pad": RARE_PADS,
     "lens_step": (1,) * 8 + (2, 3),
     "shift": (0,) * 8 + (1, 2, 4, 8, 3, 5),
@@ -69,8 +69,8 @@ ROPE: dict[str, Sequence[Any]] = {
     "table": ("fp32", "bf16"),
 }
 LATER: dict[str, Sequence[Any]] = {
-    "select_holes": (0, 0, 0, 1, 3),
-    "slot_holes": (0,) * 9 + (1, 1, 3),
+    "select_holes": (0,) * 12 + tuple(range(1, 9)),
+    "slot_holes": (0,) * 24 + tuple(range(1, 9)),
     "positions": ("rank",) * 7 + ("shifted", "repeated", "gapped"),
     "row_step": (1,) * 9 + (2, 4, 8),
     "gather_cut": (0,) * 9 + (1, 5, 64),
@@ -88,8 +88,12 @@ moves."""
 NORMS: tuple[Literal["layer", "rms"], ...] = ("layer",) * 7 + ("rms",)
 """How keys are normed, likewise."""
 
-ANY_PADS = ("k_pad", "q_pad", "weights_pad", "table_pad", "table_extra", *RARELY_PADDED)
 MOST_PAD, MOST_SPARE = 512, 64
+ANY_PADS = {
+    **dict.fromkeys(("k_pad", "q_pad", "weights_pad", "table_pad", "table_extra", *RARELY_PADDED), MOST_PAD),
+    **dict.fromkeys((*HEAD_PADS, "lens_pad"), 64),
+}
+"""Pads that are now and then any from 1 to these."""
 LAPTOP = Budget()
 SMALL = Budget(scores=1 << 14, activations=1 << 13, length=72, cached=1 << 17)
 MEDIUM = Budget(scores=1 << 16, activations=1 << 15, length=150, cached=1 << 19)
@@ -188,7 +192,7 @@ def cases(
     return st.binary(min_size=DECISIONS, max_size=DECISIONS).map(build)
 
 
-DECISIONS = 256
+DECISIONS = 320
 """Bytes that decide a case."""
 
 
@@ -208,7 +212,7 @@ def _model(choices: Choices, formats: tuple[str, ...], values: Values, aim: Aim)
         }
     )
     picked["num_heads"] = choices.of((picked["num_heads"], choices.between(1, 128)))
-    picked["rope_dim"] = choices.of((picked["rope_dim"],) * 3 + (2 * choices.between(1, 64),))
+    picked["rope_dim"] = choices.of((picked["rope_dim"], 2 * choices.between(1, 64)))
     is_wanted, exact_shape = picked.pop("is_exact_shape"), picked.pop("exact_shape")
     if is_wanted and {values.q, values.k, values.weights, values.cache, values.rope} == {"exact"}:
         picked |= {"head_dim": exact_shape[0], "num_heads": exact_shape[1]}
@@ -222,7 +226,7 @@ def _block_size(choices: Choices, published: Preset | None, aim: Aim) -> int:
     """Mostly one that is in use; else one of whole tiles, or any at all."""
     used = choices.of(BLOCK_SIZES * 3 + ODD_BLOCK_SIZES)
     tiled, free = TILE * choices.between(1, 64), choices.between(1, 1024)
-    drawn = aim.of("block_size", choices.of((used,) * 12 + (tiled,) * 3 + (free,)))
+    drawn = aim.of("block_size", choices.of((used,) * 10 + (tiled,) * 3 + (free,) * 3))
     fixed = choices.of(published.block_sizes if published else (1,))
     return fixed if published else drawn
 
@@ -255,7 +259,7 @@ def _topk(choices: Choices, drawn: int, batch: Batch, aim: Aim) -> int:
     longest = max((*batch.decode, *(p.length for p in batch.prefill)), default=0)
     near = longest + choices.of((0, -1, 1))
     anywhere = choices.between(1, LIMITS["index_topk"])
-    topk = choices.of((drawn,) * 5 + (near,) * 2 + (anywhere,))
+    topk = choices.of((drawn,) * 4 + (near,) * 2 + (anywhere,) * 2)
     return min(max(aim.of("index_topk", topk), 1), LIMITS["index_topk"])
 
 
@@ -278,8 +282,8 @@ def _cache(choices: Choices, shape: Shape, batch: Batch, aim: Aim) -> Cache:
         }
     )
     any_pages, any_pad = choices.between(1, MOST_SPARE), 4 * choices.between(1, MOST_PAD)
-    picked["spare_blocks"] = choices.of((picked["spare_blocks"],) * 7 + (any_pages,))
-    picked["page_pad"] = choices.of((picked["page_pad"],) * 7 + (any_pad,))
+    picked["spare_blocks"] = choices.of((picked["spare_blocks"],) * (ANY_OF - 1) + (any_pages,))
+    picked["page_pad"] = choices.of((picked["page_pad"],) * (ANY_OF - 1) + (any_pad,))
     is_tiled = picked.pop("is_tiled")
     if block_size % TILE and block_size > 1 and not is_tiled:
         picked["layout"] = "normal"
@@ -300,8 +304,8 @@ def _cache(choices: Choices, shape: Shape, batch: Batch, aim: Aim) -> Cache:
 def _memory(choices: Choices) -> Memory:
     """Pads mostly from short lists, for they are what kernels are written for; now and then any."""
     picked = choices.of_each(MEMORY)
-    for name in ANY_PADS:
-        picked[name] = choices.of((picked[name],) * 7 + (choices.between(1, MOST_PAD),))
+    for name, most in ANY_PADS.items():
+        picked[name] = choices.of((picked[name],) * (ANY_OF - 1) + (choices.between(1, most),))
     return Memory(**picked)
 
 

@@ -33,7 +33,7 @@ _ACTIVATIONS: tuple[Regime, ...] = (
 TENSORS: dict[str, tuple[Regime, ...]] = {
     "q": _ACTIVATIONS,
     "k": _ACTIVATIONS,
-    "weights": ("normal", "exact", "tied", "zeros", "wide", "cancelling"),
+    "weights": _ACTIVATIONS,
     "cache": ("normal", "exact", "saturation", "subnormal", "tied", "zeros", "wide"),
     "rope": ("normal", "exact", "zeros", "ties"),
 }

@@ -189,6 +189,35 @@ def test_sizes_of_production_are_drawn(samples: list[Case]) -> None:
     assert len({case.cache.block_size for case in samples}) > 100
 
 
+def free(case: Case) -> Iterator[str]:
+    """What nothing but the contract limits, and no list names."""
+    batch, memory = case.batch, case.memory
+    holes = {"gather": batch.gather_holes, "select": batch.select_holes, "slot": batch.slot_holes}
+    yield from (f"{name} holes {count}" for name, count in (holes | {"table": memory.missing_pages}).items())
+    if not case.lengths:
+        yield "nothing but padding"
+    if len(case.lengths) > 1 and sorted(case.lengths)[-2] > strategies.LAPTOP.length:
+        yield "two long requests"
+    if len(batch.prefill) > 8:
+        yield "many prefill requests"
+    if any(p.new > 64 for p in batch.prefill) and batch.prefill_rows < 500:
+        yield "more new tokens than listed"
+    if batch.decode and 1 < batch.max_model_len - max(batch.decode) < 40:
+        yield "some columns to spare"
+    if memory.q_head_pad not in strategies.RARE_PADS:
+        yield "heads any number of elements apart"
+
+
+def test_what_no_list_names_is_drawn(samples: list[Case]) -> None:
+    seen = Counter(fact for case in samples for fact in free(case))
+    holes = [f"{name} holes {count}" for name in ("gather", "select", "slot", "table") for count in range(9)]
+    assert not [fact for fact in holes if seen[fact] < 10]
+    expected = {"nothing but padding": 80, "two long requests": 20, "many prefill requests": 40}
+    expected |= {"more new tokens than listed": 20, "some columns to spare": 40}
+    expected |= {"heads any number of elements apart": 100}
+    assert not {fact: seen[fact] for fact, least in expected.items() if seen[fact] < least}
+
+
 def test_a_long_context_has_few_rows(samples: list[Case]) -> None:
     """Of a published shape: one row of it costs about what a case of many short requests does."""
     shapes = [preset.model for preset in PRESETS.values()]
