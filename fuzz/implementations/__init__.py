@@ -64,6 +64,11 @@ AVAILABLE = {
         "load",
         "vllm-kpool:PATH, its key pooling of GLM-5.3-Flash",
     ),
+    "vllm-kpool-sm100": (
+        "indexfuzz.implementations.vllm.kpool",
+        "load_sm100",
+        "vllm-kpool-sm100:PATH, the same on SM100",
+    ),
     "vllm-kpool-sm90": (
         "indexfuzz.implementations.vllm.kpool",
         "load_sm90",

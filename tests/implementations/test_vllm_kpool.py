@@ -13,7 +13,7 @@ from indexfuzz.implementations.loading.source import SourceError
 from indexfuzz.oracles import schedules
 from indexfuzz.oracles.sessions import run
 from indexfuzz.subjects.in_process import InProcess
-from tests.implementations.vllm_kpool_tree import KERNELS, SPLIT, STAND_IN
+from tests.implementations.vllm_kpool_tree import KERNELS, SM100, SPLIT, STAND_IN
 
 
 def turn(request, new, drafts=0, accepted=0):
@@ -87,6 +87,19 @@ def test_drawn_sessions_are_brought_inside_the_contract(tree, scheme):
     assert any(turn.drafts for case in drawn for step in case.session.steps for turn in step.turns)
     if scheme == "vllm-kpool":
         assert not any(outcome.findings for outcome in outcomes)
+
+
+def test_exponents_of_sm100_are_right_and_a_lost_one_is_found(tree):
+    case = CASES[0].replace(cache={"scales": "ue8m0"})
+    implementation = load(f"vllm-kpool-sm100:{tree.folder(SM100)}")
+    outcome = run(case, implementation, LockstepDevice())
+    assert outcome.findings == []
+    assert outcome.stages == [FUSED_POOL] * len(STEPS)
+    for other in CASES:
+        assert FUSED_POOL not in run(other, implementation, LockstepDevice()).stages
+    lost = SM100 | {KERNELS: SM100[KERNELS].replace("| (e << 24)", "")}
+    wrong = load(f"vllm-kpool-sm100:{tree.__class__(tree.root / 'lost').folder(lost)}")
+    assert is_rightly_blamed(found_in(wrong, [case]), "k_quant_cache")
 
 
 @pytest.mark.parametrize("name", PLANTED)

@@ -184,3 +184,14 @@ STAND_IN = {
     """,
     COMMON: "",
 }
+
+SM100 = STAND_IN | {
+    KERNELS: STAND_IN[KERNELS]
+    .replace("kv_cache.view(torch.float32)", "kv_cache.view(torch.int32)")
+    .replace(
+        "tl.store(scales + (start + SIZE * D) // 4 + place, scale)",
+        """e = scale.to(tl.int32, bitcast=True) >> 23
+        tl.store(scales + (start + SIZE * D) // 4 + place, e | (e << 8) | (e << 16) | (e << 24))""",
+    )
+}
+"""The same with a key's scale as four equal exponents."""

@@ -56,7 +56,8 @@ def load(path: str | Path, served: Served = BY_DEFAULT) -> Implementation:
     project = open_project(path, "vllm", known_versions=KNOWN_VERSIONS)
     pooling = Pooling(project, served)
     pooling.modules("e4m3fn", is_amd=False)
-    variant = " without prefix caching" * (not served.chunks_are_aligned) + " on SM90" * served.is_sm90
+    variant = " without prefix caching" * (not served.chunks_are_aligned)
+    variant += " on SM90" * served.is_sm90 + " on SM100" * served.is_sm100
     return Implementation(
         f"{project.label} glm5next{variant}",
         {FUSED_POOL: pooling.fused_pool},
@@ -77,6 +78,11 @@ def load_uncached(path: str | Path) -> Implementation:
 def load_sm90(path: str | Path) -> Implementation:
     """The same on SM90, where requests that decode have equally many tokens, and all others are prefill."""
     return load(path, Served(is_sm90=True))
+
+
+def load_sm100(path: str | Path) -> Implementation:
+    """The same on SM100, where the scale of a key is four equal exponents."""
+    return load(path, Served(is_sm100=True))
 
 
 class _Modules(NamedTuple):
@@ -130,6 +136,7 @@ class Pooling:
         fp8: str,
         quant_group: int,
         layout: str,
+        scales: str = "fp32",  # noqa: ARG002 - those of the GPU
     ) -> None:
         """Do with a step what the metadata builders and the indexer do with it."""
         is_amd = page_layout.resolve(layout, cache.shape[1]) == "shuffle"
@@ -222,7 +229,7 @@ class Pooling:
             provide_vllm(fp8)
             | provide_jit_kernels()
             | {
-                "vllm.utils.deep_gemm.mqa_logits_use_mx_scales": bool,
+                "vllm.utils.deep_gemm.mqa_logits_use_mx_scales": lambda: self._served.is_sm100,
                 "vllm.forward_context.get_forward_context": lambda: context,
                 "vllm.compilation.breakable_cudagraph.eager_break_during_capture": same,
                 "vllm.utils.torch_utils._resolve_layer_name": same,

@@ -25,13 +25,20 @@ NULL_BLOCKS = 1
 
 @dataclass(frozen=True)
 class Served:
-    """How vLLM is run: with prefix caching, chunks start at blocks; on SM90, requests that decode are alike."""
+    """How vLLM is run: with prefix caching, chunks start at blocks; on SM90, requests that decode are alike.
+
+    On SM100 the scale of a key is four equal exponents.
+    """
 
     chunks_are_aligned: bool = True
     is_sm90: bool = False
+    is_sm100: bool = False
 
 
 BY_DEFAULT = Served()
+
+SCALES = "vllm/utils/deep_gemm.py"
+"""The file that says which scales the logits take."""
 
 
 def reach(project: Project) -> tuple[str, ...]:
@@ -40,7 +47,6 @@ def reach(project: Project) -> tuple[str, ...]:
     return (
         f"reached by GLM-5.3-Flash on NVIDIA and AMD: called at {called}",
         "shuffled pages stand for AMD, e4m3fnuz for gfx942, pages in token order for NVIDIA",
-        "scales are fp32, as on all GPUs but SM100",
     )
 
 
@@ -51,6 +57,9 @@ def conditions(project: Project, served: Served) -> tuple[str, ...]:
     return (
         *((f"served with --no-enable-prefix-caching: {uncached}",) if not served.chunks_are_aligned else ()),
         *((f"split as on SM90, with one or three drafts: {split}",) if served.is_sm90 else ()),
+        f"scales are four UE8M0 bytes, as on SM100 ({project.place(SCALES, 'def mqa_logits_use_mx_scales(')})"
+        if served.is_sm100
+        else "scales are fp32, as on all GPUs but SM100",
     )
 
 
@@ -79,9 +88,11 @@ def contract(project: Project, served: Served) -> Clauses:
         split,
     )
     split_on_sm90 = project.place(METADATA, "def _supports_native_decode(", "return native_next_n_supported(next_n)")
-    of_sm90 = (
-        Clause(fused, lambda case: case.model.fp8 == "e4m3fn", "the format of SM90 is e4m3fn", split_on_sm90),
-        Clause(fused, lambda case: case.cache.page_layout == "normal", "SM90 has pages in token order", split_on_sm90),
+    gpu = "SM100" if served.is_sm100 else "SM90"
+    there = project.place(SCALES, "def mqa_logits_use_mx_scales(") if served.is_sm100 else split_on_sm90
+    of_one_gpu = (
+        Clause(fused, lambda case: case.model.fp8 == "e4m3fn", f"the format of {gpu} is e4m3fn", there),
+        Clause(fused, lambda case: case.cache.page_layout == "normal", f"{gpu} has pages in token order", there),
     )
     uncached = project.place(_CONFIG, "class MambaModelConfig(", 'cache_config.mamba_cache_mode = "none"')
     return Clauses(
@@ -94,7 +105,7 @@ def contract(project: Project, served: Served) -> Clauses:
             ),
             Clause(
                 fused,
-                lambda case: case.model.quant_group == HEAD_DIM,
+                lambda case: case.model.quant_group == case.model.head_dim,
                 "one scale per key",
                 project.place(MODEL, "self.quant_block_size == 128"),
             ),
@@ -138,8 +149,9 @@ def contract(project: Project, served: Served) -> Clauses:
                 ring,
             ),
             aligned if served.chunks_are_aligned else replace(aligned, holds=lambda _: True, place=uncached),
-            *(of_sm90 if served.is_sm90 else ()),
-        )
+            *(of_one_gpu if served.is_sm90 or served.is_sm100 else ()),
+        ),
+        scales=("ue8m0",) if served.is_sm100 else ("fp32",),
     )
 
 
