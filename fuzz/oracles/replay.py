@@ -187,7 +187,8 @@ def _replay(
 
 def _tell_integers(captured: Call, call: Call) -> str:
     """What the host may have read when it captured, and what is there when the launch is replayed."""
-    was, is_ = ({name: t for name, t in each.tensors.items() if t.dtype in INTEGERS} for each in (captured, call))
+    # One of them is on the device.
+    was, is_ = ({name: t.cpu() for name, t in each.tensors.items() if t.dtype in INTEGERS} for each in (captured, call))
     words = [
         f"{name} {was[name].tolist()}, then {is_[name].tolist()}"
         for name in was

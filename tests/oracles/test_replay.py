@@ -129,6 +129,25 @@ def test_a_stage_whose_grid_was_made_from_contents_is_no_step_of_a_session():
     assert "context_lens [37, 5, 20], then [20, 5, 37]" in finding.detail
 
 
+class Elsewhere(torch.Tensor):
+    """Stands for a tensor on a GPU, which nothing is compared with that is on the CPU."""
+
+    @classmethod
+    def __torch_function__(cls, function, kinds, args=(), options=None):
+        if function is torch.equal and {type(one) for one in args} != {cls}:
+            raise RuntimeError("tensors on two devices")
+        found = super().__torch_function__(function, kinds, args, options or {})
+        return found.as_subclass(torch.Tensor) if function is torch.Tensor.cpu else found
+
+
+def test_integers_are_told_where_the_captured_launch_is_on_a_device_of_its_own(monkeypatch):
+    like = replay._like
+    monkeypatch.setattr(replay, "_like", lambda tensor, device: like(tensor, device).as_subclass(Elsewhere))
+    mistaken = with_mistake(*OF_CONTENTS["compress"], "compress")
+    (finding,) = replay.run(session_of("compress"), mistaken, Recorder()).findings
+    assert "; when it was captured query_start [0, 9, 10], then [0, 1, 10]" in finding.detail
+
+
 def test_what_cannot_be_captured_and_who_captures_nothing_show_nothing():
     for device in (Recorder(CaptureError("waits")), LockstepDevice()):
         outcome = replay.run(session_of("pool"), builtin(), device)
