@@ -16,8 +16,9 @@ from indexfuzz.lockstep.triton_api.functions import location_of
 
 Verdict = Literal["right", "wrong", "unsupported"]
 
-NO_SUCH_TYPE = re.compile(r"type \w+ not supported in this architecture")
-"""What Triton says of a kernel in a format that a target has not; that is no mistake of the kernel."""
+NO_MISTAKE = re.compile(r"type \w+ not supported in this architecture|<stand-in for [\w.]+>")
+"""What Triton says of a kernel in a format that a target has not, or of one that refers to an import which got a
+stand-in, as it looks at branches, too, that are never taken. Neither is a mistake of the kernel."""
 
 
 @dataclass(frozen=True)
@@ -34,7 +35,7 @@ class Examined:
     """One kernel in one specialisation on one target.
 
     `place` is file:line of the kernel, `constants` its compile-time arguments as text. `verdict` is "wrong" where
-    `sentence` is a finding, "unsupported" where the target has not a type of the kernel. `code` is None where it did
+    `sentence` is a finding, "unsupported" where it cannot be compiled and is not to blame. `code` is None where it did
     not compile.
     """
 
@@ -69,7 +70,7 @@ def unexamined(wanted: Wanted) -> Examined:
 
 def refused(examined: Examined, message: str, where: str = "") -> Examined:
     """The same of a kernel that did not compile, with the compiler's message and the line that it is about."""
-    if lacking := NO_SUCH_TYPE.search(message):
+    if lacking := NO_MISTAKE.search(message):
         return replace(examined, verdict="unsupported", sentence=lacking[0])
     return replace(examined, verdict="wrong", sentence=f"does not compile: {where}{message}")
 

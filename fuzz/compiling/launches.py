@@ -10,8 +10,10 @@ from indexfuzz.core.contract import covers
 from indexfuzz.core.session import follow
 from indexfuzz.devices.lockstep import LockstepDevice
 from indexfuzz.implementations.base import Implementation
+from indexfuzz.implementations.sources import source_texts
+from indexfuzz.implementations.watching import EndlessError, watch, watching
 from indexfuzz.lockstep import skip_launches
-from indexfuzz.oracles.rehearsal import MOST_LAUNCHES, hollow_calls
+from indexfuzz.oracles.rehearsal import MOST_CONDITIONS, MOST_LAUNCHES, hollow_calls
 from indexfuzz.samples.serving import Serving
 from indexfuzz.stages.base import Call
 from indexfuzz.stages.table import making_keys
@@ -32,9 +34,11 @@ def launches(cases: Iterable[Case], implementation: Implementation) -> Iterator[
 
     A launcher that cannot do without its kernels has launched what it did until it raised something.
     """
+    watch(source_texts(implementation))
     for case in cases:
         for stage, call in _calls(case, implementation):
-            with suppress(Exception), skip_launches(MOST_LAUNCHES) as skipped:
+            quietly = suppress(Exception, EndlessError)
+            with quietly, watching(MOST_CONDITIONS), skip_launches(MOST_LAUNCHES) as skipped:
                 call.run(implementation.stages[stage])
             yield from (Launch(stage, case, *launch) for launch in skipped)
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from indexfuzz.compiling.dots import read_dots
-from indexfuzz.compiling.examination import Wanted, examine
+from indexfuzz.compiling.examination import Wanted, examine, refused, unexamined
 from indexfuzz.compiling.machine_code import SOFTWARE, read_machine_code
 from indexfuzz.compiling.specialisation import Compiled
 from indexfuzz.compiling.targets import TARGETS
@@ -87,6 +87,12 @@ def test_a_kernel_that_does_not_compile_is_named_with_its_line(is_half):
         assert Path(file).read_text().splitlines()[line - 1].strip().startswith(text)
         assert "fp16" in examined.sentence
         assert "fp32" in examined.sentence
+
+
+def test_a_kernel_that_refers_to_a_stand_in_is_not_to_blame():
+    before = unexamined(Wanted(specialised(two_types_kernel, (torch.zeros(1),) * 2, "sm_90", HALF=False), "rope"))
+    assert refused(before, "Unsupported function referenced: <stand-in for other.pack>").verdict == "unsupported"
+    assert refused(before, "Unsupported function referenced: pack").verdict == "wrong"
 
 
 def test_more_shared_memory_than_there_is_is_wrong(monkeypatch):

@@ -15,6 +15,7 @@ from indexfuzz.core.case import Case
 from indexfuzz.core.presets import PRESETS
 from indexfuzz.generation.sessions import sessions
 from indexfuzz.generation.stream import draw
+from indexfuzz.implementations.base import Implementation
 from indexfuzz.implementations.builtin import builtin
 from tests.compiling.kernels import dot_kernel, logits_by, specialised
 
@@ -48,6 +49,16 @@ def test_what_is_launched_is_found_without_running_it():
     (launch,) = launches([STEP], tested)
     assert (launch.stage, launch.kernel, launch.kwargs["DIM"]) == ("prefill_logits", dot_kernel, 64)
     assert launch.args[2].isnan().all()
+
+
+def test_a_launcher_that_waits_for_its_kernel_is_left_behind_what_it_launched():
+    def prefill_logits(q_fp8, k_fp8, k_scale, weights, ks, ke, logits):
+        dot_kernel[(1,)](q_fp8, k_fp8, logits, HEADS=64, DIM=k_fp8.shape[1], KEYS=64, WIDEN=False)
+        waited = 0
+        while waited >= 0:
+            waited += 1
+
+    assert len(list(launches([STEP], Implementation("endless", {"prefill_logits": prefill_logits})))) == 1
 
 
 def test_of_published_models_every_block_size_layout_and_form_is_asked_for():
