@@ -1,6 +1,5 @@
 """An NVIDIA GPU. What its results may be is read from the PTX of the kernels that made them."""
 
-import os
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -15,7 +14,7 @@ from indexfuzz.core.guarantees import Guarantees, Promises
 from indexfuzz.devices import assembly
 from indexfuzz.devices.base import CaptureError, DeviceError, Session, T
 from indexfuzz.devices.carrying import CarryingSession, carrier_to
-from indexfuzz.devices.sanitizing import RUNNING, SanitizedSession, report_of_this_process
+from indexfuzz.devices.sanitizing import SanitizedSession, report_of_this_process
 from indexfuzz.devices.simulated_dot import simulated_dot
 from indexfuzz.reference.arithmetic import Arithmetic
 
@@ -93,6 +92,7 @@ class CudaDevice:
     def __post_init__(self) -> None:
         if not torch.cuda.is_available():
             raise DeviceError("device cuda: PyTorch sees no CUDA GPU here; use --device lockstep")
+        report_of_this_process()  # raises where a tool runs this process and reports nothing
 
     def probe(self) -> None:
         """Wait for its kernels: once one has failed, CUDA gives the same error for every call."""
@@ -109,7 +109,7 @@ class CudaDevice:
         with noting_kernels() as kernels:
             judge_by = partial(guarantees, kernels, envelope=_envelope())
             if report:
-                yield SanitizedSession(judge_by, report, tracks=os.environ.get(RUNNING) == "initcheck")
+                yield SanitizedSession(judge_by, report)
             else:
                 yield CarryingSession(judge_by, carrier_to(self.torch_device))
         torch.cuda.synchronize()

@@ -1,7 +1,7 @@
 """What NVIDIA's compute-sanitizer reports: its text, as facts about accesses.
 
-The format is that of its user's guide, of memcheck, racecheck and initcheck, in releases from 11.4 to 13: a line that
-says what is wrong, then where, by whom and at which address, each behind a prefix.
+The format is that of memcheck in its user's guide, in releases from 11.4 to 13: a line that says what is wrong, then
+where, by whom and at which address, each behind a prefix.
 """
 
 import re
@@ -11,9 +11,6 @@ from dataclasses import dataclass
 PREFIX = "========="
 
 _ACCESS = re.compile(r"Invalid __(\w+)__ (read|write|atomic) of size (\d+) bytes")
-_UNINITIALISED = re.compile(r"Uninitialized __(global)__ memory (read) of size (\d+) bytes")
-_RACE = re.compile(r"(?:Error|Warning): Race reported between (\w+) access at (.*)")
-_OTHER_SIDE = re.compile(r"and (\w+) access at (.*?)(?: \[(\d+) hazards?\])?$")
 _AT = re.compile(r"at (.*)")
 _BY = re.compile(r"by thread \(([\d,]+)\) in block \(([\d,]+)\)")
 _MISALIGNED = re.compile(r"(?:Access to|Address) 0x[0-9a-f]+ is misaligned")
@@ -65,20 +62,15 @@ def _blocks(text: str) -> Iterator[list[str]]:
 
 def _read_block(block: list[str]) -> Access | None:
     first, *rest = block
-    if race := _RACE.search(first):
-        return _race(race, rest)
     found = _ACCESS.search(first)
-    uninitialised = _UNINITIALISED.search(first)
-    told = found or uninitialised
-    if not told:
+    if not found:
         return None
-    space, access, size = told.groups()
+    space, access, size = found.groups()
     kernel, location = next((_place(at[1]) for line in rest if (at := _AT.match(line))), ("", ""))
     by = next((by for line in rest if (by := _BY.match(line))), None)
     near = next((near for line in rest if (near := _NEAREST.match(line))), None)
-    kind = "uninitialised" if uninitialised else "out-of-bounds"
     return Access(
-        "misaligned" if any(_MISALIGNED.match(line) for line in rest) else kind,
+        "misaligned" if any(_MISALIGNED.match(line) for line in rest) else "out-of-bounds",
         f"{access} of {size} bytes of {space} memory",
         kernel,
         location,
@@ -86,14 +78,6 @@ def _read_block(block: list[str]) -> Access | None:
         int(near[4], 16) if near else 0,
         _distance(near) if near else "",
     )
-
-
-def _race(race: re.Match[str], rest: list[str]) -> Access:
-    """A hazard in shared memory; the place is that of its first side."""
-    kernel, location = _place(race[2])
-    other = next((other for line in rest if (other := _OTHER_SIDE.match(line))), None)
-    against = f" against a {other[1].lower()} at {_place(other[2])[1] or _place(other[2])[0]}" if other else ""
-    return Access("race", f"{race[1].lower()} of shared memory{against}", kernel, location)
 
 
 def _place(text: str) -> tuple[str, str]:

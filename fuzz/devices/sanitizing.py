@@ -12,7 +12,7 @@ import sysconfig
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from functools import cache, partial
+from functools import cache
 from pathlib import Path
 
 import torch
@@ -27,12 +27,8 @@ from indexfuzz.devices.sanitizer_report import Access, read_report
 LOG = "INDEXFUZZ_SANITIZER_LOG"
 """The variable that names the file of the report, in processes that run under a tool."""
 
-RUNNING = "INDEXFUZZ_SANITIZER"
-"""The variable that names that tool."""
-
-TOOLS = ("memcheck", "racecheck", "initcheck")
-"""Of its tools, those that see something in a launch: accesses beyond an allocation, hazards in shared memory, and
-reads of global memory that nobody has written since it was allocated."""
+TOOLS = ("memcheck",)
+"""Of its tools, those that report calls of the driver which fail, as a mark must be: racecheck and initcheck do not."""
 
 TOOL = "compute-sanitizer"
 PACKAGES = tuple(Path(sysconfig.get_path("purelib")) / "nvidia" / n / "bin" for n in ("cu13", "cuda_sanitizer_api"))
@@ -70,7 +66,7 @@ def sanitized(path: str, tool: str, words: list[str], log: Path) -> tuple[list[s
     """
     options = ("--tool", tool, "--log-file", str(log), "--print-limit", "0", "--strip-paths", "no")
     more = ("--destroy-on-device-error", "kernel", "--show-backtrace", "no", "--check-exit-code", "no")
-    variables = {LOG: str(log), RUNNING: tool, "PYTORCH_NO_CUDA_MEMORY_CACHING": "1"}
+    variables = {LOG: str(log), "PYTORCH_NO_CUDA_MEMORY_CACHING": "1"}
     return [path, *options, *more, "--require-cuda-init", "no", *words], variables
 
 
@@ -114,24 +110,19 @@ def report_of_this_process() -> Report | None:
 
 @dataclass(frozen=True)
 class SanitizedSession(PlainSession):
-    """A session of which the tool reports; `tracks` says that it looks for reads of undefined memory."""
+    """A session of which the tool reports."""
 
     report: Report
-    tracks: bool = False
     device: str = "cuda"
-    _defined: dict[str, Tensor | bool] = field(default_factory=dict)
     _brought: dict[str, tuple[Tensor, Tensor]] = field(default_factory=dict)
     _seen: list[Access] = field(default_factory=list)
-
-    def declare(self, name: str, tensor: Tensor, initialised: Tensor | bool) -> None:  # noqa: ARG002, FBT001
-        """Remember which bytes hold something."""
-        if self.tracks:
-            self._defined[name] = initialised
 
     def bring(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Copies in memory of their own, no byte more than they span; what was reported until then is about others."""
         for name, tensor in tensors.items():
-            self._brought[name] = tensor, self._copy(tensor, self._defined.get(name, True))
+            there = torch.empty_strided(tensor.shape, tensor.stride(), dtype=tensor.dtype, device=self.device)
+            _fill(there, tensor)
+            self._brought[name] = tensor, there
         self.report.read_on()
         return {name: there for name, (_, there) in self._brought.items()}
 
@@ -150,26 +141,6 @@ class SanitizedSession(PlainSession):
             found.setdefault((access.kind, name, access.location, access.kernel), _finding(access, name))
         self._seen.clear()
         return list(found.values())
-
-    def _copy(self, tensor: Tensor, defined: Tensor | bool) -> Tensor:  # noqa: FBT001
-        """A copy on the device. Undefined bytes hold what they should, too, but nobody has written them.
-
-        Memory that is given back and allocated again holds what it held. Where it does not, all of it is written, and
-        nothing is seen of reads.
-        """
-        made = partial(torch.empty_strided, tensor.shape, tensor.stride(), dtype=tensor.dtype, device=self.device)
-        copy = made()
-        _fill(copy, tensor)
-        if defined is True or not tensor.numel():
-            return copy
-        del copy
-        again = made()
-        if not torch.equal(_span(again).cpu(), _span(tensor)):
-            _fill(again, tensor)
-        elif isinstance(defined, Tensor):
-            chosen = defined.to(self.device)
-            again.view(torch.uint8)[chosen] = tensor.view(torch.uint8).to(self.device)[chosen]
-        return again
 
     def _argument(self, access: Access) -> str:
         """The argument whose memory is nearest to an access; empty where it is none's."""
