@@ -14,7 +14,7 @@ from indexfuzz.cli.common import InputError, default_corpus, each_known
 from indexfuzz.cli.options import AsJson, SetupOptions
 from indexfuzz.core.case_parts import Regime
 from indexfuzz.core.presets import PRESETS
-from indexfuzz.core.stage_names import OPERATION_NAMES, STAGE_NAMES
+from indexfuzz.core.stage_names import OPERATION_NAMES
 from indexfuzz.testing.options import parse_shard
 
 
@@ -29,7 +29,8 @@ class CaseOptions(SetupOptions):
             metavar="NAME",
             default_factory=list,
             show_default="all that the implementation has",
-            help=f"Test only this stage; repeat for several. One of {', '.join(sorted(STAGE_NAMES))}.",
+            help="Test only this stage, fused operation or operation with a state; repeat for several. "
+            f"One of {', '.join(OPERATION_NAMES)}.",
         ),
     ]
     values: Annotated[
