@@ -30,9 +30,11 @@ HEAD_DIMS = (32, 64, 128)
 """Those that all kernels take."""
 
 WORDED = (
-    *(("rope", "style"), ("rope", "mode"), ("rope", "placement")),
-    *(("model", "scale_fmt"), ("model", "fp8"), ("cache", "layout")),
+    *(("style", "rope", "style"), ("mode", "rope", "mode"), ("placement", "rope", "placement")),
+    *(("scale_fmt", "model", "scale_fmt"), ("fp8", "model", "fp8")),
+    *(("layout", "cache", "layout"), ("asked_layout", "cache", "layout")),
 )
+"""Measures that are words, and the part and the field of a case that has each."""
 
 Parts = dict[str, dict[str, Any]]
 
@@ -69,9 +71,9 @@ def _plain(case: Case, part: str, name: str) -> Lever:
 
 def _words(case: Case) -> Iterator[Lever]:
     """Options that are words, as measures have them."""
-    for part, name in WORDED:
+    for measured, part, name in WORDED:
         now = number_of(getattr(getattr(case, part), name)) or 0
-        yield Lever(name, now, partial(_set_word, part, name))
+        yield Lever(measured, now, partial(_set_word, part, name))
 
 
 def _set_word(part: str, name: str, number: int) -> Parts:

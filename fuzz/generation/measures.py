@@ -31,7 +31,7 @@ CONTENTS = tuple(f"{name}.{word}" for name in INTEGERS for word in READ)
 
 WORDS = (
     *("neox", "interleaved", "inplace", "functional", "first", "last"),
-    *("ue8m0", "fp32", "e4m3fn", "e4m3fnuz", "normal", "shuffle"),
+    *("ue8m0", "fp32", "e4m3fn", "e4m3fnuz", "normal", "shuffle", "auto"),
 )
 """Options that are words."""
 
@@ -163,5 +163,6 @@ OPTIONS: Mapping[str, Callable[[Case], str]] = {
     "scale_fmt": lambda case: case.model.scale_fmt,
     "fp8": lambda case: case.model.fp8,
     "layout": lambda case: case.cache.page_layout,
+    "asked_layout": lambda case: case.cache.layout,
 }
-"""Options of stages, which are words."""
+"""Options of stages, which are words. The layout is asked for, and resolved where that is "auto"."""
