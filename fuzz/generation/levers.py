@@ -115,6 +115,7 @@ def _requests(case: Case) -> Iterator[Lever]:
         yield _lengths(case)
     if prefill:
         yield Lever("prefill", len(prefill), lambda count: {"batch": {"prefill": _repeat(prefill, count)}})
+        yield _in_front(prefill)
         for name, place in (("first_prefill", 0), ("last_prefill", len(prefill) - 1)):
             yield _new(prefill, f"{name}_new", place)
             yield _context(prefill, name, place)
@@ -141,6 +142,17 @@ def _lengths(case: Case) -> Lever:
         return {"batch": {"decode": lengths, "max_model_len": max(room, *lengths)}}
 
     return Lever("every_decode", shortest, fields)
+
+
+def _in_front(prefill: list[dict[str, int]]) -> Lever:
+    """The keys of prefill requests without new tokens that stand before all others: where the first window starts."""
+    first = next((place for place, request in enumerate(prefill) if request["new"]), 0)
+    idle, others = prefill[:first], prefill[first:]
+
+    def fields(length: int) -> Parts:
+        return {"batch": {"prefill": (*([{"length": length, "new": 0}] if length else ()), *others)}}
+
+    return Lever("in_front", sum(request["length"] for request in idle), fields)
 
 
 def _new(prefill: list[dict[str, int]], name: str, place: int) -> Lever:

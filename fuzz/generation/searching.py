@@ -48,6 +48,9 @@ DETOUR = 6
 STEPS = (1, -1, 2, -2, 4, 16, -16, 64)
 """Steps by which a number of a case is moved to see what it moves."""
 
+LEAST = (0, 1)
+"""Numbers that it is moved to at once: some things change only where there is none of another."""
+
 
 @dataclass(frozen=True)
 class Found:
@@ -227,9 +230,10 @@ class _Search:
         known = [lever for lever in among if lever.name in self._moving.get(place, ())]
         among = known if known and self._choices.number(1) % 4 else among
         lever = among[self._choices.number(2) % len(among)]
-        step = self._choices.of((*STEPS, self._case.cache.block_size))
-        gap = self._seen.gap(place)
-        tried = self._try(lever, lever.now + step)
+        steps = (*STEPS, self._case.cache.block_size)
+        value = self._choices.of((*(lever.now + step for step in steps), *LEAST))
+        step, gap = value - lever.now, self._seen.gap(place)
+        tried = self._try(lever, value)
         if tried is None or place not in tried[1].pairs:
             return
         yield tried[0]

@@ -23,10 +23,7 @@ BASE = Case().replace(
 )
 
 
-STILL = {f"{name}.{word}" for name in ("cu_seqlens", "ks") for word in ("min", "first")} | {
-    "token_to_seq.min",
-    "token_to_req.first",
-}
+STILL = {"cu_seqlens.min", "cu_seqlens.first", "token_to_seq.min", "token_to_req.first"}
 """What is 0, and -1 where a request is shorter than its step, whatever the numbers of a case are."""
 
 
@@ -66,6 +63,7 @@ TABLES = BASE.replace(cache={"pages": "highest"}, batch={"decode": (20, 30), "pa
 @pytest.mark.parametrize(
     ("name", "value"),
     [
+        *(("ks.min", 3), ("ks.first", 50)),
         *(("decode_table.first", 24), ("decode_table.min", 24), ("context_lens.min", 34), ("context_lens.last", 0)),
         *(("slot_mapping.last", 199), ("slot_mapping.min", 67), ("positions.first", 60), ("token_to_req.last", 3)),
     ],
