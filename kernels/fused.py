@@ -51,7 +51,7 @@ def pairing(dim, ROPE_START: tl.constexpr, ROPE_DIM: tl.constexpr, NEOX: tl.cons
 def rotate_rows(
     x,  # [rows, dims] fp32
     partner,  # [rows, dims] fp32, the partner of each
-    positions_ptr,  # int64
+    positions_ptr,  # int64 or int32
     cos_sin_cache_ptr,  # [max_pos, ROPE_DIM] fp32 or bf16: cosines, then sines
     cos_sin_row_stride,
     token,  # [rows] int64
@@ -62,7 +62,7 @@ def rotate_rows(
     ROPE_DIM: tl.constexpr,
 ):
     """The rows of x rotated by the angles of their tokens, rounded to bf16, as fp32."""
-    position = tl.load(positions_ptr + token, mask=is_valid, other=0)
+    position = tl.load(positions_ptr + token, mask=is_valid, other=0).to(tl.int64)
     at = (position * cos_sin_row_stride)[:, None] + pair[None, :]
     has_angle = is_valid[:, None] & is_rotated[None, :]
     cos = tl.load(cos_sin_cache_ptr + at, mask=has_angle, other=0.0).to(tl.float32)
@@ -76,9 +76,9 @@ def _fused_q_kernel(
     q_ptr,  # [T, NUM_HEADS, HEAD_DIM] bf16
     q_token_stride,
     q_head_stride,
-    weights_ptr,  # [T, NUM_HEADS] fp32
+    weights_ptr,  # [T, NUM_HEADS] fp32 or bf16
     weights_token_stride,
-    positions_ptr,  # [T] int64
+    positions_ptr,  # [T] int64 or int32
     cos_sin_cache_ptr,  # [max_pos, ROPE_DIM] fp32 or bf16
     cos_sin_row_stride,
     q_fp8_ptr,  # [T, NUM_HEADS, HEAD_DIM] fp8, dense
@@ -130,7 +130,7 @@ def _fused_k_kernel(
     weight_ptr,  # [HEAD_DIM] fp32 or bf16
     bias_ptr,  # [HEAD_DIM] fp32 or bf16
     eps,
-    positions_ptr,  # [T] int64
+    positions_ptr,  # [T] int64 or int32
     cos_sin_cache_ptr,  # [max_pos, ROPE_DIM] fp32 or bf16
     cos_sin_row_stride,
     values_ptr,  # [num_blocks, BLOCK_SIZE * KEY_BYTES] fp8, or uint8 of two E2M1 each
@@ -222,7 +222,7 @@ def fused_q(
     require_tensor("q", q, (None, None, None), torch.bfloat16)
     num_tokens, num_heads, head_dim = q.shape
     require_head_dim(head_dim)
-    require_tensor("weights", weights, (num_tokens, num_heads), torch.float32)
+    require_tensor("weights", weights, (num_tokens, num_heads), torch.float32, torch.bfloat16)
     require_angles(positions, cos_sin_cache, num_tokens, head_dim, rope_dim, style, placement)
 
     q_fp8 = torch.empty(q.shape, dtype=FP8_DTYPES[fp8], device=q.device)
@@ -335,12 +335,12 @@ def require_angles(
     style: str,
     placement: str,
 ) -> None:
-    """Raise ValueError unless positions [num_tokens] int64 and a table of angles fit what RoPE is asked for."""
+    """Raise ValueError unless positions [num_tokens] int64 or int32 and a table of angles fit what RoPE is asked for."""
     require_choice("style", style, STYLES)
     require_choice("placement", placement, PLACEMENTS)
     require(
         0 < rope_dim <= head_dim and rope_dim % 2 == 0,
         f"rope_dim must be even and 2 to head_dim {head_dim}, got {rope_dim}",
     )
-    require_tensor("positions", positions, (num_tokens,), torch.int64)
+    require_tensor("positions", positions, (num_tokens,), torch.int64, torch.int32)
     require_tensor("cos_sin_cache", cos_sin_cache, (None, rope_dim), torch.float32, torch.bfloat16)

@@ -82,7 +82,7 @@ def gather(
 
     k_scale is fp32, or int32 of packed exponents where scales is "ue8m0" or "mxfp4"; for "mxfp4" k_fp8 is uint8
     [N, D/2]. cache uint8 [num_blocks, block_size, bytes of a key + 4], block_table [B, max_blocks], cu_seqlens [B + 1],
-    token_to_seq [N], all int32; rows may be strided. Raises ValueError outside this contract.
+    token_to_seq [N], each int32 or int64; rows may be strided. Raises ValueError outside this contract.
     """
     require_tensor("k_fp8", k_fp8, (None, None), *((torch.uint8,) if scales == "mxfp4" else FP8))
     num_tokens, key_bytes = k_fp8.shape
@@ -92,10 +92,10 @@ def gather(
     require_cache(cache, key_bytes)
     num_blocks, block_size, _ = cache.shape
     layout = resolve_layout(layout, block_size, key_bytes)
-    require_tensor("block_table", block_table, (None, None), torch.int32)
+    require_tensor("block_table", block_table, (None, None), torch.int32, torch.int64)
     num_seqs, max_blocks = block_table.shape
-    require_tensor("cu_seqlens", cu_seqlens, (num_seqs + 1,), torch.int32)
-    require_tensor("token_to_seq", token_to_seq, (num_tokens,), torch.int32)
+    require_tensor("cu_seqlens", cu_seqlens, (num_seqs + 1,), torch.int32, torch.int64)
+    require_tensor("token_to_seq", token_to_seq, (num_tokens,), torch.int32, torch.int64)
     require_tensor("k_scale", k_scale, (num_tokens,), SCALE_DTYPES[scales])
 
     if num_tokens == 0:

@@ -131,7 +131,7 @@ def mqa_logits(
     Row m sees ks[m] <= n < ke[m]; ke <= ks is an empty window, ke > N ends at N. Of the keys, those
     from the first to the last that one of a few neighbouring rows sees are read.
 
-    q_fp8 [M, H, D] and k_fp8 [N, D] of one FP8 format, k_scale [N] and weights [M, H] fp32, ks and ke [M] int32. H is 1
+    q_fp8 [M, H, D] and k_fp8 [N, D] of one FP8 format, k_scale [N] and weights [M, H] fp32, ks and ke [M] int32 or int64. H is 1
     to 128; rows may be strided. An int32 k_scale [N] has the packed exponents of kernels/scales.py: the quarters of a
     key have scales of their own. Keys may then be in MXFP4, k_fp8 uint8 [N, D / 2]. Raises ValueError outside this
     contract.
@@ -146,8 +146,8 @@ def mqa_logits(
     num_keys = k_fp8.shape[0]
     require_tensor("k_scale", k_scale, (num_keys,), *((torch.int32,) if is_fp4 else SCALE_DTYPES.values()))
     require_tensor("weights", weights, (num_rows, num_heads), torch.float32)
-    require_tensor("ks", ks, (num_rows,), torch.int32)
-    require_tensor("ke", ke, (num_rows,), torch.int32)
+    require_tensor("ks", ks, (num_rows,), torch.int32, torch.int64)
+    require_tensor("ke", ke, (num_rows,), torch.int32, torch.int64)
     require_tensor("logits", logits, (num_rows, num_keys), torch.float32)
 
     if logits.numel() == 0:

@@ -171,7 +171,7 @@ def paged_mqa_logits(
     no position whose page id is outside [0, num_blocks).
 
     q_fp8 [B, next_n, H, D] fp8 with H 1 to 128, cache uint8 [num_blocks, block_size, D + 4], weights [B * next_n, H]
-    fp32, context_lens [B] or [B, next_n] int32, block_table [B, max_blocks] int32; rows may be strided. What no row of
+    fp32, context_lens [B] or [B, next_n] and block_table [B, max_blocks] int32 or int64; rows may be strided. What no row of
     a sequence sees, in the cache or the block table, changes nothing. With scales "ue8m0" the quarters of a key have
     scales of their own, whose exponents are packed (kernels/scales.py); with "mxfp4" the cache is uint8 [num_blocks,
     block_size, D/2 + 4] and has E2M1 values beside such scales. Raises ValueError outside this contract.
@@ -189,14 +189,14 @@ def paged_mqa_logits(
     is_length_per_row = context_lens.dim() == 2
     lens_shape = (batch, next_n) if is_length_per_row else (batch,)
     require(
-        context_lens.shape == lens_shape and context_lens.dtype == torch.int32,
-        "context_lens must be int32 [{0}] or [{0}, {1}], got {2} {3!r}",
+        context_lens.shape == lens_shape and context_lens.dtype in (torch.int32, torch.int64),
+        "context_lens must be int32 or int64 [{0}] or [{0}, {1}], got {2} {3!r}",
         batch,
         next_n,
         context_lens.dtype,
         [*context_lens.shape],
     )
-    require_tensor("block_table", block_table, (batch, None), torch.int32)
+    require_tensor("block_table", block_table, (batch, None), torch.int32, torch.int64)
     require_tensor("logits", logits, (batch * next_n, None), torch.float32)
     max_model_len = logits.shape[1]
 

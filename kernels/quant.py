@@ -39,7 +39,7 @@ def _q_quant_kernel(
     q_ptr,  # [T, NUM_HEADS, HEAD_DIM] bf16
     q_token_stride,
     q_head_stride,
-    weights_ptr,  # [T, NUM_HEADS] fp32
+    weights_ptr,  # [T, NUM_HEADS] fp32 or bf16
     weights_token_stride,
     q_fp8_ptr,  # [T, NUM_HEADS, HEAD_DIM] fp8, dense
     q_weights_ptr,  # [T, NUM_HEADS] fp32, dense
@@ -67,7 +67,7 @@ def _q_quant_kernel(
 
 
 def q_quant(q: Tensor, weights: Tensor, *, scale_fmt: str, fp8: str) -> tuple[Tensor, Tensor]:
-    """Quantise q [T, H, D] bf16 per token and head, and fold the scales into weights [T, H] fp32.
+    """Quantise q [T, H, D] bf16 per token and head, and fold the scales into weights [T, H] fp32 or bf16.
 
     s = max(amax, 1e-4) / C with C = 448 (e4m3fn) or 224 (e4m3fnuz); scale_fmt "ue8m0" takes the next power of two.
     Returns q_fp8 [T, H, D] = q / s and q_weights [T, H] fp32 = weights * s * D^-0.5 * H^-0.5.
@@ -79,7 +79,7 @@ def q_quant(q: Tensor, weights: Tensor, *, scale_fmt: str, fp8: str) -> tuple[Te
     require_tensor("q", q, (None, None, None), torch.bfloat16)
     num_tokens, num_heads, head_dim = q.shape
     require_head_dim(head_dim)
-    require_tensor("weights", weights, (num_tokens, num_heads), torch.float32)
+    require_tensor("weights", weights, (num_tokens, num_heads), torch.float32, torch.bfloat16)
 
     q_fp8 = torch.empty(q.shape, dtype=FP8_DTYPES[fp8], device=q.device)
     q_weights = torch.empty(weights.shape, dtype=torch.float32, device=q.device)

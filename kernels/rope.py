@@ -26,7 +26,7 @@ def _rotate_kernel(
     out_ptr,  # [T, H, ROPE_DIM] bf16, may be x itself
     out_token_stride,
     out_head_stride,
-    positions_ptr,  # [T] int64
+    positions_ptr,  # [T] int64 or int32
     cos_sin_cache_ptr,  # [max_pos, ROPE_DIM] fp32 or bf16: cosines, then sines
     cos_sin_row_stride,
     num_tokens,  # T
@@ -45,7 +45,7 @@ def _rotate_kernel(
     is_valid_pair = pair < ROPE_DIM // 2
 
     # One row of angles per token, for all its heads.
-    position = tl.load(positions_ptr + token, mask=is_valid_token, other=0)
+    position = tl.load(positions_ptr + token, mask=is_valid_token, other=0).to(tl.int64)
     cos_at = (position * cos_sin_row_stride)[:, None] + pair[None, :]
     is_valid_angle = is_valid_token[:, None] & is_valid_pair[None, :]
     cos = tl.load(cos_sin_cache_ptr + cos_at, mask=is_valid_angle, other=0.0).to(tl.float32)[:, None, :]
@@ -149,7 +149,7 @@ def rope(
     placement: str,
     mode: str,
 ) -> tuple[Tensor, Tensor]:
-    """Rotate rope_dim dims of q [T, H, D] and k [T, D] bf16 by the angles of positions [T] int64.
+    """Rotate rope_dim dims of q [T, H, D] and k [T, D] bf16 by the angles of positions [T] int64 or int32.
 
     (a, b) -> (a cos - b sin, b cos + a sin) in fp32, rounded to bf16 once. style "neox" pairs dim i with i +
     rope_dim/2, "interleaved" 2i with 2i + 1; placement says whether the rotated dims come "first" or "last".
@@ -169,7 +169,7 @@ def rope(
         0 < rope_dim <= head_dim and rope_dim % 2 == 0,
         f"rope_dim must be even and 2 to head_dim {head_dim}, got {rope_dim}",
     )
-    require_tensor("positions", positions, (num_tokens,), torch.int64)
+    require_tensor("positions", positions, (num_tokens,), torch.int64, torch.int32)
     require_tensor("cos_sin_cache", cos_sin_cache, (None, rope_dim), torch.float32, torch.bfloat16)
 
     start = 0 if placement == "first" else head_dim - rope_dim

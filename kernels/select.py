@@ -66,11 +66,11 @@ def _select_kernel(
 def slots(positions: Tensor, token_to_req: Tensor, block_table: Tensor, *, block_size: int) -> Tensor:
     """The slot of each token, int64 [T]: block_table[request, position // block_size] * block_size + the rest.
 
-    positions [T] int64, token_to_req [T] int32, block_table [B, W] int32, of any row stride. -1 where the request, or
+    positions [T], token_to_req [T] and block_table [B, W] are int32 or int64, the table of any row stride. -1 where the request, or
     the page, is negative. Raises ValueError outside this contract.
     """
     num_tokens = positions.shape[0]
-    require_tensor("positions", positions, (None,), torch.int64)
+    require_tensor("positions", positions, (None,), torch.int64, torch.int32)
     _require_table(token_to_req, block_table, num_tokens, block_size)
     mapping = torch.empty(num_tokens, dtype=torch.int64, device=positions.device)
     if num_tokens:
@@ -91,7 +91,7 @@ def select(columns: Tensor, token_to_req: Tensor, block_table: Tensor, *, block_
     """The slots that each token selected, int32 [T, K], packed in front in their order, -1 behind; and how many, [T].
 
     columns [T, K] int32 are positions in the request of the token, negative where nothing is selected, at any place;
-    token_to_req [T] int32 and block_table [B, W] int32 as in `slots`. A selected position has a page. Raises ValueError
+    token_to_req [T] and block_table [B, W] as in `slots`. A selected position has a page. Raises ValueError
     outside this contract.
     """
     require_tensor("columns", columns, (None, None), torch.int32)
@@ -117,6 +117,6 @@ def select(columns: Tensor, token_to_req: Tensor, block_table: Tensor, *, block_
 
 
 def _require_table(token_to_req: Tensor, block_table: Tensor, num_tokens: int, block_size: int) -> None:
-    require_tensor("token_to_req", token_to_req, (num_tokens,), torch.int32)
-    require_tensor("block_table", block_table, (None, None), torch.int32)
+    require_tensor("token_to_req", token_to_req, (num_tokens,), torch.int32, torch.int64)
+    require_tensor("block_table", block_table, (None, None), torch.int32, torch.int64)
     require(block_size > 0, f"block_size must be at least 1, got {block_size}")

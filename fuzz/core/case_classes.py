@@ -14,7 +14,10 @@ OF_PARTS = {
     "cache": ("page_layout", "pages", "shared_prefix", "scales"),
     "batch": ("lens", "short_slots", "empty_windows", "pad_seq", "long_windows", "positions"),
     "rope": ("style", "placement", "mode", "table"),
-    "memory": ("table_tail", "slots", "far", "shifted", "fused"),
+    "memory": (
+        *("table_tail", "slots", "far", "shifted", "fused"),
+        *("indices", "positions", "head_weights", "norm_weights"),
+    ),
     "values": ("q", "k", "weights", "cache", "rope"),
     "session": ("node", "overlap", "pooling"),
 }

@@ -222,7 +222,7 @@ class Memory(Part):
     `q_head_pad` and `q_fp8_head_pad` lie between the heads of a token, `lens_pad` between the rows of context_lens, and
     its entries `lens_step` elements apart. Tensors start at addresses that are a multiple of 16 bytes, and those that
     `shifted` names `shift` elements later, the cache `shift` scales. With `fused`, q and k are columns of one tensor,
-    as a linear layer for both makes them.
+    as a linear layer for both makes them. `indices` are tables, lengths, windows, and what says whose a token is.
     """
 
     added = frozenset(
@@ -242,6 +242,10 @@ class Memory(Part):
             "shifted",
             "fused",
             "columns_pad",
+            "indices",
+            "positions",
+            "head_weights",
+            "norm_weights",
         }
     )
 
@@ -267,6 +271,10 @@ class Memory(Part):
     shifted: Shifted = "all"
     fused: bool = False
     columns_pad: int = Field(default=0, ge=0, le=4096)
+    indices: Literal["int32", "int64"] = "int32"
+    positions: Literal["int64", "int32"] = "int64"
+    head_weights: Literal["fp32", "bf16"] = "fp32"
+    norm_weights: Literal["fp32", "bf16"] = "fp32"
 
 
 OVERRIDABLE = {"q": 3, "k": 2, "weights": 2}

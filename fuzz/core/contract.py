@@ -5,22 +5,35 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from indexfuzz.core.case import Case
-from indexfuzz.core.case_parts import TILE
+from indexfuzz.core.case_parts import TILE, Memory
 from indexfuzz.core.stage_names import (
     FUSED,
     FUSED_COMPRESS,
     FUSED_K,
     FUSED_POOL,
+    FUSED_Q,
     GATHER,
     K_NORM,
     K_QUANT_CACHE,
     PAGED_LOGITS,
     PREFILL_LOGITS,
+    Q_QUANT,
+    ROPE,
     ROTATE,
+    SELECT,
+    SLOTS,
 )
 
 OF_KEYS = (K_QUANT_CACHE, FUSED_K, FUSED_COMPRESS, FUSED_POOL, GATHER, PREFILL_LOGITS, PAGED_LOGITS)
 """Stages that read or write the scales of keys."""
+
+OF_DTYPES = {
+    "indices": ((GATHER, PREFILL_LOGITS, PAGED_LOGITS, SLOTS, SELECT), "tables, lengths, windows and owners are int32"),
+    "positions": ((ROPE, FUSED_Q, FUSED_K, SLOTS), "positions are int64"),
+    "head_weights": ((Q_QUANT, FUSED_Q), "the weights of heads are fp32"),
+    "norm_weights": ((K_NORM, FUSED_K), "weight and bias of the norm are fp32"),
+}
+"""Fields of Memory that name a dtype -> operations that take such tensors, and what those do that know no other."""
 
 NORMING = (K_NORM, FUSED_K)
 """Operations that norm keys."""
@@ -30,7 +43,7 @@ class Contract(Protocol):
     """What a project promises about its kernels. `contracts.Clauses` makes one from a table.
 
     A contract may name in `scales` the forms of the scales of keys that it is about, and in `norms` the norms of keys;
-    fp32 scales and LayerNorm where it does not.
+    fp32 scales and LayerNorm where it does not. `dtypes` are the fields of Memory in `OF_DTYPES` that it leaves free.
     """
 
     def outside(self, stage: str, case: Case) -> str | None:
@@ -105,6 +118,7 @@ class Clauses:
     clauses: tuple[Clause, ...] = ()
     scales: tuple[str, ...] = ("fp32",)
     norms: tuple[str, ...] = ("layer",)
+    dtypes: tuple[str, ...] = ()
 
     def broken(self, stage: str, case: Case) -> list[str]:
         """All clauses that a case breaks, with their places."""
@@ -170,7 +184,7 @@ def outside(contract: Contract, stage: str, case: Case) -> str | None:
 
 
 def of_other_forms(contract: Contract, stage: str, case: Case) -> Iterator[str]:
-    """Why a stage cannot even be asked: it knows no such scales of keys, or no such norm, lifted or not."""
+    """Why a stage cannot even be asked: it knows no such scales of keys, norm or dtype, lifted or not."""
     promised = contract.contract if isinstance(contract, Lifted) else contract
     forms: tuple[str, ...] = getattr(promised, "scales", ("fp32",))
     norms: tuple[str, ...] = getattr(promised, "norms", ("layer",))
@@ -178,6 +192,11 @@ def of_other_forms(contract: Contract, stage: str, case: Case) -> Iterator[str]:
         yield f"the scales of keys are {' or '.join(forms)}, not {case.cache.scales}"
     if stage in NORMING and case.model.k_norm not in norms:
         yield f"the norm of keys is {' or '.join(norms)}, not {case.model.k_norm}"
+    free: tuple[str, ...] = getattr(promised, "dtypes", ())
+    for name, (stages, sentence) in OF_DTYPES.items():
+        dtype = getattr(case.memory, name)
+        if stage in stages and name not in free and dtype != Memory.model_fields[name].default:
+            yield f"{sentence}, not {dtype}"
 
 
 def covers(contract: Contract, stage: str, case: Case) -> bool:

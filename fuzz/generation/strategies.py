@@ -77,7 +77,14 @@ LATER: dict[str, Sequence[Any]] = {
 }
 """Fields of the batch that are drawn last, because they are younger: the same bytes give what they always gave."""
 
-LATER_MEMORY: dict[str, Sequence[Any]] = {"columns_pad": RARE_PADS, "far": (None,) * 27 + ("columns",)}
+LATER_MEMORY: dict[str, Sequence[Any]] = {
+    "columns_pad": RARE_PADS,
+    "far": (None,) * 27 + ("columns",),
+    "indices": ("int32",) * 7 + ("int64",),
+    "positions": ("int64",) * 7 + ("int32",),
+    "head_weights": ("fp32",) * 7 + ("bf16",),
+    "norm_weights": ("fp32",) * 7 + ("bf16",),
+}
 """Fields of the memory, likewise; a tensor that is far takes the place of another one."""
 
 PLAIN, MXFP4 = (1, "fp32"), (QUARTERS, "mxfp4")

@@ -5,7 +5,7 @@ from types import ModuleType
 
 from torch import Tensor
 
-from indexfuzz.core.contract import Checked, Clause
+from indexfuzz.core.contract import OF_DTYPES, Checked, Clause
 from indexfuzz.core.guarantees import Promises
 from indexfuzz.core.stage_names import FUSED, FUSED_COMPRESS, FUSED_POOL, STATEFUL
 from indexfuzz.implementations.base import Implementation, WholeIndexer
@@ -65,6 +65,7 @@ CONTRACT = Checked(
     ),
     scales=("fp32", "ue8m0", "mxfp4"),
     norms=("layer", "rms"),
+    dtypes=tuple(OF_DTYPES),
 )
 """The launchers' own conditions; everything outside is rejected with ValueError."""
 

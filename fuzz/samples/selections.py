@@ -5,7 +5,7 @@ from torch import Tensor
 
 from indexfuzz.core.rng import below, bits
 from indexfuzz.samples.requests import Requests, token_places
-from indexfuzz.samples.step import TABLE_TAIL, Step
+from indexfuzz.samples.step import TABLE_TAIL, Step, index_dtype
 
 TABLES = ("decode_table", "prefill_table")
 
@@ -25,7 +25,7 @@ def place_requests(step: Step) -> None:
     if case.batch.positions != "rank":
         step.place("ranks", token_places(case)[0].clamp_min(0))
     step.place("req_table", rows, row_pad=case.row_pad("table", *rows.shape))
-    step.place("token_to_req", token_places(case)[1].int())
+    step.place("token_to_req", token_places(case)[1].to(index_dtype(case)))
 
 
 def place_selection(step: Step) -> None:

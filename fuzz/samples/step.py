@@ -38,7 +38,7 @@ class Step:
     `tensors` maps names to the tensor that the next stage reads: it starts with the inputs and is updated as stages
     run. Names: q [T,H,D] and k [T,D] bf16; weights [T,H] fp32; positions [T] int64; cos_sin_cache [max_pos,R];
     slot_mapping [<=T]; cache uint8 [num_blocks,BS,D+4]; decode_table and prefill_table [B,W] int32; context_lens
-    [B] or [B,next_n] int32; cu_seqlens [Bp+1], token_to_seq [N], ks and ke [M] int32.
+    [B] or [B,next_n] int32; cu_seqlens [Bp+1], token_to_seq [N], ks and ke [M] int32; or of other dtypes, as Memory says.
     """
 
     case: Case
@@ -203,8 +203,9 @@ def place_activations(step: Step, q: Tensor, k: Tensor, weights: Tensor, positio
     """Put what a model computes where the case wants it: q [T, H, D], k [T, D], weights [T, H], angles [max_pos, R]."""
     case = step.case
     _place_q_and_k(step, q, k.bfloat16())
+    weights = weights if case.memory.head_weights == "fp32" else weights.bfloat16()
     step.place("weights", weights, row_pad=case.row_pad("weights", *weights.shape))
-    step.place("positions", positions)
+    step.place("positions", positions if case.memory.positions == "int64" else positions.int())
     table = table if case.rope.table == "fp32" else table.bfloat16()
     step.place("cos_sin_cache", table, row_pad=case.memory.angles_pad)
 
@@ -239,6 +240,11 @@ def _override(tensor: Tensor, entries: tuple[tuple[int | str, ...], ...]) -> Non
             tensor[tuple(int(i) for i in index)] = float.fromhex(str(value))
 
 
+def index_dtype(case: Case) -> torch.dtype:
+    """The dtype of tables, lengths, windows and owners."""
+    return torch.int64 if case.memory.indices == "int64" else torch.int32
+
+
 def _place_tables(step: Step, tables: list[list[int]]) -> None:
     case, memory, split = step.case, step.case.memory, len(step.case.batch.decode)
     tail = TABLE_TAIL.get(memory.table_tail, case.num_blocks)
@@ -247,7 +253,7 @@ def _place_tables(step: Step, tables: list[list[int]]) -> None:
         if memory.missing_pages:
             missing = below(bits(step.key(f"missing {name}"), tuple(table.shape)), 8) < memory.missing_pages
             table = torch.where(missing, tail, table)
-        step.place(name, table.int(), row_pad=case.row_pad("table", *table.shape))
+        step.place(name, table.to(index_dtype(case)), row_pad=case.row_pad("table", *table.shape))
 
 
 def _place_cache(step: Step, pages: Tensor) -> None:
@@ -326,8 +332,8 @@ def _place_gathered(step: Step) -> None:
         owners = torch.where(is_hole, none[below(bits(step.key("hole owners"), (len(owners),)), len(none))], owners)
     claimed = {"minus-one": -1, "batch": len(lengths), "huge": 1 << 30, "first": 0, "last": len(lengths) - 1}
     padding = torch.full((batch.gather_pad,), claimed[batch.pad_seq])
-    step.place("cu_seqlens", torch.nn.functional.pad(lengths.cumsum(0), (1, 0)).int())
-    step.place("token_to_seq", torch.cat([owners, padding])[: batch.keys].int())
+    step.place("cu_seqlens", torch.nn.functional.pad(lengths.cumsum(0), (1, 0)).to(index_dtype(step.case)))
+    step.place("token_to_seq", torch.cat([owners, padding])[: batch.keys].to(index_dtype(step.case)))
 
 
 def _place_windows(step: Step) -> None:
@@ -345,8 +351,8 @@ def _place_windows(step: Step) -> None:
         ends = torch.tensor((batch.keys + 1, batch.keys + 64, 1 << 30))
         kind = below(bits(step.key("long windows"), (len(rows),)), 2 * len(ends))
         ke = torch.where(kind < len(ends), ends[kind % len(ends)], ke)
-    step.place("ks", ks.int())
-    step.place("ke", ke.int())
+    step.place("ks", ks.to(index_dtype(step.case)))
+    step.place("ke", ke.to(index_dtype(step.case)))
 
 
 def _place_decode(step: Step) -> None:
@@ -357,4 +363,5 @@ def _place_decode(step: Step) -> None:
         lens = (lens.unsqueeze(1) + ahead).clamp_min(0)
     if batch.lens == "ragged":
         lens = below(bits(step.key("lens"), tuple(lens.shape)), 1 << 31).int() % (lens + 1)
-    step.place("context_lens", lens, row_pad=step.case.memory.lens_pad, step=step.case.memory.lens_step)
+    memory = step.case.memory
+    step.place("context_lens", lens.to(index_dtype(step.case)), row_pad=memory.lens_pad, step=memory.lens_step)

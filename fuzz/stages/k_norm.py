@@ -77,7 +77,8 @@ def norm_tensors(step: Step) -> dict[str, Tensor]:
     if "k_norm_weight" not in step.tensors:
         for name, centre in (("k_norm_weight", 1.0), ("k_norm_bias", 0.0)):
             value = centre + dense("normal", step.key(name), (1, case.model.head_dim), case.model.fp8)[0].float() / 4
-            step.place(name, torch.zeros_like(value) if rare.get(name, 1) % 4 == 0 else value)
+            value = torch.zeros_like(value) if rare.get(name, 1) % 4 == 0 else value
+            step.place(name, value if case.memory.norm_weights == "fp32" else value.bfloat16())
         if rare["k"] % 8 == 0:
             k = step.tensors["k"]
             step.place("raw_k", (k.float() + OFFSET).bfloat16(), row_pad=case.row_pad("k", *k.shape))
