@@ -335,7 +335,7 @@ def require_angles(
     style: str,
     placement: str,
 ) -> None:
-    """Raise ValueError unless positions [num_tokens] int64 or int32 and a table of angles fit what RoPE is asked for."""
+    """Raise ValueError unless positions [num_tokens], of integers, and a table of angles fit what RoPE is asked for."""
     require_choice("style", style, STYLES)
     require_choice("placement", placement, PLACEMENTS)
     require(

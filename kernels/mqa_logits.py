@@ -131,10 +131,10 @@ def mqa_logits(
     Row m sees ks[m] <= n < ke[m]; ke <= ks is an empty window, ke > N ends at N. Of the keys, those
     from the first to the last that one of a few neighbouring rows sees are read.
 
-    q_fp8 [M, H, D] and k_fp8 [N, D] of one FP8 format, k_scale [N] and weights [M, H] fp32, ks and ke [M] int32 or int64. H is 1
-    to 128; rows may be strided. An int32 k_scale [N] has the packed exponents of kernels/scales.py: the quarters of a
-    key have scales of their own. Keys may then be in MXFP4, k_fp8 uint8 [N, D / 2]. Raises ValueError outside this
-    contract.
+    q_fp8 [M, H, D] and k_fp8 [N, D] of one FP8 format, k_scale [N] and weights [M, H] fp32, ks and ke [M] int32 or
+    int64. H is 1 to 128; rows may be strided. An int32 k_scale [N] has the packed exponents of kernels/scales.py: the
+    quarters of a key have scales of their own. Keys may then be in MXFP4, k_fp8 uint8 [N, D / 2]. Raises ValueError
+    outside this contract.
     """
     require_tensor("q_fp8", q_fp8, (None, None, None), *FP8)
     num_rows, num_heads, head_dim = q_fp8.shape

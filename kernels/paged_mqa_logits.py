@@ -171,10 +171,10 @@ def paged_mqa_logits(
     no position whose page id is outside [0, num_blocks).
 
     q_fp8 [B, next_n, H, D] fp8 with H 1 to 128, cache uint8 [num_blocks, block_size, D + 4], weights [B * next_n, H]
-    fp32, context_lens [B] or [B, next_n] and block_table [B, max_blocks] int32 or int64; rows may be strided. What no row of
-    a sequence sees, in the cache or the block table, changes nothing. With scales "ue8m0" the quarters of a key have
-    scales of their own, whose exponents are packed (kernels/scales.py); with "mxfp4" the cache is uint8 [num_blocks,
-    block_size, D/2 + 4] and has E2M1 values beside such scales. Raises ValueError outside this contract.
+    fp32, context_lens [B] or [B, next_n] and block_table [B, max_blocks] int32 or int64; rows may be strided. What no
+    row of a sequence sees, in the cache or the block table, changes nothing. With scales "ue8m0" the quarters of a key
+    have scales of their own, whose exponents are packed (kernels/scales.py); with "mxfp4" the cache is uint8
+    [num_blocks, block_size, D/2 + 4] and has E2M1 values beside such scales. Raises ValueError outside this contract.
     """
     require_tensor("q_fp8", q_fp8, (None, None, None, None), *FP8)
     batch, next_n, num_heads, head_dim = q_fp8.shape

@@ -66,8 +66,8 @@ def _select_kernel(
 def slots(positions: Tensor, token_to_req: Tensor, block_table: Tensor, *, block_size: int) -> Tensor:
     """The slot of each token, int64 [T]: block_table[request, position // block_size] * block_size + the rest.
 
-    positions [T], token_to_req [T] and block_table [B, W] are int32 or int64, the table of any row stride. -1 where the request, or
-    the page, is negative. Raises ValueError outside this contract.
+    positions [T], token_to_req [T] and block_table [B, W] are int32 or int64, the table of any row stride. -1
+    where the request, or the page, is negative. Raises ValueError outside this contract.
     """
     num_tokens = positions.shape[0]
     require_tensor("positions", positions, (None,), torch.int64, torch.int32)

@@ -5,8 +5,8 @@ from torch import Tensor
 
 
 def slots(positions: Tensor, token_to_req: Tensor, block_table: Tensor, *, block_size: int) -> Tensor:
-    """The slot of each position [T] int64 of its request [T] int32, int64 [T]; -1 without a request or a page."""
-    mapping = torch.full_like(positions, -1)
+    """The slot of each position [T] of its request [T], int64 [T]; -1 without a request or a page."""
+    mapping = torch.full_like(positions, -1, dtype=torch.int64)
     owned = (token_to_req >= 0).nonzero().flatten()
     position = positions[owned]
     page = block_table[token_to_req[owned].long(), position // block_size].long()

@@ -80,10 +80,6 @@ LATER: dict[str, Sequence[Any]] = {
 LATER_MEMORY: dict[str, Sequence[Any]] = {
     "columns_pad": RARE_PADS,
     "far": (None,) * 27 + ("columns",),
-    "indices": ("int32",) * 7 + ("int64",),
-    "positions": ("int64",) * 7 + ("int32",),
-    "head_weights": ("fp32",) * 7 + ("bf16",),
-    "norm_weights": ("fp32",) * 7 + ("bf16",),
 }
 """Fields of the memory, likewise; a tensor that is far takes the place of another one."""
 
@@ -91,6 +87,9 @@ PLAIN, MXFP4 = (1, "fp32"), (QUARTERS, "mxfp4")
 SCALES = (PLAIN,) * 11 + (MXFP4,) * 2 + ((1, "ue8m0"),) + ((QUARTERS, "ue8m0"),) * 2
 """How many scales a key has, and in which form. Bits of the seed choose, so that no other choice of older cases
 moves."""
+
+DTYPES = {"indices": "int64", "positions": "int32", "head_weights": "bf16", "norm_weights": "bf16"}
+"""Other dtypes than the plainest, each in one case of eight, likewise."""
 
 NORMS: tuple[Literal["layer", "rms"], ...] = ("layer",) * 7 + ("rms",)
 """How keys are normed, likewise."""
@@ -187,6 +186,8 @@ def cases(
             cache = cache.model_copy(update={"scales": scales})
         if not preset:
             model["k_norm"] = NORMS[regimes.seed >> 12 & 7]
+        bits = regimes.seed >> 15
+        later |= {name: other for at, (name, other) in enumerate(DTYPES.items()) if bits >> 3 * at & 7 == 7}
         return Case(
             model=Model(**model),
             cache=cache,

@@ -38,7 +38,8 @@ class Step:
     `tensors` maps names to the tensor that the next stage reads: it starts with the inputs and is updated as stages
     run. Names: q [T,H,D] and k [T,D] bf16; weights [T,H] fp32; positions [T] int64; cos_sin_cache [max_pos,R];
     slot_mapping [<=T]; cache uint8 [num_blocks,BS,D+4]; decode_table and prefill_table [B,W] int32; context_lens
-    [B] or [B,next_n] int32; cu_seqlens [Bp+1], token_to_seq [N], ks and ke [M] int32; or of other dtypes, as Memory says.
+    [B] or [B,next_n] int32; cu_seqlens [Bp+1], token_to_seq [N], ks and ke [M] int32. Memory may say of some
+    that they have another dtype.
     """
 
     case: Case

@@ -28,6 +28,10 @@ FORMS = (
     STEP,
     STEP.replace(cache={"scales": "ue8m0"}, model={"quant_group": 16}),
     STEP.replace(cache={"scales": "mxfp4"}, model={"quant_group": 16}),
+    STEP.replace(
+        model={"k_norm": "rms"},
+        memory={"indices": "int64", "positions": "int32", "head_weights": "bf16", "norm_weights": "bf16"},
+    ),
 )
 SM_90 = TARGETS["sm_90"]
 

@@ -63,6 +63,7 @@ def test_replace_validates():
 
 
 YOUNGER = {
+    "model": {"k_norm": "rms"},
     "cache": {"scales": "ue8m0"},
     "batch": {
         "pad_seq": "batch",
@@ -90,6 +91,10 @@ YOUNGER = {
         "shifted": "q",
         "fused": True,
         "columns_pad": 1,
+        "indices": "int64",
+        "positions": "int32",
+        "head_weights": "bf16",
+        "norm_weights": "bf16",
     },
 }
 

@@ -92,7 +92,7 @@ def test_no_tokens(make_cache):
         ({"style": "gptj"}, 'style must be one of neox, interleaved, got "gptj"'),
         ({"placement": "middle"}, 'placement must be one of first, last, got "middle"'),
         ({"rope_dim": 3}, "rope_dim must be even and 2 to head_dim 32, got 3"),
-        ({"positions": torch.zeros(2, dtype=torch.int32)}, "positions must be int64, got int32"),
+        ({"positions": torch.zeros(2, dtype=torch.int16)}, "positions must be int64 or int32, got int16"),
         ({"cos_sin_cache": torch.ones(1, 4)}, r"cos_sin_cache must have shape \[any, 2\], got \[1, 4\]"),
     ],
 )

@@ -117,7 +117,7 @@ def test_offsets_beyond_2_gib(rng, far_cache):
         ({"k_fp8": torch.zeros(4, 16, dtype=torch.float8_e4m3fn)}, "head_dim must be 32, 64 or 128, got 16"),
         ({"quant_group": 64}, "quant_group must equal head_dim 32, got 64"),
         ({"cache": torch.zeros(2, 8, 36, dtype=torch.uint8)}, "SHUFFLE layout needs"),
-        ({"block_table": torch.zeros(1, 2, dtype=torch.int64)}, "block_table must be int32, got int64"),
+        ({"block_table": torch.zeros(1, 2, dtype=torch.int16)}, "block_table must be int32 or int64, got int16"),
         ({"cu_seqlens": torch.zeros(1, dtype=torch.int32)}, r"cu_seqlens must have shape \[2\], got \[1\]"),
         ({"token_to_seq": torch.zeros(3, dtype=torch.int32)}, r"token_to_seq must have shape \[4\], got \[3\]"),
         ({"k_scale": torch.zeros(4, 1)}, r"k_scale must have shape \[4\], got \[4, 1\]"),

@@ -128,7 +128,7 @@ def test_nothing_to_score(draw, rows, keys):
         ({"k_fp8": torch.zeros(5, 64, dtype=torch.float8_e4m3fn)}, r"k_fp8 must have shape \[any, 32\], got \[5, 64\]"),
         ({"k_scale": torch.zeros(4)}, r"k_scale must have shape \[5\], got \[4\]"),
         ({"weights": torch.zeros(2, 3).bfloat16()}, "weights must be float32, got bfloat16"),
-        ({"ks": torch.zeros(2, dtype=torch.int64)}, "ks must be int32, got int64"),
+        ({"ks": torch.zeros(2, dtype=torch.int16)}, "ks must be int32 or int64, got int16"),
         ({"ke": torch.zeros(3, dtype=torch.int32)}, r"ke must have shape \[2\], got \[3\]"),
         ({"logits": torch.zeros(2, 6)}, r"logits must have shape \[2, 5\], got \[2, 6\]"),
     ],

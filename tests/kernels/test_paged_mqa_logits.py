@@ -210,9 +210,18 @@ def test_no_columns(machine, draw):
         ({"cache": torch.zeros(2, 8, 36, dtype=torch.uint8)}, "SHUFFLE layout needs"),
         ({"layout": "interleaved"}, "layout must be one of auto, normal, shuffle"),
         ({"weights": torch.zeros(1, 3)}, r"weights must have shape \[2, 3\], got \[1, 3\]"),
-        ({"context_lens": torch.zeros(3, dtype=torch.int32)}, r"context_lens must be int32 \[2\] or \[2, 1\], got"),
-        ({"context_lens": torch.zeros(2, 2, dtype=torch.int32)}, r"context_lens must be int32 \[2\] or \[2, 1\], got"),
-        ({"context_lens": torch.zeros(2, dtype=torch.int64)}, r"context_lens must be int32 \[2\] or \[2, 1\], got"),
+        (
+            {"context_lens": torch.zeros(3, dtype=torch.int32)},
+            r"context_lens must be int32 or int64 \[2\] or \[2, 1\], got",
+        ),
+        (
+            {"context_lens": torch.zeros(2, 2, dtype=torch.int32)},
+            r"context_lens must be int32 or int64 \[2\] or \[2, 1\], got",
+        ),
+        (
+            {"context_lens": torch.zeros(2, dtype=torch.int16)},
+            r"context_lens must be int32 or int64 \[2\] or \[2, 1\], got",
+        ),
         (
             {"block_table": torch.zeros(1, 2, dtype=torch.int32)},
             r"block_table must have shape \[2, any\], got \[1, 2\]",

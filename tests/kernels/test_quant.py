@@ -74,7 +74,7 @@ def test_zero_tokens():
         ({"q": torch.zeros(2, 3, 16, dtype=torch.bfloat16)}, "head_dim must be 32, 64 or 128, got 16"),
         ({"q": torch.zeros(2, 3, 32)}, "q must be bfloat16, got float32"),
         ({"weights": torch.zeros(2, 4)}, r"weights must have shape \[2, 3\], got \[2, 4\]"),
-        ({"weights": torch.zeros(2, 3).bfloat16()}, "weights must be float32, got bfloat16"),
+        ({"weights": torch.zeros(2, 3).half()}, "weights must be float32 or bfloat16, got float16"),
     ],
 )
 def test_contract(change, sentence):

@@ -133,7 +133,7 @@ def test_contract_on_tensors(rng):
         rope(q.float(), k, positions, table, **options)
     with pytest.raises(ValueError, match=r"k must have shape \[5, 64\], got \[4, 64\]"):
         rope(q, k[:4], positions, table, **options)
-    with pytest.raises(ValueError, match="positions must be int64, got int32"):
-        rope(q, k, positions.int(), table, **options)
+    with pytest.raises(ValueError, match="positions must be int64 or int32, got int16"):
+        rope(q, k, positions.short(), table, **options)
     with pytest.raises(ValueError, match="k must be dense in its last dim"):
         rope(q, k.t().contiguous().t(), positions, table, **options)

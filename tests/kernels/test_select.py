@@ -56,7 +56,7 @@ def test_no_tokens(rng):
     [
         ({"block_size": 0}, "block_size must be at least 1, got 0"),
         ({"token_to_req": torch.zeros(3, dtype=torch.int32)}, r"token_to_req must have shape \[2\], got \[3\]"),
-        ({"block_table": torch.zeros(1, 2)}, "block_table must be int32, got float32"),
+        ({"block_table": torch.zeros(1, 2)}, "block_table must be int32 or int64, got float32"),
     ],
 )
 def test_contract(change, sentence):
