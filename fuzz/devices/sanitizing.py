@@ -28,7 +28,7 @@ LOG = "INDEXFUZZ_SANITIZER_LOG"
 """The variable that names the file of the report, in processes that run under a tool."""
 
 TOOLS = ("memcheck",)
-"""Of its tools, those that report calls of the driver which fail, as a mark must be: racecheck and initcheck do not."""
+"""Of its tools, those that were seen to report a failing call of the driver, as a mark must be; racecheck does not."""
 
 TOOL = "compute-sanitizer"
 PACKAGES = tuple(Path(sysconfig.get_path("purelib")) / "nvidia" / n / "bin" for n in ("cu13", "cuda_sanitizer_api"))
