@@ -341,7 +341,7 @@ class TestMutate:
 
 
 class TestCoverage:
-    RUN = ("run", "--stage", "gather", "--cases", 3, "--seed", 3, "--coverage")
+    RUN = ("run", "--stage", "paged_logits", "--cases", 3, "--seed", 3, "--coverage")
 
     def test_lists_what_is_missing_after_the_summary(self, indexfuzz):
         code, out, _ = indexfuzz(*self.RUN, "--coverage-listing", "listing.txt")
@@ -360,9 +360,9 @@ class TestCoverage:
             assert lines == [found[0] for found in map(line.fullmatch, lines)]
         assert "SHUFFLE  always True; no numbers are compared" in inside
         assert "conditions inside kernels: " in summary
-        assert "num_tokens == 0  always False; no size was seen to move it" in unturned
+        assert "logits.numel() == 0  always False; no case has next_n 0 or max_model_len 0" in unturned
         listing = Path("listing.txt").read_text().splitlines()
-        assert any(line.endswith("kernels/gather.py") for line in listing)
+        assert any(line.endswith("kernels/paged_mqa_logits.py") for line in listing)
         assert sum(line.startswith("! ") for line in listing) >= len({gap.split()[0] for gap in gaps})
 
     def test_more_cases_leave_less(self, indexfuzz):
