@@ -20,7 +20,7 @@ def _kernel(x, out, n, limit, BLOCK: tl.constexpr, DOUBLE: tl.constexpr, KIND: t
         values += 1
     for _ in range(limit, n):
         values += 1
-    row = tl.where(0 <= i[:, None] < limit, 1.0, 0.0)
+    row = tl.where((0 <= i[:, None]) & (i[:, None] < limit), 1.0, 0.0)
     values += tl.sum(row, 1) * (1 if DOUBLE else 0)
     tl.store(out + i, values)
 
