@@ -102,7 +102,7 @@ def test_formula_that_is_compiled(rng, style, formula):
 
 @pytest.mark.filterwarnings("ignore:.*script_method:DeprecationWarning")  # by torch itself, when it loads Inductor
 def test_compiled_equals_the_reference_for_every_batch(integers):
-    for tokens, heads in ((5, 6), (1, 6), (3, 1), (1, 1)):
+    for tokens, heads in ((5, 6), (1, 6), (3, 1)):
         q, k = integers(tokens, heads, 64).bfloat16(), integers(tokens, 64).bfloat16()
         inputs = q, k, torch.arange(tokens), integers(tokens, 32)
         options = {"rope_dim": 32, "style": "neox", "placement": "last"}

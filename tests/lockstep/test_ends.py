@@ -20,7 +20,7 @@ def _kernel(x, out, n, limit, BLOCK: tl.constexpr, DOUBLE: tl.constexpr, KIND: t
         values += 1
     for _ in range(limit, n):
         values += 1
-    row = tl.where((0 <= i[:, None]) & (i[:, None] < limit), 1.0, 0.0)
+    row = tl.where((i[:, None] >= 0) & (i[:, None] < limit), 1.0, 0.0)
     values += tl.sum(row, 1) * (1 if DOUBLE else 0)
     tl.store(out + i, values)
 
@@ -46,7 +46,7 @@ def test_a_mask_that_cuts_nothing_off_tells_its_last_lane():
     assert found["i < n"] == {True: (15, 20)}
     assert found["n * 2 > limit"] == {False: (40, 100)}
     assert found["limit < n"] == {False: (100, 20)}
-    assert found["0 <= i[:, None]"] == {True: (0, 0)}
+    assert found["i[:, None] >= 0"] == {True: (0, 0)}
     assert found["i[:, None] < limit"] == {True: (15, 100)}
 
 
