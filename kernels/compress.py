@@ -155,6 +155,13 @@ def save_kernel(
     tl.store(saved_at + WIDTH, score, mask=is_saved[:, None])
 
 
+def require_tokens(kv: Tensor, scores: Tensor, bias: Tensor, num_tokens: int, ratio: int, width: int) -> None:
+    """Raise ValueError unless kv and scores [num_tokens, width] and a dense bias [ratio, width] are fp32."""
+    for name, tensor, rows in (("kv", kv, num_tokens), ("scores", scores, num_tokens), ("bias", bias, ratio)):
+        require_tensor(name, tensor, (rows, width), torch.float32)
+    require(bias.is_contiguous(), f"bias must be dense, got strides {bias.stride()}")
+
+
 def compress(
     kv: Tensor,
     scores: Tensor,
@@ -191,9 +198,7 @@ def compress(
     num_tokens, head_dim = require_keys(keys, slot_mapping)
     num_requests = context_lens.shape[0]
     width, window = (1 + overlap) * head_dim, (1 + overlap) * ratio
-    for name, tensor, rows in (("kv", kv, num_tokens), ("scores", scores, num_tokens), ("bias", bias, ratio)):
-        require_tensor(name, tensor, (rows, width), torch.float32)
-    require(bias.is_contiguous(), f"bias must be dense, got strides {bias.stride()}")
+    require_tokens(kv, scores, bias, num_tokens, ratio, width)
     require_rings(state, 2, width, window, "the tokens of a window", torch.float32)
     num_rows = state.shape[1]
 

@@ -9,7 +9,7 @@ import triton.language as tl
 from torch import Tensor
 
 from indexfuzz.kernels.checks import require, require_tensor
-from indexfuzz.kernels.compress import save_kernel, weighted_key
+from indexfuzz.kernels.compress import require_tokens, save_kernel, weighted_key
 from indexfuzz.kernels.groups import TOKENS, place_keys, require_keys, require_rings, require_step
 
 
@@ -83,9 +83,7 @@ def compress_norm(
     require_step(query_start, context_lens, rings, block_table, slot_mapping, visible, ratio)
     num_tokens, head_dim = require_keys(keys, slot_mapping)
     num_requests = context_lens.shape[0]
-    for name, tensor, rows in (("kv", kv, num_tokens), ("scores", scores, num_tokens), ("bias", bias, ratio)):
-        require_tensor(name, tensor, (rows, head_dim), torch.float32)
-    require(bias.is_contiguous(), f"bias must be dense, got strides {bias.stride()}")
+    require_tokens(kv, scores, bias, num_tokens, ratio, head_dim)
     require_tensor("norm_weight", norm_weight, (head_dim,), torch.float32, torch.bfloat16)
     require(eps > 0, f"eps must be positive, got {eps}")
     require_rings(state, 2, head_dim, ratio, "the tokens of a group", torch.float32)

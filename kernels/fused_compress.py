@@ -15,7 +15,7 @@ from indexfuzz.kernels.checks import (
     require_head_dim,
     require_tensor,
 )
-from indexfuzz.kernels.compress import save_kernel, weighted_key
+from indexfuzz.kernels.compress import require_tokens, save_kernel, weighted_key
 from indexfuzz.kernels.fused import pairing
 from indexfuzz.kernels.groups import TOKENS, place_keys, require_rings, require_step
 from indexfuzz.kernels.layout import resolve_layout, split_pages, value_offset
@@ -153,9 +153,7 @@ def fused_compress(
     require_step(query_start, context_lens, rings, block_table, slot_mapping, visible, ratio)
     num_requests = context_lens.shape[0]
     width, window = (1 + overlap) * head_dim, (1 + overlap) * ratio
-    for name, tensor, rows in (("kv", kv, num_tokens), ("scores", scores, num_tokens), ("bias", bias, ratio)):
-        require_tensor(name, tensor, (rows, width), torch.float32)
-    require(bias.is_contiguous(), f"bias must be dense, got strides {bias.stride()}")
+    require_tokens(kv, scores, bias, num_tokens, ratio, width)
     require(eps > 0, f"eps must be positive, got {eps}")
     require(
         0 < rope_dim <= head_dim and rope_dim % 2 == 0,

@@ -3,8 +3,6 @@
 The script makes the step of the case, calls the whole, and has what its stages make of the same step in plain sight.
 """
 
-import textwrap
-
 import torch
 from torch import Tensor
 
@@ -17,6 +15,7 @@ from indexfuzz.subjects.in_process import InProcess
 from indexfuzz.subjects.under_test import UnderTest
 from indexfuzz.triage.launches import ReproError
 from indexfuzz.triage.literals import MAX_PACKED, expression, helpers_for, raw
+from indexfuzz.triage.repro_text import tell_finding
 from indexfuzz.triage.whole import seen_logits
 
 HEAD = """import base64
@@ -60,7 +59,7 @@ def composition_script(case: Case, finding: Record, target: UnderTest[InProcess]
     body = f"CASE = {_literal(case)}\n\nstep = materialise(Case.parse(CASE), DEVICE)\n{check}"
     packed = "import base64\nimport zlib\n\n" if "unpack(" in body else ""
     device = LOCKSTEP if finding.location and not finding.index else DEVICE
-    story = textwrap.fill(f"{finding.signature}: {finding.detail}", 110).replace("\\", "/").replace('"""', "'''")
+    story = tell_finding(finding)
     lines = "\n".join(f"  {part:<8} {name:<12} {words}" for part, name, words in describe_case(case))
     return (
         f'"""{subject.facts.name}, the whole indexer against its stages.\n\n{story}\n\nThe step:\n{lines}\n\n'

@@ -1,7 +1,6 @@
 """A script for a launch that is captured in a CUDA graph and replayed with other contents: beside a fresh launch."""
 
 import re
-import textwrap
 from dataclasses import replace
 
 from torch import Tensor
@@ -16,7 +15,7 @@ from indexfuzz.triage.launches import Launch, ReproError, describe_launch
 from indexfuzz.triage.literals import expression, helpers_for
 from indexfuzz.triage.repro_element import find_element
 from indexfuzz.triage.repro_source import kernel_source
-from indexfuzz.triage.repro_text import assign_inputs, imports_for, write_call
+from indexfuzz.triage.repro_text import assign_inputs, imports_for, tell_finding, write_call
 
 OPEN = """DEVICE = "cuda"
 if not torch.cuda.is_available():
@@ -105,9 +104,8 @@ def _copies(launch: Launch, before: Launch) -> str:
 
 
 def _assemble(name: str, stage: str, finding: Record, source: KernelSource, body: str) -> str:
-    story = textwrap.fill(f"{finding.signature}: {finding.detail}", 110).replace("\\", "/").replace('"""', "'''")
     return (
-        f'"""{name}, stage {stage}, in a CUDA graph.\n\n{story}\n\n'
+        f'"""{name}, stage {stage}, in a CUDA graph.\n\n{tell_finding(finding)}\n\n'
         f"Needs torch, triton, {source.needs} and an NVIDIA GPU.\n"
         f'"""\n\n{imports_for(body + source.code)}\n{OPEN}{source.code}{RUN}{helpers_for(body)}\n\n{body}'
     )

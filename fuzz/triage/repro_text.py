@@ -35,13 +35,18 @@ def run(**arguments):
 
 def assemble(name: str, stage: str, finding: Record, source: KernelSource, body: str) -> str:
     """A script about a finding of a stage of an implementation of that name."""
-    story = textwrap.fill(f"{finding.signature}: {finding.detail}", 110).replace("\\", "/").replace('"""', "'''")
     return (
-        f'"""{name}, stage {stage}.\n\n{story}\n\n'
+        f'"""{name}, stage {stage}.\n\n{tell_finding(finding)}\n\n'
         f"Needs torch, triton and {source.needs}. Without a GPU it runs in indexfuzz's lockstep.\n"
         f'"""\n\n{imports_for(body + source.code)}\n'
         f"{_device(finding)}{source.code}{RUN}{helpers_for(body)}\n\n{body}"
     )
+
+
+def tell_finding(finding: Record) -> str:
+    """What a finding says, in lines that a docstring can have."""
+    story = textwrap.fill(f"{finding.signature}: {finding.detail}", 110)
+    return story.replace("\\", "/").replace('"""', "'''")
 
 
 def _device(finding: Record) -> str:
