@@ -67,7 +67,11 @@ def check_insertion(
 def _check_groups(
     after: Tensor, tokens: Tokens, promised: Arrangement, legal: LegalRows, form: Scaling
 ) -> Finding | None:
-    """Judge what tokens hold, group by group; the finding's index is that of the token and its dim."""
+    """Judge what tokens hold, group by group.
+
+    The finding's index is that of the token and its dim, or of the token and, where a key has several scales, the group
+    of its scale.
+    """
     codes, scales = read(after, tokens, promised, form)
     names = tokens.rows.tolist()
     if form.groups == 1:
@@ -78,7 +82,7 @@ def _check_groups(
     (token, group), dims = divmod(found.index[0], form.groups), codes.shape[1]
     first = group * dims
     place = f"token {names[token]}, dims {first} to {first + dims - 1}"
-    index = (names[token], *(first + dim for dim in found.index[1:]))
+    index = (names[token], *((first + dim for dim in found.index[1:]) if found.output == VALUES else (group,)))
     return replace(found, index=index, detail=f"{place}: {found.detail}")
 
 

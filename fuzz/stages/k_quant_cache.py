@@ -141,7 +141,10 @@ def mark_written(call: Call) -> Tensor | None:
 
 
 def locate_in_cache(call: Call, output: str, index: tuple[int, ...]) -> tuple[Tensor, int] | None:
-    """The cache, and the byte in it of a value (token, dim) or scale (token,); of "cache" itself (block, byte)."""
+    """The cache, and the byte in it of a value (token, dim), a scale (token,) or (token, group), or any (block, byte).
+
+    A scale of a group is one byte, and "cache" is the output of which a byte is told by its block.
+    """
     cache = call.tensors["cache"]
     if output == "cache" and len(index) == 2:
         return cache, index[0] * cache.stride(0) + index[1]
@@ -151,8 +154,9 @@ def locate_in_cache(call: Call, output: str, index: tuple[int, ...]) -> tuple[Te
     if slot < 0:
         return None
     values, scales = arranged[layout.resolve(call.options["layout"], block_size)]
-    byte = index[1] // values_per_byte(call) if len(index) == 2 else 0
-    place = values[slot % block_size, byte] if len(index) == 2 else scales[slot % block_size, 0]
+    part = index[1] if len(index) == 2 else 0
+    of_values = output != "cache_scales" and len(index) == 2
+    place = values[slot % block_size, part // values_per_byte(call)] if of_values else scales[slot % block_size, part]
     return cache, slot // block_size * cache.stride(0) + int(place)
 
 

@@ -1,16 +1,16 @@
 """The element that a finding names, as Python that reads it from the results of a launch."""
 
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
 
+from indexfuzz.checks.arrangement import SCALE_BYTES, SCALES
 from indexfuzz.corpus.entry import Record
-from indexfuzz.reference import layout
 from indexfuzz.reference.fp8 import FORMATS
 from indexfuzz.reference.nibbles import MAGNITUDES, WIDE
 from indexfuzz.stages.base import Call, Stage
+from indexfuzz.stages.quantised import format_of, values_per_byte
 from indexfuzz.triage.launches import Launch
 
 
@@ -42,23 +42,21 @@ def _find_in_cache(stage: Stage, finding: Record, launch: Launch) -> Element | N
     if cache is None or (output not in stage.axes and output != "cache"):
         return None
     tensors = {name: value for name, value in launch.given.items() if isinstance(value, Tensor)}
-    options = {name: value for name, value in launch.given.items() if name not in tensors}
-    place = stage.locate(Call(tensors, options), {}, output, index)
+    call = Call(tensors, {name: value for name, value in launch.given.items() if name not in tensors})
+    place = stage.locate(call, {}, output, index)
     if place is None or place[0] is not cache:
         return None
-    dtype, is_scale = torch.uint8, output != "cache" and len(index) == 1
-    if output != "cache":
-        dtype = torch.float32 if is_scale else FORMATS[options["fp8"]].dtype
     block, byte = divmod(place[1], cache.stride(0))
-    page = f"cache[{block}].flatten()[{byte}:{byte + dtype.itemsize}]"
     name = f"{output}{list(index)}, byte {byte} of page {block},"
-    if output != "cache" and not is_scale and options.get("scales") == "mxfp4":
-        half = f"cache[{block}].flatten()[{byte}:{byte + 1}].cpu().int() >> {index[1] % 2 * 4} & 15"
+    if output == SCALES:
+        return _read_scale(name, f"cache[{block}].flatten()[{byte}:", byte, call, index)
+    page = f"cache[{block}].flatten()[{byte}:{byte + 1}]"
+    if output == "cache":
+        return Element(name, page, torch.uint8)
+    if values_per_byte(call) > 1:
+        half = f"{page}.cpu().int() >> {index[1] % 2 * 4} & 15"
         return Element(name, f"torch.tensor({_NUMBERS})[{half}]", FORMATS[WIDE].dtype)
-    if is_scale and options.get("scales") in ("ue8m0", "mxfp4"):
-        return _read_exponent(name, f"cache[{block}].flatten()[{byte}:{byte + 1}]", finding, options, cache)
-    if dtype == torch.uint8:
-        return Element(name, f"{page}", dtype)
+    dtype = FORMATS[call.options["fp8"]].dtype
     return Element(name, f"{page}.clone().view({dtype}).float()", dtype)
 
 
@@ -66,13 +64,19 @@ _NUMBERS = [*MAGNITUDES, *(-x for x in MAGNITUDES)]
 """What the 16 codes of MXFP4 stand for."""
 
 
-def _read_exponent(name: str, page: str, finding: Record, options: dict[str, Any], cache: Tensor) -> Element | None:
-    """A scale by its exponent; None where the four of a key may be others, or are where they must not."""
-    _, key_bytes = layout.page_shape(cache)
-    has_four = options["scales"] == "mxfp4" or options["quant_group"] != key_bytes
-    if has_four or finding.got.startswith("nan"):
+def _read_scale(name: str, page: str, byte: int, call: Call, index: tuple[int, ...]) -> Element | None:
+    """The scale of a key, or of a group of its dims, from a byte of a page on; None where the group is not told.
+
+    UE8M0 exponents are one, or several that must agree: NaN where they do not.
+    """
+    form = format_of(call, (call.tensors["cache"].shape[-1] - SCALE_BYTES) * values_per_byte(call))
+    if form.name == "fp32":
+        return Element(name, f"{page}{byte + SCALE_BYTES}].clone().view(torch.float32)", torch.float32)
+    if len(index) == 1 and form.groups > 1:
         return None
-    return Element(name, f"torch.ldexp(torch.ones(1), {page}.cpu().int() - 127)", torch.float32)
+    length = SCALE_BYTES // form.groups
+    told = "torch.where((e == e[0]).all() & (e[0] < 255), torch.ldexp(torch.ones(1), e[:1] - 127), float('nan'))"
+    return Element(name, f"(lambda e: {told})({page}{byte + length}].cpu().int())", torch.float32)
 
 
 def _as_number(reading: str, dtype: torch.dtype) -> str:

@@ -256,7 +256,7 @@ def test_a_wrong_exponent_is_told_by_its_token_and_dims(form: type[Packed]) -> N
     case.insert()
     found = case.judge([10 * i for i in range(TOKENS)])
     assert found is not None
-    assert (found.kind, found.output, found.index) == ("code-mismatch", "cache_scales", (20,))
+    assert (found.kind, found.output, found.index) == ("code-mismatch", "cache_scales", (20, 1))
     assert "token 20, dims 8 to 15" in found.detail
 
 

@@ -123,8 +123,12 @@ def test_a_run_that_was_stopped_goes_on_and_named_faults_are_looked_at_again(
     monkeypatch.setattr(bench, "measure", look)
     monkeypatch.setattr(bench, "load_faults", lambda: ["one", "two", "three"])
     assert bench.main(as_json=False, faults=["two"]) == 1
-    assert "- 1 of 3 planted bugs were looked at" in (tmp_path / "docs/findings-for-people.md").read_text()
+    seen = capsys.readouterr()
+    assert "- 1 of 3 planted bugs were looked at" in seen.out
+    assert "docs/findings-for-people.md stays as it is: 1 of 3 have a result" in seen.err
+    assert not (tmp_path / "docs/findings-for-people.md").exists()
     assert bench.main(as_json=False) == 0
     assert bench.main(as_json=False, faults=["one"]) == 0
     assert looked_at == ["two", "one", "three", "one"]
     assert "3 of 3 planted bugs" in capsys.readouterr().out
+    assert "3 of 3 planted bugs" in (tmp_path / "docs/findings-for-people.md").read_text()

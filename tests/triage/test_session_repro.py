@@ -1,5 +1,7 @@
 """Scripts of sessions: the launches of the steps before, on one state, and the one that goes wrong."""
 
+import pytest
+
 from indexfuzz.core.case import Case
 from indexfuzz.core.session import Turn
 from indexfuzz.core.setup import Setup
@@ -65,4 +67,30 @@ def test_a_script_shows_what_comes_of_memory_that_an_earlier_step_should_have_wr
     text = script(target.entry(case, finding), target)
     assert "state = unwritten((1, 4, 2, 64), torch.float32)" in text
     assert run_script(text).shows
+    assert not run_script(text.replace(f"plant(({fault!r},))", "plant(())")).shows
+
+
+@pytest.mark.parametrize(
+    ("fault", "scales", "quant_group", "place"),
+    [
+        ("fused-compress-one-exponent-for-all", "mxfp4", 8, "cache_scales[1, 1], byte 17 of page 0,"),
+        ("fused-compress-scale-never-packed", "mxfp4", 8, "cache_scales[1, 0], byte 16 of page 0,"),
+        ("ue8m0-lowest-byte-alone", "ue8m0", 32, "cache_scales[1], byte 32 of page 0,"),
+    ],
+)
+def test_a_script_reads_the_exponents_of_a_key(fault, scales, quant_group, place):
+    """The values of a key may be one of several, and are not the reference's in all right kernels."""
+    session = {"node": "fused_compress", "ratio": 2, "steps": ({"turns": (turn(0, 2),)},)}
+    case = Case().replace(
+        model={"head_dim": 32, "rope_dim": 2, "quant_group": quant_group, "scale_fmt": "ue8m0"},
+        cache={"block_size": 1, "scales": scales},
+        batch={"max_model_len": 2},
+        session=session,
+    )
+    target = put_under_test(Setup(faults=(fault,)))
+    finding = target.subject.run(case).findings[0]
+    text = script(target.entry(case, finding), target)
+    proof = run_script(text)
+    assert proof.shows
+    assert proof.last_line == f"{place} is {finding.got.split()[0]}, must be {finding.want}"
     assert not run_script(text.replace(f"plant(({fault!r},))", "plant(())")).shows

@@ -2,7 +2,7 @@
 
 A campaign finds each bug and makes its case minimal. Then the script must fail on the kernels with the bug and pass on
 those without, a picture must show a difference, a line of a kernel must be named (or that none did it), and a change of
-the case must be known that makes it pass. Written to docs/findings-for-people.md.
+the case must be known that makes it pass. Written to docs/findings-for-people.md once every bug has a result.
 """
 
 import json
@@ -19,6 +19,7 @@ from indexfuzz.core.case import Case
 from indexfuzz.core.finding import Finding
 from indexfuzz.core.forked import cpu_seconds
 from indexfuzz.core.setup import Setup
+from indexfuzz.corpus.store import write_text
 from indexfuzz.devices import open_device
 from indexfuzz.evaluation.bench.detection import campaign_sight
 from indexfuzz.evaluation.bench.shrinking import Size, measure_both
@@ -40,6 +41,7 @@ EXPLAIN_SECONDS = 20.0
 """Each of a core's time."""
 
 ROOT = Path(__file__).parents[3]
+PAGE = Path("docs/findings-for-people.md")
 
 HEAD = """# What a finding hands to people
 
@@ -235,16 +237,19 @@ def _misses(found: Sequence[dict[str, Any]]) -> Iterator[str]:
 
 
 def main(*, as_json: bool, faults: Sequence[str] = ()) -> int:
-    """Look at every fault without a result, and again at those of `faults`; write the table of all results to docs/.
+    """Look at every fault without a result, or again at those of `faults`; print the table of all results.
 
-    Results are kept in build/findings, so that a run that was stopped goes on where it was. Returns 1 where something
-    is missing.
+    Results are kept in build/findings, so that a run that was stopped goes on where it was; once every fault has one,
+    the table is written to docs/. Returns 1 where something is missing.
     """
     open_device("lockstep")
     known = [*load_faults()]
     found = measure_all(known, measure, Kept(ROOT / "build" / "findings"), again=faults, tell=_tell)
     text = as_markdown(found, of=len(known))
-    (ROOT / "docs" / "findings-for-people.md").write_text(text, encoding="utf-8")
+    if len(found) == len(known):
+        write_text(text, ROOT / PAGE)
+    else:
+        print(f"{PAGE} stays as it is: {len(found)} of {len(known)} have a result", file=sys.stderr)  # noqa: T201
     print(json.dumps(found, indent=1) if as_json else text)  # noqa: T201
     return int(len(found) < len(known) or any(result["misses"] for result in found))
 
