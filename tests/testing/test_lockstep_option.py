@@ -3,7 +3,6 @@
 import json
 import os
 import re
-import sys
 from pathlib import Path
 
 import pytest
@@ -45,14 +44,12 @@ CPU = PROJECT.replace("DEVICE", "cpu")
 
 
 @pytest.fixture
-def session(pytester, monkeypatch):
+def session(pytester, run_pytest):
     """Run pytest on a test file of the given text, without the settings of these tests."""
-    monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    monkeypatch.delenv("PYTEST_XDIST_WORKER", raising=False)
 
     def run(text, *words):
         pytester.makepyfile(test_project=text)
-        return pytester.run(sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-rs", *words)
+        return run_pytest("-p", "no:cacheprovider", "-rs", *words)
 
     return run
 

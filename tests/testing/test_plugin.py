@@ -46,15 +46,14 @@ def test_gather(case):
 
 
 @pytest.fixture
-def session(pytester, monkeypatch):
+def session(pytester, monkeypatch, run_pytest):
     """Run pytest on the toy kernels in a folder of its own; what it finds is made small by no clock."""
     pytester.makeconftest("from indexfuzz.testing import session\n\nsession.MINIMISE_SECONDS = float('inf')\n")
     monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[1]))
-    monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    monkeypatch.delenv("PYTEST_XDIST_WORKER", raising=False)
+    monkeypatch.syspath_prepend(Path(__file__).parents[1])
     toy = ("--fuzz-impl", "module:toy_gather", "--no-fuzz-isolate")
     options = ("--import-mode=importlib", "-p", "no:cacheprovider")
-    return lambda *words, impl=toy: pytester.run(sys.executable, "-m", "pytest", *options, *impl, *words)
+    return lambda *words, impl=toy: run_pytest(*options, *impl, *words)
 
 
 def keep(case: Case, status: str = "open", implementation: str = "toy 1.0", link: str = "") -> Path:
