@@ -1,4 +1,4 @@
-"""Keys that stand for several tokens and are normed, in one launch, for whatever comes before the cache.
+"""Keys that stand for one token or several and are normed, in one launch, for whatever comes before the cache.
 
 DeepSeek-V4.1 makes the keys of its indexer from such keys by a linear layer; its attention caches them as well.
 """
@@ -78,9 +78,10 @@ def compress_norm(
     """Make the keys that are due and norm them, say where they go and how many each token sees, and keep tokens.
 
     All is as with `compress` without overlap, but that a key x [D], rounded to bf16, becomes x * rsqrt(mean(x^2) + eps)
-    * norm_weight, in bf16 again, with norm_weight [D] fp32 or bf16. Raises ValueError outside this contract.
+    * norm_weight, in bf16 again, with norm_weight [D] fp32 or bf16. With a ratio of 1 every token is a key by itself.
+    Raises ValueError outside this contract.
     """
-    require_step(query_start, context_lens, rings, block_table, slot_mapping, visible, ratio)
+    require_step(query_start, context_lens, rings, block_table, slot_mapping, visible, ratio, least_ratio=1)
     num_tokens, head_dim = require_keys(keys, slot_mapping)
     num_requests = context_lens.shape[0]
     require_tokens(kv, scores, bias, num_tokens, ratio, head_dim)

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from indexfuzz.kernels.checks import require, require_head_dim, require_tensor
 
-RATIOS = (2, 4, 8, 16, 32, 64, 128)
+RATIOS = (1, 2, 4, 8, 16, 32, 64, 128)
 TOKENS = 16
 """Tokens of one program that saves or places."""
 
@@ -92,9 +92,11 @@ def require_step(
     slot_mapping: Tensor,
     visible: Tensor,
     ratio: int,
+    least_ratio: int = 2,
 ) -> None:
     """Raise ValueError unless these are the requests of a step, and the outputs of its T tokens but for their keys."""
-    require(ratio in RATIOS, f"ratio must be one of {', '.join(map(str, RATIOS))}, got {ratio}")
+    ratios = [possible for possible in RATIOS if possible >= least_ratio]
+    require(ratio in ratios, f"ratio must be one of {', '.join(map(str, ratios))}, got {ratio}")
     require_tensor("query_start", query_start, (None,), torch.int32)
     num_requests = query_start.shape[0] - 1
     for name, tensor in (("context_lens", context_lens), ("rings", rings)):

@@ -91,8 +91,10 @@ class Session(Part):
             raise ValueError(f'overlap must be false for node "{self.node}"; "compress" and "fused_compress" have it')
         if self.pooling != "softmax" and self.node not in ("pool", "fused_pool"):
             raise ValueError(f'pooling must be "softmax" for node "{self.node}"; "pool" and "fused_pool" have another')
-        if self.node != "none" and self.ratio == 1:
-            raise ValueError(f'ratio must be at least 2 for node "{self.node}"')
+        if self.node not in ("none", "compress_norm") and self.ratio == 1:
+            raise ValueError(
+                f'ratio must be at least 2 for node "{self.node}"; "compress_norm" norms single tokens, too'
+            )
         longest = dict[tuple[int, int], int]()
         for rows in follow(self):
             for row in rows:

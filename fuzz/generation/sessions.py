@@ -23,7 +23,7 @@ _POOLED = _forms(
     "pooling", (4, "softmax"), (4, "softmax"), (4, "softmax"), (4, "max"), (2, "softmax"), (2, "max"), (8, "max")
 )
 
-_NORMED = tuple({"ratio": ratio} for ratio in (2, 2, 2, 4, 8, 128))
+_NORMED = tuple({"ratio": ratio} for ratio in (2, 2, 1, 4, 8, 128))
 
 NODES: dict[str, tuple[dict[str, Any], ...]] = {
     "none": ({"ratio": 1},),

@@ -14,7 +14,7 @@ from indexfuzz.samples.step import Step
 
 HEAD_DIMS = (32, 64, 128)
 MAX_HEADS = 128
-RATIOS = (2, 4, 8, 16, 32, 64, 128)
+RATIOS = (1, 2, 4, 8, 16, 32, 64, 128)
 _TILED = ("q_quant", "k_quant_cache", "gather", "prefill_logits", "paged_logits", "k_norm", "rotate", *FUSED, *STATEFUL)
 _PAGED = ("k_quant_cache", "gather", "paged_logits", "fused_k", FUSED_COMPRESS, FUSED_POOL)
 

@@ -13,7 +13,7 @@ from indexfuzz.core.session import MAX_STEPS, Row, Session, SessionStep, Turn, f
 from indexfuzz.triage.neighbour import Neighbour, change, tokens
 from indexfuzz.triage.session_reductions import merge, tidy
 
-RATIOS = (2, 4, 8)
+RATIOS = (1, 2, 4, 8)
 """Tokens to a key that are tried."""
 
 

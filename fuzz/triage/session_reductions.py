@@ -151,8 +151,8 @@ def _renumbered(step: SessionStep, order: dict[int, int]) -> SessionStep:
 
 def simplify_node(smallest: Smallest) -> None:
     """A smaller ratio, no overlap, the plainest pooling, and no more positions than there are tokens."""
-    for ratio in (2, 4, 8):
-        if 1 < ratio < smallest.case.session.ratio and take_steps(smallest, smallest.case.session.steps, ratio=ratio):
+    for ratio in (1, 2, 4, 8):
+        if ratio < smallest.case.session.ratio and take_steps(smallest, smallest.case.session.steps, ratio=ratio):
             break
     if smallest.case.session.overlap:
         take_steps(smallest, smallest.case.session.steps, overlap=False)

@@ -43,7 +43,7 @@ def test_the_id_of_a_session_is_pinned():
         ({"overlap": True, "steps": [{"turns": [TURN]}]}, 'overlap must be false for node "none"'),
         ({"node": "pool", "ratio": 4, "overlap": True}, 'overlap must be false for node "pool"'),
         ({"node": "compress", "ratio": 4, "pooling": "max"}, 'pooling must be "softmax" for node "compress"'),
-        ({"node": "compress", "steps": [{"turns": [TURN]}]}, "ratio must be at least 2"),
+        ({"node": "compress", "steps": [{"turns": [TURN]}]}, 'ratio must be at least 2 for node "compress"'),
         ({"node": "compress", "ratio": 4}, "session has no steps"),
         ({"steps": [{"turns": [TURN, TURN]}]}, "step 0 has two turns of request 0"),
         ({"steps": [{"free": [2]}]}, "step 0 frees request 2, which is not there"),

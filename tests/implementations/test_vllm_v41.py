@@ -48,6 +48,7 @@ def case_of(k="normal", ratio=2, **parts):
 
 
 CASES = (case_of(), case_of("outlier"))
+SINGLY = case_of(ratio=1)
 
 NO_PLACE = "is no place of a key, and was written"
 
@@ -99,11 +100,12 @@ def test_a_right_stand_in_passes_and_is_served_on_rings(tree, gpu):
     assert implementation.name == f"vllm 0.33.0 deepseek_v41 {'AMD' if 'amd' in gpu else 'NVIDIA'}"
     assert implementation.kept(CASES[0]).rows == 8
     assert implementation.kept(case_of(session={"steps": ({"turns": (turn(0, 1, 7),)},)})).rows == 16
-    for case in CASES:
+    for case in (*CASES, SINGLY):
         outcome = run(case, implementation, LockstepDevice())
         assert outcome.findings == []
         assert outcome.stages == [COMPRESS_NORM] * len(STEPS)
-    assert not schedules.run(CASES[0], implementation, LockstepDevice()).findings
+    for case in (CASES[0], SINGLY):
+        assert not schedules.run(case, implementation, LockstepDevice()).findings
 
 
 def test_drawn_sessions_are_brought_inside_the_contract(tree):
@@ -123,6 +125,26 @@ def test_a_mistake_in_a_copy_is_found_and_blamed(tree, name):
     assert {finding.stage for finding in findings} == {COMPRESS_NORM}
 
 
+PLANTED_SINGLY = {
+    "padding is normed": ("tl.load(slots + token) >= 0", "tl.load(slots + token) >= -1", NO_PLACE),
+    "the token before": (
+        "raw + token * ROW + tl",
+        "raw + tl.maximum(token - 1, 0) * ROW + tl",
+        "compress or rms_norm: ",
+    ),
+    "as if of pairs": ("raw + token * ROW + tl", "raw + token * ROW * 2 + tl", "out-of-bounds"),
+}
+
+
+@pytest.mark.parametrize("name", PLANTED_SINGLY)
+def test_a_mistake_with_single_tokens_is_found_and_blamed(tree, name):
+    old, new, words = PLANTED_SINGLY[name]
+    implementation = load(f"vllm-v41:{tree.folder(files(KERNELS, old, new))}")
+    assert not found_in(implementation, CASES[:1])
+    (finding,) = found_in(implementation, [SINGLY])
+    assert words in f"{finding.signature} {finding.detail}"
+
+
 def test_a_mistake_where_tokens_are_read_one_by_one_is_found_on_amd_alone(tree):
     wrong = tree.folder(files(KERNELS, "exp(score - new_score)", "exp(new_score - score)"))
     assert not found_in(load(f"vllm-v41:{wrong}"), CASES[:1])
@@ -132,7 +154,7 @@ def test_a_mistake_where_tokens_are_read_one_by_one_is_found_on_amd_alone(tree):
 def test_what_lies_outside_is_left_alone_by_name(tree):
     implementation = load(f"vllm-v41:{tree.folder(STAND_IN)}")
     outside = {
-        "ratio is 2": case_of(ratio=4),
+        "ratio is 1 or 2": case_of(ratio=4),
         "a latent has 512 dims": case_of(model={"head_dim": 128, "quant_group": 128}),
         "latents are dense": case_of(memory={"k_pad": 16}),
         "rings start at multiples of 64 bytes": case_of(cache={"page_pad": 4}),
@@ -154,6 +176,10 @@ REAL = {
     "the norm's mean of 256": ("tl.sum(pooled * pooled, 0) / 512", "tl.sum(pooled * pooled, 0) / 256"),
     "pairs of one request and the next": (OWN_START, "        if t == 0:"),
     "the ring's row after": ("((position - 1) % STATE_BLOCK)", "((position + 1) % STATE_BLOCK)"),
+    "every other dim of a single token": (
+        "+ t.to(tl.int64) * RAW_STRIDE + d)",
+        "+ t.to(tl.int64) * RAW_STRIDE + d // 2 * 2)",
+    ),
     "the first rows are kept": ("token = end - num_rows + k", "token = start + k"),
 }
 
@@ -163,7 +189,7 @@ REAL = {
 class TestRealWheel:
     @pytest.mark.parametrize("gpu", GPUS)
     def test_0_33_passes(self, third_party, gpu):
-        assert found_in(load(f"{gpu}:{third_party}")) == []
+        assert found_in(load(f"{gpu}:{third_party}"), (*CASES, SINGLY)) == []
 
     @pytest.mark.parametrize("name", REAL)
     def test_a_mistake_planted_in_a_copy_of_0_33_is_found(self, third_party, tree, name):
@@ -172,5 +198,5 @@ class TestRealWheel:
             texts = {name: wheel.read(name).decode() for name in STAND_IN}
         assert texts[KERNELS].count(old) == 1
         texts[KERNELS] = texts[KERNELS].replace(old, new)
-        findings = found_in(load(f"vllm-v41:{tree.folder(texts)}"), CASES[:1])
+        findings = found_in(load(f"vllm-v41:{tree.folder(texts)}"), (CASES[0], SINGLY))
         assert {finding.stage for finding in findings} == {COMPRESS_NORM}

@@ -86,9 +86,19 @@ STAND_IN = {
         both = raw + (token - 1 + tl.arange(0, 2)[:, None]) * ROW + d[None, :]
         norm(tl.sum(tl.load(both) * tl.softmax(tl.load(both + 512), 0), 0), token, weight, latent, EPS)
 
+    @triton.jit
+    def singly(raw, slots, weight, latent, ROW: tl.constexpr, EPS: tl.constexpr):
+        token = tl.program_id(0)
+        if tl.load(slots + token) >= 0:
+            norm(tl.load(raw + token * ROW + tl.arange(0, 512)), token, weight, latent, EPS)
+
     def fused_save_compress_norm(kv_score, positions, state, slots, starts, owners, weight, eps, ratio, latent_out):
         assert latent_out.is_contiguous()
         # Rows stay 64-byte aligned
+        if ratio == 1:
+            assert kv_score.shape[1] == 512 and state is None and starts is None and owners is None
+            singly[(len(slots),)](kv_score, slots, weight, latent_out, ROW=kv_score.stride(0), EPS=eps)
+            return
         num_reqs, num_tokens = len(starts) - 1, len(slots)
         pairs[(num_reqs + (num_tokens + 1) // 2,)](
             kv_score, positions, state, slots, starts, owners, weight, latent_out, num_tokens, num_reqs,

@@ -29,7 +29,7 @@ def arguments(request, context, state, **change):
         "query_start": torch.tensor([0, count], dtype=torch.int32),
         "context_lens": torch.tensor([context], dtype=torch.int32),
         "rings": torch.tensor([1], dtype=torch.int32),
-        "block_table": torch.tensor([[5, 3]], dtype=torch.int32),
+        "block_table": torch.tensor([[5, 3, 0, 8]], dtype=torch.int32),
         "state": state,
         "keys": torch.full((count, head_dim), 7.0, dtype=torch.bfloat16),
         "slot_mapping": torch.zeros(count, dtype=torch.int64),
@@ -45,7 +45,8 @@ def rings(head_dim, ratio):
 
 
 @pytest.mark.parametrize(
-    ("head_dim", "ratio", "chunks"), [(32, 2, (7,)), (64, 2, (3, 1, 2, 1)), (128, 4, (1,) * 7), (32, 4, (6, 1))]
+    ("head_dim", "ratio", "chunks"),
+    [(32, 2, (7,)), (64, 2, (3, 1, 2, 1)), (128, 4, (1,) * 7), (32, 4, (6, 1)), (64, 1, (3, 4))],
 )
 def test_keys_do_not_depend_on_chunks(rng, head_dim, ratio, chunks):
     tokens, bias, weight = whole(rng, head_dim, ratio)
@@ -61,14 +62,14 @@ def test_keys_do_not_depend_on_chunks(rng, head_dim, ratio, chunks):
     want = rms_norm(compress.keys(tokens, bias, ratio=ratio, overlap=False), weight, eps=EPS)
     assert torch.equal(got[due], want)
     assert bool((got[[not is_due for is_due in due]] == 7.0).all())
-    assert [slot for slot in slots if slot >= 0] == [10, 11, 6][: len(want)]
+    assert [slot for slot in slots if slot >= 0] == [10, 11, 6, 7, 0, 1, 16][: len(want)]
     assert visible == [(position + 1) // ratio for position in range(COUNT)]
 
 
 @pytest.mark.parametrize(
     ("change", "sentence"),
     [
-        ({"ratio": 3}, "ratio must be one of 2, 4, 8, 16, 32, 64, 128, got 3"),
+        ({"ratio": 3}, "ratio must be one of 1, 2, 4, 8, 16, 32, 64, 128, got 3"),
         ({"eps": 0.0}, "eps must be positive, got 0.0"),
         ({"norm_weight": torch.ones(48)}, r"norm_weight must have shape \[32\], got \[48\]"),
         ({"kv": torch.ones(7, 64)}, r"kv must have shape \[7, 32\], got \[7, 64\]"),

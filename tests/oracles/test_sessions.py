@@ -64,6 +64,7 @@ def with_mistake(old, new, file="compress"):
         ("fused_compress", 8, False),
         ("fused_pool", 4, False),
         ("compress_norm", 2, False),
+        ("compress_norm", 1, False),
     ],
 )
 def test_clean_kernels_pass(node, ratio, overlap):

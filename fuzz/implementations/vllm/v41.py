@@ -3,13 +3,14 @@
 `fused_save_compress_norm` of `models/deepseek_v41/common/ops/fused_compress_quant_cache.py` sums pairs of tokens, norms
 the sums, and saves the last tokens of each request in a ring. What it makes has 512 dims: the attention caches it, and
 a linear layer makes the keys of the indexer from it. Where tokens go in their rings comes from the kernel of the
-metadata builder. On AMD GPUs the kernel reads the two tokens of a pair one by one.
+metadata builder. On AMD GPUs the kernel reads the two tokens of a pair one by one. In layers of ratio 1 it norms single
+tokens, without scores and rings; rows that have no slot in the cache are left out.
 """
 
 from dataclasses import replace
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -21,6 +22,7 @@ from indexfuzz.core.stage_names import COMPRESS_NORM
 from indexfuzz.implementations.base import Implementation
 from indexfuzz.implementations.loading.loader import Loader
 from indexfuzz.implementations.loading.source import Project, module_of, open_project
+from indexfuzz.implementations.places import fill_places
 from indexfuzz.implementations.vllm.jit_kernel import provide_jit_kernels
 from indexfuzz.implementations.vllm.platform import provide_vllm
 from indexfuzz.implementations.vllm.v4 import METADATA, SLOTS, visible_keys
@@ -33,8 +35,8 @@ KERNELS = f"{FOLDER}/common/ops/fused_compress_quant_cache.py"
 _CALLER, _REGISTRY = f"{FOLDER}/attention.py", f"{FOLDER}/__init__.py"
 _BUILDER, _LAUNCHER = "CompressorMetadataBuilder", "fused_save_compress_norm"
 
-DIMS, RATIO = 512, 2
-"""Of a latent, and tokens to it."""
+DIMS, RATIOS = 512, (1, 2)
+"""Of a latent, and how many tokens it may stand for."""
 
 LEAST_ROWS = 8
 """Of a ring."""
@@ -68,7 +70,9 @@ def _load(path: str | Path, *, amd: bool) -> Implementation:
             f"read from {path}",
             f"reached by DeepSeek-V4.1 on {gpu} ({project.place(_REGISTRY, model)}), called at {called}",
             f"rings have room for drafts ({project.place(COMPRESSOR, 'rows_per_step =')}), and chunks start anywhere",
-            "layers of ratio 1, which norm single tokens, and context parallelism are not run",
+            f"layers of ratio 1 have no rings ({project.place(COMPRESSOR, 'if compress_ratio > 1')})",
+            "slot_mapping of layers of ratio 1 is filled in by the adapter",
+            "context parallelism is not run",
             "the model has no position bias: scores come with it",
         ),
         replaced=project.replaced,
@@ -135,39 +139,43 @@ class Compressor:
         if not tokens:
             return
         owners, positions = _rows(query_start, context_lens, tokens)
+        lens = context_lens + query_start.diff()
+        given: tuple[Tensor | None, ...]
+        if ratio == 1:
+            slots = torch.full_like(slot_mapping, -1)
+            fill_places(query_start, context_lens, block_table, slots, visible, ratio=ratio, size=block_size)
+            slot_mapping.copy_(slots)
+            given = (kv, positions, None, slots, None, None)
+        else:
+            own = self._places_in_rings(rings, state.shape[1], query_start, owners, positions)
+            biased = torch.cat([kv, scores + bias[positions % ratio]], 1)
+            ring = (own.slot_mapping, own.query_start_loc, own.token_to_req_indices)
+            given = (biased, positions, state.flatten(2), *ring)
+            modules.slots.get_compressed_slot_mapping(
+                tokens, own.slot_mapping, query_start, lens, block_table, block_size, ratio, out=slot_mapping
+            )
+        getattr(modules.kernels, _LAUNCHER)(*given, norm_weight, eps, ratio, keys)
+        visible.copy_(visible_keys(modules.metadata, query_start, lens, block_table, ratio, tokens))
+
+    def _places_in_rings(self, rings: Tensor, rows: int, query_start: Tensor, owners: Tensor, positions: Tensor) -> Any:
+        """What the metadata builder says of the tokens of a step, for rings of so many rows."""
+        tokens = len(positions)
         builder = SimpleNamespace(
             pcp_size=1,
-            capacity=state.shape[1],
+            capacity=rows,
             token_to_req_indices=owners,
-            slot_mapping_buffer=torch.empty(tokens, dtype=torch.int64, device=kv.device),
+            slot_mapping_buffer=torch.empty(tokens, dtype=torch.int64, device=positions.device),
         )
         step = SimpleNamespace(
-            slot_mapping=slot_mapping,
+            slot_mapping=positions,  # of which it asks the number alone
             positions=positions,
             token_to_req_indices=lambda known: known,
             block_table_tensor=rings.unsqueeze(1),
             num_actual_tokens=int(query_start[-1]),
-            num_reqs=len(context_lens),
+            num_reqs=len(rings),
             query_start_loc=query_start,
         )
-        own = getattr(modules.compressor, _BUILDER).build(builder, 0, step)
-        getattr(modules.kernels, _LAUNCHER)(
-            torch.cat([kv, scores + bias[positions % ratio]], 1),
-            positions,
-            state.flatten(2),
-            own.slot_mapping,
-            own.query_start_loc,
-            own.token_to_req_indices,
-            norm_weight,
-            eps,
-            ratio,
-            keys,
-        )
-        lens = context_lens + query_start.diff()
-        modules.slots.get_compressed_slot_mapping(
-            tokens, own.slot_mapping, query_start, lens, block_table, block_size, ratio, out=slot_mapping
-        )
-        visible.copy_(visible_keys(modules.metadata, query_start, lens, block_table, ratio, tokens))
+        return getattr(self._modules.compressor, _BUILDER).build(builder, 0, step)
 
 
 def _rows(query_start: Tensor, context_lens: Tensor, tokens: int) -> tuple[Tensor, Tensor]:
@@ -194,8 +202,8 @@ def contract(project: Project) -> Clauses:
             ),
             Clause(
                 made,
-                lambda case: case.session.ratio == RATIO,
-                f"ratio is {RATIO}: with 1 nothing is summed, and others are refused",
+                lambda case: case.session.ratio in RATIOS,
+                "ratio is 1 or 2, others are refused",
                 project.place(COMPRESSOR, "if compress_ratio not in (1, 2):"),
             ),
             Clause(
