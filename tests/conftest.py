@@ -2,7 +2,10 @@
 
 import contextlib
 import io
+import linecache
 import sys
+import traceback
+import types
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,6 +15,7 @@ import torch
 
 from indexfuzz import __main__ as cli
 from indexfuzz.core.contract import Clauses
+from indexfuzz.core.forked import call_forked
 from indexfuzz.core.guarantees import Guarantees, Promises
 from indexfuzz.devices.base import Session
 from indexfuzz.devices.plain import PlainSession
@@ -59,26 +63,6 @@ def _lazy_memory() -> Iterator[None]:
     is_left = torch.are_deterministic_algorithms_enabled()
     torch.use_deterministic_algorithms(False)
     assert not is_left
-
-
-@pytest.fixture
-def run_here() -> Callable[[str], Proof]:
-    """Run a script in this process, where a new one would cost seconds."""
-
-    def run(text: str) -> Proof:
-        stream = io.StringIO()
-        try:
-            with contextlib.redirect_stdout(stream):
-                exec(compile(text, "<script>", "exec"), {"__name__": "__main__"})
-        except SystemExit as end:
-            return Proof(bool(end.code), stream.getvalue())
-        except RuntimeError as error:
-            return Proof(shows=True, last_line=str(error))
-        finally:
-            torch.use_deterministic_algorithms(False)
-        return Proof(shows=False, last_line=stream.getvalue())
-
-    return run
 
 
 class PyTorchDevice:
@@ -129,3 +113,32 @@ def reference_with():
         return Implementation("reference", stages, Clauses(CONTRACT.clauses))
 
     return make
+
+
+@pytest.fixture
+def run_copied() -> Callable[[str], Proof]:
+    """Run a script as `run_script` does, in a copy of this process: a new one takes seconds to import what it needs."""
+
+    def run(text: str) -> Proof:
+        proof = call_forked(lambda: _run_as_main(text), 300)
+        assert proof is not None, "the script killed its process"
+        return proof
+
+    return run
+
+
+def _run_as_main(text: str) -> Proof:
+    sys.modules["__main__"] = main = types.ModuleType("__main__")
+    linecache.cache["<stdin>"] = (len(text), None, text.splitlines(keepends=True), "<stdin>")
+    shows, out = False, io.StringIO()
+    with contextlib.redirect_stdout(out):
+        try:
+            exec(compile(text, "<stdin>", "exec"), main.__dict__)
+        except SystemExit as end:
+            shows = end.code not in (None, 0)
+            out.write(end.code if isinstance(end.code, str) else "")
+        except Exception as error:  # noqa: BLE001 - as the interpreter would
+            shows = True
+            out.write("".join(traceback.format_exception_only(error)))
+    lines = out.getvalue().strip().splitlines()
+    return Proof(shows, lines[-1] if lines else "")

@@ -22,7 +22,7 @@ from indexfuzz.core.setup import Setup
 from indexfuzz.subjects.under_test import put_under_test
 
 SETUP = Setup("module:toy_gather", isolate=False)
-CASES = 160
+CASES = 96
 
 
 @pytest.fixture(autouse=True, scope="module")

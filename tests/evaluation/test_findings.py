@@ -40,12 +40,12 @@ CASES = {
 
 
 @pytest.mark.parametrize("fault", CASES)
-def test_a_finding_comes_with_script_picture_line_and_explanation(fault, monkeypatch, run_here):
+def test_a_finding_comes_with_script_picture_line_and_explanation(fault, monkeypatch, run_copied):
     stage, case, picture, change = CASES[fault]
     target = put_under_test(Setup(faults=(fault,)))
     finding = next(f for f in target.subject.run(case, frozenset({stage})).findings if f.stage == stage)
     monkeypatch.setattr(bench, "EXPLAIN_SECONDS", math.inf if change else 0.0)
-    found = hand_over(fault, target, case, finding, prove=run_here)
+    found = hand_over(fault, target, case, finding, prove=run_copied)
     assert found.script == PROVED
     assert picture in found.picture
     assert found.line
@@ -69,19 +69,19 @@ def test_what_is_missing_is_said_and_counted():
     assert "Nothing." in as_markdown([asdict(whole)], of=1)
 
 
-def test_what_shows_whatever_is_changed_is_told_from_what_nobody_knows(run_here, monkeypatch: pytest.MonkeyPatch):
+def test_what_shows_whatever_is_changed_is_told_from_what_nobody_knows(run_copied, monkeypatch: pytest.MonkeyPatch):
     everywhere = Explanation((), ("cache.layout",), ("cache.layout",), complete=True, showing=60)
     monkeypatch.setattr(bench, "explain", lambda *_args, **_options: everywhere)
     target = put_under_test(Setup(faults=("norm-mean-in-bf16",)))
     case = SMALL.replace(batch={"prefill": ({"length": 1, "new": 1},)}, values={"k": "normal"})
     finding = next(f for f in target.subject.run(case, frozenset({"k_norm"})).findings if f.stage == "k_norm")
-    found = hand_over("norm-mean-in-bf16", target, case, finding, prove=run_here)
+    found = hand_over("norm-mean-in-bf16", target, case, finding, prove=run_copied)
     assert (found.passes_with, found.everywhere, found.misses) == ("", 60, ())
     text = as_markdown([asdict(found)], of=1)
     assert "| none: 60 changes show it, too |" in text
     assert "- 0 of 1 name a change that makes it pass; 1 show with every change" in text
     monkeypatch.setattr(bench, "explain", lambda *_args, **_options: replace(everywhere, complete=False))
-    unknown = hand_over("norm-mean-in-bf16", target, case, finding, prove=run_here)
+    unknown = hand_over("norm-mean-in-bf16", target, case, finding, prove=run_copied)
     assert (unknown.everywhere, unknown.misses) == (0, ("no change found in the time there was",))
 
 

@@ -201,7 +201,7 @@ def test_of_an_adapter_the_line_is_told_of_the_function_that_it_calls():
     assert own.words == "adapter returns it here."
 
 
-def test_what_a_kernel_of_the_whole_does_to_memory_is_told_and_drawn_and_scripted(run_here: Callable[[str], Proof]):
+def test_what_a_kernel_of_the_whole_does_to_memory_is_told_and_drawn_and_scripted(run_copied: Callable[[str], Proof]):
     fault = "angles-of-context-length"
     target = put_under_test(Setup(faults=(fault,)))
     case = Case().replace(
@@ -219,5 +219,5 @@ def test_what_a_kernel_of_the_whole_does_to_memory_is_told_and_drawn_and_scripte
     assert picture.title == "memory around the buffer"
     assert picture.mark
     text = script(target.entry(case, finding), target)
-    assert run_here(text).shows
-    assert not run_here(text.replace(f"plant(({fault!r},))", "plant(())")).shows
+    assert run_copied(text).shows
+    assert not run_copied(text.replace(f"plant(({fault!r},))", "plant(())")).shows

@@ -39,13 +39,13 @@ def test_the_other_launch_is_drawn_and_its_line_told(faulty):
     assert draw(look)[0].mark
 
 
-def test_the_script_makes_the_other_launch(faulty, run_here):
+def test_the_script_makes_the_other_launch(faulty, run_copied):
     text = script(faulty.entry(CASE, broken(faulty)), faulty)
-    assert run_here(text).shows
-    assert not run_here(text.replace(f"plant(({FAULT!r},))", "plant(())")).shows
+    assert run_copied(text).shows
+    assert not run_copied(text.replace(f"plant(({FAULT!r},))", "plant(())")).shows
 
 
-def test_the_first_launch_is_told_where_that_is_the_wrong_one(faulty, run_here):
+def test_the_first_launch_is_told_where_that_is_the_wrong_one(faulty, run_copied):
     case = CASE.replace(cache={"block_size": 1})
     signature = broken(faulty).signature
     look = look_at(case, signature, faulty.subject)
@@ -53,8 +53,8 @@ def test_the_first_launch_is_told_where_that_is_the_wrong_one(faulty, run_here):
     assert (look.moment, look.finding.kind) == ("", "code-mismatch")
     finding = Finding("k_quant_cache", signature.kind, signature.output, "")
     text = script(faulty.entry(case, finding), faulty)
-    assert run_here(text).shows
-    assert not run_here(text.replace(f"plant(({FAULT!r},))", "plant(())")).shows
+    assert run_copied(text).shows
+    assert not run_copied(text.replace(f"plant(({FAULT!r},))", "plant(())")).shows
 
 
 def test_where_no_launch_is_wrong_by_itself_nothing_is_told():

@@ -62,7 +62,7 @@ def put_alone(monkeypatch):
 
 
 @pytest.mark.parametrize("stage", ["prefill_logits", "paged_logits"])
-def test_two_launches_that_are_right_and_differ_are_made_and_compared(stage, put_alone, run_here):
+def test_two_launches_that_are_right_and_differ_are_made_and_compared(stage, put_alone, run_copied):
     target = put_alone(stage, nudged(stage, 0))
     subject = target.subject
     assert not differential.run(CASE, subject.implementation, subject.device).findings
@@ -70,28 +70,28 @@ def test_two_launches_that_are_right_and_differ_are_made_and_compared(stage, put
     (finding,) = (one for one in found if one.kind == "metamorphic/batch-permuted")
     text = script(target.entry(CASE, finding), target)
     assert text.index("one = raw(logits)") < text.index("# with the batch permuted") < text.index("other = raw(logits)")
-    proof = run_here(text)
+    proof = run_copied(text)
     assert proof.shows
     assert "with the batch permuted, in hexadecimal" in proof.last_line
     put_alone(stage, right(stage))
-    assert not run_here(text).shows
+    assert not run_copied(text).shows
 
 
 FAULT = "page-stride-in-rows"
 IN_ONE_PAGE = Case().replace(cache={"block_size": 2, "layout": "normal"}, batch={"decode": (2,), "max_model_len": 4})
 
 
-def test_an_element_of_a_cache_is_found_in_the_pages_of_either_launch(run_here):
+def test_an_element_of_a_cache_is_found_in_the_pages_of_either_launch(run_copied):
     target = put_under_test(Setup(faults=(FAULT,)))
     (finding,) = runner.run(IN_ONE_PAGE, target.subject.implementation, target.subject.device).findings
     assert str(finding.signature) == "k_quant_cache/metamorphic/block-size/cache_values"
     text = relation_script(IN_ONE_PAGE, Record.of(finding), target)
     assert "other = raw(cache)" in text
-    assert run_here(text).shows
-    assert not run_here(text.replace(f"plant(({FAULT!r},))", "plant(())")).shows
+    assert run_copied(text).shows
+    assert not run_copied(text.replace(f"plant(({FAULT!r},))", "plant(())")).shows
 
 
-def test_an_element_of_the_second_of_several_launches_is_found(put_alone, run_here):
+def test_an_element_of_the_second_of_several_launches_is_found(put_alone, run_copied):
     def first_key_changed(*, k_fp8, **given):
         builtin().stages["gather"](k_fp8=k_fp8, **given)
         k_fp8.view(torch.uint8)[0, 0] ^= 1
@@ -101,9 +101,9 @@ def test_an_element_of_the_second_of_several_launches_is_found(put_alone, run_he
     finding = next(one for one in found if one.kind == "metamorphic/batch-split")
     text = relation_script(CASE, Record.of(finding), target)
     assert text.count("run(") > 3
-    assert run_here(text).shows
+    assert run_copied(text).shows
     put_alone("gather", right("gather"))
-    assert not run_here(text).shows
+    assert not run_copied(text).shows
 
 
 def test_what_holds_has_no_script():

@@ -57,7 +57,7 @@ KEEPING = {
 
 
 @pytest.mark.parametrize("stage", KEEPING)
-def test_what_an_earlier_launch_left_behind_is_shown(stage, put_alone, run_here):
+def test_what_an_earlier_launch_left_behind_is_shown(stage, put_alone, run_copied):
     function, argument = KEEPING[stage]
 
     def right(**given):
@@ -67,13 +67,13 @@ def test_what_an_earlier_launch_left_behind_is_shown(stage, put_alone, run_here)
     finding = history.run(CASE, target.subject.implementation, target.subject.device).findings[0]
     text = script(target.entry(CASE, finding), target)
     assert text.index("# Other contents in the same memory.") < text.index(f"{argument}.copy_(")
-    assert run_here(text).shows
+    assert run_copied(text).shows
     put_alone(stage, right)
-    assert not run_here(text).shows
+    assert not run_copied(text).shows
 
 
 @pytest.mark.parametrize("unlucky", [2, 17])
-def test_what_depends_on_chance_is_shown_sooner_or_later(unlucky, put_alone, run_here):
+def test_what_depends_on_chance_is_shown_sooner_or_later(unlucky, put_alone, run_copied):
     launched = []
 
     def launcher(*, logits, **given):
@@ -91,6 +91,6 @@ def test_what_depends_on_chance_is_shown_sooner_or_later(unlucky, put_alone, run
     text = script(found.entry(CASE, finding), found)
     launched.clear()
     assert "logits[1, 0]" in text
-    assert run_here(text).shows
+    assert run_copied(text).shows
     put_alone("prefill_logits", right)
-    assert run_here(text).last_line == "the same in all launches\n"
+    assert run_copied(text).last_line == "the same in all launches"

@@ -55,32 +55,32 @@ def graphs(monkeypatch):
         monkeypatch.setattr(torch.cuda, name, getattr(cuda, name))
 
 
-def run_on_cpu(text, run_here):
+def run_on_cpu(text, run_copied):
     with LockstepDevice().session():
-        return run_here(text.replace('DEVICE = "cuda"', 'DEVICE = "cpu"'))
+        return run_copied(text.replace('DEVICE = "cuda"', 'DEVICE = "cpu"'))
 
 
 @pytest.mark.parametrize("node", OF_CONTENTS)
-def test_a_grid_that_is_stale_in_a_step_of_a_session_is_shown(node, graphs, run_here, monkeypatch):
+def test_a_grid_that_is_stale_in_a_step_of_a_session_is_shown(node, graphs, run_copied, monkeypatch):
     case, (old, new) = session_of(node), OF_CONTENTS[node]
     mistaken = with_mistake(old, new, node)
     (finding,) = replay.run(case, mistaken, Recorder()).findings
     target = put(mistaken)
     text = script(target.entry(case, finding), target)
     assert "torch.cuda.graph(graph)" in text
-    shown = run_on_cpu(text, run_here)
+    shown = run_on_cpu(text, run_copied)
     assert shown.shows
     assert "where the launch was captured with other contents and replayed" in shown.last_line
     healed = text.replace(mistaken.stages[node].__module__.rpartition(".")[0], "indexfuzz.kernels")
-    assert not run_on_cpu(healed, run_here).shows
+    assert not run_on_cpu(healed, run_copied).shows
 
 
-def test_without_a_gpu_it_says_so_in_one_sentence(run_here):
+def test_without_a_gpu_it_says_so_in_one_sentence(run_copied):
     case = session_of("pool")
     mistaken = with_mistake(*OF_CONTENTS["pool"], "pool")
     (finding,) = replay.run(case, mistaken, Recorder()).findings
     target = put(mistaken)
-    ended = run_here(script(target.entry(case, finding), target))
+    ended = run_copied(script(target.entry(case, finding), target))
     assert (ended.shows, ended.last_line.strip()) == (False, SENTENCE)
 
 
@@ -110,16 +110,16 @@ def remembering(tmp_path, monkeypatch):
     sys.modules.pop("their_gather")
 
 
-def test_what_a_launcher_kept_of_other_contents_is_shown_in_a_step(remembering, graphs, run_here):
+def test_what_a_launcher_kept_of_other_contents_is_shown_in_a_step(remembering, graphs, run_copied):
     file, target = remembering
     (finding,) = replay.run(STEP, target.subject.implementation, Recorder()).findings
     text = script(target.entry(STEP, finding), target)
     assert "from their_gather import gather as kernel" in text
-    assert run_on_cpu(text, run_here).shows
+    assert run_on_cpu(text, run_copied).shows
     file.write_text(RIGHT)
     importlib.invalidate_caches()
     importlib.reload(sys.modules["their_gather"])
-    assert not run_on_cpu(text, run_here).shows
+    assert not run_on_cpu(text, run_copied).shows
 
 
 @pytest.mark.gpu

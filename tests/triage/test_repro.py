@@ -164,7 +164,7 @@ FAULTS = (
 
 
 @pytest.mark.parametrize("fault", FAULTS)
-def test_a_script_fails_on_the_faulty_kernel_and_passes_on_the_clean_one(fault):
+def test_a_script_fails_on_the_faulty_kernel_and_passes_on_the_clean_one(fault, run_copied):
     target = put_under_test(Setup(faults=(fault,)))
     found = []
 
@@ -176,8 +176,8 @@ def test_a_script_fails_on_the_faulty_kernel_and_passes_on_the_clean_one(fault):
     text = script(Entry(case=found[0].case, finding=Record.of(found[0].finding)), target)
     planted = f"plant(({fault!r},))"
     assert planted in text
-    assert run_script(text).shows
-    clean = run_script(text.replace(planted, "plant(())"))
+    assert run_copied(text).shows
+    clean = run_copied(text.replace(planted, "plant(())"))
     assert not clean.shows, clean.last_line
 
 
@@ -199,14 +199,14 @@ WHOLE = {
 
 
 @pytest.mark.parametrize("fault", WHOLE)
-def test_the_whole_indexer_is_called_beside_what_its_stages_make(fault, run_here):
+def test_the_whole_indexer_is_called_beside_what_its_stages_make(fault, run_copied):
     target = put_under_test(Setup(faults=(fault,)))
     implementation, device = target.subject.implementation, target.subject.device
     (finding,) = composition.run(WHOLE[fault], implementation, device).findings
     text = script(target.entry(WHOLE[fault], finding), target)
     assert "step = materialise(Case.parse(CASE), DEVICE)" in text
-    assert run_here(text).shows
-    assert not run_here(text.replace(f"plant(({fault!r},))", "plant(())")).shows
+    assert run_copied(text).shows
+    assert not run_copied(text.replace(f"plant(({fault!r},))", "plant(())")).shows
 
 
 def test_a_script_that_shows_nothing_is_noticed():
@@ -239,15 +239,15 @@ TELLING = {
 
 
 @pytest.mark.parametrize("fault", TELLING)
-def test_every_kind_of_check_tells_the_bug_from_its_absence(fault, run_here):
+def test_every_kind_of_check_tells_the_bug_from_its_absence(fault, run_copied):
     stage, case = TELLING[fault]
     target = put_under_test(Setup(faults=(fault,)))
     finding = next(f for f in target.subject.run(case, frozenset({stage})).findings if f.stage == stage)
     text = script(target.entry(case, finding), target)
     planted = f"plant(({fault!r},))"
     assert planted in text
-    assert run_here(text).shows
-    assert not run_here(text.replace(planted, "plant(())")).shows
+    assert run_copied(text).shows
+    assert not run_copied(text.replace(planted, "plant(())")).shows
 
 
 def test_a_bound_is_asked_for_as_a_bound():

@@ -6,7 +6,6 @@ from indexfuzz.core.case import Case
 from indexfuzz.core.session import Turn
 from indexfuzz.core.setup import Setup
 from indexfuzz.subjects.under_test import put_under_test
-from indexfuzz.triage.prove import run_script
 from indexfuzz.triage.repro import script
 
 
@@ -23,7 +22,7 @@ STEPS = (
 FAULT = "compress-groups-from-chunk-start"
 
 
-def test_a_script_replays_the_session_with_the_kernels_own_functions():
+def test_a_script_replays_the_session_with_the_kernels_own_functions(run_copied):
     session = {"node": "compress", "ratio": 2, "overlap": True, "steps": STEPS}
     case = Case().replace(cache={"layout": "normal"}, batch={"max_model_len": 20}, session=session)
     target = put_under_test(Setup(faults=(FAULT,)))
@@ -34,17 +33,17 @@ def test_a_script_replays_the_session_with_the_kernels_own_functions():
     assert text.count("\nstate = ") == 1
     assert "# step 0: request 0 appends tokens 0 to 2; key 0 is due" in text
     assert "state[1] = state[0]" in text
-    proof = run_script(text)
+    proof = run_copied(text)
     assert proof.shows
     assert proof.last_line.startswith("byte [0, 0] of keys was 0xff, is 0xff, must be 0x")
     healed = text.replace(f"plant(('{FAULT}',))", "builtin()").replace(
         "from indexfuzz.implementations.faults import plant", "from indexfuzz.implementations.builtin import builtin"
     )
     assert healed != text
-    assert not run_script(healed).shows
+    assert not run_copied(healed).shows
 
 
-def test_a_script_replays_pooled_keys_on_tails_that_lie_apart():
+def test_a_script_replays_pooled_keys_on_tails_that_lie_apart(run_copied):
     fault = "pool-saved-before-read"
     session = {"node": "pool", "ratio": 2, "steps": STEPS}
     case = Case().replace(cache={"layout": "normal", "page_pad": 132}, batch={"max_model_len": 20}, session=session)
@@ -53,11 +52,11 @@ def test_a_script_replays_pooled_keys_on_tails_that_lie_apart():
     assert str(finding.signature) == "pool/bound-exceeded/keys"
     text = script(target.entry(case, finding), target)
     assert text.count("run(k=k") == 2
-    assert run_script(text).shows
-    assert not run_script(text.replace(f"plant(({fault!r},))", "plant(())")).shows
+    assert run_copied(text).shows
+    assert not run_copied(text.replace(f"plant(({fault!r},))", "plant(())")).shows
 
 
-def test_a_script_shows_what_comes_of_memory_that_an_earlier_step_should_have_written():
+def test_a_script_shows_what_comes_of_memory_that_an_earlier_step_should_have_written(run_copied):
     fault = "compress-stale-ring"
     session = {"node": "compress", "ratio": 2, "overlap": True, "steps": ({"turns": (turn(0, 3),)},)}
     case = Case().replace(cache={"layout": "normal"}, batch={"max_model_len": 20}, session=session)
@@ -66,8 +65,8 @@ def test_a_script_shows_what_comes_of_memory_that_an_earlier_step_should_have_wr
     assert finding.kind == "uninitialised"
     text = script(target.entry(case, finding), target)
     assert "state = unwritten((1, 4, 2, 64), torch.float32)" in text
-    assert run_script(text).shows
-    assert not run_script(text.replace(f"plant(({fault!r},))", "plant(())")).shows
+    assert run_copied(text).shows
+    assert not run_copied(text.replace(f"plant(({fault!r},))", "plant(())")).shows
 
 
 @pytest.mark.parametrize(
@@ -78,7 +77,7 @@ def test_a_script_shows_what_comes_of_memory_that_an_earlier_step_should_have_wr
         ("ue8m0-lowest-byte-alone", "ue8m0", 32, "cache_scales[1], byte 32 of page 0,"),
     ],
 )
-def test_a_script_reads_the_exponents_of_a_key(fault, scales, quant_group, place):
+def test_a_script_reads_the_exponents_of_a_key(fault, scales, quant_group, place, run_copied):
     """The values of a key may be one of several, and are not the reference's in all right kernels."""
     session = {"node": "fused_compress", "ratio": 2, "steps": ({"turns": (turn(0, 2),)},)}
     case = Case().replace(
@@ -90,7 +89,7 @@ def test_a_script_reads_the_exponents_of_a_key(fault, scales, quant_group, place
     target = put_under_test(Setup(faults=(fault,)))
     finding = target.subject.run(case).findings[0]
     text = script(target.entry(case, finding), target)
-    proof = run_script(text)
+    proof = run_copied(text)
     assert proof.shows
     assert proof.last_line == f"{place} is {finding.got.split()[0]}, must be {finding.want}"
-    assert not run_script(text.replace(f"plant(({fault!r},))", "plant(())")).shows
+    assert not run_copied(text.replace(f"plant(({fault!r},))", "plant(())")).shows

@@ -76,19 +76,19 @@ def test_nothing_is_told_of_schedules_that_leave_the_same_bytes():
 
 
 def test_a_script_runs_both_schedules_and_compares_their_keys(
-    faulty: UnderTest[InProcess], run_here: Callable[[str], Proof]
+    faulty: UnderTest[InProcess], run_copied: Callable[[str], Proof]
 ):
     text = script(faulty.entry(CASE, _finding(faulty.subject)), faulty)
     assert text.count("run(k=k") == 1 + 4
     assert text.count("\nstate = ") == 2
-    proof = run_here(text)
+    proof = run_copied(text)
     assert proof.shows
     assert proof.last_line.startswith("key 1 of request 0, dim 0 is ")
-    healed = run_here(text.replace(f"plant(({FAULT!r},))", "plant(())"))
+    healed = run_copied(text.replace(f"plant(({FAULT!r},))", "plant(())"))
     assert (healed.shows, healed.last_line.strip()) == (False, "both schedules leave the same keys")
 
 
-def test_a_script_gives_a_fork_the_keys_of_its_parent(faulty: UnderTest[InProcess], run_here: Callable[[str], Proof]):
+def test_a_script_gives_a_fork_the_keys_of_its_parent(faulty: UnderTest[InProcess], run_copied: Callable[[str], Proof]):
     steps = (
         {"turns": ({"request": 0, "new": 2},)},
         {"forks": ({"parent": 0, "child": 1},), "turns": ({"request": 1, "new": 4},), "free": (0,)},
@@ -96,10 +96,10 @@ def test_a_script_gives_a_fork_the_keys_of_its_parent(faulty: UnderTest[InProces
     case = CASE.replace(batch={"max_model_len": 6}, session={"steps": steps})
     text = script(faulty.entry(case, _finding(faulty.subject, case)), faulty)
     assert "for (request, key), value in ONE.items() if request == 0" in text
-    proof = run_here(text)
+    proof = run_copied(text)
     assert proof.shows
     assert " of request 1, dim 0 is " in proof.last_line
-    healed = run_here(text.replace(f"plant(({FAULT!r},))", "plant(())"))
+    healed = run_copied(text.replace(f"plant(({FAULT!r},))", "plant(())"))
     assert (healed.shows, healed.last_line.strip()) == (False, "both schedules leave the same keys")
 
 
@@ -130,20 +130,20 @@ def test_nothing_is_told_of_inserted_keys_that_are_the_same():
 
 @pytest.mark.parametrize("cache", [{}, {"block_size": 16, "layout": "shuffle", "page_pad": 132}])
 def test_a_script_compares_the_bytes_of_inserted_keys(
-    inserting: UnderTest[InProcess], run_here: Callable[[str], Proof], cache: dict[str, object]
+    inserting: UnderTest[InProcess], run_copied: Callable[[str], Proof], cache: dict[str, object]
 ):
     case = INTO_CACHE.replace(cache=cache)
     text = script(inserting.entry(case, _finding(inserting.subject, case, INSERTED)), inserting)
     assert text.count("cache[") == (2 if not cache else 2 * 3)
-    proof = run_here(text)
+    proof = run_copied(text)
     assert proof.shows
     assert proof.last_line.startswith("code ")
     assert " of key 0 of request 0 is 0x" in proof.last_line
-    healed = run_here(text.replace(f"plant({inserting.setup.faults!r})", "plant(())"))
+    healed = run_copied(text.replace(f"plant({inserting.setup.faults!r})", "plant(())"))
     assert (healed.shows, healed.last_line.strip()) == (False, "both schedules leave the same keys")
 
 
-def test_what_is_no_key_is_told_and_written_of_the_other_schedule_alone(run_here: Callable[[str], Proof]):
+def test_what_is_no_key_is_told_and_written_of_the_other_schedule_alone(run_copied: Callable[[str], Proof]):
     target = put_under_test(Setup(faults=("compress-visible-one-early",)))
     case = CASE.replace(session={"node": "compress"})
     signature = Signature.parse("compress/metamorphic/schedule/visible")
@@ -152,8 +152,8 @@ def test_what_is_no_key_is_told_and_written_of_the_other_schedule_alone(run_here
     assert look.moment.endswith(", in the other schedule")
     assert look.finding.output == "visible"
     text = script(target.entry(case, Finding("compress", schedules.KIND, "visible", "")), target)
-    assert run_here(text).shows
-    assert not run_here(text.replace(f"plant({target.setup.faults!r})", "plant(())")).shows
+    assert run_copied(text).shows
+    assert not run_copied(text.replace(f"plant({target.setup.faults!r})", "plant(())")).shows
 
 
 def test_the_other_schedule_is_explained_where_it_is_wrong_by_itself(faulty: UnderTest[InProcess]):
