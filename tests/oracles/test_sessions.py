@@ -117,6 +117,20 @@ def test_mistakes_between_steps_are_found(signature):
     assert finding.detail.startswith("step ")
 
 
+def test_what_is_remembered_of_a_step_of_the_same_shape_is_found():
+    known, clean = {}, builtin()
+
+    def compress_by_first_lengths(*, context_lens, **arguments):
+        lens = known.setdefault((len(arguments["kv"]), len(context_lens)), context_lens.clone())
+        clean.stages["compress"](context_lens=lens, **arguments)
+
+    remembering = replace(clean, stages={**clean.stages, "compress": compress_by_first_lengths})
+    steps = [{"turns": (turn(0, new),)} for new in (6, 1, 1, 1)]
+    assert not oracle.run(case_of(steps=tuple(steps)), clean, DEVICE).findings
+    finding, *_ = oracle.run(case_of(steps=tuple(steps)), remembering, DEVICE).findings
+    assert finding.detail.startswith("step 2 of the session: ")
+
+
 def test_a_known_mistake_is_named():
     implementation = with_mistake(
         "tl.load(bias_ptr + (position % RATIO)[:, None] * WIDTH + column, mask=is_new[:, None], other=0.0)\n\n",
