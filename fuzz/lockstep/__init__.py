@@ -1,6 +1,6 @@
 """A CPU executor for Triton kernels that runs all programs of a launch at once."""
 
-from indexfuzz.lockstep.executor import Lockstep, count_ordered, skip_launches, watch_ends
+from indexfuzz.lockstep.executor import Lockstep, count_ordered, recall_launches, skip_launches, watch_ends
 from indexfuzz.lockstep.tracking.checks import ALL_CHECKERS, OPTIONAL_CHECKERS
 from indexfuzz.lockstep.tracking.coverage import Coverage
 from indexfuzz.lockstep.tracking.violations import KernelError, LockstepError, UnsupportedFeature, Violation
@@ -15,6 +15,7 @@ __all__ = [
     "UnsupportedFeature",
     "Violation",
     "count_ordered",
+    "recall_launches",
     "skip_launches",
     "watch_ends",
 ]

@@ -17,6 +17,7 @@ from indexfuzz.lockstep.tracking.checks import ALL_CHECKERS, Checks
 from indexfuzz.lockstep.tracking.coverage import Coverage
 from indexfuzz.lockstep.tracking.ends import Ends
 from indexfuzz.lockstep.tracking.moments import Recorder
+from indexfuzz.lockstep.tracking.recall import Recall
 from indexfuzz.lockstep.tracking.violations import KernelError, LockstepError, UnsupportedFeature, Violation
 from indexfuzz.lockstep.triton_api.functions import location_of
 from indexfuzz.lockstep.triton_api.routing import CONFIGS, route_launches
@@ -139,6 +140,16 @@ def count_ordered() -> Iterator[Counter[str]]:
         yield RUNTIME.ordered
     finally:
         RUNTIME.ordered = before
+
+
+@contextmanager
+def recall_launches() -> Iterator[Recall]:
+    """Do not run a launch inside the block again that was made in it before: what it left is put into memory."""
+    before, RUNTIME.recall = RUNTIME.recall, Recall()
+    try:
+        yield RUNTIME.recall
+    finally:
+        RUNTIME.recall = before
 
 
 class Skipped(NamedTuple):

@@ -15,6 +15,7 @@ from indexfuzz.lockstep.tracking.checks import Checks
 from indexfuzz.lockstep.tracking.coverage import Coverage
 from indexfuzz.lockstep.tracking.divergence import Divergence
 from indexfuzz.lockstep.tracking.moments import Launched, Recorder, calling_lines
+from indexfuzz.lockstep.tracking.recall import describe_launch
 from indexfuzz.lockstep.tracking.run import Launch, Run
 from indexfuzz.lockstep.tracking.violations import KernelError, LockstepError, UnsupportedFeature, Violation
 from indexfuzz.lockstep.triton_api.functions import location_of
@@ -93,6 +94,10 @@ def execute(
         raise UnsupportedFeature(f"{location_of(kernel)}: in {launch.name}: {error}") from None
     launch.kernel, launch.values = kernel, values
     launch.is_ordered = checks.order and launch.num_warps > 1
+    recall = RUNTIME.recall if recorder is None and not checks.order else None
+    described = describe_launch(launch, (RUNTIME.builder.model, checks), bound) if recall else None
+    if recall and described and recall.put_back(launch, described):
+        return []
     RUNTIME.launch += 1
     RUNTIME.builder.options.num_warps = launch.num_warps
     waiting = [
@@ -108,6 +113,8 @@ def execute(
         check_races(launch)
     if RUNTIME.ordered is not None and launch.is_ordered:
         RUNTIME.ordered[launch.name] += 1
+    if recall and described:
+        recall.keep(launch, described)
     return launch.violations
 
 

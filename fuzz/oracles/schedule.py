@@ -9,6 +9,7 @@ these launch is compiled once for all of them.
 import os
 import shutil
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
 
@@ -19,6 +20,7 @@ from indexfuzz.core.rng import derive
 from indexfuzz.core.signature import Signature
 from indexfuzz.devices.base import Device
 from indexfuzz.implementations.base import Implementation
+from indexfuzz.lockstep import recall_launches
 from indexfuzz.oracles import composition, differential, history, paths, repetition, replay, schedules, sessions, walked
 from indexfuzz.oracles.causes import without_consequences
 from indexfuzz.oracles.metamorphic import runner
@@ -103,13 +105,15 @@ REFERENCE, SESSION, *OTHERS = ORACLES
 def run(case: Case, implementation: Implementation, device: Device, only: frozenset[str] = frozenset()) -> Outcome:
     """Compare a case with the reference; while that shows nothing, ask what else its seed says.
 
+    Launchers always run, but a kernel of lockstep does not run twice on the same bytes.
     Raises UnsupportedKernelError as `differential.run` does.
     """
     first = SESSION if _is_session(case) else REFERENCE
-    with walked.keeping():
+    others = [oracle for oracle in OTHERS if oracle.is_asked(case)]
+    with walked.keeping(), recall_launches() if others else nullcontext():
         outcome = first.run(case, implementation, device, only)
-        for oracle in OTHERS:
-            if not outcome.findings and oracle.is_asked(case):
+        for oracle in others:
+            if not outcome.findings:
                 outcome.findings += oracle.run(case, implementation, device, only).findings
     return outcome
 

@@ -1,6 +1,7 @@
 """All oracles together: which are asked about a case, and which about a signature."""
 
 from collections import Counter
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 
 import pytest
@@ -11,6 +12,9 @@ from indexfuzz.core.guarantees import Promises
 from indexfuzz.core.kinds import KINDS
 from indexfuzz.core.outcome import Outcome
 from indexfuzz.core.signature import Signature
+from indexfuzz.devices.lockstep import LockstepDevice
+from indexfuzz.implementations.builtin import builtin
+from indexfuzz.lockstep import recall_launches
 from indexfuzz.oracles import schedule
 from indexfuzz.oracles.metamorphic.catalogue import RELATIONS
 from indexfuzz.reference import gather, mqa_logits, rope
@@ -108,6 +112,32 @@ def test_a_twin_that_fails_is_found_by_the_cases_that_ask_for_it(reference_with,
     assert str(found.signature) == "gather/metamorphic/table-width/RuntimeError"
     (again,) = schedule.ask(CASE, tested, pytorch_device, found.signature).findings
     assert again.signature == found.signature
+
+
+@pytest.mark.parametrize("kept", [True, False])
+def test_launches_that_are_recalled_change_no_outcome(kept, monkeypatch):
+    """A launcher that does something else the second time is found although its kernels do not run again."""
+    built_in, gathered, used = builtin(), [], []
+
+    def third_time_unlucky(*, k_scale, **rest):
+        built_in.stages["gather"](k_scale=k_scale, **rest)
+        gathered.append(True)
+        if len(gathered) == 3:
+            k_scale[0] *= 2
+
+    @contextmanager
+    def recalling():
+        with recall_launches() as recall:
+            used.append(recall)
+            yield
+
+    monkeypatch.setattr(schedule, "recall_launches", recalling if kept else nullcontext)
+    case = CASE.replace(values={"seed": seeds_that_ask("repetition")[0]})
+    tested = replace(built_in, stages={**built_in.stages, "gather": third_time_unlucky})
+    (found,) = schedule.run(case, tested, LockstepDevice()).findings
+    assert str(found.signature) == "gather/nondeterministic/k_scale"
+    assert schedule.run(case, builtin(), LockstepDevice()).findings == []
+    assert all(recall.recalled > 10 for recall in used)
 
 
 @pytest.mark.parametrize(

@@ -62,6 +62,7 @@ def begin_access(run: Run, kind: str, pointer: Value, mask: Value | None, *value
         access.failed = wanted & ~access.lanes
     if allocation.buffers and kind != "store":
         access.uninitialised = access.find_unwritten()
+        run.launch.is_closed &= access.uninitialised is None
     recorder = run.launch.recorder
     if recorder is not None and recorder.wants_accesses():
         run.keep_moment(pointer, access=access, stored=values)

@@ -11,6 +11,7 @@ from indexfuzz.lockstep.values.value import Value
 
 def check_promise(run: Run, name: str, value: Value, factors: Sequence[int]) -> None:
     """Check tl.multiple_of, tl.max_contiguous or tl.max_constancy, one factor for each axis of the block."""
+    run.launch.is_closed &= value.allocation is None
     full = np.broadcast_to(value.addresses(), value.full().shape).astype(np.int64)
     step = getattr(value.ty.element, "itemsize", 1)
     for axis, factor in enumerate(factors):

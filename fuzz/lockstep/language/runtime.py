@@ -16,6 +16,7 @@ from indexfuzz.lockstep.operations.builder import Builder
 from indexfuzz.lockstep.operations.lanewise import each_lane
 from indexfuzz.lockstep.tracking.attribution import blame_kernel, blaming_kernel
 from indexfuzz.lockstep.tracking.ends import Ends
+from indexfuzz.lockstep.tracking.recall import Recall
 from indexfuzz.lockstep.tracking.violations import StaticAssertionError
 from indexfuzz.lockstep.triton_api.front_end import Refusal
 from indexfuzz.lockstep.triton_api.functions import BUILTIN_NAMES, is_builtin, is_constexpr_function, is_jit
@@ -56,6 +57,7 @@ class Runtime(Operators, Meetings):
         self.launch = 0
         self.ends: Ends | None = None
         self.ordered: Counter[str] | None = None
+        self.recall: Recall | None = None
         self.helpers: dict[str, Any] = {}
         self.translated: dict[int, Translated] = {}
         self.builtins: dict[Any, _Builtin] = {}

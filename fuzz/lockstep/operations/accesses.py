@@ -45,6 +45,7 @@ class MemoryOps(Context):
         return result
 
     def create_ptr_to_int(self, pointer: Value, ty: ScalarType | BlockType) -> Value:
+        self.run.launch.is_closed = False
         result = Value(pointer.addresses(), ty.scalar, pointer.shape, pointer.undefined, pointer.wrapped)
         return result if ty.scalar is I64 else self._narrow(result, ty.scalar)
 
@@ -53,6 +54,7 @@ class MemoryOps(Context):
 
     def create_int_to_ptr(self, a: Value, ty: ScalarType | BlockType) -> Value:
         """Addresses as pointers into the tensors of the launch; one that lies in none counts to the first of them."""
+        self.run.launch.is_closed = False
         addresses = a.data.astype(np.int64)
         result = Value(addresses, ty.scalar, a.shape, a.undefined, a.wrapped)
         which = np.full(addresses.shape, -1, np.int8)

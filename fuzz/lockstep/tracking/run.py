@@ -25,7 +25,8 @@ class Launch:
 
     is_ordered says that the checker `order` looked at every run as a whole, is_compiled that Triton was asked whether
     it compiles the kernel for these values, is_alike for others that differ in sizes; joined has the types of names
-    behind branches, by branch and way.
+    behind branches, by branch and way. is_closed says that neither addresses nor what is known to be unwritten had a
+    part in what it did: nothing but its arguments and the bytes behind them.
     """
 
     name: str
@@ -43,6 +44,7 @@ class Launch:
     values: Sequence[Any] = ()
     is_compiled: bool = False
     is_alike: bool = False
+    is_closed: bool = True
     joined: dict[Any, dict[bool, tuple[Any, ...]]] = field(default_factory=dict)
 
     @property
