@@ -193,9 +193,9 @@ class Case(Part):
 
         Raises CaseError when the changed case contradicts itself.
         """
-        data = self.model_dump()
+        data: dict[str, object] = {name: getattr(self, name) for name in type(self).model_fields}
         for part, fields in parts.items():
-            data[part] = data.get(part, {}) | fields
+            data[part] = getattr(self, part).model_dump() | fields if part in data else fields
         try:
             return type(self).model_validate(data)
         except ValidationError as error:

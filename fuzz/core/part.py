@@ -1,5 +1,6 @@
 """Parts of a case: frozen, strict pieces of data from strangers, and what is said of those that are malformed."""
 
+from functools import cache
 from typing import Any, ClassVar
 
 from pydantic import BaseModel, ConfigDict, SerializerFunctionWrapHandler, ValidationError, model_serializer
@@ -22,10 +23,15 @@ class Part(BaseModel):
     @model_serializer(mode="wrap")
     def _without_younger_defaults(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
         data: dict[str, Any] = dump(self)
-        for name in self.added:
-            if getattr(self, name) == type(self).model_fields[name].default:
+        for name, default in _younger_defaults(type(self)):
+            if getattr(self, name) == default:
                 data.pop(name, None)
         return data
+
+
+@cache
+def _younger_defaults(kind: type[Part]) -> tuple[tuple[str, Any], ...]:
+    return tuple((name, kind.model_fields[name].default) for name in kind.added)
 
 
 def first_error(error: ValidationError) -> str:

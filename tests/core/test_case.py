@@ -15,6 +15,17 @@ def test_ids_are_pinned():
     assert other.id == "d64921e096754f23"
 
 
+def test_a_changed_case_has_the_parts_of_the_other_but_those_that_change():
+    case = Case().replace(memory={"q_pad": 3}, values={"seed": 5})
+    changed = case.replace(memory={"k_pad": 7})
+    assert (changed.memory.q_pad, changed.memory.k_pad, changed.values) == (3, 7, case.values)
+    assert all(getattr(changed, name) is getattr(case, name) for name in Case.model_fields if name != "memory")
+    assert changed == Case.parse(json.loads(changed.canonical_json()))
+    assert changed.id != case.id
+    with pytest.raises(CaseError, match="other"):
+        case.replace(other={"q_pad": 3})
+
+
 def test_two_values_to_a_byte_take_half_the_room():
     case = Case().replace(cache={"scales": "mxfp4", "block_size": 16}, model={"quant_group": 8})
     assert (case.key_bytes, case.token_bytes, case.has_scales, case.has_layout("shuffle")) == (16, 20, True, True)
