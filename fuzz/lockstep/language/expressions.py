@@ -4,7 +4,7 @@ import ast
 from typing import Any, Final
 
 from indexfuzz.lockstep.language.recording import literal
-from indexfuzz.lockstep.language.rewriter import Rewriter, locate, walk
+from indexfuzz.lockstep.language.rewriter import LOAD, Rewriter, hide, locate, walk, word
 from indexfuzz.lockstep.triton_api.types import Constexpr, Slice, Tuple
 
 _BINARY: Final = {
@@ -57,13 +57,13 @@ class ExpressionRewriter(Rewriter):
         return self.constant(node.value)
 
     def on_Name(self, node: ast.Name) -> ast.expr:
-        return ast.Name(node.id, ast.Load())
+        return ast.Name(node.id, LOAD)
 
     def on_Attribute(self, node: ast.Attribute) -> ast.expr:
         """`a.b`; of a module without a detour."""
         if self.is_module(node.value):
-            return ast.Attribute(self.expr(node.value), node.attr, ast.Load())
-        return self.helper("_ls_attribute", node, self.expr(node.value), ast.Constant(node.attr))
+            return ast.Attribute(self.expr(node.value), node.attr, LOAD)
+        return self.helper("_ls_attribute", node, self.expr(node.value), word(node.attr))
 
     def on_Call(self, node: ast.Call) -> ast.expr:
         return self.helper(
@@ -74,12 +74,12 @@ class ExpressionRewriter(Rewriter):
         return self.binary(node, node.op, self.expr(node.left), self.expr(node.right))
 
     def on_UnaryOp(self, node: ast.UnaryOp) -> ast.expr:
-        return self.helper("_ls_unary", node, ast.Constant(_UNARY[type(node.op)]), self.expr(node.operand))
+        return self.helper("_ls_unary", node, word(_UNARY[type(node.op)]), self.expr(node.operand))
 
     def on_BoolOp(self, node: ast.BoolOp) -> ast.expr:
         """`a and b`, its operands evaluated one by one."""
-        values = ast.Tuple([self.thunk(v) for v in node.values], ast.Load())
-        return self.helper("_ls_boolean", node, ast.Constant(_BOOLEAN[type(node.op)]), values)
+        values = hide(ast.Tuple([self.thunk(v) for v in node.values], LOAD))
+        return self.helper("_ls_boolean", node, word(_BOOLEAN[type(node.op)]), values)
 
     def on_Compare(self, node: ast.Compare) -> ast.expr:
         """A comparison, or a chain of them."""
@@ -88,16 +88,16 @@ class ExpressionRewriter(Rewriter):
             return self.compare(node, node.ops[0], left, right, self.place(node, ast.unparse(node)))
         thunks: list[ast.expr] = []
         for i, op in enumerate(node.ops):
-            left = self.expr(node.left) if i == 0 else ast.Name("_ls_left", ast.Load())
-            pair = ast.Tuple([left, self.expr(node.comparators[i])], ast.Load())
+            left = self.expr(node.left) if i == 0 else hide(ast.Name("_ls_left", LOAD))
+            pair = hide(ast.Tuple([left, self.expr(node.comparators[i])], LOAD))
             if isinstance(op, ast.Is | ast.IsNot):
                 raise self.unsupported(node, "`is` in a chain of comparisons")
-            parameters = [] if i == 0 else [ast.arg("_ls_left")]
+            parameters = [] if i == 0 else [hide(ast.arg("_ls_left"))]
             before = node.left if i == 0 else node.comparators[i - 1]
             place = self.place(node, ast.unparse(ast.Compare(before, [op], [node.comparators[i]])))
-            link = [ast.Constant(_BINARY[type(op)]), self.lambda_(parameters, pair), place]
-            thunks.append(ast.Tuple(link, ast.Load()))
-        return self.helper("_ls_chain", node, ast.Tuple(thunks, ast.Load()))
+            link = [word(_BINARY[type(op)]), self.lambda_(parameters, pair), place]
+            thunks.append(hide(ast.Tuple(link, LOAD)))
+        return self.helper("_ls_chain", node, hide(ast.Tuple(thunks, LOAD)))
 
     def on_IfExp(self, node: ast.IfExp) -> ast.expr:
         test = self.expr(node.test)
@@ -106,11 +106,11 @@ class ExpressionRewriter(Rewriter):
         )
 
     def on_Tuple(self, node: ast.Tuple) -> ast.expr:
-        return self.helper("_ls_tuple", node, ast.List([self.expr(e) for e in node.elts], ast.Load()))
+        return self.helper("_ls_tuple", node, hide(ast.List([self.expr(e) for e in node.elts], LOAD)))
 
     def on_List(self, node: ast.List) -> ast.expr:
         """A list, which the language makes a tuple."""
-        return self.helper("_ls_tuple", node, ast.List([self.expr(e) for e in node.elts], ast.Load()))
+        return self.helper("_ls_tuple", node, hide(ast.List([self.expr(e) for e in node.elts], LOAD)))
 
     def on_Subscript(self, node: ast.Subscript) -> ast.expr:
         """`a[b]`; an index of literals, such as `[:, None]`, is made once."""
@@ -121,7 +121,7 @@ class ExpressionRewriter(Rewriter):
         return self.helper("_ls_subscript", node, self.expr(node.value), index)
 
     def on_Slice(self, node: ast.Slice) -> ast.expr:
-        parts = [self.expr(p) if p is not None else ast.Constant(None) for p in (node.lower, node.upper, node.step)]
+        parts = [self.expr(p) if p is not None else word(None) for p in (node.lower, node.upper, node.step)]
         return self.helper("_ls_slice", node, *parts)
 
     def on_JoinedStr(self, node: ast.JoinedStr) -> ast.expr:
@@ -130,8 +130,8 @@ class ExpressionRewriter(Rewriter):
             if isinstance(value, ast.Constant):
                 parts.append(value)
             elif isinstance(value, ast.FormattedValue):
-                parts.append(ast.Tuple([self.expr(value.value), ast.Constant(value.conversion)], ast.Load()))
-        return self.helper("_ls_format", node, ast.List(parts, ast.Load()))
+                parts.append(hide(ast.Tuple([self.expr(value.value), word(value.conversion)], LOAD)))
+        return self.helper("_ls_format", node, hide(ast.List(parts, LOAD)))
 
     def on_ListComp(self, node: ast.ListComp) -> ast.expr:
         """A comprehension over one name."""
@@ -139,8 +139,8 @@ class ExpressionRewriter(Rewriter):
         target = generator.target
         if len(node.generators) != 1 or not isinstance(target, ast.Name):
             raise self.unsupported(node, "a comprehension over more than one name")
-        parameter = [ast.arg(target.id)]
-        conditions = ast.Tuple([self.expr(c) for c in generator.ifs], ast.Load())
+        parameter = [hide(ast.arg(target.id))]
+        conditions = hide(ast.Tuple([self.expr(c) for c in generator.ifs], LOAD))
         return self.helper(
             "_ls_comprehension",
             node,
@@ -157,7 +157,7 @@ class ExpressionRewriter(Rewriter):
         name = _BINARY.get(type(op))
         if name is None:
             raise self.unsupported(node, f"the operator `{type(op).__name__}`")
-        return self.helper("_ls_binary", node, ast.Constant(name), left, right)
+        return self.helper("_ls_binary", node, word(name), left, right)
 
     def compare(self, node: ast.AST, op: ast.cmpop, left: ast.expr, right: ast.expr, place: ast.expr) -> ast.expr:
         """One comparison of rewritten operands."""
@@ -167,28 +167,28 @@ class ExpressionRewriter(Rewriter):
         name = _BINARY.get(type(op))
         if name is None:
             raise self.unsupported(node, f"the comparison `{type(op).__name__}`")
-        return self.helper("_ls_compare", node, ast.Constant(name), left, right, place)
+        return self.helper("_ls_compare", node, word(name), left, right, place)
 
     def place_of_test(self, test: ast.expr) -> ast.expr:
         """The place of what decides a branch; None where it compares something: then these comparisons have places."""
         compares = any(isinstance(part, ast.Compare) for part in walk(test))
-        return ast.Constant(None) if compares else self.place(test, ast.unparse(test))
+        return word(None) if compares else self.place(test, ast.unparse(test))
 
     def arguments(self, nodes: list[ast.expr]) -> ast.expr:
         """Positional arguments as a list."""
         made: list[ast.expr] = []
         for node in nodes:
             if isinstance(node, ast.Starred):
-                made.append(locate(ast.Starred(self.expr(node.value), ast.Load()), node))
+                made.append(locate(ast.Starred(self.expr(node.value), LOAD), node))
             else:
                 made.append(self.expr(node))
-        return ast.List(made, ast.Load())
+        return hide(ast.List(made, LOAD))
 
     def keywords(self, nodes: list[ast.keyword]) -> ast.expr:
         """Keyword arguments as a dict."""
         if any(k.arg is None for k in nodes):
             raise self.unsupported(nodes[0].value, "`**` in a call")
-        return ast.Dict([ast.Constant(k.arg) for k in nodes], [self.expr(k.value) for k in nodes])
+        return hide(ast.Dict([word(k.arg) for k in nodes], [self.expr(k.value) for k in nodes]))
 
     def thunk(self, node: ast.expr) -> ast.expr:
         """An expression to be evaluated later, or never."""

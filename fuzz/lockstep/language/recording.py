@@ -6,7 +6,9 @@ types makes the same sequence of builder calls; recorded once, it becomes a Pyth
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Final
+from functools import lru_cache
+from types import CodeType, FunctionType
+from typing import Any, Final, cast
 
 from indexfuzz.lockstep.triton_api.types import (
     INTERNED,
@@ -80,6 +82,7 @@ class Recorder:
         self.names: dict[int, str] = {id(v): f"a{i}" for i, v in enumerate(inputs)}
         self.alive: list[Value] = list(inputs)
         self.constants: dict[str, Any] = {"Tensor": fast_tensor, "Tuple": Tuple}
+        self.methods: dict[str, str] = {}
         self.lines: list[str] = []
         self.opaque = False
 
@@ -102,7 +105,9 @@ class Recorder:
             self.names[id(result)] = f"k{len(self.constants) - 1}"
             self.alive.append(result)
             return
-        expression = f"b.{name}({', '.join(self.show(a) for a in args)})"
+        method = f"m{len(self.methods)}"
+        self.methods[method] = name
+        expression = f"b.{method}({', '.join(self.show(a) for a in args)})"
         results = result if isinstance(result, tuple) else (result,)
         names = []
         for value in results:
@@ -140,14 +145,23 @@ class Recorder:
             self.opaque = True
         return "None"
 
-    def source(self, result: Any) -> str | None:
+    def replay(self, result: Any) -> Replay | None:
         """The function of (builder, operands...) that does it again; None where something else mattered."""
         last = self.result(result)
         if self.opaque:
             return None
         parameters = ", ".join(["b", *(f"a{i}" for i in range(self.inputs))])
         body = "\n    ".join([*self.lines, f"return {last}"])
-        return f"def replay({parameters}):\n    {body}"
+        code = _compile(f"def replay({parameters}):\n    {body}")
+        names = tuple([self.methods.get(name, name) for name in code.co_names])
+        return cast("Replay", FunctionType(code.replace(co_names=names), {"__name__": __name__, **self.constants}))
+
+
+@lru_cache(maxsize=1 << 12)
+def _compile(source: str) -> CodeType:
+    """The code of one function; many recordings differ in the methods that they call alone."""
+    (code,) = (part for part in compile(source, "<recording>", "exec").co_consts if isinstance(part, CodeType))
+    return code
 
 
 @dataclass(slots=True)
@@ -180,18 +194,5 @@ class Recordings:
         finally:
             self.semantic.builder = builder
             self.recording = False
-        source = recorder.source(result)
-        self.known[key] = None if source is None else self._replay_of(key, source, recorder.constants)
+        self.known[key] = recorder.replay(result)
         return result
-
-    def _replay_of(self, key: Key, source: str, constants: dict[str, Any]) -> Replay:
-        """Compiled when it is called: many calls of a language are made once."""
-
-        def compile_first(*operands: Any) -> Any:
-            namespace = {"__name__": __name__, **constants}
-            exec(source, namespace)  # noqa: S102
-            replay: Replay = namespace["replay"]
-            self.known[key] = replay
-            return replay(*operands)
-
-        return compile_first

@@ -2,6 +2,7 @@
 
 import ast
 from collections.abc import Iterator
+from functools import cache
 from types import ModuleType
 from typing import Any, Final, TypeVar
 
@@ -11,21 +12,23 @@ from indexfuzz.lockstep.triton_api.types import Constexpr
 
 Located = TypeVar("Located", bound=ast.expr | ast.stmt | ast.arg | ast.keyword)
 
-_PLACED: Final = (ast.expr, ast.stmt, ast.arg, ast.keyword)
-"""The nodes that have a line and a column."""
+LOAD: Final = ast.Load()
+STORE: Final = ast.Store()
+
+_FIELDLESS: Final = (ast.expr_context, ast.operator, ast.unaryop, ast.boolop, ast.cmpop)
 
 
 def walk(tree: ast.AST) -> Iterator[ast.AST]:
-    """The nodes of a tree, in any order; ast.walk takes several times as long."""
+    """The nodes of a tree but for those without fields, in any order; ast.walk takes several times as long."""
     waiting = [tree]
     while waiting:
         node = waiting.pop()
         yield node
         for child in vars(node).values():
-            if isinstance(child, ast.AST):
-                waiting.append(child)
-            elif type(child) is list:
+            if type(child) is list:
                 waiting += [c for c in child if isinstance(c, ast.AST)]
+            elif isinstance(child, ast.AST) and not isinstance(child, _FIELDLESS):
+                waiting.append(child)
 
 
 def locate(made: Located, at: Any) -> Located:
@@ -35,19 +38,22 @@ def locate(made: Located, at: Any) -> Located:
     return made
 
 
-def locate_rest(node: ast.AST, at: Any) -> None:
-    """Give what has no place in a tree that of the node around it; at is the one around the tree."""
-    if isinstance(node, _PLACED):
-        if getattr(node, "lineno", None) is None:
-            locate(node, at)
-        at = node
-    for child in list(vars(node).values()):
-        if isinstance(child, ast.AST):
-            locate_rest(child, at)
-        elif type(child) is list:
-            for part in child:
-                if isinstance(part, ast.AST):
-                    locate_rest(part, at)
+def hide(node: Located) -> Located:
+    """Give a node a place that nobody sees: what it does cannot fail, and calls nothing."""
+    node.lineno = node.end_lineno = 1
+    node.col_offset = node.end_col_offset = 0
+    return node
+
+
+@cache
+def word(value: str | int | None) -> ast.expr:
+    """A constant for a helper, one node for all trees."""
+    return hide(ast.Constant(value))
+
+
+@cache
+def _name_of(helper: str) -> ast.expr:
+    return hide(ast.Name(helper, LOAD))
 
 
 class Rewriter:
@@ -68,22 +74,22 @@ class Rewriter:
     def lambda_(self, parameters: list[ast.arg], body: ast.expr) -> ast.expr:
         """A function of some names."""
         arguments = ast.arguments(posonlyargs=[], args=parameters, kwonlyargs=[], kw_defaults=[], defaults=[])
-        return ast.Lambda(arguments, body)
+        return hide(ast.Lambda(arguments, body))
 
     def helper(self, name: str, at: ast.AST, *args: ast.expr) -> ast.expr:
         """A call of a helper, at the place of `at`."""
-        return locate(ast.Call(ast.Name(name, ast.Load()), list(args), []), at)
+        return locate(ast.Call(_name_of(name), list(args), []), at)
 
     def constant(self, value: Any, *, raw: bool = False) -> ast.expr:
         """A name for an object, made a constexpr unless raw."""
         name = f"_ls_c{len(self.constants)}"
         self.constants[name] = value if raw else Constexpr(value)
-        return ast.Name(name, ast.Load())
+        return hide(ast.Name(name, LOAD))
 
     def place(self, node: ast.AST, text: str) -> ast.expr:
         """The place of a condition, by which its ends are told apart from those of others; None in the library."""
         if self.is_library:
-            return ast.Constant(None)
+            return word(None)
         return self.constant(Place(self.file, getattr(node, "lineno", 0), text), raw=True)
 
     def is_module(self, node: ast.expr) -> bool:

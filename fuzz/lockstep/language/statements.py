@@ -5,7 +5,7 @@ from collections.abc import Iterable
 
 from indexfuzz.lockstep.language.expressions import ExpressionRewriter
 from indexfuzz.lockstep.language.paths import Paths
-from indexfuzz.lockstep.language.rewriter import locate, locate_rest, walk
+from indexfuzz.lockstep.language.rewriter import LOAD, STORE, hide, locate, walk, word
 from indexfuzz.lockstep.triton_api.functions import BUILTIN_NAMES, is_visible
 from indexfuzz.lockstep.triton_api.types import STATIC_RANGE
 
@@ -33,17 +33,16 @@ class StatementRewriter(ExpressionRewriter):
         prologue: list[ast.stmt] = [self._doubt_function(tree, names)] if self._is_doubtful() else []
         for name in sorted(shadowed):
             constant = self.constant(self.scope[name], raw=True)
-            prologue.append(ast.Assign([ast.Name(name, ast.Store())], constant))
+            prologue.append(locate(ast.Assign([_written(name)], constant), tree))
         made = ast.FunctionDef(
             name=tree.name,
             args=ast.arguments(
-                posonlyargs=[], args=[ast.arg(n) for n in names], kwonlyargs=[], kw_defaults=[], defaults=[]
+                posonlyargs=[], args=[hide(ast.arg(n)) for n in names], kwonlyargs=[], kw_defaults=[], defaults=[]
             ),
             body=prologue + body,
             decorator_list=[],
         )
-        module = ast.Module([made], type_ignores=[])
-        locate_rest(module, tree)
+        module = ast.Module([locate(made, tree)], type_ignores=[])
         return module, {node.id for node in found}, tuple(names)
 
     def block(self, statements: list[ast.stmt]) -> list[ast.stmt]:
@@ -57,7 +56,7 @@ class StatementRewriter(ExpressionRewriter):
                 result.append(made)
             if isinstance(statement, ast.Return):
                 break
-        return result or [ast.Pass()]
+        return result or [hide(ast.Pass())]
 
     def _is_doubtful(self) -> bool:
         """Whether a function has what Triton may refuse on paths that are not taken, too."""
@@ -71,7 +70,7 @@ class StatementRewriter(ExpressionRewriter):
     def _doubt_function(self, tree: ast.FunctionDef, parameters: list[str]) -> ast.stmt:
         """Ask Triton whether it compiles the function for what it is given."""
         function = self.constant(object(), raw=True)
-        return ast.Expr(self.helper("_ls_doubt_function", tree, function, *_read(parameters)))
+        return locate(ast.Expr(self.helper("_ls_doubt_function", tree, function, *_read(parameters))), tree)
 
     def doubt(self, at: ast.AST) -> ast.stmt:
         """Ask Triton whether it compiles the kernel."""
@@ -111,7 +110,7 @@ class StatementRewriter(ExpressionRewriter):
         self.check_target(node.target)
         if not isinstance(node.target, ast.Name):
             raise self.unsupported(node, "augmented assignment to something other than a name")
-        left = locate(ast.Name(node.target.id, ast.Load()), node)
+        left = locate(ast.Name(node.target.id, LOAD), node)
         value = self.binary(node, node.op, left, self.expr(node.value))
         return [ast.Assign([node.target], self.helper("_ls_assign", node, value))]
 
@@ -125,9 +124,9 @@ class StatementRewriter(ExpressionRewriter):
         decided = self.helper("_ls_fork", node.test, *decision, *_read(meeting.before))
         names = _read((*meeting.before, *meeting.made))
         at = self.constant(meeting, raw=True)
-        joined = self.helper("_ls_join", node, ast.Name(fork, ast.Load()), at, *names)
-        branch = ast.If(ast.Name(fork, ast.Load()), then, otherwise)
-        return [ast.Assign([ast.Name(fork, ast.Store())], decided), branch, ast.Expr(joined)]
+        joined = self.helper("_ls_join", node, _name(fork), at, *names)
+        branch = ast.If(_name(fork), then, otherwise)
+        return [ast.Assign([_written(fork)], decided), branch, ast.Expr(joined)]
 
     def on_While(self, node: ast.While) -> list[ast.stmt]:
         if node.orelse:
@@ -167,8 +166,8 @@ class StatementRewriter(ExpressionRewriter):
         if meeting.before:
             types = f"_ls_types{len(self.constants)}"
             self.constant(meeting, raw=True)
-            before = ast.Assign([ast.Name(types, ast.Store())], self.helper("_ls_types", node, *_read(meeting.before)))
-            carry = self.helper("_ls_carry", node, ast.Name(types, ast.Load()), *_read(meeting.before))
+            before = ast.Assign([_written(types)], self.helper("_ls_types", node, *_read(meeting.before)))
+            carry = self.helper("_ls_carry", node, _name(types), *_read(meeting.before))
             loop.body.append(locate(ast.Expr(carry), node))
             made.insert(0, before)
         if meeting.partial:
@@ -188,9 +187,17 @@ class StatementRewriter(ExpressionRewriter):
         return [ast.Return(self.helper("_ls_return", node, self.expr(node.value)))]
 
     def on_Assert(self, node: ast.Assert) -> list[ast.stmt]:
-        message = self.expr(node.msg) if node.msg is not None else ast.Constant("")
+        message = self.expr(node.msg) if node.msg is not None else word("")
         return [ast.Expr(self.helper("_ls_assert", node, self.expr(node.test), message))]
 
 
 def _read(names: Iterable[str]) -> list[ast.expr]:
-    return [ast.Name(name, ast.Load()) for name in names]
+    return [_name(name) for name in names]
+
+
+def _name(name: str) -> ast.expr:
+    return hide(ast.Name(name, LOAD))
+
+
+def _written(name: str) -> ast.expr:
+    return hide(ast.Name(name, STORE))
