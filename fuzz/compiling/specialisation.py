@@ -10,14 +10,11 @@ from functools import cached_property
 from typing import Any
 
 from triton import knobs
-from triton.compiler import ASTSource, make_backend
+from triton.compiler import ASTSource
 from triton.compiler import compile as compile_source
-from triton.runtime.jit import create_function_from_signature
 
 from indexfuzz.compiling.targets import Target
-
-DEFAULTS = {"enable_fp_fusion": True}
-"""Options where a launch does not say; Triton 3.9 warns that the default of this one will change."""
+from indexfuzz.lockstep.triton_api.specialisation import specialise_arguments
 
 
 @dataclass(frozen=True)
@@ -49,25 +46,8 @@ def specialise(kernel: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any], ta
 
     Raises what Triton does for arguments that do not fit the kernel, or options that the target does not have.
     """
-    backend, bind = _binder(kernel, target)
-    given = {**DEFAULTS, "debug": kernel.debug or knobs.runtime.debug, **kwargs}
-    bound, found, _ = bind(*args, **given)
-    options, types, constants, attributes = kernel._pack_args(backend, given, bound, found, given)  # noqa: SLF001
-    return Specialisation(target, kernel, types, constants, attributes, options.__dict__)
-
-
-_BINDERS: dict[tuple[int, str], tuple[Any, Any, Any]] = {}
-"""By the identity of the kernel, which is kept: its own hash reads all its source."""
-
-
-def _binder(kernel: Any, target: Target) -> tuple[Any, Any]:
-    """Triton's backend for a target, and its function that binds arguments of a kernel."""
-    known = _BINDERS.get((id(kernel), target.name))
-    if known is None:
-        backend = make_backend(target.gpu)
-        bind = create_function_from_signature(kernel.signature, kernel.params, backend)
-        known = _BINDERS[id(kernel), target.name] = kernel, backend, bind
-    return known[1], known[2]
+    made = specialise_arguments(kernel, args, kwargs, target.gpu)
+    return Specialisation(target, kernel, made.types, made.constants, made.attributes, made.options.__dict__)
 
 
 @dataclass(frozen=True)

@@ -17,8 +17,15 @@ from indexfuzz.lockstep.tracking.divergence import Divergence
 from indexfuzz.lockstep.tracking.moments import Launched, Recorder, calling_lines
 from indexfuzz.lockstep.tracking.recall import describe_launch
 from indexfuzz.lockstep.tracking.run import Launch, Run
-from indexfuzz.lockstep.tracking.violations import KernelError, LockstepError, UnsupportedFeature, Violation
+from indexfuzz.lockstep.tracking.violations import (
+    KernelError,
+    LockstepError,
+    OutOfSharedMemoryError,
+    UnsupportedFeature,
+    Violation,
+)
 from indexfuzz.lockstep.triton_api.functions import location_of
+from indexfuzz.lockstep.triton_api.shared_memory import LIMIT, explain_shared_memory
 from indexfuzz.lockstep.values.arrays import Array
 
 _LIMITS: Final = (2**31 - 1, 65535, 65535)
@@ -92,6 +99,8 @@ def execute(
         values = [arguments.convert(p, bound[p.name]) for p in known]
     except UnsupportedFeature as error:
         raise UnsupportedFeature(f"{location_of(kernel)}: in {launch.name}: {error}") from None
+    if checks.shared:
+        _check_shared_memory(kernel, {**kwargs, **bound})
     launch.kernel, launch.values = kernel, values
     launch.is_ordered = checks.order and launch.num_warps > 1
     recall = RUNTIME.recall if recorder is None and not checks.order else None
@@ -180,6 +189,14 @@ def _check_warps(count: int) -> None:
     if count > _MOST_WARPS:
         threads = f"{32 * count} threads a program, as num_warps={count}"
         raise blame_kernel(ValueError(f"{threads}; a GPU launches at most {32 * _MOST_WARPS}"))
+
+
+def _check_shared_memory(kernel: Any, given: dict[str, Any]) -> None:
+    """Refuse a launch whose programs need more shared memory than there is; OutOfSharedMemoryError."""
+    wrong = explain_shared_memory(kernel, given)
+    if wrong is not None:
+        needed, words = wrong
+        raise OutOfSharedMemoryError(f"{location_of(kernel)}: in {kernel.fn.__name__}: {words}", needed, LIMIT)
 
 
 def _explain_limit(axis: int, size: int, bound: dict[str, Any]) -> str:

@@ -4,8 +4,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
 
-OPTIONAL_CHECKERS: Final = ("order",)
-"""Checkers that ask for more than every right kernel gives: on only where they are named."""
+OPTIONAL_CHECKERS: Final = ("order", "shared")
+"""Checkers that ask for more than every right kernel gives, or take long: on only where they are named."""
 
 ALL_CHECKERS: Final = ("bounds", "races", "overflow", "undefined", "promises")
 
@@ -20,6 +20,7 @@ class Checks:
     undefined: bool
     promises: bool
     order: bool
+    shared: bool
 
     @classmethod
     def of(cls, names: Iterable[str]) -> "Checks":

@@ -6,6 +6,7 @@ from typing import Any, Final
 from indexfuzz.lockstep.triton_api.errors import (
     CompilationError,
     CompileTimeAssertionFailure,
+    OutOfResources,
     TritonError,
     UnsupportedLanguageConstruct,
 )
@@ -86,6 +87,22 @@ class StaticAssertionError(KernelCompilationError, CompileTimeAssertionFailure):
 
 class LanguageError(KernelCompilationError, UnsupportedLanguageConstruct):  # type: ignore[misc]
     """Python that is no part of Triton's language."""
+
+
+class OutOfSharedMemoryError(KernelError, OutOfResources):  # type: ignore[misc]
+    """A program needs more shared memory than there is; the message names file, line and what makes it grow."""
+
+    def __init__(self, message: str, required: int, limit: int) -> None:
+        super().__init__(required, limit, "shared memory")
+        self.message = message
+
+    def __str__(self) -> str:
+        """The message, not Triton's."""
+        return self.message
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """How to make it again in another process."""
+        return type(self), (self.message, self.required, self.limit)
 
 
 class LockstepError(Exception):

@@ -2,5 +2,12 @@
 
 from triton.compiler.errors import CompilationError, CompileTimeAssertionFailure, UnsupportedLanguageConstruct
 from triton.errors import TritonError
+from triton.runtime.errors import OutOfResources
 
-__all__ = ["CompilationError", "CompileTimeAssertionFailure", "TritonError", "UnsupportedLanguageConstruct"]
+__all__ = [
+    "CompilationError",
+    "CompileTimeAssertionFailure",
+    "OutOfResources",
+    "TritonError",
+    "UnsupportedLanguageConstruct",
+]

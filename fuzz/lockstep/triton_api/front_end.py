@@ -14,7 +14,8 @@ from indexfuzz.lockstep.triton_api.driver import CAPABILITY, H100, stand_in_driv
 from indexfuzz.lockstep.triton_api.errors import CompilationError
 from indexfuzz.lockstep.triton_api.types import OPTIONS, Constexpr, Tensor, Tuple, unwrap
 
-_TARGET: Final = GPUTarget("cuda", 10 * CAPABILITY[0] + CAPABILITY[1], H100["warpSize"])
+TARGET: Final = GPUTarget("cuda", 10 * CAPABILITY[0] + CAPABILITY[1], H100["warpSize"])
+"""The GPU for which Triton is asked."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +42,7 @@ def find_refusal(kernel: Any, values: Sequence[Any], num_warps: int) -> Refusal 
     for i, value in enumerate(values):
         _collect(value, (i,), constants)
     source = ASTSource(kernel, dict(zip(kernel.arg_names, signature, strict=True)), constants)
-    backend = make_backend(_TARGET)
+    backend = make_backend(TARGET)
     options = backend.parse_options(
         {"num_warps": num_warps, "enable_fp_fusion": True, "supported_fp8_dtypes": OPTIONS.supported_fp8_dtypes}
     )
@@ -51,7 +52,7 @@ def find_refusal(kernel: Any, values: Sequence[Any], num_warps: int) -> Refusal 
     functions = backend.get_codegen_implementation(options) | {"min_dot_size": lambda *_: (1, 1, 1)}
     try:
         with stand_in_driver(), redirect_stdout(StringIO()):
-            source.make_ir(_TARGET, options, functions, backend.get_module_map(), context)
+            source.make_ir(TARGET, options, functions, backend.get_module_map(), context)
     except CompilationError as error:
         return _describe(error)
     except RuntimeError as error:

@@ -8,10 +8,12 @@ import torch
 from triton.runtime.autotuner import Autotuner
 from triton.runtime.jit import JITFunction
 
-from indexfuzz.lockstep.triton_api.errors import CompileTimeAssertionFailure
+from indexfuzz.lockstep.triton_api.errors import CompileTimeAssertionFailure, OutOfResources
 
 CONFIGS: Final = ("first", "all")
 """Which configurations of an autotuned kernel run: the first that its own pruning keeps, or every one of them."""
+
+_IMPOSSIBLE: Final = (CompileTimeAssertionFailure, OutOfResources)
 
 
 def kept_configs(tuner: Any, kwargs: dict[str, Any]) -> Sequence[Any]:
@@ -26,8 +28,8 @@ def kept_configs(tuner: Any, kwargs: dict[str, Any]) -> Sequence[Any]:
 def route_launches(run: Callable[..., Any], configs: str = CONFIGS[0]) -> Iterator[None]:
     """Send every launch of every jit function to `run(kernel, grid, args, kwargs)`, and let tuners not measure.
 
-    A configuration that a static assertion forbids is passed over, as tuners do. Where `configs` is "all", a tuner's
-    other configurations run before the first, and what they stored is taken back.
+    A configuration that a static assertion forbids, or for which a GPU has too little, is passed over, as tuners do.
+    Where `configs` is "all", a tuner's other configurations run before the first, and what they stored is taken back.
     """
 
     def run_kernel(self: Any, *args: Any, grid: Any, warmup: bool = False, **kwargs: Any) -> Any:
@@ -48,10 +50,10 @@ def route_launches(run: Callable[..., Any], configs: str = CONFIGS[0]) -> Iterat
         kept = kept_configs(self, kwargs)
         try:
             for config in kept[1:] if configs == "all" else ():
-                with suppress(CompileTimeAssertionFailure), _taking_back([*args, *kwargs.values()]):
+                with suppress(*_IMPOSSIBLE), _taking_back([*args, *kwargs.values()]):
                     run_config(self, config, args, kwargs)
             for config in kept[:-1]:
-                with suppress(CompileTimeAssertionFailure):
+                with suppress(*_IMPOSSIBLE):
                     return run_config(self, config, args, kwargs)
             return run_config(self, kept[-1], args, kwargs)
         finally:
