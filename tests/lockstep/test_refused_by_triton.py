@@ -323,7 +323,23 @@ def measures_a_block(x, out, n):
     tl.store(out, len(tl.arange(0, 8)))
 
 
+@triton.jit
+def changes_a_type_in_a_loop_that_nobody_enters(x, out, n):
+    total = 0
+    for i in range(n - 5):
+        total += tl.load(x + i)
+    tl.store(out, total)
+
+
+@triton.jit
+def multiplies_pointers_in_a_loop_that_nobody_enters(x, out, n):
+    for _ in range(5, n):
+        tl.store(out, tl.load(x * 2))
+
+
 REFUSED = [
+    changes_a_type_in_a_loop_that_nobody_enters,
+    multiplies_pointers_in_a_loop_that_nobody_enters,
     returns_by_constexpr,
     returns_by_value,
     returns_in_a_loop,
@@ -378,6 +394,14 @@ def carries_what_is_unrolled(x, out, n):
 
 
 @triton.jit
+def enters_no_loop(x, out, n):
+    total = 0.0
+    for i in range(n - 5):
+        total += tl.load(x + i)
+    tl.store(out, total)
+
+
+@triton.jit
 def reads_the_counter_behind_its_loop(x, out, n):
     for i in range(n):
         tl.store(out, i)
@@ -422,6 +446,7 @@ def chooses_between_equal_types(x, out, n):
 
 
 COMPILED = [
+    enters_no_loop,
     carries_what_is_unrolled,
     reads_the_counter_behind_its_loop,
     makes_a_name_where_a_constant_says_so,
@@ -525,6 +550,18 @@ def test_triton_is_asked_once_for_all_sizes(monkeypatch):
         assert asked == [_round]
         _round[(1,)](x, torch.zeros(1), 16, UP=True)
     assert asked == [_round] * 2
+
+
+def test_triton_is_asked_about_a_loop_until_a_program_enters_it(monkeypatch):
+    asked = _note_questions(monkeypatch)
+    x = torch.ones(256)
+    entered, idle = triton.jit(enters_no_loop.fn), triton.jit(enters_no_loop.fn)
+    with Lockstep():
+        entered[(2,)](x, torch.zeros(2), 7)
+        assert asked == []
+        for n in (4, 5):
+            idle[(2,)](x, torch.zeros(2), n)
+    assert asked == [idle]
 
 
 @pytest.mark.parametrize("kernel", [leaves_early, makes_a_name_where_a_constant_says_so], ids=_name)

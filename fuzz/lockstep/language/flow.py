@@ -136,6 +136,8 @@ class Flow:
             if bound.handle.undefined is not None:
                 trips = np.where(bound.handle.undefined, 0, trips)
         builder.note_mask("loop", trips > 0 if varies else None)
+        launch = builder.run.launch
+        (launch.entered if trips.any() else launch.idle).add(place)
         if self.ends is not None and place is not None and place not in self.ends.complete and (s > 0).all():
             self.ends.note_lanes(place, trips > 0, a, b)
         if trips.size > 1 and (trips != trips[0]).any():

@@ -78,8 +78,11 @@ class Meetings(Flow):
             self.ask(self.builder.run.launch)
 
     def settle(self, launch: Launch) -> None:
-        """Behind a launch: ask about branches that went one way in all programs, so that nobody saw the other types."""
-        if any(len(ways) == 1 for ways in launch.joined.values()):
+        """Behind a launch: ask about branches that went one way in all programs, so that nobody saw the other types.
+
+        So it is with loops that no program entered; those of the library, which have no place, are right.
+        """
+        if any(len(ways) == 1 for ways in launch.joined.values()) or launch.idle - launch.entered - {None}:
             self._doubt(launch)
 
     def doubt(self) -> None:

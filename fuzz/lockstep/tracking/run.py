@@ -25,8 +25,9 @@ class Launch:
 
     is_ordered says that the checker `order` looked at every run as a whole, is_compiled that Triton was asked whether
     it compiles the kernel for these values, is_alike for others that differ in sizes; joined has the types of names
-    behind branches, by branch and way. is_closed says that neither addresses nor what is known to be unwritten had a
-    part in what it did: nothing but its arguments and the bytes behind them.
+    behind branches, by branch and way; entered and idle are loops that some programs entered, and that some did not.
+    is_closed says that neither addresses nor what is known to be unwritten had a part in what it did: nothing but its
+    arguments and the bytes behind them.
     """
 
     name: str
@@ -46,6 +47,8 @@ class Launch:
     is_alike: bool = False
     is_closed: bool = True
     joined: dict[Any, dict[bool, tuple[Any, ...]]] = field(default_factory=dict)
+    entered: set[Any] = field(default_factory=set)
+    idle: set[Any] = field(default_factory=set)
 
     @property
     def total(self) -> int:
