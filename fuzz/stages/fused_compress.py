@@ -62,12 +62,15 @@ class FusedCompress(InsertedKeys):
         sums = WEIGHTS | (HALVES if given.options["overlap"] else {})
         starts, ratio = _positions(given), given.options["ratio"]
         last = len(given.tensors["cos_sin_cache"]) - 1
+        weight, eps = given.tensors["norm_weight"].float(), given.options["eps"]
+        dims = len(weight)
         rope = mistakes_of_rope(given.with_tensors({"positions": starts}), guarantees)
         return {
             **{words: (COMPRESS, dict(instead)) for words, instead in sums.items()},
             "keys are not normalised": (RMS_NORM, {"normed": False}),
             "the weight is left out": (RMS_NORM, {"weight": torch.ones_like(given.tensors["norm_weight"])}),
             "eps is 1e-5": (RMS_NORM, {"eps": 1e-5}),
+            "squares are summed, not averaged": (RMS_NORM, {"weight": weight / dims**0.5, "eps": eps / dims}),
             "angles are those of the last token of a group": (
                 stage_names.ROPE,
                 {"positions": (starts + ratio - 1).clamp_max(last)},

@@ -84,7 +84,11 @@ def check_keys(
 
 
 def wrong_codes(keys: Keys, given: Call, cache: Tensor, guarantees: Guarantees) -> Tensor | None:
-    """Which codes of keys are wrong, bool [n, D]; None where other bytes changed or the scale alone is wrong."""
+    """Which codes of keys are wrong, bool [n, D]; None where other bytes changed or the scale alone is wrong.
+
+    Codes may be those of the scale that is there, or of the largest of a key for all its groups: whoever takes that one
+    has the key itself right.
+    """
     before, slots = given.tensors["cache"], keys.slots
     promised = layout.resolve(given.options["layout"], before.shape[1])
     rest = _without(cache, before, slots, promised)
@@ -93,7 +97,8 @@ def wrong_codes(keys: Keys, given: Call, cache: Tensor, guarantees: Guarantees) 
     codes = form.read(values)
     legal, used = legal_rows(Interval(*map(form.grouped, keys.values)), given, guarantees), form.load(stored)
     used = torch.where(torch.isfinite(used) & (used > 0), used, legal.scales[..., 0])
-    wrong = fewest_wrong(form.grouped(codes), torch.cat([legal.scales, used.unsqueeze(-1)], -1), legal)
+    largest = legal.scales.view(len(slots), form.groups, -1).amax(1).repeat_interleave(form.groups, 0)
+    wrong = fewest_wrong(form.grouped(codes), torch.cat([legal.scales, used.unsqueeze(-1), largest], -1), legal)
     wrong = wrong.view(codes.shape)
     return wrong if torch.equal(rest, before) and bool(wrong.any()) else None
 

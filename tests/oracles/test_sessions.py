@@ -15,6 +15,7 @@ from indexfuzz.devices import open_device
 from indexfuzz.generation.sessions import sessions
 from indexfuzz.generation.stream import draw
 from indexfuzz.implementations.builtin import builtin
+from indexfuzz.implementations.faults import load_faults, plant
 from indexfuzz.implementations.faults.planting import edited_kernels
 from indexfuzz.oracles import schedules
 from indexfuzz.oracles import sessions as oracle
@@ -223,6 +224,15 @@ def test_mistakes_in_other_forms_are_found(node, form):
     changes = {"cache": {"scales": scales}, "model": {"quant_group": group, "scale_fmt": "ue8m0"}}
     case = case_of(node, overlap=node in OVERLAPPING).replace(**changes)
     assert oracle.run(case, with_mistake(*MISTAKES_OF_FORMS[node], node), DEVICE).findings
+
+
+def test_one_scale_for_all_groups_is_blamed_on_the_insertion():
+    case = case_of("fused_compress").replace(
+        cache={"scales": "mxfp4"}, model={"head_dim": 64, "quant_group": 16, "scale_fmt": "ue8m0"}
+    )
+    fault = load_faults()["fused-compress-scale-never-packed"]
+    (finding,) = oracle.run(case, plant((fault.id,)), DEVICE).findings
+    assert fault.is_blamed_by(finding)
 
 
 def test_keys_that_their_scales_do_not_divide_are_refused():

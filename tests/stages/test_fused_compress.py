@@ -93,6 +93,10 @@ def test_what_is_made_otherwise_here_is_right_where_nothing_is_otherwise():
         ({"placement": "last"}, "rope: the last dims are rotated, the first are asked for"),
         ({"norm": lambda x, _weight, **_: x}, "rms_norm: keys are not normalised"),
         ({"weight": torch.ones(32)}, "rms_norm: the weight is left out"),
+        (
+            {"norm": lambda x, weight, eps: normed_as(x, weight.float() / 32**0.5, eps=eps / 32)},
+            "rms_norm: squares are",
+        ),
         ({"fp8": "e4m3fnuz"}, "k_quant_cache: codes and scales are those of e4m3fnuz, e4m3fn is asked for"),
         ({"norm": lambda x, weight, **_: normed_as(x, weight, eps=1e-6) * 3}, "compress or rms_norm"),
     ],
@@ -100,7 +104,7 @@ def test_what_is_made_otherwise_here_is_right_where_nothing_is_otherwise():
 def test_a_known_mistake_is_named(instead, words):
     (finding,) = judged(remade(**instead)).findings
     assert finding.kind == "code-mismatch"
-    assert finding.detail.startswith(f"{words}: ")
+    assert finding.detail.startswith(words)
     assert "with which its key" in finding.detail
 
 
