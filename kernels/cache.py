@@ -6,6 +6,7 @@ import triton.language as tl
 from torch import Tensor
 
 from indexfuzz.kernels.checks import (
+    ACTIVATIONS,
     require,
     require_cache,
     require_choice,
@@ -29,7 +30,7 @@ TOKENS = 16
 
 @triton.jit
 def _k_quant_cache_kernel(
-    k_ptr,  # [T, HEAD_DIM] bf16
+    k_ptr,  # [T, HEAD_DIM] bf16, fp16 or fp32
     k_token_stride,
     values_ptr,  # [num_blocks, BLOCK_SIZE * KEY_BYTES] fp8, or uint8 of two E2M1 each
     values_page_stride,
@@ -76,7 +77,7 @@ def k_quant_cache(
     layout: str,
     scales: str = "fp32",
 ) -> None:
-    """Quantise k [T, D] bf16 per token and write values and scale into cache at slot_mapping [<= T] int32 or int64.
+    """Quantise k [T, D] per token and write values and scale into cache at slot_mapping [<= T] int32 or int64.
 
     s = max(amax, 1e-4) / C as in q_quant; the values are k / s. Slot = block * block_size + offset; tokens with a
     negative slot, and tokens beyond the slot mapping, are not stored. Slots must be distinct and inside the cache.
@@ -88,7 +89,7 @@ def k_quant_cache(
     """
     require_choice("scale_fmt", scale_fmt, SCALE_FORMATS)
     require_choice("fp8", fp8, tuple(FP8_DTYPES))
-    require_tensor("k", k, (None, None), torch.bfloat16)
+    require_tensor("k", k, (None, None), *ACTIVATIONS)
     num_tokens, head_dim = k.shape
     require_head_dim(head_dim)
     require_powers_of_two(scales, scale_fmt)

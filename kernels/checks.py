@@ -8,6 +8,9 @@ HEAD_DIMS = (32, 64, 128)
 
 SCALE_BYTES = 4
 
+ACTIVATIONS = (torch.bfloat16, torch.float16, torch.float32)
+"""Dtypes of q and k; what is made of them before they are quantised is rounded to the same."""
+
 
 def require(condition: bool, sentence: str, *values: object) -> None:
     """Raise ValueError unless the condition holds, with the sentence and the values in its braces.

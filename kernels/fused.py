@@ -1,6 +1,6 @@
 """Several steps in one launch: RoPE and quantisation of q; LayerNorm or RMSNorm, RoPE, quantisation and insertion of k.
 
-A value is rounded to bf16 wherever the kernels of single steps would store it, so that an engine may take either path.
+A value is rounded to the dtype of q or k wherever the kernels of single steps would store it, so that an engine may take either path.
 """
 
 import torch
@@ -9,6 +9,7 @@ import triton.language as tl
 from torch import Tensor
 
 from indexfuzz.kernels.checks import (
+    ACTIVATIONS,
     require,
     require_cache,
     require_choice,
@@ -60,20 +61,21 @@ def rotate_rows(
     pair,  # [dims]
     is_first,  # [dims]
     ROPE_DIM: tl.constexpr,
+    STORED: tl.constexpr,
 ):
-    """The rows of x rotated by the angles of their tokens, rounded to bf16, as fp32."""
+    """The rows of x rotated by the angles of their tokens, rounded to the dtype STORED, as fp32."""
     position = tl.load(positions_ptr + token, mask=is_valid, other=0).to(tl.int64)
     at = (position * cos_sin_row_stride)[:, None] + pair[None, :]
     has_angle = is_valid[:, None] & is_rotated[None, :]
     cos = tl.load(cos_sin_cache_ptr + at, mask=has_angle, other=0.0).to(tl.float32)
     sin = tl.load(cos_sin_cache_ptr + at + ROPE_DIM // 2, mask=has_angle, other=0.0).to(tl.float32)
     rotated = x * cos + tl.where(is_first[None, :], -partner, partner) * sin
-    return tl.where(is_rotated[None, :], rotated, x).to(tl.bfloat16).to(tl.float32)
+    return tl.where(is_rotated[None, :], rotated, x).to(STORED).to(tl.float32)
 
 
 @triton.jit
 def _fused_q_kernel(
-    q_ptr,  # [T, NUM_HEADS, HEAD_DIM] bf16
+    q_ptr,  # [T, NUM_HEADS, HEAD_DIM] bf16, fp16 or fp32
     q_token_stride,
     q_head_stride,
     weights_ptr,  # [T, NUM_HEADS] fp32 or bf16
@@ -114,6 +116,7 @@ def _fused_q_kernel(
         pair,
         is_first,
         ROPE_DIM,
+        q_ptr.dtype.element_ty,
     )
     values, scale = quantise_rows(q, QUANT_MAX, UE8M0=True)
     weights = tl.load(weights_ptr + token * weights_token_stride + head, mask=is_valid_row, other=0.0)
@@ -125,7 +128,7 @@ def _fused_q_kernel(
 
 @triton.jit
 def _fused_k_kernel(
-    k_ptr,  # [T, HEAD_DIM] bf16
+    k_ptr,  # [T, HEAD_DIM] bf16, fp16 or fp32
     k_token_stride,
     weight_ptr,  # [HEAD_DIM] fp32 or bf16
     bias_ptr,  # [HEAD_DIM] fp32 or bf16
@@ -161,9 +164,9 @@ def _fused_k_kernel(
     k_row = k_ptr + (token * k_token_stride)[:, None]
     k = tl.load(k_row + dim[None, :], mask=has_slot[:, None], other=0.0).to(tl.float32)
     mean, factor = mean_and_factor(k, eps, HEAD_DIM, RMS)
-    k = normed(k, mean, factor, weight_ptr, bias_ptr, dim, RMS)
+    k = normed(k, mean, factor, weight_ptr, bias_ptr, dim, RMS, k_ptr.dtype.element_ty)
     partner = tl.load(k_row + partner_dim[None, :], mask=has_slot[:, None], other=0.0).to(tl.float32)
-    partner = normed(partner, mean, factor, weight_ptr, bias_ptr, partner_dim, RMS)
+    partner = normed(partner, mean, factor, weight_ptr, bias_ptr, partner_dim, RMS, k_ptr.dtype.element_ty)
     k = rotate_rows(
         k,
         partner,
@@ -176,6 +179,7 @@ def _fused_k_kernel(
         pair,
         is_first,
         ROPE_DIM,
+        k_ptr.dtype.element_ty,
     )
     if GROUPS:
         values, scale = quantise_groups(k, QUANT_MAX, GROUPS)
@@ -190,14 +194,14 @@ def _fused_k_kernel(
 
 
 @triton.jit
-def normed(x, mean, factor, weight_ptr, bias_ptr, dim, RMS: tl.constexpr):
-    """(x - mean) * factor * weight + bias of some dims, rounded to bf16, as fp32; RMSNorm has no bias."""
+def normed(x, mean, factor, weight_ptr, bias_ptr, dim, RMS: tl.constexpr, STORED: tl.constexpr):
+    """(x - mean) * factor * weight + bias of some dims, rounded to STORED, as fp32; RMSNorm has no bias."""
     weight = tl.load(weight_ptr + dim).to(tl.float32)[None, :]
     bias = tl.load(bias_ptr + dim).to(tl.float32)[None, :]
     scaled = (x - mean) * factor * weight
     if not RMS:
         scaled += bias
-    return scaled.to(tl.bfloat16).to(tl.float32)
+    return scaled.to(STORED).to(tl.float32)
 
 
 def fused_q(
@@ -212,14 +216,14 @@ def fused_q(
     scale_fmt: str,
     fp8: str,
 ) -> tuple[Tensor, Tensor]:
-    """RoPE and quantisation of q [T, H, D] bf16, which stays: q_fp8 [T, H, D] and q_weights [T, H] fp32.
+    """RoPE and quantisation of q [T, H, D], which stays: q_fp8 [T, H, D] and q_weights [T, H] fp32.
 
-    As `rope` and `q_quant` after it, with the same options; scale_fmt is "ue8m0". Raises ValueError outside this
+    As `rope` and `q_quant` after it, with the same dtypes and options; scale_fmt is "ue8m0". Raises ValueError outside this
     contract.
     """
     require_choice("scale_fmt", scale_fmt, ("ue8m0",))
     require_choice("fp8", fp8, tuple(FP8_DTYPES))
-    require_tensor("q", q, (None, None, None), torch.bfloat16)
+    require_tensor("q", q, (None, None, None), *ACTIVATIONS)
     num_tokens, num_heads, head_dim = q.shape
     require_head_dim(head_dim)
     require_tensor("weights", weights, (num_tokens, num_heads), torch.float32, torch.bfloat16)
@@ -273,14 +277,14 @@ def fused_k(
     scales: str = "fp32",
     norm: str = "layer",
 ) -> None:
-    """LayerNorm or RMSNorm, RoPE, quantisation and insertion of k [T, D] bf16, which stays.
+    """LayerNorm or RMSNorm, RoPE, quantisation and insertion of k [T, D], which stays.
 
-    As `k_norm`, `rope` and `k_quant_cache` one after the other, with the same arguments and options; scale_fmt is
+    As `k_norm`, `rope` and `k_quant_cache` one after the other, with the same dtypes and options; scale_fmt is
     "ue8m0". Raises ValueError outside this contract.
     """
     require_choice("scale_fmt", scale_fmt, ("ue8m0",))
     require_choice("fp8", fp8, tuple(FP8_DTYPES))
-    require_tensor("k", k, (None, None), torch.bfloat16)
+    require_tensor("k", k, (None, None), *ACTIVATIONS)
     num_tokens, head_dim = k.shape
     require_head_dim(head_dim)
     require_affine(k_norm_weight, k_norm_bias, head_dim, eps, norm)

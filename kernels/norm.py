@@ -5,7 +5,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from indexfuzz.kernels.checks import require, require_choice, require_head_dim, require_tensor
+from indexfuzz.kernels.checks import ACTIVATIONS, require, require_choice, require_head_dim, require_tensor
 
 NORMS = ("layer", "rms")
 
@@ -29,12 +29,12 @@ def mean_and_factor(x, eps, HEAD_DIM: tl.constexpr, RMS: tl.constexpr):
 
 @triton.jit
 def _k_norm_kernel(
-    k_ptr,  # [T, HEAD_DIM] bf16
+    k_ptr,  # [T, HEAD_DIM] bf16, fp16 or fp32
     k_token_stride,
     weight_ptr,  # [HEAD_DIM] fp32 or bf16
     bias_ptr,  # [HEAD_DIM] fp32 or bf16
     eps,
-    out_ptr,  # [T, HEAD_DIM] bf16, dense
+    out_ptr,  # [T, HEAD_DIM] like k, dense
     num_tokens,  # T
     HEAD_DIM: tl.constexpr,
     RMS: tl.constexpr,
@@ -50,21 +50,21 @@ def _k_norm_kernel(
     normed = (k - mean) * factor * weight
     if not RMS:
         normed += bias
-    tl.store(out_ptr + token[:, None] * HEAD_DIM + dim[None, :], normed.to(tl.bfloat16), mask=is_valid)
+    tl.store(out_ptr + token[:, None] * HEAD_DIM + dim[None, :], normed.to(out_ptr.dtype.element_ty), mask=is_valid)
 
 
 def k_norm(k: Tensor, k_norm_weight: Tensor, k_norm_bias: Tensor, *, eps: float, norm: str = "layer") -> Tensor:
-    """(k - m) * rsqrt(v + eps) * weight + bias, bf16 [T, D], with mean m and variance v of each row of k [T, D] bf16.
+    """(k - m) * rsqrt(v + eps) * weight + bias, like k [T, D], with mean m and variance v of each row of k.
 
     With norm "rms" m is 0, and there is no bias: what is handed over is left alone.
-    weight and bias [D] are fp32 or bf16; evaluated in fp32. k may be a column slice of a wider tensor. Raises
+    k is bf16, fp16 or fp32, weight and bias [D] are fp32 or bf16; evaluated in fp32. k may be a column slice of a wider tensor. Raises
     ValueError outside this contract.
     """
-    require_tensor("k", k, (None, None), torch.bfloat16)
+    require_tensor("k", k, (None, None), *ACTIVATIONS)
     num_tokens, head_dim = k.shape
     require_head_dim(head_dim)
     require_affine(k_norm_weight, k_norm_bias, head_dim, eps, norm)
-    normed = torch.empty((num_tokens, head_dim), dtype=torch.bfloat16, device=k.device)
+    normed = torch.empty((num_tokens, head_dim), dtype=k.dtype, device=k.device)
     if num_tokens:
         _k_norm_kernel[(triton.cdiv(num_tokens, TOKENS),)](
             k,

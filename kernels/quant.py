@@ -5,7 +5,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from indexfuzz.kernels.checks import require_choice, require_head_dim, require_tensor
+from indexfuzz.kernels.checks import ACTIVATIONS, require_choice, require_head_dim, require_tensor
 
 FP8_DTYPES = {"e4m3fn": torch.float8_e4m3fn, "e4m3fnuz": torch.float8_e4m3fnuz}
 FP8 = tuple(FP8_DTYPES.values())
@@ -36,7 +36,7 @@ def quantise_rows(x, QUANT_MAX: tl.constexpr, UE8M0: tl.constexpr):
 
 @triton.jit
 def _q_quant_kernel(
-    q_ptr,  # [T, NUM_HEADS, HEAD_DIM] bf16
+    q_ptr,  # [T, NUM_HEADS, HEAD_DIM] bf16, fp16 or fp32
     q_token_stride,
     q_head_stride,
     weights_ptr,  # [T, NUM_HEADS] fp32 or bf16
@@ -67,16 +67,16 @@ def _q_quant_kernel(
 
 
 def q_quant(q: Tensor, weights: Tensor, *, scale_fmt: str, fp8: str) -> tuple[Tensor, Tensor]:
-    """Quantise q [T, H, D] bf16 per token and head, and fold the scales into weights [T, H] fp32 or bf16.
+    """Quantise q [T, H, D] per token and head, and fold the scales into weights [T, H] fp32 or bf16.
 
     s = max(amax, 1e-4) / C with C = 448 (e4m3fn) or 224 (e4m3fnuz); scale_fmt "ue8m0" takes the next power of two.
     Returns q_fp8 [T, H, D] = q / s and q_weights [T, H] fp32 = weights * s * D^-0.5 * H^-0.5.
 
-    q and weights may be column slices of wider tensors. Raises ValueError outside this contract.
+    q is bf16, fp16 or fp32; it and weights may be column slices of wider tensors. Raises ValueError outside this contract.
     """
     require_choice("scale_fmt", scale_fmt, SCALE_FORMATS)
     require_choice("fp8", fp8, tuple(FP8_DTYPES))
-    require_tensor("q", q, (None, None, None), torch.bfloat16)
+    require_tensor("q", q, (None, None, None), *ACTIVATIONS)
     num_tokens, num_heads, head_dim = q.shape
     require_head_dim(head_dim)
     require_tensor("weights", weights, (num_tokens, num_heads), torch.float32, torch.bfloat16)

@@ -8,7 +8,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from indexfuzz.kernels.checks import require, require_choice, require_tensor
+from indexfuzz.kernels.checks import ACTIVATIONS, require, require_choice, require_tensor
 
 STYLES = ("neox", "interleaved")
 PLACEMENTS = ("first", "last")
@@ -20,10 +20,10 @@ VECTORS = 64
 
 @triton.jit
 def _rotate_kernel(
-    x_ptr,  # [T, H, ROPE_DIM] bf16
+    x_ptr,  # [T, H, ROPE_DIM] bf16, fp16 or fp32
     x_token_stride,
     x_head_stride,
-    out_ptr,  # [T, H, ROPE_DIM] bf16, may be x itself
+    out_ptr,  # [T, H, ROPE_DIM] like x, may be x itself
     out_token_stride,
     out_head_stride,
     positions_ptr,  # [T] int64 or int32
@@ -58,7 +58,7 @@ def _rotate_kernel(
     x_at = (token * x_token_stride)[:, None] + (head * x_head_stride)[None, :]
     x = tl.load(x_ptr + x_at[:, :, None, None] + dim[None, None, :, :], mask=is_valid, other=0.0)
     a, b = tl.split(x.to(tl.float32))
-    rotated = tl.join(a * cos - b * sin, b * cos + a * sin).to(tl.bfloat16)
+    rotated = tl.join(a * cos - b * sin, b * cos + a * sin).to(out_ptr.dtype.element_ty)
     out_at = (token * out_token_stride)[:, None] + (head * out_head_stride)[None, :]
     tl.store(out_ptr + out_at[:, :, None, None] + dim[None, None, :, :], rotated, mask=is_valid)
 
@@ -91,19 +91,19 @@ def _rotate_into(out: Tensor, x: Tensor, positions: Tensor, cos_sin_cache: Tenso
 
 
 def rotate_(x: Tensor, positions: Tensor, cos_sin_cache: Tensor, style: str) -> None:
-    """Rotate x [T, H, R] bf16, a view of any token and head stride, in place."""
+    """Rotate x [T, H, R], a view of any token and head stride, in place."""
     _rotate_into(x, x, positions, cos_sin_cache, style)
 
 
 def rotate(x: Tensor, positions: Tensor, cos_sin_cache: Tensor, style: str) -> Tensor:
-    """The rotated x [T, H, R] bf16 as a new tensor; x, a view of any token and head stride, stays."""
+    """The rotated x [T, H, R] as a new tensor; x, a view of any token and head stride, stays."""
     out = torch.empty(x.shape, dtype=x.dtype, device=x.device)
     _rotate_into(out, x, positions, cos_sin_cache, style)
     return out
 
 
 def rotate_compiled(x: Tensor, positions: Tensor, cos_sin_cache: Tensor, style: str) -> Tensor:
-    """The rotated x [T, H, R] bf16 as a new tensor, by PyTorch operations under torch.compile."""
+    """The rotated x [T, H, R] as a new tensor, by PyTorch operations under torch.compile."""
     if x.numel() == 0:
         return torch.empty_like(x)
     # A clone has the strides of its shape even where T is 1: a compilation is tied to how strides follow from sizes.
@@ -149,10 +149,10 @@ def rope(
     placement: str,
     mode: str,
 ) -> tuple[Tensor, Tensor]:
-    """Rotate rope_dim dims of q [T, H, D] and k [T, D] bf16 by the angles of positions [T] int64 or int32.
+    """Rotate rope_dim dims of q [T, H, D] and k [T, D] by the angles of positions [T] int64 or int32.
 
-    (a, b) -> (a cos - b sin, b cos + a sin) in fp32, rounded to bf16 once. style "neox" pairs dim i with i +
-    rope_dim/2, "interleaved" 2i with 2i + 1; placement says whether the rotated dims come "first" or "last".
+    (a, b) -> (a cos - b sin, b cos + a sin) in fp32, rounded once to the dtype of q and k, which is bf16,
+    fp16 or fp32. style "neox" pairs dim i with i + rope_dim/2, "interleaved" 2i with 2i + 1; placement says whether the rotated dims come "first" or "last".
     cos_sin_cache [max_pos, rope_dim] fp32 or bf16, cosines in the first half of a row, sines in the last.
 
     Returns (q, k). mode "inplace" rotates views of q and k and returns q and k themselves; "functional" and "compiled"
@@ -162,9 +162,9 @@ def rope(
     require_choice("style", style, STYLES)
     require_choice("placement", placement, PLACEMENTS)
     require_choice("mode", mode, MODES)
-    require_tensor("q", q, (None, None, None), torch.bfloat16)
+    require_tensor("q", q, (None, None, None), *ACTIVATIONS)
     num_tokens, _, head_dim = q.shape
-    require_tensor("k", k, (num_tokens, head_dim), torch.bfloat16)
+    require_tensor("k", k, (num_tokens, head_dim), q.dtype)
     require(
         0 < rope_dim <= head_dim and rope_dim % 2 == 0,
         f"rope_dim must be even and 2 to head_dim {head_dim}, got {rope_dim}",

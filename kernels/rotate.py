@@ -5,16 +5,16 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from indexfuzz.kernels.checks import require, require_head_dim, require_tensor
+from indexfuzz.kernels.checks import ACTIVATIONS, require, require_head_dim, require_tensor
 from indexfuzz.kernels.pool import hadamard
 
 
 @triton.jit
 def _rotate_kernel(
-    x_ptr,  # [T, H, 2 ** LOG_DIM] bf16
+    x_ptr,  # [T, H, 2 ** LOG_DIM] bf16, fp16 or fp32
     x_token_stride,
     x_head_stride,
-    out_ptr,  # [T, H, 2 ** LOG_DIM] bf16, dense
+    out_ptr,  # [T, H, 2 ** LOG_DIM] like x, dense
     num_heads,  # H
     LOG_DIM: tl.constexpr,
 ):
@@ -22,20 +22,20 @@ def _rotate_kernel(
     dim = tl.arange(0, 1 << LOG_DIM)
     start = x_ptr + row // num_heads * x_token_stride + row % num_heads * x_head_stride
     turned = hadamard(tl.load(start + dim).to(tl.float32), LOG_DIM)
-    tl.store(out_ptr + (row << LOG_DIM) + dim, turned.to(tl.bfloat16))
+    tl.store(out_ptr + (row << LOG_DIM) + dim, turned.to(out_ptr.dtype.element_ty))
 
 
 def rotate(q: Tensor, k: Tensor) -> tuple[Tensor, Tensor]:
-    """q [T, H, D] and k [T, D], bf16, each row turned by the Hadamard matrix over sqrt(D): dense tensors like them.
+    """q [T, H, D] and k [T, D], of one dtype, each row turned by the Hadamard matrix over sqrt(D): dense tensors like them.
 
     Element j of a row is the sum of all its x[i], negative where i & j has an odd number of ones, over sqrt(D); in
-    fp32, rounded to bf16 at the end. The products of q and k stay what they are. q and k may have any strides but 1
+    fp32, rounded at the end to that dtype: bf16, fp16 or fp32. The products of q and k stay what they are. q and k may have any strides but 1
     between dims. Raises ValueError outside this contract.
     """
-    require_tensor("q", q, (None, None, None), torch.bfloat16)
+    require_tensor("q", q, (None, None, None), *ACTIVATIONS)
     num_tokens, _, head_dim = q.shape
     require_head_dim(head_dim)
-    require_tensor("k", k, (num_tokens, head_dim), torch.bfloat16)
+    require_tensor("k", k, (num_tokens, head_dim), q.dtype)
     return _turn("q", q), _turn("k", k.unsqueeze(1)).squeeze(1)
 
 

@@ -19,7 +19,7 @@ def k_quant_cache(
     layout: str,
     scales: str = "fp32",
 ) -> None:
-    """Quantise k [T, D] bf16 per token and write it into ``cache`` at ``slot_mapping`` [<= T].
+    """Quantise k [T, D] per token and write it into ``cache`` at ``slot_mapping`` [<= T].
 
     With scales "mxfp4" a token has D / 2 bytes of values.
 

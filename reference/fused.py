@@ -9,18 +9,18 @@ from indexfuzz.reference.rope import rope
 
 
 def k_norm(k: Tensor, k_norm_weight: Tensor, k_norm_bias: Tensor, *, eps: float, norm: str = "layer") -> Tensor:
-    """(k - m) * rsqrt(v + eps) * weight + bias for the rows of k [T, D] bf16: weight and bias [D] fp32; bf16 [T, D].
+    """(k - m) * rsqrt(v + eps) * weight + bias for the rows of k [T, D], with weight and bias [D]; like k [T, D].
 
     m and v are mean and variance of a row; with norm "rms" m is 0, and there is no bias. Evaluated in fp64, rounded to
-    fp32 and to bf16.
+    fp32 and to the dtype of k: bf16, fp16 or fp32.
     """
     values = k.double()
     if norm == "rms":
         factor = (values.square().mean(1, keepdim=True) + eps).rsqrt()
-        return (values * factor * k_norm_weight.double()).float().bfloat16()
+        return (values * factor * k_norm_weight.double()).float().to(k.dtype)
     centred = values - values.mean(1, keepdim=True)
     factor = (centred.square().mean(1, keepdim=True) + eps).rsqrt()
-    return (centred * factor * k_norm_weight.double() + k_norm_bias.double()).float().bfloat16()
+    return (centred * factor * k_norm_weight.double() + k_norm_bias.double()).float().to(k.dtype)
 
 
 def fused_q(
@@ -35,7 +35,7 @@ def fused_q(
     scale_fmt: str,
     fp8: str,
 ) -> tuple[Tensor, Tensor]:
-    """RoPE and quantisation of q [T, H, D] bf16: q_fp8 [T, H, D] and q_weights [T, H] fp32; bf16 in between.
+    """RoPE and quantisation of q [T, H, D]: q_fp8 [T, H, D] and q_weights [T, H] fp32; the dtype of q in between.
 
     Raises ValueError unless scale_fmt is "ue8m0".
     """
@@ -65,7 +65,7 @@ def fused_k(
     scales: str = "fp32",
     norm: str = "layer",
 ) -> None:
-    """LayerNorm or RMSNorm and RoPE of k [T, D] bf16, its quantisation and insertion into the cache; bf16 in between.
+    """LayerNorm or RMSNorm and RoPE of k [T, D], its quantisation and insertion into the cache; the dtype of k in between.
 
     Raises ValueError unless scale_fmt is "ue8m0", and as `k_quant_cache` does.
     """

@@ -118,7 +118,7 @@ def rotated_exactly(
     placement: str,
     products: str = "fp32",
 ) -> Interval:
-    """RoPE of x [T, ..., D] bf16 in fp32: from the smallest to the largest of its legal results."""
+    """RoPE of x [T, ..., D] in fp32: from the smallest to the largest of its legal results."""
     candidates = legal_rope(
         x,
         positions,
@@ -171,11 +171,15 @@ def rotated(
     return Interval(low, high)
 
 
-def rounded(x: Interval, to: str) -> Interval:
-    """What is left of fp32 values between two steps: "fp32" keeps them, "bf16" rounds them, "unknown" may do either."""
-    if to == "fp32":
+def rounded(x: Interval, to: str, stored: torch.dtype = torch.bfloat16) -> Interval:
+    """What is left of fp32 values between two steps: "fp32" keeps them, "bf16" rounds them, "unknown" may do either.
+
+    They are rounded to the dtype in which they are ``stored``: that of activations, which is bf16 unless they have
+    another one.
+    """
+    if to == "fp32" or stored == torch.float32:
         return x
-    low, high = (end.float().bfloat16().double() for end in x)
+    low, high = (end.float().to(stored).double() for end in x)
     return Interval(low, high) if to == "bf16" else Interval(torch.minimum(low, x.low), torch.maximum(high, x.high))
 
 

@@ -114,13 +114,13 @@ def legal_rope(
     rope_dim: int,
     style: str,
     placement: str,
-    dtype: torch.dtype = torch.bfloat16,
+    dtype: torch.dtype | None = None,
     products: str = "fp32",
 ) -> Tensor:
-    """Every legal result of rotating x [T, ..., D] bf16: dtype [n, T, ..., D], with repetitions; dims not rotated stay.
+    """Every legal result of rotating x [T, ..., D]: dtype [n, T, ..., D], with repetitions; dims not rotated stay.
 
     a*c - b*s in fp32 has three values: both products rounded, or either one kept exact by an fma. One rounding to
-    ``dtype`` follows, which fp32 is not. With ``products`` "bf16" each product and the sum are rounded to bf16, which
+    ``dtype`` follows, that of x where it is not given; to fp32 it is none. With ``products`` "bf16" each product and the sum are rounded to bf16, which
     is one value; with "unknown" any of the four is legal.
     """
     rows = x if x.dim() == 3 else x.unsqueeze(1)
@@ -128,7 +128,7 @@ def legal_rope(
     a, b = (half.float() for half in pairs(rows, rope_dim=rope_dim, style=style, placement=placement))
     cos, sin = cos_sin(positions, cos_sin_cache)
     first, second = make(a, cos, -b, sin), make(b, cos, a, sin)
-    found = rows.to(dtype).unsqueeze(0).repeat(len(first), 1, 1, 1)
+    found = rows.to(dtype or x.dtype).unsqueeze(0).repeat(len(first), 1, 1, 1)
     out_a, out_b = pairs(found, rope_dim=rope_dim, style=style, placement=placement)
     out_a.copy_(first)
     out_b.copy_(second)

@@ -10,7 +10,7 @@ from indexfuzz.reference import nibbles
 
 
 def q_quant(q: Tensor, weights: Tensor, *, scale_fmt: str, fp8: str) -> tuple[Tensor, Tensor]:
-    """Quantise q [T, H, D] bf16 per token and head; fold the scales into ``weights`` [T, H] fp32.
+    """Quantise q [T, H, D] per token and head; fold the scales into ``weights`` [T, H] fp32.
 
     Returns q_fp8 [T, H, D] and q_weights [T, H] fp32 = weights * s * D^-0.5 * H^-0.5, evaluated in fp64 and rounded
     once.

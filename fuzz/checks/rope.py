@@ -17,7 +17,7 @@ def check_rope(
     before: Tensor | None = None,
     explanations: Mapping[str, Callable[[], Tensor]] | None = None,
 ) -> Finding | None:
-    """Complain unless every element of ``got`` bf16 equals one of ``legal`` [n, *got.shape]; -0 equals 0.
+    """Complain unless every element of ``got`` equals one of ``legal`` [n, *got.shape]; -0 equals 0.
 
     ``before``, a tensor like ``got``, is what its memory held: if all wrong elements still hold it, they are
     "unwritten". ``explanations`` maps a phrase ("was not rotated") to a callable with the tensor that ``got`` then

@@ -58,6 +58,8 @@ class Case(Part):
                 f'node "{session.node}" turns keys by a Hadamard matrix: '
                 f"model.head_dim must be a power of two, not {self.model.head_dim}"
             )
+        if self.memory.activations != "bf16":
+            raise ValueError(f"the q and k of a session are bf16, not {self.memory.activations}")
         if values.set or "nonfinite" in (values.q, values.k, values.weights, values.cache, values.rope):
             raise ValueError("the values of a session are finite, and none is overridden")
         if session.length > self.batch.max_model_len:

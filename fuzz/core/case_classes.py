@@ -16,7 +16,7 @@ OF_PARTS = {
     "rope": ("style", "placement", "mode", "table"),
     "memory": (
         *("table_tail", "slots", "far", "shifted", "fused"),
-        *("indices", "positions", "head_weights", "norm_weights"),
+        *("indices", "positions", "head_weights", "norm_weights", "activations"),
     ),
     "values": ("q", "k", "weights", "cache", "rope"),
     "session": ("node", "overlap", "pooling"),

@@ -222,7 +222,8 @@ class Memory(Part):
     `q_head_pad` and `q_fp8_head_pad` lie between the heads of a token, `lens_pad` between the rows of context_lens, and
     its entries `lens_step` elements apart. Tensors start at addresses that are a multiple of 16 bytes, and those that
     `shifted` names `shift` elements later, the cache `shift` scales. With `fused`, q and k are columns of one tensor,
-    as a linear layer for both makes them. `indices` are tables, lengths, windows, and what says whose a token is.
+    as a linear layer for both makes them. `indices` are tables, lengths, windows, and what says whose a token is,
+    `activations` q and k.
     """
 
     added = frozenset(
@@ -246,6 +247,7 @@ class Memory(Part):
             "positions",
             "head_weights",
             "norm_weights",
+            "activations",
         }
     )
 
@@ -275,6 +277,7 @@ class Memory(Part):
     positions: Literal["int64", "int32"] = "int64"
     head_weights: Literal["fp32", "bf16"] = "fp32"
     norm_weights: Literal["fp32", "bf16"] = "fp32"
+    activations: Literal["bf16", "fp16", "fp32"] = "bf16"
 
 
 OVERRIDABLE = {"q": 3, "k": 2, "weights": 2}

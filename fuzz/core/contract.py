@@ -32,6 +32,7 @@ OF_DTYPES = {
     "positions": ((ROPE, FUSED_Q, FUSED_K, SLOTS), "positions are int64"),
     "head_weights": ((Q_QUANT, FUSED_Q), "the weights of heads are fp32"),
     "norm_weights": ((K_NORM, FUSED_K), "weight and bias of the norm are fp32"),
+    "activations": ((ROPE, ROTATE, Q_QUANT, K_QUANT_CACHE, K_NORM, FUSED_Q, FUSED_K), "q and k are bf16"),
 }
 """Fields of Memory that name a dtype -> operations that take such tensors, and what those do that know no other."""
 

@@ -91,6 +91,9 @@ moves."""
 DTYPES = {"indices": "int64", "positions": "int32", "head_weights": "bf16", "norm_weights": "bf16"}
 """Other dtypes than the plainest, each in one case of eight, likewise."""
 
+ACTIVATIONS = ("bf16",) * 6 + ("fp16", "fp32")
+"""The dtype of q and k, likewise."""
+
 NORMS: tuple[Literal["layer", "rms"], ...] = ("layer",) * 7 + ("rms",)
 """How keys are normed, likewise."""
 
@@ -188,6 +191,7 @@ def cases(
             model["k_norm"] = NORMS[regimes.seed >> 12 & 7]
         bits = regimes.seed >> 15
         later |= {name: other for at, (name, other) in enumerate(DTYPES.items()) if bits >> 3 * at & 7 == 7}
+        later["activations"] = ACTIVATIONS[bits >> 3 * len(DTYPES) & 7]
         return Case(
             model=Model(**model),
             cache=cache,

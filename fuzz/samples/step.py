@@ -30,6 +30,11 @@ from indexfuzz.samples.requests import (
 
 TABLE_TAIL = {"minus-one": -1, "huge": 1 << 30}
 
+ACTIVATIONS = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
+
+LARGEST_FP16 = 2.0**15
+"""Magnitude up to which q and k are drawn in fp16, so that RoPE turns none to an infinity."""
+
 
 @dataclass
 class Step:
@@ -203,7 +208,7 @@ def angles_for(positions: Tensor) -> int:
 def place_activations(step: Step, q: Tensor, k: Tensor, weights: Tensor, positions: Tensor, table: Tensor) -> None:
     """Put what a model computes where the case wants it: q [T, H, D], k [T, D], weights [T, H], angles [max_pos, R]."""
     case = step.case
-    _place_q_and_k(step, q, k.bfloat16())
+    _place_q_and_k(step, q, k)
     weights = weights if case.memory.head_weights == "fp32" else weights.bfloat16()
     step.place("weights", weights, row_pad=case.row_pad("weights", *weights.shape))
     step.place("positions", positions if case.memory.positions == "int64" else positions.int())
@@ -214,7 +219,7 @@ def place_activations(step: Step, q: Tensor, k: Tensor, weights: Tensor, positio
 def _place_q_and_k(step: Step, q: Tensor, k: Tensor) -> None:
     """q [T, H, D] and k [T, D]: in buffers of their own, or as columns of one."""
     case, memory, (tokens, heads, dim) = step.case, step.case.memory, q.shape
-    dtype, width = torch.bfloat16, heads * (dim + memory.q_head_pad)
+    dtype, width = ACTIVATIONS[memory.activations], heads * (dim + memory.q_head_pad)
     pads, shift = (case.row_pad("q", tokens, width), case.row_pad("k", tokens, dim)), case.shift_of("q")
     if memory.fused and tokens and memory.far not in ("q", "k"):
         widths = (width + pads[0], dim + pads[1])
@@ -230,8 +235,13 @@ def _place_q_and_k(step: Step, q: Tensor, k: Tensor) -> None:
         )
         for_k = buffers.allocate("k", (tokens, dim), dtype, there, row_pad=pads[1], shift=case.shift_of("k"))
     for buffer, value in ((for_q, q), (for_k, k)):
-        buffer.view.copy_(value)
+        buffer.view.copy_(_within_fp16(value) if dtype == torch.float16 else value)
         step.add(buffer)
+
+
+def _within_fp16(x: Tensor) -> Tensor:
+    """Finite numbers that are too large for fp16 cut down; all others as they are."""
+    return torch.where(torch.isfinite(x), x.clamp(-LARGEST_FP16, LARGEST_FP16), x)
 
 
 def _override(tensor: Tensor, entries: tuple[tuple[int | str, ...], ...]) -> None:

@@ -67,12 +67,13 @@ class FusedK(Operation):
     ) -> intervals.Interval:
         """What may be quantised of some rows of k [n, D]."""
         options, (positions, table) = rope_options(given, guarantees, instead), angles(given, instead)
-        x = normalise(given, given.tensors["k"][rows], instead)
+        k = given.tensors["k"]
+        x = normalise(given, k[rows], instead)
         if instead.get("normed", True):
-            x = intervals.rounded(x, guarantees.promises.between)
+            x = intervals.rounded(x, guarantees.promises.between, k.dtype)
         if not options["style"]:
             return x
-        return rotated_as(intervals.rotated(x, positions[rows], table, **options), guarantees, instead)
+        return rotated_as(intervals.rotated(x, positions[rows], table, **options), guarantees, instead, k.dtype)
 
     def mistakes(self, given: Call, guarantees: Guarantees) -> Mistakes:
         """What RoPE, LayerNorm and conversions are known for."""

@@ -71,7 +71,8 @@ class FusedQ(Operation):
         """What the heads of q may be quantised to."""
         q, options = given.tensors["q"], rope_options(given, guarantees, instead)
         if options["style"]:
-            x = rotated_as(intervals.rotated_exactly(q, *angles(given, instead), **options), guarantees, instead)
+            x = intervals.rotated_exactly(q, *angles(given, instead), **options)
+            x = rotated_as(x, guarantees, instead, q.dtype)
         else:
             x = intervals.Interval.exact(q)
         return legal_rows(x, given, guarantees)

@@ -27,7 +27,7 @@ OFFSET = 250.0
 
 
 class KNorm(Operation):
-    """Returns k [T,D] bf16 of k that is not normed yet."""
+    """Returns k [T,D] of k that is not normed yet."""
 
     name = stage_names.K_NORM
     outputs = (Output("k", ("token", "dim")),)
@@ -42,11 +42,11 @@ class KNorm(Operation):
         return Call(tensors, {"eps": EPS, **norm_of(case)}, returns=("k",))
 
     def forms(self, given: Call) -> dict[str, Form]:
-        return {"k": (tuple(given.tensors["k"].shape), torch.bfloat16)}
+        return {"k": (tuple(given.tensors["k"].shape), given.tensors["k"].dtype)}
 
     def check(self, given: Call, got: Tensors, guarantees: Guarantees, **instead: Any) -> Verdict:
-        x = intervals.rounded(normalise(given, given.tensors["k"], instead), "bf16")
-        got_k = got["k"]
+        k, got_k = given.tensors["k"], got["k"]
+        x = intervals.rounded(normalise(given, k, instead), "bf16", k.dtype)
         found = check_between("k", got_k, *x, axes=self.axes["k"], before=poison_like(got_k))
         return Verdict((found,) if found else (), width=open_share(x))
 
@@ -68,7 +68,7 @@ def norm_of(case: Case) -> dict[str, str]:
 
 
 def norm_tensors(step: Step) -> dict[str, Tensor]:
-    """k [T, D] bf16 before its LayerNorm, and weight and bias [D] fp32, made where a step has none yet.
+    """k [T, D] before its LayerNorm, and weight and bias [D] fp32, made where a step has none yet.
 
     One case in eight has rows whose mean is large beside their spread, one in four no bias, so that rows of zeros stay
     zeros.
@@ -81,7 +81,7 @@ def norm_tensors(step: Step) -> dict[str, Tensor]:
             step.place(name, value if case.memory.norm_weights == "fp32" else value.bfloat16())
         if rare["k"] % 8 == 0:
             k = step.tensors["k"]
-            step.place("raw_k", (k.float() + OFFSET).bfloat16(), row_pad=case.row_pad("k", *k.shape))
+            step.place("raw_k", (k.float() + OFFSET).to(k.dtype), row_pad=case.row_pad("k", *k.shape))
     k = step.tensors.get("raw_k", step.tensors["k"])
     return {"k": k} | {name: step.tensors[name] for name in ("k_norm_weight", "k_norm_bias")}
 

@@ -156,9 +156,11 @@ def fewest_wrong(codes: Tensor, scales: Tensor, legal: LegalRows) -> Tensor:
     return wrong.gather(-2, best[..., None, None].expand(*best.shape, 1, codes.shape[-1])).squeeze(-2)
 
 
-def rotated_as(x: Interval, guarantees: Guarantees, instead: Mapping[str, Any]) -> Interval:
+def rotated_as(
+    x: Interval, guarantees: Guarantees, instead: Mapping[str, Any], stored: torch.dtype = torch.bfloat16
+) -> Interval:
     """What is left of values behind RoPE, by what the implementation promises; or with something else instead."""
-    return rounded(x, instead.get("rotated_as", guarantees.promises.after_rotation))
+    return rounded(x, instead.get("rotated_as", guarantees.promises.after_rotation), stored)
 
 
 def rope_options(given: Call, guarantees: Guarantees, instead: Mapping[str, Any]) -> dict[str, Any]:

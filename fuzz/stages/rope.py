@@ -18,7 +18,7 @@ from indexfuzz.stages.verdict import Verdict
 
 
 class Rope(Stage):
-    """Returns q [T,H,D] and k [T,D], bf16; in place it changes what it was given, too."""
+    """Returns q [T,H,D] and k [T,D]; in place it changes what it was given, too."""
 
     name = stage_names.ROPE
     outputs = (Output("q", ("token", "head", "dim")), Output("k", ("token", "dim")))
@@ -44,7 +44,7 @@ class Rope(Stage):
         )
 
     def forms(self, given: Call) -> dict[str, Form]:
-        return {name: (tuple(given.tensors[name].shape), torch.bfloat16) for name in given.returns}
+        return {name: (tuple(given.tensors[name].shape), given.tensors[name].dtype) for name in given.returns}
 
     def judge_finite(self, given: Call, got: Tensors, guarantees: Guarantees) -> Verdict:
         """q and k hold one of the values that some fp32 evaluation rounds to; other dims pass through."""
@@ -91,7 +91,7 @@ def products_of(given: Call, guarantees: Guarantees) -> str:
 
 
 def _legal(given: Call, name: str, products: str, **other: str) -> Tensor:
-    """The legal results for q or k, bf16 [n, *shape], with the options of a call and some others instead."""
+    """The legal results for q or k, [n, *shape], with the options of a call and some others instead."""
     options = {option: given.options[option] for option in ("rope_dim", "style", "placement")} | other
     t = given.tensors
     return legal.legal_rope(t[name], t["positions"], t["cos_sin_cache"], products=products, **options)

@@ -25,7 +25,7 @@ Turn = Callable[[Tensor], Interval]
 
 
 class Rotate(Operation):
-    """Returns q [T,H,D] and k [T,D] bf16, each row turned by the Hadamard matrix over sqrt(D)."""
+    """Returns q [T,H,D] and k [T,D], each row turned by the Hadamard matrix over sqrt(D)."""
 
     name = stage_names.ROTATE
     outputs = (Output("q", ("token", "head", "dim")), Output("k", ("token", "dim")))
@@ -40,7 +40,7 @@ class Rotate(Operation):
         return Call(tensors, returns=("q", "k"))
 
     def forms(self, given: Call) -> dict[str, Form]:
-        return {name: (tuple(given.tensors[name].shape), torch.bfloat16) for name in given.returns}
+        return {name: (tuple(given.tensors[name].shape), given.tensors[name].dtype) for name in given.returns}
 
     def check(self, given: Call, got: Tensors, guarantees: Guarantees, **instead: Any) -> Verdict:
         turns: dict[str, Turn] = instead.get("turns", {})
@@ -75,7 +75,7 @@ class Rotate(Operation):
 
 def _scaled(x: Tensor, factor: float) -> Interval:
     low, high = hadamard(Interval.exact(x))
-    return rounded(Interval(low * factor, high * factor), "bf16")
+    return rounded(Interval(low * factor, high * factor), "bf16", x.dtype)
 
 
 def _unscaled(x: Tensor) -> Interval:
@@ -89,4 +89,4 @@ def _scaled_twice(x: Tensor) -> Interval:
 def _halves(x: Tensor) -> Interval:
     """Both halves of each row turned by the matrix of their own size, over the factor of the whole."""
     halves = hadamard(Interval.exact(x.reshape(*x.shape[:-1], 2, x.shape[-1] // 2)))
-    return rounded(Interval(*(end.flatten(-2) * 0.5**0.5 for end in halves)), "bf16")
+    return rounded(Interval(*(end.flatten(-2) * 0.5**0.5 for end in halves)), "bf16", x.dtype)

@@ -107,5 +107,5 @@ def _literals(tensor: Tensor) -> str:
 
 
 def _literal(value: Tensor) -> str:
-    """One number: Python's shortest text of a double is exact for bf16 and fp32."""
+    """One number: Python's shortest text of a double is exact for floats of 16 and 32 bits."""
     return repr(value.item())

@@ -106,6 +106,7 @@ YOUNGER = {
         "positions": "int32",
         "head_weights": "bf16",
         "norm_weights": "bf16",
+        "activations": "fp32",
     },
 }
 

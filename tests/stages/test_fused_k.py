@@ -41,7 +41,7 @@ PLANTED = {
     "RMSNorm": ("norm", [("if RMS:", "if True:")], CASE, "k_norm"),
     "nothing is rounded": (
         "fused",
-        [("rotated, x).to(tl.bfloat16).to(tl.float32)", "rotated, x)")],
+        [("rotated, x).to(STORED).to(tl.float32)", "rotated, x)")],
         CASE,
         "rope: its result is kept in fp32",
     ),
