@@ -1,6 +1,7 @@
 """Several steps in one launch: RoPE and quantisation of q; LayerNorm or RMSNorm, RoPE, quantisation and insertion of k.
 
-A value is rounded to the dtype of q or k wherever the kernels of single steps would store it, so that an engine may take either path.
+A value is rounded to the dtype of q or k wherever the kernels of single steps would store it, so that an engine may
+take either path.
 """
 
 import torch
@@ -218,8 +219,8 @@ def fused_q(
 ) -> tuple[Tensor, Tensor]:
     """RoPE and quantisation of q [T, H, D], which stays: q_fp8 [T, H, D] and q_weights [T, H] fp32.
 
-    As `rope` and `q_quant` after it, with the same dtypes and options; scale_fmt is "ue8m0". Raises ValueError outside this
-    contract.
+    As `rope` and `q_quant` after it, with the same dtypes and options; scale_fmt is "ue8m0". Raises ValueError outside
+    this contract.
     """
     require_choice("scale_fmt", scale_fmt, ("ue8m0",))
     require_choice("fp8", fp8, tuple(FP8_DTYPES))

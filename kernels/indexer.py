@@ -94,7 +94,7 @@ def forward(
 ) -> Tensor:
     """One step of the indexer: the positions that each token attends to, int32 [T, index_topk], -1 beyond their number.
 
-    q [T, H, D] and k [T, D] bf16 before RoPE, weights [T, H] fp32, positions [T] int64, cos_sin_cache [max_pos,
+    q [T, H, D] and k [T, D] before RoPE, weights [T, H] fp32, positions [T] int64, cos_sin_cache [max_pos,
     rope_dim], cache uint8 [num_blocks, block_size, D + 4], slot_mapping [<= T]. The tokens of decode requests come
     first, then those of prefill requests, then padding. Positions count from the start of the token's own sequence.
 

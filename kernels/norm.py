@@ -57,8 +57,8 @@ def k_norm(k: Tensor, k_norm_weight: Tensor, k_norm_bias: Tensor, *, eps: float,
     """(k - m) * rsqrt(v + eps) * weight + bias, like k [T, D], with mean m and variance v of each row of k.
 
     With norm "rms" m is 0, and there is no bias: what is handed over is left alone.
-    k is bf16, fp16 or fp32, weight and bias [D] are fp32 or bf16; evaluated in fp32. k may be a column slice of a wider tensor. Raises
-    ValueError outside this contract.
+    k is bf16, fp16 or fp32, weight and bias [D] are fp32 or bf16; evaluated in fp32. k may be a column slice of a wider
+    tensor. Raises ValueError outside this contract.
     """
     require_tensor("k", k, (None, None), *ACTIVATIONS)
     num_tokens, head_dim = k.shape

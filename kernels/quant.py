@@ -72,7 +72,8 @@ def q_quant(q: Tensor, weights: Tensor, *, scale_fmt: str, fp8: str) -> tuple[Te
     s = max(amax, 1e-4) / C with C = 448 (e4m3fn) or 224 (e4m3fnuz); scale_fmt "ue8m0" takes the next power of two.
     Returns q_fp8 [T, H, D] = q / s and q_weights [T, H] fp32 = weights * s * D^-0.5 * H^-0.5.
 
-    q is bf16, fp16 or fp32; it and weights may be column slices of wider tensors. Raises ValueError outside this contract.
+    q is bf16, fp16 or fp32; it and weights may be column slices of wider tensors. Raises ValueError outside this
+    contract.
     """
     require_choice("scale_fmt", scale_fmt, SCALE_FORMATS)
     require_choice("fp8", fp8, tuple(FP8_DTYPES))

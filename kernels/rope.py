@@ -151,8 +151,9 @@ def rope(
 ) -> tuple[Tensor, Tensor]:
     """Rotate rope_dim dims of q [T, H, D] and k [T, D] by the angles of positions [T] int64 or int32.
 
-    (a, b) -> (a cos - b sin, b cos + a sin) in fp32, rounded once to the dtype of q and k, which is bf16,
-    fp16 or fp32. style "neox" pairs dim i with i + rope_dim/2, "interleaved" 2i with 2i + 1; placement says whether the rotated dims come "first" or "last".
+    (a, b) -> (a cos - b sin, b cos + a sin) in fp32, rounded once to the dtype of q and k, which is bf16, fp16
+    or fp32. style "neox" pairs dim i with i + rope_dim/2, "interleaved" 2i with 2i + 1; placement says whether the
+    rotated dims come "first" or "last".
     cos_sin_cache [max_pos, rope_dim] fp32 or bf16, cosines in the first half of a row, sines in the last.
 
     Returns (q, k). mode "inplace" rotates views of q and k and returns q and k themselves; "functional" and "compiled"

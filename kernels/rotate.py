@@ -26,11 +26,11 @@ def _rotate_kernel(
 
 
 def rotate(q: Tensor, k: Tensor) -> tuple[Tensor, Tensor]:
-    """q [T, H, D] and k [T, D], of one dtype, each row turned by the Hadamard matrix over sqrt(D): dense tensors like them.
+    """q [T, H, D] and k [T, D] of one dtype, each row turned by the Hadamard matrix over sqrt(D): dense, like them.
 
     Element j of a row is the sum of all its x[i], negative where i & j has an odd number of ones, over sqrt(D); in
-    fp32, rounded at the end to that dtype: bf16, fp16 or fp32. The products of q and k stay what they are. q and k may have any strides but 1
-    between dims. Raises ValueError outside this contract.
+    fp32, rounded at the end to that dtype: bf16, fp16 or fp32. The products of q and k stay what they
+    are. q and k may have any strides but 1 between dims. Raises ValueError outside this contract.
     """
     require_tensor("q", q, (None, None, None), *ACTIVATIONS)
     num_tokens, _, head_dim = q.shape

@@ -65,7 +65,7 @@ def fused_k(
     scales: str = "fp32",
     norm: str = "layer",
 ) -> None:
-    """LayerNorm or RMSNorm and RoPE of k [T, D], its quantisation and insertion into the cache; the dtype of k in between.
+    """LayerNorm or RMSNorm and RoPE of k [T, D], its quantisation and insertion; the dtype of k in between.
 
     Raises ValueError unless scale_fmt is "ue8m0", and as `k_quant_cache` does.
     """

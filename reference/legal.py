@@ -120,8 +120,8 @@ def legal_rope(
     """Every legal result of rotating x [T, ..., D]: dtype [n, T, ..., D], with repetitions; dims not rotated stay.
 
     a*c - b*s in fp32 has three values: both products rounded, or either one kept exact by an fma. One rounding to
-    ``dtype`` follows, that of x where it is not given; to fp32 it is none. With ``products`` "bf16" each product and the sum are rounded to bf16, which
-    is one value; with "unknown" any of the four is legal.
+    ``dtype`` follows, that of x where it is not given; to fp32 it is none. With ``products`` "bf16" each
+    product and the sum are rounded to bf16, which is one value; with "unknown" any of the four is legal.
     """
     rows = x if x.dim() == 3 else x.unsqueeze(1)
     make = {"fp32": _contractions, "bf16": _in_bf16}.get(products, _of_either)

@@ -19,7 +19,8 @@ def rope(
     ``cos_sin_cache`` [max_pos, rope_dim] is fp32 or bf16. The first half of a cache row holds cosines, the last half
     sines. ``style`` "neox" pairs element i with i + rope_dim/2, "interleaved" 2i with 2i + 1; ``placement`` says
     whether the rotated dims come "first" or "last". fp32 arithmetic, each product and sum rounded, one rounding to
-    the dtype of q and k at the end: bf16, fp16 or fp32. Always functional: the inputs stay as they are and ``mode`` is ignored.
+    the dtype of q and k at the end: bf16, fp16 or fp32. Always functional: the inputs stay as they are and ``mode`` is
+    ignored.
     """
     del mode
     out_q, out_k = q.clone(), k.clone()

@@ -30,8 +30,9 @@ class Promises:
     `rope_compiled`: whether RoPE has the mode "compiled", PyTorch operations under torch.compile.
     `sorted_topk`: whether a row selects its largest logit first; equal ones may come in any order.
     `ordered_selection`: whether selected slots keep the order of their positions, or come in any.
-    `between`: what an operation of several nodes makes of a value between two of them: stored in bf16, kept in fp32, or
-    either of the two; `rotated`: what it makes of that behind RoPE or the Hadamard matrix, where it is something else.
+    `between`: what an operation of several nodes makes of a value between two of them: stored in bf16, or in
+    the dtype of q and k where they have another; kept in fp32; or either of the two. `rotated`: what it makes of that
+    behind RoPE or the Hadamard matrix, where it is something else.
     `rope_products`: what RoPE rounds its products and sums to, where the table of angles is bf16: fp32, contracted or
     not, or bf16, each by itself; or either of the two.
     `amax_floor`: the smallest amax that a scale is made of. `fnuz_largest`: what an operation of several nodes scales a

@@ -54,7 +54,7 @@ class FusedCompress(InsertedKeys):
         options = rope_options(given, guarantees, instead)
         if options["style"]:
             placed = given.with_tensors({"positions": _positions(given)})
-            x = rotated_as(intervals.rotated(x, *angles(placed, instead), **options), guarantees, instead)
+            x = rotated_as(intervals.rotated(x, *angles(placed, instead), **options), given, guarantees, instead)
         return x
 
     def mistakes(self, given: Call, guarantees: Guarantees) -> Mistakes:

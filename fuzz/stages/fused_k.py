@@ -73,7 +73,7 @@ class FusedK(Operation):
             x = intervals.rounded(x, guarantees.promises.between, k.dtype)
         if not options["style"]:
             return x
-        return rotated_as(intervals.rotated(x, positions[rows], table, **options), guarantees, instead, k.dtype)
+        return rotated_as(intervals.rotated(x, positions[rows], table, **options), given, guarantees, instead)
 
     def mistakes(self, given: Call, guarantees: Guarantees) -> Mistakes:
         """What RoPE, LayerNorm and conversions are known for."""

@@ -72,7 +72,7 @@ class FusedQ(Operation):
         q, options = given.tensors["q"], rope_options(given, guarantees, instead)
         if options["style"]:
             x = intervals.rotated_exactly(q, *angles(given, instead), **options)
-            x = rotated_as(x, guarantees, instead, q.dtype)
+            x = rotated_as(x, given, guarantees, instead)
         else:
             x = intervals.Interval.exact(q)
         return legal_rows(x, given, guarantees)

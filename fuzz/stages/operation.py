@@ -109,7 +109,7 @@ def mistakes_of_rope(given: Call, guarantees: Guarantees) -> dict[str, tuple[str
     positions, table = given.tensors["positions"], given.tensors["cos_sin_cache"]
     half, last = table.shape[1] // 2, len(table) - 1
     backwards = torch.cat([table[:, :half], -table[:, half:]], 1)
-    rounding = {
+    rounding: dict[str, dict[str, tuple[str, dict[str, Any]]]] = {
         "bf16": {"its result is kept in fp32": (ROPE, {"rotated_as": "fp32"})},
         "fp32": {"its result is rounded to bf16": (ROPE, {"rotated_as": "bf16"})},
     }
@@ -117,6 +117,8 @@ def mistakes_of_rope(given: Call, guarantees: Guarantees) -> dict[str, tuple[str
         "bf16": {"its products are kept in fp32": (ROPE, {"products": "fp32"})},
         "fp32": {"its products are rounded to bf16": (ROPE, {"products": "bf16"})},
     }
+    if stored_as(given) != torch.bfloat16:
+        rounding["bf16"] |= {"its result is rounded to bf16": (ROPE, {"stored": torch.bfloat16})}
     style, placement = given.options["style"], given.options["placement"]
     other_style = "interleaved" if style == "neox" else "neox"
     other_place = "last" if placement == "first" else "first"
@@ -156,11 +158,16 @@ def fewest_wrong(codes: Tensor, scales: Tensor, legal: LegalRows) -> Tensor:
     return wrong.gather(-2, best[..., None, None].expand(*best.shape, 1, codes.shape[-1])).squeeze(-2)
 
 
-def rotated_as(
-    x: Interval, guarantees: Guarantees, instead: Mapping[str, Any], stored: torch.dtype = torch.bfloat16
-) -> Interval:
+def stored_as(given: Call) -> torch.dtype:
+    """The dtype in which single steps would store q or k: that of what they are given, or bf16 for keys of groups."""
+    dtypes = [given.tensors[name].dtype for name in ("q", "k") if name in given.tensors]
+    return dtypes[0] if dtypes else torch.bfloat16
+
+
+def rotated_as(x: Interval, given: Call, guarantees: Guarantees, instead: Mapping[str, Any]) -> Interval:
     """What is left of values behind RoPE, by what the implementation promises; or with something else instead."""
-    return rounded(x, instead.get("rotated_as", guarantees.promises.after_rotation), stored)
+    promised = instead.get("rotated_as", guarantees.promises.after_rotation)
+    return rounded(x, promised, instead.get("stored", stored_as(given)))
 
 
 def rope_options(given: Call, guarantees: Guarantees, instead: Mapping[str, Any]) -> dict[str, Any]:

@@ -72,7 +72,7 @@ def test_zero_tokens():
         ({"fp8": "e5m2"}, 'fp8 must be one of e4m3fn, e4m3fnuz, got "e5m2"'),
         ({"q": torch.zeros(2, 3, 100, dtype=torch.bfloat16)}, "head_dim must be 32, 64 or 128, got 100"),
         ({"q": torch.zeros(2, 3, 16, dtype=torch.bfloat16)}, "head_dim must be 32, 64 or 128, got 16"),
-        ({"q": torch.zeros(2, 3, 32)}, "q must be bfloat16, got float32"),
+        ({"q": torch.zeros(2, 3, 32).double()}, "q must be bfloat16 or float16 or float32, got float64"),
         ({"weights": torch.zeros(2, 4)}, r"weights must have shape \[2, 3\], got \[2, 4\]"),
         ({"weights": torch.zeros(2, 3).half()}, "weights must be float32 or bfloat16, got float16"),
     ],

@@ -129,8 +129,8 @@ def test_contract(rng, change, sentence):
 def test_contract_on_tensors(rng):
     q, k, positions, table = draw(rng)
     options = {"rope_dim": 32, "style": "neox", "placement": "first", "mode": "inplace"}
-    with pytest.raises(ValueError, match="q must be bfloat16, got float32"):
-        rope(q.float(), k, positions, table, **options)
+    with pytest.raises(ValueError, match="q must be bfloat16 or float16 or float32, got float64"):
+        rope(q.double(), k, positions, table, **options)
     with pytest.raises(ValueError, match=r"k must have shape \[5, 64\], got \[4, 64\]"):
         rope(q, k[:4], positions, table, **options)
     with pytest.raises(ValueError, match="positions must be int64 or int32, got int16"):

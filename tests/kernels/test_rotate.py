@@ -51,7 +51,7 @@ def test_rows_may_be_strided_and_none_is_fine():
     ("change", "words"),
     [
         ({"q": torch.zeros(3, 2, 48, dtype=torch.bfloat16)}, "head_dim"),
-        ({"q": torch.zeros(3, 2, 32)}, "q must be bfloat16, got float32"),
+        ({"q": torch.zeros(3, 2, 32).double()}, "q must be bfloat16 or float16 or float32, got float64"),
         ({"k": torch.zeros(2, 32, dtype=torch.bfloat16)}, r"k must have shape \[3, 32\]"),
         ({"k": torch.zeros(3, 64, dtype=torch.bfloat16)[:, ::2]}, "k"),
     ],
