@@ -58,6 +58,8 @@ class Case(Part):
                 f'node "{session.node}" turns keys by a Hadamard matrix: '
                 f"model.head_dim must be a power of two, not {self.model.head_dim}"
             )
+        if self.cache.others:
+            raise ValueError("the cache of a session has its storage to itself: cache.others must be false")
         if self.memory.activations != "bf16":
             raise ValueError(f"the q and k of a session are bf16, not {self.memory.activations}")
         if values.set or "nonfinite" in (values.q, values.k, values.weights, values.cache, values.rope):

@@ -11,7 +11,7 @@ from indexfuzz.core.case_parts import TILE
 
 OF_PARTS = {
     "model": ("scale_fmt", "fp8", "k_norm"),
-    "cache": ("page_layout", "pages", "shared_prefix", "scales"),
+    "cache": ("page_layout", "pages", "shared_prefix", "scales", "others"),
     "batch": ("lens", "short_slots", "empty_windows", "pad_seq", "long_windows", "positions"),
     "rope": ("style", "placement", "mode", "table"),
     "memory": (

@@ -31,8 +31,9 @@ Regime = Literal[
 ]
 """How the values of one tensor are drawn; fuzz/samples/regimes.py defines each."""
 
-TableTail = Literal["minus-one", "num-blocks", "huge"]
-"""What the unused columns of a block table hold: -1, num_blocks or 2^30. A correct kernel never looks at them."""
+TableTail = Literal["minus-one", "num-blocks", "huge", "spare"]
+"""What the unused columns of a block table hold: -1, num_blocks, 2^30, or a page of nobody as if it was left over, -1
+where there is none. A correct kernel never looks at them."""
 
 PadSeq = Literal["minus-one", "batch", "huge", "first", "last"]
 """The sequence that gathered padding claims to belong to: -1, B, 2^30, 0 or B - 1, for B sequences."""
@@ -95,9 +96,12 @@ class Cache(Part):
 
     The scale of a key is an fp32, or `scales` "ue8m0": four exponents of a byte each, one for each quarter of its dims.
     With "mxfp4" two values take a byte, head_dim / 2 of them, beside four exponents.
+
+    `others` says that a cache of another kind has the same storage: the spare pages are its own, and pages had been
+    before they became ours. What is not written yet then holds numbers, where it is poison otherwise.
     """
 
-    added = frozenset({"scales"})
+    added = frozenset({"scales", "others"})
 
     block_size: int = Field(default=1, ge=1, le=4096)
     layout: Literal["auto", "normal", "shuffle"] = "auto"
@@ -106,6 +110,7 @@ class Cache(Part):
     shared_prefix: bool = False
     page_pad: int = Field(default=0, ge=0, le=1 << 33)
     scales: Literal["fp32", "ue8m0", "mxfp4"] = "fp32"
+    others: bool = False
 
     @property
     def page_layout(self) -> Literal["normal", "shuffle"]:
@@ -218,7 +223,8 @@ class Rope(Part):
 class Memory(Part):
     """How tensors lie in memory. Pads count elements between rows that belong to nobody.
 
-    Of eight entries of a block table that name a page, `missing_pages` name none: what `table_tail` says.
+    Of eight entries of a block table that name a page, `missing_pages` name none: what `table_tail` says, or -1 where
+    that is a page.
     `q_head_pad` and `q_fp8_head_pad` lie between the heads of a token, `lens_pad` between the rows of context_lens, and
     its entries `lens_step` elements apart. Tensors start at addresses that are a multiple of 16 bytes, and those that
     `shifted` names `shift` elements later, the cache `shift` scales. With `fused`, q and k are columns of one tensor,

@@ -107,9 +107,9 @@ def _inside(stage: str, case: Case, contract: Contract) -> Case | None:
 
 
 def _askable(stage: str, case: Case, contract: Contract) -> Iterator[Case]:
-    """The candidates whose scales and norm a stage knows, unless it does not know those that the case has."""
-    is_known = not any(of_other_forms(contract, stage, case))
-    return (c for c in candidates(case) if not is_known or not any(of_other_forms(contract, stage, c)))
+    """The candidates with no scales, norm or dtype that a stage does not know, but those that the case has."""
+    unknown = set(of_other_forms(contract, stage, case))
+    return (c for c in candidates(case) if unknown.issuperset(of_other_forms(contract, stage, c)))
 
 
 def _reasons(contract: Contract, stage: str, case: Case) -> frozenset[str]:

@@ -94,6 +94,9 @@ DTYPES = {"indices": "int64", "positions": "int32", "head_weights": "bf16", "nor
 ACTIVATIONS = ("bf16",) * 6 + ("fp16", "fp32")
 """The dtype of q and k, likewise."""
 
+OTHERS = ((False, ""), (False, ""), (True, ""), (True, "spare"))
+"""Whether another cache has the same storage, and what the unused columns of tables then hold, likewise."""
+
 NORMS: tuple[Literal["layer", "rms"], ...] = ("layer",) * 7 + ("rms",)
 """How keys are normed, likewise."""
 
@@ -189,9 +192,8 @@ def cases(
             cache = cache.model_copy(update={"scales": scales})
         if not preset:
             model["k_norm"] = NORMS[regimes.seed >> 12 & 7]
-        bits = regimes.seed >> 15
-        later |= {name: other for at, (name, other) in enumerate(DTYPES.items()) if bits >> 3 * at & 7 == 7}
-        later["activations"] = ACTIVATIONS[bits >> 3 * len(DTYPES) & 7]
+        others, dtypes = _of_seed(regimes.seed >> 15)
+        cache, later = cache.model_copy(update={"others": others}), later | dtypes
         return Case(
             model=Model(**model),
             cache=cache,
@@ -319,6 +321,15 @@ def _memory(choices: Choices) -> Memory:
     for name, most in ANY_PADS.items():
         picked[name] = choices.of((picked[name],) * (ANY_OF - 1) + (choices.between(1, most),))
     return Memory(**picked)
+
+
+def _of_seed(bits: int) -> tuple[bool, dict[str, Any]]:
+    """Whether another cache has the same storage, and fields of the memory: choices that bits of the seed decide."""
+    fields: dict[str, Any] = {name: other for at, (name, other) in enumerate(DTYPES.items()) if bits >> 3 * at & 7 == 7}
+    bits >>= 3 * len(DTYPES)
+    fields["activations"] = ACTIVATIONS[bits & 7]
+    others, tail = OTHERS[bits >> 3 & 3]
+    return others, fields | ({"table_tail": tail} if tail else {})
 
 
 def _values(choices: Choices, only: tuple[Regime, ...]) -> Values:

@@ -5,7 +5,7 @@ from torch import Tensor
 
 from indexfuzz.core.rng import below, bits
 from indexfuzz.samples.requests import Requests, token_places
-from indexfuzz.samples.step import TABLE_TAIL, Step, index_dtype
+from indexfuzz.samples.step import Step, index_dtype, tail_of
 
 TABLES = ("decode_table", "prefill_table")
 
@@ -20,7 +20,7 @@ def place_requests(step: Step) -> None:
     case = step.case
     tables = [step.tensors[name] for name in TABLES]
     width = max(table.shape[1] for table in tables)
-    tail = TABLE_TAIL.get(case.memory.table_tail, case.num_blocks)
+    tail = tail_of(case, [table.flatten().tolist() for table in tables])
     rows = torch.cat([torch.nn.functional.pad(table, (0, width - table.shape[1]), value=tail) for table in tables])
     if case.batch.positions != "rank":
         step.place("ranks", token_places(case)[0].clamp_min(0))

@@ -28,9 +28,12 @@ from indexfuzz.samples.requests import (
     tokens_of,
 )
 
-TABLE_TAIL = {"minus-one": -1, "huge": 1 << 30}
+TABLE_TAIL = {"minus-one": -1, "huge": 1 << 30, "spare": -1}
 
 ACTIVATIONS = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
+
+OTHERS = 64
+"""Bytes of another cache are less: whatever they are taken for, FP8 numbers, fp32 or exponents, it is finite."""
 
 LARGEST_FP16 = 2.0**15
 """Magnitude up to which q and k are drawn in fp16, so that RoPE turns none to an infinity."""
@@ -256,21 +259,32 @@ def index_dtype(case: Case) -> torch.dtype:
     return torch.int64 if case.memory.indices == "int64" else torch.int32
 
 
+def tail_of(case: Case, tables: list[list[int]]) -> int:
+    """What the unused columns of block tables hold, where requests have the pages in `tables`."""
+    if case.memory.table_tail == "spare":
+        owned = {page for table in tables for page in table}
+        return next((page for page in range(case.num_blocks) if page not in owned), -1)
+    return TABLE_TAIL.get(case.memory.table_tail, case.num_blocks)
+
+
 def _place_tables(step: Step, tables: list[list[int]]) -> None:
     case, memory, split = step.case, step.case.memory, len(step.case.batch.decode)
-    tail = TABLE_TAIL.get(memory.table_tail, case.num_blocks)
+    tail, none = tail_of(case, tables), TABLE_TAIL.get(memory.table_tail, case.num_blocks)
     for name, part in (("decode_table", tables[:split]), ("prefill_table", tables[split:])):
         table = rectangle(part, tail, extra=memory.table_extra)
         if memory.missing_pages:
             missing = below(bits(step.key(f"missing {name}"), tuple(table.shape)), 8) < memory.missing_pages
-            table = torch.where(missing, tail, table)
+            table = torch.where(missing, none, table)
         step.place(name, table.to(index_dtype(case)), row_pad=case.row_pad("table", *table.shape))
 
 
 def _place_cache(step: Step, pages: Tensor) -> None:
-    """The pages: what earlier steps have written, where such pages have an arrangement; all else is poison."""
+    """The pages: what earlier steps have written, where they have an arrangement; all else is poison, or others'."""
     buffer = allocate_cache(step.case, step.device)
     step.defined = torch.zeros(buffer.view.shape, dtype=torch.uint8, device=step.device)
+    if step.case.cache.others:
+        buffer.view.copy_(below(bits(step.key("others"), tuple(buffer.view.shape)), OTHERS))
+        step.defined.fill_(1)
     slots = _fill_cache(step, buffer.view, pages)
     step.add(buffer)
     step.define_slots(slots.to(step.device))

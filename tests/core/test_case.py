@@ -75,7 +75,7 @@ def test_replace_validates():
 
 YOUNGER = {
     "model": {"k_norm": "rms"},
-    "cache": {"scales": "ue8m0"},
+    "cache": {"scales": "ue8m0", "others": True},
     "batch": {
         "pad_seq": "batch",
         "gather_holes": 1,
