@@ -11,7 +11,7 @@ from indexfuzz.reference.scales import unpack
 from indexfuzz.samples import buffers
 from indexfuzz.samples.regimes import TENSORS
 from indexfuzz.samples.requests import token_places
-from indexfuzz.samples.step import materialise
+from indexfuzz.samples.step import OTHERS, materialise
 
 MIXED = Case().replace(
     model={"num_heads": 2, "head_dim": 32, "rope_dim": 16, "quant_group": 32},
@@ -375,3 +375,32 @@ def test_cached_keys_have_exponents_of_all_their_groups(groups):
     assert int((scales == scales[:, :1]).all(1).sum() < 60) == (groups == 4)
     assert 5 <= int((scales == 2.0**-127).all(1).sum()) <= 35
     assert len(scales.unique()) > 40
+
+
+def test_pages_of_another_cache_hold_numbers_and_leftover_entries_name_them():
+    others = {"others": True, "spare_blocks": 3}
+    case = MIXED.replace(cache=others, memory={"table_tail": "spare", "table_extra": 2})
+    poisoned, shared = materialise(MIXED.replace(cache={"spare_blocks": 3})), materialise(case)
+    written = poisoned.defined.bool()
+    assert torch.equal(poisoned.tensors["cache"][written], shared.tensors["cache"][written])
+    assert bool((shared.tensors["cache"][~written] < OTHERS).all())
+    assert bool(shared.defined.all())
+    decode, prefill = (shared.tensors[name] for name in ("decode_table", "prefill_table"))
+    (tail,) = set(decode[:, -2:].flatten().tolist()) | set(prefill[:, -2:].flatten().tolist())
+    owned = {page for table in (decode, prefill) for page in table[:, :-2].flatten().tolist()} - {tail}
+    assert 0 <= tail < case.num_blocks
+    assert tail not in owned
+
+
+def test_where_no_page_is_left_over_the_unused_columns_name_none():
+    full = MIXED.replace(cache={"spare_blocks": 0, "shared_prefix": False}, memory={"table_tail": "spare"})
+    assert set(materialise(full.replace(memory={"table_extra": 1})).tensors["decode_table"][:, -1].tolist()) == {-1}
+    missing = materialise(MIXED.replace(memory={"table_tail": "spare", "missing_pages": 8})).tensors
+    assert set(missing["prefill_table"].flatten().tolist()) == {-1}
+
+
+def test_a_session_has_its_storage_to_itself():
+    session = {"node": "pool", "ratio": 2, "steps": ({"turns": ({"request": 0, "new": 3},)},)}
+    case = Case().replace(session=session, batch={"max_model_len": 8})
+    with pytest.raises(ValueError, match=r"cache\.others must be false"):
+        case.replace(cache={"others": True})
