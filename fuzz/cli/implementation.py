@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.text import Text
 
 from indexfuzz.cli.common import console
-from indexfuzz.core.contract import Clauses
+from indexfuzz.core.contract import Clauses, forms_of
 from indexfuzz.core.stage_names import COVERS
 from indexfuzz.implementations import load
 from indexfuzz.implementations.base import Implementation
@@ -42,6 +42,7 @@ def facts(implementation: Implementation) -> dict[str, Any]:
             for clause in clauses
             if (about := [stage for stage in stages if stage in clause.stages])
         ],
+        "forms": {stage: [form.sentence for form in forms_of(implementation.contract, stage)] for stage in stages},
         "replaced": sorted(implementation.replaced),
     }
 
@@ -60,6 +61,8 @@ def _print(data: dict[str, Any], *, stated: bool, out: Console) -> None:
         out.print(Text(f"\n{stage} promises to handle" + (" cases in which" if clauses else " every case"), "bold"))
         for clause in clauses:
             out.print(f"  {clause['promise']}  ({clause['place']})")
+        if forms := data["forms"][stage]:
+            out.print(f"  is asked only where {'; '.join(forms)}")
     if data["replaced"]:
         out.print(Text("\nimports that got something else than the real thing", "bold"))
         for name in data["replaced"]:

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from indexfuzz.core.case import Case
 from indexfuzz.core.case_parts import TILE, Memory
@@ -184,20 +184,36 @@ def outside(contract: Contract, stage: str, case: Case) -> str | None:
     return said if said or isinstance(contract, Lifted) else Clauses(DEFINED).outside(stage, case)
 
 
-def of_other_forms(contract: Contract, stage: str, case: Case) -> Iterator[str]:
-    """Why a stage cannot even be asked: it knows no such scales of keys, norm or dtype, lifted or not."""
+class Form(NamedTuple):
+    """What a stage is asked for alone, in one sentence: a field of a part of the case has one of some values."""
+
+    sentence: str
+    part: str
+    field: str
+    values: tuple[str, ...]
+
+
+def forms_of(contract: Contract, stage: str) -> Iterator[Form]:
+    """The scales of keys, the norm and the dtypes that a stage knows, by its contract, lifted or not."""
     promised = contract.contract if isinstance(contract, Lifted) else contract
-    forms: tuple[str, ...] = getattr(promised, "scales", ("fp32",))
-    norms: tuple[str, ...] = getattr(promised, "norms", ("layer",))
-    if stage in OF_KEYS and case.cache.scales not in forms:
-        yield f"the scales of keys are {' or '.join(forms)}, not {case.cache.scales}"
-    if stage in NORMING and case.model.k_norm not in norms:
-        yield f"the norm of keys is {' or '.join(norms)}, not {case.model.k_norm}"
+    if stage in OF_KEYS:
+        scales: tuple[str, ...] = getattr(promised, "scales", ("fp32",))
+        yield Form(f"the scales of keys are {' or '.join(scales)}", "cache", "scales", scales)
+    if stage in NORMING:
+        norms: tuple[str, ...] = getattr(promised, "norms", ("layer",))
+        yield Form(f"the norm of keys is {' or '.join(norms)}", "model", "k_norm", norms)
     free: tuple[str, ...] = getattr(promised, "dtypes", ())
     for name, (stages, sentence) in OF_DTYPES.items():
-        dtype = getattr(case.memory, name)
-        if stage in stages and name not in free and dtype != Memory.model_fields[name].default:
-            yield f"{sentence}, not {dtype}"
+        if stage in stages and name not in free:
+            yield Form(sentence, "memory", name, (Memory.model_fields[name].default,))
+
+
+def of_other_forms(contract: Contract, stage: str, case: Case) -> Iterator[str]:
+    """Why a stage cannot even be asked: it knows no such scales of keys, norm or dtype, lifted or not."""
+    for sentence, part, field, values in forms_of(contract, stage):
+        value = getattr(getattr(case, part), field)
+        if value not in values:
+            yield f"{sentence}, not {value}"
 
 
 def covers(contract: Contract, stage: str, case: Case) -> bool:

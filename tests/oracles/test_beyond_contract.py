@@ -177,9 +177,12 @@ class TestCommandLine:
         assert code == 0
         assert "narrow 1.0\n  a toy\n  stages: gather\n" in out
         assert "gather promises to handle cases in which\n  block_size is 1  (toy/ops.py:7)\n" in out
+        forms = "the scales of keys are fp32; tables, lengths, windows and owners are int32"
+        assert f"\n  is asked only where {forms}\n" in out
         assert out.endswith("than the real thing\n  toy.a\n  toy.b\n")
         data = json.loads(indexfuzz("impls", "module:toy_contract", "--json")[1])
         assert data["contract"][2] == {"stages": ["gather"], "promise": "one scale", "place": "toy/ops.py:9"}
+        assert data["forms"] == {"gather": forms.split("; ")}
         assert data["replaced"] == ["toy.a", "toy.b"]
 
     def test_a_contract_that_is_no_table(self, indexfuzz):
