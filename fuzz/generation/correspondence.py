@@ -1,7 +1,7 @@
 """Which measures of a case an operand corresponds to, and what brings the operand to another value."""
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations, product
 
@@ -15,6 +15,12 @@ FORMS = ("modulo", "over", "times")
 
 FEWEST = 3
 """Cases that it takes to tell a difference that is always the same from one that happens to be."""
+
+ODD = 2
+"""Of so many cases one may be odd, in which an operand is something else: where q and k share memory, say."""
+
+FIRST = 3
+"""Cases that guesses are made from: all of them may not be odd."""
 
 MOST_GUESSES = 24
 NUMBER = re.compile(r"(?<![\w.])\d{1,6}(?![\w.])")
@@ -55,30 +61,39 @@ class Guess:
         return value % self.number if self.form == "modulo" else value + (self.number if self.form == "plus" else 0)
 
 
-def explaining(values: Values, text: str, form: str = "", *, of_lanes: bool = False) -> list[Guess]:
-    """All guesses that hold in each case; those that vary come first, then the plainest.
+def explaining(values: Values, text: str, form: str = "", *, of_lanes: bool = False, odd: int = 0) -> list[Guess]:
+    """The guesses that hold in most cases, in all but for `odd` ones at least; those that vary come first.
 
     `text` is the comparison, whose numbers count. Where the source says what the operand is, "modulo" or "times",
-    `form` is that, and nothing else is a guess. What tensors hold is only looked at where no size explains anything.
+    `form` is that, and nothing else is a guess. What tensors hold is only looked at where no size explains everything.
     Operands `of_lanes`, in kernels, may be the last of all lanes.
     """
     if not values or not all(seen for _, seen in values):
         return []
     numbers = tuple(dict.fromkeys((*(int(found) for found in NUMBER.findall(text)), *FACTORS)))
+    forms, missed = (*FORMS, *(("last",) if of_lanes else ())), dict[Guess, int]()
     for names in (tuple(SIZES), CONTENTS):
-        forms = (*FORMS, *(("last",) if of_lanes else ()))
-        guesses = [
-            *_guesses(values[0], numbers, names, forms),
-            *(_shifted(values, names) if len(values) >= FEWEST else ()),
-        ]
-        holding = [
-            guess
-            for guess in guesses
-            if form in ("", guess.form) and all(guess.of(m) in seen for m, seen in values[1:])
-        ]
-        if holding:
-            return sorted(holding, key=lambda guess: len({guess.of(m) for m, _ in values}) == 1)[:MOST_GUESSES]
-    return []
+        made = [guess for value in values[: FIRST if odd else 1] for guess in _guesses(value, numbers, names, forms)]
+        made += _shifted(values, names) if len(values) >= FEWEST else ()
+        missed |= {guess: times_missed(guess, values) for guess in dict.fromkeys(made) if form in ("", guess.form)}
+        if 0 in missed.values():
+            break
+    return sorted(best_of(missed, odd), key=lambda guess: not _varies(guess, values))[:MOST_GUESSES]
+
+
+def best_of(missed: Mapping[Guess, int], odd: int) -> list[Guess]:
+    """The guesses that were missed least often, and in no more than so many cases."""
+    least = min(missed.values(), default=0)
+    return [guess for guess, times in missed.items() if times == least <= odd]
+
+
+def times_missed(guess: Guess, values: Values) -> int:
+    """In how many cases a guess does not hold."""
+    return sum(guess.of(measures) not in seen for measures, seen in values)
+
+
+def _varies(guess: Guess, values: Values) -> bool:
+    return len({guess.of(measures) for measures, _ in values}) > 1
 
 
 def _shifted(values: Values, names: Sequence[str]) -> Iterator[Guess]:

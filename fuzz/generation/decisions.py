@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from indexfuzz.core.comparison import Comparison, Place
 from indexfuzz.generation.conditions import Condition, Operand, operands_of
-from indexfuzz.generation.correspondence import explaining
+from indexfuzz.generation.correspondence import ODD, explaining
 from indexfuzz.generation.measures import Measures, as_number
 
 Pair = tuple[int, int]
@@ -57,10 +57,10 @@ def explain_operands(
     place: Place, samples: Sequence[tuple[Measures, tuple[Pair, ...]]], *, wanted: bool
 ) -> Condition | None:
     """What the operands may be by some cases; None where that says nothing of either."""
-    sides = []
+    sides, odd = [], len(samples) // ODD
     for i, written in enumerate(operands_of(place[2])):
         values = [(measures, {pair[i] for pair in pairs}) for measures, pairs in samples]
-        guesses = () if written.number is not None else explaining(values, place[2], written.form)
+        guesses = () if written.number is not None else explaining(values, place[2], written.form, odd=odd)
         number = written.number if written.number is not None else min(values[-1][1])
         sides.append(Operand(guesses=tuple(guesses)) if guesses else Operand(number))
     left, right = sides

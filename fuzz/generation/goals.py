@@ -10,7 +10,7 @@ every case that came to a place is what it takes to come there, and a goal says 
 """
 
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import islice
@@ -21,19 +21,22 @@ from indexfuzz.generation.conditions import TOO_LARGE, Aim, Condition
 from indexfuzz.generation.correspondence import FEWEST, Guess, explaining, leading_to
 from indexfuzz.generation.decisions import Decisions
 from indexfuzz.generation.measures import OPTIONS, Measures, measure, word_of
-from indexfuzz.generation.sights import Sample, Sight
+from indexfuzz.generation.sights import COST, Sample, Sight
 
-PATIENCE = 6
+PATIENCE = 16
 """Cases that are steered to a goal without any coming closer, until it is given up."""
 
-BLIND_PATIENCE = 3
-"""The same, where nobody knows what moves it."""
+STILL_PATIENCE = 4
+"""The same, where no case has moved what is compared, though a measure may."""
 
-MOST_GOALS = 5
-"""Goals of one plan, each for one case: for every other one of a chunk."""
+BLIND_PATIENCE = 1
+"""The same, where nothing is known to move it, either: drawing may turn it, a search has no direction."""
+
+MOST_GOALS = 10
+"""Goals of one plan, each for one search: for every case of a chunk."""
 
 AT_ONCE = 3
-"""Cases of one plan for one goal."""
+"""Searches of one plan for one goal."""
 
 MOST_INSIDE = 1
 """Goals of one plan that stand in kernels, as long as there are others: these can be rehearsed."""
@@ -132,22 +135,23 @@ class Goals:
         made, times, known = dict[Place, list[Goal]](), Counter[Place](), frozenset(self._sights)
         goals: list[Goal] = []
         while waiting and len(goals) < MOST_GOALS:
-            inside = sum(self._sights[goal.place].inside for goal in goals)
-            place = min(waiting, key=partial(self._turn_of, inside=inside))
+            place = min(waiting, key=partial(self._turn_of, goals=goals))
             sight = waiting[place]
             options = made[place] if place in made else made.setdefault(place, list(self._goals(place, known)))
             if options:
-                goals.append(options[sight.tries % len(options)])
-                sight.tries += 1
+                goals.append(options[sight.aimed % len(options)])
+                sight.tries, sight.aimed = sight.tries + 1, sight.aimed + 1
             times[place] += 1
             if not options or times[place] == AT_ONCE or not self._is_open(place, sight):
                 del waiting[place]
         return tuple(goals)
 
-    def _turn_of(self, place: Place, *, inside: int) -> tuple[bool, int, int, Place]:
-        """What comes first is the least, where so many goals of a plan stand in kernels already."""
-        sight = self._sights[place]
-        return sight.inside and inside >= MOST_INSIDE, sight.spent, sum(sight.cases.values()), place
+    def _turn_of(self, place: Place, *, goals: Sequence[Goal]) -> tuple[bool, int, int, Place]:
+        """What comes first is the least, beside the goals that a plan has: many places ask for the same thing."""
+        sight, inside = self._sights[place], sum(self._sights[goal.place].inside for goal in goals)
+        alike = sum(goal.place[2] == place[2] for goal in goals)
+        is_late = sight.inside and inside >= MOST_INSIDE
+        return is_late, sight.spent + COST * alike, sum(sight.cases.values()), place
 
     def _is_open(self, place: Place, sight: Sight) -> bool:
         if (
@@ -160,7 +164,8 @@ class Goals:
             return True
         if sight.inside:  # nothing can be tried there, so something has to be known
             return not sight.is_fixed and any(side.guesses for side in sight.sides)
-        return sight.tries < BLIND_PATIENCE or any(side.guesses for side in sight.sides)
+        is_known = any(side.guesses for side in sight.sides)
+        return sight.moves or sight.tries < (STILL_PATIENCE if is_known else BLIND_PATIENCE)
 
     def _goals(self, place: Place, known: frozenset[Place]) -> Iterator[Goal]:
         sight = self._sights[place]

@@ -84,8 +84,9 @@ def contents(case: Case) -> dict[str, int]:
 
 
 def _columns(case: Case, lengths: tuple[int, ...]) -> int:
-    """Columns of the block table of some requests."""
-    return max((-(-length // case.cache.block_size) for length in lengths), default=0) + case.memory.table_extra
+    """Columns of the block table of some requests, one at least."""
+    pages = max((-(-length // case.cache.block_size) for length in lengths), default=0)
+    return max(pages + case.memory.table_extra, 1)
 
 
 def _decode_columns(case: Case) -> int:
@@ -104,9 +105,16 @@ def _q_fp8_stride(case: Case) -> int:
     return case.model.num_heads * (case.model.head_dim + case.memory.q_fp8_head_pad) + case.memory.q_fp8_pad
 
 
+def _q_weights_stride(case: Case) -> int:
+    return case.model.num_heads + case.memory.q_weights_pad
+
+
 SIZES: Mapping[str, Callable[[Case], int]] = {
     "num_heads": lambda case: case.model.num_heads,
     "head_dim": lambda case: case.model.head_dim,
+    "quant_group": lambda case: case.model.quant_group,
+    "key_bytes": lambda case: case.key_bytes,
+    "token_bytes": lambda case: case.token_bytes,
     "rope_dim": lambda case: case.model.rope_dim,
     "index_topk": lambda case: case.model.index_topk,
     "block_size": lambda case: case.cache.block_size,
@@ -145,9 +153,11 @@ SIZES: Mapping[str, Callable[[Case], int]] = {
     "q_fp8_stride": _q_fp8_stride,
     "q_fp8_head_stride": lambda case: case.model.head_dim + case.memory.q_fp8_head_pad,
     "q_fp8_request_stride": lambda case: case.batch.next_n * _q_fp8_stride(case),
-    "q_weights_stride": lambda case: case.model.num_heads + case.memory.q_weights_pad,
+    "q_weights_stride": _q_weights_stride,
     "prefill_logits_stride": lambda case: case.batch.keys + case.memory.logits_pad,
     "paged_logits_stride": lambda case: case.batch.max_model_len + case.memory.logits_pad,
+    "start_of_prefill_q": lambda case: case.batch.decode_rows * _q_fp8_stride(case) + case.memory.shift,
+    "start_of_prefill_weights": lambda case: 4 * (case.batch.decode_rows * _q_weights_stride(case) + case.memory.shift),
     "lens_step": lambda case: case.memory.lens_step,
     "shift": lambda case: case.memory.shift,
     "shift_of_2_bytes": lambda case: 2 * case.memory.shift,

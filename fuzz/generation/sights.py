@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from indexfuzz.core.case import Case
 from indexfuzz.core.comparison import Place
 from indexfuzz.generation.conditions import Condition, Operand, Written, is_comparison, operands_of
-from indexfuzz.generation.correspondence import Guess, explaining
+from indexfuzz.generation.correspondence import ODD, Guess, best_of, explaining, times_missed
 from indexfuzz.generation.measures import Measures
 
 SAMPLES = 32
@@ -14,7 +14,7 @@ SAMPLES = 32
 NEAREST = 2
 """Cases that are kept of those that came closest to the other end of a comparison, or have shown it."""
 
-RARE = 64
+RARE = 32
 """Cases that must have shown an end for it to need no more: what they reach may depend on what nobody compares."""
 
 RARE_INSIDE = 8
@@ -23,8 +23,8 @@ RARE_INSIDE = 8
 SURE = 8
 """Cases after which what operands seem to be is likely what they are."""
 
-VAIN = 8
-"""Cases that have shown an end, for each that was steered there in vain: most of what never turns, nothing turns."""
+COST = 4
+"""Cases that have shown an end, for each search for more of them: most of what never turns, nothing turns."""
 
 Operands = tuple[int, int]
 
@@ -52,23 +52,30 @@ class Side:
         self._guesses: list[Guess] | None = None
 
     def add(self, measures: Measures, seen: set[int]) -> None:
-        """Take one more case: guesses that it refutes are dropped."""
-        if self._guesses:
-            self._guesses = [guess for guess in self._guesses if guess.of(measures) in seen]
-        if len(self.values) < SAMPLES:
-            self.values.append((measures, seen))
-            self._guesses = self._guesses or None
-        elif not self._guesses:
-            self.values = [*self.values[1:], (measures, seen)]
+        """Take one more case: guesses that it and others refute are dropped."""
+        self.values = [*self.values[1 - SAMPLES :], (measures, seen)]
+        if self._guesses and any(guess.of(measures) not in seen for guess in self._guesses):
+            self._guesses = best_of({guess: times_missed(guess, self.values) for guess in self._guesses}, self._odd)
+        self._guesses = self._guesses or None
+
+    @property
+    def _odd(self) -> int:
+        return 0 if self._inside else len(self.values) // ODD
 
     @property
     def guesses(self) -> list[Guess]:
-        """All that holds in each case; none of a number in the source."""
+        """All that holds in each case, or of launchers in nearly each; none of a number in the source."""
         if self._written.number is not None:
             return []
         if self._guesses is None:
-            self._guesses = explaining(self.values, self._text, self._written.form, of_lanes=self._inside)
+            form, odd = self._written.form, self._odd
+            self._guesses = explaining(self.values, self._text, form, of_lanes=self._inside, odd=odd)
         return self._guesses
+
+    @property
+    def sure(self) -> list[Guess]:
+        """Those that hold in every case."""
+        return [guess for guess in self.guesses if not times_missed(guess, self.values)]
 
     @property
     def operand(self) -> Operand:
@@ -93,8 +100,12 @@ class Sight:
     """How places that stand before it in its file have ended in every case that came here."""
     tries: int = 0
     """Cases that were steered here since something was new."""
+    aimed: int = 0
+    """Searches that were for it, in all."""
     inside: bool = False
     """Whether it stands in a kernel."""
+    gaps: frozenset[int] = frozenset()
+    """How far apart the operands were, of two cases in which that differed if there are."""
 
     def __post_init__(self) -> None:
         left, right = operands_of(self.text)
@@ -109,6 +120,11 @@ class Sight:
     def enough(self) -> int:
         """Cases that must have shown an end for it to need no more."""
         return RARE_INSIDE if self.inside else RARE
+
+    @property
+    def moves(self) -> bool:
+        """Whether some case has moved the operands nearer to each other or further away: a search has a direction."""
+        return len(self.gaps) > 1
 
     @property
     def is_fixed(self) -> bool:
@@ -129,13 +145,13 @@ class Sight:
         left, right = self.sides
         if min(len(left.values), len(right.values)) < SURE:
             return None
-        pairs = ((a, b) for a in left.guesses for b in right.guesses if a.name == b.name)
+        pairs = ((a, b) for a in left.sure for b in right.sure if a.name == b.name)
         return next(((a, b) for a, b in pairs if {a.form, b.form} <= {"", "plus"}), None)
 
     @property
     def spent(self) -> int:
-        """What was spent on it: cases that have shown the rarer end, and VAIN for each steered here in vain since."""
-        return self.cases[self.rarer] + VAIN * self.tries
+        """What was spent on it: cases that have shown the rarer end, or COST for each search if that is more."""
+        return max(self.cases[self.rarer], COST * self.aimed)
 
     def add(self, sample: Sample, ends: frozenset[bool], before: dict[Place, bool]) -> None:
         """Take a case that came here, with how it has ended what stands before."""
@@ -146,6 +162,7 @@ class Sight:
         else:
             self.before = {place: end for place, end in self.before.items() if before.get(place) is end}
         if sample.operands:
+            self.gaps = self.gaps if self.moves else self.gaps | {sample.gap}
             for i, side in enumerate(self.sides):
                 side.add(sample.measures, {pair[i] for pair in sample.operands})
 
@@ -157,7 +174,7 @@ class Sight:
                 self.tries = 0
         elif not self.shown:
             closest = sorted([*self.nearest, sample], key=lambda one: abs(one.gap))[:NEAREST]
-            if not self.nearest or abs(closest[0].gap) < abs(self.nearest[0].gap):
+            if not self.nearest or 2 * abs(closest[0].gap) <= abs(self.nearest[0].gap) > 0:
                 self.tries = 0
             self.nearest = closest
 

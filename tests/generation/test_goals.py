@@ -4,7 +4,7 @@ import pytest
 
 from indexfuzz.core.case import Case
 from indexfuzz.core.comparison import Comparison
-from indexfuzz.generation.goals import AT_ONCE, BLIND_PATIENCE, MOST_GOALS, PATIENCE, Goals
+from indexfuzz.generation.goals import AT_ONCE, BLIND_PATIENCE, MOST_GOALS, PATIENCE, STILL_PATIENCE, Goals
 from indexfuzz.generation.levers import levers, reach
 from indexfuzz.generation.measures import SIZES, measure, number_of
 from indexfuzz.generation.sights import NEAREST, RARE
@@ -151,22 +151,48 @@ def test_a_goal_that_nothing_comes_closer_to_is_given_up_until_something_does():
     assert plans(goals) == PATIENCE
     assert str(goals.unturned()[0]).endswith(f"; {PATIENCE} cases were steered there")
     add(goals, Case().replace(batch={"gather_pad": 300}), 300, 1 << 12)
+    assert plans(goals) == 0
+    add(goals, Case().replace(batch={"gather_pad": 3000}), 3000, 1 << 12)
     assert plans(goals) == PATIENCE
 
 
-def test_a_goal_that_nothing_is_known_to_move_is_given_up_sooner():
-    goals = seen(lambda case: (10**9 + 7 * case.batch.keys**2, 1 << 31), text="f(x) > y")
-    assert plans(goals) == BLIND_PATIENCE
+def test_a_goal_whose_operands_no_case_has_moved_is_given_up_sooner():
+    assert plans(seen(lambda case: (10**9, (1 << 40) + 1))) == BLIND_PATIENCE
+    assert plans(seen(lambda case: (7, 1 << 12))) == STILL_PATIENCE
+    assert plans(seen(lambda case: (10**9 + 7 * case.batch.keys**2, 1 << 31), text="f(x) > y")) == PATIENCE
 
 
 def test_a_plan_is_of_several_goals_and_begins_with_what_was_tried_least():
     goals = Goals()
-    for line in (1, 2):
+    for line in range(1, 5):
         for case in cases():
-            goals.add(case, [Comparison("a.py", line, "x > 4096", False, case.batch.keys, 4096)])
-        told = [len(goals.plan()) for _ in range(line)]
-    assert told == [MOST_GOALS, 2 * PATIENCE - AT_ONCE - MOST_GOALS]
-    assert AT_ONCE < MOST_GOALS
+            goals.add(case, [Comparison("a.py", line, f"x > {4096 + line}", False, case.batch.keys, 4096 + line)])
+        plan = goals.plan()
+    assert len(plan) == MOST_GOALS < 4 * AT_ONCE
+    assert [goal.place[1] for goal in plan[:3]] == [4, 4, 3]
+
+
+def test_places_that_ask_for_the_same_do_not_crowd_out_others():
+    goals = Goals()
+    for case in cases():
+        for line, text in ((1, "x > 4096"), (2, "x > 4096"), (3, "y > 4096")):
+            goals.add(case, [Comparison("a.py", line, text, False, case.batch.keys, 4096)])
+    assert [goal.place[1] for goal in goals.plan()[:3]] == [1, 3, 2]
+
+
+def test_what_an_operand_is_in_most_cases_is_known_though_some_are_odd():
+    def operands(case):
+        return (case.batch.keys if case.model.index_topk != 64 else 77), 4096
+
+    goals = seen(operands)
+    assert all(("keys", 4096) in aims(goal) for goal in goals.plan())
+    add(goals, Case().replace(batch={"gather_pad": 5}), 99, 4096)
+    assert all(("keys", 4096) in aims(goal) for goal in goals.plan())
+
+
+def test_nothing_is_known_of_an_operand_that_is_something_else_in_most_cases():
+    goals = seen(lambda case: ({5: 77}.get(case.model.index_topk, 1000 + case.model.index_topk**2 % 97), 4096))
+    assert all(goal.turn is None for goal in goals.plan())
 
 
 JOINED = [("a.py", 3, "x > 30"), ("a.py", 3, "y == 7")]
