@@ -1,7 +1,7 @@
 """The stream of cases of a campaign, cut into chunks: each is drawn from a seed of its own, whoever draws it."""
 
 from collections.abc import Iterable, Iterator, Sequence
-from itertools import islice
+from itertools import chain, islice
 
 from indexfuzz.campaign.chunk import CHUNK, Chunk
 from indexfuzz.campaign.settings import Settings
@@ -58,7 +58,9 @@ def cases_of_chunk(wanted: Settings, chunk: Chunk) -> Iterator[Drawn]:
 
 
 def draw_chunk(wanted: Settings, chunk: Chunk) -> list[Drawn]:
-    """The shapes of one chunk, as they are drawn, every other step on the way to a goal where there is one.
+    """The shapes of one chunk, as they are drawn, every other one replaced by cases on the way to a goal.
+
+    Where there are more goals, what is found on the way to them stands beside the shapes that are left.
 
     Sessions alone, where nothing else than stateful operations is tested: they have no part in a single step.
     """
@@ -70,10 +72,13 @@ def draw_chunk(wanted: Settings, chunk: Chunk) -> list[Drawn]:
         strategy = sessions(nodes, formats=facts.formats, regimes=wanted.values)
         return [Drawn(case, wanted.only) for case in draw(strategy, key, CHUNK)]
     strategy = cases(preset=wanted.preset, values=wanted.values, formats=facts.formats, constants=facts.constants)
-    steps = [Drawn(case, wanted.only) for case in draw(strategy, key, CHUNK)]
-    fresh = [step.case for step in steps[1::2]]
-    for place, steered in zip(range(1, len(steps), 2), steer_cases(wanted, key, fresh, chunk.goals), strict=False):
-        steps[place] = steered if steered.case.model.fp8 in facts.formats else steps[place]
+    shapes = [[Drawn(case, wanted.only)] for case in draw(strategy, key, CHUNK)]
+    order = (*range(1, len(shapes), 2), *range(2, len(shapes), 2))
+    fresh = [shapes[place][0].case for place in order]
+    for place, steered in zip(order, steer_cases(wanted, key, fresh, chunk.goals), strict=False):
+        found = [step for step in steered if step.case.model.fp8 in facts.formats]
+        shapes[place] = found or shapes[place] if place % 2 else shapes[place] + found
+    steps = list(chain.from_iterable(shapes))
     if not nodes:
         return steps
     strategy = sessions(nodes, formats=facts.formats, regimes=wanted.values)

@@ -33,12 +33,12 @@ class Drawn:
     only: frozenset[str] = frozenset()
 
 
-def steer_cases(wanted: Settings, key: int, fresh: Sequence[Case], goals: Sequence[Goal]) -> list[Drawn]:
-    """Cases on the way to goals, one each, from as many fresh ones and a key that decides how.
+def steer_cases(wanted: Settings, key: int, fresh: Sequence[Case], goals: Sequence[Goal]) -> list[list[Drawn]]:
+    """Cases on the way to each of some goals, from as many fresh ones and a key that decides how.
 
-    One that was searched for is put to the stages alone that make the decision, so that many can be; a fresh one stays
-    where a search was in vain. Launchers that are called without their kernels may keep what is wrong then, so a copy
-    of this process calls them.
+    What was searched for is put to the stages alone that make the decision, so that many cases can be; a fresh one
+    stays where a search was in vain. Launchers that are called without their kernels may keep what is wrong then, so a
+    copy of this process calls them.
     """
     is_pinned = wanted.preset is not None
     pairs = list(zip(fresh, goals, strict=False))
@@ -61,9 +61,10 @@ def steer_cases(wanted: Settings, key: int, fresh: Sequence[Case], goals: Sequen
         found = searched[place] if searched else None
         if found is None:
             choices = Choices(random_bytes(key, f"steered {2 * place + 1}", steering.DECISIONS))
-            steered.append(Drawn(steering.steer(case, goal, choices, is_pinned=is_pinned), wanted.only))
-        elif found.case is None or (wanted.only and wanted.only.isdisjoint(found.stages)):
-            steered.append(Drawn(case, wanted.only))
+            steered.append([Drawn(steering.steer(case, goal, choices, is_pinned=is_pinned), wanted.only)])
+        elif not found.cases or (wanted.only and wanted.only.isdisjoint(found.stages)):
+            steered.append([Drawn(case, wanted.only)])
         else:
-            steered.append(Drawn(found.case, found.stages & wanted.only if wanted.only else found.stages))
+            stages = found.stages & wanted.only if wanted.only else found.stages
+            steered.append([Drawn(each, stages) for each in found.cases])
     return steered

@@ -17,6 +17,9 @@ STEPS = (1, 2, 4, 16)
 """Steps by which a lever is tried, the size of a page after them: some fields only take multiples, and what is rounded
 up only moves by so many."""
 
+LEAST = (0, 1)
+"""Values that are tried at once: some things change only where there is none of another."""
+
 PAGED = ("page_pad", "spare_blocks")
 MODEL = ("num_heads", "index_topk", "rope_dim")
 BATCH = ("next_n", "max_model_len", "pad_tokens", "gather_pad", "gather_holes", "gather_cut")
@@ -213,10 +216,10 @@ def _seen_to_move(
     for case in cases:
         now = of(case)
         for lever in levers(case):
-            for step in (*steps, case.cache.block_size):
-                moved = lever.set(case, lever.now + step)
-                for name, value in of(moved).items() if moved else ():
-                    found.setdefault(name, set()).update({lever.name} if value != now[name] else ())
+            for value in (*(lever.now + step for step in (*steps, case.cache.block_size)), *LEAST):
+                moved = lever.set(case, value)
+                for name, there in of(moved).items() if moved else ():
+                    found.setdefault(name, set()).update({lever.name} if there != now[name] else ())
     return {name: frozenset(levers) for name, levers in found.items()}
 
 
@@ -273,9 +276,11 @@ def _reach_by_one(case: Case, name: str, target: int, among: Sequence[Lever]) ->
     now = of(case)
     diff = target - now
     for lever in among:
-        for step in (*STEPS, case.cache.block_size):
-            tried = lever.set(case, lever.now + step)
+        for value in (*(lever.now + step for step in (*STEPS, case.cache.block_size)), *LEAST):
+            tried, step = lever.set(case, value), value - lever.now
             moved = of(tried) - now if tried else 0
+            if moved == diff:
+                return tried, [*moving, lever]
             if moved:
                 moving.append(lever)
                 there = lever.set(case, lever.now + diff * step // moved) if not diff * step % moved else None

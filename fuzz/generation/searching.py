@@ -16,7 +16,7 @@ from indexfuzz.generation.choices import Choices
 from indexfuzz.generation.conditions import Condition, is_comparison
 from indexfuzz.generation.decisions import Decisions, Pair, explain_operands
 from indexfuzz.generation.goals import Goal
-from indexfuzz.generation.levers import Lever, levers
+from indexfuzz.generation.levers import LEAST, Lever, levers
 from indexfuzz.generation.measures import Measures, measure
 from indexfuzz.generation.steering import SPLICED, is_affordable, lighten, mend, reseed, splice
 from indexfuzz.generation.switches import flip
@@ -27,8 +27,14 @@ Rehearse = Callable[[Case, Collection[str]], Mapping[str, Sequence[Comparison]]]
 REHEARSALS = 40
 """Cases that are rehearsed on the way to a goal."""
 
+BEHIND = 20
+"""As many more, each time that a turn has led to what no case has decided before: what is near should be reached."""
+
+MOST_REHEARSALS = 160
+"""Cases that are rehearsed in one search at most."""
+
 VARIED = 4
-"""Changes that are made once a goal is met: what it reaches may depend on what nobody compares."""
+"""Cases of a search that meets its goal, all of which are run: what it reaches may depend on what nobody compares."""
 
 FEW = 3
 """Guesses at an operand of which one is likely right."""
@@ -36,7 +42,7 @@ FEW = 3
 MOST_SAMPLES = 16
 """Rehearsed cases that are looked at for what operands may be."""
 
-DECISIONS = 2 * 64 * REHEARSALS
+DECISIONS = 2 * 64 * MOST_REHEARSALS
 """Bytes that decide how a case is searched for."""
 
 HOPELESS = 20
@@ -48,15 +54,12 @@ DETOUR = 6
 STEPS = (1, -1, 2, -2, 4, 16, -16, 64)
 """Steps by which a number of a case is moved to see what it moves."""
 
-LEAST = (0, 1)
-"""Numbers that it is moved to at once: some things change only where there is none of another."""
-
 
 @dataclass(frozen=True)
 class Found:
-    """A case that meets a goal or comes closer to it, if there is one, and the stages that come to its place."""
+    """Cases that meet a goal, or one that comes closer to it, if any does, and the stages that come to its place."""
 
-    case: Case | None
+    cases: tuple[Case, ...]
     stages: frozenset[str]
 
 
@@ -80,7 +83,8 @@ class _Search:
     ) -> None:
         self._fresh, self._goal, self._choices, self._is_pinned = fresh, goal, choices, is_pinned
         self._rehearse, self._stages = rehearse, stages
-        self._left, self._looked_at = REHEARSALS, dict[str, Decisions]()
+        self._left, self._more = REHEARSALS, MOST_REHEARSALS - REHEARSALS
+        self._looked_at = dict[str, Decisions]()
         self._chain: list[tuple[Place, bool]] = [(goal.place, goal.wanted)]
         self._moving: dict[Place, list[str]] = {}
         self._samples: dict[Place, list[tuple[Measures, tuple[Pair, ...]]]] = {}
@@ -94,24 +98,25 @@ class _Search:
                 self._known |= seen.ends.keys()
         self._most = self._case
 
-    def run(self) -> Case | None:
+    def run(self) -> tuple[Case, ...]:
         """Change the case as long as there are rehearsals left, and keep what leaves no more to do.
 
         What is missed last may be had at the price of what was met before: a detour leads over cases that are further
         away, back to the best one unless it comes closer in time.
         """
-        start, best, varied, detour = self._seen, (self._case, self._seen), 0, 0
-        given_up = self._left - HOPELESS
-        for _ in range(2 * REHEARSALS):
-            if self._left <= max(given_up, 0) or varied == VARIED:
-                break
+        start, best, detour = self._seen, (self._case, self._seen), 0
+        met, given_up = dict[str, Case](), self._left - HOPELESS
+        for _ in range(2 * MOST_REHEARSALS):
             missed = self._missed(self._seen)
             if not missed and self._go_on():
-                missed = self._missed(self._seen)
+                missed, given_up = self._missed(self._seen), self._left - HOPELESS
+            if not missed and self._case.id != self._goal.case.id:
+                met[self._case.id] = self._case
+            if self._left <= max(given_up, 0) or len(met) == VARIED:
+                break
             is_free = bool(missed) and not detour and self._choices.of((True, False, False, False))
             for case in self._changes() if missed else self._variations():
                 if self._take(case, math.inf if is_free else missed):
-                    varied += not missed
                     break
             left = self._missed(best[1]) - self._missed(self._seen)
             given_up = self._left - HOPELESS if left > 0 else given_up
@@ -122,8 +127,8 @@ class _Search:
             else:
                 detour += 1
         case, seen = best
-        left = self._missed(seen)
-        return case if left < self._missed(start) or not left else None
+        met = {name: each for name, each in met.items() if not self._missed(self._looked_at[name])}
+        return tuple(met.values()) or ((case,) if self._missed(seen) < self._missed(start) else ())
 
     def _take(self, case: Case, most: float) -> bool:
         """Whether a changed case is no further away than that, and is the one to go on with then."""
@@ -174,6 +179,8 @@ class _Search:
                 self._known |= {place}
                 if self._seen.settling[place] is not (not end):
                     self._chain.append((place, not end))
+                    more = min(BEHIND, self._more)
+                    self._left, self._more = self._left + more, self._more - more
                     return True
         return False
 

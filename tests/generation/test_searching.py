@@ -2,7 +2,7 @@
 
 import os
 from dataclasses import replace
-from itertools import islice
+from itertools import chain, islice
 
 import pytest
 
@@ -12,7 +12,7 @@ from indexfuzz.core.rng import random_bytes
 from indexfuzz.devices import open_device
 from indexfuzz.generation.choices import Choices
 from indexfuzz.generation.goals import Goals
-from indexfuzz.generation.searching import DECISIONS, search
+from indexfuzz.generation.searching import DECISIONS, VARIED, search
 from indexfuzz.generation.stream import stream_cases
 from indexfuzz.implementations.builtin import builtin
 from indexfuzz.implementations.faults.planting import import_source
@@ -84,10 +84,10 @@ def _is_met(name, seed):
             choices = Choices(random_bytes(number, str(i), DECISIONS))
             found = search(next(drawn), goal, subject.rehearse, choices)
             assert found.stages == {"gather"}
-            if found.case is not None:
-                goals.add(found.case, compared(subject, found.case))
-                if decided(subject, found.case, conditions[-1]) == {True}:
-                    return True
+            for case in found.cases:
+                goals.add(case, compared(subject, case))
+            if any(decided(subject, case, conditions[-1]) == {True} for case in found.cases):
+                return True
     return False
 
 
@@ -99,8 +99,18 @@ def test_a_place_that_no_rehearsal_comes_to_is_not_searched_for():
     assert search(next(drawn), elsewhere, subject.rehearse, Choices(bytes(DECISIONS))) is None
 
 
+def test_a_goal_that_is_met_gives_several_cases_that_all_meet_it():
+    subject = subject_with("several", "k_fp8.shape[0] > 20")
+    goals, drawn = goals_of(subject, 20)
+    (goal, *_) = goals.plan()
+    choices = Choices(random_bytes(0, "several", DECISIONS))
+    found = search(next(drawn), replace(goal, wanted=True), subject.rehearse, choices)
+    assert len({case.id for case in found.cases} - {goal.case.id}) == VARIED
+    assert all(decided(subject, case, "k_fp8.shape[0] > 20") == {True} for case in found.cases)
+
+
 def steered(subject, goals, drawn):
-    return steer_cases(Settings(subject), 3, list(islice(drawn, len(goals))), goals)
+    return list(chain.from_iterable(steer_cases(Settings(subject), 3, list(islice(drawn, len(goals))), goals)))
 
 
 def test_the_same_key_finds_the_same_cases_for_the_stages_that_decide():
@@ -108,8 +118,8 @@ def test_the_same_key_finds_the_same_cases_for_the_stages_that_decide():
     goals, drawn = goals_of(subject, 20)
     plan = goals.plan()
     fresh = list(islice(drawn, len(plan)))
-    found = steer_cases(Settings(subject), 3, fresh, plan)
-    assert found == steer_cases(Settings(subject), 3, fresh, plan)
+    found = steered(subject, plan, iter(fresh))
+    assert found == steered(subject, plan, iter(fresh))
     assert any(one.only == {"gather"} and one.case.batch.keys == 77 for one in found)
 
 
