@@ -181,6 +181,13 @@ class TestErrors:
         with pytest.raises(StandInError, match=message):
             getattr(loader.load("toy.ops"), function)(*arguments)
 
+    def test_triton_takes_a_kernel_that_names_one_in_a_branch_that_is_left_out(self, tmp_path):
+        text = (
+            "import triton\nfrom absent import pack\n\n@triton.jit\ndef kernel(PACK):\n    if PACK:\n        pack()\n"
+        )
+        kernel = make(tmp_path, {"toy/ops.py": text}, execute={"toy.ops": ("kernel",)}).load("toy.ops").kernel
+        assert isinstance(kernel.cache_key, str)
+
     def test_a_stand_in_decides_nothing_while_loading(self, tmp_path):
         text = "from toy.platform import current\nif current.is_device():\n    FLAG = 1\n"
         with pytest.raises(StandInError, match=r"toy\.platform\.current\.is_device\(\.\.\.\) .* was tested for truth"):

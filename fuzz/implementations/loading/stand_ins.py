@@ -50,6 +50,9 @@ class Names:
 class StandIn:
     """An inert object in place of one dotted name."""
 
+    # Triton refuses kernels that name a function of Python, even in a branch that is left out; but not one of its own.
+    __triton_builtin__ = True
+
     def __init__(self, name: str, names: Names) -> None:
         self.__dict__["_name"] = name
         self.__dict__["_names"] = names
