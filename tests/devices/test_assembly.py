@@ -6,13 +6,14 @@ import pytest
 import torch
 from triton.backends.compiler import GPUTarget
 
-from indexfuzz.compiling.specialisation import DEFAULTS, Specialisation, compile_for_target
+from indexfuzz.compiling.specialisation import Specialisation, compile_for_target
 from indexfuzz.compiling.targets import TARGETS
 from indexfuzz.core.guarantees import Promises
 from indexfuzz.devices import assembly, cuda
 from indexfuzz.devices.assembly import Compiled, arithmetic, read, unit
 from indexfuzz.kernels.mqa_logits import HIDDEN, KEYS, LANES, STAGES, _mqa_logits_kernel
 from indexfuzz.kernels.quant import _q_quant_kernel, q_quant
+from indexfuzz.lockstep.triton_api.specialisation import DEFAULTS
 from indexfuzz.reference.arithmetic import DOT_UNITS, PRESETS
 
 LOGITS = (
