@@ -189,7 +189,10 @@ def test_searches_for_a_fault_are_joined_and_a_run_that_was_stopped_goes_on(tmp_
     monkeypatch.setattr(detection, "load_faults", lambda: ["ks-offset", "relu-after-sum"])
     assert detection.main(as_json=False, faults=["ks-offset"]) == 1
     assert searched == ["ks-offset.0", "ks-offset.1"]
-    assert "| ks-offset | paged_logits | 1/2 |" in capsys.readouterr().out
+    seen, page = capsys.readouterr(), tmp_path / "docs" / "detection.md"
+    assert "| ks-offset | paged_logits | 1/2 |" in seen.out
+    assert "docs/detection.md stays as it is: 1 of 2 have all results" in seen.err
+    assert not page.exists()
     assert detection.main(as_json=False) == 1
     assert searched[2:] == ["relu-after-sum.0", "relu-after-sum.1"]
-    assert "- 0 of 2 faults found in all 2 seeds" in (tmp_path / "docs" / "detection.md").read_text()
+    assert "- 0 of 2 faults found in all 2 seeds" in page.read_text()
