@@ -65,9 +65,12 @@ def test_a_case_is_put_to_all_oracles_and_a_signature_to_its_own(subject, relate
 
 def test_a_campaign_puts_its_cases_to_all_oracles(subject, monkeypatch):
     asked = []
-    silent = schedule.Oracle(
-        "silent", 1, lambda case: asked.append(case.id), lambda case, *_: Outcome(case), frozenset()
-    )
+
+    def note(case, *_):
+        asked.append(case.id)
+        return Outcome(case)
+
+    silent = schedule.Oracle("silent", 1, lambda _case: True, note, frozenset())
     monkeypatch.setattr(schedule, "OTHERS", [silent])
     outcomes = []
     known = frozenset({Signature("gather", "crash", "RuntimeError")})

@@ -44,7 +44,8 @@ def _run_here(folder: Path, words: tuple[str, ...]) -> int:
     for path in folder.glob("*.py"):
         sys.modules.pop(path.stem, None)
     importlib.invalidate_caches()
-    code = int(pytest.main([*words]))
+    # What this process has imported cannot be rewritten any more.
+    code = int(pytest.main(["-W", "ignore::pytest.PytestAssertRewriteWarning", *words]))
     sys.stdout.flush()
     sys.stderr.flush()
     return code
