@@ -32,6 +32,7 @@ FORMS = (
         model={"k_norm": "rms"},
         memory={"indices": "int64", "positions": "int32", "head_weights": "bf16", "norm_weights": "bf16"},
     ),
+    *(STEP.replace(memory={"activations": dtype}) for dtype in ("fp16", "fp32")),
 )
 SM_90 = TARGETS["sm_90"]
 
