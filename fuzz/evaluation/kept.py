@@ -3,6 +3,7 @@
 import json
 import multiprocessing
 import os
+import sys
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from pathlib import Path
@@ -33,6 +34,14 @@ class Kept:
     def all_of(self, names: Sequence[str]) -> list[dict[str, Any]]:
         """The results that there are of these, in their order."""
         return [result for name in names if (result := self.get(name)) is not None]
+
+
+def keep_page(text: str, root: Path, page: Path, *, missing: str) -> None:
+    """Write a page below a folder, or leave the one that is there where something is missing, and say what."""
+    if missing:
+        print(f"{page} stays as it is: {missing}", file=sys.stderr)  # noqa: T201
+    else:
+        write_text(text, root / page)
 
 
 def measure_all(

@@ -216,7 +216,7 @@ def _seen_to_move(
     for case in cases:
         now = of(case)
         for lever in levers(case):
-            for value in (*(lever.now + step for step in (*steps, case.cache.block_size)), *LEAST):
+            for value in _tried(lever, case, steps):
                 moved = lever.set(case, value)
                 for name, there in of(moved).items() if moved else ():
                     found.setdefault(name, set()).update({lever.name} if there != now[name] else ())
@@ -266,6 +266,11 @@ def reach(case: Case, name: str, target: int, among: Sequence[Lever]) -> Case | 
     return found
 
 
+def _tried(lever: Lever, case: Case, steps: Sequence[int]) -> tuple[int, ...]:
+    """Values at which a lever of a case is tried: some steps and a page from where it is, and the least ones."""
+    return (*(lever.now + step for step in (*steps, case.cache.block_size)), *LEAST)
+
+
 def _reach_by_one(case: Case, name: str, target: int, among: Sequence[Lever]) -> tuple[Case | None, list[Lever]]:
     """The case with a measure at a value, if one lever brings it there, and the levers that were seen to move it."""
     moving = list[Lever]()
@@ -276,7 +281,7 @@ def _reach_by_one(case: Case, name: str, target: int, among: Sequence[Lever]) ->
     now = of(case)
     diff = target - now
     for lever in among:
-        for value in (*(lever.now + step for step in (*STEPS, case.cache.block_size)), *LEAST):
+        for value in _tried(lever, case, STEPS):
             tried, step = lever.set(case, value), value - lever.now
             moved = of(tried) - now if tried else 0
             if moved == diff:

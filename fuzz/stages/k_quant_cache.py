@@ -154,9 +154,11 @@ def locate_in_cache(call: Call, output: str, index: tuple[int, ...]) -> tuple[Te
     if slot < 0:
         return None
     values, scales = arranged[layout.resolve(call.options["layout"], block_size)]
-    part = index[1] if len(index) == 2 else 0
-    of_values = output != "cache_scales" and len(index) == 2
-    place = values[slot % block_size, part // values_per_byte(call)] if of_values else scales[slot % block_size, part]
+    offset, part = slot % block_size, index[1] if len(index) == 2 else 0
+    if output == "cache_scales" or len(index) == 1:
+        place = scales[offset, part]
+    else:
+        place = values[offset, part // values_per_byte(call)]
     return cache, slot // block_size * cache.stride(0) + int(place)
 
 

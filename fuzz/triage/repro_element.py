@@ -5,8 +5,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from indexfuzz.checks.arrangement import SCALE_BYTES, SCALES
+from indexfuzz.checks.arrangement import SCALES
 from indexfuzz.corpus.entry import Record
+from indexfuzz.reference import layout
 from indexfuzz.reference.fp8 import FORMATS
 from indexfuzz.reference.nibbles import MAGNITUDES, WIDE
 from indexfuzz.stages.base import Call, Stage
@@ -49,34 +50,41 @@ def _find_in_cache(stage: Stage, finding: Record, launch: Launch) -> Element | N
     block, byte = divmod(place[1], cache.stride(0))
     name = f"{output}{list(index)}, byte {byte} of page {block},"
     if output == SCALES:
-        return _read_scale(name, f"cache[{block}].flatten()[{byte}:", byte, call, index)
-    page = f"cache[{block}].flatten()[{byte}:{byte + 1}]"
+        return _read_scale(name, block, byte, call, has_group=len(index) > 1)
+    stored = _bytes(block, byte, 1)
     if output == "cache":
-        return Element(name, page, torch.uint8)
+        return Element(name, stored, torch.uint8)
     if values_per_byte(call) > 1:
-        half = f"{page}.cpu().int() >> {index[1] % 2 * 4} & 15"
+        half = f"{stored}.cpu().int() >> {index[1] % 2 * 4} & 15"
         return Element(name, f"torch.tensor({_NUMBERS})[{half}]", FORMATS[WIDE].dtype)
     dtype = FORMATS[call.options["fp8"]].dtype
-    return Element(name, f"{page}.clone().view({dtype}).float()", dtype)
+    return Element(name, f"{stored}.clone().view({dtype}).float()", dtype)
 
 
 _NUMBERS = [*MAGNITUDES, *(-x for x in MAGNITUDES)]
 """What the 16 codes of MXFP4 stand for."""
 
 
-def _read_scale(name: str, page: str, byte: int, call: Call, index: tuple[int, ...]) -> Element | None:
+def _read_scale(name: str, block: int, byte: int, call: Call, *, has_group: bool) -> Element | None:
     """The scale of a key, or of a group of its dims, from a byte of a page on; None where the group is not told.
 
     UE8M0 exponents are one, or several that must agree: NaN where they do not.
     """
-    form = format_of(call, (call.tensors["cache"].shape[-1] - SCALE_BYTES) * values_per_byte(call))
+    _, key_bytes = layout.page_shape(call.tensors["cache"])
+    form = format_of(call, key_bytes * values_per_byte(call))
     if form.name == "fp32":
-        return Element(name, f"{page}{byte + SCALE_BYTES}].clone().view(torch.float32)", torch.float32)
-    if len(index) == 1 and form.groups > 1:
+        stored = _bytes(block, byte, layout.SCALE_BYTES)
+        return Element(name, f"{stored}.clone().view(torch.float32)", torch.float32)
+    if form.groups > 1 and not has_group:
         return None
-    length = SCALE_BYTES // form.groups
+    exponents = f"{_bytes(block, byte, layout.SCALE_BYTES // form.groups)}.cpu().int()"
     told = "torch.where((e == e[0]).all() & (e[0] < 255), torch.ldexp(torch.ones(1), e[:1] - 127), float('nan'))"
-    return Element(name, f"(lambda e: {told})({page}{byte + length}].cpu().int())", torch.float32)
+    return Element(name, f"(lambda e: {told})({exponents})", torch.float32)
+
+
+def _bytes(block: int, first: int, count: int) -> str:
+    """Some bytes of a page, as an expression."""
+    return f"cache[{block}].flatten()[{first}:{first + count}]"
 
 
 def _as_number(reading: str, dtype: torch.dtype) -> str:

@@ -23,14 +23,13 @@ from indexfuzz.campaign.settings import Settings
 from indexfuzz.core.case import Case
 from indexfuzz.core.finding import Finding
 from indexfuzz.core.forked import cpu_seconds
-from indexfuzz.corpus.store import write_text
 from indexfuzz.devices import open_device
 from indexfuzz.devices.base import Device, UnsupportedKernelError
 from indexfuzz.evaluation.bench.baseline import GRIDS
 from indexfuzz.evaluation.bench.detection_report import as_markdown
 from indexfuzz.evaluation.bench.shrinking import Size
 from indexfuzz.evaluation.bench.uniform import uniform
-from indexfuzz.evaluation.kept import Kept, measure_all
+from indexfuzz.evaluation.kept import Kept, keep_page, measure_all
 from indexfuzz.implementations.base import Implementation
 from indexfuzz.implementations.builtin import builtin
 from indexfuzz.implementations.faults import Fault, load_faults, plant
@@ -234,10 +233,7 @@ def main(*, as_json: bool, faults: Sequence[str] = ()) -> int:
     processes = os.cpu_count() or 1
     text = as_markdown(found, seeds=len(SEEDS), seconds=SECONDS, plain_seconds=UNIFORM_SECONDS, processes=processes)
     whole = len(found) == len(known)
-    if whole:
-        write_text(text, ROOT / PAGE)
-    else:
-        print(f"{PAGE} stays as it is: {len(found)} of {len(known)} have all results", file=sys.stderr)  # noqa: T201
+    keep_page(text, ROOT, PAGE, missing="" if whole else f"{len(found)} of {len(known)} have all results")
     print(json.dumps(found, indent=1) if as_json else text)  # noqa: T201
     return int(not whole or any(len(each["cases"]) < len(SEEDS) or not each["rightly_blamed"] for each in found))
 

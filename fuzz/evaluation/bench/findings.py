@@ -19,12 +19,11 @@ from indexfuzz.core.case import Case
 from indexfuzz.core.finding import Finding
 from indexfuzz.core.forked import cpu_seconds
 from indexfuzz.core.setup import Setup
-from indexfuzz.corpus.store import write_text
 from indexfuzz.devices import open_device
 from indexfuzz.evaluation.bench.detection import campaign_sight
 from indexfuzz.evaluation.bench.shrinking import Size, measure_both
 from indexfuzz.evaluation.bench.shrinking import tell as tell_shrinking
-from indexfuzz.evaluation.kept import Kept, measure_all
+from indexfuzz.evaluation.kept import Kept, keep_page, measure_all
 from indexfuzz.implementations.base import ImplementationError
 from indexfuzz.implementations.faults import load_faults
 from indexfuzz.report.pictures.draw import draw
@@ -246,12 +245,10 @@ def main(*, as_json: bool, faults: Sequence[str] = ()) -> int:
     known = [*load_faults()]
     found = measure_all(known, measure, Kept(ROOT / "build" / "findings"), again=faults, tell=_tell)
     text = as_markdown(found, of=len(known))
-    if len(found) == len(known):
-        write_text(text, ROOT / PAGE)
-    else:
-        print(f"{PAGE} stays as it is: {len(found)} of {len(known)} have a result", file=sys.stderr)  # noqa: T201
+    whole = len(found) == len(known)
+    keep_page(text, ROOT, PAGE, missing="" if whole else f"{len(found)} of {len(known)} have a result")
     print(json.dumps(found, indent=1) if as_json else text)  # noqa: T201
-    return int(len(found) < len(known) or any(result["misses"] for result in found))
+    return int(not whole or any(result["misses"] for result in found))
 
 
 def _tell(fault: str, result: dict[str, Any]) -> None:
