@@ -1,7 +1,7 @@
 """Which measures of a case an operand corresponds to, and what brings the operand to another value."""
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations, product
 
@@ -51,14 +51,18 @@ class Guess:
 
     def of(self, measures: Measures) -> int:
         """What the operand would be."""
-        value = measures[self.name]
-        if self.form == "times":
-            return value * (measures[self.second] if self.second else self.number)
-        if self.form == "over":
-            return -(-value // self.number)
-        if self.form == "last":
-            return -(-value // self.number) * self.number - 1
-        return value % self.number if self.form == "modulo" else value + (self.number if self.form == "plus" else 0)
+        return _made(self.form, measures[self.name], measures[self.second] if self.second else self.number)
+
+
+def _made(form: str, value: int, number: int) -> int:
+    """What a form makes of a measure and a number."""
+    if form == "times":
+        return value * number
+    if form == "over":
+        return -(-value // number)
+    if form == "last":
+        return -(-value // number) * number - 1
+    return value % number if form == "modulo" else value + (number if form == "plus" else 0)
 
 
 def explaining(values: Values, text: str, form: str = "", *, of_lanes: bool = False, odd: int = 0) -> list[Guess]:
@@ -75,7 +79,8 @@ def explaining(values: Values, text: str, form: str = "", *, of_lanes: bool = Fa
     for names in (tuple(SIZES), CONTENTS):
         made = [guess for value in values[: FIRST if odd else 1] for guess in _guesses(value, numbers, names, forms)]
         made += _shifted(values, names) if len(values) >= FEWEST else ()
-        missed |= {guess: times_missed(guess, values) for guess in dict.fromkeys(made) if form in ("", guess.form)}
+        asked = [guess for guess in dict.fromkeys(made) if form in ("", guess.form)]
+        missed |= _misses(asked, values, odd)
         if 0 in missed.values():
             break
     return sorted(best_of(missed, odd), key=lambda guess: not _varies(guess, values))[:MOST_GUESSES]
@@ -87,9 +92,24 @@ def best_of(missed: Mapping[Guess, int], odd: int) -> list[Guess]:
     return [guess for guess, times in missed.items() if times == least <= odd]
 
 
-def times_missed(guess: Guess, values: Values) -> int:
-    """In how many cases a guess does not hold."""
-    return sum(guess.of(measures) not in seen for measures, seen in values)
+def _misses(guesses: Iterable[Guess], values: Values, odd: int) -> dict[Guess, int]:
+    """In how many cases each guess does not hold, of those that may be the best: most do not hold in the first few."""
+    missed, most = dict[Guess, int](), odd
+    for guess in guesses:
+        times = times_missed(guess, values, most)
+        if times <= most:
+            missed[guess] = most = times
+    return missed
+
+
+def times_missed(guess: Guess, values: Values, most: int) -> int:
+    """In how many cases a guess does not hold; one more than `most` where it is more."""
+    times = 0
+    for measures, seen in values:
+        times += guess.of(measures) not in seen
+        if times > most:
+            break
+    return times
 
 
 def _varies(guess: Guess, values: Values) -> bool:
@@ -105,18 +125,18 @@ def _shifted(values: Values, names: Sequence[str]) -> Iterator[Guess]:
 
 
 def _guesses(
-    value: tuple[Measures, set[int]], numbers: Sequence[int], names: Sequence[str], forms: Sequence[str]
+    of: tuple[Measures, set[int]], numbers: Sequence[int], names: Sequence[str], forms: Sequence[str]
 ) -> Iterator[Guess]:
     """What explains one case."""
-    measures, seen = value
+    measures, seen = of
     yield from (Guess(name) for name in (*names, *OPTIONS) if measures[name] in seen)
     plain = [number for number in numbers if number > 1]
     for name in names:
+        value = measures[name]
         for number in plain:
             for form in forms:
-                guess = Guess(name, form, number)
-                if guess.of(measures) in seen:
-                    yield guess
+                if _made(form, value, number) in seen:
+                    yield Guess(name, form, number)
     pairs = product(names, (*names, *SIZES)) if names is CONTENTS else combinations(names, 2)
     for name, second in pairs:
         if measures[name] * measures[second] in seen:

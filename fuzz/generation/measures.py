@@ -61,10 +61,12 @@ class Measures(dict[str, int]):
     def __init__(self, case: Case) -> None:
         super().__init__((name, of(case)) for name, of in SIZES.items())
         self.update((name, number_of(of(case)) or 0) for name, of in OPTIONS.items())
-        self._case = case
+        self._case, self._integers = case, dict[str, Tensor]()
 
     def __missing__(self, name: str) -> int:
-        self |= contents(self._case)
+        tensor, _, word = name.partition(".")
+        self._integers = self._integers or integer_inputs(self._case)
+        self[name] = _read(self._integers[tensor], word)
         return self[name]
 
 
@@ -76,11 +78,11 @@ def measure(case: Case) -> Measures:
 def contents(case: Case) -> dict[str, int]:
     """What the integer inputs of a case hold, by `tensor.word`; 0 of an empty one."""
     tensors = integer_inputs(case)
-    return {
-        f"{name}.{word}": int(read(tensors[name])) if tensors[name].numel() else 0
-        for name in INTEGERS
-        for word, read in READ.items()
-    }
+    return {f"{name}.{word}": _read(tensors[name], word) for name in INTEGERS for word in READ}
+
+
+def _read(tensor: Tensor, word: str) -> int:
+    return int(READ[word](tensor)) if tensor.numel() else 0
 
 
 def _columns(case: Case, lengths: tuple[int, ...]) -> int:

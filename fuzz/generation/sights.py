@@ -55,7 +55,9 @@ class Side:
         """Take one more case: guesses that it and others refute are dropped."""
         self.values = [*self.values[1 - SAMPLES :], (measures, seen)]
         if self._guesses and any(guess.of(measures) not in seen for guess in self._guesses):
-            self._guesses = best_of({guess: times_missed(guess, self.values) for guess in self._guesses}, self._odd)
+            self._guesses = best_of(
+                {guess: times_missed(guess, self.values, self._odd) for guess in self._guesses}, self._odd
+            )
         self._guesses = self._guesses or None
 
     @property
@@ -75,7 +77,7 @@ class Side:
     @property
     def sure(self) -> list[Guess]:
         """Those that hold in every case."""
-        return [guess for guess in self.guesses if not times_missed(guess, self.values)]
+        return [guess for guess in self.guesses if not times_missed(guess, self.values, 0)]
 
     @property
     def operand(self) -> Operand:

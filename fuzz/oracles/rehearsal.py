@@ -5,8 +5,9 @@ what the ones before it would have made. Launchers may keep what their kernels s
 rehearsed must run nothing.
 """
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import suppress
+from functools import partial
 
 import torch
 
@@ -18,9 +19,10 @@ from indexfuzz.implementations.base import Implementation
 from indexfuzz.implementations.watching import EndlessError, watching
 from indexfuzz.lockstep import skip_launches
 from indexfuzz.samples.hollow import materialise_hollow
+from indexfuzz.samples.lazy import Makers
 from indexfuzz.samples.step import Step
 from indexfuzz.stages.base import Call, Stage
-from indexfuzz.stages.table import OPERATIONS, STAGES
+from indexfuzz.stages.table import GATHER, OPERATIONS, PAGED_LOGITS, PREFILL_LOGITS, Q_QUANT, STAGES
 
 MOST_LAUNCHES = 1000
 """Launches of one stage: a launcher may wait for something that only kernels do."""
@@ -55,21 +57,27 @@ def rehearse(
 
 def hollow_calls(case: Case, device: Device, wanted: Collection[str]) -> Iterator[tuple[Stage, Call]]:
     """The calls of some operations and stages, on tensors without values."""
-    step = materialise_hollow(case, device.torch_device)
-    for operation in OPERATIONS:
-        if operation.name in wanted and operation.applies(case):
-            yield operation, operation.prepare(step)
-    last = max((place for place, stage in enumerate(STAGES) if stage.name in wanted), default=-1)
-    for stage in STAGES[: last + 1]:
-        if stage.applies(case):
-            call = stage.prepare(step)
-            if stage.name in wanted:
-                yield stage, call
-            _hand_over(stage, step, call)
+    step = materialise_hollow(case, device.torch_device, _making_results)
+    for stage in (*OPERATIONS, *STAGES):
+        if stage.name in wanted and stage.applies(case):
+            yield stage, stage.prepare(step)
+
+
+def _making_results(step: Step) -> Makers:
+    """What makes the tensors that a stage would have made for the next one, but for what takes an input's place."""
+    filled = {names: partial(stage.prepare, step) for names, stage in FILLED.items()}
+    return {**filled, ("q_fp8", "q_weights"): lambda: _hand_over(Q_QUANT, step, Q_QUANT.prepare(step))}
+
+
+FILLED: Mapping[tuple[str, ...], Stage] = {
+    ("k_fp8", "k_scale"): GATHER,
+    (PREFILL_LOGITS.name,): PREFILL_LOGITS,
+    (PAGED_LOGITS.name,): PAGED_LOGITS,
+}
+"""Tensors that a stage is given to fill, made as it is prepared."""
 
 
 def _hand_over(stage: Stage, step: Step, call: Call) -> None:
-    """Zeros as the results of a stage, where the next one reads them; what takes an input's place goes there."""
+    """Zeros as the results of a stage."""
     for name, (shape, dtype) in stage.forms(call).items():
-        if name not in step.buffers:
-            step.tensors[name] = torch.zeros(shape, dtype=torch.uint8, device=step.device).to(dtype)
+        step.tensors[name] = torch.zeros(shape, dtype=torch.uint8, device=step.device).to(dtype)

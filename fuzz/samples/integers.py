@@ -1,11 +1,14 @@
 """The inputs of a case that are integers, made without the others, which takes a fraction of the time."""
 
+from functools import partial
+
 from torch import Tensor
 
 from indexfuzz.core.case import Case
-from indexfuzz.samples.requests import page_tables, positions_of
+from indexfuzz.samples.lazy import Lazy, making_indices
+from indexfuzz.samples.requests import positions_of
 from indexfuzz.samples.selections import place_requests
-from indexfuzz.samples.step import Step, place_indices
+from indexfuzz.samples.step import Step
 
 
 class _Values(Step):
@@ -16,10 +19,14 @@ class _Values(Step):
         self.tensors[name] = value
 
 
-def integer_inputs(case: Case) -> dict[str, Tensor]:
-    """Their values by name, dense; those of `Step` and of `place_requests`."""
+def integer_inputs(case: Case) -> Lazy:
+    """Their values by name, dense, each made when it is asked for; those of `Step` and of `place_requests`."""
     step = _Values(case, "cpu")
-    step.place("positions", positions_of(case, step.key("positions")))
-    place_indices(step, page_tables(case, step.key("pages")))
-    place_requests(step)
-    return step.tensors
+    step.tensors = made = Lazy(
+        {
+            **making_indices(step),
+            ("positions",): lambda: step.place("positions", positions_of(case, step.key("positions"))),
+            ("req_table", "token_to_req"): partial(place_requests, step),
+        }
+    )
+    return made

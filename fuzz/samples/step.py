@@ -5,6 +5,7 @@ Requests own pages of the cache through block tables; what earlier steps wrote (
 layout that the case asks for. Everything else in the cache is poison.
 """
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 import torch
@@ -177,12 +178,10 @@ def _place_all_but_cache(step: Step, tables: list[list[int]]) -> None:
 
 def place_indices(step: Step, tables: list[list[int]]) -> None:
     """Make every input that says where something is; `tables` has the pages of each request, in order."""
-    positions, requests = token_places(step.case)
-    _place_tables(step, tables)
-    _place_slots(step, rectangle(tables, -1), positions, requests)
-    _place_gathered(step)
-    _place_windows(step)
-    _place_decode(step)
+    for place in OF_PAGES.values():
+        place(step, tables)
+    for place_those in OF_REQUESTS.values():
+        place_those(step)
 
 
 def _place_activations(step: Step) -> None:
@@ -210,16 +209,30 @@ def angles_for(positions: Tensor) -> int:
 
 def place_activations(step: Step, q: Tensor, k: Tensor, weights: Tensor, positions: Tensor, table: Tensor) -> None:
     """Put what a model computes where the case wants it: q [T, H, D], k [T, D], weights [T, H], angles [max_pos, R]."""
-    case = step.case
-    _place_q_and_k(step, q, k)
-    weights = weights if case.memory.head_weights == "fp32" else weights.bfloat16()
-    step.place("weights", weights, row_pad=case.row_pad("weights", *weights.shape))
-    step.place("positions", positions if case.memory.positions == "int64" else positions.int())
-    table = table if case.rope.table == "fp32" else table.bfloat16()
-    step.place("cos_sin_cache", table, row_pad=case.memory.angles_pad)
+    place_q_and_k(step, q, k)
+    place_weights(step, weights)
+    place_positions(step, positions)
+    place_angles(step, table)
 
 
-def _place_q_and_k(step: Step, q: Tensor, k: Tensor) -> None:
+def place_weights(step: Step, weights: Tensor) -> None:
+    """Weights of heads [T, H] fp32, in the dtype that the case says."""
+    weights = weights if step.case.memory.head_weights == "fp32" else weights.bfloat16()
+    step.place("weights", weights, row_pad=step.case.row_pad("weights", *weights.shape))
+
+
+def place_positions(step: Step, positions: Tensor) -> None:
+    """Positions of tokens [T] int64, in the dtype that the case says."""
+    step.place("positions", positions if step.case.memory.positions == "int64" else positions.int())
+
+
+def place_angles(step: Step, table: Tensor) -> None:
+    """Cosines and sines [max_pos, R] fp32, in the dtype that the case says."""
+    table = table if step.case.rope.table == "fp32" else table.bfloat16()
+    step.place("cos_sin_cache", table, row_pad=step.case.memory.angles_pad)
+
+
+def place_q_and_k(step: Step, q: Tensor, k: Tensor) -> None:
     """q [T, H, D] and k [T, D]: in buffers of their own, or as columns of one."""
     case, memory, (tokens, heads, dim) = step.case, step.case.memory, q.shape
     dtype, width = ACTIVATIONS[memory.activations], heads * (dim + memory.q_head_pad)
@@ -334,9 +347,10 @@ def _cached_scales(step: Step, slots: Tensor) -> Tensor:
     return pack(regimes.cached_powers(regime, bits_at(step.key("scales"), element)))
 
 
-def _place_slots(step: Step, pages: Tensor, positions: Tensor, requests: Tensor) -> None:
+def _place_slots(step: Step, tables: list[list[int]]) -> None:
     """Where this step's keys go."""
-    batch = step.case.batch
+    batch, pages = step.case.batch, rectangle(tables, -1)
+    positions, requests = token_places(step.case)
     slots, owned = torch.full_like(positions, -1), requests >= 0
     if batch.slot_holes:
         owned &= ~slot_holes(step.case, step.key("slot holes"))
@@ -390,3 +404,17 @@ def _place_decode(step: Step) -> None:
         lens = below(bits(step.key("lens"), tuple(lens.shape)), 1 << 31).int() % (lens + 1)
     memory = step.case.memory
     step.place("context_lens", lens.to(index_dtype(step.case)), row_pad=memory.lens_pad, step=memory.lens_step)
+
+
+OF_PAGES: Mapping[tuple[str, ...], Callable[[Step, list[list[int]]], None]] = {
+    ("decode_table", "prefill_table"): _place_tables,
+    ("slot_mapping",): _place_slots,
+}
+"""Inputs that say where something is, and what makes them of the pages of each request."""
+
+OF_REQUESTS: Mapping[tuple[str, ...], Callable[[Step], None]] = {
+    ("cu_seqlens", "token_to_seq"): _place_gathered,
+    ("ks", "ke"): _place_windows,
+    ("context_lens",): _place_decode,
+}
+"""Those that have nothing to do with pages."""
