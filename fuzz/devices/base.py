@@ -1,6 +1,6 @@
 """What a device is: a place where kernels run, and what it notices while they do."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, Protocol, TypeVar, runtime_checkable
 
@@ -8,6 +8,7 @@ from torch import Tensor
 
 from indexfuzz.core.finding import Finding
 from indexfuzz.core.guarantees import Guarantees, Promises
+from indexfuzz.devices.tuning import Choice
 
 
 class DeviceError(Exception):
@@ -131,3 +132,19 @@ class Capturing(Protocol):
         The function may be run before; what it writes then is undone by nobody. Raises CaptureError where it cannot be
         captured.
         """
+
+
+@runtime_checkable
+class Tuning(Device, Protocol):
+    """A device on which launches can be made otherwise than launchers say."""
+
+    def tuned(self, choice: Choice) -> Device:
+        """The same device, with launches made by a choice."""
+
+
+@runtime_checkable
+class Concurrent(Device, Protocol):
+    """A device that has more than one stream."""
+
+    def run_beside(self, runs: Sequence[Callable[[], T]]) -> list[T]:
+        """What functions return whose launches run at once, those of each on a stream of its own; all have ended."""

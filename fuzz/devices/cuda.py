@@ -3,7 +3,7 @@
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cache, lru_cache, partial
 from typing import Any
 
@@ -12,10 +12,11 @@ from triton.runtime.jit import JITFunction
 
 from indexfuzz.core.guarantees import Guarantees, Promises
 from indexfuzz.devices import assembly
-from indexfuzz.devices.base import CaptureError, DeviceError, Session, T
+from indexfuzz.devices.base import CaptureError, Device, DeviceError, Session, T
 from indexfuzz.devices.carrying import CarryingSession, carrier_to
 from indexfuzz.devices.sanitizing import SanitizedSession, report_of_this_process
 from indexfuzz.devices.simulated_dot import simulated_dot
+from indexfuzz.devices.tuning import Choice, choosing
 from indexfuzz.reference.arithmetic import Arithmetic
 
 SIMULATED = {"sm90-qgmma": 64}
@@ -38,6 +39,9 @@ def _in_any_order(known: Arithmetic) -> Arithmetic:
     """A kernel that scores a head_dim in pieces may take them in any order."""
     return replace(known, dot=replace(known.dot, in_order=False))
 
+
+HELD = 4_000_000
+"""Cycles for which streams are held back while launches are made for them: about 2 ms."""
 
 NO_ROOM = ("CUDA out of memory", "[CUDA]: out of memory", "CUDA error: out of memory", "CUBLAS_STATUS_ALLOC_FAILED")
 """In what PyTorch, Triton and libraries raise, as various types, where there is no room on the GPU."""
@@ -88,6 +92,7 @@ class CudaDevice:
     values_per_shape: int = 96
     unsupported: tuple[type[Exception], ...] = ()
     broken: tuple[type[Exception], ...] = ()
+    choice: Choice = field(default_factory=Choice)
 
     def __post_init__(self) -> None:
         if not torch.cuda.is_available():
@@ -106,7 +111,7 @@ class CudaDevice:
     def session(self) -> Iterator[Session]:
         """Run, then wait, so that a fault is blamed on the case that caused it."""
         report = report_of_this_process()
-        with noting_kernels() as kernels:
+        with noting_kernels() as kernels, choosing(self.choice):
             judge_by = partial(guarantees, kernels, envelope=_envelope())
             if report:
                 yield SanitizedSession(judge_by, report)
@@ -118,12 +123,12 @@ class CudaDevice:
         """Capture a CUDA graph, after a run on a stream of its own that compiles what is launched."""
         stream: torch.cuda.Stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
         stream.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(stream):
+        with torch.cuda.stream(stream), choosing(self.choice):
             run()
         torch.cuda.synchronize()
         graph = torch.cuda.CUDAGraph()
         try:
-            with warnings.catch_warnings(), torch.cuda.graph(graph):
+            with warnings.catch_warnings(), torch.cuda.graph(graph), choosing(self.choice):
                 warnings.filterwarnings("ignore", "The CUDA Graph is empty")  # a step without tokens launches nothing
                 result = run()
         except RuntimeError as error:
@@ -134,6 +139,23 @@ class CudaDevice:
             torch.cuda.synchronize()
 
         return result, replay
+
+    def tuned(self, choice: Choice) -> Device:
+        """This one, with launches made by a choice."""
+        return replace(self, choice=choice)
+
+    def run_beside(self, runs: Sequence[Callable[[], T]]) -> list[T]:
+        """On a stream each, which begin together once all has been launched."""
+        torch.cuda._sleep(HELD)  # noqa: SLF001 - nothing else holds a stream without the host
+        begin = torch.cuda.current_stream().record_event()
+        results = []
+        for run in runs:
+            stream: torch.cuda.Stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
+            stream.wait_event(begin)
+            with torch.cuda.stream(stream):
+                results.append(run())
+        torch.cuda.synchronize()
+        return results
 
     def guarantees(self, promises: Promises) -> Guarantees:
         """What holds whatever a kernel was compiled to on this GPU."""

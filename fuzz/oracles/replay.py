@@ -6,10 +6,9 @@ The launch is captured on one case; the contents are those of a second case of t
 says what must come out. Of a session every step is captured anew, and both sessions go on by fresh launches.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -18,33 +17,17 @@ from indexfuzz.checks import describe
 from indexfuzz.core.case import Case
 from indexfuzz.core.finding import Finding
 from indexfuzz.core.outcome import Outcome
-from indexfuzz.core.part import CaseError
-from indexfuzz.core.rng import derive
-from indexfuzz.core.session import follow
 from indexfuzz.devices.base import CaptureError, Capturing, Device
 from indexfuzz.implementations.base import Implementation, StageFunction
-from indexfuzz.oracles.walk import function_for, launches, require_format
-from indexfuzz.samples.serving import Serving
-from indexfuzz.stages.base import Call, Stage
-from indexfuzz.stages.table import making_keys
+from indexfuzz.oracles.pairs import OF_CACHE, Pair, differences, forms, go_on, own, pairs_of, with_other_contents
+from indexfuzz.oracles.walk import function_for, require_format
+from indexfuzz.stages.base import Call
 
 KIND = "metamorphic/replay"
 
 INTEGERS = (torch.int32, torch.int64)
 MOST_TOLD = 16
 """Elements of a tensor whose contents are told."""
-
-OF_CACHE = ("page", "token", "byte")
-"""What the axes of a cache are called, which stages name by values and scales."""
-
-
-class Pair(NamedTuple):
-    """A stage, its call on the case that is captured, and that on the case whose contents take its place."""
-
-    stage: Stage
-    captured: Call
-    call: Call
-
 
 Note = Callable[[Finding, Tensor], None]
 """Told what is found, and which elements of its output are others than in a fresh launch, bool of its shape."""
@@ -67,16 +50,16 @@ def run(
     if not isinstance(device, Capturing) or other is None:
         return outcome
     require_format(case, device)
-    for number, (stage, captured, call) in enumerate(_pairs(case, other, implementation, device)):
+    for number, (stage, captured, call) in enumerate(pairs_of(case, other, implementation, device)):
         function = function_for(stage.name, case, implementation, only)
         if function is None or function_for(stage.name, other, implementation, only) is None:
             continue
-        fresh = _own(call, device.torch_device)
+        fresh = own(call, device.torch_device)
         with device.session():
             outputs = fresh.run(function)
-        if _forms(captured) == _forms(call):
+        if forms(captured) == forms(call):
             with suppress(CaptureError):
-                pair = Pair(stage, _own(captured, device.torch_device), call)
+                pair = Pair(stage, own(captured, device.torch_device), call)
                 where = f"step {number} of the session: " if case.session.steps else ""
                 found = _replay(pair, outputs, function, implementation, device)
                 outcome.stages.append(stage.name)
@@ -86,7 +69,7 @@ def run(
         if outcome.findings:
             break
         if case.session.steps:
-            _go_on(captured, function, device)
+            go_on(captured, function, device)
             for name in call.fills:
                 call.tensors[name].copy_(fresh.tensors[name])
     return outcome
@@ -98,63 +81,14 @@ def pair_of(case: Case, name: str, implementation: Implementation, device: Devic
     Both sessions come to that step by launches of their own.
     """
     other = with_other_contents(case)
-    for at, pair in enumerate(_pairs(case, other, implementation, device) if other else ()):
+    for at, pair in enumerate(pairs_of(case, other, implementation, device) if other else ()):
         is_there = at == number if case.session.steps else pair.stage.name == name
         if is_there:
-            return pair if _forms(pair.captured) == _forms(pair.call) else None
+            return pair if forms(pair.captured) == forms(pair.call) else None
         if case.session.steps:
             for call in (pair.captured, pair.call):
-                _go_on(call, implementation.stages[name], device)
+                go_on(call, implementation.stages[name], device)
     return None
-
-
-def with_other_contents(case: Case) -> Case | None:
-    """The case with its requests in reverse, other values and other pages; None where there is no such case."""
-    pages = "ordered" if case.cache.pages == "reversed" else "reversed"
-    steps = tuple(step.model_copy(update={"turns": step.turns[::-1]}).model_dump() for step in case.session.steps)
-    batch: dict[str, object] = {
-        "decode": case.batch.decode[::-1],
-        "prefill": tuple(p.model_dump() for p in case.batch.prefill[::-1]),
-    }
-    try:
-        return case.replace(
-            values={"seed": derive(case.values.seed, "replay")},
-            cache={"pages": pages},
-            batch=batch,
-            session={"steps": steps},
-        )
-    except CaseError:
-        return None
-
-
-def _go_on(call: Call, function: StageFunction, device: Device) -> None:
-    """Let a step of a session leave what it leaves."""
-    with device.session() as session:
-        there = call.with_tensors(session.bring(call.tensors))
-        session.take_back(there.run(function))
-
-
-def _pairs(case: Case, other: Case, implementation: Implementation, device: Device) -> Iterator[Pair]:
-    if not case.session.steps:
-        for (stage, _, captured), (same, _, call) in zip(launches(case, device), launches(other, device), strict=False):
-            if stage.name != same.name:
-                return
-            yield Pair(stage, captured, call)
-        return
-    if case.session.node == "none":
-        return
-    servings = [Serving(c, device.home, kept=implementation.kept(c)) for c in (case, other)]
-    followed = zip(case.session.steps, other.session.steps, follow(case.session), follow(other.session), strict=True)
-    for number, (step, other_step, rows, other_rows) in enumerate(followed):
-        calls = []
-        for serving, own, turns in zip(servings, (step, other_step), (rows, other_rows), strict=True):
-            serving.begin(number, own, turns)
-            tokens = [serving.requests[row.request].tokens for row in turns]
-            stage = making_keys(case.session.node, tokens)
-            calls.append(stage.prepare(serving.making_step(number, own, turns)))
-        yield Pair(stage, *calls)
-        for serving, own, turns in zip(servings, (step, other_step), (rows, other_rows), strict=True):
-            serving.end(own, turns)
 
 
 def _replay(
@@ -169,19 +103,15 @@ def _replay(
     for name, tensor in pair.call.tensors.items():
         pair.captured.tensors[name].copy_(tensor)
     again()
-    masks = pair.stage.determined(pair.call, implementation.promises)
-    for name, got in outputs.items():
-        wrong = describe.bits(got) != describe.bits(fresh[name])
-        wrong &= masks.get(name, torch.ones_like(wrong)).to(wrong.device)
-        if name != "state" and bool(wrong.any()):
-            index = describe.first(wrong)
-            place = describe.place(index, pair.stage.axes.get(name, OF_CACHE))
-            captured, launched = describe.text(got[index]), describe.text(fresh[name][index])
-            detail = (
-                f"{place} of {name} is {captured} where the launch was captured with other contents and replayed, "
-                f"and {launched} where it is launched; {describe.share(wrong)}{changed}"
-            )
-            return [(Finding(pair.stage.name, KIND, name, detail, index=index), wrong)]
+    for name, wrong in differences(pair.stage, pair.call, outputs, fresh, implementation):
+        index = describe.first(wrong)
+        place = describe.place(index, pair.stage.axes.get(name, OF_CACHE))
+        captured, launched = describe.text(outputs[name][index]), describe.text(fresh[name][index])
+        detail = (
+            f"{place} of {name} is {captured} where the launch was captured with other contents and replayed, "
+            f"and {launched} where it is launched; {describe.share(wrong)}{changed}"
+        )
+        return [(Finding(pair.stage.name, KIND, name, detail, index=index), wrong)]
     return []
 
 
@@ -195,19 +125,3 @@ def _tell_integers(captured: Call, call: Call) -> str:
         if name not in call.fills.values() and was[name].numel() <= MOST_TOLD and not torch.equal(was[name], is_[name])
     ]
     return f"; when it was captured {', '.join(words)}" if words else ""
-
-
-def _forms(call: Call) -> dict[str, tuple[object, ...]]:
-    """Whether two calls may be one graph: shapes, strides, dtypes and options."""
-    tensors = {name: (t.shape, t.stride(), t.dtype) for name, t in call.tensors.items()}
-    return tensors | {"options": tuple(call.options.items())}
-
-
-def _own(call: Call, device: str) -> Call:
-    """The call on memory of its own on a device, with the same strides."""
-    return call.with_tensors({name: _like(tensor, device) for name, tensor in call.tensors.items()})
-
-
-def _like(tensor: Tensor, device: str) -> Tensor:
-    made = torch.empty_strided(tensor.shape, tensor.stride(), dtype=tensor.dtype, device=device)
-    return made.copy_(tensor)

@@ -21,7 +21,19 @@ from indexfuzz.core.signature import Signature
 from indexfuzz.devices.base import Device
 from indexfuzz.implementations.base import Implementation
 from indexfuzz.lockstep import recall_launches
-from indexfuzz.oracles import composition, differential, history, paths, repetition, replay, schedules, sessions, walked
+from indexfuzz.oracles import (
+    composition,
+    differential,
+    history,
+    paths,
+    repetition,
+    replay,
+    schedules,
+    sessions,
+    streams,
+    tuning,
+    walked,
+)
 from indexfuzz.oracles.causes import without_consequences
 from indexfuzz.oracles.metamorphic import runner
 from indexfuzz.oracles.metamorphic.catalogue import COMPILED, RELATIONS
@@ -91,6 +103,8 @@ ORACLES = (
     Oracle("repetition", 1 / 16, _is_finite, repetition.run, frozenset({"nondeterministic", "uninitialised"})),
     Oracle("history", 1 / 32, _is_finite, history.run, frozenset({history.KIND})),
     Oracle("replay", 1 / 16, lambda case: not may_be_nonfinite(case), replay.run, frozenset({replay.KIND})),
+    Oracle("tuning", 1 / 16, lambda case: not may_be_nonfinite(case), tuning.run, frozenset({tuning.KIND})),
+    Oracle("streams", 1 / 16, lambda case: not may_be_nonfinite(case), streams.run, frozenset({streams.KIND})),
     Oracle("composition", 1 / 8, _is_finite, composition.run, frozenset({composition.KIND})),
     Oracle("paths", 1 / 16, _is_finite, paths.run, frozenset({paths.KIND})),
     *(_of_relation(relation, 1 / 64) for relation in RELATIONS),

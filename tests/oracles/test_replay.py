@@ -16,7 +16,7 @@ from indexfuzz.devices.base import CaptureError
 from indexfuzz.devices.lockstep import LockstepDevice
 from indexfuzz.implementations.builtin import builtin
 from indexfuzz.implementations.faults.planting import edited_kernels
-from indexfuzz.oracles import replay
+from indexfuzz.oracles import pairs, replay
 
 
 class Recorder:
@@ -141,8 +141,8 @@ class Elsewhere(torch.Tensor):
 
 
 def test_integers_are_told_where_the_captured_launch_is_on_a_device_of_its_own(monkeypatch):
-    like = replay._like
-    monkeypatch.setattr(replay, "_like", lambda tensor, device: like(tensor, device).as_subclass(Elsewhere))
+    like = pairs._like
+    monkeypatch.setattr(pairs, "_like", lambda tensor, device: like(tensor, device).as_subclass(Elsewhere))
     mistaken = with_mistake(*OF_CONTENTS["compress"], "compress")
     (finding,) = replay.run(session_of("compress"), mistaken, Recorder()).findings
     assert "; when it was captured query_start [0, 9, 10], then [0, 1, 10]" in finding.detail

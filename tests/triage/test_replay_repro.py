@@ -13,7 +13,7 @@ from indexfuzz.devices import open_device
 from indexfuzz.devices.lockstep import LockstepDevice
 from indexfuzz.implementations.base import Implementation
 from indexfuzz.implementations.builtin import builtin
-from indexfuzz.oracles import replay
+from indexfuzz.oracles import replay, streams
 from indexfuzz.report.pictures.draw import draw, explain_absence
 from indexfuzz.subjects.in_process import InProcess
 from indexfuzz.subjects.under_test import UnderTest
@@ -147,5 +147,6 @@ def test_what_was_replayed_is_drawn_beside_a_fresh_launch_where_a_device_capture
     assert look.sentences()
     assert look_at(STEP, finding.signature, target.subject) is None
     assert "only an NVIDIA GPU" in explain_absence(finding.kind, None)
+    assert "beside each other" in explain_absence(streams.KIND, None)
     (remembered,) = replay.run(STEP, builtin(), Recorder(), frozenset({"gather"})).findings or [None]
     assert remembered is None

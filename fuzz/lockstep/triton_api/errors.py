@@ -2,12 +2,13 @@
 
 from triton.compiler.errors import CompilationError, CompileTimeAssertionFailure, UnsupportedLanguageConstruct
 from triton.errors import TritonError
-from triton.runtime.errors import OutOfResources
+from triton.runtime.errors import OutOfResources, PTXASError
 
 __all__ = [
     "CompilationError",
     "CompileTimeAssertionFailure",
     "OutOfResources",
+    "PTXASError",
     "TritonError",
     "UnsupportedLanguageConstruct",
 ]

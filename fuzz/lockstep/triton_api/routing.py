@@ -8,12 +8,13 @@ import torch
 from triton.runtime.autotuner import Autotuner
 from triton.runtime.jit import JITFunction
 
-from indexfuzz.lockstep.triton_api.errors import CompileTimeAssertionFailure, OutOfResources
+from indexfuzz.lockstep.triton_api.errors import CompileTimeAssertionFailure, OutOfResources, PTXASError
 
 CONFIGS: Final = ("first", "all")
 """Which configurations of an autotuned kernel run: the first that its own pruning keeps, or every one of them."""
 
-_IMPOSSIBLE: Final = (CompileTimeAssertionFailure, OutOfResources)
+IMPOSSIBLE: Final = (CompileTimeAssertionFailure, OutOfResources, PTXASError)
+"""What a tuner takes for a configuration that there is not."""
 
 
 def kept_configs(tuner: Any, kwargs: dict[str, Any]) -> Sequence[Any]:
@@ -22,6 +23,21 @@ def kept_configs(tuner: Any, kwargs: dict[str, Any]) -> Sequence[Any]:
         kept: Sequence[Any] = tuner.early_config_prune(tuner.configs, tuner.nargs, **kwargs)
         return kept
     return list(tuner.configs)
+
+
+def run_first_possible(tuner: Any, configs: Sequence[Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """Run the kernel of a tuner, whose `nargs` are set, with the first configuration that is possible."""
+    for config in configs[:-1]:
+        with suppress(*IMPOSSIBLE):
+            return _run_config(tuner, config, args, kwargs)
+    return _run_config(tuner, configs[-1], args, kwargs)
+
+
+def _run_config(tuner: Any, config: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    tuner.best_config = config
+    if config.pre_hook is not None:
+        config.pre_hook({**tuner.nargs, **kwargs, **config.all_kwargs()})
+    return tuner.fn.run(*args, **kwargs, **config.all_kwargs())
 
 
 @contextmanager
@@ -39,23 +55,14 @@ def route_launches(run: Callable[..., Any], configs: str = CONFIGS[0]) -> Iterat
             hook(*args, **kwargs)
         return run(self, grid, args, kwargs)
 
-    def run_config(self: Any, config: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        self.best_config = config
-        if config.pre_hook is not None:
-            config.pre_hook({**self.nargs, **kwargs, **config.all_kwargs()})
-        return self.fn.run(*args, **kwargs, **config.all_kwargs())
-
     def run_tuner(self: Any, *args: Any, **kwargs: Any) -> Any:
         self.nargs = dict(zip(self.arg_names, args, strict=False))
         kept = kept_configs(self, kwargs)
         try:
             for config in kept[1:] if configs == "all" else ():
-                with suppress(*_IMPOSSIBLE), _taking_back([*args, *kwargs.values()]):
-                    run_config(self, config, args, kwargs)
-            for config in kept[:-1]:
-                with suppress(*_IMPOSSIBLE):
-                    return run_config(self, config, args, kwargs)
-            return run_config(self, kept[-1], args, kwargs)
+                with suppress(*IMPOSSIBLE), _taking_back([*args, *kwargs.values()]):
+                    _run_config(self, config, args, kwargs)
+            return run_first_possible(self, kept, args, kwargs)
         finally:
             self.nargs = None
 

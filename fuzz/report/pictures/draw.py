@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from dataclasses import replace
 
-from indexfuzz.oracles import replay
+from indexfuzz.oracles import replay, streams, tuning
 from indexfuzz.report.pictures.cache import draw_cache
 from indexfuzz.report.pictures.extents import draw_extents
 from indexfuzz.report.pictures.grid import Picture
@@ -37,6 +37,13 @@ DRAW: dict[Shown, Callable[[Look], Picture | None]] = {
 ACCESSES = (draw_race, draw_unwritten, draw_lanes, draw_accesses)
 """What an access of a kernel did to memory."""
 
+ONLY_THERE = {
+    replay.KIND: "captures launches in a graph",
+    tuning.KIND: "launches kernels with other warps",
+    streams.KIND: "runs launches beside each other",
+}
+"""Kinds that lockstep does not show -> what it does not do."""
+
 
 def draw(look: Seen) -> tuple[Picture, ...]:
     """What went wrong around the buffers and to an input, if anything did, and the output beside what it should be.
@@ -67,8 +74,8 @@ def explain_absence(kind: str, look: Seen | None) -> str:
         return "There is nothing to draw: the launch ends without a result."
     if kind == "promise":
         return "There is nothing to draw: what the kernel tells the compiler is wrong, no value is."
-    if look is None and kind == replay.KIND:
-        return "There is no picture: only an NVIDIA GPU captures launches in a graph."
+    if look is None and kind in ONLY_THERE:
+        return f"There is no picture: only an NVIDIA GPU {ONLY_THERE[kind]}."
     if look is None:
         return "There is no picture: it takes more than one launch of the stage in lockstep to show this."
     return "There is no picture: this is about no element of an output, and no byte of a tensor."

@@ -1,6 +1,6 @@
 """What a replayed launch leaves beside what a fresh one leaves, element by element."""
 
-from indexfuzz.oracles.replay import OF_CACHE
+from indexfuzz.oracles.pairs import OF_CACHE
 from indexfuzz.report.pictures.grid import Panel, Picture, Shade, first_of
 from indexfuzz.report.pictures.values import list_indices, list_rows
 from indexfuzz.stages.table import find

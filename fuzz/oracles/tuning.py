@@ -1,0 +1,59 @@
+"""Launch every stage with other warps, and with another entry of its tuner: neither may matter.
+
+Programs of a kernel have as many warps as their launcher says, and whatever one lane of a program stores and another
+loads may come in time with one warp, and late with eight. A tuner takes the entry that is fastest on some machine, so
+any of those that it keeps may run. What comes out is judged as always.
+"""
+
+from dataclasses import replace
+
+from indexfuzz.core.case import Case
+from indexfuzz.core.finding import Finding
+from indexfuzz.core.outcome import Outcome
+from indexfuzz.core.rng import derive
+from indexfuzz.devices.base import Device, Tuning
+from indexfuzz.devices.tuning import Choice
+from indexfuzz.implementations.base import Implementation
+from indexfuzz.oracles import differential, sessions
+
+KIND = "metamorphic/tuning"
+
+WARPS = (1, 4, 8)
+
+ALIKE = 1 << 40
+"""Seeds that are equal modulo this make the same choice: what that is compiled for is compiled once for all of them."""
+
+
+def run(case: Case, implementation: Implementation, device: Device, only: frozenset[str] = frozenset()) -> Outcome:
+    """Judge a case on a device that launches as the case's choice says.
+
+    Where the device has no choice, or no kernel is launched otherwise by it, nothing is found. What is wrong by itself
+    is left to others. Raises UnsupportedKernelError as `differential.run` does.
+    """
+    outcome = Outcome(case)
+    if not isinstance(device, Tuning):
+        return outcome
+    choice = choice_of(case)
+    judged = _judge(case, implementation, device.tuned(choice), only)
+    if choice.changed:
+        outcome.stages = judged.stages
+    if choice.changed and judged.findings:
+        known = {finding.signature for finding in _judge(case, implementation, device, only).findings}
+        outcome.findings = [_tell(f, choice) for f in judged.findings if f.signature not in known]
+    return outcome
+
+
+def choice_of(case: Case) -> Choice:
+    """The choice that a case's seed makes."""
+    seed = case.values.seed % ALIKE
+    return Choice(WARPS[derive(seed, "num_warps") % len(WARPS)], derive(seed, "entry"))
+
+
+def _judge(case: Case, implementation: Implementation, device: Device, only: frozenset[str]) -> Outcome:
+    oracle = sessions if case.session.steps else differential
+    return oracle.run(case, implementation, device, only)
+
+
+def _tell(finding: Finding, choice: Choice) -> Finding:
+    how = "; ".join(f"{kernel} with {words}" for kernel, words in sorted(choice.changed.items()))
+    return replace(finding, kind=KIND, detail=f"launched otherwise ({how}): {finding.detail}")
