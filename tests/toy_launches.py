@@ -15,7 +15,8 @@ from indexfuzz import Implementation
 from indexfuzz.implementations.builtin import builtin
 
 BUILTIN = builtin()
-LANES = 1024
+LANES = 256
+"""As many as eight warps have: each lane is a thread of its own, and no barrier stands between the two accesses."""
 PLANTED = ("warps", "entry", "stream")
 
 

@@ -88,7 +88,8 @@ def _with_interpreter(setup: Setup) -> None:
 def _with_sanitizer(setup: Setup) -> None:
     """Do all of this in a process under the tool of --sanitize, and end as that does."""
     from indexfuzz.devices.base import DeviceError
-    from indexfuzz.devices.sanitizing import LOG, TOOLS, find_tool, sanitized
+    from indexfuzz.devices.sanitizer_marks import TOOLS
+    from indexfuzz.devices.sanitizing import LOG, find_tool, sanitized
 
     if setup.sanitize is None or LOG in os.environ:
         return

@@ -119,7 +119,7 @@ Sanitize = Annotated[
     typer.Option(
         "--sanitize",
         rich_help_panel="What to test",
-        metavar="memcheck",
+        metavar="memcheck|racecheck|initcheck",
         show_default=False,
         help="With --device cuda: run all of it under this tool of NVIDIA's compute-sanitizer, in one process; what it "
         "reports of a launch are findings.",

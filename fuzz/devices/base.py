@@ -29,6 +29,10 @@ T = TypeVar("T")
 class Session(Protocol):
     """The execution of one stage of one case."""
 
+    @property
+    def sees_unwritten(self) -> bool:
+        """Whether reads of memory that nobody has written are seen, so that nobody may fill what is allocated."""
+
     def declare(self, name: str, tensor: Tensor, initialised: Tensor | bool) -> None:  # noqa: FBT001
         """Tell the device about a buffer, and which of its bytes are defined: all, none, or a bool for each."""
 

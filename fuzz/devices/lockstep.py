@@ -32,6 +32,11 @@ class LockstepSession:
     machine: Lockstep
     device: "LockstepDevice"
 
+    @property
+    def sees_unwritten(self) -> bool:
+        """Of what is declared alone, whatever it is filled with."""
+        return False
+
     def declare(self, name: str, tensor: Tensor, initialised: Tensor | bool) -> None:  # noqa: FBT001
         """Bound accesses to the tensor and track which of its bytes are defined."""
         self.machine.declare(name, tensor, initialised=initialised)

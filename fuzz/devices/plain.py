@@ -15,6 +15,11 @@ class PlainSession:
 
     judge_by: Callable[[Promises], Guarantees]
 
+    @property
+    def sees_unwritten(self) -> bool:
+        """Nothing is seen."""
+        return False
+
     def declare(self, name: str, tensor: Tensor, initialised: Tensor | bool) -> None:  # noqa: FBT001
         """Nothing to track."""
 

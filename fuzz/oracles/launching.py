@@ -101,9 +101,9 @@ def launch(
     Raises UnsupportedKernelError when the device cannot execute the kernel, and what says nothing about the kernel.
     """
     outputs: dict[str, Tensor] = {}
-    watched = WatchedTensors(garbage)
     raised: Exception | None = None
     with device.session() as session:
+        watched = WatchedTensors(None if session.sees_unwritten else garbage)
         for name, bytes_defined in (initialised or {}).items():
             session.declare(name, call.tensors[name], bytes_defined)
         try:

@@ -50,8 +50,8 @@ def choice_of(case: Case) -> Choice:
 
 
 def _judge(case: Case, implementation: Implementation, device: Device, only: frozenset[str]) -> Outcome:
-    oracle = sessions if case.session.steps else differential
-    return oracle.run(case, implementation, device, only)
+    judge = sessions.run if case.session.steps else differential.run
+    return judge(case, implementation, device, only)
 
 
 def _tell(finding: Finding, choice: Choice) -> Finding:
