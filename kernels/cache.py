@@ -18,9 +18,11 @@ from indexfuzz.kernels.nibbles import to_bytes
 from indexfuzz.kernels.quant import FP8_DTYPES, SCALE_FORMATS, quantise_rows
 from indexfuzz.kernels.scales import (
     SCALE_DTYPES,
+    is_interleaved,
     quantise_groups,
     require_powers_of_two,
     scale_groups,
+    store_exponents,
     stored_values,
 )
 
@@ -45,6 +47,7 @@ def _k_quant_cache_kernel(
     QUANT_MAX: tl.constexpr,
     UE8M0: tl.constexpr,
     GROUPS: tl.constexpr,  # that have exponents of their own; 0 for an fp32 scale
+    INTERLEAVED: tl.constexpr,  # exponents of a tile of tokens
     TOKENS: tl.constexpr,
 ):
     token = tl.program_id(0).to(tl.int64) * TOKENS + tl.arange(0, TOKENS)
@@ -63,7 +66,10 @@ def _k_quant_cache_kernel(
     byte = tl.arange(0, KEY_BYTES)
     value_at = (block * values_page_stride)[:, None] + value_offset(offset[:, None], byte[None, :], KEY_BYTES, SHUFFLE)
     tl.store(values_ptr + value_at, to_bytes(values, values_ptr.dtype.element_ty), mask=has_slot[:, None])
-    tl.store(scales_ptr + block * scales_page_stride + offset, scale, mask=has_slot)
+    if INTERLEAVED:
+        store_exponents(scales_ptr + block * scales_page_stride, offset, scale, has_slot)
+    else:
+        tl.store(scales_ptr + block * scales_page_stride + offset, scale, mask=has_slot)
 
 
 def k_quant_cache(
@@ -97,6 +103,7 @@ def k_quant_cache(
     stored = stored_values(scales, head_dim, FP8_DTYPES[fp8])
     require_cache(cache, stored.key_bytes)
     block_size = cache.shape[1]
+    interleaved = is_interleaved(layout, scales)
     layout = resolve_layout(layout, block_size, stored.key_bytes)
     require_tensor("slot_mapping", slot_mapping, (None,), torch.int64, torch.int32)
     num_slots = slot_mapping.shape[0]
@@ -121,5 +128,6 @@ def k_quant_cache(
         QUANT_MAX=stored.largest,
         UE8M0=scale_fmt == "ue8m0",
         GROUPS=groups,
+        INTERLEAVED=interleaved,
         TOKENS=TOKENS,
     )

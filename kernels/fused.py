@@ -22,7 +22,14 @@ from indexfuzz.kernels.nibbles import to_bytes
 from indexfuzz.kernels.norm import mean_and_factor, require_affine
 from indexfuzz.kernels.quant import FP8_DTYPES, QUANT_MAX, quantise_rows
 from indexfuzz.kernels.rope import PLACEMENTS, STYLES
-from indexfuzz.kernels.scales import SCALE_DTYPES, quantise_groups, scale_groups, stored_values
+from indexfuzz.kernels.scales import (
+    SCALE_DTYPES,
+    is_interleaved,
+    quantise_groups,
+    scale_groups,
+    store_exponents,
+    stored_values,
+)
 
 ROWS = 16
 """(token, head) rows of q, or tokens of k, of one program."""
@@ -152,6 +159,7 @@ def _fused_k_kernel(
     SHUFFLE: tl.constexpr,
     QUANT_MAX: tl.constexpr,
     GROUPS: tl.constexpr,  # that have exponents of their own; 0 for an fp32 scale
+    INTERLEAVED: tl.constexpr,  # exponents of a tile of tokens
     RMS: tl.constexpr,
     ROWS: tl.constexpr,
 ):
@@ -191,7 +199,10 @@ def _fused_k_kernel(
     byte = tl.arange(0, KEY_BYTES)
     value_at = (block * values_page_stride)[:, None] + value_offset(offset[:, None], byte[None, :], KEY_BYTES, SHUFFLE)
     tl.store(values_ptr + value_at, to_bytes(values, values_ptr.dtype.element_ty), mask=has_slot[:, None])
-    tl.store(scales_ptr + block * scales_page_stride + offset, scale, mask=has_slot)
+    if INTERLEAVED:
+        store_exponents(scales_ptr + block * scales_page_stride, offset, scale, has_slot)
+    else:
+        tl.store(scales_ptr + block * scales_page_stride + offset, scale, mask=has_slot)
 
 
 @triton.jit
@@ -294,6 +305,7 @@ def fused_k(
     stored = stored_values(scales, head_dim, FP8_DTYPES[fp8])
     require_cache(cache, stored.key_bytes)
     block_size = cache.shape[1]
+    interleaved = is_interleaved(layout, scales)
     layout = resolve_layout(layout, block_size, stored.key_bytes)
     require_tensor("slot_mapping", slot_mapping, (None,), torch.int64, torch.int32)
     num_slots = slot_mapping.shape[0]
@@ -326,6 +338,7 @@ def fused_k(
         SHUFFLE=layout == "shuffle",
         QUANT_MAX=stored.largest,
         GROUPS=groups,
+        INTERLEAVED=interleaved,
         RMS=norm == "rms",
         ROWS=ROWS,
     )

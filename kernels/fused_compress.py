@@ -22,7 +22,14 @@ from indexfuzz.kernels.layout import resolve_layout, split_pages, value_offset
 from indexfuzz.kernels.nibbles import to_bytes
 from indexfuzz.kernels.quant import FP8_DTYPES, quantise_rows
 from indexfuzz.kernels.rope import PLACEMENTS, STYLES
-from indexfuzz.kernels.scales import SCALE_DTYPES, quantise_groups, scale_groups, stored_values
+from indexfuzz.kernels.scales import (
+    SCALE_DTYPES,
+    is_interleaved,
+    quantise_groups,
+    scale_groups,
+    store_exponents,
+    stored_values,
+)
 
 
 @triton.jit
@@ -60,6 +67,7 @@ def _fused_compress_kernel(
     QUANT_MAX: tl.constexpr,
     KEY_BYTES: tl.constexpr,
     GROUPS: tl.constexpr,  # that have exponents of their own; 0 for an fp32 scale
+    INTERLEAVED: tl.constexpr,  # exponents of a tile of tokens
 ):
     key, _, end, is_due = weighted_key(
         kv_ptr,
@@ -103,8 +111,13 @@ def _fused_compress_kernel(
     value_at = page * values_page_stride + value_offset(number % BLOCK_SIZE, byte, KEY_BYTES, SHUFFLE)
     values = tl.reshape(to_bytes(values, values_ptr.dtype.element_ty), [KEY_BYTES])
     tl.store(values_ptr + value_at, values, mask=is_due & (byte < KEY_BYTES))
-    scale_at = scales_ptr + page * scales_page_stride + number % BLOCK_SIZE
-    tl.store(scale_at, tl.max(scale, axis=0), mask=is_due)
+    scales_of_page = scales_ptr + page * scales_page_stride
+    if INTERLEAVED:
+        one = tl.arange(0, 1)
+        store_exponents(scales_of_page + one, number % BLOCK_SIZE + one, scale, is_due & (one == 0))
+    else:
+        scale_at = scales_of_page + number % BLOCK_SIZE
+        tl.store(scale_at, tl.max(scale, axis=0), mask=is_due)
 
 
 def fused_compress(
@@ -162,6 +175,7 @@ def fused_compress(
     require_tensor("cos_sin_cache", cos_sin_cache, (None, rope_dim), torch.float32, torch.bfloat16)
     require_cache(cache, stored.key_bytes)
     block_size = cache.shape[1]
+    interleaved = is_interleaved(layout, scales)
     layout = resolve_layout(layout, block_size, stored.key_bytes)
     require_rings(state, 2, width, window, "the tokens of a window", torch.float32)
     num_rows = state.shape[1]
@@ -198,6 +212,7 @@ def fused_compress(
             QUANT_MAX=stored.largest,
             KEY_BYTES=stored.key_bytes,
             GROUPS=groups,
+            INTERLEAVED=interleaved,
         )
         save_kernel[(num_requests, triton.cdiv(num_tokens, TOKENS))](
             *tokens, state, state.stride(0), RATIO=ratio, ROWS=num_rows, WIDTH=width, TOKENS=TOKENS

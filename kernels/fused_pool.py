@@ -20,7 +20,14 @@ from indexfuzz.kernels.layout import resolve_layout, split_pages, value_offset
 from indexfuzz.kernels.nibbles import to_bytes
 from indexfuzz.kernels.pool import POOLINGS, pooled_key, save_kernel
 from indexfuzz.kernels.quant import FP8_DTYPES, quantise_rows
-from indexfuzz.kernels.scales import SCALE_DTYPES, quantise_groups, scale_groups, stored_values
+from indexfuzz.kernels.scales import (
+    SCALE_DTYPES,
+    is_interleaved,
+    quantise_groups,
+    scale_groups,
+    store_exponents,
+    stored_values,
+)
 
 
 @triton.jit
@@ -51,6 +58,7 @@ def _fused_pool_kernel(
     QUANT_MAX: tl.constexpr,
     KEY_BYTES: tl.constexpr,
     GROUPS: tl.constexpr,  # that have exponents of their own; 0 for an fp32 scale
+    INTERLEAVED: tl.constexpr,  # exponents of a tile of tokens
 ):
     key, _, end, is_due = pooled_key(
         k_ptr,
@@ -82,8 +90,13 @@ def _fused_pool_kernel(
     value_at = page * values_page_stride + value_offset(number % BLOCK_SIZE, byte, KEY_BYTES, SHUFFLE)
     values = tl.reshape(to_bytes(values, values_ptr.dtype.element_ty), [KEY_BYTES])
     tl.store(values_ptr + value_at, values, mask=is_due & (byte < KEY_BYTES))
-    scale_at = scales_ptr + page * scales_page_stride + number % BLOCK_SIZE
-    tl.store(scale_at, tl.max(scale, axis=0), mask=is_due)
+    scales_of_page = scales_ptr + page * scales_page_stride
+    if INTERLEAVED:
+        one = tl.arange(0, 1)
+        store_exponents(scales_of_page + one, number % BLOCK_SIZE + one, scale, is_due & (one == 0))
+    else:
+        scale_at = scales_of_page + number % BLOCK_SIZE
+        tl.store(scale_at, tl.max(scale, axis=0), mask=is_due)
 
 
 def fused_pool(
@@ -128,6 +141,7 @@ def fused_pool(
     require(bias.is_contiguous(), f"bias must be dense, got strides {bias.stride()}")
     require_cache(cache, stored.key_bytes)
     block_size = cache.shape[1]
+    interleaved = is_interleaved(layout, scales)
     layout = resolve_layout(layout, block_size, stored.key_bytes)
     require_rings(state, 2, head_dim, ratio - 1, "the tokens of a group but its last", torch.bfloat16)
     num_rows = state.shape[1]
@@ -158,6 +172,7 @@ def fused_pool(
             QUANT_MAX=stored.largest,
             KEY_BYTES=stored.key_bytes,
             GROUPS=groups,
+            INTERLEAVED=interleaved,
         )
         save_kernel[(num_requests, triton.cdiv(num_tokens, TOKENS))](
             *tokens, *requests, ROWS=num_rows, HEAD_DIM=head_dim, POOLING=pooling, TOKENS=TOKENS

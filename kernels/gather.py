@@ -8,7 +8,7 @@ from torch import Tensor
 from indexfuzz.kernels.checks import require_cache, require_head_dim, require_tensor
 from indexfuzz.kernels.layout import resolve_layout, split_pages, value_offset
 from indexfuzz.kernels.quant import FP8
-from indexfuzz.kernels.scales import SCALE_DTYPES, scale_groups
+from indexfuzz.kernels.scales import SCALE_DTYPES, is_interleaved, load_exponents, scale_groups
 
 TOKENS = 64
 """Gathered tokens of one program."""
@@ -37,6 +37,7 @@ def _gather_kernel(
     BLOCK_SIZE: tl.constexpr,
     KEY_BYTES: tl.constexpr,
     SHUFFLE: tl.constexpr,
+    INTERLEAVED: tl.constexpr,  # exponents of a tile of tokens
     TOKENS: tl.constexpr,
 ):
     token = tl.program_id(0) * TOKENS + tl.arange(0, TOKENS)
@@ -55,7 +56,10 @@ def _gather_kernel(
     offset = position % BLOCK_SIZE
     value_at = (block * values_page_stride)[:, None] + value_offset(offset[:, None], byte[None, :], KEY_BYTES, SHUFFLE)
     values = tl.load(values_ptr + value_at, mask=is_cached[:, None], other=0)
-    scale = tl.load(scales_ptr + block * scales_page_stride + offset, mask=is_cached, other=0.0)
+    if INTERLEAVED:
+        scale = load_exponents(scales_ptr + block * scales_page_stride, offset, is_cached)
+    else:
+        scale = tl.load(scales_ptr + block * scales_page_stride + offset, mask=is_cached, other=0.0)
 
     k_row = token.to(tl.int64) * k_fp8_row_stride
     tl.store(k_fp8_ptr + k_row[:, None] + byte[None, :], values, mask=is_valid_token[:, None])
@@ -91,6 +95,7 @@ def gather(
     scale_groups(scales, quant_group, head_dim)
     require_cache(cache, key_bytes)
     num_blocks, block_size, _ = cache.shape
+    interleaved = is_interleaved(layout, scales)
     layout = resolve_layout(layout, block_size, key_bytes)
     require_tensor("block_table", block_table, (None, None), torch.int32, torch.int64)
     num_seqs, max_blocks = block_table.shape
@@ -121,6 +126,7 @@ def gather(
         BLOCK_SIZE=block_size,
         KEY_BYTES=key_bytes,
         SHUFFLE=layout == "shuffle",
+        INTERLEAVED=interleaved,
         TOKENS=TOKENS,
         num_warps=WARPS,
     )

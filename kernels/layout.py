@@ -1,8 +1,9 @@
 """Where the bytes of a token lie in a page of the cache.
 
-A page is block_size * head_dim value bytes, then block_size scales of four bytes. The scales are in token order in
-either layout; the values are in token order (NORMAL) or in 16x16 tiles that the matrix units load without a shuffle
-(SHUFFLE, also called preshuffle).
+A page is block_size * head_dim value bytes, then block_size scales of four bytes. The values are in token order
+(NORMAL) or in 16x16 tiles that the matrix units load without a shuffle (SHUFFLE, also called preshuffle). The scales
+are in token order, or interleaved (SHUFFLE-SCALES, beside values in tiles): the first exponents of the 16 tokens of a
+tile, then their second ones.
 """
 
 import torch
@@ -54,14 +55,16 @@ def page_parts(cache_ptr, value_bytes, DTYPE: tl.constexpr, PACKED: tl.constexpr
 
 
 def resolve_layout(layout: str, block_size: int, head_dim: int) -> str:
-    """The layout, "normal" or "shuffle", that ``layout`` stands for: "auto" is NORMAL iff block_size is 1.
+    """How values lie in ``layout``, "normal" or "shuffle": "auto" is NORMAL iff block_size is 1.
 
     Raises ValueError for an unknown layout, and for SHUFFLE unless block_size and head_dim are multiples of 16: tiles
     cut at a page's end would reach into the next page.
     """
-    require_choice("layout", layout, ("auto", "normal", "shuffle"))
+    require_choice("layout", layout, ("auto", "normal", "shuffle", "shuffle-scales"))
     if layout == "auto":
         layout = "normal" if block_size == 1 else "shuffle"
+    if layout == "shuffle-scales":
+        layout = "shuffle"
     if layout == "shuffle":
         require(
             block_size % TILE == 0 and head_dim % TILE == 0,

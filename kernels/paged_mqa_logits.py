@@ -9,7 +9,7 @@ from indexfuzz.kernels.checks import require, require_cache, require_choice, req
 from indexfuzz.kernels.layout import in_token_order, page_parts, resolve_layout, start_of_band
 from indexfuzz.kernels.nibbles import decode_pairs
 from indexfuzz.kernels.quant import FP8
-from indexfuzz.kernels.scales import SCALES, dequantise_groups
+from indexfuzz.kernels.scales import SCALES, dequantise_groups, is_interleaved, load_exponents
 from indexfuzz.kernels.sizes import cdiv, next_power_of_2
 
 KEYS = 64
@@ -81,6 +81,7 @@ def _paged_mqa_logits_kernel(
     ROWS: tl.constexpr,
     HEADS: tl.constexpr,  # NUM_HEADS, padded to a power of two
     PACKED: tl.constexpr,  # scales are exponents
+    INTERLEAVED: tl.constexpr,  # exponents of a tile of tokens
     KEYS: tl.constexpr = KEYS,
     STAGES: tl.constexpr = STAGES,
     HIDDEN: tl.constexpr = HIDDEN,
@@ -136,7 +137,11 @@ def _paged_mqa_logits_kernel(
             if SHUFFLE:
                 k = in_token_order(k)
             is_cached = is_seen & is_page
-            k_scale = tl.load(scales_ptr + block * scales_page_stride + offset, mask=is_cached, other=0.0)
+            if INTERLEAVED:
+                page_ptr = scales_ptr + tl.broadcast_to(block * scales_page_stride, [KEYS])
+                k_scale = load_exponents(page_ptr, offset, is_cached)
+            else:
+                k_scale = tl.load(scales_ptr + block * scales_page_stride + offset, mask=is_cached, other=0.0)
 
             if KEY_BYTES < HEAD_DIM:
                 k = decode_pairs(k)
@@ -184,6 +189,7 @@ def paged_mqa_logits(
     key_bytes = head_dim // 2 if scales == "mxfp4" else head_dim
     require_cache(cache, key_bytes)
     num_blocks, block_size, _ = cache.shape
+    interleaved = is_interleaved(layout, scales)
     layout = resolve_layout(layout, block_size, key_bytes)
     require_tensor("weights", weights, (batch * next_n, num_heads), torch.float32)
     is_length_per_row = context_lens.dim() == 2
@@ -237,4 +243,5 @@ def paged_mqa_logits(
         ROWS=rows,
         HEADS=heads,
         PACKED=scales != "fp32",
+        INTERLEAVED=interleaved,
     )

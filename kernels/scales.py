@@ -2,7 +2,8 @@
 
 Byte j of the word, lowest first, is the exponent of dims j * D/4 to (j + 1) * D/4: e stands for 2^(e - 127), 255 for
 NaN. Keys that have one scale, as vLLM makes them for SM100, have four equal bytes. Keys in MXFP4 have D/2 bytes of
-E2M1 values (kernels/nibbles.py) beside such a word; of 128 dims each exponent is that of 32 values.
+E2M1 values (kernels/nibbles.py) beside such a word; of 128 dims each exponent is that of 32 values. SHUFFLE-SCALES
+pages have the bytes of such words interleaved.
 """
 
 from typing import NamedTuple
@@ -12,6 +13,7 @@ import triton
 import triton.language as tl
 
 from indexfuzz.kernels.checks import require, require_choice, require_quant_group
+from indexfuzz.kernels.layout import TILE
 from indexfuzz.kernels.nibbles import LARGEST
 from indexfuzz.kernels.quant import FP8_DTYPES, QUANT_MAX, quantise_rows
 
@@ -57,6 +59,40 @@ def dequantise_groups(values, packed, BYTES: tl.constexpr = BYTES):
     scale = ((exponent << 23) | tl.where(is_special, 1 << 22, 0)).to(tl.float32, bitcast=True)
     scaled = tl.reshape(values.to(tl.float32), [keys, BYTES, dims // BYTES]) * scale[:, :, None]
     return tl.reshape(scaled, [keys, dims]).to(tl.bfloat16)
+
+
+@triton.jit
+def exponent_at(page_ptr, token, TILE: tl.constexpr = TILE, BYTES: tl.constexpr = BYTES):
+    """Pointers to the exponents of the ``token``-th tokens of pages [n] with interleaved scales: uint8 [n, BYTES].
+
+    ``page_ptr`` points to the words of scales of each one's page.
+    """
+    byte = tl.arange(0, BYTES)
+    offset = (token // TILE * (TILE * BYTES) + token % TILE)[:, None] + byte[None, :] * TILE
+    return page_ptr.to(tl.pointer_type(tl.uint8))[:, None] + offset
+
+
+@triton.jit
+def store_exponents(page_ptr, token, packed, mask, BYTES: tl.constexpr = BYTES):
+    """Take the words of exponents ``packed`` [n] apart, and store them where `exponent_at` says."""
+    lowest = 8 * tl.arange(0, BYTES)
+    exponent = packed[:, None] >> lowest[None, :]
+    tl.store(exponent_at(page_ptr, token), exponent.to(tl.uint8), mask=mask[:, None])
+
+
+@triton.jit
+def load_exponents(page_ptr, token, mask, BYTES: tl.constexpr = BYTES):
+    """The words, int32 [n], of exponents that `store_exponents` has stored; 0 where ``mask`` is false."""
+    exponent = tl.load(exponent_at(page_ptr, token), mask=mask[:, None], other=0).to(tl.int32)
+    lowest = 8 * tl.arange(0, BYTES)
+    return tl.sum(exponent << lowest[None, :], axis=1)
+
+
+def is_interleaved(layout: str, scales: str) -> bool:
+    """Whether the exponents of keys are interleaved in pages of a layout. Raises ValueError but for MXFP4."""
+    interleaved = layout == "shuffle-scales"
+    require(not interleaved or scales == "mxfp4", 'layout "shuffle-scales" needs scales "mxfp4", got "{}"', scales)
+    return interleaved
 
 
 def stored_values(scales: str, head_dim: int, fp8: torch.dtype) -> Stored:

@@ -83,7 +83,7 @@ def find_layout(
 def _may_be_written(legal: LegalRows, form: Scaling) -> Tensor:
     """Bytes that each token may have written, uint8 [n, D / per_byte + 4, choices], under any of its scales.
 
-    Of values that share a byte, and may each be one of two, the two lower and the two higher ones.
+    Of values that share a byte, and may each be one of two, the two lower and the two higher ones; of zeros, both.
     """
     codes = torch.stack([code for scale in legal.scales.unbind(-1) for code in legal.codes_under(scale)], -1)
     rows, choices = legal.scales.shape
@@ -91,7 +91,16 @@ def _may_be_written(legal: LegalRows, form: Scaling) -> Tensor:
     by_choice = legal.scales.contiguous().view(tokens, form.groups, choices).transpose(1, 2).flatten()
     scales = form.store(by_choice).view(torch.uint8).view(tokens, choices, SCALE_BYTES).transpose(1, 2)
     values = form.write(codes.view(tokens, -1, 2 * choices).transpose(1, 2)).transpose(1, 2)
-    return torch.cat([values, scales.repeat_interleave(2, -1)], 1)
+    if form.per_byte > 1:
+        values = _with_negative_zeros(values)
+    return torch.cat([values, scales.repeat_interleave(values.shape[-1] // choices, -1)], 1)
+
+
+def _with_negative_zeros(pairs: Tensor) -> Tensor:
+    """Bytes of two 4-bit values each [..., n], and the same with a sign where a zero has none: [..., 4 n]."""
+    for half, sign in ((0x0F, 0x08), (0xF0, 0x80)):
+        pairs = torch.cat([pairs, torch.where(pairs & half == 0, pairs | sign, pairs)], -1)
+    return pairs
 
 
 def _explains(

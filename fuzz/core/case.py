@@ -130,9 +130,14 @@ class Case(Part):
         return max(needed + self.cache.spare_blocks, 1)
 
     def has_layout(self, layout: str) -> bool:
-        """Whether such pages can be arranged so: SHUFFLE, which "auto" means above one token, takes whole tiles."""
-        shuffled = layout == "shuffle" or (layout == "auto" and self.cache.block_size > 1)
-        return not shuffled or not (self.cache.block_size % TILE or self.key_bytes % TILE)
+        """Whether such pages can be arranged so: SHUFFLE, which "auto" means above one token, takes whole tiles.
+
+        Exponents are interleaved in MXFP4 alone.
+        """
+        if layout == "normal" or (layout == "auto" and self.cache.block_size == 1):
+            return True
+        has_tiles = not (self.cache.block_size % TILE or self.key_bytes % TILE)
+        return has_tiles and (layout != "shuffle-scales" or self.cache.scales == "mxfp4")
 
     @property
     def key_bytes(self) -> int:

@@ -95,7 +95,8 @@ class Cache(Part):
     """The paged cache of quantised keys: uint8 [num_blocks, block_size, head_dim + 4], pages possibly padded.
 
     The scale of a key is an fp32, or `scales` "ue8m0": four exponents of a byte each, one for each quarter of its dims.
-    With "mxfp4" two values take a byte, head_dim / 2 of them, beside four exponents.
+    With "mxfp4" two values take a byte, head_dim / 2 of them, beside four exponents. Those of a tile of tokens may be
+    interleaved, in the layout "shuffle-scales".
 
     `others` says that a cache of another kind has the same storage: the spare pages are its own, and pages had been
     before they became ours. What is not written yet then holds numbers, where it is poison otherwise.
@@ -104,7 +105,7 @@ class Cache(Part):
     added = frozenset({"scales", "others"})
 
     block_size: int = Field(default=1, ge=1, le=4096)
-    layout: Literal["auto", "normal", "shuffle"] = "auto"
+    layout: Literal["auto", "normal", "shuffle", "shuffle-scales"] = "auto"
     spare_blocks: int = Field(default=0, ge=0, le=4096)
     pages: Literal["ordered", "reversed", "permuted", "highest"] = "ordered"
     shared_prefix: bool = False
@@ -113,7 +114,7 @@ class Cache(Part):
     others: bool = False
 
     @property
-    def page_layout(self) -> Literal["normal", "shuffle"]:
+    def page_layout(self) -> Literal["normal", "shuffle", "shuffle-scales"]:
         """What the layout comes to: "auto" is NORMAL for pages of one token, SHUFFLE for all others."""
         if self.layout == "auto":
             return "normal" if self.block_size == 1 else "shuffle"

@@ -24,8 +24,14 @@ from indexfuzz.core.stage_names import (
     SLOTS,
 )
 
-OF_KEYS = (K_QUANT_CACHE, FUSED_K, FUSED_COMPRESS, FUSED_POOL, GATHER, PREFILL_LOGITS, PAGED_LOGITS)
+PAGED = (K_QUANT_CACHE, FUSED_K, FUSED_COMPRESS, FUSED_POOL, GATHER, PAGED_LOGITS)
+"""Stages that read or write the scales of keys in pages."""
+
+OF_KEYS = (*PAGED, PREFILL_LOGITS)
 """Stages that read or write the scales of keys."""
+
+ROW_ORDER = ("auto", "normal", "shuffle")
+"""Layouts of pages in which the scales of a key lie side by side."""
 
 OF_DTYPES = {
     "indices": ((GATHER, PREFILL_LOGITS, PAGED_LOGITS, SLOTS, SELECT), "tables, lengths, windows and owners are int32"),
@@ -44,7 +50,8 @@ class Contract(Protocol):
     """What a project promises about its kernels. `contracts.Clauses` makes one from a table.
 
     A contract may name in `scales` the forms of the scales of keys that it is about, and in `norms` the norms of keys;
-    fp32 scales and LayerNorm where it does not. `dtypes` are the fields of Memory in `OF_DTYPES` that it leaves free.
+    fp32 scales and LayerNorm where it does not. `interleaved` says that it knows the layout of interleaved scales, too.
+    `dtypes` are the fields of Memory in `OF_DTYPES` that it leaves free.
     """
 
     def outside(self, stage: str, case: Case) -> str | None:
@@ -93,7 +100,7 @@ DEFINED = (
     Clause(
         (K_QUANT_CACHE, FUSED_K, GATHER, PAGED_LOGITS),
         lambda case: case.has_layout(case.cache.layout),
-        f"SHUFFLE pages are whole tiles of {TILE} tokens by {TILE} bytes",
+        f"SHUFFLE pages are whole tiles of {TILE} tokens by {TILE} bytes, and exponents are interleaved in MXFP4 alone",
         "of others no arrangement is defined",
     ),
     Clause(
@@ -118,6 +125,7 @@ class Clauses:
 
     clauses: tuple[Clause, ...] = ()
     scales: tuple[str, ...] = ("fp32",)
+    interleaved: bool = False
     norms: tuple[str, ...] = ("layer",)
     dtypes: tuple[str, ...] = ()
 
@@ -199,6 +207,8 @@ def forms_of(contract: Contract, stage: str) -> Iterator[Form]:
     if stage in OF_KEYS:
         scales: tuple[str, ...] = getattr(promised, "scales", ("fp32",))
         yield Form(f"the scales of keys are {' or '.join(scales)}", "cache", "scales", scales)
+        if stage in PAGED and "mxfp4" in scales and not getattr(promised, "interleaved", False):
+            yield Form("the scales of a key lie side by side", "cache", "layout", ROW_ORDER)
     if stage in NORMING:
         norms: tuple[str, ...] = getattr(promised, "norms", ("layer",))
         yield Form(f"the norm of keys is {' or '.join(norms)}", "model", "k_norm", norms)

@@ -156,7 +156,8 @@ def _with_other_scales(case: Case) -> Iterator[Case]:
             model: dict[str, object] = {"quant_group": case.model.head_dim // groups}
             if scales != "fp32":
                 model["scale_fmt"] = "ue8m0"
-            yield from _changed(case, cache={"scales": scales}, model=model)
+            order = {"layout": "shuffle"} if case.cache.layout == "shuffle-scales" else {}
+            yield from _changed(case, cache={"scales": scales, **order}, model=model)
 
 
 def without_drafts(session: Session) -> Steps:

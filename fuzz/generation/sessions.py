@@ -112,6 +112,8 @@ def sessions(
         groups, cache["scales"] = choices.of(SCALES)
         if cache["scales"] != "fp32":
             model["scale_fmt"] = "ue8m0"
+        if cache["scales"] == "mxfp4" and cache["layout"] == "auto" and values.seed & 1:
+            cache["layout"] = "shuffle-scales"
         return Case(
             model=Model(**{"rope_dim": 16} | model, quant_group=model["head_dim"] // groups),
             cache=Cache(**cache),

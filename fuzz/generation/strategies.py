@@ -189,7 +189,8 @@ def cases(
         fits = scales != "mxfp4" or not (published or model["head_dim"] % (2 * QUARTERS))
         if scales != "fp32" and fits and not (preset and groups > 1):
             model |= {"scale_fmt": "ue8m0", "quant_group": model["head_dim"] // groups}
-            cache = cache.model_copy(update={"scales": scales})
+            order = _order(cache, scales, model["head_dim"] // 2, regimes.seed)
+            cache = cache.model_copy(update={"scales": scales, "layout": order})
         if not preset:
             model["k_norm"] = NORMS[regimes.seed >> 12 & 7]
         others, dtypes = _of_seed(regimes.seed >> 15)
@@ -313,6 +314,12 @@ def _cache(choices: Choices, shape: Shape, batch: Batch, aim: Aim) -> Cache:
     elif page >= 1 << 17:
         picked["spare_blocks"] = min(picked["spare_blocks"], 1)
     return Cache(block_size=block_size, **picked)
+
+
+def _order(cache: Cache, scales: str, key_bytes: int, seed: int) -> str:
+    """The layout of pages with such scales: of those in MXFP4 that have tiles, half have interleaved exponents."""
+    tiled = cache.page_layout == "shuffle" and not (cache.block_size % TILE or key_bytes % TILE)
+    return "shuffle-scales" if scales == "mxfp4" and tiled and seed >> 1 & 1 else cache.layout
 
 
 def _memory(choices: Choices) -> Memory:

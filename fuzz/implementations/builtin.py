@@ -45,6 +45,12 @@ CONTRACT = Checked(
             "kernels/layout.py, resolve_layout",
         ),
         Clause(
+            _PAGED,
+            lambda case: case.cache.page_layout != "shuffle-scales" or case.cache.scales == "mxfp4",
+            "exponents are interleaved in MXFP4 alone",
+            "kernels/scales.py, is_interleaved",
+        ),
+        Clause(
             ("prefill_logits", "paged_logits"),
             lambda case: case.model.num_heads <= MAX_HEADS,
             f"num_heads is at most {MAX_HEADS}",
@@ -64,6 +70,7 @@ CONTRACT = Checked(
         ),
     ),
     scales=("fp32", "ue8m0", "mxfp4"),
+    interleaved=True,
     norms=("layer", "rms"),
     dtypes=tuple(OF_DTYPES),
 )

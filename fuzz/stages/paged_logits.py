@@ -83,7 +83,8 @@ class PagedLogits(LogitStage):
 
     def layouts(self, given: Call, guarantees: Guarantees) -> Mapping[str, Alternative]:
         block_size, key_bytes = layout.page_shape(given.tensors["cache"])
-        others = {"normal", "shuffle"} - {layout.resolve(given.options["layout"], block_size)}
+        others = set(layout.CONCRETE if values_per_byte(given) > 1 else layout.ROW_ORDER)
+        others -= {layout.resolve(given.options["layout"], block_size)}
         others = {other for other in others if layout.is_defined(other, block_size, key_bytes)}
         return {other: partial(self._values_by, other, given, guarantees) for other in others}
 

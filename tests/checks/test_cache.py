@@ -64,7 +64,7 @@ class Insertion:
         )
 
 
-CORRECT = [(1, "normal"), (8, "normal"), (16, "normal"), (16, "shuffle"), (48, "shuffle")]
+CORRECT = [(1, "normal"), (8, "normal"), (16, "normal"), (16, "shuffle"), (48, "shuffle"), (48, "shuffle-scales")]
 
 
 @pytest.mark.parametrize(("block_size", "promised"), CORRECT)
@@ -82,6 +82,8 @@ def test_a_correct_insertion_passes(block_size: int, promised: str) -> None:
         (16, "normal", "shuffle", "normal", "the values lie as in the SHUFFLE layout, but NORMAL is promised"),
         (16, "shuffle", "normal", "normal", "the values lie as in the NORMAL layout, but SHUFFLE is promised"),
         (16, "normal", "interleaved", "interleaved", "the values lie as in the INTERLEAVED layout, the scales as in"),
+        (32, "shuffle-scales", "shuffle", "normal", "the scales lie as in the NORMAL layout, but SHUFFLE-SCALES is"),
+        (32, "shuffle", "shuffle", "shuffle-scales", "the scales lie as in the SHUFFLE-SCALES layout, but SHUFFLE is"),
         (
             32,
             "shuffle",
@@ -102,7 +104,7 @@ def test_another_arrangement_is_named(
     assert found is not None
     assert (found.kind, found.output) == (
         "layout-mismatch",
-        "cache_values" if values_as != promised else "cache_scales",
+        "cache_scales" if values_as == "shuffle" and promised.startswith("shuffle") else "cache_values",
     )
     assert found.detail.startswith(words)
 

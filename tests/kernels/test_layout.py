@@ -45,7 +45,7 @@ def test_shuffle_outside_whole_tiles_is_rejected(layout, block_size):
 
 
 def test_unknown_layout_is_rejected():
-    with pytest.raises(ValueError, match='layout must be one of auto, normal, shuffle, got "tiled"'):
+    with pytest.raises(ValueError, match='layout must be one of auto, normal, shuffle, shuffle-scales, got "tiled"'):
         resolve_layout("tiled", 16, 128)
 
 

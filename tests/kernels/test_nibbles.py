@@ -18,7 +18,8 @@ from indexfuzz.reference import mqa_logits as mqa_reference
 from indexfuzz.reference import paged_mqa_logits as paged_reference
 from indexfuzz.reference.scales import pack
 
-DIM, BLOCK, BLOCKS = 64, 16, 3
+DIM, BLOCK, BLOCKS = 64, 32, 3
+LAYOUTS = page_layout.CONCRETE
 BYTES = DIM // 2
 MXFP4 = {"scale_fmt": "ue8m0", "fp8": "e4m3fn", "quant_group": DIM // 4, "layout": "auto", "scales": "mxfp4"}
 
@@ -51,7 +52,7 @@ def test_every_byte_stands_for_the_two_numbers_of_the_reference():
     assert torch.equal(x, fp8.decode(nibbles.widen(packed), nibbles.WIDE))
 
 
-@pytest.mark.parametrize("layout", ["normal", "shuffle"])
+@pytest.mark.parametrize("layout", LAYOUTS)
 def test_every_byte_of_an_insertion_equals_the_reference(machine, rng, make_cache, layout):
     k = torch.randn(20, DIM, generator=rng) * torch.logspace(-6, 3, 20)[:, None]
     k *= torch.tensor([1.0, 64.0, 1e-3, 4096.0]).repeat_interleave(DIM // 4)
@@ -67,7 +68,8 @@ def test_every_byte_of_an_insertion_equals_the_reference(machine, rng, make_cach
     assert torch.equal(got, want)
 
 
-def test_the_fused_insertion_writes_what_the_single_one_does(machine, rng, make_cache):
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_the_fused_insertion_writes_what_the_single_one_does(machine, rng, make_cache, layout):
     """Keys of mean 0 and variance 1 in bf16, turned by no angle, are what the norm leaves of them."""
     k = torch.where(torch.rand(20, DIM, generator=rng) < 0.5, -1.0, 1.0)
     k[:, DIM // 2 :] = -k[:, : DIM // 2]
@@ -75,24 +77,25 @@ def test_the_fused_insertion_writes_what_the_single_one_does(machine, rng, make_
     weight, table = torch.logspace(-3, 3, DIM, base=2), torch.cat([torch.ones(1, 8), torch.zeros(1, 8)], 1)
     got, want = make_cache(BLOCKS, BLOCK, BYTES), make_cache(BLOCKS, BLOCK, BYTES)
     turned = {"rope_dim": 16, "style": "neox", "placement": "first", "eps": 1e-12}
-    positions = torch.zeros(20, dtype=torch.int64)
-    fused_k(k.bfloat16(), weight, torch.zeros(DIM), positions, table, got, slots, **turned, **MXFP4)
-    k_quant_cache((k * weight).bfloat16(), want, slots, **MXFP4)
+    positions, options = torch.zeros(20, dtype=torch.int64), MXFP4 | {"layout": layout}
+    fused_k(k.bfloat16(), weight, torch.zeros(DIM), positions, table, got, slots, **turned, **options)
+    k_quant_cache((k * weight).bfloat16(), want, slots, **options)
     assert torch.equal(got, want)
 
 
-def test_bytes_are_gathered_as_they_are(machine, rng, make_cache):
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_bytes_are_gathered_as_they_are(machine, rng, make_cache, layout):
     cache = make_cache(BLOCKS, BLOCK, BYTES)
     page_layout.pages(cache).copy_(torch.randint(0, 256, (BLOCKS, BLOCK * (BYTES + 4)), generator=rng))
     machine.declare("pages", page_layout.pages(cache), initialised=True)
-    keys, words = torch.zeros(9, BYTES, dtype=torch.uint8), torch.zeros(9, dtype=torch.int32)
+    keys, words = torch.zeros(25, BYTES, dtype=torch.uint8), torch.zeros(25, dtype=torch.int32)
     table = torch.tensor([[2]], dtype=torch.int32)
-    lens, owners = torch.tensor([0, 8], dtype=torch.int32), torch.tensor([0] * 8 + [-1], dtype=torch.int32)
-    gather(cache, table, lens, owners, keys, words, quant_group=DIM // 4, layout="normal", scales="mxfp4")
-    values, stored = page_layout.read_tokens(cache, torch.arange(2 * BLOCK, 2 * BLOCK + 8), "normal")
-    assert torch.equal(keys[:8], values)
-    assert torch.equal(words[:8], stored.view(torch.int32))
-    assert not keys[8].any()
+    lens, owners = torch.tensor([0, 24], dtype=torch.int32), torch.tensor([0] * 24 + [-1], dtype=torch.int32)
+    gather(cache, table, lens, owners, keys, words, quant_group=DIM // 4, layout=layout, scales="mxfp4")
+    values, stored = page_layout.read_tokens(cache, torch.arange(2 * BLOCK, 2 * BLOCK + 24), layout)
+    assert torch.equal(keys[:24], values)
+    assert torch.equal(words[:24], stored.view(torch.int32))
+    assert not keys[24].any()
 
 
 def packed_keys(rng):
@@ -111,7 +114,7 @@ def test_prefill_logits(rng, integers, fp8_integers, form):
     assert torch.equal(got, want)
 
 
-@pytest.mark.parametrize("layout", ["normal", "shuffle"])
+@pytest.mark.parametrize("layout", LAYOUTS)
 def test_paged_logits(machine, rng, integers, fp8_integers, make_cache, layout):
     q, weights, (k, words) = fp8_integers(9, 3, DIM), integers(9, 3), packed_keys(rng)
     cache = make_cache(BLOCKS, BLOCK, BYTES)

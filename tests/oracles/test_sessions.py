@@ -196,14 +196,20 @@ def test_mistakes_of_a_fused_operation_are_found(signature):
     assert str(finding.signature).startswith(signature)
 
 
-FORMS = {"one exponent": ("ue8m0", 32), "four exponents": ("ue8m0", 8), "two values to a byte": ("mxfp4", 8)}
+FORMS = {
+    "one exponent": ({"scales": "ue8m0"}, 32),
+    "four exponents": ({"scales": "ue8m0"}, 8),
+    "two values to a byte": ({"scales": "mxfp4"}, 8),
+    "interleaved exponents": ({"scales": "mxfp4", "block_size": 16, "layout": "shuffle-scales"}, 8),
+}
+"""Of keys: fields of the cache, and how many dims have a scale."""
 
 
 @pytest.mark.parametrize("node", ["compress", "fused_compress", "fused_pool"])
 @pytest.mark.parametrize("form", FORMS)
 def test_keys_of_other_forms_are_made_and_inserted_in_any_schedule(node, form):
-    scales, group = FORMS[form]
-    changes = {"cache": {"scales": scales}, "model": {"quant_group": group, "scale_fmt": "ue8m0"}}
+    cache, group = FORMS[form]
+    changes = {"cache": cache, "model": {"quant_group": group, "scale_fmt": "ue8m0"}}
     case = case_of(node, overlap=node in OVERLAPPING).replace(**changes)
     outcome = oracle.run(case, builtin(), DEVICE)
     assert not outcome.findings
@@ -220,8 +226,8 @@ MISTAKES_OF_FORMS = {
 @pytest.mark.parametrize("node", MISTAKES_OF_FORMS)
 @pytest.mark.parametrize("form", FORMS)
 def test_mistakes_in_other_forms_are_found(node, form):
-    scales, group = FORMS[form]
-    changes = {"cache": {"scales": scales}, "model": {"quant_group": group, "scale_fmt": "ue8m0"}}
+    cache, group = FORMS[form]
+    changes = {"cache": cache, "model": {"quant_group": group, "scale_fmt": "ue8m0"}}
     case = case_of(node, overlap=node in OVERLAPPING).replace(**changes)
     assert oracle.run(case, with_mistake(*MISTAKES_OF_FORMS[node], node), DEVICE).findings
 

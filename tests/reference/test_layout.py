@@ -21,13 +21,26 @@ def test_shuffle_is_the_formula_and_a_permutation(block_size: int, head_dim: int
 
 def test_normal_and_scales() -> None:
     assert layout.value_offsets("normal", 3, 4, CPU).tolist() == [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9, 10, 11]]
-    assert layout.scale_offsets(3, 4, CPU).tolist() == [[12, 13, 14, 15], [16, 17, 18, 19], [20, 21, 22, 23]]
+    assert layout.scale_offsets("normal", 3, 4, CPU).tolist() == [[12, 13, 14, 15], [16, 17, 18, 19], [20, 21, 22, 23]]
 
 
+def test_interleaved_scales_are_the_formula_behind_shuffled_values() -> None:
+    offsets = layout.scale_offsets("shuffle-scales", 48, 32, CPU)
+    for t in range(48):
+        for byte in range(4):
+            assert int(offsets[t, byte]) == 48 * 32 + t // 16 * 64 + byte * 16 + t % 16
+    assert torch.equal(
+        layout.scale_offsets("shuffle", 48, 32, CPU).flatten().sort().values, offsets.flatten().sort().values
+    )
+    values = layout.value_offsets("shuffle-scales", 48, 32, CPU)
+    assert torch.equal(values, layout.value_offsets("shuffle", 48, 32, CPU))
+
+
+@pytest.mark.parametrize("name", ["shuffle", "shuffle-scales"])
 @pytest.mark.parametrize(("block_size", "head_dim"), [(1, 128), (8, 128), (24, 32), (16, 100)])
-def test_shuffle_exists_only_for_whole_tiles(block_size: int, head_dim: int) -> None:
+def test_shuffle_exists_only_for_whole_tiles(name: str, block_size: int, head_dim: int) -> None:
     with pytest.raises(ValueError, match="SHUFFLE needs multiples of 16"):
-        layout.value_offsets("shuffle", block_size, head_dim, CPU)
+        layout.value_offsets(name, block_size, head_dim, CPU)
 
 
 def test_auto_is_normal_for_single_token_pages() -> None:
@@ -37,7 +50,7 @@ def test_auto_is_normal_for_single_token_pages() -> None:
         layout.resolve("interleaved", 64)
 
 
-@pytest.mark.parametrize("name", ["normal", "shuffle"])
+@pytest.mark.parametrize("name", layout.CONCRETE)
 @pytest.mark.parametrize("page_stride", [16 * 36, 16 * 36 + 132, (1 << 31) + 132, (1 << 32) + 36])
 def test_tokens_come_back_from_pages_at_any_stride(name: str, page_stride: int) -> None:
     blocks, block_size, head_dim = 2, 16, 32
@@ -53,13 +66,13 @@ def test_tokens_come_back_from_pages_at_any_stride(name: str, page_stride: int) 
     assert torch.equal(back_scales, scales)
     page = layout.pages(cache)[1]
     assert torch.equal(page[layout.value_offsets(name, block_size, head_dim, CPU)[15]], values[0])
-    assert page[layout.scale_offsets(block_size, head_dim, CPU)[15]].view(torch.float32) == 1.5
+    assert page[layout.scale_offsets(name, block_size, head_dim, CPU)[15]].view(torch.float32) == 1.5
     assert int((layout.pages(cache) != 0).sum()) == int((values != 0).sum()) + int(
         (scales.view(torch.uint8) != 0).sum()
     )
 
 
-@pytest.mark.parametrize("name", ["normal", "shuffle"])
+@pytest.mark.parametrize("name", layout.CONCRETE)
 def test_marked_tokens_are_exactly_the_bytes_that_are_written(name: str) -> None:
     cache, marks = torch.zeros((2, 3, 16, 36), dtype=torch.uint8)
     slots = torch.tensor([47, 0, 17])

@@ -158,6 +158,19 @@ def test_the_cache_shows_bytes_of_another_layout_where_they_do_not_belong():
     assert "byte 16 of the page: should be token 0, dim 16, is nobody's" in picture.notes
 
 
+def test_interleaved_exponents_are_drawn_where_each_belongs():
+    """Some of the key's values are zeros, and are written as negative ones."""
+    cache = {"block_size": 16, "layout": "shuffle-scales", "scales": "mxfp4"}
+    case = ONE_TOKEN.replace(model={"quant_group": 8}, cache=cache)
+    (picture,) = _drawn("interleaved-scales-written-in-rows", case, "k_quant_cache")
+    expected, actual = (panel.cells for panel in picture.panels)
+    assert actual[0] == expected[0] == "a" * 16
+    assert expected[16:] == ("a" + "." * 15,) * 4
+    assert actual[16:] == ("aAAA" + "." * 12, *("-" + "." * 15,) * 3)
+    assert picture.panels[0].title == "should be (SHUFFLE-SCALES)"
+    assert picture.mark == (16, 1)
+
+
 def test_elements_show_what_was_not_rotated():
     case = ONE_TOKEN.replace(rope={"mode": "functional"}, batch={"prefill": ({"length": 3, "new": 3},)})
     (picture,) = _drawn("rope-result-discarded", case, "rope")

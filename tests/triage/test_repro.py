@@ -181,6 +181,21 @@ def test_a_script_fails_on_the_faulty_kernel_and_passes_on_the_clean_one(fault, 
     assert not clean.shows, clean.last_line
 
 
+def test_a_script_reads_interleaved_exponents_where_they_belong(run_copied):
+    case = Case().replace(
+        model={"head_dim": 32, "quant_group": 8},
+        cache={"block_size": 16, "layout": "shuffle-scales", "scales": "mxfp4"},
+        batch={"prefill": ({"length": 1, "new": 1},)},
+    )
+    fault = "interleaved-scales-written-in-rows"
+    target = put_under_test(Setup(faults=(fault,)))
+    finding = next(f for f in target.subject.run(case).findings if f.stage == "k_quant_cache")
+    assert (finding.kind, finding.output) == ("layout-mismatch", "cache_scales")
+    text, planted = script(Entry(case=case, finding=Record.of(finding)), target), f"plant(({fault!r},))"
+    assert run_copied(text).shows
+    assert not run_copied(text.replace(planted, "plant(())")).shows
+
+
 def test_a_relation_needs_launches_of_other_inputs(pytorch_device):
     target = UnderTest(InProcess(Implementation("toy", {"gather": len}), pytorch_device), Setup("module:toy"))
     finding = Record.of(Finding("gather", "metamorphic/table-width", "k_fp8", ""))

@@ -8,9 +8,11 @@ from torch import Tensor
 
 from indexfuzz.lockstep.values.arrays import Array
 from indexfuzz.reference import layout
+from indexfuzz.reference.nibbles import widen
 from indexfuzz.report.pictures.grid import Panel, Picture, Shade, Tone, first_of
 from indexfuzz.report.pictures.owners import MOST_TOKENS, NOBODY, SCALE, Owners, find_owners
 from indexfuzz.stages.k_quant_cache import keys_with_slots, written_slots
+from indexfuzz.stages.quantised import values_per_byte
 from indexfuzz.triage.look import Look, numbers_of
 
 TONES: tuple[Tone, ...] = ("one", "two", "three", "four")
@@ -40,7 +42,7 @@ def draw_cache(look: Look) -> Picture | None:
     does = find_owners(look, start, stop)
     if does is None:
         return None
-    wrong = _wrong_values(look, start, stop)
+    wrong = _wrong_values(look, should.dim >= 0, start, stop)
     inside = np.arange(start, stop) < start + size
     last = max([size, *(np.flatnonzero(does.token != NOBODY) + 1)])
     width = head_dim
@@ -85,15 +87,19 @@ def _expected(look: Look, cache: Tensor, slots: Tensor, concrete: str, start: in
     return Owners(start, token, dim)
 
 
-def _wrong_values(look: Look, start: int, stop: int) -> Array:
-    """Which bytes differ from what the reference writes in this case."""
+def _wrong_values(look: Look, of_values: Array, start: int, stop: int) -> Array:
+    """Which bytes differ from what the reference writes in this case; zeros that share a byte may have any sign."""
     found = np.zeros(stop - start, np.bool_)
     want = look.wanted().get("cache")
     got = look.got.get("cache")
     if want is None or got is None:
         return found
     one, other = (layout.flat_bytes(x)[start:stop].numpy() for x in (got, want))
-    found[: min(len(one), len(other))] = one[: len(other)] != other[: len(one)]
+    count = min(len(one), len(other))
+    found[:count] = one[:count] != other[:count]
+    if values_per_byte(look.given) > 1:
+        one, other = (widen(torch.from_numpy(x[:count].copy())).view(count, -1).numpy() for x in (one, other))
+        found[:count] &= ~of_values[:count] | (one != other).any(1)
     return found
 
 
