@@ -15,9 +15,6 @@ from indexfuzz.generation.strategies import cases
 from indexfuzz.generation.stream import draw
 from indexfuzz.oracles.schedule import ALIKE
 
-STEPS_FOR_A_SESSION = 3
-"""How many cases of a single step are drawn for each session, where an implementation keeps something between steps."""
-
 BATCHES = 8
 """Sets of requests that a shape is tried with, where it is compiled."""
 
@@ -60,7 +57,8 @@ def cases_of_chunk(wanted: Settings, chunk: Chunk) -> Iterator[Drawn]:
 def draw_chunk(wanted: Settings, chunk: Chunk) -> list[Drawn]:
     """The shapes of one chunk, as they are drawn, every other one replaced by cases on the way to a goal.
 
-    Where there are more goals, what is found on the way to them stands beside the shapes that are left.
+    Where there are more goals, what is found on the way to them stands beside the shapes that are left. Each shape has
+    a session beside it, where an implementation keeps something between steps.
 
     Sessions alone, where nothing else than stateful operations is tested: they have no part in a single step.
     """
@@ -78,18 +76,13 @@ def draw_chunk(wanted: Settings, chunk: Chunk) -> list[Drawn]:
     for place, steered in zip(order, steer_cases(wanted, key, fresh, chunk.goals), strict=False):
         found = [step for step in steered if step.case.model.fp8 in facts.formats]
         shapes[place] = found or shapes[place] if place % 2 else shapes[place] + found
-    steps = list(chain.from_iterable(shapes))
-    if not nodes:
-        return steps
-    strategy = sessions(nodes, formats=facts.formats, regimes=wanted.values)
-    others = not _is_first(wanted, chunk)
-    drawn = iter(draw(strategy, derive(key, "sessions"), CHUNK // STEPS_FOR_A_SESSION + others)[others:])
-    places = range(STEPS_FOR_A_SESSION, len(steps) + 1, STEPS_FOR_A_SESSION)
-    return [
-        one
-        for i, step in enumerate(steps, 1)
-        for one in (step, *(Drawn(case, wanted.only) for case in islice(drawn, 1 if i in places else 0)))
-    ]
+    if nodes:
+        strategy = sessions(nodes, formats=facts.formats, regimes=wanted.values)
+        others = not _is_first(wanted, chunk)
+        drawn = draw(strategy, derive(key, "sessions"), len(shapes) + others)[others:]
+        for shape, session in zip(shapes, drawn, strict=False):
+            shape.append(Drawn(session, wanted.only))
+    return list(chain.from_iterable(shapes))
 
 
 def _is_first(wanted: Settings, chunk: Chunk) -> bool:

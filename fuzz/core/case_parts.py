@@ -27,6 +27,7 @@ Regime = Literal[
     "zeros",
     "wide",
     "cancelling",
+    "faint",
     "nonfinite",
 ]
 """How the values of one tensor are drawn; fuzz/samples/regimes.py defines each."""

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from indexfuzz.core.case import Case
 from indexfuzz.core.case_parts import QUARTERS, TILE, Batch, Cache, Memory, Model, Regime, Rope, Values
 from indexfuzz.core.session import Fork, Session, SessionStep, Turn
-from indexfuzz.core.stage_names import COMPRESS_NORM, FUSED_COMPRESS, FUSED_POOL, POOL
+from indexfuzz.core.stage_names import COMPRESS_NORM, FUSED_COMPRESS, FUSED_POOL, POOL, RMS_NORM, STATEFUL_COVERS
 from indexfuzz.generation.choices import Choices
 from indexfuzz.samples.regimes import TENSORS
 
@@ -79,6 +79,9 @@ MOST_TOKENS = 160
 """Tokens of a request, or three groups where these are larger."""
 
 KV: tuple[Regime, ...] = ("zeros", "exact", "normal", "clamp", "outlier", "cancelling", "saturation", "tied", "large")
+NORMED_KV: tuple[Regime, ...] = (*KV, "faint", "faint", "faint")
+"""Where keys are normed, small ones show what is made of eps."""
+
 SCORES: tuple[Regime, ...] = ("normal", "normal", "exact", "zeros", "tied", "cancelling")
 DECISIONS = 192
 """Bytes that decide a session: more than the longest one takes."""
@@ -100,7 +103,7 @@ def sessions(
         cache: dict[str, Any] = choices.of_each(CACHE)
         if cache["block_size"] % TILE:
             cache["layout"] = "normal"
-        memory, values = choices.of_each(MEMORY), _values(choices, regimes)
+        memory, values = choices.of_each(MEMORY), _values(choices, node, regimes)
         session = Session.model_validate({"node": node, "steps": _steps(choices, form["ratio"])} | form)
         rope: dict[str, Any] = {}
         if node == FUSED_COMPRESS:
@@ -127,9 +130,10 @@ def sessions(
     return st.binary(min_size=DECISIONS, max_size=DECISIONS).map(build)
 
 
-def _values(choices: Choices, only: tuple[Regime, ...]) -> Values:
+def _values(choices: Choices, node: str, only: tuple[Regime, ...]) -> Values:
+    kv = NORMED_KV if RMS_NORM in STATEFUL_COVERS.get(node, ()) else KV
     drawn: dict[str, Any] = choices.of_each(
-        {"q": ("normal", "exact"), "k": KV, "weights": SCORES, "cache": ("normal",), "rope": ("normal", "exact")}
+        {"q": ("normal", "exact"), "k": kv, "weights": SCORES, "cache": ("normal",), "rope": ("normal", "exact")}
     )
     allowed = {name: regime for name, regime in drawn.items() if not only or regime in only}
     fallback: dict[str, Any] = {

@@ -32,7 +32,7 @@ _ACTIVATIONS: tuple[Regime, ...] = (
 )
 TENSORS: dict[str, tuple[Regime, ...]] = {
     "q": _ACTIVATIONS,
-    "k": _ACTIVATIONS,
+    "k": (*_ACTIVATIONS, "faint"),
     "weights": _ACTIVATIONS,
     "cache": ("normal", "exact", "saturation", "subnormal", "tied", "zeros", "wide"),
     "rope": ("normal", "exact", "zeros", "ties"),
@@ -178,6 +178,12 @@ def _cancelling(key: int, shape: tuple[int, int], _fp8: str) -> Tensor:
     return torch.where(_peak(key, shape), 1.0, value) * _row_scale(key, rows, 8)
 
 
+def _faint(key: int, shape: tuple[int, int], fp8: str) -> Tensor:
+    """Normal rows times one power of two, 2^-18 to 2^-10: most of their mean squares are near a norm's eps, or less."""
+    exponent = below(bits(derive(key, "faint"), (1, 1)), 9) - 18
+    return _normal(key, shape, fp8) * power_of_two(exponent)
+
+
 def _zeros(_key: int, shape: tuple[int, int], _fp8: str) -> Tensor:
     return torch.zeros(shape)
 
@@ -205,6 +211,7 @@ _DENSE: dict[Regime, Callable[[int, tuple[int, int], str], Tensor]] = {
     "zeros": _zeros,
     "wide": _wide,
     "cancelling": _cancelling,
+    "faint": _faint,
     "nonfinite": _nonfinite,
 }
 

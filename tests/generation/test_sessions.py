@@ -4,10 +4,13 @@ from dataclasses import replace
 
 import pytest
 
-from indexfuzz.campaign.chunk import Chunk
+from indexfuzz.campaign import drawing
+from indexfuzz.campaign.chunk import CHUNK, Chunk
 from indexfuzz.campaign.drawing import draw_chunk
 from indexfuzz.campaign.settings import Settings
+from indexfuzz.campaign.steered import Drawn
 from indexfuzz.core.presets import PRESETS
+from indexfuzz.core.stage_names import RMS_NORM, STATEFUL, STATEFUL_COVERS
 from indexfuzz.devices import open_device
 from indexfuzz.generation.sessions import NODES, sessions
 from indexfuzz.generation.stream import draw
@@ -23,12 +26,22 @@ def drawn(**settings):
     return [drawn.case for drawn in draw_chunk(Settings(subject, seed=3, **settings), Chunk(0))]
 
 
-def test_every_fourth_case_is_a_session_and_the_others_are_what_they_were():
-    mixed, alone = drawn(), drawn(stages={"gather": builtin().stages["gather"]})
+def test_each_shape_has_a_session_beside_it_and_the_others_are_what_they_were():
+    mixed = drawn()
     found = [bool(case.session.steps) for case in mixed]
-    assert all(found[3::4])
-    assert sum(found) == len(found[3::4])
-    assert not any(case.session.steps for case in alone)
+    assert found == [False, True] * CHUNK
+    stateless = {name: run for name, run in builtin().stages.items() if name not in STATEFUL}
+    assert drawn(stages=stateless) == [case for case in mixed if not case.session.steps]
+
+
+def test_sessions_keep_their_share_where_a_shape_becomes_several_cases(monkeypatch):
+    def steer(wanted, key, fresh, goals):
+        return [[Drawn(case)] * 9 for case in fresh]
+
+    monkeypatch.setattr(drawing, "steer_cases", steer)
+    found = [bool(case.session.steps) for case in drawn()]
+    assert sum(found) == CHUNK
+    assert len(found) > 5 * CHUNK
 
 
 def test_sessions_alone_are_drawn_where_only_stateful_operations_are_there_or_wanted():
@@ -71,8 +84,15 @@ def test_sessions_have_all_that_they_may_have(has):
 
 def test_keys_of_every_node_have_values_of_every_size():
     for node in NODES:
-        drawn_for = {case.values.k for case in CASES if case.session.node == node}
+        drawn_for = {case.values.k for case in draw(sessions((node,)), 5, 60)}
         assert drawn_for >= {"zeros", "clamp", "normal", "large"}
+
+
+def test_keys_that_are_normed_are_often_as_small_as_eps():
+    for node, nodes in STATEFUL_COVERS.items():
+        of_node = draw(sessions((node,)), 5, 100)
+        faint = sum(case.values.k == "faint" for case in of_node)
+        assert (faint > 15) if RMS_NORM in nodes else (faint == 0)
 
 
 def test_the_same_seed_gives_the_same_sessions():

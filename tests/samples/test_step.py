@@ -39,6 +39,7 @@ GOLDEN = {
     "zeros": "4b72c460dd58e7bf",
     "wide": "d88f28d3872300d3",
     "cancelling": "044ebcc8f0d6e411",
+    "faint": "c6cef806578d75dd",
     "nonfinite": "ce24d460e104ff02",
 }
 
