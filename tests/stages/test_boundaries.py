@@ -12,12 +12,14 @@ from indexfuzz.reference.quant import fold
 from indexfuzz.samples.serving import Serving
 from indexfuzz.samples.step import materialise
 from indexfuzz.stages.quantised import format_of, number_format
+from indexfuzz.stages.stateful import due_keys
 from indexfuzz.stages.table import find, making_keys
 
 FORMS = {"fp32": 64, "ue8m0": 64, "ue8m0 of quarters": 16, "mxfp4": 16}
 BETWEEN = ("bf16", "fp32", "unknown")
 STEP = {"turns": (Turn(request=0, new=9).model_dump(), Turn(request=1, new=5).model_dump())}
-SESSIONS = ("fused_compress", "fused_pool")
+INSERTING, HANDING_ON = ("fused_compress", "fused_pool"), ("compress", "pool", "compress_norm")
+SESSIONS = (*INSERTING, *HANDING_ON)
 
 
 def case_of(name, form):
@@ -60,7 +62,7 @@ def numbers_of(given):
 
 @pytest.mark.parametrize("between", BETWEEN)
 @pytest.mark.parametrize("form", FORMS)
-@pytest.mark.parametrize("name", ["fused_k", *SESSIONS])
+@pytest.mark.parametrize("name", ["fused_k", *INSERTING])
 def test_codes_and_scales_of_keys(name, form, between):
     case, guarantees = case_of(name, form), Guarantees(Promises(between=between))
     stage, given, got = launch(case, name)
@@ -110,3 +112,27 @@ def test_codes_and_weights_of_q(between):
             assert [found.output for found in findings(changed, weights)] == ["q_fp8"]
     for factor in (1 - 2.0**-20, 1 + 2.0**-20):
         assert [found.output for found in findings(low, weights * factor)] == ["q_weights"]
+
+
+@pytest.mark.parametrize("between", BETWEEN)
+@pytest.mark.parametrize("name", HANDING_ON)
+def test_keys_that_are_handed_on(name, between):
+    case, guarantees = case_of(name, "fp32"), Guarantees(Promises(between=between))
+    stage, given, got = launch(case, name)
+    due = due_keys(given, case.session.ratio)
+    ends = [stage._legal(given, request, groups, between, {}) for request, (_, groups) in enumerate(due)]
+    rows, (low, high) = torch.cat([rows for rows, _ in due]), map(torch.cat, zip(*ends, strict=True))
+
+    def findings(keys):
+        outputs = got | {"keys": got["keys"].index_copy(0, rows, keys)}
+        return stage.judge(case, given, outputs, guarantees).findings
+
+    opened = (low != high).nonzero()[:2].tolist()
+    assert opened or between != "unknown" or name == "compress"
+    for key, dim in [*opened, [0, 1], [2, 40]]:
+        for end, beyond in ((low, -torch.inf), (high, torch.inf)):
+            changed = end.clone()
+            changed[key, dim] = torch.nextafter(end[key, dim], torch.tensor(beyond, dtype=end.dtype))
+            assert findings(end) == ()
+            (found,) = findings(changed)
+            assert (found.kind, found.output, found.index) == ("bound-exceeded", "keys", (int(rows[key]), dim))
