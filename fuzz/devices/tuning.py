@@ -7,7 +7,7 @@ that it is told, of those that its own pruning keeps.
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 from triton.runtime.autotuner import Autotuner
 from triton.runtime.jit import JITFunction
@@ -22,6 +22,19 @@ PASSES_FAILED = "PassManager::run failed"
 """What the RuntimeError says where the compiler gave up on a kernel."""
 
 
+class Otherwise(NamedTuple):
+    """How a kernel was launched: with `warps` in the place of its `own`, or by an `entry` of its tuner, as text."""
+
+    warps: int = 0
+    own: int = 0
+    entry: str = ""
+
+    @property
+    def words(self) -> str:
+        """The same in words."""
+        return f"its tuner's entry {self.entry}" if self.entry else f"num_warps {self.warps} in the place of {self.own}"
+
+
 @dataclass(frozen=True)
 class Choice:
     """How kernels are launched.
@@ -33,7 +46,7 @@ class Choice:
 
     num_warps: int = 0
     entry: int = 0
-    changed: dict[str, str] = field(default_factory=dict, compare=False)
+    changed: dict[str, Otherwise] = field(default_factory=dict, compare=False)
 
 
 @contextmanager
@@ -53,7 +66,7 @@ def choosing(choice: Choice) -> Iterator[None]:
             if isinstance(error, RuntimeError) and PASSES_FAILED not in str(error):
                 raise
             return run_kernel(self, *args, **kwargs)
-        choice.changed[self.__name__] = f"num_warps {wanted} in the place of {own}"
+        choice.changed[self.__name__] = Otherwise(wanted, own)
         return result
 
     def take(self: Any, *args: Any, **kwargs: Any) -> Any:
@@ -64,7 +77,7 @@ def choosing(choice: Choice) -> Iterator[None]:
             at = choice.entry % len(kept)
             result = run_first_possible(self, [*kept[at:], *kept[:at]], args, kwargs)
             if self.best_config is not kept[0]:
-                choice.changed[self.base_fn.__name__] = f"its tuner's entry {self.best_config}"
+                choice.changed[self.base_fn.__name__] = Otherwise(entry=str(self.best_config))
             return result
         finally:
             tuned.pop()

@@ -8,7 +8,6 @@ any of those that it keeps may run. What comes out is judged as always.
 from dataclasses import replace
 
 from indexfuzz.core.case import Case
-from indexfuzz.core.finding import Finding
 from indexfuzz.core.outcome import Outcome
 from indexfuzz.core.rng import derive
 from indexfuzz.devices.base import Device, Tuning
@@ -33,14 +32,23 @@ def run(case: Case, implementation: Implementation, device: Device, only: frozen
     outcome = Outcome(case)
     if not isinstance(device, Tuning):
         return outcome
-    choice = choice_of(case)
-    judged = _judge(case, implementation, device.tuned(choice), only)
+    choice, judged = judge_otherwise(case, implementation, device, only)
     if choice.changed:
         outcome.stages = judged.stages
-    if choice.changed and judged.findings:
-        known = {finding.signature for finding in _judge(case, implementation, device, only).findings}
-        outcome.findings = [_tell(f, choice) for f in judged.findings if f.signature not in known]
+        outcome.findings = [replace(f, kind=KIND, detail=f"{tell(choice)}: {f.detail}") for f in judged.findings]
     return outcome
+
+
+def judge_otherwise(
+    case: Case, implementation: Implementation, device: Tuning, only: frozenset[str]
+) -> tuple[Choice, Outcome]:
+    """The choice of a case, and what is wrong where launches are made by it, and right where they are not."""
+    choice = choice_of(case)
+    judged = _judge(case, implementation, device.tuned(choice), only)
+    if judged.findings:
+        known = {finding.signature for finding in _judge(case, implementation, device, only).findings}
+        judged.findings = [finding for finding in judged.findings if finding.signature not in known]
+    return choice, judged
 
 
 def choice_of(case: Case) -> Choice:
@@ -54,6 +62,7 @@ def _judge(case: Case, implementation: Implementation, device: Device, only: fro
     return judge(case, implementation, device, only)
 
 
-def _tell(finding: Finding, choice: Choice) -> Finding:
-    how = "; ".join(f"{kernel} with {words}" for kernel, words in sorted(choice.changed.items()))
-    return replace(finding, kind=KIND, detail=f"launched otherwise ({how}): {finding.detail}")
+def tell(choice: Choice) -> str:
+    """Which kernels were launched otherwise, and how."""
+    how = "; ".join(f"{kernel} with {otherwise.words}" for kernel, otherwise in sorted(choice.changed.items()))
+    return f"launched otherwise ({how})"

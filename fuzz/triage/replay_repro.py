@@ -7,21 +7,15 @@ from torch import Tensor
 
 from indexfuzz.core.case import Case
 from indexfuzz.corpus.entry import Record
-from indexfuzz.implementations.base import KernelSource
 from indexfuzz.oracles import replay
 from indexfuzz.subjects.in_process import InProcess
 from indexfuzz.subjects.under_test import UnderTest
+from indexfuzz.triage.gpu_repro import assemble_for_gpu
 from indexfuzz.triage.launches import Launch, ReproError, describe_launch
-from indexfuzz.triage.literals import expression, helpers_for
+from indexfuzz.triage.literals import expression
 from indexfuzz.triage.repro_element import find_element
 from indexfuzz.triage.repro_source import kernel_source
-from indexfuzz.triage.repro_text import assign_inputs, imports_for, tell_finding, write_call
-
-OPEN = """DEVICE = "cuda"
-if not torch.cuda.is_available():
-    print("nothing is captured in a CUDA graph without an NVIDIA GPU: run this script where there is one")
-    raise SystemExit(0)
-"""
+from indexfuzz.triage.repro_text import assign_inputs, write_call
 
 CAPTURE = """# A first launch compiles what is captured.
 stream = torch.cuda.Stream()
@@ -47,19 +41,6 @@ launched = {reading}
 {tell}
 raise SystemExit(replayed != launched)
 """
-
-RUN = '''
-
-def run(**arguments):
-    """The kernel."""
-    return kernel(**arguments)
-
-
-def like(tensor):
-    """A copy with the same strides."""
-    copy = torch.empty_strided(tensor.shape, tensor.stride(), dtype=tensor.dtype, device=tensor.device)
-    return copy.copy_(tensor)
-'''
 
 TELL_ELEMENT = """print(f"{name} is {{replayed}} where the launch was captured with other contents and replayed, "
       f"{{launched}} where it is launched")"""
@@ -91,7 +72,8 @@ def replay_script(case: Case, finding: Record, target: UnderTest[InProcess]) -> 
         reading=reading,
         tell=tell,
     )
-    return _assemble(subject.facts.name, stage, finding, kernel_source(target, stage, case), body)
+    source = kernel_source(target, stage, case)
+    return assemble_for_gpu(subject.facts.name, stage, finding, source, body, "is captured in a CUDA graph")
 
 
 def _copies(launch: Launch, before: Launch) -> str:
@@ -100,12 +82,4 @@ def _copies(launch: Launch, before: Launch) -> str:
         f"{name}.copy_({expression(value)})\n"
         for name, value in launch.given.items()
         if isinstance(value, Tensor) and (name in launch.fills or expression(value) != expression(before.given[name]))
-    )
-
-
-def _assemble(name: str, stage: str, finding: Record, source: KernelSource, body: str) -> str:
-    return (
-        f'"""{name}, stage {stage}, in a CUDA graph.\n\n{tell_finding(finding)}\n\n'
-        f"Needs torch, triton, {source.needs} and an NVIDIA GPU.\n"
-        f'"""\n\n{imports_for(body + source.code)}\n{OPEN}{source.code}{RUN}{helpers_for(body)}\n\n{body}'
     )

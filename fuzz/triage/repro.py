@@ -8,7 +8,7 @@ else in lockstep.
 from indexfuzz.core.case import Case
 from indexfuzz.core.stage_names import STATEFUL
 from indexfuzz.corpus.entry import Entry, Record
-from indexfuzz.oracles import composition, history, replay, schedules
+from indexfuzz.oracles import composition, history, replay, schedules, streams, tuning
 from indexfuzz.stages.base import Stage
 from indexfuzz.stages.table import find
 from indexfuzz.subjects.in_process import InProcess
@@ -32,6 +32,8 @@ from indexfuzz.triage.repro_source import kernel_source
 from indexfuzz.triage.repro_text import assemble, assign_inputs, tell_story, tell_written, write_call, write_launches
 from indexfuzz.triage.schedule_repro import schedule_script
 from indexfuzz.triage.session_keys import key_outputs
+from indexfuzz.triage.streams_repro import streams_script
+from indexfuzz.triage.tuned_repro import found_otherwise, launched_otherwise
 from indexfuzz.triage.twin import shown_alone
 
 RELAUNCHED = ("nondeterministic", history.KIND)
@@ -46,14 +48,8 @@ def script(entry: Entry, target: UnderTest[InProcess]) -> str:
     if entry.finding is None:
         raise ReproError("this case never showed a finding")
     signature = entry.finding.signature
-    if signature.kind == composition.KIND:
-        return composition_script(entry.case, entry.finding, target)
-    if signature.kind == schedules.KIND and signature.stage == schedules.maker_of(entry.case):
-        return _script_of_schedules(entry.case, entry.finding, target)
-    if signature.kind == replay.KIND:
-        return replay_script(entry.case, entry.finding, target)
     if signature.relation:
-        return _script_of_a_relation(entry.case, entry.finding, target)
+        return _script_of_several(entry.case, entry.finding, target)
     if signature.kind == "stray-output":
         raise ReproError(f"values do not show {signature}; `indexfuzz replay` does")
     stage = find_reached(signature.stage, signature.output, entry.case)
@@ -69,6 +65,14 @@ def script(entry: Entry, target: UnderTest[InProcess]) -> str:
     return assemble(target.subject.facts.name, stage.name, entry.finding, source, body)
 
 
+def _script_of_several(case: Case, finding: Record, target: UnderTest[InProcess]) -> str:
+    """The script for a finding about several launches, by its kind."""
+    kind, stage = finding.signature.kind, finding.signature.stage
+    if kind == schedules.KIND and stage != schedules.maker_of(case):
+        return _script_of_a_relation(case, finding, target)
+    return OF_SEVERAL.get(kind, _script_of_a_relation)(case, finding, target)
+
+
 def _script_of_a_relation(case: Case, finding: Record, target: UnderTest[InProcess]) -> str:
     """The script for one of the launches that a relation compares, where that is wrong by itself, or for all."""
     signature = finding.signature
@@ -80,6 +84,15 @@ def _script_of_a_relation(case: Case, finding: Record, target: UnderTest[InProce
     body = f"{tell_written(launch)}{assign_inputs(launch, {})}\n\n{check}"
     source = kernel_source(target, signature.stage, look.case)
     return assemble(target.subject.facts.name, signature.stage, finding, source, body)
+
+
+def _script_of_a_choice(case: Case, finding: Record, target: UnderTest[InProcess]) -> str:
+    """The script for what is wrong where launches are made by the choice of a case, which it makes, too."""
+    found = found_otherwise(case, finding, target.subject)
+    if found is None:
+        raise ReproError(f"{finding.signature} does not show on {target.subject.device.name}")
+    choice, shown = found
+    return launched_otherwise(script(target.entry(case, shown), target), choice)
 
 
 def _script_of_schedules(case: Case, finding: Record, target: UnderTest[InProcess]) -> str:
@@ -115,3 +128,13 @@ def _before(stage: Stage, case: Case, subject: InProcess, known: dict[str, str])
         return "", last
     text = write_launches(case, earlier, known)
     return text + tell_story(case, last), last
+
+
+OF_SEVERAL = {
+    composition.KIND: composition_script,
+    schedules.KIND: _script_of_schedules,
+    replay.KIND: replay_script,
+    streams.KIND: streams_script,
+    tuning.KIND: _script_of_a_choice,
+}
+"""Kinds about several launches -> what writes their scripts."""

@@ -15,7 +15,7 @@ from indexfuzz.core.case import Case
 from indexfuzz.core.kinds import check_kind
 from indexfuzz.devices import open_device
 from indexfuzz.devices.lockstep import LockstepDevice
-from indexfuzz.devices.tuning import Choice, choosing
+from indexfuzz.devices.tuning import Choice, Otherwise, choosing
 from indexfuzz.implementations.builtin import builtin
 from indexfuzz.oracles import schedule, streams, tuning
 from tests import toy_launches
@@ -115,9 +115,9 @@ def launch_by(choice, launch):
 
 def test_a_launch_has_the_warps_of_the_choice_where_its_launcher_has_others():
     for choice, own, options, changed in [
-        (Choice(8), {}, [8], {"fill_kernel": "num_warps 8 in the place of 4"}),
+        (Choice(8), {}, [8], {"fill_kernel": Otherwise(8, 4)}),
         (Choice(4), {}, [None], {}),
-        (Choice(1), {"num_warps": 2}, [1], {"fill_kernel": "num_warps 1 in the place of 2"}),
+        (Choice(1), {"num_warps": 2}, [1], {"fill_kernel": Otherwise(1, 2)}),
         (Choice(), {"num_warps": 2}, [2], {}),
     ]:
         assert launch_by(choice, lambda out, own=own: fill_kernel[(1,)](out, VALUE=7, **own)) == (7, options)
@@ -141,7 +141,7 @@ def test_a_tuner_takes_the_entry_of_the_choice_of_those_that_its_pruning_keeps()
 def launch_told(entry):
     choice = Choice(0, entry)
     launch_by(choice, tuned_kernel[(1,)])
-    return choice.changed["fill_kernel"]
+    return choice.changed["fill_kernel"].words
 
 
 def test_what_does_not_compile_so_is_launched_as_its_launcher_says():
