@@ -43,6 +43,8 @@ class Finding:
     """The clause of the implementation's contract that the case breaks, with its place; empty within the contract."""
     view: str = field(default="", compare=False)
     """file:line where the launcher made the view, by torch.as_strided, through which memory was misused."""
+    tensor: str = field(default="", compare=False)
+    """The argument of the stage whose memory was misused, where that is known."""
     layout: str = field(default="", compare=False)
     """The layout that the cache was taken for, where that explains all that is wrong."""
     hint: str = ""
@@ -96,10 +98,12 @@ def complaint(
     tier: str = "",
     location: str = "",
     view: str = "",
+    tensor: str = "",
     hint: str = "",
 ) -> Finding:
     """What is wrong with one output, said by who does not know of which stage it is."""
-    return Finding("", kind, output, detail, feature, index, got, want, tier, location, view=view, hint=hint)
+    places = {"location": location, "view": view, "tensor": tensor}
+    return Finding("", kind, output, detail, feature, index, got, want, tier, hint=hint, **places)
 
 
 class FindingError(AssertionError):

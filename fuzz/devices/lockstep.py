@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from torch import Tensor
 
@@ -31,6 +31,7 @@ class LockstepSession:
 
     machine: Lockstep
     device: "LockstepDevice"
+    _declared: dict[str, Tensor] = field(default_factory=dict)
 
     @property
     def sees_unwritten(self) -> bool:
@@ -40,6 +41,7 @@ class LockstepSession:
     def declare(self, name: str, tensor: Tensor, initialised: Tensor | bool) -> None:  # noqa: FBT001
         """Bound accesses to the tensor and track which of its bytes are defined."""
         self.machine.declare(name, tensor, initialised=initialised)
+        self._declared[name] = tensor
 
     def bring(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Kernels run where the tensors are."""
@@ -58,13 +60,24 @@ class LockstepSession:
                 v.detail,
                 location=f"{v.file}:{v.line}",
                 view="" if v.address is None else views.get(v.address, ""),
+                tensor=self._argument_at(v.address),
             )
             for v in self.machine.drain()
         ]
 
+    def _argument_at(self, address: int | None) -> str:
+        """The only argument of the stage that has memory there; empty where that is none, or several share it."""
+        found = [name for name, tensor in self._declared.items() if address is not None and _spans(tensor, address)]
+        return found[0] if len(found) == 1 else ""
+
     def guarantees(self, promises: Promises) -> Guarantees:
         """Those of the device, whose arithmetic is the same for every kernel."""
         return self.device.guarantees(promises)
+
+
+def _spans(tensor: Tensor, address: int) -> bool:
+    last = sum((size - 1) * stride for size, stride in zip(tensor.shape, tensor.stride(), strict=True))
+    return tensor.numel() > 0 and 0 <= address - tensor.data_ptr() <= last * tensor.element_size()
 
 
 @dataclass(frozen=True)

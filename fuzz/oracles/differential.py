@@ -119,7 +119,8 @@ def put_under_test(
     outcome.stages.append(stage.name)
     expected = Expected.of(implementation.contract, stage.name, step.case)
     launched = launch(stage.name, call, function, device, initialised=initialised_bytes(step, call))
-    got, findings = launched.outputs, launched.findings(expected) + look_around(stage, step, call)
+    seen = [stage.name_node(finding) for finding in launched.findings(expected)]
+    got, findings = launched.outputs, seen + look_around(stage, step, call)
     if got and expected.outside:
         words = f"accepted a case that it must reject: {expected.outside}"
         findings.append(Finding(stage.name, "not-rejected", "", words))

@@ -164,6 +164,10 @@ class Stage(ABC):
         """The call of the stage on the tensors of a step."""
         return self.call(step.case, self.tensors(step))
 
+    def name_node(self, found: Finding) -> Finding:
+        """What a device saw of a launch, with the node to blame where the stage has several."""
+        return found
+
     def forms(self, given: Call) -> dict[str, Form]:
         """Shape and dtype of what the stage returns. What it fills has the right form as it is given."""
         return {}

@@ -21,8 +21,23 @@ from indexfuzz.stages.k_norm import EPS
 from indexfuzz.stages.operation import Mistakes, angles, mistakes_of_rope, rope_options, rotated_as
 from indexfuzz.stages.stateful import HALVES, WEIGHTS, Instead, due_keys, own_halves, weighed
 
+EITHER_OF = f"{COMPRESS} or {RMS_NORM}"
+"""Whose mistake it is where what lies between these is not what it should be."""
+
 MADE = ("ratio", "overlap", "eps", "rope_dim", "style", "placement")
 """The options that say how a key is made."""
+
+ROUNDING: dict[str, Mistakes] = {
+    "bf16": {
+        "keys are normed before they are rounded to bf16": (EITHER_OF, {"summed_as": "fp32"}),
+        "normed keys are kept in fp32": (RMS_NORM, {"normed_as": "fp32"}),
+    },
+    "fp32": {
+        "keys are rounded to bf16 before they are normed": (EITHER_OF, {"summed_as": "bf16"}),
+        "normed keys are rounded to bf16": (RMS_NORM, {"normed_as": "bf16"}),
+    },
+}
+"""What is wrong with the precision between nodes, by what is promised."""
 
 
 @dataclass(frozen=True)
@@ -31,6 +46,7 @@ class FusedCompress(InsertedKeys):
 
     name = stage_names.FUSED_COMPRESS
     sources = ("compress", "fused_compress", "groups")
+    touched_by = InsertedKeys.touched_by | {"norm_weight": RMS_NORM, "cos_sin_cache": stage_names.ROPE}
     takes = ("norm_weight", "cos_sin_cache")
 
     def options(self, case: Case) -> dict[str, Any]:
@@ -47,10 +63,10 @@ class FusedCompress(InsertedKeys):
         summed = [self._summed(given, request, groups, instead) for request, (_, groups) in enumerate(due)]
         none = t["cos_sin_cache"].new_empty((0, len(t["norm_weight"])), dtype=torch.float64)
         x = Interval(*(torch.cat([none, *ends]) for ends in (zip(*summed, strict=True) if summed else ((), ()))))
-        x = intervals.rounded(x, between)
+        x = intervals.rounded(x, instead.get("summed_as", between))
         if instead.get("normed", True):
             weight, eps = instead.get("weight", t["norm_weight"]), instead.get("eps", given.options["eps"])
-            x = intervals.rounded(intervals.rms_normalised(x, weight, eps), between)
+            x = intervals.rounded(intervals.rms_normalised(x, weight, eps), instead.get("normed_as", between))
         options = rope_options(given, guarantees, instead)
         if options["style"]:
             placed = given.with_tensors({"positions": _positions(given)})
@@ -65,6 +81,7 @@ class FusedCompress(InsertedKeys):
         weight, eps = given.tensors["norm_weight"].float(), given.options["eps"]
         dims = len(weight)
         rope = mistakes_of_rope(given.with_tensors({"positions": starts}), guarantees)
+        between = guarantees.promises.between
         return {
             **{words: (COMPRESS, dict(instead)) for words, instead in sums.items()},
             "keys are not normalised": (RMS_NORM, {"normed": False}),
@@ -76,13 +93,14 @@ class FusedCompress(InsertedKeys):
                 {"positions": (starts + ratio - 1).clamp_max(last)},
             ),
             "angles are those of the number of a key": (stage_names.ROPE, {"positions": starts // ratio}),
+            **ROUNDING.get(between, {}),
             **rope,
             **mistake_of_format(given),
         }
 
     def blame(self, given: Call, got: Tensors, guarantees: Guarantees) -> str:
         keys = self.keys(given, guarantees, {})
-        return blame_by_place(keys, given, got["cache"], guarantees, f"{COMPRESS} or {RMS_NORM}")
+        return blame_by_place(keys, given, got["cache"], guarantees, EITHER_OF)
 
     def _summed(self, given: Call, request: int, groups: Tensor, instead: Instead) -> Interval:
         tokens, bias = weighed(self.requests[request], given.tensors["bias"], instead)

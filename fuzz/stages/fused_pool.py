@@ -10,13 +10,13 @@ from torch import Tensor
 from indexfuzz.core import stage_names
 from indexfuzz.core.case import Case
 from indexfuzz.core.guarantees import Guarantees
-from indexfuzz.core.stage_names import K_QUANT_CACHE, POOL
+from indexfuzz.core.stage_names import POOL
 from indexfuzz.reference import pool as reference
 from indexfuzz.reference.compress import Tokens
 from indexfuzz.reference.intervals import Interval, rounded
 from indexfuzz.stages.base import Call, Tensors
 from indexfuzz.stages.inserted_keys import InsertedKeys, mistake_of_format
-from indexfuzz.stages.insertion import wrong_codes
+from indexfuzz.stages.insertion import insertion_or, wrong_codes
 from indexfuzz.stages.operation import Mistakes
 from indexfuzz.stages.pool import legal_keys, mistakes_of_pool
 from indexfuzz.stages.stateful import Instead, due_keys, weighed
@@ -62,5 +62,6 @@ class FusedPool(InsertedKeys):
         }
 
     def blame(self, given: Call, got: Tensors, guarantees: Guarantees) -> str:
-        wrong = wrong_codes(self.keys(given, guarantees, {}), given, got["cache"], guarantees)
-        return K_QUANT_CACHE if wrong is None else POOL
+        keys, cache = self.keys(given, guarantees, {}), got["cache"]
+        wrong = wrong_codes(keys, given, cache, guarantees)
+        return insertion_or(POOL, keys, given, cache, guarantees) if wrong is None else POOL

@@ -30,6 +30,7 @@ class InsertedKeys(Stateful, Operation):
     """Fills cache uint8 [num_blocks, block_size, D + 4] at the slots of keys that are due, and says which these are."""
 
     outputs = (Output("cache_values", ("token", "dim")), Output("cache_scales", ("token",)), *PLACES)
+    touched_by: ClassVar[dict[str, str]] = {"cache": K_QUANT_CACHE}
     takes: ClassVar[tuple[str, ...]] = ()
     """The tensors that keys are made with, besides tokens."""
 

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from indexfuzz.checks.cache import Tokens, check_insertion
 from indexfuzz.core.guarantees import Guarantees
-from indexfuzz.core.stage_names import K_QUANT_CACHE
+from indexfuzz.core.stage_names import K_QUANT_CACHE, ROPE
 from indexfuzz.reference import layout
 from indexfuzz.reference.intervals import Interval
 from indexfuzz.stages.base import Call
@@ -21,6 +21,9 @@ TIE = 2.0**-20
 
 EITHER = (1 - TIE, 1 + TIE)
 """Factors that take a tie to either side."""
+
+A_STEP = (1 - 2.0**-7, 1 + 2.0**-7)
+"""Factors that take a value in bf16 to the next one, or beyond."""
 
 
 class Keys(NamedTuple):
@@ -106,7 +109,17 @@ def wrong_codes(keys: Keys, given: Call, cache: Tensor, guarantees: Guarantees) 
 def blame_by_place(keys: Keys, given: Call, cache: Tensor, guarantees: Guarantees, others: str) -> str:
     """The insertion where that is to blame, RoPE where its dims alone are wrong, or others."""
     wrong = wrong_codes(keys, given, cache, guarantees)
-    return K_QUANT_CACHE if wrong is None else rope_or(others, wrong, given)
+    if wrong is not None:
+        return rope_or(others, wrong, given)
+    return insertion_or(f"{others} or {ROPE}", keys, given, cache, guarantees)
+
+
+def insertion_or(others: str, keys: Keys, given: Call, cache: Tensor, guarantees: Guarantees) -> str:
+    """The insertion, whose codes are right; or others, too, where keys that are off by a step have such scales."""
+    ends = torch.stack([end * factor for end in keys.values for factor in A_STEP])
+    beside = keys._replace(values=Interval(ends.amin(0), ends.amax(0)))
+    off = check_keys(beside, given, cache, guarantees).findings
+    return K_QUANT_CACHE if off else f"{others} or {K_QUANT_CACHE}"
 
 
 def _without(cache: Tensor, before: Tensor, slots: Tensor, promised: str) -> Tensor:

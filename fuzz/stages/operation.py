@@ -7,10 +7,10 @@ tells: dims that RoPE does not turn, all dims, or bytes that belong to no token.
 """
 
 from abc import abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -38,7 +38,12 @@ Mistakes = Mapping[str, tuple[str, dict[str, Any]]]
 
 
 class Operation(Stage):
-    """An operation of the nodes `covers`, the last of which has its outputs."""
+    """An operation of the nodes `covers`, the last of which has its outputs.
+
+    `touched_by` says of tensors that one node alone reads or fills which one that is.
+    """
+
+    touched_by: ClassVar[Mapping[str, str]] = {}
 
     @property
     def covers(self) -> tuple[str, ...]:
@@ -91,13 +96,36 @@ class Operation(Stage):
         """Which node is to blame, and for which mistake if it is a known one; nodes, where one of each would do it."""
         if found.kind in OF_PLACES:
             return self.covers[-1]
-        explained = dict[str, str]()
+        explained, possible = dict[str, str](), list[str]()
         for words, (node, instead) in self.mistakes(given, guarantees).items():
-            if node not in explained and not self.check(given, got, guarantees, **instead).findings:
+            if node in explained or self.check(given, got, guarantees, **instead).findings:
+                continue
+            if self._is_told(given, guarantees, instead):
                 explained[node] = words
+            else:
+                possible.append(node)
         if explained:
-            return f"{' or '.join(explained)}: {', or '.join(explained.values())}"
-        return self.blame(given, got, guarantees)
+            return f"{_either(explained, self.covers)}: {', or '.join(explained.values())}"
+        nodes, colon, words = self.blame(given, got, guarantees).partition(":")
+        return _either([nodes, *possible], self.covers) + colon + words
+
+    def _is_told(self, given: Call, guarantees: Guarantees, instead: Mapping[str, Any]) -> bool:
+        """Whether a case tells a mistake from what is right: one that allows the right outputs, too, explains nothing.
+
+        A value that lies on a tie is such a case, if the mistake is one of rounding.
+        """
+        right = given.copy().run(self.reference)
+        is_right = not self.check(given, right, guarantees).findings
+        return not is_right or bool(self.check(given, right, guarantees, **instead).findings)
+
+    def name_node(self, found: Finding) -> Finding:
+        """What a device saw, with the node to blame, where one node alone has to do with the tensor."""
+        return _blame(found, self.touched_by[found.tensor]) if found.tensor in self.touched_by else found
+
+
+def _either(words: Iterable[str], covers: Sequence[str]) -> str:
+    """The nodes that are named, in order."""
+    return " or ".join(sorted(set(" or ".join(words).split(" or ")), key=covers.index))
 
 
 def _blame(finding: Finding, words: str) -> Finding:

@@ -222,7 +222,21 @@ def test_memory_misused_through_a_view_names_the_line_that_made_the_view():
 
     launched = launch("gather", Call({"cache": torch.zeros(8, dtype=torch.uint8)}, {}), stage, DEVICE)
     (seen,) = launched.seen
-    assert (seen.kind, seen.output) == ("out-of-bounds", "source")
+    assert (seen.kind, seen.output, seen.tensor) == ("out-of-bounds", "source", "")
     line = stage.__code__.co_firstlineno + 1
     assert seen.view == f"{__file__}:{line}"
     assert seen.place.endswith(f"through the view made at {location_from_here(seen.view)}")
+
+
+def test_misused_memory_names_the_argument_of_the_stage_that_it_belongs_to():
+    def stage(cache, **_):
+        copy_block[(1,)](cache.view(torch.uint8)[8:], torch.empty(64, dtype=torch.uint8), 64)
+        return {}
+
+    pool = torch.zeros(64, dtype=torch.uint8)
+    tensors = {"cache": pool[:32], "k": torch.zeros(32, dtype=torch.uint8)}
+    (seen,) = launch("gather", Call(tensors, {}), stage, DEVICE, initialised=dict.fromkeys(tensors, True)).seen
+    assert (seen.kind, seen.tensor) == ("out-of-bounds", "cache")
+    both = tensors | {"state": pool}
+    (seen,) = launch("gather", Call(both, {}), stage, DEVICE, initialised=dict.fromkeys(both, True)).seen
+    assert seen.tensor == ""

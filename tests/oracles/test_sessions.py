@@ -241,6 +241,16 @@ def test_one_scale_for_all_groups_is_blamed_on_the_insertion():
     assert fault.is_blamed_by(finding)
 
 
+def test_a_race_for_a_scale_is_blamed_on_the_insertion():
+    fault = load_faults()["fused-compress-scale-where-none-is-due"]
+    case = case_of("fused_compress", overlap=True, steps=({"turns": (turn(0, 9),)},)).replace(
+        cache={"pages": "ordered"}
+    )
+    (finding,) = oracle.run(case, plant((fault.id,)), DEVICE).findings
+    assert (finding.kind, finding.tensor) == ("race", "cache")
+    assert fault.is_blamed_by(finding)
+
+
 def test_keys_that_their_scales_do_not_divide_are_refused():
     for node in ("fused_compress", "fused_pool"):
         for scales, group in (("fp32", 8), ("ue8m0", 16), ("mxfp4", 32)):
