@@ -17,7 +17,7 @@ from indexfuzz.core.part import CaseError, Part, first_error
 from indexfuzz.core.session import Session
 
 MAX_ELEMENTS = 1 << 28
-MAX_CACHE_SPAN = 1 << 34
+MAX_CACHE_SPAN = 1 << 35
 """Bytes from the first to the last page of a cache; only its pages take memory."""
 
 FAR = 1 << 20

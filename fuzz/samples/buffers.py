@@ -6,6 +6,7 @@ a write beyond the end shows in the guards.
 """
 
 import math
+import mmap
 from collections.abc import Container, Iterable
 from dataclasses import dataclass, field
 
@@ -19,6 +20,9 @@ GUARD = 256
 
 MAX_DENSE = 1 << 24
 """Bytes up to which the whole storage of a tensor with gaps is filled and watched."""
+
+_NORESERVE = getattr(mmap, "MAP_NORESERVE", 0x4000)
+"""Linux's flag for memory that is not counted before it is written."""
 
 POISON = {
     torch.float8_e4m3fn: 0x7F,
@@ -165,7 +169,7 @@ class Sealed:
         """The buffer in new memory; `storages` holds what was made for buffers before it, by owner."""
         storage = storages.get(self.owner)
         if storage is None:
-            storage = torch.empty(self.size, dtype=torch.uint8, device=self.snapshot.device)
+            storage = _reserve(self.size, self.snapshot.device)
             if self.size <= MAX_DENSE:
                 storage.fill_(poison_byte(self.dtype))
             storages[self.owner] = storage
@@ -198,6 +202,14 @@ def _words(rows: Tensor, others: Tensor) -> tuple[Tensor, Tensor]:
         if not any(size % dtype.itemsize for size in sizes):
             return rows.view(dtype), others.view(dtype)
     return rows, others
+
+
+def _reserve(size: int, device: str | torch.device) -> Tensor:
+    """Bytes of nobody, uint8 [size]; a CPU's take memory only where they are written, however many they are."""
+    if size <= MAX_DENSE or torch.device(device).type != "cpu":
+        return torch.empty(size, dtype=torch.uint8, device=device)
+    flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | _NORESERVE
+    return torch.frombuffer(mmap.mmap(-1, size, flags=flags), dtype=torch.uint8)
 
 
 def _whole_words(size: int) -> int:
@@ -320,7 +332,7 @@ def allocate_pages(
     page = block_size * token_bytes
     page_stride = page + page_pad
     size = _whole_words(max(blocks, 1) * page_stride + shift) + 2 * GUARD
-    storage = torch.empty(size, dtype=torch.uint8, device=device)
+    storage = _reserve(size, device)
     if size <= MAX_DENSE or page_stride < page + 2 * GUARD:
         rows = storage.unsqueeze(0)
     else:

@@ -22,19 +22,21 @@ def test_clean_kernels_pass_on_pages_far_apart(page_pad, block_size):
 
 
 @pytest.mark.parametrize(
-    ("fault", "page_pad", "found"),
+    ("fault", "page_pad", "spare_blocks", "found"),
     [
-        ("offset-int32-values", 1 << 30, True),
-        ("offset-int32-values", 1 << 29, False),
-        ("offset-int32-scales", 1 << 32, True),
-        ("offset-int32-scales", 1 << 31, False),
+        ("offset-int32-values", 1 << 30, 2, True),
+        ("offset-int32-values", 1 << 29, 2, False),
+        ("offset-int32-scales", 1 << 32, 2, True),
+        ("offset-int32-scales", 1 << 31, 2, False),
+        ("offset-uint32-scales", 1 << 32, 4, True),
+        ("offset-uint32-scales", 1 << 32, 3, False),
     ],
 )
-def test_each_offset_has_a_threshold_of_its_own(fault, page_pad, found):
+def test_each_offset_has_a_threshold_of_its_own(fault, page_pad, spare_blocks, found):
     case = Case.parse(
         {
             "model": {"quant_group": 32},
-            "cache": {"page_pad": page_pad, "spare_blocks": 2, "pages": "highest"},
+            "cache": {"page_pad": page_pad, "spare_blocks": spare_blocks, "pages": "highest"},
             "batch": {"prefill": [{"length": 1, "new": 1}], "max_model_len": 1},
         }
     )
