@@ -337,7 +337,23 @@ def multiplies_pointers_in_a_loop_that_nobody_enters(x, out, n):
         tl.store(out, tl.load(x * 2))
 
 
+@triton.jit
+def changes_a_type_in_a_while_that_nobody_enters(x, out, n):
+    total = 0
+    while total + 5 < n:
+        total += tl.load(x)
+    tl.store(out, total)
+
+
+@triton.jit
+def multiplies_pointers_in_a_while_that_nobody_enters(x, out, n):
+    while n > 5:
+        tl.store(out, tl.load(x * 2))
+
+
 REFUSED = [
+    changes_a_type_in_a_while_that_nobody_enters,
+    multiplies_pointers_in_a_while_that_nobody_enters,
     changes_a_type_in_a_loop_that_nobody_enters,
     multiplies_pointers_in_a_loop_that_nobody_enters,
     returns_by_constexpr,
@@ -402,6 +418,16 @@ def enters_no_loop(x, out, n):
 
 
 @triton.jit
+def enters_no_while(x, out, n):
+    total = 0.0
+    i = 5
+    while i < n:
+        total += tl.load(x + i)
+        i += 1
+    tl.store(out, total)
+
+
+@triton.jit
 def reads_the_counter_behind_its_loop(x, out, n):
     for i in range(n):
         tl.store(out, i)
@@ -447,6 +473,7 @@ def chooses_between_equal_types(x, out, n):
 
 COMPILED = [
     enters_no_loop,
+    enters_no_while,
     carries_what_is_unrolled,
     reads_the_counter_behind_its_loop,
     makes_a_name_where_a_constant_says_so,
@@ -552,10 +579,11 @@ def test_triton_is_asked_once_for_all_sizes(monkeypatch):
     assert asked == [_round] * 2
 
 
-def test_triton_is_asked_about_a_loop_until_a_program_enters_it(monkeypatch):
+@pytest.mark.parametrize("kernel", [enters_no_loop, enters_no_while], ids=_name)
+def test_triton_is_asked_about_a_loop_until_a_program_enters_it(kernel, monkeypatch):
     asked = _note_questions(monkeypatch)
     x = torch.ones(256)
-    entered, idle = triton.jit(enters_no_loop.fn), triton.jit(enters_no_loop.fn)
+    entered, idle = triton.jit(kernel.fn), triton.jit(kernel.fn)
     with Lockstep():
         entered[(2,)](x, torch.zeros(2), 7)
         assert asked == []

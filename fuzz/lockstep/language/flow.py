@@ -72,7 +72,7 @@ class Flow:
         return value
 
     def branch(self, test: Any, place: Place | None) -> bool:
-        """Decide an `if` or `while`; raises Divergence where programs disagree.
+        """Decide an `if`, or whether a `while` goes on; raises Divergence where programs disagree.
 
         `place` is that of a test which compares nothing.
         """
@@ -92,6 +92,13 @@ class Flow:
             condition = self.semantic.unsplat(condition)
         handle: Value = self.semantic.cast(condition, INT1).handle
         return self.builder.decide(handle)
+
+    def again(self, test: Any, place: Place | None, loop: Place | None) -> bool:
+        """Decide whether a `while` goes on, `loop` being its own place; raises Divergence where programs disagree."""
+        goes_on = self.branch(test, place)
+        launch = self.builder.run.launch
+        (launch.entered if goes_on else launch.idle).add(loop)
+        return goes_on
 
     def choose(self, test: Any, then: Callable[[], Any], otherwise: Callable[[], Any], place: Place | None) -> Any:
         """`a if test else b`."""

@@ -43,6 +43,7 @@ RUNTIME.helpers |= {
     "_ls_constexpr": lambda value: value if isinstance(value, Tuple) else Constexpr(value),
     "_ls_return": RUNTIME.give_back,
     "_ls_branch": RUNTIME.branch,
+    "_ls_again": RUNTIME.again,
     "_ls_fork": RUNTIME.fork,
     "_ls_join": RUNTIME.join,
     "_ls_types": types_of,

@@ -131,7 +131,8 @@ class StatementRewriter(ExpressionRewriter):
     def on_While(self, node: ast.While) -> list[ast.stmt]:
         if node.orelse:
             raise self.unsupported(node, "`else` after a loop")
-        test = self.helper("_ls_branch", node.test, self.expr(node.test), self.place_of_test(node.test))
+        loop = self.place(node, ast.unparse(node.test))
+        test = self.helper("_ls_again", node.test, self.expr(node.test), self.place_of_test(node.test), loop)
         return self._around_loop(node, ast.While(test, self.block(node.body), []))
 
     def on_For(self, node: ast.For) -> list[ast.stmt]:
