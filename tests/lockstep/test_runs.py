@@ -113,7 +113,7 @@ def test_what_runs_are_found(monkeypatch):
         _scale_all: [("load", ROWS, LANES), ("store", ROWS, LANES)],
         _scale_blocks: [("store", ROWS, LANES)],
         _scale_middle: [("load", ROWS, 493), ("store", ROWS, 493)],
-        _reverse_rows: [],
+        _reverse_rows: [("load", ROWS, 500)],
         _fill: [("store", ROWS, 500)],
         _own_tails: [],
     }

@@ -31,7 +31,7 @@ def begin_access(run: Run, kind: str, pointer: Value, mask: Value | None, *value
     allocation, element = pointer.allocation, pointer.ty.element
     if allocation is None or not isinstance(element, ScalarType):
         raise TypeError("an access needs a pointer that comes from a tensor argument")
-    wanted = every_lane(pointer.data.ndim) if mask is None else mask.data
+    wanted = every_lane(len(pointer.dims)) if mask is None else mask.data
     usable = wanted
     if run.checks.undefined:
         usable = check_defined(run, kind, pointer, mask, wanted, values)
@@ -43,7 +43,6 @@ def begin_access(run: Run, kind: str, pointer: Value, mask: Value | None, *value
         allocation,
         run.programs,
         element.itemsize,
-        pointer.data,
         usable,
         wanted,
         run.atomics,
@@ -54,7 +53,7 @@ def begin_access(run: Run, kind: str, pointer: Value, mask: Value | None, *value
         if usable is not wanted or count < usable.size:
             access.narrow(usable, count)
     if access.everywhere:
-        access.find_runs()
+        access.find_runs(every_lane(len(pointer.dims)))
     inside = check_bounds(run, access)
     if inside is not None:
         access.keep(inside)

@@ -22,27 +22,21 @@ def lie_apart(launch: Launch, accesses: list[Access]) -> bool:
     low = np.full(launch.total, _FAR)
     high = np.full(launch.total, -1, np.int64)
     for access in accesses:
-        if (access.pointer.data if access.everywhere else access.lanes).shape[0] != access.programs.shape[0]:
+        programs, runs = access.programs, access.runs
+        if (access.shape if access.everywhere else access.lanes.shape)[0] != programs.shape[0]:
             return False
-        if access.runs is not None:
-            starts = access.runs.starts.reshape(access.programs.shape[0], -1)
-            programs = access.programs
-            least, most = starts.min(axis=1), starts.max(axis=1) + (access.runs.length - 1) * access.size
-        elif access.everywhere:
-            offsets = access.offsets
-            rows = offsets.reshape(offsets.shape[0], -1)
-            programs = access.programs
+        starts, length = (access.offsets, 1) if runs is None else (runs.starts, runs.length)
+        if access.everywhere:
+            rows = starts.reshape(programs.shape[0], -1)
             least, most = rows.min(axis=1), rows.max(axis=1)
         else:
-            offsets = access.offsets
-            counts = count_by_program(access.lanes)
-            programs = access.programs
+            counts = count_by_program(access.lanes) // length
             if not counts.all():
                 programs, counts = programs[counts > 0], counts[counts > 0]
-            starts = np.cumsum(counts) - counts
-            least, most = np.minimum.reduceat(offsets, starts), np.maximum.reduceat(offsets, starts)
+            first = np.cumsum(counts) - counts
+            least, most = np.minimum.reduceat(starts, first), np.maximum.reduceat(starts, first)
         low[programs] = np.minimum(low[programs], least)
-        high[programs] = np.maximum(high[programs], most + access.size)
+        high[programs] = np.maximum(high[programs], most + access.size * length)
     used = high >= 0
     low, high = low[used], high[used]
     order = np.argsort(low)

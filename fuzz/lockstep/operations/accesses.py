@@ -13,7 +13,8 @@ from indexfuzz.lockstep.tracking.access import Access
 from indexfuzz.lockstep.values.arrays import Array, Mask, choose, either, fits, place, select, spread
 from indexfuzz.lockstep.values.dtypes import I1, I64, BlockType, ScalarType, poison
 from indexfuzz.lockstep.values.origins import Origin
-from indexfuzz.lockstep.values.value import Value
+from indexfuzz.lockstep.values.sums import add_terms
+from indexfuzz.lockstep.values.value import Value, may_be_sum
 
 _LARGEST: Final = 1 << 62
 """Offsets whose bounds are kept; beyond, 64-bit arithmetic may have wrapped."""
@@ -31,7 +32,11 @@ class MemoryOps(Context):
         if element is None or isinstance(element, BlockType):
             raise self.unsupported("arithmetic on a pointer to a block")
         size = element.itemsize
-        result = self._join(pointer, offset, _advance(pointer.data, offset.data, size))
+        terms = add_terms(pointer.parts, offset.parts, size) if may_be_sum(pointer, offset) else None
+        if terms is None:
+            result = self._join(pointer, offset, _advance(pointer.data, offset.data, size))
+        else:
+            result = self._sum(pointer, offset, terms)
         result.origins, result.which = pointer.origins, pointer.which
         result.align = min(pointer.align, size)
         if pointer.low is not None and pointer.high is not None and offset.is_bounded():
@@ -162,8 +167,8 @@ class MemoryOps(Context):
         element = _element(pointer)
         raw = to_memory(value.data, element)
         if access.everywhere:
-            if raw.shape != access.offsets.shape:
-                shape = np.broadcast_shapes(access.offsets.shape, raw.shape)
+            if raw.shape != access.shape:
+                shape = np.broadcast_shapes(access.shape, raw.shape)
                 access.repeat(shape)
                 raw = spread(raw, shape)
         else:

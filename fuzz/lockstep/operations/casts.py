@@ -60,7 +60,8 @@ class CastOps(Context):
         target = ty.scalar
         if target is a.ty:
             return a
-        data = a.data
+        is_kept = bool(a.terms) and signed and target.bits > a.ty.bits
+        data = a.terms[0] if is_kept else a.data
         if target is I1:
             return a.like((data & 1).astype(np.bool_), ty=I1)
         if a.ty is I1:
@@ -73,6 +74,8 @@ class CastOps(Context):
         if not signed and target.bits > a.ty.bits:
             return a.like(data.view(a.ty.unsigned).astype(target.container), ty=target)
         result = a.like(data.astype(target.container), ty=target)
+        if is_kept:
+            result.replace_data(a.terms)
         if target.bits >= a.ty.bits:
             result.low, result.high, result.step = a.low, a.high, a.step
         return result

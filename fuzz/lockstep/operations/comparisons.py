@@ -1,5 +1,6 @@
 """Comparisons, and the larger and smaller of two."""
 
+import operator
 from collections.abc import Callable
 from typing import Any
 
@@ -11,14 +12,28 @@ from indexfuzz.lockstep.values.dtypes import FP32
 from indexfuzz.lockstep.values.value import Value
 
 
-def _signed(ufunc: np.ufunc) -> Callable[[Context, Value, Value], Value]:
-    """A comparison of values as they are held: signed integers and floats."""
+def _signed(
+    ufunc: np.ufunc, order: Callable[[int, int], bool] | None = None
+) -> Callable[[Context, Value, Value], Value]:
+    """A comparison of values as they are held: signed integers and floats; `order` says the same of bounds."""
 
     def compare(self: Context, a: Value, b: Value) -> Value:
         self._refuse_fp8(a)
+        if order is not None and (a.terms or b.terms) and self.run.launch.coverage is None:
+            holds = _decide(order, a, b)
+            if holds is not None:
+                return self._compare(a, b, np.full((1,) * len(a.dims), holds))
         return self._compare(a, b, ufunc(a.data, b.data))
 
     return compare
+
+
+def _decide(order: Callable[[int, int], bool], a: Value, b: Value) -> bool | None:
+    """How a comparison ends in all lanes, where the bounds of both sides leave it no choice."""
+    if a.low is None or a.high is None or b.low is None or b.high is None:
+        return None
+    ends = {order(x, y) for x in (a.low, a.high) for y in (b.low, b.high)}
+    return ends.pop() if len(ends) == 1 else None
 
 
 def _unsigned(ufunc: np.ufunc) -> Callable[[Context, Value, Value], Value]:
@@ -33,10 +48,10 @@ class ComparisonOps(Context):
 
     create_icmpEQ = _signed(np.equal)
     create_icmpNE = _signed(np.not_equal)
-    create_icmpSLT = _signed(np.less)
-    create_icmpSLE = _signed(np.less_equal)
-    create_icmpSGT = _signed(np.greater)
-    create_icmpSGE = _signed(np.greater_equal)
+    create_icmpSLT = _signed(np.less, operator.lt)
+    create_icmpSLE = _signed(np.less_equal, operator.le)
+    create_icmpSGT = _signed(np.greater, operator.gt)
+    create_icmpSGE = _signed(np.greater_equal, operator.ge)
     create_icmpULT = _unsigned(np.less)
     create_icmpULE = _unsigned(np.less_equal)
     create_icmpUGT = _unsigned(np.greater)

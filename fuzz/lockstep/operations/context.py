@@ -13,6 +13,7 @@ from indexfuzz.lockstep.tracking.sites import current_site
 from indexfuzz.lockstep.tracking.violations import UnsupportedFeature
 from indexfuzz.lockstep.values.arrays import Array, either
 from indexfuzz.lockstep.values.dtypes import I1, ScalarType
+from indexfuzz.lockstep.values.sums import Terms
 from indexfuzz.lockstep.values.value import Value
 
 
@@ -46,6 +47,10 @@ class Context:
             a.undefined if b.undefined is None else either(a.undefined, b.undefined),
             a.wrapped if b.wrapped is None else either(a.wrapped, b.wrapped),
         )
+
+    def _sum(self, a: Value, b: Value, terms: Terms) -> Value:
+        """What two values add up to, not listed."""
+        return self._join(a, b, terms[0]).replace_data(terms)
 
     def _compare(self, a: Value, b: Value, data: Array) -> Value:
         return Value(data, I1, a.shape, either(a.undefined, b.undefined))

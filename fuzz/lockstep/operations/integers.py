@@ -7,7 +7,9 @@ import numpy as np
 
 from indexfuzz.lockstep.operations.context import Context
 from indexfuzz.lockstep.values.arrays import Array, Mask, either
-from indexfuzz.lockstep.values.value import Value
+from indexfuzz.lockstep.values.dtypes import I1
+from indexfuzz.lockstep.values.sums import Terms, add_terms, may_grow
+from indexfuzz.lockstep.values.value import Value, may_be_sum
 
 _UNKNOWN: Final = (-(1 << 64), 1 << 64)
 """Bounds that say nothing: what is computed with them lies beyond those of every type."""
@@ -70,12 +72,16 @@ class IntegerOps(Context):
         return low, high
 
     def _arithmetic(self, ufunc: Callable[[Any, Any], Array], a: Value, b: Value, low: int, high: int) -> Value:
-        result = self._join(a, b, ufunc(a.data, b.data))
         ty = a.ty
-        if ty.minimum <= low and high <= ty.maximum and not (self.reads_unsigned and low < 0):
+        fits = ty.minimum <= low and high <= ty.maximum and not (self.reads_unsigned and low < 0)
+        terms = _terms(ufunc, a, b) if fits or ty.bits == 64 else None
+        result = self._join(a, b, ufunc(a.data, b.data)) if terms is None else self._sum(a, b, terms)
+        if fits:
             result.low, result.high = low, high
             first, second = a.advance, b.advance
-            if first is not None and second is not None and ufunc is not np.multiply:
+            if ufunc is np.multiply:
+                second = b.low if b.low == b.high else None
+            if first is not None and second is not None:
                 result.step = int(ufunc(first, second))
         elif ty.bits != 32 or not self.tracks_overflow:
             pass
@@ -135,8 +141,22 @@ class IntegerOps(Context):
     # bits
     def create_and(self, a: Value, b: Value) -> Value:
         """a & b; a may be FP8 codes, whose sign the language takes off with an int8."""
+        if a.ty is I1 and (same := self._only_one(a, b)) is not None:
+            return same
         result = self._join(a, b, (a.data & b.data).astype(a.data.dtype, copy=False))
         return _settled(result, a, b, a.data.dtype.type(0))
+
+    def _only_one(self, a: Value, b: Value) -> Value | None:
+        """Of two conditions the one that decides lane by lane, as the other is true in all lanes; None for any others.
+
+        What the coverage counts are the lanes of the result, so it is left as it is where somebody counts.
+        """
+        if self.run.launch.coverage is not None or not may_grow(a.data, b.data):
+            return None
+        for one, other in ((a, b), (b, a)):
+            if one.undefined is None and one.wrapped is None and one.data.size < other.data.size and one.data.all():
+                return other
+        return None
 
     def create_or(self, a: Value, b: Value) -> Value:
         return _settled(self._join(a, b, a.data | b.data), a, b, ~a.data.dtype.type(0))
@@ -173,6 +193,15 @@ class IntegerOps(Context):
 
     def create_iabs(self, a: Value) -> Value:
         return a.like(np.abs(a.data))
+
+
+def _terms(ufunc: Callable[[Any, Any], Array], a: Value, b: Value) -> Terms | None:
+    """What the result is the sum of; None where it is as good to list it at once."""
+    if ufunc is np.multiply:
+        if a.terms and not b.terms and b.data.size == 1:
+            return tuple(term * int(b.data.item()) for term in a.terms)
+        return None
+    return add_terms(a.parts, b.parts, 1 if ufunc is np.add else -1) if may_be_sum(a, b) else None
 
 
 def _divide_toward_zero(a: Array, b: Array) -> Array:

@@ -33,16 +33,12 @@ class ShapeOps(Context):
         """Length-1 axes repeated; the data stays as it is."""
         new = tuple(int(s) for s in shape)
         self.check_size(new)
-        result = self._move(a, a.data, new, lambda m: m)
-        result.step = a.step
-        return result
+        return self._stretch(a, new, lambda m: m)
 
     def create_expand_dims(self, a: Value, axis: int) -> Value:
         shape = (*a.shape[:axis], 1, *a.shape[axis:])
         index = (slice(None),) * (axis + 1) + (None,)
-        result = self._move(a, a.data[index], shape, lambda m: m[index])
-        result.step = a.step
-        return result
+        return self._stretch(a, shape, lambda m: m[index])
 
     def create_reshape(self, a: Value, shape: Sequence[int], can_reorder: bool = False) -> Value:
         """The same lanes in row-major order; never reordered."""
@@ -143,6 +139,16 @@ class ShapeOps(Context):
         counts = np.bincount((rows * bins + full)[keep], minlength=programs * bins)
         return Value(counts.reshape(programs, bins).astype(np.int32), I32, (bins,))
 
+    def _stretch(self, a: Value, shape: tuple[int, ...], move: Callable[[Array], Array]) -> Value:
+        """Lanes that are moved, a sum term by term, and that still follow each other along the last axis."""
+        if a.terms:
+            terms = tuple(move(term) for term in a.terms)
+            result = self._move(a, terms[0], shape, move).replace_data(terms)
+        else:
+            result = self._move(a, move(a.data), shape, move)
+        result.step = a.step
+        return result
+
     def _move(self, a: Value, data: Array, shape: tuple[int, ...], move: Any) -> Value:
         return Value(
             data,
@@ -159,7 +165,7 @@ class ShapeOps(Context):
 
 
 def _match_rank(mask: Array, a: Value) -> Array:
-    return mask if mask.ndim == a.data.ndim else np.broadcast_to(mask, a.data.shape)
+    return mask if mask.ndim == len(a.dims) else np.broadcast_to(mask, a.dims)
 
 
 def _reshape(data: Array, old: tuple[int, ...], new: tuple[int, ...]) -> Array:

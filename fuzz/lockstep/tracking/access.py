@@ -1,6 +1,7 @@
 """One load, store or atomic of all programs: which lanes it touches where."""
 
 from dataclasses import dataclass
+from math import prod
 from typing import Any, Final
 
 import numpy as np
@@ -9,6 +10,7 @@ from indexfuzz.lockstep.tracking.sites import Site
 from indexfuzz.lockstep.values.arrays import Array, Mask, Undo, count_by_program, either, place, select, spread
 from indexfuzz.lockstep.values.buffers import Mark
 from indexfuzz.lockstep.values.memory import Allocation, Runs
+from indexfuzz.lockstep.values.sums import column_of, list_sum, select_sum
 from indexfuzz.lockstep.values.value import Value
 
 _MANY: Final = 1 << 13
@@ -34,11 +36,11 @@ class Access:
     allocation: Allocation
     programs: Array
     size: int
-    listed: Array | None
     lanes: Mask
     wanted: Mask
     epoch: int
     barriers: int
+    listed: Array | None = None
     failed: Mask | None = None
     everywhere: bool = True
     uninitialised: Mask | None = None
@@ -52,13 +54,24 @@ class Access:
     def offsets(self) -> Array:
         """Byte offsets of the elements; their shape is told above."""
         if self.listed is None:
-            self.listed = select(spread(self.pointer.data, self.lanes.shape), self.lanes)
+            pointer, lanes = self.pointer, self.lanes
+            if self.everywhere:
+                self.listed = pointer.data
+            elif pointer.terms and (lanes.shape[0] == 1 or lanes.strides[0] == 0):
+                self.listed = select_sum(pointer.terms, lanes)
+            else:
+                self.listed = select(spread(pointer.data, lanes.shape), lanes)
         return self.listed
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The shape of the offsets."""
+        return self.pointer.dims if self.listed is None and self.everywhere else self.offsets.shape
 
     @property
     def count(self) -> int:
         """How many offsets there are."""
-        return self.offsets.size if self.runs is None else self.runs.starts.size * self.runs.length
+        return prod(self.shape) if self.runs is None else self.runs.starts.size * self.runs.length
 
     @property
     def extent(self) -> tuple[int, int]:
@@ -76,36 +89,35 @@ class Access:
     def narrow(self, lanes: Mask, count: int) -> None:
         """Keep only the lanes of a mask over programs and block, of which so many are marked."""
         self.everywhere, self.runs = False, None
-        data = self.pointer.data
         if not count:
-            self.lanes, self.listed = lanes, data.ravel()[:0]
+            self.lanes, self.listed = lanes, np.zeros(0, np.int64)
             return
-        self.lanes, self.listed = spread(lanes, np.broadcast_shapes(lanes.shape, data.shape)), None
-        if not self._may_have_runs() or data.ndim > 2 or data.shape != self.lanes.shape:
-            return
-        if data.shape[0] == 1 or self.lanes.strides[0] == 0:
-            columns = np.flatnonzero(self.lanes[0])
-            first, length = int(columns[0]), columns.size
-            if int(columns[-1]) - first == length - 1:
-                self.runs = Runs(data[:, first], length)
+        self.lanes, self.listed = spread(lanes, np.broadcast_shapes(lanes.shape, self.pointer.dims)), None
+        self.find_runs(lanes)
 
-    def find_runs(self) -> None:
-        """See whether the elements of all lanes lie in runs."""
-        if self._may_have_runs():
-            self.runs = Runs(self.pointer.data[..., 0].ravel(), self.pointer.data.shape[-1])
-
-    def _may_have_runs(self) -> bool:
+    def find_runs(self, lanes: Mask) -> None:
+        """See whether the elements lie in runs, where a mask holds that leaves out whole rows or columns alone."""
         pointer = self.pointer
-        return (
-            pointer.data.size >= _MANY
-            and pointer.data.shape[-1] >= _LONG
-            and pointer.advance == self.size
-            and self.is_aligned
-        )
+        dims = pointer.dims
+        if prod(dims) < _MANY or dims[-1] < _LONG or pointer.advance != self.size or not self.is_aligned:
+            return
+        columns = lanes[(0,) * (lanes.ndim - 1)]
+        first, length = 0, dims[-1]
+        if lanes.shape[-1] > 1:
+            place = np.flatnonzero(columns)
+            if any(n > 1 for n in lanes.shape[:-1]) or int(place[-1]) - int(place[0]) != place.size - 1:
+                return
+            first, length = int(place[0]), place.size
+        starts = column_of(pointer.parts, first)
+        if not self.everywhere:
+            starts = spread(starts, self.lanes.shape[:-1])
+        if lanes.shape[-1] == 1 and not self.everywhere:
+            starts = starts[spread(lanes[..., 0], starts.shape)]
+        self.runs = Runs(starts.ravel(), length)
 
     def repeat(self, shape: tuple[int, ...]) -> None:
         """Give the offsets of all lanes a shape that they broadcast to."""
-        if shape != self.offsets.shape:
+        if shape != self.shape:
             self.listed, self.runs = spread(self.offsets, shape), None
 
     def keep(self, inside: Mask) -> None:
@@ -159,9 +171,12 @@ class Access:
     def gather(self, memory: np.dtype[Any]) -> Array:
         """The elements at the offsets."""
         if self.runs is None:
+            terms = self.pointer.terms
+            if terms and self.everywhere and self.listed is None and self.is_aligned:
+                return self.allocation.take(list_sum(tuple(term // self.size for term in terms), np.int64), memory)
             return self.allocation.gather(self.offsets, memory, aligned=self.is_aligned)
         rows = self.allocation.gather_runs(self.runs, memory)
-        return rows.reshape(self.offsets.shape) if self.everywhere else rows.ravel()
+        return rows.reshape(self.shape) if self.everywhere else rows.ravel()
 
     def scatter(self, raw: Array) -> list[Undo | Mark]:
         """Store elements at the offsets; how to take it back."""

@@ -46,11 +46,16 @@ class Allocation:
         """The elements at byte offsets, which must be inside; aligned says that they are multiples of the size."""
         size = dtype.itemsize
         if size == 1:
-            return _take(self.view(dtype), offsets)
+            return self.take(offsets, dtype)
         if aligned or self._aligned(offsets, size):
-            return _take(self.view(dtype), offsets >> (size.bit_length() - 1))
+            return self.take(offsets >> (size.bit_length() - 1), dtype)
         pieces = self.data[offsets[..., None] + np.arange(size)]
         return np.ascontiguousarray(pieces).view(dtype)[..., 0]
+
+    def take(self, index: Array, dtype: np.dtype[Any]) -> Array:
+        """Elements by their number in the storage, which must be inside."""
+        elements, run = self.view(dtype), as_slice(index)
+        return elements.take(index) if run is None else elements[run].copy().reshape(index.shape)
 
     def scatter(self, offsets: Array, values: Array, *, aligned: bool = False) -> Undo:
         """Write elements at byte offsets, which must be inside; of two at one offset the later stays."""
@@ -91,11 +96,6 @@ class Allocation:
     @staticmethod
     def _aligned(offsets: Array, size: int) -> bool:
         return offsets.size == 0 or not int(np.bitwise_or.reduce(offsets, axis=None)) & (size - 1)
-
-
-def _take(elements: Array, index: Array) -> Array:
-    run = as_slice(index)
-    return elements.take(index) if run is None else elements[run].copy().reshape(index.shape)
 
 
 def storage_bytes(tensor: torch.Tensor) -> Array:

@@ -5,7 +5,8 @@ any axis, that one too, may have length 1 where the value does not vary along it
 """
 
 from dataclasses import dataclass, replace
-from typing import Final
+from math import prod
+from typing import Any, Final
 
 import numpy as np
 
@@ -13,6 +14,7 @@ from indexfuzz.lockstep.values.arrays import Array, Mask
 from indexfuzz.lockstep.values.dtypes import BlockType, ScalarType
 from indexfuzz.lockstep.values.memory import Allocation
 from indexfuzz.lockstep.values.origins import Origin
+from indexfuzz.lockstep.values.sums import Terms, list_sum, may_grow, shape_of, step_of
 
 _FEW: Final = 4096
 """Lanes of which a pass costs no more than what it takes to call it."""
@@ -27,7 +29,8 @@ class Value:
     value where known. A pointer holds byte offsets into its origin; where lanes have different ones, `which` is the
     index of each lane's and broadcasts against data. align, a power of two, divides the offset in every lane. step is
     what each lane of an integer or a pointer has more than the one before it along the last axis, where that is known;
-    `advance` answers for an axis of length 1, too.
+    `advance` answers for an axis of length 1, too. terms, where there are any, add up to the data, which are made once
+    somebody asks for them; dims is their shape.
     """
 
     data: Array
@@ -41,6 +44,30 @@ class Value:
     which: Array | None = None
     align: int = 1
     step: int | None = None
+    terms: Terms = ()
+
+    def replace_data(self, terms: Terms) -> "Value":
+        """Itself, whose data are now a sum that nobody has asked for yet."""
+        self.terms = terms
+        del self.data
+        return self
+
+    def __getattr__(self, name: str) -> Any:
+        """The data of a sum, once they are asked for."""
+        if name != "data":
+            raise AttributeError(name)
+        self.data = list_sum(self.terms, self.ty.container)
+        return self.data
+
+    @property
+    def dims(self) -> tuple[int, ...]:
+        """The shape of the data."""
+        return shape_of(self.terms) if self.terms else self.data.shape
+
+    @property
+    def parts(self) -> Terms:
+        """What the data are the sum of, as 64-bit integers; perhaps the data themselves."""
+        return self.terms or (self.data.astype(np.int64, copy=False),)
 
     @property
     def allocation(self) -> Allocation | None:
@@ -65,7 +92,11 @@ class Value:
     @property
     def advance(self) -> int | None:
         """What each lane has more than the one before it along the last axis of the block; None where not known."""
-        return 0 if not self.shape or self.data.shape[-1] == 1 else self.step
+        if not self.shape or self.dims[-1] == 1:
+            return 0
+        if self.step is None and self.terms:
+            self.step = step_of(self.terms)
+        return self.step
 
     def full(self, programs: int = 1) -> Array:
         """The data with every block axis at its full length, and at least `programs` programs (read-only view)."""
@@ -119,7 +150,7 @@ class Value:
 
     def is_bounded(self) -> bool:
         """Whether bounds are known, or few enough lanes to find them at once."""
-        return self.low is not None or self.data.size <= _FEW
+        return self.low is not None or prod(self.dims) <= _FEW
 
     def bounds(self) -> tuple[int, int]:
         """The least and greatest value of any lane, computed once where nothing is known."""
@@ -147,3 +178,8 @@ def unify_origins(a: Value, b: Value) -> Unified:
 def _index(value: Value, table: tuple[Origin, ...]) -> Array:
     numbers = np.array([table.index(origin) for origin in value.origins], np.int8)
     return numbers[np.zeros((1,) * value.data.ndim, np.int8) if value.which is None else value.which]
+
+
+def may_be_sum(a: Value, b: Value) -> bool:
+    """Whether it may be better not to list what two integers add up to."""
+    return bool(a.terms or b.terms) or may_grow(a.data, b.data)
