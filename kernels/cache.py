@@ -30,7 +30,7 @@ TOKENS = 16
 """Tokens of one program."""
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["num_slots"])
 def _k_quant_cache_kernel(
     k_ptr,  # [T, HEAD_DIM] bf16, fp16 or fp32
     k_token_stride,

@@ -81,7 +81,7 @@ def rotate_rows(
     return tl.where(is_rotated[None, :], rotated, x).to(STORED).to(tl.float32)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["num_rows"])
 def _fused_q_kernel(
     q_ptr,  # [T, NUM_HEADS, HEAD_DIM] bf16, fp16 or fp32
     q_token_stride,
@@ -134,7 +134,7 @@ def _fused_q_kernel(
     tl.store(q_weights_ptr + row, weights * scale * WEIGHT_FACTOR, mask=is_valid_row)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["num_slots"])
 def _fused_k_kernel(
     k_ptr,  # [T, HEAD_DIM] bf16, fp16 or fp32
     k_token_stride,

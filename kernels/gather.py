@@ -17,7 +17,7 @@ WARPS = 2
 """Of one program: as few as fill the memory's queues, so that many programs are on their way."""
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["num_blocks", "max_blocks", "num_seqs"])
 def _gather_kernel(
     values_ptr,  # [num_blocks, BLOCK_SIZE * KEY_BYTES] bytes
     values_page_stride,

@@ -17,7 +17,7 @@ TOKENS = 16
 """Tokens of one program that saves or places."""
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["num_tokens", "num_requests"])
 def _place_kernel(
     query_start_ptr,  # [B + 1] int32
     context_lens_ptr,  # [B] int32

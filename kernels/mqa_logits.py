@@ -43,7 +43,7 @@ def _fill_hidden(logits_ptrs, is_valid_row, first, end, HIDDEN: tl.constexpr):
         tl.store(logits_ptrs[:, None] + key[None, :], float("-inf"), mask=mask)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["num_rows"])
 def _mqa_logits_kernel(
     q_ptr,  # [M, NUM_HEADS, HEAD_DIM] fp8
     q_row_stride,

@@ -27,7 +27,7 @@ def mean_and_factor(x, eps, HEAD_DIM: tl.constexpr, RMS: tl.constexpr):
     return mean, tl.rsqrt(variance + eps)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["num_tokens"])
 def _k_norm_kernel(
     k_ptr,  # [T, HEAD_DIM] bf16, fp16 or fp32
     k_token_stride,

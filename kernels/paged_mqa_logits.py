@@ -50,7 +50,7 @@ def _window_length(
     return tl.minimum(tl.maximum(length, 0), max_model_len)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["num_blocks", "max_blocks", "next_n"])
 def _paged_mqa_logits_kernel(
     q_ptr,  # [B, next_n, NUM_HEADS, HEAD_DIM] fp8
     q_seq_stride,

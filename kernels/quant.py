@@ -34,7 +34,7 @@ def quantise_rows(x, QUANT_MAX: tl.constexpr, UE8M0: tl.constexpr):
     return x / scale[:, None], scale
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["num_rows"])
 def _q_quant_kernel(
     q_ptr,  # [T, NUM_HEADS, HEAD_DIM] bf16, fp16 or fp32
     q_token_stride,

@@ -18,7 +18,7 @@ VECTORS = 64
 """(token, head) vectors of one program."""
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["num_tokens", "num_heads"])
 def _rotate_kernel(
     x_ptr,  # [T, H, ROPE_DIM] bf16, fp16 or fp32
     x_token_stride,

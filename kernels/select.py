@@ -11,7 +11,7 @@ TOKENS = 64
 """Tokens of one program that makes a slot mapping."""
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["num_tokens"])
 def _slots_kernel(
     positions_ptr,  # [T] int64
     token_to_req_ptr,  # [T] int32
