@@ -59,6 +59,11 @@ AVAILABLE = {
     "vllm-v4-mxfp4": ("indexfuzz.implementations.vllm.v4", "load_mxfp4", "vllm-v4-mxfp4:PATH, the same in MXFP4"),
     "vllm-v41": ("indexfuzz.implementations.vllm.v41", "load", "vllm-v41:PATH, its compressor of V4.1"),
     "vllm-v41-amd": ("indexfuzz.implementations.vllm.v41", "load_amd", "vllm-v41-amd:PATH, the same on AMD GPUs"),
+    "vllm-v41-pcp": (
+        "indexfuzz.implementations.vllm.v41_pcp",
+        "load",
+        "vllm-v41-pcp:PATH, its compressor of V4.1 on two ranks that share prefills",
+    ),
     "vllm-kpool": (
         "indexfuzz.implementations.vllm.kpool",
         "load",

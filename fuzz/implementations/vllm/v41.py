@@ -33,7 +33,7 @@ FOLDER = "vllm/models/deepseek_v41"
 COMPRESSOR = f"{FOLDER}/compressor.py"
 KERNELS = f"{FOLDER}/common/ops/fused_compress_quant_cache.py"
 _CALLER, _REGISTRY = f"{FOLDER}/attention.py", f"{FOLDER}/__init__.py"
-_BUILDER, _LAUNCHER = "CompressorMetadataBuilder", "fused_save_compress_norm"
+BUILDER, LAUNCHER = "CompressorMetadataBuilder", "fused_save_compress_norm"
 
 DIMS, RATIOS = 512, (1, 2)
 """Of a latent, and how many tokens it may stand for."""
@@ -47,24 +47,25 @@ ALIGNED = 64
 
 def load(path: str | Path) -> Implementation:
     """Find the compressor at a path, as NVIDIA GPUs run it. Raises SourceError where it is absent or has moved."""
-    return _load(path, amd=False)
+    return load_as(path, Compressor)
 
 
 def load_amd(path: str | Path) -> Implementation:
     """The same as AMD GPUs run it."""
-    return _load(path, amd=True)
+    return load_as(path, Compressor, amd=True)
 
 
-def _load(path: str | Path, *, amd: bool) -> Implementation:
+def load_as(path: str | Path, compressor_type: "type[Compressor]", *, amd: bool = False) -> Implementation:
+    """Find the compressor at a path, to be called as a class does it."""
     project = open_project(path, "vllm", known_versions=KNOWN_VERSIONS)
-    compressor = Compressor(project, amd=amd)
+    compressor = compressor_type(project, amd=amd)
     gpu = "AMD" if amd else "NVIDIA"
     model = "from .amd.vl_model import DeepseekV41ForCausalLM" if amd else "from .nvidia.vl_model import DeepseekV41For"
     called = project.place(_CALLER, "lambda: compressor(kv_score, positions)")
     return Implementation(
-        f"{project.label} deepseek_v41 {gpu}",
+        f"{project.label} deepseek_v41 {gpu}{compressor.how}",
         {COMPRESS_NORM: compressor.compress_norm},
-        contract(project),
+        compressor.contract(project),
         Promises(between="fp32"),
         notes=(
             f"read from {path}",
@@ -72,7 +73,7 @@ def _load(path: str | Path, *, amd: bool) -> Implementation:
             f"rings have room for drafts ({project.place(COMPRESSOR, 'rows_per_step =')}), and chunks start anywhere",
             f"layers of ratio 1 have no rings ({project.place(COMPRESSOR, 'if compress_ratio > 1')})",
             "slot_mapping of layers of ratio 1 is filled in by the adapter",
-            "context parallelism is not run",
+            *compressor.notes,
             "the model has no position bias: scores come with it",
         ),
         replaced=project.replaced,
@@ -90,6 +91,16 @@ def kept(case: Case) -> Kept:
     return replace(kept_by(case), rows=max(LEAST_ROWS, 1 << (rows - 1).bit_length()), nobodys=1)
 
 
+class Rows(NamedTuple):
+    """Rows of a step: values and scores fp32, positions int64, requests int32, where these begin, and their rings."""
+
+    values: Tensor
+    positions: Tensor
+    owners: Tensor
+    query_start: Tensor
+    rings: Tensor
+
+
 class _Modules(NamedTuple):
     """Executed files: of the compressor and its kernels, of slots of keys, and of the indexer's metadata."""
 
@@ -102,18 +113,30 @@ class _Modules(NamedTuple):
 class Compressor:
     """The compressor of one release, with the signature of the operation."""
 
+    how = ""
+    launchers: tuple[str, ...] = (LAUNCHER,)
+    notes: tuple[str, ...] = ("context parallelism is not run",)
+
     def __init__(self, project: Project, *, amd: bool) -> None:
-        provide = provide_vllm("e4m3fn") | provide_jit_kernels()
+        provide = provide_vllm("e4m3fn") | provide_jit_kernels() | self.provided()
         if not amd:
             provide["vllm.platforms.current_platform"] = SimpleNamespace(is_rocm=bool, is_cuda=bool)
         execute = {
-            COMPRESSOR: (_BUILDER, "CompressorMetadata"),
-            KERNELS: (_LAUNCHER,),
+            COMPRESSOR: (BUILDER, "CompressorMetadata"),
+            KERNELS: self.launchers,
             SLOTS: ("get_compressed_slot_mapping",),
             METADATA: ("build_prefill_chunk_metadata",),
         }
         loader = Loader(project, provide=provide, execute={module_of(file): names for file, names in execute.items()})
         self._modules = _Modules(*(loader.load(module_of(file)) for file in execute))
+
+    def provided(self) -> dict[str, object]:
+        """What else stands for names of the project."""
+        return {}
+
+    def contract(self, project: Project) -> Clauses:
+        """What a layer of DeepSeek-V4.1 hands to it."""
+        return contract(project)
 
     def compress_norm(
         self,
@@ -140,42 +163,44 @@ class Compressor:
             return
         owners, positions = _rows(query_start, context_lens, tokens)
         lens = context_lens + query_start.diff()
-        given: tuple[Tensor | None, ...]
         if ratio == 1:
             slots = torch.full_like(slot_mapping, -1)
             fill_places(query_start, context_lens, block_table, slots, visible, ratio=ratio, size=block_size)
             slot_mapping.copy_(slots)
-            given = (kv, positions, None, slots, None, None)
+            getattr(modules.kernels, LAUNCHER)(kv, positions, None, slots, None, None, norm_weight, eps, ratio, keys)
         else:
-            own = self._places_in_rings(rings, state.shape[1], query_start, owners, positions)
-            biased = torch.cat([kv, scores + bias[positions % ratio]], 1)
-            ring = (own.slot_mapping, own.query_start_loc, own.token_to_req_indices)
-            given = (biased, positions, state.flatten(2), *ring)
+            step = Rows(torch.cat([kv, scores + bias[positions % ratio]], 1), positions, owners, query_start, rings)
+            own = self.places_in_rings(step, state.shape[1])
+            self.pool(step, own, state.flatten(2), norm_weight, eps, keys)
             modules.slots.get_compressed_slot_mapping(
                 tokens, own.slot_mapping, query_start, lens, block_table, block_size, ratio, out=slot_mapping
             )
-        getattr(modules.kernels, _LAUNCHER)(*given, norm_weight, eps, ratio, keys)
         visible.copy_(visible_keys(modules.metadata, query_start, lens, block_table, ratio, tokens))
 
-    def _places_in_rings(self, rings: Tensor, rows: int, query_start: Tensor, owners: Tensor, positions: Tensor) -> Any:
-        """What the metadata builder says of the tokens of a step, for rings of so many rows."""
-        tokens = len(positions)
-        builder = SimpleNamespace(
-            pcp_size=1,
-            capacity=rows,
-            token_to_req_indices=owners,
-            slot_mapping_buffer=torch.empty(tokens, dtype=torch.int64, device=positions.device),
-        )
-        step = SimpleNamespace(
-            slot_mapping=positions,  # of which it asks the number alone
-            positions=positions,
+    def pool(self, step: Rows, own: Any, state: Tensor, weight: Tensor, eps: float, keys: Tensor) -> None:
+        """Sum and norm the pairs of a step, with what the metadata builder says of it, and save its last tokens."""
+        ring = (state, own.slot_mapping, own.query_start_loc, own.token_to_req_indices)
+        getattr(self._modules.kernels, LAUNCHER)(step.values, step.positions, *ring, weight, eps, 2, keys)
+
+    def places_in_rings(self, step: Rows, capacity: int, **builder: Any) -> Any:
+        """What the metadata builder says of a step, for rings of so many rows; it has more attributes, if given."""
+        made = getattr(self._modules.compressor, BUILDER)
+        of = {
+            "pcp_size": 1,
+            "capacity": capacity,
+            "token_to_req_indices": step.owners,
+            "slot_mapping_buffer": torch.empty_like(step.positions),
+        }
+        asked = SimpleNamespace(
+            slot_mapping=step.positions.repeat(builder.get("pcp_size", 1)),  # of which it asks the number alone
+            positions=step.positions,
             token_to_req_indices=lambda known: known,
-            block_table_tensor=rings.unsqueeze(1),
-            num_actual_tokens=int(query_start[-1]),
-            num_reqs=len(rings),
-            query_start_loc=query_start,
+            block_table_tensor=step.rings.unsqueeze(1),
+            num_actual_tokens=int(step.query_start[-1]),
+            num_reqs=len(step.rings),
+            query_start_loc=step.query_start,
         )
-        return getattr(self._modules.compressor, _BUILDER).build(builder, 0, step)
+        return made.build(SimpleNamespace(**of | builder), 0, asked)
 
 
 def _rows(query_start: Tensor, context_lens: Tensor, tokens: int) -> tuple[Tensor, Tensor]:
