@@ -1,10 +1,10 @@
 """A part of the stream of cases. Its number, the seed, the shard and its goals determine what is in it."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:  # imports torch, which the command line does without until it runs something
-    from indexfuzz.generation.goals import Goal
+    from indexfuzz.generation.goals import Ends, Goal
 
 CHUNK = 11
 """Shapes that are drawn together, the first of which is mostly left out: enough for Hypothesis to vary them, few
@@ -16,11 +16,15 @@ MOST_BEHIND = 32
 
 @dataclass(frozen=True)
 class Chunk:
-    """Run the cases of a chunk, but for the first `start`; some of them are steered to the goals."""
+    """Run the cases of a chunk, but for the first `start`; some of them are steered to the goals.
+
+    `shown` says how many cases have ended conditions in each way, of those that it knows of.
+    """
 
     number: int
     start: int = 0
     goals: "tuple[Goal, ...]" = ()
+    shown: "Ends" = field(default_factory=dict)
 
 
 def known_to(chunk: int, *, is_long: bool) -> int:

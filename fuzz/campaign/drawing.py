@@ -10,6 +10,7 @@ from indexfuzz.core.case import Case
 from indexfuzz.core.rng import derive
 from indexfuzz.core.stage_names import STATEFUL
 from indexfuzz.generation.requests_of_others import with_requests_of
+from indexfuzz.generation.scouting import SCOUTS
 from indexfuzz.generation.sessions import sessions
 from indexfuzz.generation.strategies import cases
 from indexfuzz.generation.stream import draw
@@ -57,8 +58,9 @@ def cases_of_chunk(wanted: Settings, chunk: Chunk) -> Iterator[Drawn]:
 def draw_chunk(wanted: Settings, chunk: Chunk) -> list[Drawn]:
     """The shapes of one chunk, as they are drawn, every other one replaced by cases on the way to a goal.
 
-    Where there are more goals, what is found on the way to them stands beside the shapes that are left. Each shape has
-    a session beside it, where an implementation keeps something between steps.
+    Where there are more goals, what is found on the way to them stands beside the shapes that are left. Beside what
+    replaces shapes stand others that show what few cases have. Each shape has a session beside it, where an
+    implementation keeps something between steps.
 
     Sessions alone, where nothing else than stateful operations is tested: they have no part in a single step.
     """
@@ -70,19 +72,36 @@ def draw_chunk(wanted: Settings, chunk: Chunk) -> list[Drawn]:
         strategy = sessions(nodes, formats=facts.formats, regimes=wanted.values)
         return [Drawn(case, wanted.only) for case in draw(strategy, key, CHUNK)]
     strategy = cases(preset=wanted.preset, values=wanted.values, formats=facts.formats, constants=facts.constants)
-    shapes = [[Drawn(case, wanted.only)] for case in draw(strategy, key, CHUNK)]
-    order = (*range(1, len(shapes), 2), *range(2, len(shapes), 2))
-    fresh = [shapes[place][0].case for place in order]
-    for place, steered in zip(order, steer_cases(wanted, key, fresh, chunk.goals), strict=False):
-        found = [step for step in steered if step.case.model.fp8 in facts.formats]
-        shapes[place] = found or shapes[place] if place % 2 else shapes[place] + found
+    drawn = draw(strategy, key, CHUNK)
+    if wanted.steered:
+        scouts = draw(strategy, derive(key, "scouts"), SCOUTS - CHUNK) if wanted.subject.rehearses else []
+        shapes = _steered(wanted, key, chunk, drawn, scouts)
+    else:
+        shapes = [[Drawn(case, wanted.only)] for case in drawn]
     if nodes:
-        strategy = sessions(nodes, formats=facts.formats, regimes=wanted.values)
         others = not _is_first(wanted, chunk)
-        drawn = draw(strategy, derive(key, "sessions"), len(shapes) + others)[others:]
-        for shape, session in zip(shapes, drawn, strict=False):
+        of_sessions = sessions(nodes, formats=facts.formats, regimes=wanted.values)
+        beside = draw(of_sessions, derive(key, "sessions"), len(shapes) + others)[others:]
+        for shape, session in zip(shapes, beside, strict=False):
             shape.append(Drawn(session, wanted.only))
     return list(chain.from_iterable(shapes))
+
+
+def _steered(
+    wanted: Settings, key: int, chunk: Chunk, shapes: Sequence[Case], scouts: Sequence[Case]
+) -> list[list[Drawn]]:
+    """The shapes, some of them replaced or with other cases beside them."""
+    replaced, kept = range(1, len(shapes), 2), range(2, len(shapes), 2)
+    order = (*replaced, *kept)
+    steered = steer_cases(wanted, key, [shapes[place] for place in order], chunk, scouts)
+    beside: dict[int, list[Drawn]] = dict(zip(order, steered.found, strict=False))
+    for i, place in enumerate(replaced):
+        beside[place] = [*beside.get(place, ()), *steered.rare[i :: len(replaced)]]
+    steps = list[list[Drawn]]()
+    for place, case in enumerate(shapes):
+        found = [step for step in beside.get(place, ()) if step.case.model.fp8 in wanted.subject.facts.formats]
+        steps.append(found if found and place in replaced else [Drawn(case, wanted.only), *found])
+    return steps
 
 
 def _is_first(wanted: Settings, chunk: Chunk) -> bool:

@@ -22,7 +22,7 @@ from indexfuzz.core import interrupts
 from indexfuzz.core.case import Case
 from indexfuzz.core.finding import Finding
 from indexfuzz.core.signature import Signature
-from indexfuzz.generation.goals import Goal
+from indexfuzz.generation.goals import Ends, Goal
 from indexfuzz.oracles.mistakes import Mistakes
 
 
@@ -54,7 +54,7 @@ class Campaign:
         self._tried_before = 0
         self._is_dry = False
         self._chunks = 0
-        self._plans: dict[int, tuple[Goal, ...]] = {0: ()}
+        self._plans: dict[int, tuple[tuple[Goal, ...], Ends]] = {0: ((), {})}
         self._budget = Budget(wanted, self._crew.size)
         self.summary = Summary()
 
@@ -94,7 +94,7 @@ class Campaign:
     def chunk(self, number: int) -> Chunk | None:
         """A part of the stream, steered by what is known of those that it may know of."""
         known = known_to(number, is_long=self._wanted.subject.facts.values_per_shape > 1)
-        return Chunk(number, goals=self._plans[known]) if known in self._plans else None
+        return Chunk(number, 0, *self._plans[known]) if known in self._plans else None
 
     def next_shrink(self) -> Shrink | None:
         """The next case to make smaller, and the time for that."""
@@ -125,7 +125,8 @@ class Campaign:
     def end_chunk(self) -> None:
         """A part of the stream without new cases ends the drawing: the strategy has no more."""
         self._chunks += 1
-        self._plans[self._chunks] = self.summary.goals.plan() if self._wanted.steered else ()
+        goals = self.summary.goals
+        self._plans[self._chunks] = (goals.plan(), goals.shown()) if self._wanted.steered else ((), {})
         self._plans.pop(self._chunks - 2 * MOST_BEHIND, None)
         self._is_dry |= self._tried == self._tried_before
         self._tried_before = self._tried

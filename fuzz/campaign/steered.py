@@ -1,19 +1,20 @@
 """The cases of a chunk that are steered: searched for by rehearsing them, or else by guesses at what moves operands."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import torch
 
+from indexfuzz.campaign.chunk import Chunk
 from indexfuzz.campaign.settings import Settings
 from indexfuzz.core.case import Case
 from indexfuzz.core.forked import call_forked
 from indexfuzz.core.rng import random_bytes
 from indexfuzz.generation import searching, steering
 from indexfuzz.generation.choices import Choices
-from indexfuzz.generation.goals import Goal
 from indexfuzz.generation.levers import know_movers
+from indexfuzz.generation.scouting import first_goals, send_out, take_rare
 from indexfuzz.generation.searching import Found
 from indexfuzz.subjects.isolation.lifeline import die_with
 
@@ -33,38 +34,53 @@ class Drawn:
     only: frozenset[str] = frozenset()
 
 
-def steer_cases(wanted: Settings, key: int, fresh: Sequence[Case], goals: Sequence[Goal]) -> list[list[Drawn]]:
-    """Cases on the way to each of some goals, from as many fresh ones and a key that decides how.
+@dataclass(frozen=True)
+class Steered:
+    """Cases on the way to each of some goals, and others that show what few have."""
 
-    What was searched for is put to the stages alone that make the decision, so that many cases can be; a fresh one
-    stays where a search was in vain. Launchers that are called without their kernels may keep what is wrong then, so a
-    copy of this process calls them.
+    found: list[list[Drawn]]
+    rare: list[Drawn]
+
+
+def steer_cases(
+    wanted: Settings, key: int, fresh: Sequence[Case], chunk: Chunk, others: Sequence[Case] = ()
+) -> Steered:
+    """Cases on the way to the goals of a chunk, from as many fresh ones and a key that decides how.
+
+    What was searched for is put to the stages alone that make the decision, so that many cases can be; nothing is given
+    where a search was in vain. The fresh cases and `others` are rehearsed, and those that show what few have are given,
+    too. Launchers that are called without their kernels may keep what is wrong then, so a copy of this process calls
+    them.
     """
     is_pinned = wanted.preset is not None
-    pairs = list(zip(fresh, goals, strict=False))
-
     parent = os.getpid()
 
-    def find() -> list[Found | None]:
+    def find() -> tuple[list[tuple[Case, frozenset[str]]], list[Found | None]]:
         die_with(parent)
         torch.set_num_threads(1)  # there are no others in a copy
+        rehearse = wanted.subject.rehearse
+        scouts = send_out((*fresh, *others), rehearse, wanted.only)
         found = []
-        for place, (case, goal) in enumerate(pairs):
+        for place, (case, goal) in enumerate(zip(fresh, chunk.goals or first_goals(scouts), strict=False)):
             choices = Choices(random_bytes(key, f"searched {place}", searching.DECISIONS))
-            found.append(searching.search(case, goal, wanted.subject.rehearse, choices, is_pinned=is_pinned))
-        return found
+            found.append(searching.search(case, goal, rehearse, choices, scouts, is_pinned=is_pinned))
+        return take_rare(scouts, chunk.shown), found
 
     know_movers()
-    searched = call_forked(find, SECONDS) if pairs and wanted.subject.rehearses else None
+    searched = call_forked(find, SECONDS) if wanted.subject.rehearses else None
+    rare, found = searched or ([], [None] * len(chunk.goals))
+    goals = chunk.goals or (None,) * len(found)
     steered = []
-    for place, (case, goal) in enumerate(pairs):
-        found = searched[place] if searched else None
-        if found is None:
+    for place, (case, goal, there) in enumerate(zip(fresh, goals, found, strict=False)):
+        if there is not None:
+            steered.append(_among(wanted, there.cases, there.stages))
+        elif goal is not None:
             choices = Choices(random_bytes(key, f"steered {2 * place + 1}", steering.DECISIONS))
             steered.append([Drawn(steering.steer(case, goal, choices, is_pinned=is_pinned), wanted.only)])
-        elif not found.cases or (wanted.only and wanted.only.isdisjoint(found.stages)):
-            steered.append([Drawn(case, wanted.only)])
-        else:
-            stages = found.stages & wanted.only if wanted.only else found.stages
-            steered.append([Drawn(each, stages) for each in found.cases])
-    return steered
+    return Steered(steered, [one for case, stages in rare for one in _among(wanted, (case,), stages)])
+
+
+def _among(wanted: Settings, cases: Iterable[Case], stages: frozenset[str]) -> list[Drawn]:
+    """Cases that shall be put to some stages, as far as these are wanted."""
+    among = stages & wanted.only if wanted.only else stages
+    return [Drawn(case, among) for case in cases if among]

@@ -10,7 +10,7 @@ every case that came to a place is what it takes to come there, and a goal says 
 """
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import islice
@@ -43,6 +43,10 @@ MOST_INSIDE = 1
 
 MOST_KEPT = 24
 """Conditions that lead to a goal."""
+
+
+Ends = Mapping[tuple[Place, bool], int]
+"""How many cases have ended the condition at a place in each way."""
 
 
 @dataclass(frozen=True)
@@ -119,6 +123,11 @@ class Goals:
     def turned(self, *, inside: bool = False) -> int:
         """How many places have ended both ways, of launchers and callers or else inside kernels."""
         return sum(all(sight.cases.values()) for sight in self._sights.values() if sight.inside is inside)
+
+    def shown(self) -> Ends:
+        """How often each end was shown of launchers and callers."""
+        sights = self._sights.items()
+        return {(place, end): n for place, sight in sights if not sight.inside for end, n in sight.cases.items()}
 
     def unturned(self) -> list[Unturned]:
         """Every place that has not, in order of file and line."""

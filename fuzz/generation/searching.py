@@ -7,22 +7,20 @@ search goes on with what is decided there, so that conditions that are joined ar
 """
 
 import math
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 
 from indexfuzz.core.case import Case
-from indexfuzz.core.comparison import Comparison, Place
+from indexfuzz.core.comparison import Place
 from indexfuzz.generation.choices import Choices
 from indexfuzz.generation.conditions import Condition, is_comparison
 from indexfuzz.generation.decisions import Decisions, Pair, explain_operands
 from indexfuzz.generation.goals import Goal
 from indexfuzz.generation.levers import LEAST, Lever, levers
 from indexfuzz.generation.measures import Measures, measure
+from indexfuzz.generation.scouting import Rehearse, Scout
 from indexfuzz.generation.steering import SPLICED, is_affordable, lighten, mend, reseed, splice
 from indexfuzz.generation.switches import flip
-
-Rehearse = Callable[[Case, Collection[str]], Mapping[str, Sequence[Comparison]]]
-"""What the launchers of some stages would compare in a case, of all of them where none are named."""
 
 REHEARSALS = 40
 """Cases that are rehearsed on the way to a goal."""
@@ -63,23 +61,39 @@ class Found:
     stages: frozenset[str]
 
 
-def search(fresh: Case, goal: Goal, rehearse: Rehearse, choices: Choices, *, is_pinned: bool = False) -> Found | None:
+def search(
+    fresh: Case,
+    goal: Goal,
+    rehearse: Rehearse,
+    choices: Choices,
+    scouts: Sequence[Scout] = (),
+    *,
+    is_pinned: bool = False,
+) -> Found | None:
     """Search for a case that meets a goal; None where rehearsals do not come to its place.
 
-    Every other search starts from the fresh case, if that comes to the place at all.
+    Every other search starts from the nearest of every other scout, if that comes to the place at all.
     """
     base = rehearse(goal.case, ())
     stages = frozenset(stage for stage, seen in base.items() if any(goal.place == one.place for one in seen))
     if not stages:
         return None
-    return Found(_Search(fresh, goal, rehearse, choices, stages, is_pinned=is_pinned).run(), stages)
+    return Found(_Search(fresh, goal, rehearse, choices, stages, scouts, is_pinned=is_pinned).run(), stages)
 
 
 class _Search:
     """One search: the case that came closest so far, and the decisions to be turned, one behind the other."""
 
     def __init__(
-        self, fresh: Case, goal: Goal, rehearse: Rehearse, choices: Choices, stages: Collection[str], *, is_pinned: bool
+        self,
+        fresh: Case,
+        goal: Goal,
+        rehearse: Rehearse,
+        choices: Choices,
+        stages: Collection[str],
+        scouts: Sequence[Scout],
+        *,
+        is_pinned: bool,
     ) -> None:
         self._fresh, self._goal, self._choices, self._is_pinned = fresh, goal, choices, is_pinned
         self._rehearse, self._stages = rehearse, stages
@@ -91,11 +105,13 @@ class _Search:
         self._conditions: dict[Place, tuple[int, Condition | None]] = {}
         self._case, self._seen = goal.case, self._look(goal.case)
         self._known = goal.known.union(self._seen.ends)
-        if choices.of((True, False)):
-            seen = self._look(fresh)
-            if goal.place in seen.ends:
-                self._case, self._seen = fresh, seen
-                self._known |= seen.ends.keys()
+        start = choices.number(1)
+        there = [(scout.case, scout.decides(stages)) for scout in scouts[start % 2 :: 2] if start & 2]
+        near = [(case, seen) for case, seen in there if goal.place in seen.ends]
+        if near:
+            self._case, self._seen = min(near, key=lambda one: self._missed(one[1]))
+            self._remember(self._case, self._seen)
+            self._known |= self._seen.ends.keys()
         self._most = self._case
 
     def run(self) -> tuple[Case, ...]:
@@ -146,13 +162,15 @@ class _Search:
         if case.id not in self._looked_at:
             self._left -= 1
             found = self._rehearse(case, self._stages)
-            seen = Decisions.of(one for stage in self._stages for one in found.get(stage, ()))
-            self._looked_at[case.id] = seen
-            measures = measure(case)
-            for place, pairs in seen.pairs.items():
-                if pairs:
-                    self._samples.setdefault(place, []).append((measures, pairs))
+            self._remember(case, Decisions.of(one for stage in self._stages for one in found.get(stage, ())))
         return self._looked_at[case.id]
+
+    def _remember(self, case: Case, seen: Decisions) -> None:
+        self._looked_at[case.id] = seen
+        measures = measure(case)
+        for place, pairs in seen.pairs.items():
+            if pairs:
+                self._samples.setdefault(place, []).append((measures, pairs))
 
     def _missed(self, seen: Decisions) -> float:
         """How far a case is away: 2 for each decision that it lacks to the last that it comes to, and for that one."""

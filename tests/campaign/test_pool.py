@@ -73,8 +73,8 @@ def test_some_cases_are_steered_by_what_others_have_shown():
     ids, _ = run(0)
     fresh, _ = run(0, steered=False)
     assert len(fresh) == len(ids)
-    assert fresh[:CHUNK] == ids[:CHUNK]
-    assert 5 < len(set(fresh) - set(ids)) < CASES // 2
+    assert set(fresh[:CHUNK:2]) <= set(ids)
+    assert CASES // 8 < len(set(fresh) & set(ids)) < CASES - CASES // 8
 
 
 def test_cases_and_findings_do_not_depend_on_the_number_of_processes(monkeypatch):
@@ -93,12 +93,14 @@ def test_cases_and_findings_do_not_depend_on_the_number_of_processes(monkeypatch
 def test_a_dead_process_is_replaced_and_no_case_is_lost(number):
     ids, _ = run(0)
     crew = pool(2)
-    told = []
+    told, struck = [], []
 
     def strike(event):
         told.append(event)
-        if len(told) in (10, 40):
-            os.kill(next(member.pid for member in crew._members if member.job), number)
+        busy = [member.pid for member in crew._members if member.job]
+        if busy and len(told) >= 5 + 10 * len(struck) and len(struck) < 2:
+            struck.append(busy[0])
+            os.kill(busy[0], number)
 
     summary = Campaign(settings(), strike, crew).run()
     deaths = [event for event in told if isinstance(event, Died)]

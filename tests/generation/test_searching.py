@@ -6,12 +6,14 @@ from itertools import chain, islice
 
 import pytest
 
+from indexfuzz.campaign.chunk import Chunk
 from indexfuzz.campaign.settings import Settings
 from indexfuzz.campaign.steered import steer_cases
 from indexfuzz.core.rng import random_bytes
 from indexfuzz.devices import open_device
 from indexfuzz.generation.choices import Choices
 from indexfuzz.generation.goals import Goals
+from indexfuzz.generation.scouting import send_out
 from indexfuzz.generation.searching import DECISIONS, VARIED, search
 from indexfuzz.generation.stream import stream_cases
 from indexfuzz.implementations.builtin import builtin
@@ -82,7 +84,8 @@ def _is_met(name, seed):
     for number in range(5):
         for i, goal in enumerate(goals.plan()):
             choices = Choices(random_bytes(number, str(i), DECISIONS))
-            found = search(next(drawn), goal, subject.rehearse, choices)
+            fresh = next(drawn)
+            found = search(fresh, goal, subject.rehearse, choices, send_out([fresh], subject.rehearse))
             assert found.stages == {"gather"}
             for case in found.cases:
                 goals.add(case, compared(subject, case))
@@ -110,7 +113,8 @@ def test_a_goal_that_is_met_gives_several_cases_that_all_meet_it():
 
 
 def steered(subject, goals, drawn):
-    return list(chain.from_iterable(steer_cases(Settings(subject), 3, list(islice(drawn, len(goals))), goals)))
+    chunk = Chunk(9, goals=goals)
+    return list(chain.from_iterable(steer_cases(Settings(subject), 3, list(islice(drawn, len(goals))), chunk).found))
 
 
 def test_the_same_key_finds_the_same_cases_for_the_stages_that_decide():

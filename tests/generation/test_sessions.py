@@ -8,7 +8,7 @@ from indexfuzz.campaign import drawing
 from indexfuzz.campaign.chunk import CHUNK, Chunk
 from indexfuzz.campaign.drawing import draw_chunk
 from indexfuzz.campaign.settings import Settings
-from indexfuzz.campaign.steered import Drawn
+from indexfuzz.campaign.steered import Drawn, Steered
 from indexfuzz.core.presets import PRESETS
 from indexfuzz.core.stage_names import RMS_NORM, STATEFUL, STATEFUL_COVERS
 from indexfuzz.devices import open_device
@@ -23,7 +23,8 @@ CASES = draw(sessions(), 5, 200)
 def drawn(**settings):
     stages = settings.pop("stages", builtin().stages)
     subject = InProcess(replace(builtin(), stages=stages), open_device("lockstep"))
-    return [drawn.case for drawn in draw_chunk(Settings(subject, seed=3, **settings), Chunk(0))]
+    wanted = Settings(subject, seed=3, **({"steered": False} | settings))
+    return [drawn.case for drawn in draw_chunk(wanted, Chunk(0))]
 
 
 def test_each_shape_has_a_session_beside_it_and_the_others_are_what_they_were():
@@ -35,11 +36,11 @@ def test_each_shape_has_a_session_beside_it_and_the_others_are_what_they_were():
 
 
 def test_sessions_keep_their_share_where_a_shape_becomes_several_cases(monkeypatch):
-    def steer(wanted, key, fresh, goals):
-        return [[Drawn(case)] * 9 for case in fresh]
+    def steer(wanted, key, fresh, chunk, others):
+        return Steered([[Drawn(case)] * 9 for case in fresh], [])
 
     monkeypatch.setattr(drawing, "steer_cases", steer)
-    found = [bool(case.session.steps) for case in drawn()]
+    found = [bool(case.session.steps) for case in drawn(steered=True)]
     assert sum(found) == CHUNK
     assert len(found) > 5 * CHUNK
 

@@ -116,8 +116,8 @@ def _measure_campaign(workers: int, device: str) -> Rate | Compiling:
 
 
 def draw_cases(count: int) -> list[Case]:
-    """The first cases of a campaign."""
-    wanted = Settings(prepare(Setup()).subject, seed=SEED)
+    """The first cases of a campaign, as they are drawn."""
+    wanted = Settings(prepare(Setup()).subject, seed=SEED, steered=False)
     return list(islice((drawn.case for number in count_up() for drawn in cases_of_chunk(wanted, Chunk(number))), count))
 
 
