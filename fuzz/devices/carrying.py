@@ -6,7 +6,9 @@ guards included, side by side in memory of the GPU. Of a storage that spans more
 what the tensors of the launch touch, and AROUND bytes before and behind each row.
 """
 
+import time
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 
@@ -26,6 +28,15 @@ FAR = 1 << 20
 
 AROUND = 256
 """Bytes on either side of a row, guards of its own."""
+
+TRIES = 40
+"""How often room is asked for."""
+
+PAUSE = 0.05
+"""Seconds between two tries."""
+
+SCARCE = 0.3
+"""Share of a GPU's memory below which nothing is kept from one launch to the next."""
 
 
 @dataclass
@@ -61,13 +72,25 @@ class Carrier:
     def bring(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """The same tensors on the device: views of copies of their storages, shared where they were shared.
 
-        Those that are there stay where they are.
+        Those that are there stay where they are. Where there is no room, other processes are waited for: theirs is
+        taken for a launch alone. Raises OutOfMemoryError after TRIES.
         """
+        for _ in range(TRIES - 1):
+            with suppress(torch.OutOfMemoryError):
+                return self._bring(tensors)
+            self._places, self._parts = {}, []
+            self._give_back(has_far=False)
+            time.sleep(PAUSE)
+        return self._bring(tensors)
+
+    def _bring(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
         self._places, self._parts, self._size = {}, [], 0
         if not any(tensor.device.type == "cpu" for tensor in tensors.values()):
             return dict(tensors)
+        if self._keeps_far and _is_scarce(self._device):
+            torch.cuda.empty_cache()
         places = [self._add(tensor) for tensor in tensors.values()]
-        self._give_back()
+        self._give_back(has_far=any(place.memory is not None for place in places))
         if self._size > len(self._there):
             self._here = torch.empty(2 * self._size, dtype=torch.uint8, pin_memory=self._device == "cuda")
             self._there = torch.empty(2 * self._size, dtype=torch.uint8, device=self._device)
@@ -101,6 +124,7 @@ class Carrier:
         place, is_far = self._places.get(storage.data_ptr()), storage.nbytes() > MOST_CARRIED
         if place is None:
             memory = torch.empty(storage.nbytes(), dtype=torch.uint8, device=self._device) if is_far else None
+            self._keeps_far |= is_far
             place = self._places[storage.data_ptr()] = Place(storage, 0 if is_far else self._size, memory)
         elif not is_far:
             return place
@@ -111,9 +135,8 @@ class Carrier:
         self._size += -(-own.numel() // LINE) * LINE
         return place
 
-    def _give_back(self) -> None:
+    def _give_back(self, *, has_far: bool) -> None:
         """Give back what PyTorch keeps of far storages, once a launch has none: other processes use the same GPU."""
-        has_far = any(place.memory is not None for place in self._places.values())
         if self._keeps_far and not has_far and self._device == "cuda":
             torch.cuda.empty_cache()
         self._keeps_far = has_far
@@ -129,6 +152,12 @@ class Carrier:
             return view_of(output, bytes_of(output.untyped_storage()).cpu().untyped_storage(), start)
         place = max(holding, key=lambda place: place.start)
         return view_of(output, place.storage, start - place.start)
+
+
+def _is_scarce(device: str) -> bool:
+    """Whether a GPU has little memory left."""
+    free, total = torch.cuda.mem_get_info() if device == "cuda" else (1, 1)
+    return free < SCARCE * total
 
 
 @cache

@@ -8,6 +8,7 @@ from itertools import islice
 import pytest
 import torch
 
+from indexfuzz.devices import carrying
 from indexfuzz.devices.carrying import AROUND, MOST_CARRIED, Carrier, CarryingSession
 from indexfuzz.devices.lockstep import LockstepDevice
 from indexfuzz.generation.stream import stream_cases
@@ -113,3 +114,33 @@ def test_what_lives_elsewhere_stays_there(carrier):
     meta = torch.empty(3, device="meta")
     assert carrier.bring({"x": meta})["x"] is meta
     assert carrier.take_back({"x": meta})["x"] is meta
+
+
+class Full(Carrier):
+    """A carrier to a device that has no room at first, as other processes have taken it."""
+
+    def __init__(self, times):
+        super().__init__("cpu")
+        self.times, self.kept = times, []
+
+    def _bring(self, tensors):
+        there = super()._bring(tensors)
+        self.kept.append(len(self._parts))
+        if len(self.kept) <= self.times:
+            raise torch.OutOfMemoryError
+        return there
+
+
+def test_a_launch_waits_for_room_and_keeps_nothing_meanwhile(monkeypatch):
+    waits, carrier = [], Full(3)
+    monkeypatch.setattr(carrying.time, "sleep", lambda seconds: waits.append((seconds, len(carrier._parts))))
+    assert torch.equal(carrier.bring({"x": torch.ones(3)})["x"], torch.ones(3))
+    assert waits == [(carrying.PAUSE, 0)] * 3
+
+
+def test_no_room_at_all_is_an_error(monkeypatch):
+    monkeypatch.setattr(carrying.time, "sleep", lambda _: None)
+    carrier = Full(carrying.TRIES)
+    with pytest.raises(torch.OutOfMemoryError):
+        carrier.bring({"x": torch.ones(3)})
+    assert len(carrier.kept) == carrying.TRIES

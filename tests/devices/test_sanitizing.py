@@ -5,7 +5,7 @@ import os
 import subprocess
 import sys
 from contextlib import contextmanager
-from itertools import cycle
+from itertools import cycle, pairwise
 from pathlib import Path
 
 import pytest
@@ -333,6 +333,8 @@ def test_the_command_is_that_of_the_same_run_under_the_tool(tmp_path):
     assert command[:3] == ["/bin/tool", "--tool", "memcheck"]
     assert command[-3:] == ["python", "-m", "indexfuzz"]
     assert variables == {LOG: str(tmp_path / "r"), USED: "memcheck", "PYTORCH_NO_CUDA_MEMORY_CACHING": "1"}
+    command, _ = sanitized("/bin/tool", "initcheck", ["python"], tmp_path / "r")
+    assert ("--check-api-memory-access", "no") in pairwise(command)
     assert "--sanitize memcheck" in " ".join(Setup(device="cuda", sanitize="memcheck").words)
 
 
