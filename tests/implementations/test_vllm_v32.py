@@ -79,7 +79,7 @@ STAND_IN = """\
         tokens, heads, dim = q.shape
         half = table.shape[1] // 2
         plain = torch.cat([torch.ones(dim), torch.zeros(dim)])
-        out, w_out = torch.empty_like(q, dtype=FP8), torch.empty_like(weights)
+        out, w_out = torch.empty_like(q, dtype=FP8), torch.empty_like(weights, dtype=torch.float32)
         q_kernel[(tokens, heads)](q, positions, table, table.stride(0), plain, weights.contiguous(), out, w_out,
                                   softmax_scale * head_scale, heads, dim, half, 1 if index_rope_interleave else half,
                                   LARGEST)
@@ -195,11 +195,22 @@ def test_what_lies_outside_is_left_alone_by_name(tree):
         "the first dims are rotated": CASES[0].replace(rope={"placement": "last"}),
         "rope_dim is a power of two": CASES[0].replace(model={"rope_dim": 24}),
         "scale_fmt is ue8m0": CASES[0].replace(model={"scale_fmt": "fp32"}),
+        "q and k are bf16 or fp16": CASES[0].replace(memory={"activations": "fp32"}),
     }
     for words, case in outside.items():
         outcome = run(case, implementation, LockstepDevice())
         assert outcome.stages == []
         assert all(words in outcome.outside[operation] for operation in ("fused_q", "fused_k"))
+
+
+def test_models_may_be_fp16_and_weights_of_heads_are_of_their_dtype(tree):
+    right = load(f"vllm-v32:{tree.folder({KERNELS: STAND_IN})}")
+    q = "x = tl.load(at + dim).to(tl.float32)"
+    rounded = planted(tree, STAND_IN, q, q.replace("to(tl.float32)", "to(tl.bfloat16).to(tl.float32)"))
+    fp16 = CASES[0].replace(memory={"activations": "fp16", "head_weights": "bf16"})
+    assert run(fp16, right, LockstepDevice()).findings == []
+    assert run(CASES[0], rounded, LockstepDevice()).findings == []
+    assert {finding.stage for finding in run(fp16, rounded, LockstepDevice()).findings} == {"fused_q"}
 
 
 def test_a_release_without_the_kernels_is_refused_in_one_sentence(tree):

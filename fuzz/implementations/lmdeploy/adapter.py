@@ -182,7 +182,8 @@ class Kernels:
             trans_scale=True,
             scale_fmt=scale_fmt,
         )
-        folded = scale.reshape(tokens, heads) * head_dim**-0.5 * (weights * heads**-0.5)
+        # The model makes the last product itself, and rounds it to its dtype; no kernel does.
+        folded = scale.reshape(tokens, heads) * head_dim**-0.5 * (weights.float() * heads**-0.5)
         return q_fp8.reshape(q.shape), folded
 
     def k_quant_cache(

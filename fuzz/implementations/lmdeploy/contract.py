@@ -176,7 +176,9 @@ def contract(project: Project) -> Clauses:
                 power,
             ),
             *as_callers_do(caller),
-        )
+        ),
+        # The weights of heads are columns of what `wk_weights_proj` makes, which is bf16 (models/deepseek_v32.py).
+        dtypes=("head_weights",),
     )
 
 

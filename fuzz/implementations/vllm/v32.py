@@ -26,6 +26,7 @@ KNOWN_VERSIONS = "0.33"
 FOLDER = "vllm/models/deepseek_v32"
 KERNELS = f"{FOLDER}/common/kernels.py"
 _CALLER, _ROCM, _REGISTRY = f"{FOLDER}/attention.py", f"{FOLDER}/amd/rocm.py", f"{FOLDER}/__init__.py"
+_BACKEND = "vllm/v1/attention/backends/mla/rocm_aiter_mla_sparse.py"
 _MODULE = module_of(KERNELS)
 _PACK = "vllm.v1.attention.ops.common"
 _HEAD_DIMS = (32, 64, 128)
@@ -165,6 +166,7 @@ def contract(project: Project) -> Clauses:
     called = project.place(_CALLER, "def forward(", "fused_q(")
     dense = project.place(_CALLER, "index_q = index_q.view(")
     partner = project.place(KERNELS, "def _fused_q_kernel(", "^ INDEX_Q_HALF_ROT_DIM")
+    backend = project.place(_BACKEND, "class ROCMAiterMLASparseBackend(", "supported_dtypes")
     return Clauses(
         (
             Clause(
@@ -200,6 +202,7 @@ def contract(project: Project) -> Clauses:
             ),
             Clause((FUSED_Q,), lambda case: not case.memory.q_pad, "q is dense", dense),
             Clause((FUSED_Q,), lambda case: not case.memory.q_head_pad, "the heads of q are dense", dense),
+            Clause(both, lambda case: case.memory.activations != "fp32", "q and k are bf16 or fp16", backend),
             Clause(both, lambda case: not case.memory.fused, "q and k are no views of one", called),
             Clause(both, lambda case: not case.memory.angles_pad, "the table of angles is dense", called),
             Clause(both, lambda case: not case.memory.shift, "tensors start at multiples of 16 bytes", called),
@@ -209,7 +212,9 @@ def contract(project: Project) -> Clauses:
                 "the rows of q, k and weights are not 2^31 elements apart",
                 called,
             ),
-        )
+        ),
+        # The weights of heads are columns of what `wk_weights_proj` makes, in the model's dtype (attention.py).
+        dtypes=("activations", "head_weights"),
     )
 
 

@@ -104,7 +104,9 @@ def _contract(project: Project) -> Clauses:
                 "the rows of q and weights are not 2^31 elements apart",
                 called,
             ),
-        )
+        ),
+        # The weights of heads come from `weights_proj`, which has the model's dtype (attention.py).
+        dtypes=("head_weights",),
     )
 
 
