@@ -73,6 +73,7 @@ class PyTorchDevice:
     rehearses = False
     formats = ("e4m3fn", "e4m3fnuz")
     values_per_shape = 1
+    repeats = 3
     unsupported: tuple[type[Exception], ...] = ()
     broken: tuple[type[Exception], ...] = ()
 

@@ -106,6 +106,10 @@ class Device(Protocol):
         """How many sets of values a drawn case is worth: more than one where its shape costs a compilation."""
 
     @property
+    def repeats(self) -> int:
+        """How many launches of the same must be the same: more where chance decides what runs first."""
+
+    @property
     def unsupported(self) -> tuple[type[Exception], ...]:
         """What the device raises when it cannot execute a kernel at all."""
 

@@ -90,6 +90,7 @@ class CudaDevice:
     rehearses: bool = False
     formats: tuple[str, ...] = ("e4m3fn",)
     values_per_shape: int = 96
+    repeats: int = 20
     unsupported: tuple[type[Exception], ...] = ()
     broken: tuple[type[Exception], ...] = ()
     choice: Choice = field(default_factory=Choice)

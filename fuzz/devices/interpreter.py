@@ -23,6 +23,7 @@ class InterpreterDevice:
     rehearses: bool = False
     formats: tuple[str, ...] = ("e4m3fn",)
     values_per_shape: int = 1
+    repeats: int = 3
     unsupported: tuple[type[Exception], ...] = (NotImplementedError,)
     broken: tuple[type[Exception], ...] = ()
 

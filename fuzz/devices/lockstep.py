@@ -93,6 +93,7 @@ class LockstepDevice:
     forks: bool = True
     rehearses: bool = True
     values_per_shape: int = 1
+    repeats: int = 3
     unsupported: tuple[type[Exception], ...] = (UnsupportedFeature,)
     broken: tuple[type[Exception], ...] = (LockstepError,)
 

@@ -24,9 +24,6 @@ OTHER_GARBAGE = 0x40
 """Fills memory in the last launch: 2 or 3 in every floating-point format, where the usual poison is NaN. A NaN can
 hide, as tl.maximum(NaN, 0) is 0; a number cannot."""
 
-TIMES = 3
-"""Launches compared by default."""
-
 CHECKS = {"nondeterministic": memory.check_repeatable, "uninitialised": memory.check_independence_of_poison}
 
 
@@ -49,7 +46,7 @@ def run(case: Case, implementation: Implementation, device: Device, only: frozen
         if "cache" in call.fills:
             masks["cache"] = defined_after(stage, step, call)
         again = partial(launch_in, step, stage.name, call, function, device)
-        for _ in range(TIMES - 1):
+        for _ in range(device.repeats - 1):
             found = _compare("nondeterministic", first, again(), masks)
             if found:
                 break

@@ -57,6 +57,21 @@ def test_a_result_that_changes_from_launch_to_launch_is_found(reference_with, py
     assert found.index == (1, 0)
 
 
+def test_a_device_says_how_often_a_launch_is_repeated(reference_with, pytorch_device, monkeypatch):
+    launched = []
+
+    def once_in_twenty(*, logits, **rest):
+        mqa_logits.mqa_logits(logits=logits, **rest)
+        launched.append(True)
+        if len(launched) == 20:
+            logits[1, 0] = torch.nextafter(logits[1, 0], torch.tensor(9e9))
+
+    for repeats, shown in ((3, []), (20, ["prefill_logits/nondeterministic/logits"])):
+        launched.clear()
+        monkeypatch.setattr(type(pytorch_device), "repeats", repeats)
+        assert signatures(run(CASE, reference_with(prefill_logits=once_in_twenty), pytorch_device)) == shown
+
+
 def test_an_output_that_is_partly_unwritten_is_found(reference_with, pytorch_device):
     def last_row_left_out(*, k_scale, **rest):
         fresh = k_scale.clone()
