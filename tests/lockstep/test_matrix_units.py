@@ -1,6 +1,7 @@
 """The vectorised models against scalar ones in exact rational arithmetic, and their properties."""
 
 import importlib.util
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -139,6 +140,23 @@ def test_ieee_does_not_depend_on_how_a_library_adds(fmt, monkeypatch):
     assert identical(MODELS["ieee"](a, b, acc, fmt, fmt), expected)
     monkeypatch.setattr(np, "matmul", lambda x, y: exact(x, y) * (1 + 2.0**-26))
     assert not identical(MODELS["ieee"](a, b, acc, fmt, fmt), expected)
+
+
+@pytest.mark.parametrize("lost", ["nan", "infinity times zero"])
+def test_ieee_adds_no_row_in_order_whose_products_are_nan(lost, monkeypatch):
+    rng = np.random.default_rng(8)
+    a, b = draw(rng, "gaussian", (2, 32, 48), "fp32"), draw(rng, "gaussian", (2, 48, 24), "fp32")
+    acc = accumulator(rng, (2, 32, 24))
+    clean = MODELS["ieee"](a, b, acc, "fp32", "fp32")
+    if lost == "nan":
+        a[:, ::2] = np.nan
+    else:
+        a[:, ::2, 5], b[:, 5] = np.inf, 0
+        clean[:, 1::2] = add_in_order(a[:, 1::2], b, acc[:, 1::2])
+    clean[:, ::2] = np.uint32(0x7FFFFFFF).view(np.float32)
+    ieee = sys.modules[MODELS["ieee"].__module__]
+    monkeypatch.setattr(ieee, "_in_order", None)
+    assert identical(MODELS["ieee"](a, b, acc, "fp32", "fp32"), clean)
 
 
 @pytest.mark.parametrize("model", sorted(MODELS))

@@ -16,7 +16,7 @@ from indexfuzz.lockstep.values.arrays import Array, Mask
 
 Terms = tuple[Array, ...]
 
-WORTH: Final = 1 << 15
+WORTH: Final = 1 << 16
 """Lanes from which on a sum is worth keeping as it is."""
 
 

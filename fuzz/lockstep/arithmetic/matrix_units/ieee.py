@@ -55,9 +55,11 @@ def _product(a: F32, b: F32, *, is_narrow: bool) -> F32:
     result: F32 = total.astype(np.float32)
     if not rounded.any():
         return result
+    lost = np.isnan(magnitude)  # one of the products is NaN, as where all scores of a row are masked
+    result[lost] = np.nan
     magnitude *= 4 * a.shape[2] * _UNIT
     least, most = (total - magnitude).astype(np.float32), (total + magnitude).astype(np.float32)
-    doubtful = rounded & ((least.view(np.int32) != most.view(np.int32)) | ~np.isfinite(magnitude))
+    doubtful = rounded & ~lost & ((least.view(np.int32) != most.view(np.int32)) | np.isinf(magnitude))
     count = int(np.count_nonzero(doubtful))
     if count * _MANY > doubtful.size:
         return _in_order(a, b)
