@@ -26,7 +26,7 @@ KNOWN_VERSIONS = "0.33"
 FOLDER = "vllm/models/deepseek_v32"
 KERNELS = f"{FOLDER}/common/kernels.py"
 _CALLER, _ROCM, _REGISTRY = f"{FOLDER}/attention.py", f"{FOLDER}/amd/rocm.py", f"{FOLDER}/__init__.py"
-_BACKEND = "vllm/v1/attention/backends/mla/rocm_aiter_mla_sparse.py"
+_BACKENDS = "vllm/v1/attention/backends/mla"
 _MODULE = module_of(KERNELS)
 _PACK = "vllm.v1.attention.ops.common"
 _HEAD_DIMS = (32, 64, 128)
@@ -160,13 +160,17 @@ class Operations:
         return Loader(self._project, provide=provide, execute=execute).load(_MODULE)
 
 
-def contract(project: Project) -> Clauses:
-    """What the callers hand to the fused operations, and what the kernels assert or compute from it."""
+def contract(project: Project, backend: str = "rocm_aiter_mla_sparse.py: ROCMAiterMLASparseBackend") -> Clauses:
+    """What the callers hand to the fused operations, and what the kernels assert or compute from it.
+
+    Models may be fp16 where a backend of sparse MLA supports that: `backend` is a file of such a one, and its class.
+    """
+    file, _, name = backend.partition(": ")
     both = (FUSED_Q, FUSED_K)
     called = project.place(_CALLER, "def forward(", "fused_q(")
     dense = project.place(_CALLER, "index_q = index_q.view(")
     partner = project.place(KERNELS, "def _fused_q_kernel(", "^ INDEX_Q_HALF_ROT_DIM")
-    backend = project.place(_BACKEND, "class ROCMAiterMLASparseBackend(", "supported_dtypes")
+    dtypes = project.place(f"{_BACKENDS}/{file}", f"class {name}(", "supported_dtypes")
     return Clauses(
         (
             Clause(
@@ -202,7 +206,7 @@ def contract(project: Project) -> Clauses:
             ),
             Clause((FUSED_Q,), lambda case: not case.memory.q_pad, "q is dense", dense),
             Clause((FUSED_Q,), lambda case: not case.memory.q_head_pad, "the heads of q are dense", dense),
-            Clause(both, lambda case: case.memory.activations != "fp32", "q and k are bf16 or fp16", backend),
+            Clause(both, lambda case: case.memory.activations != "fp32", "q and k are bf16 or fp16", dtypes),
             Clause(both, lambda case: not case.memory.fused, "q and k are no views of one", called),
             Clause(both, lambda case: not case.memory.angles_pad, "the table of angles is dense", called),
             Clause(both, lambda case: not case.memory.shift, "tensors start at multiples of 16 bytes", called),

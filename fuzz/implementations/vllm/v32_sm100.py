@@ -45,7 +45,7 @@ def load(path: str | Path) -> Implementation:
 
 def contract(project: Project) -> Clauses:
     """As elsewhere, but for what NVIDIA GPUs have: e4m3fn in NORMAL pages."""
-    everywhere = v32.contract(project)
+    everywhere = v32.contract(project, "flashinfer_mla_sparse.py: FlashInferMLASparseTRTLLMBackend")
     fp8 = project.place(v32.KERNELS, "_FP8_DTYPE =")
     return Clauses(
         (
@@ -65,4 +65,5 @@ def contract(project: Project) -> Clauses:
             ),
         ),
         scales=("ue8m0",),
+        dtypes=everywhere.dtypes,
     )
