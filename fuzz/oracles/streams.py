@@ -4,7 +4,8 @@ Engines overlap steps, and run one model's layers on streams of their own. What 
 such as memory for what is between two of its kernels, is then in use by two at once.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 
 from torch import Tensor
@@ -27,7 +28,8 @@ Outputs = Mapping[str, Tensor]
 def run(case: Case, implementation: Implementation, device: Device, only: frozenset[str] = frozenset()) -> Outcome:
     """Launch every stage, or the operation of every step of a session, on two streams at once.
 
-    Where the device has no streams nothing is found. Raises UnsupportedKernelError when it has not the FP8 format.
+    Where the device has no streams nothing is found. What differs alone as well is left to `repetition`. Raises
+    UnsupportedKernelError when the device has not the FP8 format.
     """
     outcome = Outcome(case)
     other = with_other_contents(case) if isinstance(device, Concurrent) else None
@@ -40,12 +42,9 @@ def run(case: Case, implementation: Implementation, device: Device, only: frozen
             continue
         outcome.stages.append(stage.name)
         where = f"step {number} of the session: " if case.session.steps else ""
-        alone, beside = _launch(calls, function, device)
-        for call, one, two in zip(calls, alone, beside, strict=True):
-            for name, wrong in differences(stage, call, two, one, implementation):
-                outcome.findings.append(_tell(where, stage, name, wrong, one[name], two[name]))
-        if outcome.findings:
-            del outcome.findings[1:]
+        trial = Trial(stage, tuple(calls), function, implementation, device)
+        if found := trial.examine():
+            outcome.findings.append(replace(found, detail=f"{where}{found.detail}"))
             break
         if case.session.steps:
             for call in calls:
@@ -53,23 +52,52 @@ def run(case: Case, implementation: Implementation, device: Device, only: frozen
     return outcome
 
 
-def _launch(calls: list[Call], function: StageFunction, device: Concurrent) -> tuple[list[Outputs], list[Outputs]]:
-    """What calls make one after the other, and at once, in the same memory."""
-    there = [own(call, device.torch_device) for call in calls]
-    with device.session():
-        alone = [{name: output.clone() for name, output in call.run(function).items()} for call in there]
-    for call, given in zip(there, calls, strict=True):
-        for name, tensor in call.tensors.items():
-            tensor.copy_(given.tensors[name])
-    with device.session():
-        return list(alone), list(device.run_beside([partial(call.run, function) for call in there]))
+@dataclass(frozen=True)
+class Trial:
+    """Two calls of a stage on a device."""
 
+    stage: Stage
+    calls: tuple[Call, ...]
+    function: StageFunction
+    implementation: Implementation
+    device: Concurrent
 
-def _tell(where: str, stage: Stage, name: str, wrong: Tensor, alone: Tensor, beside: Tensor) -> Finding:
-    index = describe.first(wrong)
-    place = describe.place(index, stage.axes.get(name, OF_CACHE))
-    detail = (
-        f"{where}{place} of {name} is {describe.text(beside[index])} where another launch runs on a second stream, "
-        f"and {describe.text(alone[index])} where it runs alone; {describe.share(wrong)}"
-    )
-    return Finding(stage.name, KIND, name, detail, index=index)
+    def examine(self) -> Finding | None:
+        """What a call makes otherwise beside the other one, if it makes the same whenever it is alone."""
+        there = [own(call, self.device.torch_device) for call in self.calls]
+        alone = self._launch_alone(there)
+        self._put_back(there)
+        with self.device.session():
+            beside = self.device.run_beside([partial(call.run, self.function) for call in there])
+        found = next(self._compare(alone, beside), None)
+        if found is None:
+            return None
+        for _ in range(self.device.repeats - 1):
+            self._put_back(there)
+            if any(self._compare(alone, self._launch_alone(there))):
+                return None
+        return found
+
+    def _launch_alone(self, there: Sequence[Call]) -> list[Outputs]:
+        with self.device.session():
+            return [{name: out.clone() for name, out in call.run(self.function).items()} for call in there]
+
+    def _put_back(self, there: Sequence[Call]) -> None:
+        """Have the memory of launches hold what their calls are given."""
+        for call, given in zip(there, self.calls, strict=True):
+            for name, tensor in call.tensors.items():
+                tensor.copy_(given.tensors[name])
+
+    def _compare(self, alone: Sequence[Outputs], others: Sequence[Outputs]) -> Iterator[Finding]:
+        for call, one, other in zip(self.calls, alone, others, strict=True):
+            for name, wrong in differences(self.stage, call, other, one, self.implementation):
+                yield self._tell(name, wrong, one[name], other[name])
+
+    def _tell(self, name: str, wrong: Tensor, alone: Tensor, beside: Tensor) -> Finding:
+        index = describe.first(wrong)
+        place = describe.place(index, self.stage.axes.get(name, OF_CACHE))
+        detail = (
+            f"{place} of {name} is {describe.text(beside[index])} where another launch runs on a second stream, "
+            f"and {describe.text(alone[index])} where it runs alone; {describe.share(wrong)}"
+        )
+        return Finding(self.stage.name, KIND, name, detail, index=index)

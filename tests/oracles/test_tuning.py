@@ -240,6 +240,17 @@ def test_memory_that_two_launches_share_is_found_where_they_run_beside_each_othe
     assert again == finding
 
 
+def test_what_differs_alone_as_well_is_left_to_others(planted):
+    gather, launches = planted("stream").stages["gather"], iter(range(99))
+
+    def others_each_time(k_scale, **rest):
+        gather(k_scale=k_scale, **rest)
+        k_scale += next(launches)
+
+    mistaken = replace(toy_launches.implementation, stages={"gather": others_each_time})
+    assert not streams.run(STEP, mistaken, Launches()).findings
+
+
 def test_who_has_neither_shows_nothing():
     for oracle in (tuning, streams):
         outcome = oracle.run(STEP, builtin(), LockstepDevice())
