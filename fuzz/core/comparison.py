@@ -20,6 +20,19 @@ Place = tuple[str, int, str]
 """File, line and text of a condition."""
 
 
+class Computed(int):
+    """An operand that is a remainder or a product, of the two `parts` that it was made of: it hides what they are."""
+
+    parts: tuple[int, int]
+
+    @classmethod
+    def of(cls, value: int, parts: tuple[int, int]) -> "Computed":
+        """That value, made of these."""
+        made = cls(value)
+        made.parts = parts
+        return made
+
+
 @dataclass(frozen=True)
 class Comparison:
     """One comparison, or another condition, of a line of code, and how it ended.
@@ -27,7 +40,7 @@ class Comparison:
     `file` and `line` say where it stands, `text` what it is. `left` and `right` are the integers or words that were
     compared; None where it is no such comparison. Where others behind it are joined with it, `settles` is the end that
     settles the whole condition, whatever they are. One that is `inside` a kernel ends in every lane of every program;
-    what was compared is where the operands were closest.
+    what was compared is where the operands were closest. Operands of launchers may be Computed.
     """
 
     file: str

@@ -5,6 +5,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations, product
 
+from indexfuzz.core.comparison import Computed
 from indexfuzz.generation.measures import CONTENTS, OPTIONS, SIZES, Measures
 
 FACTORS = (2, 4, 16, 32, 64, 128, 256)
@@ -53,6 +54,11 @@ class Guess:
         """What the operand would be."""
         return _made(self.form, measures[self.name], measures[self.second] if self.second else self.number)
 
+    def is_made_of(self, measures: Measures, parts: tuple[int, int]) -> bool:
+        """Whether these are the measure and the number or second measure, which stand in any order in a product."""
+        own = measures[self.name], measures[self.second] if self.second else self.number
+        return own == parts or (self.form == "times" and own[::-1] == parts)
+
 
 def _made(form: str, value: int, number: int) -> int:
     """What a form makes of a measure and a number."""
@@ -74,6 +80,9 @@ def explaining(values: Values, text: str, form: str = "", *, of_lanes: bool = Fa
     """
     if not values or not all(seen for _, seen in values):
         return []
+    if found := _explaining_parts(values, form, odd):
+        return found
+    values = [(measures, set(map(int, seen))) for measures, seen in values]
     numbers = tuple(dict.fromkeys((*(int(found) for found in NUMBER.findall(text)), *FACTORS)))
     forms, missed = (*FORMS, *(("last",) if of_lanes else ())), dict[Guess, int]()
     for names in (tuple(SIZES), CONTENTS):
@@ -83,7 +92,36 @@ def explaining(values: Values, text: str, form: str = "", *, of_lanes: bool = Fa
         missed |= _misses(asked, values, odd)
         if 0 in missed.values():
             break
-    return sorted(best_of(missed, odd), key=lambda guess: not _varies(guess, values))[:MOST_GUESSES]
+    return _in_order(best_of(missed, odd), values)
+
+
+def _in_order(guesses: Iterable[Guess], values: Values) -> list[Guess]:
+    return sorted(guesses, key=lambda guess: not _varies(guess, values))[:MOST_GUESSES]
+
+
+def _explaining_parts(values: Values, form: str, odd: int) -> list[Guess]:
+    """The same, where operands tell what they were made of: both parts of a remainder or product are explained."""
+    if not form or not all(isinstance(one, Computed) for _, seen in values for one in seen):
+        return []
+    missed = dict[Guess, int]()
+    for names in (tuple(SIZES), (*SIZES, *CONTENTS)):
+        made = [guess for value in values[: FIRST if odd else 1] for guess in _guesses_of_parts(value, form, names)]
+        missed |= _misses(dict.fromkeys(made), values, odd, by_parts=True)
+        if 0 in missed.values():
+            break
+    return _in_order(best_of(missed, odd), values)
+
+
+def _guesses_of_parts(of: tuple[Measures, set[int]], form: str, names: Sequence[str]) -> Iterator[Guess]:
+    """What explains both parts in one case: a remainder by a number, a measure times a number or another one."""
+    measures, seen = of
+    for left, right in (one.parts for one in seen if isinstance(one, Computed)):
+        of_left, of_right = ([name for name in names if measures[name] == part] for part in (left, right))
+        yield from (Guess(name, form, right) for name in of_left)
+        if form == "times":
+            yield from (Guess(name, form, left) for name in of_right)
+            for one, other in ((of_left, of_right), (of_right, of_left)):
+                yield from (Guess(name, form, second=second) for name, second in product(one, other))
 
 
 def best_of(missed: Mapping[Guess, int], odd: int) -> list[Guess]:
@@ -92,21 +130,24 @@ def best_of(missed: Mapping[Guess, int], odd: int) -> list[Guess]:
     return [guess for guess, times in missed.items() if times == least <= odd]
 
 
-def _misses(guesses: Iterable[Guess], values: Values, odd: int) -> dict[Guess, int]:
+def _misses(guesses: Iterable[Guess], values: Values, odd: int, *, by_parts: bool = False) -> dict[Guess, int]:
     """In how many cases each guess does not hold, of those that may be the best: most do not hold in the first few."""
     missed, most = dict[Guess, int](), odd
     for guess in guesses:
-        times = times_missed(guess, values, most)
+        times = times_missed(guess, values, most, by_parts=by_parts)
         if times <= most:
             missed[guess] = most = times
     return missed
 
 
-def times_missed(guess: Guess, values: Values, most: int) -> int:
-    """In how many cases a guess does not hold; one more than `most` where it is more."""
+def times_missed(guess: Guess, values: Values, most: int, *, by_parts: bool = False) -> int:
+    """In how many cases a guess does not hold, or its parts do not; one more than `most` where it is more."""
     times = 0
     for measures, seen in values:
-        times += guess.of(measures) not in seen
+        if by_parts:
+            times += not any(isinstance(one, Computed) and guess.is_made_of(measures, one.parts) for one in seen)
+        else:
+            times += guess.of(measures) not in seen
         if times > most:
             break
     return times

@@ -26,6 +26,9 @@ LIMITS = MOST_PRODUCTS, MOST_ACTIVATIONS, MOST_CACHED, MOST_LOGITS, MOST_LOGITS
 REDRAWN = ("seed", "option", "", "")
 """What is changed to move what a tensor holds; nothing but numbers of the case, where it is empty."""
 
+FEW_LEVERS = 3
+"""Levers that are tried to bring what a tensor holds to a value: of each the tensor is made some times."""
+
 PARTS = ("model", "cache", "batch", "rope", "memory", "values")
 TOGETHER = (
     ("model", ("head_dim", "quant_group", "rope_dim")),
@@ -122,7 +125,8 @@ def mend(case: Case, condition: Condition, choices: Choices, which: int, *, is_p
     among = movers(case, name, is_pinned=is_pinned)
     start = choices.number(1) % max(len(among), 1)
     offset = 0 if name in OPTIONS else choices.of(OFFSETS)
-    return reach(case, name, value + offset, among[start:] + among[:start])
+    among = among[start:] + among[:start]
+    return reach(case, name, value + offset, among[:FEW_LEVERS] if name in CONTENTS else among)
 
 
 def reseed(case: Case, choices: Choices) -> Case:

@@ -14,12 +14,13 @@ from dataclasses import dataclass, field
 from types import CodeType, FunctionType
 from typing import Any
 
-from indexfuzz.core.comparison import OPERATORS, Comparison
+from indexfuzz.core.comparison import OPERATORS, Comparison, Computed
 
 MOST = 8
 """Comparisons of different operands that one case keeps of one place."""
 
 _SEE, _HOLD, _PICK = "__indexfuzz_see__", "__indexfuzz_hold__", "__indexfuzz_pick__"
+_MAKE = "__indexfuzz_make__"
 _NAMES = tuple(OPERATORS)
 
 _PLAIN = frozenset({type(None), bool, int, str, list, tuple, dict})
@@ -76,7 +77,7 @@ def watch(texts: Mapping[str, str]) -> None:
         known = codes.get(function.__code__.co_filename, {})
         code = known.get((function.__code__.co_qualname, function.__code__.co_firstlineno))
         if code and code.co_freevars == function.__code__.co_freevars:
-            function.__globals__.update({_SEE: _see, _HOLD: _hold, _PICK: _pick})
+            function.__globals__.update({_SEE: _see, _HOLD: _hold, _PICK: _pick, _MAKE: _make})
             function.__code__ = code
     _watched.update(new)
 
@@ -116,9 +117,19 @@ def _see(place: int, kind: int, left: Any, right: Any) -> Any:
         watch = _watches[-1]
         watch.count()
         if type(result) is bool:
-            numbers = (left, right) if type(left) is type(right) in (int, str) else (None, None)
+            numbers = (left, right) if _kind(left) is _kind(right) in (int, str) else (None, None)
             watch.keep(place, (result, *numbers))
     return result
+
+
+def _kind(operand: Any) -> type:
+    return int if type(operand) is Computed else type(operand)
+
+
+def _make(is_product: bool, left: Any, right: Any) -> Any:  # noqa: FBT001
+    """A product or a remainder that is compared, which tells what it was made of."""
+    result = left * right if is_product else left % right
+    return Computed.of(result, (left, right)) if type(left) is type(right) is type(result) is int else result
 
 
 def _pick(place: int, function: Any, left: Any, right: Any) -> Any:
@@ -134,6 +145,14 @@ def _hold(place: int, value: Any) -> Any:
         if kind in _PLAIN or not (hasattr(kind, "__bool__") or hasattr(kind, "__len__")):
             watch.keep(place, (bool(value), None, None))
     return value
+
+
+def _telling(operand: ast.expr) -> ast.expr:
+    """An operand that tells what it is made of, where it is a remainder or a product."""
+    if not isinstance(operand, ast.BinOp) or not isinstance(operand.op, ast.Mod | ast.Mult):
+        return operand
+    arguments = [ast.Constant(isinstance(operand.op, ast.Mult)), operand.left, operand.right]
+    return ast.copy_location(ast.Call(ast.Name(_MAKE, ast.Load()), arguments, []), operand)
 
 
 def _parse(file: str, text: str) -> ast.Module | None:
@@ -216,7 +235,7 @@ class _Teller(ast.NodeTransformer):
             for a, op, b in zip(operands, node.ops, node.comparators, strict=False)
         ]
         self.generic_visit(node)
-        operands = [node.left, *node.comparators]
+        operands = [_telling(operand) for operand in (node.left, *node.comparators)]
         plain = all(isinstance(middle, ast.Name | ast.Constant) for middle in operands[1:-1])
         if not plain or not all(type(op) in OPERATORS for op in node.ops):
             return node

@@ -3,7 +3,7 @@
 import pytest
 
 from indexfuzz.core.case import Case
-from indexfuzz.core.comparison import Comparison
+from indexfuzz.core.comparison import Comparison, Computed
 from indexfuzz.generation.goals import AT_ONCE, BLIND_PATIENCE, MOST_GOALS, PATIENCE, STILL_PATIENCE, Goals
 from indexfuzz.generation.levers import levers, reach
 from indexfuzz.generation.measures import SIZES, measure, number_of
@@ -75,6 +75,34 @@ def test_what_the_source_calls_a_remainder_is_taken_for_nothing_else():
         goals = Goals()
         add(goals, case, 8, 13, text=text)
         assert {guess.form for guess in goals.plan()[0].turn.left.guesses} == forms
+
+
+def test_what_a_remainder_was_made_of_tells_the_measure_where_its_value_does_not():
+    told, plain = Goals(), Goals()
+    for keys in (16, 48, 96, 160):
+        case = Case().replace(batch={"gather_pad": keys})
+        add(told, case, Computed.of(0, (keys, 16)), 3, text="x % 16 > 3")
+        add(plain, case, 0, 3, text="x % 16 > 3")
+    names = [{str(guess) for guess in goals.plan()[0].turn.left.guesses} for goals in (told, plain)]
+    assert names[0] == {"keys % 16", "prefill_logits_stride % 16"}
+    assert "head_dim % 16" in names[1]
+
+
+@pytest.mark.parametrize(("factor", "wanted"), [(1, "keys * 1"), (1000, "keys * 1000")])
+def test_what_a_product_was_made_of_tells_its_factor(factor, wanted):
+    goals = Goals()
+    for keys in (16, 48, 96, 160):
+        case = Case().replace(batch={"gather_pad": keys})
+        add(goals, case, Computed.of(factor * keys, (factor, keys)), 1 << 30, text="x * y > z")
+    assert wanted in map(str, goals.plan()[0].turn.left.guesses)
+
+
+def test_what_a_part_is_not_known_by_is_explained_by_its_value():
+    goals = Goals()
+    for keys in (16, 48, 97, 160):
+        case = Case().replace(batch={"gather_pad": keys})
+        add(goals, case, Computed.of(keys % 7, (keys + (7 << 30), 7)), 3, text="f(x) % 7 > 3")
+    assert ("keys", 7) in {(guess.name, guess.number) for guess in goals.plan()[0].turn.left.guesses}
 
 
 def test_a_word_leads_to_the_option_that_may_be_it():

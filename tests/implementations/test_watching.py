@@ -2,6 +2,7 @@
 
 import gc
 import linecache
+import pickle
 import sys
 from types import ModuleType
 
@@ -89,6 +90,9 @@ def join(a, b):
         return "or"
     return a == 9
 
+def parts(a, b):
+    return a % 8 == 3, a * b > 6, (a + b) % 3 == b % 3, "%s" % a == "11", max(a * b, b)
+
 def least(a, b, *others):
     return min(a, b), max(a * 2, b), min(*others), max(others, default=0), [min(n, 2) for n in others]
 '''
@@ -132,6 +136,18 @@ def test_comparisons_tell_their_operands_and_the_result_stays(module):
     assert texts["y < 2"] == (3, 2, False)
     assert "y == 3" not in texts
     assert {(c.left, c.holds) for c in seen if c.text == "n != 1"} == {(0, True), (1, False), (2, True)}
+
+
+def test_a_remainder_and_a_product_tell_what_they_were_made_of(module):
+    result, seen = told(module.parts, 11, 2)
+    assert result == (True, True, False, True, 22)
+    assert type(result[-1]) is int
+    parts = {c.text: getattr(c.left, "parts", None) for c in seen}
+    assert parts["a % 8 == 3"] == (11, 8)
+    assert parts["a * b > 6"] == (11, 2)
+    assert parts["(a + b) % 3 == b % 3"] == (13, 3)
+    assert parts["'%s' % a == '11'"] is None
+    assert pickle.loads(pickle.dumps(seen))[0].left.parts == seen[0].left.parts
 
 
 def test_methods_and_closures_tell_too(module):
