@@ -23,7 +23,11 @@ _BF16_NAN: Final = np.uint32(0x7FFF0000)
 def round_to_bf16(x: F32) -> F32:
     """fp32 to bf16 in an fp32 container: nearest even, overflow to infinity, NaN to 0x7fff."""
     bits = np.asarray(x).view(np.uint32)
-    rounded = bits + (np.uint32(0x7FFF) + ((bits >> 16) & np.uint32(1))) & _HIGH_HALF
+    rounded = bits >> 16
+    rounded &= np.uint32(1)
+    rounded += np.uint32(0x7FFF)
+    rounded += bits
+    rounded &= _HIGH_HALF
     nan = np.isnan(x)
     return (np.where(nan, _BF16_NAN, rounded) if nan.any() else np.asarray(rounded)).view(np.float32)
 

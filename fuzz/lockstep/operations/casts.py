@@ -122,7 +122,9 @@ def decode(a: Value) -> Array:
 def to_memory(data: Array, ty: ScalarType) -> Array:
     """Values as they lie in memory."""
     if ty is BF16:
-        return (np.ascontiguousarray(data).view(np.uint32) >> np.uint32(16)).astype(np.uint16)
+        raw = np.empty(data.shape, np.uint16)
+        np.right_shift(np.ascontiguousarray(data).view(np.uint32), np.uint32(16), out=raw, casting="unsafe")
+        return raw
     if ty is I1:
         return data.view(np.uint8)
     return data
@@ -131,7 +133,9 @@ def to_memory(data: Array, ty: ScalarType) -> Array:
 def from_memory(raw: Array, ty: ScalarType) -> Array:
     """The other way round."""
     if ty is BF16:
-        return (raw.astype(np.uint32) << np.uint32(16)).view(np.float32)
+        bits = raw.astype(np.uint32)
+        bits <<= np.uint32(16)
+        return bits.view(np.float32)
     if ty is I1:
         return np.asarray(raw != 0)
     return raw.view(ty.container) if raw.dtype != ty.container else raw
