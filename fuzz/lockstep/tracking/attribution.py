@@ -6,7 +6,6 @@ unless it was raised in the kernel's name: a rule of the language was broken.
 
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
 from types import FrameType, TracebackType
 from typing import Final, TypeVar
 
@@ -32,14 +31,24 @@ def blamed_as(error: Exception) -> type[KernelError]:
     return becomes
 
 
-@contextmanager
-def blaming_kernel() -> Iterator[None]:
+class _KernelsName:
+    """A context that has nothing to remember; one is enough for all, and costs less than one that is made anew."""
+
+    def __enter__(self) -> None:
+        """Nothing is to be done."""
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        """Blame the kernel for what ends the block."""
+        if isinstance(error, Exception):
+            blame_kernel(error)
+
+
+_KERNELS_NAME: Final = _KernelsName()
+
+
+def blaming_kernel() -> _KernelsName:
     """Where Python's own code runs in the kernel's name; what it raises is the kernel's."""
-    try:
-        yield
-    except Exception as error:
-        blame_kernel(error)
-        raise
+    return _KERNELS_NAME
 
 
 def is_own(error: Exception) -> bool:
