@@ -115,8 +115,10 @@ def sessions(
         groups, cache["scales"] = choices.of(SCALES)
         if cache["scales"] != "fp32":
             model["scale_fmt"] = "ue8m0"
-        if cache["scales"] == "mxfp4" and cache["layout"] == "auto" and values.seed & 1:
-            cache["layout"] = "shuffle-scales"
+        if cache["scales"] == "mxfp4" and values.seed & 1:
+            # Pages of several tiles where a request has keys for more than one.
+            has_tiles = session.length > TILE * session.ratio
+            cache |= {"layout": "shuffle-scales", "block_size": 4 * TILE if has_tiles else TILE}
         return Case(
             model=Model(**{"rope_dim": 16} | model, quant_group=model["head_dim"] // groups),
             cache=Cache(**cache),

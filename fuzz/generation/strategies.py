@@ -28,7 +28,7 @@ ODD_HEAD_DIMS = (16, 100)
 NUM_HEADS = (1, 2, 6, 8, 12, 16, 24, 32, 64, 128)
 BLOCK_SIZES = (1, 16, 32, 48, 64, 128, 256, 640)
 ODD_BLOCK_SIZES = (2, 8, 24)
-OFFSETS = (1 << 31, 1 << 32, 1 << 33, 1 << 34)
+OFFSETS = (1 << 31, 1 << 32, 1 << 33, 1 << 34, 1 << 34)
 """Bytes at which 32 bits end: signed and unsigned byte offsets, and offsets that count scales of four bytes."""
 FAR_PAGES = 8
 """Pages of requests in a cache that spans gigabytes: each touches memory of its own."""

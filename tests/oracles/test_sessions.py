@@ -232,6 +232,17 @@ def test_mistakes_in_other_forms_are_found(node, form):
     assert oracle.run(case, with_mistake(*MISTAKES_OF_FORMS[node], node), DEVICE).findings
 
 
+def test_interleaved_exponents_of_a_second_tile_are_judged():
+    case = case_of("fused_pool", 2, overlap=False, steps=({"turns": (turn(0, 36),)},)).replace(
+        model={"head_dim": 32, "quant_group": 8, "scale_fmt": "ue8m0"},
+        cache={"scales": "mxfp4", "block_size": 32, "layout": "shuffle-scales"},
+    )
+    fault = load_faults()["fused-pool-interleaved-of-first-tile"]
+    assert not oracle.run(case, builtin(), DEVICE).findings
+    finding, *_ = oracle.run(case, plant((fault.id,)), DEVICE).findings
+    assert fault.is_blamed_by(finding)
+
+
 def test_one_scale_for_all_groups_is_blamed_on_the_insertion():
     case = case_of("fused_compress").replace(
         cache={"scales": "mxfp4"}, model={"head_dim": 64, "quant_group": 16, "scale_fmt": "ue8m0"}
