@@ -60,7 +60,7 @@ def draw_chunk(wanted: Settings, chunk: Chunk) -> list[Drawn]:
 
     Where there are more goals, what is found on the way to them stands beside the shapes that are left. Beside what
     replaces shapes stand others that show what few cases have. Each shape has a session beside it, where an
-    implementation keeps something between steps.
+    implementation keeps something between steps. The first chunk stays as it is drawn: most bugs take no search.
 
     Sessions alone, where nothing else than stateful operations is tested: they have no part in a single step.
     """
@@ -73,7 +73,7 @@ def draw_chunk(wanted: Settings, chunk: Chunk) -> list[Drawn]:
         return [Drawn(case, wanted.only) for case in draw(strategy, key, CHUNK)]
     strategy = cases(preset=wanted.preset, values=wanted.values, formats=facts.formats, constants=facts.constants)
     drawn = draw(strategy, key, CHUNK)
-    if wanted.steered:
+    if wanted.steered and chunk.number:
         scouts = draw(strategy, derive(key, "scouts"), SCOUTS - CHUNK) if wanted.subject.rehearses else []
         shapes = _steered(wanted, key, chunk, drawn, scouts)
     else:

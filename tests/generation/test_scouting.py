@@ -75,11 +75,12 @@ class TestTakeRare:
         assert take_rare([both], shown(RARE, "a")) == [(CASES[0], frozenset({"topk"}))]
 
 
-def test_the_first_chunk_of_a_campaign_runs_what_few_show_for_the_stage_alone():
+def test_a_chunk_that_knows_nothing_runs_what_few_show_for_the_stage_alone_but_for_the_first():
     wanted = Settings(subject_with("first_chunk"), seed=3)
-    found = [one for one in draw_chunk(wanted, Chunk(0)) if one.only == {"gather"} and one.case.batch.keys % 16 == 5]
+    found = [one for one in draw_chunk(wanted, Chunk(1)) if one.only == {"gather"} and one.case.batch.keys % 16 == 5]
     assert found
-    assert not any(one.only for one in draw_chunk(replace(wanted, steered=False), Chunk(0)))
+    assert not any(one.only for one in draw_chunk(wanted, Chunk(0)))
+    assert not any(one.only for one in draw_chunk(replace(wanted, steered=False), Chunk(1)))
 
 
 def test_a_search_sets_out_from_the_scout_that_stands_nearest():

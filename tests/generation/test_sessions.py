@@ -20,11 +20,11 @@ from indexfuzz.subjects.in_process import InProcess
 CASES = draw(sessions(), 5, 200)
 
 
-def drawn(**settings):
+def drawn(number=0, **settings):
     stages = settings.pop("stages", builtin().stages)
     subject = InProcess(replace(builtin(), stages=stages), open_device("lockstep"))
     wanted = Settings(subject, seed=3, **({"steered": False} | settings))
-    return [drawn.case for drawn in draw_chunk(wanted, Chunk(0))]
+    return [drawn.case for drawn in draw_chunk(wanted, Chunk(number))]
 
 
 def test_each_shape_has_a_session_beside_it_and_the_others_are_what_they_were():
@@ -40,7 +40,7 @@ def test_sessions_keep_their_share_where_a_shape_becomes_several_cases(monkeypat
         return Steered([[Drawn(case)] * 9 for case in fresh], [])
 
     monkeypatch.setattr(drawing, "steer_cases", steer)
-    found = [bool(case.session.steps) for case in drawn(steered=True)]
+    found = [bool(case.session.steps) for case in drawn(1, steered=True)]
     assert sum(found) == CHUNK
     assert len(found) > 5 * CHUNK
 
