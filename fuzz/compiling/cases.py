@@ -12,6 +12,7 @@ from indexfuzz.generation.sessions import sessions
 from indexfuzz.generation.strategies import cases
 from indexfuzz.generation.stream import draw
 from indexfuzz.implementations.base import Implementation
+from indexfuzz.reference.layout import CONCRETE
 
 BATCH = {"decode": (70, 70), "prefill": ({"length": 70, "new": 16},), "max_model_len": 128}
 """Enough rows for the widest tile that a launcher takes."""
@@ -38,8 +39,8 @@ def cases_for(
 def _published(presets: Iterable[Preset], fp8: str, forms: tuple[str, ...]) -> Iterator[Case]:
     """Presets in each of its block sizes, layouts and forms of scales, with and without a draft."""
     for preset in presets:
-        for block_size, form, layout, next_n in product(preset.block_sizes, forms, ("normal", "shuffle"), (1, 2)):
-            if layout == "shuffle" and block_size == 1:
+        for block_size, form, layout, next_n in product(preset.block_sizes, forms, CONCRETE, (1, 2)):
+            if (layout != "normal" and block_size == 1) or (layout == "shuffle-scales" and form != "mxfp4"):
                 continue
             groups = 1 if form == "fp32" else 4
             model = preset.model.model_dump() | {"fp8": fp8, "quant_group": preset.model.head_dim // groups}

@@ -76,6 +76,8 @@ def test_of_published_models_every_block_size_layout_and_form_is_asked_for():
         (16, "shuffle"),
         (64, "normal"),
         (64, "shuffle"),
+        (16, "shuffle-scales"),
+        (64, "shuffle-scales"),
     }
     assert {case.cache.scales for case in steps} == {"fp32", "ue8m0", "mxfp4"}
     assert {case.session.node for case in cases} > {"compress", "fused_pool"}
