@@ -65,3 +65,16 @@ def test_gaps_and_what_is_smaller_than_an_element_hold_nothing():
     ]
     empty = describe_buffer("x", torch.zeros(0), initialised=True)
     assert empty.contains(np.array([0, 4]), 4).tolist() == [False, False]
+
+
+def test_flags_of_memory_that_no_machine_has_are_those_that_are_set():
+    """A page lies 2^45 bytes behind another one: as many flags are never written, nor counted as memory."""
+    apart = 1 << 45
+    pages = torch.empty(0, dtype=torch.uint8, device="meta").set_(
+        torch.empty(0, dtype=torch.uint8, device="meta").untyped_storage(), 0, (2, 4), (apart, 1)
+    )
+    far = describe_buffer("cache", pages, initialised=torch.ones(8, dtype=torch.bool))
+    assert far.end == apart + 4
+    found = far.find_unwritten(np.array([3, 4, apart - 1, apart]), 1, aligned=True, inside=True)
+    assert found is not None
+    assert found.tolist() == [False, True, True, False]

@@ -1,5 +1,6 @@
 """Logical tensors inside a storage that is larger than they are, and which of their bytes hold something."""
 
+import mmap
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Final
@@ -8,6 +9,12 @@ import numpy as np
 import torch
 
 from indexfuzz.lockstep.values.arrays import Array, Mask
+
+_MOST_ZEROS: Final = 1 << 30
+"""Flags up to which they are counted as memory, whether they are written or not."""
+
+_NORESERVE: Final = getattr(mmap, "MAP_NORESERVE", 0x4000)
+"""Linux's flag for memory that is not counted before it is written."""
 
 _MOST_MARKS: Final = 64
 """Marks that wait at most: they keep their indices in memory."""
@@ -125,6 +132,14 @@ def _words(flags: Mask, size: int) -> tuple[Array, np.generic]:
     return words, words.dtype.type(sum(1 << 8 * byte for byte in range(size)))
 
 
+def _unset_flags(count: int) -> Mask:
+    """That many False; many of them take memory only where they are looked at or set."""
+    if count <= _MOST_ZEROS:
+        return np.zeros(count, np.bool_)
+    pages = mmap.mmap(-1, count, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | _NORESERVE)
+    return np.frombuffer(pages, np.bool_)
+
+
 def describe_buffer(name: str, tensor: torch.Tensor, initialised: bool | torch.Tensor | Array) -> Buffer:  # noqa: FBT001
     """Describe `tensor` as a buffer of its storage.
 
@@ -142,11 +157,11 @@ def describe_buffer(name: str, tensor: torch.Tensor, initialised: bool | torch.T
     flags: Mask | None = None
     if not isinstance(initialised, bool):
         given = np.asarray(initialised, dtype=np.bool_).reshape(*tensor.shape, size)
-        flags = np.zeros(end - start, np.bool_)
+        flags = _unset_flags(end - start)
         strides = tuple(s * size for s in tensor.stride())
         np.lib.stride_tricks.as_strided(flags, given.shape, (*strides, 1))[...] = given
     elif not initialised:
-        flags = np.zeros(end - start, np.bool_)
+        flags = _unset_flags(end - start)
     return Buffer(name, start, end, dims, run, flags)
 
 
