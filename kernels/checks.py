@@ -35,13 +35,13 @@ def require_tensor(name: str, tensor: Tensor, shape: tuple[int | None, ...], *dt
     if sizes != shape and not _fits(sizes, shape):
         wanted_shape = ", ".join("any" if size is None else str(size) for size in shape)
         raise ValueError(f"{name} must have shape [{wanted_shape}], got {list(sizes)}")
-    if shape and tensor.stride(-1) != 1 and sizes[-1] > 1:
+    if shape and tensor.stride()[-1] != 1 and sizes[-1] > 1:
         raise ValueError(f"{name} must be dense in its last dim, got strides {tensor.stride()}")
 
 
 def _fits(sizes: torch.Size, shape: tuple[int | None, ...]) -> bool:
     for size, wanted in zip(sizes, shape, strict=False):
-        if size != wanted and wanted is not None:
+        if wanted is not None and size != wanted:
             return False
     return len(sizes) == len(shape)
 
@@ -65,13 +65,14 @@ def require_cache(cache: Tensor, head_dim: int) -> None:
     """Raise ValueError unless the cache is uint8 [num_blocks, block_size, head_dim + 4] with dense, aligned pages."""
     require_tensor("cache", cache, (None, None, head_dim + SCALE_BYTES), torch.uint8)
     _, block_size, token_bytes = cache.shape
-    page_stride, token_stride, _ = cache.stride()
+    page_stride, token_stride, _ = strides = cache.stride()
+    start = cache.storage_offset()
     page_bytes = block_size * token_bytes
     require(block_size > 0, "block_size must be at least 1")
     require(
         token_stride == token_bytes or block_size == 1,
         "the pages of the cache must be dense, got strides {}",
-        cache.stride(),
+        strides,
     )
     require(
         page_stride >= page_bytes,
@@ -80,8 +81,8 @@ def require_cache(cache: Tensor, head_dim: int) -> None:
         page_stride,
     )
     require(
-        page_stride % SCALE_BYTES == 0 and cache.storage_offset() % SCALE_BYTES == 0,
+        page_stride % SCALE_BYTES == 0 and start % SCALE_BYTES == 0,
         "pages must start at multiples of 4 bytes, the size of a scale, got page stride {} and storage offset {}",
         page_stride,
-        cache.storage_offset(),
+        start,
     )
