@@ -42,7 +42,7 @@ MODEL = {
     "index_topk": (1, 4, 16),
 }
 CACHE = {
-    "block_size": (1, 2, 4, 16, 16, 64),
+    "block_size": (1, 2, 4, 16, 32, 64),
     "layout": ("normal", "auto"),
     "pages": ("ordered", "reversed", "permuted", "highest"),
     "spare_blocks": (0, 0, 1, 2),
@@ -69,7 +69,7 @@ SCALES = ((1, "fp32"),) * 9 + ((QUARTERS, "mxfp4"),) * 3 + ((1, "ue8m0"),) * 2 +
 
 REQUESTS = (1, 2, 2, 3)
 STEPS = (2, 3, 4, 5, 6)
-DRAFTS = (0, 1, 2, 3, 5, 5, 5)
+DRAFTS = (0, 1, 2, 3, 5, 5, 5, 5)
 """The most of a session: rings have room for so many."""
 GOES = (False,) * 6 + (True,)
 FORKS = (False,) * 8 + (True,)
@@ -104,7 +104,9 @@ def sessions(
         if cache["block_size"] % TILE:
             cache["layout"] = "normal"
         memory, values = choices.of_each(MEMORY), _values(choices, node, regimes)
-        session = Session.model_validate({"node": node, "steps": _steps(choices, form["ratio"])} | form)
+        session = Session.model_validate(
+            {"node": node, "steps": _steps(choices, form["ratio"], cache["block_size"])} | form
+        )
         rope: dict[str, Any] = {}
         if node == FUSED_COMPRESS:
             rope = choices.of_each(ANGLES)
@@ -144,15 +146,16 @@ def _values(choices: Choices, node: str, only: tuple[Regime, ...]) -> Values:
     return Values(seed=choices.number(4), **fallback | allowed)
 
 
-def _steps(choices: Choices, ratio: int) -> tuple[SessionStep, ...]:
+def _steps(choices: Choices, ratio: int, block_size: int) -> tuple[SessionStep, ...]:
     """Steps that can be: each request comes, rests, forks, goes."""
     count, steps = choices.of(REQUESTS), []
+    beyond = ratio * (min(block_size, TILE) + 1)
     lengths, most = dict[int, int](), choices.of(DRAFTS)
     for _ in range(choices.of(STEPS)):
         forks = _forks(choices, lengths, count)
         turns = list[Turn]()
         for request in range(count):
-            rests, turn = choices.of(RESTS), _turn(choices, request, lengths.get(request, 0), ratio, most)
+            rests, turn = choices.of(RESTS), _turn(choices, request, lengths.get(request, 0), ratio, most, beyond)
             if not rests or not lengths:
                 turns.append(turn)
                 lengths[request] = lengths.get(request, 0) + turn.new + turn.accepted
@@ -176,13 +179,17 @@ def _forks(choices: Choices, lengths: dict[int, int], count: int) -> tuple[Fork,
     return (Fork(parent=parent, child=child),)
 
 
-def _turn(choices: Choices, request: int, length: int, ratio: int, most: int) -> Turn:
-    """A chunk that ends near a group's end, or a step of decode, with `most` drafts, or fewer, or without."""
+def _turn(choices: Choices, request: int, length: int, ratio: int, most: int, beyond: int) -> Turn:
+    """A chunk that ends near a group's end, or a step of decode, with `most` drafts, or fewer, or without.
+
+    So many tokens more make keys `beyond` a page, or its first tile; those of a tile and one leave a group open.
+    """
     to_end = ratio - length % ratio
-    drafts = choices.of((0, 0, min(1, most), most // 2, most, most))
-    accepted = choices.of((0, 0, *range(drafts + 1)))
-    # What is taken back hurts most where a group lacks one token.
-    ends = (to_end, to_end - 1, to_end + 1, *((to_end - 1,) * 2 if drafts else (2 * ratio, ratio * 5)))
-    new = choices.of((1, 1, 2, 0, 3, *ends, ratio + 1, 33))
+    drafts = choices.of((0, 0, min(1, most), most // 2, most, most, most))
+    accepted = choices.of((0, 0, 0, 0, *range(drafts + 1)))
+    # What is taken back hurts most where a group lacks one token, and most of all where that is all.
+    lacks_one = (to_end - 1,) * (3 if accepted else 6)
+    ends = (to_end, to_end - 1, to_end + 1, *(lacks_one if drafts else (2 * ratio, ratio * 5, beyond)))
+    new = choices.of((1, 1, 2, 0, 3, *ends, ratio + 1, TILE + 1, 2 * TILE + 1))
     new = min(new, max(MOST_TOKENS, 3 * ratio) - length) if length < max(MOST_TOKENS, 3 * ratio) else 1
     return Turn(request=request, new=new, drafts=drafts, accepted=accepted)
