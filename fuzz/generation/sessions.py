@@ -118,9 +118,9 @@ def sessions(
         if cache["scales"] != "fp32":
             model["scale_fmt"] = "ue8m0"
         if cache["scales"] == "mxfp4" and values.seed & 1:
-            # Pages of several tiles where a request has keys for more than one.
-            has_tiles = session.length > TILE * session.ratio
-            cache |= {"layout": "shuffle-scales", "block_size": 4 * TILE if has_tiles else TILE}
+            cache |= {"layout": "shuffle-scales", "block_size": 4 * TILE if values.seed & 6 else TILE}
+            if values.seed & 6:
+                session = _beyond_a_tile(session)
         return Case(
             model=Model(**{"rope_dim": 16} | model, quant_group=model["head_dim"] // groups),
             cache=Cache(**cache),
@@ -166,6 +166,17 @@ def _steps(choices: Choices, ratio: int, block_size: int) -> tuple[SessionStep, 
             turns.reverse()
         steps.append(SessionStep(forks=forks, turns=tuple(turns), free=gone, pad_tokens=choices.of(PADDING)))
     return tuple(steps)
+
+
+def _beyond_a_tile(session: Session) -> Session:
+    """The session with a first chunk that makes one key more than a tile has, where no request has so many."""
+    enough = (TILE + 1) * session.ratio
+    if session.length >= enough or enough > MOST_TOKENS:
+        return session
+    first, *steps = session.steps
+    turn, *turns = first.turns
+    longer = turn.model_copy(update={"new": enough})
+    return session.model_copy(update={"steps": (first.model_copy(update={"turns": (longer, *turns)}), *steps)})
 
 
 def _forks(choices: Choices, lengths: dict[int, int], count: int) -> tuple[Fork, ...]:

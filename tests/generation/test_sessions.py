@@ -9,8 +9,9 @@ from indexfuzz.campaign.chunk import CHUNK, Chunk
 from indexfuzz.campaign.drawing import draw_chunk
 from indexfuzz.campaign.settings import Settings
 from indexfuzz.campaign.steered import Drawn, Steered
+from indexfuzz.core.case_parts import TILE
 from indexfuzz.core.presets import PRESETS
-from indexfuzz.core.stage_names import RMS_NORM, STATEFUL, STATEFUL_COVERS
+from indexfuzz.core.stage_names import FUSED_POOL, RMS_NORM, STATEFUL, STATEFUL_COVERS
 from indexfuzz.devices import open_device
 from indexfuzz.generation.sessions import NODES, sessions
 from indexfuzz.generation.stream import draw
@@ -107,3 +108,11 @@ def test_keys_of_each_form_are_drawn_for_each_node(node, form):
     of_node = draw(sessions((node,)), 5, 60)
     assert form in {(case.cache.scales, case.model.head_dim // case.model.quant_group) for case in of_node}
     assert all(case.has_scales for case in of_node)
+
+
+def test_interleaved_exponents_often_go_beyond_the_first_tile_of_a_page():
+    interleaved = [case for case in draw(sessions((FUSED_POOL,)), 5, 200) if case.cache.layout == "shuffle-scales"]
+    beyond = [
+        case for case in interleaved if case.cache.block_size > TILE and case.session.length > TILE * case.session.ratio
+    ]
+    assert len(beyond) > len(interleaved) / 2 > 3
