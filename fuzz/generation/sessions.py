@@ -67,6 +67,9 @@ ANGLES = {
 SCALES = ((1, "fp32"),) * 9 + ((QUARTERS, "mxfp4"),) * 3 + ((1, "ue8m0"),) * 2 + ((QUARTERS, "ue8m0"),) * 2
 """How many scales a key has, and in which form."""
 
+FUSED_SCALES = ((1, "fp32"),) * 6 + ((QUARTERS, "mxfp4"),) * 6 + ((1, "ue8m0"),) * 2 + ((QUARTERS, "ue8m0"),) * 2
+"""Of operations that insert their keys themselves: single steps ask nobody else for MXFP4 as these write it."""
+
 REQUESTS = (1, 2, 2, 3)
 STEPS = (2, 3, 4, 5, 6)
 DRAFTS = (0, 1, 2, 3, 5, 5, 5, 5)
@@ -112,9 +115,10 @@ def sessions(
             rope = choices.of_each(ANGLES)
             model["rope_dim"] = rope.pop("rope_dim")
             memory["angles_pad"] = rope.pop("angles_pad")
-        if node in (FUSED_COMPRESS, FUSED_POOL):
+        is_fused = node in (FUSED_COMPRESS, FUSED_POOL)
+        if is_fused:
             model["scale_fmt"] = "ue8m0"  # as all fused operations have it
-        groups, cache["scales"] = choices.of(SCALES)
+        groups, cache["scales"] = choices.of(FUSED_SCALES if is_fused else SCALES)
         if cache["scales"] != "fp32":
             model["scale_fmt"] = "ue8m0"
         if cache["scales"] == "mxfp4" and values.seed & 1:
