@@ -7,14 +7,13 @@ from indexfuzz.campaign.chunk import CHUNK, Chunk
 from indexfuzz.campaign.settings import Settings
 from indexfuzz.campaign.steered import Drawn, steer_cases
 from indexfuzz.core.case import Case
-from indexfuzz.core.rng import derive
+from indexfuzz.core.rng import ALIKE, derive
 from indexfuzz.core.stage_names import STATEFUL
 from indexfuzz.generation.requests_of_others import with_requests_of
 from indexfuzz.generation.scouting import SCOUTS
 from indexfuzz.generation.sessions import sessions
 from indexfuzz.generation.strategies import cases
 from indexfuzz.generation.stream import draw
-from indexfuzz.oracles.schedule import ALIKE
 
 BATCHES = 8
 """Sets of requests that a shape is tried with, where it is compiled."""

@@ -16,6 +16,8 @@ from indexfuzz.core.words import location_from_here
 MOST_NAMED = 100
 """Characters of the name of an exception that are kept in a signature."""
 
+_IN_STEP = re.compile(r"step (\d+) of the session: ")
+
 
 def promise(beyond: str) -> str:
     """In words: within a contract, or beyond it, and then which clause is broken."""
@@ -128,6 +130,17 @@ def seen_once(finding: Finding) -> Finding:
     """What remains of a finding that its own case does not show again."""
     detail = f"seen once, and not again on the same case: {finding.detail}"
     return replace(finding, kind="nondeterministic", detail=detail)
+
+
+def in_step(finding: Finding, number: int) -> Finding:
+    """A finding of a step of a session, which says so."""
+    return replace(finding, detail=f"step {number} of the session: {finding.detail}")
+
+
+def split_step(detail: str) -> tuple[int, str]:
+    """The step of a session that what is said of a finding begins with, 0 where it names none, and the rest of it."""
+    found = _IN_STEP.match(detail)
+    return (int(found[1]), detail[found.end() :]) if found else (0, detail)
 
 
 def summary_line(finding: Finding) -> str:

@@ -8,14 +8,13 @@ says what must come out. Of a session every step is captured anew, and both sess
 
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import replace
 
 import torch
 from torch import Tensor
 
 from indexfuzz.checks import describe
 from indexfuzz.core.case import Case
-from indexfuzz.core.finding import Finding
+from indexfuzz.core.finding import Finding, in_step
 from indexfuzz.core.outcome import Outcome
 from indexfuzz.devices.base import CaptureError, Capturing, Device
 from indexfuzz.implementations.base import Implementation, StageFunction
@@ -60,11 +59,10 @@ def run(
         if forms(captured) == forms(call):
             with suppress(CaptureError):
                 pair = Pair(stage, own(captured, device.torch_device), call)
-                where = f"step {number} of the session: " if case.session.steps else ""
                 found = _replay(pair, outputs, function, implementation, device)
                 outcome.stages.append(stage.name)
                 for finding, wrong in found:
-                    outcome.findings.append(replace(finding, detail=f"{where}{finding.detail}"))
+                    outcome.findings.append(in_step(finding, number) if case.session.steps else finding)
                     note(outcome.findings[-1], wrong)
         if outcome.findings:
             break

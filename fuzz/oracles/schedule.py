@@ -16,7 +16,7 @@ from functools import partial
 from indexfuzz.core.case import Case
 from indexfuzz.core.kinds import KINDS
 from indexfuzz.core.outcome import Outcome
-from indexfuzz.core.rng import derive
+from indexfuzz.core.rng import ALIKE, derive
 from indexfuzz.core.signature import Signature
 from indexfuzz.devices.base import Device
 from indexfuzz.implementations.base import Implementation
@@ -40,9 +40,6 @@ from indexfuzz.oracles.metamorphic.catalogue import COMPILED, RELATIONS
 from indexfuzz.oracles.metamorphic.containment import CONTAINED
 from indexfuzz.oracles.metamorphic.relation import Relation
 from indexfuzz.stages.nonfinite import may_be_nonfinite
-
-ALIKE = 1 << 40
-"""Seeds that are equal modulo this choose the same questions."""
 
 Run = Callable[[Case, Implementation, Device, frozenset[str]], Outcome]
 

@@ -7,11 +7,11 @@ bug.
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
 
 from torch import Tensor
 
 from indexfuzz.core.case import Case
+from indexfuzz.core.finding import in_step
 from indexfuzz.core.outcome import Outcome
 from indexfuzz.core.session import Row, follow
 from indexfuzz.core.stage_names import inserts
@@ -57,10 +57,7 @@ def serve(
             stage, made = _making(serving, rows), serving.making_step(number, step, rows)
             _make_keys(made, stage, implementation, device, outcome, only)
         if outcome.findings:
-            outcome.findings = [
-                replace(finding, detail=f"step {number} of the session: {finding.detail}")
-                for finding in outcome.findings
-            ]
+            outcome.findings = [in_step(finding, number) for finding in outcome.findings]
             break
         serving.end(step, rows)
     else:

@@ -5,14 +5,14 @@ such as memory for what is between two of its kernels, is then in use by two at 
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 
 from torch import Tensor
 
 from indexfuzz.checks import describe
 from indexfuzz.core.case import Case
-from indexfuzz.core.finding import Finding
+from indexfuzz.core.finding import Finding, in_step
 from indexfuzz.core.outcome import Outcome
 from indexfuzz.devices.base import Concurrent, Device
 from indexfuzz.implementations.base import Implementation, StageFunction
@@ -41,10 +41,9 @@ def run(case: Case, implementation: Implementation, device: Device, only: frozen
         if function is None or function_for(stage.name, other, implementation, only) is None:
             continue
         outcome.stages.append(stage.name)
-        where = f"step {number} of the session: " if case.session.steps else ""
         trial = Trial(stage, tuple(calls), function, implementation, device)
         if found := trial.examine():
-            outcome.findings.append(replace(found, detail=f"{where}{found.detail}"))
+            outcome.findings.append(in_step(found, number) if case.session.steps else found)
             break
         if case.session.steps:
             for call in calls:

@@ -9,7 +9,7 @@ from dataclasses import replace
 
 from indexfuzz.core.case import Case
 from indexfuzz.core.outcome import Outcome
-from indexfuzz.core.rng import derive
+from indexfuzz.core.rng import ALIKE, derive
 from indexfuzz.devices.base import Device, Tuning
 from indexfuzz.devices.tuning import Choice
 from indexfuzz.implementations.base import Implementation
@@ -18,9 +18,6 @@ from indexfuzz.oracles import differential, sessions
 KIND = "metamorphic/tuning"
 
 WARPS = (1, 4, 8)
-
-ALIKE = 1 << 40
-"""Seeds that are equal modulo this make the same choice: what that is compiled for is compiled once for all of them."""
 
 
 def run(case: Case, implementation: Implementation, device: Device, only: frozenset[str] = frozenset()) -> Outcome:

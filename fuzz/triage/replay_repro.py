@@ -1,11 +1,11 @@
 """A script for a launch that is captured in a CUDA graph and replayed with other contents: beside a fresh launch."""
 
-import re
 from dataclasses import replace
 
 from torch import Tensor
 
 from indexfuzz.core.case import Case
+from indexfuzz.core.finding import split_step
 from indexfuzz.corpus.entry import Record
 from indexfuzz.oracles import replay
 from indexfuzz.subjects.in_process import InProcess
@@ -54,8 +54,8 @@ def replay_script(case: Case, finding: Record, target: UnderTest[InProcess]) -> 
     Raises ReproError where the two launches of the case are not of one form, or an input is too large.
     """
     subject, stage = target.subject, finding.signature.stage
-    step = re.match(r"step (\d+) of the session: ", finding.detail)
-    pair = replay.pair_of(case, stage, subject.implementation, subject.device, int(step[1]) if step else 0)
+    step, _ = split_step(finding.detail)
+    pair = replay.pair_of(case, stage, subject.implementation, subject.device, step)
     if pair is None:
         raise ReproError(f"the case has no two launches of {stage} that one graph could be")
     launch = describe_launch(pair.stage, pair.call)

@@ -1,10 +1,9 @@
 """A script for two launches on two streams: each beside the other, and alone."""
 
-import re
-
 from torch import Tensor
 
 from indexfuzz.core.case import Case
+from indexfuzz.core.finding import split_step
 from indexfuzz.corpus.entry import Record
 from indexfuzz.oracles import replay
 from indexfuzz.subjects.in_process import InProcess
@@ -52,8 +51,8 @@ def streams_script(case: Case, finding: Record, target: UnderTest[InProcess]) ->
     Raises ReproError where the case has no two such launches, the finding names no element, or an input is too large.
     """
     subject, stage = target.subject, finding.signature.stage
-    step = re.match(r"step (\d+) of the session: ", finding.detail)
-    pair = replay.pair_of(case, stage, subject.implementation, subject.device, int(step[1]) if step else 0)
+    step, _ = split_step(finding.detail)
+    pair = replay.pair_of(case, stage, subject.implementation, subject.device, step)
     if pair is None:
         raise ReproError(f"the case has no two launches of {stage} of one form")
     one, other = (describe_launch(pair.stage, call) for call in (pair.captured, pair.call))

@@ -4,7 +4,6 @@ A fault is data, one TOML file each: which text of which kernel file becomes whi
 source while they are imported under a package name of their own; no file is changed, and the kernels proper stay.
 """
 
-import re
 import tomllib
 from functools import cache
 from importlib.resources import files
@@ -12,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from pydantic import AfterValidator, Field, ValidationError
 
-from indexfuzz.core.finding import Finding
+from indexfuzz.core.finding import Finding, split_step
 from indexfuzz.core.part import Part, first_error
 from indexfuzz.core.stage_names import require_stage
 from indexfuzz.implementations.faults.planting import FaultError, edited_kernels
@@ -57,7 +56,7 @@ class Fault(Part):
 
     def is_blamed_by(self, finding: Finding) -> bool:
         """Whether a finding names the stage that has the mistake, and the node of an operation of several."""
-        words = re.sub(r"^step \d+ of the session: ", "", finding.detail)
+        _, words = split_step(finding.detail)
         return finding.stage in (self.stage, *self.also) and self.node in words.partition(":")[0]
 
 
