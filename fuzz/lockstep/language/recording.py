@@ -5,7 +5,7 @@ types makes the same sequence of builder calls; recorded once, it becomes a Pyth
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import lru_cache
 from types import CodeType, FunctionType
 from typing import Any, Final, cast
@@ -183,7 +183,7 @@ class Recordings:
         """Do it and write it down."""
         if self.recording:
             return perform(arguments)
-        copies = [fast_tensor(replace(a.handle), a.type) if type(a) is Tensor else a for a in arguments]
+        copies = [fast_tensor(a.handle.copy(), a.type) if type(a) is Tensor else a for a in arguments]
         inputs = [a.handle for a in copies if type(a) is Tensor]
         builder = self.semantic.builder
         recorder = Recorder(builder, inputs)
