@@ -8,9 +8,11 @@ torch.compile, stays as it is.
 import ast
 import gc
 import math
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import lru_cache
 from types import CodeType, FunctionType
 from typing import Any
 
@@ -32,8 +34,19 @@ Place = tuple[str, int, str, bool | None]
 """File, line and text of a condition, and the end that settles what it is joined in."""
 
 _places: list[Place] = []
-_watched: dict[str, str] = {}
-"""Files whose functions tell what they compare, and their text."""
+_watched: dict[str, "_Telling"] = {}
+"""How the functions of a file tell what they compare, by file."""
+
+_last: list[Mapping[str, str]] = []
+"""What `watch` was last given."""
+
+
+@dataclass(frozen=True)
+class _Telling:
+    """The text of a file, and which functions that it names only check something: what they are given is not told."""
+
+    text: str
+    checks: frozenset[str]
 
 
 class EndlessError(BaseException):
@@ -65,14 +78,19 @@ _watches: list[_Watch] = []
 def watch(texts: Mapping[str, str]) -> None:
     """Let all functions that come from these files tell what they compare; texts by file name.
 
-    A function that was not made from that text, or a file that is no Python, stays as it is.
+    A function that was not made from that text, or a file that is no Python, stays as it is. What is told depends on
+    these texts alone, whatever was watched before.
     """
-    new = {file: text for file, text in texts.items() if _watched.get(file) != text}
+    if _last[-1:] == [texts]:
+        return
+    _last[:] = [dict(texts)]
+    checks = frozenset(name for file, text in texts.items() for name in _checks(file, text))
+    wanted = {file: _Telling(text, checks & _words(text)) for file, text in texts.items()}
+    new = {file: telling for file, telling in wanted.items() if _watched.get(file) != telling}
     if not new:
         return
-    trees = {file: tree for file, text in new.items() if (tree := _parse(file, text)) is not None}
-    checks = frozenset(name for tree in trees.values() for name in _checks(tree))
-    codes = {file: _telling_codes(file, tree, checks) for file, tree in trees.items()}
+    trees = {file: tree for file in new if (tree := _parse(file, texts[file])) is not None}
+    codes = {file: _telling_codes(file, tree, new[file].checks) for file, tree in trees.items()}
     for function in _functions():
         known = codes.get(function.__code__.co_filename, {})
         code = known.get((function.__code__.co_qualname, function.__code__.co_firstlineno))
@@ -94,7 +112,7 @@ def _functions() -> list[FunctionType]:
 
 @contextmanager
 def watching(most: float = math.inf) -> Iterator[list[Comparison]]:
-    """What watched functions compare in here, in order of place; filled at the end.
+    """What watched functions compare in here, in order of file and place; filled at the end.
 
     Where more than `most` conditions come up, the next one raises EndlessError.
     """
@@ -105,7 +123,7 @@ def watching(most: float = math.inf) -> Iterator[list[Comparison]]:
         yield found
     finally:
         _watches.remove(watch)
-        for place, ends in sorted(watch.ends.items()):
+        for place, ends in sorted(watch.ends.items(), key=lambda item: (_places[item[0]][0], item[0])):
             file, line, text, settles = _places[place]
             for holds, left, right in sorted(ends, key=str):
                 found.append(Comparison(file, line, text, holds, left, right, settles))
@@ -162,13 +180,18 @@ def _parse(file: str, text: str) -> ast.Module | None:
         return None
 
 
-def _checks(tree: ast.Module) -> Iterator[str]:
+@lru_cache(maxsize=1 << 10)
+def _checks(file: str, text: str) -> frozenset[str]:
     """Functions that do nothing but raise where something does not hold."""
-    for node in ast.walk(tree):
-        if isinstance(node, ast.FunctionDef):
-            statements = node.body[ast.get_docstring(node) is not None :]
-            if len(statements) == 1 and _only_raises(statements[0]):
-                yield node.name
+    tree = _parse(file, text)
+    found = [node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)] if tree is not None else []
+    bodies = {node.name: node.body[ast.get_docstring(node) is not None :] for node in found}
+    return frozenset(name for name, body in bodies.items() if len(body) == 1 and _only_raises(body[0]))
+
+
+@lru_cache(maxsize=1 << 10)
+def _words(text: str) -> frozenset[str]:
+    return frozenset(re.findall(r"\w+", text))
 
 
 def _only_raises(node: ast.stmt) -> bool:

@@ -236,6 +236,31 @@ def test_a_second_watch_of_the_same_text_changes_nothing(module):
     assert module.compare.__code__ is before
 
 
+def test_what_is_told_does_not_depend_on_what_was_watched_before(tmp_path):
+    """A function that only checks is known by its text, which lies in another file than its calls."""
+    texts = {
+        str(tmp_path / "b_checks.py"): "def require(holds):\n    if not holds:\n        raise ValueError\n",
+        str(tmp_path / "a_calls.py"): "def launch(x):\n    require(x > 3)\n    return x > 5\n",
+        str(tmp_path / "c_more.py"): "def more(x):\n    return x > 7\n",
+    }
+    names: dict = {}
+    for file, text in texts.items():
+        exec(compile(text, file, "exec"), names)
+    checks, calls, more = texts
+
+    def told(*files):
+        watch({file: texts[file] for file in files})
+        with watching() as found:
+            names["more"](9), names["launch"](9)
+        return [seen.text for seen in found]
+
+    assert told(more) == ["x > 7"]
+    assert told(calls) == ["x > 3", "x > 5", "x > 7"]
+    for _ in range(2):
+        assert told(checks, calls, more) == ["x > 5", "x > 7"]
+        assert told(calls, more) == ["x > 3", "x > 5", "x > 7"]
+
+
 def test_functions_that_a_process_froze_before_it_forked_are_watched(tmp_path):
     file, text = str(tmp_path / "frozen.py"), "def larger(x):\n    return x > 3\n"
     names: dict = {}
