@@ -13,7 +13,7 @@ from indexfuzz.implementations.builtin import builtin
 from indexfuzz.implementations.faults.planting import import_source
 from indexfuzz.subjects.in_process import InProcess
 
-CASES, STREAMS = 60, (101, 102, 103)
+CASES, STREAMS = 100, (101, 102, 103)
 """Cases of a stream, and its seeds: what one of them does not come to by chance, another does."""
 
 PATHS = {

@@ -146,7 +146,8 @@ class TestExecution:
 
 
 class TestSource:
-    def test_getsource_works_for_a_file_that_is_not_there(self, loader, tmp_path):
+    def test_getsource_works_for_a_file_that_is_not_there(self, loader, tmp_path, monkeypatch):
+        monkeypatch.setattr(linecache, "cache", {})  # other texts of that name would keep theirs
         ops = loader.load("toy.ops")
         (tmp_path / "toy/ops.py").unlink()
         linecache.checkcache()
