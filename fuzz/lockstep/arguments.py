@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, lru_cache
 from types import SimpleNamespace
 from typing import Any, Final
 
@@ -25,6 +25,7 @@ from indexfuzz.lockstep.triton_api.types import (
     named_tuple,
     pointer_dtype,
 )
+from indexfuzz.lockstep.values.arrays import Array
 from indexfuzz.lockstep.values.buffers import Buffer
 from indexfuzz.lockstep.values.dtypes import ScalarType
 from indexfuzz.lockstep.values.memory import Allocation, storage_bytes
@@ -79,6 +80,8 @@ class Arguments:
         return self._value(parameter, parameter.name, argument)
 
     def _value(self, parameter: Parameter, name: str, argument: Any) -> Any:
+        if hasattr(argument, "data_ptr") and hasattr(argument, "dtype"):
+            return self._pointer(name, *_find_tensor(name, argument), argument.dtype, const=parameter.const)
         if _is_static(parameter, argument):
             return _constexpr(argument)
         if isinstance(argument, tuple | list):
@@ -90,8 +93,6 @@ class Arguments:
             return self._scalar(parameter, argument)
         if is_host_descriptor(argument):
             return self._descriptor(name, argument)
-        if hasattr(argument, "data_ptr") and hasattr(argument, "dtype"):
-            return self._pointer(name, *_find_tensor(name, argument), argument.dtype, const=parameter.const)
         raise blame_kernel(TypeError(f"a kernel takes no {type(argument).__name__} as argument {name}"))
 
     def _scalar(self, parameter: Parameter, argument: float | int) -> Any:  # noqa: PYI041
@@ -122,7 +123,7 @@ class Arguments:
 
     def _pointer(self, name: str, tensor: torch.Tensor, base: int, dtype: Any, *, const: bool) -> Any:
         """A pointer to a byte of a tensor's storage."""
-        if tensor.device.type != "cpu":
+        if not tensor.is_cpu:
             raise blame_kernel(
                 ValueError(f"lockstep runs on the CPU, but argument {name} is on {tensor.device}; move it with .cpu()")
             )
@@ -133,10 +134,8 @@ class Arguments:
             self.allocations[key] = allocation
         ty, ir = self._pointer_type(dtype, const=const)
         align = min(base & -base, _MOST_ALIGNED) or _MOST_ALIGNED
-        value = Value(
-            np.full(1, base, np.int64), ir, (), None, None, base, base, (Origin(allocation, name, base),), None, align
-        )
-        return fast_tensor(value, ty)
+        origins = (Origin(allocation, name, base),)
+        return fast_tensor(Value(_one(base), ir, (), None, None, base, base, origins, None, align), ty)
 
     def _pointer_type(self, dtype: Any, *, const: bool) -> tuple[Any, ScalarType]:
         known = _POINTERS.get((dtype, const))
@@ -146,6 +145,14 @@ class Arguments:
             ty = intern_type(pointer_dtype(element, const=const))
             known = _POINTERS[dtype, const] = ty, ty.to_ir(self._builder)
         return known
+
+
+@lru_cache(maxsize=1 << 10)
+def _one(offset: int) -> Array:
+    """An array of one offset."""
+    made = np.array([offset], np.int64)
+    made.flags.writeable = False
+    return made
 
 
 @cache

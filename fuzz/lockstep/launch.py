@@ -1,7 +1,7 @@
 """One launch: a grid of programs, run in as few groups as their control flow and the memory allow."""
 
 from collections.abc import Sequence
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 import torch
@@ -24,7 +24,7 @@ from indexfuzz.lockstep.tracking.violations import (
     UnsupportedFeature,
     Violation,
 )
-from indexfuzz.lockstep.triton_api.functions import location_of
+from indexfuzz.lockstep.triton_api.functions import bind_plainly, defaults_of, is_plain, location_of
 from indexfuzz.lockstep.triton_api.shared_memory import LIMIT, explain_shared_memory
 from indexfuzz.lockstep.values.arrays import Array
 
@@ -40,24 +40,35 @@ MOST_PROGRAMS: Final = 4096
 """Programs that run at once, at most."""
 
 
-_KNOWN: Final[dict[int, tuple[Any, tuple[Parameter, ...], frozenset[str]]]] = {}
-"""Parameters by the identity of the kernel, which is kept: its own hash reads all its source."""
+class _Signature(NamedTuple):
+    """What a kernel takes."""
+
+    kernel: Any
+    parameters: tuple[Parameter, ...]
+    names: tuple[str, ...]
+    defaults: dict[str, Any]
+    is_plain: bool
 
 
-def _parameters(kernel: Any) -> tuple[tuple[Parameter, ...], frozenset[str]]:
+_KNOWN: Final[dict[int, _Signature]] = {}
+"""Signatures by the identity of the kernel, which is kept: its own hash reads all its source."""
+
+
+def _signature(kernel: Any) -> _Signature:
     known = _KNOWN.get(id(kernel))
     if known is None:
-        found = parameters(kernel)
-        known = _KNOWN[id(kernel)] = kernel, found, frozenset(p.name for p in found)
-    return known[1], known[2]
+        found, signature = parameters(kernel), kernel.signature
+        names = tuple(p.name for p in found)
+        known = _Signature(kernel, found, names, defaults_of(signature), is_plain(signature))
+        _KNOWN[id(kernel)] = known
+    return known
 
 
-def _bind(kernel: Any, known: Sequence[Parameter], args: Sequence[Any], kwargs: dict[str, Any]) -> dict[str, Any]:
-    """Arguments by name; TypeError where they do not fit the kernel."""
-    if len(args) + len(kwargs) == len(known):
-        bound = dict(zip([p.name for p in known], args, strict=False)) | kwargs
-        if len(bound) == len(known):
-            return bound
+def _bind(kernel: Any, known: _Signature, args: Sequence[Any], kwargs: dict[str, Any]) -> dict[str, Any]:
+    """Arguments by name, in order; TypeError where they do not fit the kernel."""
+    values = bind_plainly(known.names, known.defaults, args, kwargs) if known.is_plain else None
+    if values is not None:
+        return dict(zip(known.names, values, strict=True))
     with blaming_kernel():
         given = kernel.signature.bind(*args, **kwargs)
     given.apply_defaults()
@@ -81,22 +92,20 @@ def execute(
     """
     if kernel.is_gluon():
         raise UnsupportedFeature(f"{location_of(kernel)}: {kernel.fn.__name__} is a kernel of Gluon, not of Triton")
-    known, names = _parameters(kernel)
-    bound = _bind(kernel, known, args, {k: v for k, v in kwargs.items() if k in names})
+    known = _signature(kernel)
+    bound = _bind(kernel, known, args, {k: v for k, v in kwargs.items() if k in known.names})
     _check_warps(kwargs.get("num_warps", _WARPS))
-    dims = _dimensions(grid, {**bound, **{k: v for k, v in kwargs.items() if k not in names}})
+    dims = _dimensions(grid, {**bound, **{k: v for k, v in kwargs.items() if k not in known.names}})
     launch = Launch(
         kernel.fn.__name__, dims, arguments.allocations, coverage, kwargs.get("num_warps", _WARPS), recorder
     )
     if recorder is not None:
         launch.tensors = {name: value for name, value in bound.items() if isinstance(value, torch.Tensor)}
-        recorder.launches.append(
-            Launched(launch.name, location_of(kernel), calling_lines(), tuple(p.name for p in known))
-        )
+        recorder.launches.append(Launched(launch.name, location_of(kernel), calling_lines(), known.names))
     if launch.total == 0:
         return []
     try:
-        values = [arguments.convert(p, bound[p.name]) for p in known]
+        values = [arguments.convert(p, bound[p.name]) for p in known.parameters]
     except UnsupportedFeature as error:
         raise UnsupportedFeature(f"{location_of(kernel)}: in {launch.name}: {error}") from None
     if checks.shared:

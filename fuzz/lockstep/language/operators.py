@@ -21,6 +21,8 @@ _SWAPPED: Final = {"eq": "__eq__", "ne": "__ne__", "lt": "__gt__", "le": "__ge__
 REFLECTED: Final = {
     name: _SWAPPED.get(name, f"__r{name}__") if not name.startswith("logical") else name for name in FORWARD
 }
+_FOLDED: Final[dict[tuple[str, int, int], Any]] = {}
+"""What operators make of two integers that are known while compiling."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,11 +85,23 @@ class Operators:
             if type(left) is not Tensor:
                 return replay(builder, right.handle)
             return replay(builder, left.handle, right.handle)
+        return self.fold(name, left, right)
+
+    def fold(self, name: str, left: Any, right: Any) -> Any:
+        """A binary operator whose operands are known while compiling."""
+        key = None
+        if type(left) is type(right) is Constexpr and type(left.value) is type(right.value) is int:
+            key = name, left.value, right.value
+            if key in _FOLDED:
+                return _FOLDED[key]
         if not isinstance(left, Constexpr | Tuple) and isinstance(right, Constexpr):
             left = Constexpr(left)
         with blaming_kernel():
             method = getattr(left, FORWARD[name])
-        return self.call(method, [right], {})
+        result = self.call(method, [right], {})
+        if key is not None:
+            _FOLDED[key] = result
+        return result
 
     def compare(self, name: str, left: Any, right: Any, place: Place | None) -> Any:
         """A comparison at a place of the kernel."""
@@ -167,7 +181,7 @@ class Operators:
 
     def subscript(self, owner: Any, index: Any) -> Any:
         """`owner[index]`."""
-        if is_value(owner):
+        if type(owner) is Tensor or is_value(owner):
             return self.call_builtin(type(owner).__getitem__, [owner, index], {})
         with blaming_kernel():
             return owner[index]

@@ -17,6 +17,7 @@ from indexfuzz.lockstep.triton_api.types import (
     Slice,
     Tensor,
     Tuple,
+    facts_of,
     fast_tensor,
     intern_type,
 )
@@ -27,6 +28,15 @@ _PLAIN: Final = (int, float, bool, str, type(None), ScalarType, BlockType)
 
 _LITERALS: Final[dict[int, tuple[Any, Any]]] = {}
 """Tuples and slices of literals in translated code, and their keys, by identity; they live as long as the process."""
+
+_SHORT: Final[dict[Any, object]] = {}
+"""One object for each key of a literal, which is compared faster than the key."""
+
+_CONVERSIONS: Final = frozenset(
+    f"create_{name}"
+    for name in ("splat", "int_cast", "si_to_fp", "ui_to_fp", "fp_to_si", "fp_to_ui", "fp_trunc", "fp_ext", "bitcast")
+)
+"""Calls that ask for nothing but their arguments: of constants they make a constant."""
 
 Replay = Callable[..., Any]
 Key = tuple[Any, ...]
@@ -58,7 +68,8 @@ def key_of(argument: Any) -> Any:
 def literal(value: Any) -> Any:
     """The value, which must never change; the key of a tuple or slice is made once."""
     if isinstance(value, Tuple | Slice):
-        _LITERALS[id(value)] = value, _constants(value)
+        key = _constants(value)
+        _LITERALS[id(value)] = value, None if key is None else _SHORT.setdefault(key, object())
     return value
 
 
@@ -81,7 +92,12 @@ class Recorder:
         self.inputs = len(inputs)
         self.names: dict[int, str] = {id(v): f"a{i}" for i, v in enumerate(inputs)}
         self.alive: list[Value] = list(inputs)
-        self.constants: dict[str, Any] = {"Tensor": fast_tensor, "Tuple": Tuple}
+        self.constants: dict[str, Any] = {
+            "new": object.__new__,
+            "Tensor": Tensor,
+            "fast_tensor": fast_tensor,
+            "Tuple": Tuple,
+        }
         self.methods: dict[str, str] = {}
         self.lines: list[str] = []
         self.opaque = False
@@ -100,10 +116,11 @@ class Recorder:
 
     def note(self, name: str, args: Sequence[Any], result: Any) -> None:
         """Write one call down."""
-        if name.startswith("get_") and isinstance(result, Value):
-            self.constants[f"k{len(self.constants)}"] = result
-            self.names[id(result)] = f"k{len(self.constants) - 1}"
-            self.alive.append(result)
+        if name.startswith("get_") or (name in _CONVERSIONS and all(self.is_constant(a) for a in args)):
+            if isinstance(result, Value):
+                self.constants[f"k{len(self.constants)}"] = result
+                self.names[id(result)] = f"k{len(self.constants) - 1}"
+                self.alive.append(result)
             return
         method = f"m{len(self.methods)}"
         self.methods[method] = name
@@ -116,6 +133,10 @@ class Recorder:
             self.alive.append(value)
             self.names[id(value)] = made
         self.lines.append(f"{', '.join(names)} = {expression}")
+
+    def is_constant(self, argument: Any) -> bool:
+        """Whether an argument of a builder call is the same whenever the recording is replayed."""
+        return not isinstance(argument, Value) or self.names.get(id(argument)) in self.constants
 
     def show(self, argument: Any) -> str:
         """An argument of a builder call as source."""
@@ -130,15 +151,29 @@ class Recorder:
         self.constants[name] = argument
         return name
 
+    def fill_tensor(self, value: Any) -> list[str]:
+        """What makes the tensor that the call gives back, without a call, as source."""
+        ty = intern_type(value.type)
+        facts = dict(zip(("shape", "numel", "dtype"), facts_of(ty), strict=True))
+        lines = ["made = new(Tensor)", f"made.handle = {self.handle(value)}"]
+        for name, fact in {"type": ty, **facts}.items():
+            lines.append(f"made.{name} = k{len(self.constants)}")
+            self.constants[f"k{len(self.constants)}"] = fact
+        return [*lines, "return made"]
+
+    def handle(self, value: Any) -> str:
+        """The value of a tensor that the call gives back, as source."""
+        known = "None" if value.handle is None else self.names.get(id(value.handle))
+        if known is None:
+            self.opaque = True
+        return str(known)
+
     def result(self, value: Any) -> str:
         """What the call gives back as source."""
         if isinstance(value, Tensor):
-            known = "None" if value.handle is None else self.names.get(id(value.handle))
-            if known is None:
-                self.opaque = True
             name = f"k{len(self.constants)}"
             self.constants[name] = intern_type(value.type)
-            return f"Tensor({known}, {name})"
+            return f"fast_tensor({self.handle(value)}, {name})"
         if isinstance(value, Tuple):
             return f"Tuple([{', '.join(self.result(v) for v in value)}])"
         if value is not None:
@@ -147,11 +182,11 @@ class Recorder:
 
     def replay(self, result: Any) -> Replay | None:
         """The function of (builder, operands...) that does it again; None where something else mattered."""
-        last = self.result(result)
+        last = self.fill_tensor(result) if isinstance(result, Tensor) else [f"return {self.result(result)}"]
         if self.opaque:
             return None
         parameters = ", ".join(["b", *(f"a{i}" for i in range(self.inputs))])
-        body = "\n    ".join([*self.lines, f"return {last}"])
+        body = "\n    ".join([*self.lines, *last])
         code = _compile(f"def replay({parameters}):\n    {body}")
         names = tuple([self.methods.get(name, name) for name in code.co_names])
         return cast("Replay", FunctionType(code.replace(co_names=names), {"__name__": __name__, **self.constants}))

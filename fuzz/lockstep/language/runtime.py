@@ -19,7 +19,13 @@ from indexfuzz.lockstep.tracking.ends import Ends
 from indexfuzz.lockstep.tracking.recall import Recall
 from indexfuzz.lockstep.tracking.violations import StaticAssertionError
 from indexfuzz.lockstep.triton_api.front_end import Refusal
-from indexfuzz.lockstep.triton_api.functions import BUILTIN_NAMES, is_builtin, is_constexpr_function, is_jit
+from indexfuzz.lockstep.triton_api.functions import (
+    BUILTIN_NAMES,
+    bind_plainly,
+    is_builtin,
+    is_constexpr_function,
+    is_jit,
+)
 from indexfuzz.lockstep.triton_api.semantic import LockstepSemantic
 from indexfuzz.lockstep.triton_api.types import (
     DEVICE_ASSERT,
@@ -102,10 +108,19 @@ class Runtime(Operators, Meetings):
         """A function of the language, or a method of a tensor (unbound, args then has the tensor first)."""
         names = tuple(kwargs)
         given = [*args, *kwargs.values()] if names else args
-        key = (fn, names, *map(key_of, given))
-        replay = self.recordings.known.get(key)
+        parts: list[Any] = [fn, names]
+        operands = [self.semantic.builder]
+        for argument in given:
+            if type(argument) is Tensor:
+                # A type that is not interned is in no key: then there is no replay, and the key is made below.
+                parts.append(id(argument.type))
+                operands.append(argument.handle)
+            else:
+                parts.append(key_of(argument))
+        replay = self.recordings.known.get(tuple(parts))
         if replay is not None:
-            return replay(self.semantic.builder, *[a.handle for a in given if type(a) is Tensor])
+            return replay(*operands)
+        key = (fn, names, *map(key_of, given))
         if None in key:
             return self.perform(fn, args, kwargs)
         count = len(args)
@@ -143,9 +158,8 @@ class Runtime(Operators, Meetings):
             code = self.translated[id(fn)] = translate(fn, self.helpers)
         code.refresh(self.launch)
         parameters = code.parameters
-        if not kwargs and len(args) == len(parameters) and code.variadic is None:
-            bound = args
-        else:
+        bound = bind_plainly(parameters, code.defaults, args, kwargs) if code.is_plain else None
+        if bound is None:
             with blaming_kernel():
                 given = fn.signature.bind(*args, **kwargs).arguments
             bound = [given[p] if p in given else code.defaults.get(p, ()) for p in parameters]

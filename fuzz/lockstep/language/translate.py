@@ -12,7 +12,9 @@ from indexfuzz.lockstep.language.statements import StatementRewriter
 from indexfuzz.lockstep.tracking.sites import MARKER
 from indexfuzz.lockstep.triton_api.functions import (
     BUILTIN_NAMES,
+    defaults_of,
     is_language_source,
+    is_plain,
     is_visible,
     look_up,
     parse_function,
@@ -22,14 +24,14 @@ from indexfuzz.lockstep.triton_api.functions import (
 
 @dataclass(slots=True)
 class Translated:
-    """A jit function as Python: `call` takes the parameters by position."""
+    """A jit function as Python: `call` takes the parameters by position; is_plain says that none is variadic."""
 
     call: Callable[..., Any]
     name: str
     file: str
     parameters: tuple[str, ...]
     defaults: dict[str, Any]
-    variadic: str | None
+    is_plain: bool
     namespace: dict[str, Any]
     free: tuple[str, ...]
     function: Any
@@ -40,8 +42,9 @@ class Translated:
         if self.launch == launch:
             return
         self.launch = launch
+        known = self.namespace
         for name, value in look_up(self.function, self.free):
-            if is_visible(name, value):
+            if (name not in known or known[name] is not value) and is_visible(name, value):
                 self.namespace[name] = value
 
 
@@ -61,8 +64,14 @@ def translate(function: Any, runtime: dict[str, Any]) -> Translated:
     code = compile(module, file, "exec")
     exec(code, namespace)  # noqa: S102
     signature = function.signature
-    variadic = tree.args.vararg.arg if tree.args.vararg else None
-    defaults = {p.name: p.default for p in signature.parameters.values() if p.default is not p.empty}
     return Translated(
-        namespace[tree.name], function.fn.__name__, file, parameters, defaults, variadic, namespace, free, function
+        namespace[tree.name],
+        function.fn.__name__,
+        file,
+        parameters,
+        defaults_of(signature),
+        is_plain(signature),
+        namespace,
+        free,
+        function,
     )

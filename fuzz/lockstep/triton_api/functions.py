@@ -2,7 +2,8 @@
 
 import ast
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from inspect import Parameter, Signature
 from types import MappingProxyType, ModuleType
 from typing import Any, Final, cast
 
@@ -56,6 +57,35 @@ def look_up(function: Any, names: Sequence[str]) -> Iterator[tuple[str, Any]]:
             yield name, cells[name].cell_contents
         elif name in inner.__globals__:
             yield name, inner.__globals__[name]
+
+
+def bind_plainly(
+    names: Sequence[str], defaults: Mapping[str, Any], args: Sequence[Any], kwargs: Mapping[str, Any]
+) -> list[Any] | None:
+    """The arguments of parameters that may be given either way, in order; None where they do not fit them."""
+    count = len(args)
+    if count + len(kwargs) > len(names):
+        return None
+    bound, named = list(args), 0
+    for name in names[count:]:
+        if name in kwargs:
+            bound.append(kwargs[name])
+            named += 1
+        elif name in defaults:
+            bound.append(defaults[name])
+        else:
+            return None
+    return bound if named == len(kwargs) else None
+
+
+def is_plain(signature: Signature) -> bool:
+    """Whether every parameter may be given by position or by name."""
+    return all(p.kind is Parameter.POSITIONAL_OR_KEYWORD for p in signature.parameters.values())
+
+
+def defaults_of(signature: Signature) -> dict[str, Any]:
+    """The defaults of a signature's parameters by name."""
+    return {p.name: p.default for p in signature.parameters.values() if p.default is not Parameter.empty}
 
 
 def is_visible(name: str, value: Any) -> bool:

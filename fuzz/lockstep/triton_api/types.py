@@ -99,17 +99,21 @@ def intern_type(ty: Any) -> Any:
     return found
 
 
+def facts_of(ty: Any) -> tuple[Any, Any, Any]:
+    """Shape, number of elements and element type of an interned type, made once."""
+    facts = _FACTS.get(id(ty))
+    if facts is None:
+        made = Tensor(None, ty)
+        facts = _FACTS[id(ty)] = made.shape, made.numel, made.dtype
+    return facts
+
+
 def fast_tensor(handle: Any, ty: Any) -> Any:
     """A tensor of an interned type, with the facts about its shape looked up instead of made."""
-    facts = _FACTS.get(id(ty))
     made = _new(Tensor)
-    if facts is None:
-        made.__init__(handle, ty)
-        _FACTS[id(ty)] = made.shape, made.numel, made.dtype
-        return made
     made.handle = handle
     made.type = ty
-    made.shape, made.numel, made.dtype = facts
+    made.shape, made.numel, made.dtype = facts_of(ty)
     return made
 
 
