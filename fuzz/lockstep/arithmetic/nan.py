@@ -20,6 +20,6 @@ def canonical_nan(x: NDArray[Float]) -> NDArray[Float]:
     than the addition that made `x`.
     """
     nan = np.isnan(x)
-    if nan.any():
+    if np.count_nonzero(nan):
         np.copyto(x, (NAN_BITS if x.dtype == np.float32 else _NAN16_BITS).view(x.dtype), where=nan)
     return x

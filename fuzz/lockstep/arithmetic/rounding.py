@@ -29,7 +29,7 @@ def round_to_bf16(x: F32) -> F32:
     rounded += bits
     rounded &= _HIGH_HALF
     nan = np.isnan(x)
-    return (np.where(nan, _BF16_NAN, rounded) if nan.any() else np.asarray(rounded)).view(np.float32)
+    return (np.where(nan, _BF16_NAN, rounded) if np.count_nonzero(nan) else np.asarray(rounded)).view(np.float32)
 
 
 @np.errstate(all="ignore")

@@ -1,6 +1,7 @@
 """Every check that one load, store or atomic goes through."""
 
 from functools import cache
+from math import prod
 
 import numpy as np
 
@@ -31,7 +32,9 @@ def begin_access(run: Run, kind: str, pointer: Value, mask: Value | None, *value
     allocation, element = pointer.allocation, pointer.ty.element
     if allocation is None or not isinstance(element, ScalarType):
         raise TypeError("an access needs a pointer that comes from a tensor argument")
-    wanted = every_lane(len(pointer.dims)) if mask is None else mask.data
+    dims = pointer.dims
+    every = every_lane(len(dims))
+    wanted = every if mask is None else mask.data
     usable = wanted
     if run.checks.undefined:
         usable = check_defined(run, kind, pointer, mask, wanted, values)
@@ -47,13 +50,14 @@ def begin_access(run: Run, kind: str, pointer: Value, mask: Value | None, *value
         wanted,
         run.atomics,
         run.barriers,
+        prod(dims),
     )
     if mask is not None:
         count = int(np.count_nonzero(usable))
         if usable is not wanted or count < usable.size:
             access.narrow(usable, count)
     if access.everywhere:
-        access.find_runs(every_lane(len(pointer.dims)))
+        access.find_runs(every)
     inside = check_bounds(run, access)
     if inside is not None:
         access.keep(inside)

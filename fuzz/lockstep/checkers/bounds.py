@@ -10,13 +10,13 @@ from indexfuzz.lockstep.values.memory import Allocation
 
 def check_bounds(run: Run, access: Access) -> Mask | None:
     """Report bad lanes; the good ones where some are not (shaped as the offsets), None where all are good."""
-    if not access.count:
-        return None
     allocation, size = access.allocation, access.size
-    if run.checks.bounds and (not access.is_aligned or allocation.address & (size - 1)):
+    if run.checks.bounds and (not access.is_aligned or allocation.address & (size - 1)) and access.count:
         _check_alignment(run, access)
     pointer = access.pointer
     if pointer.low is not None and pointer.high is not None and _fits(allocation, pointer.low, pointer.high + size):
+        return None
+    if not access.count:
         return None
     low, high = access.extent
     if _fits(allocation, low, high + size):
@@ -35,9 +35,10 @@ def check_bounds(run: Run, access: Access) -> Mask | None:
 def _fits(allocation: Allocation, low: int, high: int) -> bool:
     if low < 0 or high > allocation.size:
         return False
-    if not allocation.buffers:
-        return True
-    return any(not b.dims and b.start <= low and high <= b.end for b in allocation.buffers)
+    for buffer in allocation.buffers:
+        if not buffer.dims and buffer.start <= low and high <= buffer.end:
+            return True
+    return not allocation.buffers
 
 
 def _report(run: Run, access: Access, inside: Mask) -> None:

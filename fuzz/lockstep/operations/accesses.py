@@ -10,11 +10,11 @@ from indexfuzz.lockstep.operations.atomics import CombineRule, take_turns
 from indexfuzz.lockstep.operations.casts import from_memory, to_memory
 from indexfuzz.lockstep.operations.context import Context
 from indexfuzz.lockstep.tracking.access import Access
-from indexfuzz.lockstep.values.arrays import Array, Mask, choose, either, fits, place, select, spread
+from indexfuzz.lockstep.values.arrays import Array, Mask, choose, either, joint_shape, place, select, spread
 from indexfuzz.lockstep.values.dtypes import I1, I64, BlockType, ScalarType, poison
 from indexfuzz.lockstep.values.origins import Origin
 from indexfuzz.lockstep.values.sums import add_terms
-from indexfuzz.lockstep.values.value import Value, may_be_sum
+from indexfuzz.lockstep.values.value import Value, is_large, may_be_sum
 
 _LARGEST: Final = 1 << 62
 """Offsets whose bounds are kept; beyond, 64-bit arithmetic may have wrapped."""
@@ -44,9 +44,9 @@ class MemoryOps(Context):
             low, high = pointer.low + low * size, pointer.high + high * size
             if low >= -_LARGEST and high <= _LARGEST:
                 result.low, result.high = low, high
-                first, second = pointer.advance, offset.advance
-                if first is not None and second is not None:
-                    result.step = first + second * size
+                if is_large(result):
+                    first, second = pointer.advance, offset.advance
+                    result.step = None if first is None or second is None else first + second * size
         return result
 
     def create_ptr_to_int(self, pointer: Value, ty: ScalarType | BlockType) -> Value:
@@ -128,8 +128,9 @@ class MemoryOps(Context):
                 undefined = ~access.wanted
         else:
             failed = access.failed
-            if failed is not None or not fits(other.data.shape, shape):
-                shape = np.broadcast_shapes(shape, other.data.shape, () if failed is None else failed.shape)
+            shape = joint_shape(shape, other.data.shape)
+            if failed is not None:
+                shape = joint_shape(shape, failed.shape)
             data = np.empty(shape, other.data.dtype)
             data[...] = other.data
             if other.undefined is not None:
@@ -140,7 +141,7 @@ class MemoryOps(Context):
         if access.count:
             place(data, access.lanes, from_memory(access.gather(element.memory), element))
             if self.tracks_undefined and access.uninitialised is not None:
-                marks = np.zeros(shape, np.bool_) if undefined is None else np.array(np.broadcast_to(undefined, shape))
+                marks = np.zeros(shape, np.bool_) if undefined is None else np.array(spread(undefined, shape))
                 place(marks, access.lanes, access.uninitialised)
                 undefined = marks
         return Value(data, element, pointer.shape, undefined)
@@ -168,7 +169,7 @@ class MemoryOps(Context):
         raw = to_memory(value.data, element)
         if access.everywhere:
             if raw.shape != access.shape:
-                shape = np.broadcast_shapes(access.shape, raw.shape)
+                shape = joint_shape(access.shape, raw.shape)
                 access.repeat(shape)
                 raw = spread(raw, shape)
         else:
@@ -266,8 +267,9 @@ class MemoryOps(Context):
 
 def _advance(start: Array, count: Array, size: int) -> Array:
     """Byte offsets moved on by so many elements; of large blocks without more arrays than the result."""
-    if count.size < _LARGE or np.broadcast_shapes(start.shape, count.shape) != count.shape:
-        return np.asarray(start + count.astype(np.int64, copy=False) * size)
+    if count.size < _LARGE or joint_shape(start.shape, count.shape) != count.shape:
+        wide = count.astype(np.int64, copy=False)
+        return np.asarray(start + (wide if size == 1 else wide * size))
     moved: Array = np.multiply(count, size, dtype=np.int64)
     moved += start
     return moved

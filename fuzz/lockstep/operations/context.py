@@ -53,7 +53,7 @@ class Context:
         return self._join(a, b, terms[0]).replace_data(terms)
 
     def _compare(self, a: Value, b: Value, data: Array) -> Value:
-        return Value(data, I1, a.shape, either(a.undefined, b.undefined))
+        return Value(data, I1, a.shape, a.undefined if b.undefined is None else either(a.undefined, b.undefined))
 
     def _integer(self, value: int, ty: ScalarType) -> Value:
         return _constant(value, ty)

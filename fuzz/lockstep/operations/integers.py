@@ -9,7 +9,7 @@ from indexfuzz.lockstep.operations.context import Context
 from indexfuzz.lockstep.values.arrays import Array, Mask, either
 from indexfuzz.lockstep.values.dtypes import I1
 from indexfuzz.lockstep.values.sums import Terms, add_terms, may_grow
-from indexfuzz.lockstep.values.value import Value, may_be_sum
+from indexfuzz.lockstep.values.value import Value, is_large, may_be_sum
 
 _UNKNOWN: Final = (-(1 << 64), 1 << 64)
 """Bounds that say nothing: what is computed with them lies beyond those of every type."""
@@ -63,9 +63,13 @@ class IntegerOps(Context):
 
     def _span(self, x: Value) -> tuple[int, int]:
         bits = x.ty.bits
-        if bits < 32 or not (x.is_bounded() or (bits == 32 and self.tracks_overflow)):
+        if bits < 32:
             return _UNKNOWN
-        low, high = x.bounds()
+        low, high = x.low, x.high
+        if low is None or high is None:
+            if not (x.is_bounded() or (bits == 32 and self.tracks_overflow)):
+                return _UNKNOWN
+            low, high = x.bounds()
         if low < 0 and self.reads_unsigned:
             unsigned = x.data.view(x.ty.unsigned)
             return int(unsigned.min()), int(unsigned.max())
@@ -78,11 +82,8 @@ class IntegerOps(Context):
         result = self._join(a, b, ufunc(a.data, b.data)) if terms is None else self._sum(a, b, terms)
         if fits:
             result.low, result.high = low, high
-            first, second = a.advance, b.advance
-            if ufunc is np.multiply:
-                second = b.low if b.low == b.high else None
-            if first is not None and second is not None:
-                result.step = int(ufunc(first, second))
+            if is_large(result):
+                result.step = _step(ufunc, a, b)
         elif ty.bits != 32 or not self.tracks_overflow:
             pass
         elif self.reads_unsigned:
@@ -193,6 +194,14 @@ class IntegerOps(Context):
 
     def create_iabs(self, a: Value) -> Value:
         return a.like(np.abs(a.data))
+
+
+def _step(ufunc: Callable[[Any, Any], Array], a: Value, b: Value) -> int | None:
+    """What each lane of the result has more than the one before it; None where that is not known."""
+    first, second = a.advance, b.advance
+    if ufunc is np.multiply:
+        second = b.low if b.low == b.high else None
+    return None if first is None or second is None else int(ufunc(first, second))
 
 
 def _terms(ufunc: Callable[[Any, Any], Array], a: Value, b: Value) -> Terms | None:

@@ -8,11 +8,13 @@ from typing import Any, Final
 
 import numpy as np
 
+from indexfuzz.lockstep.arithmetic.nan import canonical_nan
 from indexfuzz.lockstep.operations.context import Context
 from indexfuzz.lockstep.operations.lanewise import each_lane, handles
 from indexfuzz.lockstep.triton_api.functions import is_language_source
 from indexfuzz.lockstep.triton_api.types import Tensor
 from indexfuzz.lockstep.values.arrays import Array, Mask
+from indexfuzz.lockstep.values.dtypes import FP16, FP32, FP64
 from indexfuzz.lockstep.values.value import Value
 
 _KNOWN: Final = {
@@ -30,6 +32,9 @@ _EXTREMES: Final[dict[str, tuple[Any, Any]]] = {
     "_elementwise_min": (np.fmin, np.minimum),
 }
 
+_ADDED: Final = (FP16, FP32, FP64)
+"""Floats whose additions are numpy's."""
+
 Combine = Callable[[list[Value], list[Value]], list[Value]]
 
 
@@ -45,6 +50,8 @@ class ReduceOps(Context):
             fast = self._extreme(name, inputs[0], values[0], axis)
             if fast is not None:
                 return [fast]
+        if name == "_sum_combine" and values[0].ty in _ADDED and values[0].undefined is values[0].wrapped is None:
+            return [_sum(values[0], axis)]
         combine = self.combine(function, inputs)
         length = values[0].shape[axis]
         while length > 1:
@@ -92,6 +99,16 @@ class ReduceOps(Context):
             found = integer.reduce(readable, axis=axis + 1).view(data.dtype)
         shape = value.shape[:axis] + value.shape[axis + 1 :]
         return Value(found, value.ty, shape, _any(value.undefined, axis + 1), _any(value.wrapped, axis + 1))
+
+
+def _sum(v: Value, axis: int) -> Value:
+    """The tree of float sums, each of which rounds to what its numpy type holds; NaNs are made the same at its end."""
+    data, place = np.moveaxis(v.data, axis + 1, 0), v.shape[axis]
+    while place > 1:
+        place //= 2
+        data = data[:place] + data[place : 2 * place]
+    total = np.array(data[0])
+    return Value(total if v.ty is FP64 else canonical_nan(total), v.ty, v.shape[:axis] + v.shape[axis + 1 :])
 
 
 def name_of(function: Any) -> str:

@@ -19,6 +19,12 @@ def _range(start: int, end: int) -> Array:
     return made
 
 
+@cache
+def _before(axis: int) -> tuple[slice | None, ...]:
+    """The index that puts an axis before one of the block."""
+    return (*(slice(None),) * (axis + 1), None)
+
+
 class ShapeOps(Context):
     """create_splat, create_join and the like."""
 
@@ -31,13 +37,13 @@ class ShapeOps(Context):
 
     def create_broadcast(self, a: Value, shape: Sequence[int]) -> Value:
         """Length-1 axes repeated; the data stays as it is."""
-        new = tuple(int(s) for s in shape)
+        new = tuple(map(int, shape))
         self.check_size(new)
         return self._stretch(a, new, lambda m: m)
 
     def create_expand_dims(self, a: Value, axis: int) -> Value:
         shape = (*a.shape[:axis], 1, *a.shape[axis:])
-        index = (slice(None),) * (axis + 1) + (None,)
+        index = _before(axis)
         return self._stretch(a, shape, lambda m: m[index])
 
     def create_reshape(self, a: Value, shape: Sequence[int], can_reorder: bool = False) -> Value:
@@ -144,6 +150,8 @@ class ShapeOps(Context):
         if a.terms:
             terms = tuple(move(term) for term in a.terms)
             result = self._move(a, terms[0], shape, move).replace_data(terms)
+        elif a.undefined is a.wrapped is a.which is None:
+            result = Value(move(a.data), a.ty, shape, None, None, a.low, a.high, a.origins, None, a.align)
         else:
             result = self._move(a, move(a.data), shape, move)
         result.step = a.step

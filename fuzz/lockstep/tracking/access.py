@@ -7,7 +7,17 @@ from typing import Any, Final
 import numpy as np
 
 from indexfuzz.lockstep.tracking.sites import Site
-from indexfuzz.lockstep.values.arrays import Array, Mask, Undo, count_by_program, either, place, select, spread
+from indexfuzz.lockstep.values.arrays import (
+    Array,
+    Mask,
+    Undo,
+    count_by_program,
+    either,
+    joint_shape,
+    place,
+    select,
+    spread,
+)
 from indexfuzz.lockstep.values.buffers import Mark
 from indexfuzz.lockstep.values.memory import Allocation, Runs
 from indexfuzz.lockstep.values.sums import column_of, list_sum, select_sum
@@ -24,11 +34,11 @@ class Access:
 
     programs lists the programs of the run by their number in the launch. everywhere: all lanes, and then offsets has
     the pointers' shape (axes of length 1 stay). Otherwise lanes is a mask over programs and block, and offsets lists
-    its true lanes in order. runs, where known, says the same as offsets, which are `listed` once somebody asks. wanted
-    is the mask as the kernel gave it, failed marks lanes that were wanted and had to be dropped. uninitialised goes
-    with offsets, undefined (the lanes of a load's result that nothing defined) with lanes. epoch counts the atomics of
-    the run that order memory before it, released says that one came after it; barriers counts what made lanes wait for
-    each other.
+    its true lanes in order. count says how many offsets there are; runs, where known, says the same as offsets, which
+    are `listed` once somebody asks. wanted is the mask as the kernel gave it, failed marks lanes that were wanted and
+    had to be dropped. uninitialised goes with offsets, undefined (the lanes of a load's result that nothing defined)
+    with lanes. epoch counts the atomics of the run that order memory before it, released says that one came after it;
+    barriers counts what made lanes wait for each other.
     """
 
     kind: str
@@ -40,6 +50,7 @@ class Access:
     wanted: Mask
     epoch: int
     barriers: int
+    count: int
     listed: Array | None = None
     failed: Mask | None = None
     everywhere: bool = True
@@ -69,11 +80,6 @@ class Access:
         return self.pointer.dims if self.listed is None and self.everywhere else self.offsets.shape
 
     @property
-    def count(self) -> int:
-        """How many offsets there are."""
-        return prod(self.shape) if self.runs is None else self.runs.starts.size * self.runs.length
-
-    @property
     def extent(self) -> tuple[int, int]:
         """The least and the greatest offset, of which there must be one."""
         if self.runs is None:
@@ -90,9 +96,11 @@ class Access:
         """Keep only the lanes of a mask over programs and block, of which so many are marked."""
         self.everywhere, self.runs = False, None
         if not count:
-            self.lanes, self.listed = lanes, np.zeros(0, np.int64)
+            self.lanes, self.listed, self.count = lanes, np.zeros(0, np.int64), 0
             return
-        self.lanes, self.listed = spread(lanes, np.broadcast_shapes(lanes.shape, self.pointer.dims)), None
+        shape = joint_shape(lanes.shape, self.pointer.dims)
+        self.count = count if shape == lanes.shape else prod(shape) // lanes.size * count
+        self.lanes, self.listed = spread(lanes, shape), None
         self.find_runs(lanes)
 
     def find_runs(self, lanes: Mask) -> None:
@@ -118,7 +126,7 @@ class Access:
     def repeat(self, shape: tuple[int, ...]) -> None:
         """Give the offsets of all lanes a shape that they broadcast to."""
         if shape != self.shape:
-            self.listed, self.runs = spread(self.offsets, shape), None
+            self.listed, self.runs, self.count = spread(self.offsets, shape), None, prod(shape)
 
     def keep(self, inside: Mask) -> None:
         """Keep only the offsets that a mask shaped like them holds."""
@@ -131,10 +139,11 @@ class Access:
 
     def widen(self, shape: tuple[int, ...]) -> None:
         """Give the lanes at least this shape, where the offsets are listed."""
-        if self.everywhere or not self.count:
+        if self.everywhere or shape == self.lanes.shape or not self.count:
             return
-        wide = np.broadcast_shapes(self.lanes.shape, shape)
+        wide = joint_shape(self.lanes.shape, shape)
         if wide != self.lanes.shape:
+            self.count *= prod(wide) // self.lanes.size
             self.lanes = spread(self.lanes, wide)
             self.wanted = spread(self.wanted, wide)
             self.listed, self.runs = None, None
@@ -155,6 +164,8 @@ class Access:
             return None
         result: Mask | None = None
         for buffer in self.allocation.buffers:
+            if buffer.initialised is None:
+                continue
             inside = buffer.spans(*self._reach())
             bad = buffer.find_unwritten(self.offsets, self.size, aligned=self.is_aligned, inside=inside)
             result = either(result, bad)

@@ -1,6 +1,8 @@
 """Arrays over programs and lanes, what is done with masks of them, and how a write to one is taken back."""
 
 from dataclasses import dataclass
+from functools import lru_cache
+from math import prod
 from typing import Any, Final
 
 import numpy as np
@@ -11,6 +13,9 @@ Mask = NDArray[np.bool_]
 
 _LARGE: Final = 1 << 14
 """Elements from which on a range is worth looking for, and that are looked at together, to stay in the cache."""
+
+_SMALL: Final = 1 << 12
+"""Elements up to which a copy takes less than finding out whether one is needed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +45,9 @@ def as_slice(index: Array) -> slice | None:
 
 def select(data: Array, lanes: Mask) -> Array:
     """The elements of data where a mask of its shape holds, in order; whole rows or columns at once where it allows."""
+    if lanes.size <= _SMALL:
+        chosen: Array = data[lanes]
+        return chosen
     columns = _columns(lanes)
     if columns is not None:
         flat = data.reshape(data.shape[0], -1)
@@ -50,6 +58,9 @@ def select(data: Array, lanes: Mask) -> Array:
 
 def place(data: Array, lanes: Mask, values: Array) -> None:
     """Set the elements of data where a mask of its shape holds."""
+    if lanes.size <= _SMALL:
+        data[lanes] = values
+        return
     columns = _columns(lanes) if data.flags.c_contiguous else None
     if columns is not None:
         data.reshape(data.shape[0], -1)[:, columns] = values.reshape(data.shape[0], -1)
@@ -98,13 +109,20 @@ def either(a: Mask | None, b: Mask | None) -> Mask | None:
 
 
 def spread(data: Array, shape: tuple[int, ...]) -> Array:
-    """The data at a shape that it broadcasts to (a read-only view)."""
-    return data if data.shape == shape else np.broadcast_to(data, shape)
+    """The data at a shape that it broadcasts to, not to be written to: a view, or a copy of few elements."""
+    if data.shape == shape:
+        return data
+    if prod(shape) > _SMALL:
+        return np.broadcast_to(data, shape)
+    copy = np.empty(shape, data.dtype)
+    copy[...] = data
+    return copy
 
 
-def fits(shape: tuple[int, ...], into: tuple[int, ...]) -> bool:
-    """Whether a shape broadcasts to one of as many axes."""
-    return len(shape) == len(into) and all(n in (1, m) for n, m in zip(shape, into, strict=True))
+@lru_cache(maxsize=1 << 12)
+def joint_shape(first: tuple[int, ...], second: tuple[int, ...]) -> tuple[int, ...]:
+    """The shape that two shapes broadcast to together."""
+    return np.broadcast_shapes(first, second)
 
 
 def choose(condition: Mask, a: Array | None, b: Array | None) -> Array | None:

@@ -16,6 +16,9 @@ _MOST_ZEROS: Final = 1 << 30
 _NORESERVE: Final = getattr(mmap, "MAP_NORESERVE", 0x4000)
 """Linux's flag for memory that is not counted before it is written."""
 
+_EVERY: Final = {size: np.ones(size, np.bool_).view(f"u{size}")[0] for size in (1, 2, 4, 8)}
+"""The flags of an element that is initialised as one integer, by its size."""
+
 _MOST_MARKS: Final = 64
 """Marks that wait at most: they keep their indices in memory."""
 
@@ -100,7 +103,7 @@ class Buffer:
             bad = ~np.logical_and.reduce([flags.take(index + byte) for byte in range(size)])
         if within is not None:
             bad &= within
-        return bad if bad.any() else None
+        return bad if np.count_nonzero(bad) else None
 
     def _set_marks(self) -> None:
         for mark in self.marks:
@@ -128,8 +131,8 @@ class Buffer:
 
 def _words(flags: Mask, size: int) -> tuple[Array, np.generic]:
     """The flags of elements of `size` bytes as one integer each, and the one of an element that is initialised."""
-    words = flags[: flags.shape[0] // size * size].view(f"u{size}")
-    return words, words.dtype.type(sum(1 << 8 * byte for byte in range(size)))
+    every = _EVERY[size]
+    return flags[: flags.shape[0] // size * size].view(every.dtype), every
 
 
 def _unset_flags(count: int) -> Mask:

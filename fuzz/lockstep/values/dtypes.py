@@ -16,7 +16,8 @@ class ScalarType:
     """One element: the numpy type that holds it, and the one that it has in memory.
 
     bf16 lives in fp32 (always a bf16 value), FP8 as its code, a bool as numpy's. A pointer lives as an int64 byte
-    offset from the start of its storage.
+    offset from the start of its storage. scalar is the type itself, as a block type answers with its element's;
+    itemsize counts bytes in memory, minimum and maximum are those of a signed reading.
     """
 
     name: str
@@ -26,35 +27,33 @@ class ScalarType:
     memory: np.dtype[Any]
     unsigned: np.dtype[Any]
     element: "ScalarType | BlockType | None" = None
+    scalar: "ScalarType" = field(init=False, repr=False)
+    itemsize: int = field(init=False)
+    minimum: int = field(init=False)
+    maximum: int = field(init=False)
 
-    @property
-    def scalar(self) -> "ScalarType":
-        """The type itself; a block type answers with its element's."""
-        return self
-
-    @property
-    def itemsize(self) -> int:
-        """Bytes in memory."""
-        return self.memory.itemsize
-
-    @property
-    def minimum(self) -> int:
-        """The smallest value of a signed reading."""
-        return -(1 << (self.bits - 1))
-
-    @property
-    def maximum(self) -> int:
-        """The largest value of a signed reading."""
-        return (1 << (self.bits - 1)) - 1
+    def __post_init__(self) -> None:
+        known = {
+            "scalar": self,
+            "itemsize": self.memory.itemsize,
+            "minimum": -(1 << self.bits >> 1),
+            "maximum": (1 << self.bits >> 1) - 1,
+        }
+        for name, value in known.items():
+            object.__setattr__(self, name, value)
 
 
 @dataclass(frozen=True, eq=False, slots=True)
 class BlockType:
-    """A block of scalars."""
+    """A block of scalars; axes is the index that gives an array of scalars, one a program, the axes of the block."""
 
     scalar: ScalarType
     shape: tuple[int, ...]
     name: str = field(default="block")
+    axes: tuple[slice | None, ...] = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "axes", (slice(None), *(None,) * len(self.shape)))
 
 
 def _integer(bits: int) -> ScalarType:

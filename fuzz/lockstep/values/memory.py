@@ -28,11 +28,11 @@ class Allocation:
     argument: str
     buffers: list[Buffer] = field(default_factory=list)
     views: dict[np.dtype[Any], Array] = field(default_factory=dict)
+    size: int = field(init=False)
+    """Bytes in the storage."""
 
-    @property
-    def size(self) -> int:
-        """Bytes in the storage."""
-        return int(self.data.shape[0])
+    def __post_init__(self) -> None:
+        self.size = self.data.size
 
     def view(self, dtype: np.dtype[Any]) -> Array:
         """The storage as elements of `dtype`, without a tail that is shorter than one."""

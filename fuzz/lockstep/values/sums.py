@@ -19,6 +19,9 @@ Terms = tuple[Array, ...]
 WORTH: Final = 1 << 16
 """Lanes from which on a sum is worth keeping as it is."""
 
+_SHORT: Final = 1 << 12
+"""Lanes up to which the step from each to the next is looked for."""
+
 
 def may_grow(first: Array, second: Array) -> bool:
     """Whether two arrays may broadcast to more lanes than either has, and to many: a cheap look before a closer one."""
@@ -67,7 +70,8 @@ def column_of(terms: Terms, column: int) -> Array:
 def step_of(terms: Terms) -> int | None:
     """What each lane has more than the one before it along the last axis; None where that differs."""
     varying = [term for term in terms if term.shape[-1] > 1]
-    if len(varying) != 1 or varying[0].size != varying[0].shape[-1]:
+    if len(varying) != 1 or varying[0].size > _SHORT:
         return None
-    steps = np.diff(varying[0].ravel())
-    return int(steps[0]) if (steps == steps[0]).all() else None
+    steps = np.diff(varying[0].astype(np.int64, copy=False))
+    first = steps.flat[0]
+    return int(first) if (steps == first).all() else None

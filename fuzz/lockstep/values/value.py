@@ -10,7 +10,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from indexfuzz.lockstep.values.arrays import Array, Mask
+from indexfuzz.lockstep.values.arrays import Array, Mask, spread
 from indexfuzz.lockstep.values.dtypes import BlockType, ScalarType
 from indexfuzz.lockstep.values.memory import Allocation
 from indexfuzz.lockstep.values.origins import Origin
@@ -29,7 +29,7 @@ class Value:
     value where known. A pointer holds byte offsets into its origin; where lanes have different ones, `which` is the
     index of each lane's and broadcasts against data. align, a power of two, divides the offset in every lane. step is
     what each lane of an integer or a pointer has more than the one before it along the last axis, where that is known;
-    `advance` answers for an axis of length 1, too. terms, where there are any, add up to the data, which are made once
+    `advance` looks for it in few lanes. terms, where there are any, add up to the data, which are made once
     somebody asks for them; dims is their shape.
     """
 
@@ -99,14 +99,13 @@ class Value:
         """What each lane has more than the one before it along the last axis of the block; None where not known."""
         if not self.shape or self.dims[-1] == 1:
             return 0
-        if self.step is None and self.terms:
-            self.step = step_of(self.terms)
+        if self.step is None:
+            self.step = step_of(self.terms or (self.data,))
         return self.step
 
     def full(self, programs: int = 1) -> Array:
-        """The data with every block axis at its full length, and at least `programs` programs (read-only view)."""
-        shape = (max(self.data.shape[0], programs), *self.shape)
-        return self.data if self.data.shape == shape else np.broadcast_to(self.data, shape)
+        """The data with every block axis at its full length, and at least `programs` programs; not to be written to."""
+        return spread(self.data, (max(self.data.shape[0], programs), *self.shape))
 
     def like(self, data: Array, *, ty: ScalarType | None = None, shape: tuple[int, ...] | None = None) -> "Value":
         """A value made from this one alone, lane by lane, so that what is known about lanes still holds."""
@@ -127,7 +126,7 @@ class Value:
         """A scalar in every lane of a block type; itself for a scalar type."""
         if isinstance(ty, ScalarType):
             return self
-        index = (slice(None), *(None,) * len(ty.shape))
+        index = ty.axes
         return Value(
             self.data[index],
             self.ty,
@@ -188,3 +187,8 @@ def _index(value: Value, table: tuple[Origin, ...]) -> Array:
 def may_be_sum(a: Value, b: Value) -> bool:
     """Whether it may be better not to list what two integers add up to."""
     return bool(a.terms or b.terms) or may_grow(a.data, b.data)
+
+
+def is_large(a: Value) -> bool:
+    """Whether a value has so many lanes that what is known of its operands' steps must be kept."""
+    return bool(a.terms) or a.data.size > _FEW
