@@ -6,8 +6,10 @@ and imports while the campaign gets ready. Where it dies, its members die with i
 
 import multiprocessing
 import os
+import signal
 import time
 from collections.abc import Callable
+from multiprocessing import resource_tracker
 from multiprocessing.context import ForkServerProcess
 from multiprocessing.forkserver import _forkserver, ensure_running
 
@@ -18,6 +20,9 @@ CAMPAIGN = "INDEXFUZZ_CAMPAIGN"
 
 WITH = ("indexfuzz.devices.lockstep", "indexfuzz.implementations.builtin", "indexfuzz.subjects.in_process")
 """What members import when they open their subject."""
+
+INTERRUPT = frozenset({signal.SIGINT})
+"""What a terminal sends to all processes: this one tells the server when to end."""
 
 ATTEMPTS, PAUSE = 5, 0.2
 """How often a process is tried to be forked, and the seconds between: a server that has just died is noticed late."""
@@ -31,7 +36,12 @@ def start_server() -> None:
     """Start it, unless it runs."""
     os.environ[CAMPAIGN] = str(os.getpid())
     CONTEXT.set_forkserver_preload(["indexfuzz.campaign.bound", "indexfuzz.campaign.member", *WITH])
-    ensure_running()
+    resource_tracker.ensure_running()  # whose start would unblock what is blocked here
+    signal.pthread_sigmask(signal.SIG_BLOCK, INTERRUPT)  # which it inherits, and multiprocessing ignores too late
+    try:
+        ensure_running()
+    finally:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, INTERRUPT)
 
 
 def fork_from_server(target: Callable[..., None], *arguments: object) -> tuple[ForkServerProcess, int]:

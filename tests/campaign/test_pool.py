@@ -210,6 +210,19 @@ def test_processes_that_die_before_they_are_ready_end_the_campaign(monkeypatch):
         Campaign(wanted, lambda _event: None, pool(1)).run()
 
 
+def test_ctrl_c_never_reaches_the_server_not_even_while_it_starts():
+    """A terminal sends it to all processes. Ours hears it still: it has to end the campaign."""
+    text = (
+        "import os, signal; from indexfuzz.campaign import server\n"
+        "server.start_server()\n"
+        "bits = open(f'/proc/{server._server_id()}/status').read().partition('SigBlk:')[2].split()[0]\n"
+        "ours = signal.pthread_sigmask(signal.SIG_BLOCK, ())\n"
+        "print(int(bits, 16) >> (signal.SIGINT - 1) & 1, signal.SIGINT in ours)"
+    )
+    done = subprocess.run([sys.executable, "-c", text], capture_output=True, text=True, check=True)
+    assert done.stdout == "1 False\n"
+
+
 def test_the_server_ends_with_the_campaign_whatever_it_is_doing(tmp_path):
     """A module that never finishes its import stands for those that take seconds."""
     (tmp_path / "endless.py").write_text("import time\ntime.sleep(3600)\n")
