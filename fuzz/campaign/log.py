@@ -6,6 +6,7 @@ docs/run-log.schema.json is the JSON schema of a line; `Line` reads and checks o
 import os
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Annotated, Any, Literal, Self, TextIO
@@ -202,5 +203,6 @@ class RunLog:
         try:
             self._file.write(dump_line(line))
         except OSError as error:
-            self._file.close()
+            with suppress(OSError):  # what is left in its buffer cannot be written, either
+                self._file.close()
             self._notice(f"no more is written to {self._path}: {error.strerror}")

@@ -70,6 +70,13 @@ def test_the_first_line_leads_from_the_log_to_the_corpus(log, tmp_path, referenc
     assert lines(tmp_path / "log.jsonl")[-1].corpus == "a/corpus"
 
 
+def test_what_a_full_disk_leaves_in_the_buffer_ends_nothing(notices):
+    with RunLog(Path("/dev/full"), notices.append) as log:
+        log.hear(Unsupported("no fp8"))
+        log.hear(Unsupported("no fp8"))
+    assert notices == ["no more is written to /dev/full: No space left on device"]
+
+
 def test_a_full_disk_is_told_once_and_the_campaign_goes_on(log, notices, monkeypatch):
     def write(_text):
         raise OSError(28, "No space left on device")
