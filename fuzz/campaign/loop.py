@@ -108,6 +108,7 @@ class Campaign:
     def hear(self, report: Report) -> None:
         """Take note of what has come of a job. Cases that were run beyond what is wanted do not count."""
         if isinstance(report, Tried):
+            self._budget.begin()
             if self._tried != self._wanted.cases and self._recent.add(report.case):
                 self._tried += 1
                 self._take_case(report)

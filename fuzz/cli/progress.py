@@ -64,6 +64,8 @@ class Progress:
     def listen(self, event: Event) -> None:
         """Take note of one event of the campaign."""
         if isinstance(event, CaseRun):
+            if not self._cases:
+                self._started = time.monotonic()
             self._cases += 1
             self._stages.update(event.outcome.stages)
         elif isinstance(event, Seen):
@@ -96,6 +98,8 @@ class Progress:
 
     def _lines(self) -> list[str]:
         seconds = time.monotonic() - self._started
+        if not self._cases:
+            return [f"{seconds:.0f} s, no case has run yet", *self._doing()]
         limit = f" of {self._settings.seconds:.0f}" if self._settings.seconds is not None else ""
         goal = f" of {self._settings.cases}" if self._settings.cases is not None else ""
         doing = f", shrinking {self._shrinking[0]}" if self._shrinking else ""
@@ -104,5 +108,8 @@ class Progress:
         return [
             f"{seconds:.0f}{limit} s, {self._cases}{goal} cases, {rate:.1f} cases/s, {found}{doing}",
             "stages: " + (", ".join(f"{stage} {count}" for stage, count in self._stages.items()) or "none yet"),
-            *([self._crew.doing] if self._crew and self._crew.doing else []),
+            *self._doing(),
         ]
+
+    def _doing(self) -> list[str]:
+        return [self._crew.doing] if self._crew and self._crew.doing else []

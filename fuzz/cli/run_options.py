@@ -82,7 +82,13 @@ class RunOptions(CaseOptions):
 
     seconds: Annotated[
         float | None,
-        typer.Option(rich_help_panel="How long", min=0.0, metavar="S", show_default="60", help="Stop after this time."),
+        typer.Option(
+            rich_help_panel="How long",
+            min=0.0,
+            metavar="S",
+            show_default="60",
+            help="Stop so long after the first case.",
+        ),
     ] = None
     cases: Annotated[
         int | None, typer.Option(rich_help_panel="How long", min=1, metavar="N", help="Stop after this many cases.")
