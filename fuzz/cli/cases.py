@@ -78,7 +78,7 @@ def minimize(
             on_progress=lambda case, finding: reached.append((case, finding)),
         )
     except NotFailingError as error:
-        raise InputError(str(error)) from error
+        raise InputError(f"{error}{_seen_elsewhere(entry, target.subject.facts.name)}") from error
     except interrupts.Interrupted as interrupted:
         if not reached:
             raise
@@ -137,13 +137,25 @@ def repro(
         text = script(entry, target)
     except (ReproError, ImplementationError) as error:
         raise InputError(f"{path}: {error}") from error
-    proof = run_script(text)
+    proof, name = run_script(text), target.subject.facts.name
+    elsewhere = _seen_elsewhere(entry, name)
+    shows = proof.shows and not elsewhere
+    if not shows and all(
+        finding.signature != signature for finding in target.subject.ask(entry.case, signature).findings
+    ):
+        why = elsewhere or " now; there is nothing to reproduce"
+        raise InputError(f"{path}: {name} does not show {signature}{why}")
     if not proof.shows:
-        name = target.subject.facts.name
-        if all(finding.signature != signature for finding in target.subject.ask(entry.case, signature).findings):
-            raise InputError(f"{path}: {name} passes this case now; there is nothing to reproduce")
         raise UnprovenError(f"the script for {path} does not show {signature}, which {name} shows: {proof.last_line}")
     typer.echo(text, nl=False)
+
+
+def _seen_elsewhere(entry: Entry, name: str) -> str:
+    """The end of a sentence about a case that may be asked of the wrong kernels: where else it has been seen."""
+    names = dict.fromkeys(sighting.implementation for sighting in entry.seen)
+    if not names or name in names:
+        return ""
+    return f"; it was seen on {' and '.join(names)}, which --impl or --fault names"
 
 
 class UnprovenError(Exception):

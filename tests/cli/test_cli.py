@@ -23,6 +23,7 @@ from indexfuzz.corpus.entry import Entry, Record, Sighting
 from indexfuzz.corpus.store import Corpus
 from indexfuzz.devices import DEVICES
 from indexfuzz.oracles import schedule
+from indexfuzz.triage.prove import Proof
 
 TOY = ("--impl", "module:toy_gather", "--no-isolate")
 COMMANDS = (
@@ -491,6 +492,21 @@ class TestOneCase:
         code, _, err = indexfuzz("minimize", kept(tmp_path / "corpus", ONE_KEY), *TOY)
         assert code == 2
         assert "does not show gather/code-mismatch/k_scale on toy 1.0" in err
+
+    @pytest.mark.parametrize("command", ["minimize", "repro"])
+    def test_asked_of_the_wrong_kernels_it_says_where_the_finding_was_seen(self, indexfuzz, tmp_path, command):
+        code, _, err = indexfuzz(command, kept(tmp_path / "corpus"))
+        assert code == 2
+        assert f"does not show {SIGNATURE} on builtin" in err or f"builtin does not show {SIGNATURE}" in err
+        assert "; it was seen on toy 1.0, which --impl or --fault names" in err
+
+    def test_a_script_that_fails_in_another_way_is_none(self, indexfuzz, tmp_path, monkeypatch):
+        """One that builtin cannot run at all: head_dim 16."""
+        failing = Proof(shows=True, last_line="ValueError: head_dim must be 32, 64 or 128, got 16")
+        monkeypatch.setattr("indexfuzz.triage.prove.run_script", lambda _text: failing)
+        code, out, err = indexfuzz("repro", kept(tmp_path / "corpus"))
+        assert (code, out) == (2, "")
+        assert f"builtin does not show {SIGNATURE}; it was seen on toy 1.0" in err
 
     def test_show(self, indexfuzz, tmp_path):
         case = TWO_KEYS.replace(values={"set": {"k": ((0, 3, (1.5).hex()),)}})
