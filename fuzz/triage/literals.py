@@ -2,6 +2,7 @@
 
 import base64
 import zlib
+from itertools import groupby
 from typing import Any
 
 import torch
@@ -12,6 +13,9 @@ from indexfuzz.triage.launches import ReproError, offset_of
 
 MAX_LITERAL = 160
 """Elements up to which a tensor is written out; larger ones are packed."""
+
+MANY = 4
+"""Rows or numbers that are written once where they are the same."""
 
 MAX_PACKED = 200_000
 """Characters of a packed tensor."""
@@ -101,9 +105,19 @@ def _dense(tensor: Tensor) -> str:
 
 
 def _literals(tensor: Tensor) -> str:
+    """Nested lists; what is the same many times in a row is written once."""
     if tensor.dim() == 0:
         return _literal(tensor)
-    return "[" + ", ".join(_literals(row) for row in tensor) + "]"
+    pieces, single = list[str](), list[str]()
+    for text, same in groupby(map(_literals, tensor)):
+        count = len(list(same))
+        if count < MANY:
+            single += [text] * count
+            continue
+        pieces += [f"[{', '.join(single)}]"] if single else []
+        pieces.append(f"[{text}] * {count}")
+        single = []
+    return " + ".join(pieces + ([f"[{', '.join(single)}]"] if single else []))
 
 
 def _literal(value: Tensor) -> str:

@@ -49,6 +49,7 @@ TENSORS = {
     "all NaN": torch.full((9,), nan),
     "zeros of either sign": torch.tensor([0.0, -0.0, 0.0, -0.0, 0.0, 0.0]),
     "empty": torch.empty((0, 4), dtype=torch.int64),
+    "rows that are the same": torch.tensor([[0, 0, 0, 0, 1]] * 5 + [[2] * 5, [3] * 5] + [[0, 0, 0, 0, 1]] * 4),
     "a scalar": torch.tensor(3),
     "a column slice": torch.arange(12).view(3, 4)[:, :2],
     "padded pages": torch.arange(240, dtype=torch.uint8).as_strided((3, 2, 36), (80, 36, 1)),
@@ -62,6 +63,13 @@ def test_expressions_are_exact_in_bits_dtype_and_strides(name):
     assert (made.dtype, made.shape, made.stride()) == (tensor.dtype, tensor.shape, tensor.stride())
     raw = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}[tensor.dtype.itemsize]
     assert torch.equal(made.contiguous().view(raw), tensor.contiguous().view(raw))
+
+
+def test_what_is_the_same_many_times_in_a_row_is_written_once():
+    written = torch.tensor([[[False] * 20]] * 6 + [[[True] * 19 + [False]]])
+    text = "[[[False] * 20]] * 6 + [[[True] * 19 + [False]]]"
+    assert literals.expression(written) == f"torch.tensor({text}, dtype=torch.bool).to(DEVICE)"
+    assert "[1, 1, 1, 2]" in literals.expression(torch.tensor([1, 1, 1, 2]))
 
 
 def test_too_large_for_a_script():
