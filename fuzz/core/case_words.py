@@ -12,6 +12,9 @@ MAX_OVERRIDES = 8
 ALWAYS = frozenset({"num_heads", "head_dim", "block_size", "decode", "prefill"})
 """Fields that say what shape a case has: they are told even at their defaults."""
 
+REGIMES = ("q", "k", "weights", "cache", "rope")
+"""Fields of the values that are told in one line where they are the same, as in most minimal cases."""
+
 REQUESTS = frozenset({"decode", "prefill"})
 """Fields that a session has none of; its steps are told at the end."""
 
@@ -22,6 +25,7 @@ def describe_case(case: Case) -> Iterator[tuple[str, str, str]]:
     A part is named at its first field only, a field at its first line.
     """
     plain = Case()
+    regimes = {getattr(case.values, name) for name in REGIMES}
     for part in type(case).model_fields:
         shown_part = part
         for name in type(getattr(case, part)).model_fields:
@@ -30,6 +34,10 @@ def describe_case(case: Case) -> Iterator[tuple[str, str, str]]:
             if is_plain or name == "steps" or (case.session.steps and name in REQUESTS):
                 continue
             shown_name = name
+            if part == "values" and name in REGIMES and len(regimes) == 1:
+                if name != REGIMES[0]:
+                    continue
+                shown_name = "all tensors"
             for line in _lines(name, value):
                 yield shown_part, shown_name, line
                 shown_part = shown_name = ""

@@ -25,6 +25,9 @@ OTHER_SEEDS = 3
 MOST_TOLD = 4
 """Changes that are told of those that make the case pass."""
 
+MOST_LEFT_OUT = 3
+"""Fields that are named as those that may matter in a part where most do not."""
+
 
 @dataclass(frozen=True)
 class Explanation:
@@ -84,12 +87,10 @@ class Explanation:
             others = [field.partition(".")[2] or "all" for field in every if field not in chosen]
             if names and not others:
                 yield part
+            elif names and len(names) <= len(others):
+                yield f"{part} ({', '.join(names)})"
             elif names:
-                yield (
-                    f"{part} ({', '.join(names)})"
-                    if len(names) <= len(others)
-                    else f"{part} but for {' and '.join(others)}"
-                )
+                yield f"{part} but for {' and '.join(others)}" if len(others) <= MOST_LEFT_OUT else f"most of {part}"
 
 
 def explain(

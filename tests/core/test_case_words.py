@@ -1,7 +1,7 @@
 """A case in words: a line for each request, and nothing about what is at its default."""
 
 from indexfuzz.core.case import Case
-from indexfuzz.core.case_words import MAX_OVERRIDES, describe_case
+from indexfuzz.core.case_words import MAX_OVERRIDES, REGIMES, describe_case
 
 
 def test_requests_are_told_one_by_one():
@@ -21,6 +21,13 @@ def test_requests_are_told_one_by_one():
 def test_what_is_at_its_default_is_left_out():
     fields = {name for _, name, _ in describe_case(Case())}
     assert fields == {"num_heads", "head_dim", "block_size", "decode", "prefill"}
+
+
+def test_the_same_values_in_all_tensors_take_one_line():
+    zeros = dict.fromkeys(REGIMES, "zeros")
+    assert list(describe_case(Case().replace(values=zeros)))[-1] == ("values", "all tensors", "zeros")
+    last = list(describe_case(Case().replace(values=zeros | {"rope": "ties"})))[-5:]
+    assert last == [("values", "q", "zeros"), *(("", name, "zeros") for name in REGIMES[1:4]), ("", "rope", "ties")]
 
 
 def test_single_values_are_told_up_to_a_number():

@@ -229,6 +229,9 @@ def test_of_a_part_of_which_most_matters_the_few_are_named():
     assert list(told.lines())[-1] == "Does not matter: rope (mode)."
     told = Explanation((), ("rope.style", "rope.mode", "rope.table"), ("rope.mode", "rope.table"), complete=True)
     assert list(told.lines())[-1] == "Does not matter: rope but for style."
+    memory = tuple(f"memory.{name}" for name in "abcdefghi")
+    told = Explanation((), memory, memory[:5], complete=True)
+    assert list(told.lines())[-1] == "Does not matter: most of memory."
 
 
 STEPS = (
