@@ -82,7 +82,7 @@ def _examples(paragraph: str) -> Iterator[str]:
     """Each command of a paragraph, and what is said about it behind."""
     for example, about in EXAMPLE.findall(paragraph):
         yield f"  {example}"
-        words = " ".join(about.split()).rstrip(",.")
+        words = " ".join(about.split()).strip(",. ")
         if words and words != "then":
             yield wrap(words, 6)
 
@@ -114,7 +114,7 @@ def _default(parameter: Any, ctx: Context) -> str:
     if isinstance(said, str):
         return f"[default: {said}]"
     plain = isinstance(usual, str | int | float) and not isinstance(usual, bool)
-    return f"[default: {usual}]" if said and plain else ""
+    return f"[default: {usual}]" if said and plain and usual != "" else ""
 
 
 def _commands(group: Any, ctx: Context) -> Iterator[str]:

@@ -7,11 +7,16 @@ from difflib import get_close_matches
 from pathlib import Path
 
 
-def suggestion(word: str, choices: Iterable[str]) -> str:
-    """The end of a sentence about an unknown word: the choice that looks most like it, else all of them."""
+def suggestion(word: str, choices: Iterable[str], listed_by: str = "") -> str:
+    """The end of a sentence about an unknown word: the choice that looks most like it, else all of them.
+
+    Where these are too many to read, `listed_by` is the command that lists them.
+    """
     known = sorted(choices)
     close = get_close_matches(word, known, n=1)
-    return f"did you mean {close[0]!r}?" if close else f"choose from {', '.join(known)}"
+    if close:
+        return f"did you mean {close[0]!r}?"
+    return f"`{listed_by}` lists them" if listed_by else f"choose from {', '.join(known)}"
 
 
 def path_from_here(path: Path) -> Path:

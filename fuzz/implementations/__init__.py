@@ -2,6 +2,7 @@
 
 import importlib
 
+from indexfuzz.core.words import suggestion
 from indexfuzz.implementations.base import Implementation, ImplementationError
 
 AVAILABLE = {
@@ -159,7 +160,7 @@ def load(spec: str) -> Implementation:
     """
     scheme, colon, rest = spec.partition(":")
     if scheme not in AVAILABLE:
-        raise ImplementationError(f"no implementation {scheme!r}; choose one of {', '.join(AVAILABLE)}")
+        raise ImplementationError(f"no implementation {scheme!r}; {suggestion(scheme, AVAILABLE, 'indexfuzz impls')}")
     module, function, description = AVAILABLE[scheme]
     if scheme in WITHOUT_PATH:
         if colon:

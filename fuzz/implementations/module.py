@@ -26,7 +26,8 @@ def load(name: str) -> Implementation:
     try:
         module = importlib.import_module(name)
     except (Exception, SystemExit) as error:
-        raise ImplementationError(f"module:{name} cannot be imported: {_told(error)}") from error
+        told = _missing(name) if getattr(error, "name", None) == name.partition(".")[0] else _told(error)
+        raise ImplementationError(f"module:{name} cannot be imported: {told}") from error
     implementation = getattr(module, "implementation", None)
     if not isinstance(implementation, Implementation):
         found = "has none" if implementation is None else f"has {kind_of(implementation)}"
@@ -43,6 +44,11 @@ def load(name: str) -> Implementation:
 def _meant(name: str) -> str:
     stem = Path(name).stem
     return f"; write module:{stem}" if name.endswith(".py") and stem.isidentifier() else ", such as module:my_kernels"
+
+
+def _missing(name: str) -> str:
+    top = name.partition(".")[0]
+    return f"there is no {top}.py here, nor on Python's path; `indexfuzz new-impl {top}` writes one"
 
 
 def _told(error: BaseException) -> str:

@@ -33,3 +33,5 @@ def test_so_are_the_places_of_findings(monkeypatch, tmp_path):
 def test_what_looks_alike_is_suggested_else_everything():
     assert suggestion("gathr", ("rope", "gather")) == "did you mean 'gather'?"
     assert suggestion("x", ("rope", "gather")) == "choose from gather, rope"
+    assert suggestion("x", ("rope", "gather"), "indexfuzz impls") == "`indexfuzz impls` lists them"
+    assert suggestion("gathr", ("rope", "gather"), "indexfuzz impls") == "did you mean 'gather'?"

@@ -14,6 +14,7 @@ from pydantic import AfterValidator, Field, ValidationError
 from indexfuzz.core.finding import Finding, split_step
 from indexfuzz.core.part import Part, first_error
 from indexfuzz.core.stage_names import require_stage
+from indexfuzz.core.words import suggestion
 from indexfuzz.implementations.faults.planting import FaultError, edited_kernels
 
 if TYPE_CHECKING:  # imports torch, and listing faults must not
@@ -93,7 +94,7 @@ def plant(ids: tuple[str, ...]) -> "Implementation":
     faults = load_faults()
     for name in ids:
         if name not in faults:
-            raise FaultError(f"no fault {name!r}; choose one of {', '.join(faults)}")
+            raise FaultError(f"no fault {name!r}; {suggestion(name, faults, 'indexfuzz faults')}")
     chosen = tuple(sorted(set(ids)))
     edits = [(name, edit.file, edit.old, edit.new) for name in chosen for edit in faults[name].edits]
     return builtin(edited_kernels("+".join(chosen), edits), "+".join(("builtin", *chosen)))
