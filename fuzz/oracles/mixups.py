@@ -10,7 +10,8 @@ from indexfuzz.checks.topk import check_topk
 from indexfuzz.devices.base import Device
 from indexfuzz.implementations.base import Implementation
 from indexfuzz.oracles.launching import launch
-from indexfuzz.samples.step import Step, materialise
+from indexfuzz.samples.materialise import materialise
+from indexfuzz.samples.step import Step
 from indexfuzz.stages.base import Call, Stage
 from indexfuzz.stages.logits import LogitStage
 from indexfuzz.stages.table import GATHER, PAGED_LOGITS, PREFILL_LOGITS, Q_QUANT

@@ -12,7 +12,8 @@ from indexfuzz.core.case import Case
 from indexfuzz.core.contract import covers
 from indexfuzz.devices.base import Device, UnsupportedKernelError
 from indexfuzz.implementations.base import Implementation, StageFunction
-from indexfuzz.samples.step import Step, materialise
+from indexfuzz.samples.materialise import materialise
+from indexfuzz.samples.step import Step
 from indexfuzz.stages.base import Call, Stage
 from indexfuzz.stages.table import OPERATIONS, STAGES
 

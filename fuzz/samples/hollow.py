@@ -9,18 +9,12 @@ from collections.abc import Callable
 import torch
 
 from indexfuzz.core.case import Case
+from indexfuzz.samples.activations import angles_for, place_angles, place_positions, place_q_and_k, place_weights
 from indexfuzz.samples.buffers import Buffer
+from indexfuzz.samples.cached import allocate_cache
 from indexfuzz.samples.lazy import Lazy, Makers, making_indices
 from indexfuzz.samples.requests import positions_of
-from indexfuzz.samples.step import (
-    Step,
-    allocate_cache,
-    angles_for,
-    place_angles,
-    place_positions,
-    place_q_and_k,
-    place_weights,
-)
+from indexfuzz.samples.step import Step
 
 
 class _Hollow(Step):

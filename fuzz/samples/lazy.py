@@ -5,8 +5,9 @@ from functools import cache, partial
 
 from torch import Tensor
 
+from indexfuzz.samples.places import OF_PAGES, OF_REQUESTS
 from indexfuzz.samples.requests import page_tables
-from indexfuzz.samples.step import OF_PAGES, OF_REQUESTS, Step
+from indexfuzz.samples.step import Step
 
 Makers = Mapping[tuple[str, ...], Callable[[], object]]
 """What puts tensors of these names into a step."""

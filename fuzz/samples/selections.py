@@ -4,8 +4,9 @@ import torch
 from torch import Tensor
 
 from indexfuzz.core.rng import below, bits
+from indexfuzz.samples.places import index_dtype, tail_of
 from indexfuzz.samples.requests import Requests, token_places
-from indexfuzz.samples.step import Step, index_dtype, tail_of
+from indexfuzz.samples.step import Step
 
 TABLES = ("decode_table", "prefill_table")
 

@@ -19,10 +19,13 @@ from indexfuzz.core.stage_names import RMS_NORM, ROPE, STATEFUL_COVERS, inserts
 from indexfuzz.reference.compress import Tokens
 from indexfuzz.samples import buffers, regimes
 from indexfuzz.samples.buffers import Buffer
+from indexfuzz.samples.cached import allocate_cache
 from indexfuzz.samples.kept import Kept, kept_by
+from indexfuzz.samples.materialise import materialise_on_cache
 from indexfuzz.samples.pages import Pages
+from indexfuzz.samples.places import TABLE_TAIL
 from indexfuzz.samples.requests import page_pool, rectangle
-from indexfuzz.samples.step import TABLE_TAIL, Step, allocate_cache, materialise_on_cache
+from indexfuzz.samples.step import Step
 
 MakeTokens = Callable[[int, int], Tokens]
 """Number and life of a request -> all tokens that it may ever have."""

@@ -24,7 +24,7 @@ import zlib
 import torch
 
 from indexfuzz.core.case import Case
-from indexfuzz.samples.step import materialise
+from indexfuzz.samples.materialise import materialise
 """
 
 DEVICE = '\nDEVICE = "cuda" if torch.cuda.is_available() else "cpu"\n'

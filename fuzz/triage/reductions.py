@@ -8,8 +8,8 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from indexfuzz.core.case_parts import Prefill
+from indexfuzz.samples.materialise import materialise
 from indexfuzz.samples.regimes import TENSORS
-from indexfuzz.samples.step import materialise
 from indexfuzz.triage.descent import leave_out, lower
 from indexfuzz.triage.order import DEFAULT, PLAIN, SIMPLE_REGIMES, rank
 from indexfuzz.triage.session_reductions import SESSION_REDUCTIONS

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from indexfuzz.core.case import Case
 from indexfuzz.core.presets import PRESETS
 from indexfuzz.generation import strategies
+from indexfuzz.samples.materialise import materialise
 from indexfuzz.samples.regimes import TENSORS
-from indexfuzz.samples.step import materialise
 
 SAMPLES = 2500
 QUIET = settings(database=None, deadline=None, suppress_health_check=list(HealthCheck), phases=[Phase.generate])

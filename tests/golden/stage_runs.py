@@ -23,7 +23,8 @@ from indexfuzz.lockstep import Lockstep
 from indexfuzz.oracles.walk import accept
 from indexfuzz.reference import bounds, rope
 from indexfuzz.reference.arithmetic import DOT_UNITS, Arithmetic
-from indexfuzz.samples.step import Step, materialise
+from indexfuzz.samples.materialise import materialise
+from indexfuzz.samples.step import Step
 from indexfuzz.stages.base import Call, Stage
 from indexfuzz.stages.table import STAGES
 

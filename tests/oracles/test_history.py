@@ -11,7 +11,7 @@ from indexfuzz.implementations.builtin import builtin
 from indexfuzz.oracles import schedule
 from indexfuzz.oracles.history import run, with_other_contents
 from indexfuzz.reference import cache, fused, gather, mqa_logits, paged_mqa_logits, quant
-from indexfuzz.samples.step import materialise
+from indexfuzz.samples.materialise import materialise
 from indexfuzz.stages.k_norm import KNorm
 
 CASE = Case().replace(

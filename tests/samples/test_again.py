@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from indexfuzz.core.case import Case
-from indexfuzz.samples.step import materialise
+from indexfuzz.samples.materialise import materialise
 from tests.samples.test_step import MIXED
 
 CASES = {

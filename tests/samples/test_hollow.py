@@ -6,7 +6,7 @@ import torch
 
 from indexfuzz.generation.stream import stream_cases
 from indexfuzz.samples.hollow import materialise_hollow
-from indexfuzz.samples.step import materialise
+from indexfuzz.samples.materialise import materialise
 
 INTEGERS = (torch.int32, torch.int64)
 

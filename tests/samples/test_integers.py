@@ -6,8 +6,8 @@ import torch
 
 from indexfuzz.generation.stream import stream_cases
 from indexfuzz.samples.integers import integer_inputs
+from indexfuzz.samples.materialise import materialise
 from indexfuzz.samples.selections import place_requests
-from indexfuzz.samples.step import materialise
 
 
 def test_they_hold_what_those_of_the_step_hold():

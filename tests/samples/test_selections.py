@@ -3,9 +3,9 @@
 import torch
 
 from indexfuzz.core.case import Case
+from indexfuzz.samples.materialise import materialise
 from indexfuzz.samples.requests import token_places
 from indexfuzz.samples.selections import place_selection
-from indexfuzz.samples.step import materialise
 
 CASE = Case().replace(
     model={"index_topk": 16},

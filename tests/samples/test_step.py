@@ -9,9 +9,10 @@ from indexfuzz.core.case import Case
 from indexfuzz.reference import layout
 from indexfuzz.reference.scales import unpack
 from indexfuzz.samples import buffers
+from indexfuzz.samples.cached import OTHERS
+from indexfuzz.samples.materialise import materialise
 from indexfuzz.samples.regimes import TENSORS
 from indexfuzz.samples.requests import token_places
-from indexfuzz.samples.step import OTHERS, materialise
 
 MIXED = Case().replace(
     model={"num_heads": 2, "head_dim": 32, "rope_dim": 16, "quant_group": 32},

@@ -9,8 +9,8 @@ from indexfuzz.core.session import Turn, follow
 from indexfuzz.reference import fp8, layout
 from indexfuzz.reference.intervals import Interval, codes_between, scales_between
 from indexfuzz.reference.quant import fold
+from indexfuzz.samples.materialise import materialise
 from indexfuzz.samples.serving import Serving
-from indexfuzz.samples.step import materialise
 from indexfuzz.stages.quantised import format_of, number_format
 from indexfuzz.stages.stateful import due_keys
 from indexfuzz.stages.table import find, making_keys

@@ -13,7 +13,7 @@ from indexfuzz.oracles.differential import run
 from indexfuzz.reference import fp8, intervals
 from indexfuzz.reference.legal import legal_rope
 from indexfuzz.reference.rotate import legal_rotated
-from indexfuzz.samples.step import materialise
+from indexfuzz.samples.materialise import materialise
 from indexfuzz.stages.k_norm import EPS
 from indexfuzz.stages.table import find
 

@@ -3,7 +3,7 @@
 import torch
 
 from indexfuzz.core.case import Case
-from indexfuzz.samples.step import materialise
+from indexfuzz.samples.materialise import materialise
 from indexfuzz.stages.k_norm import OFFSET, norm_tensors
 
 CASE = Case().replace(batch={"prefill": ({"length": 5, "new": 5},)}, memory={"k_pad": 16})

@@ -10,7 +10,7 @@ from indexfuzz.implementations.base import Implementation
 from indexfuzz.implementations.plans import describe_plan, plans
 from indexfuzz.oracles.differential import run
 from indexfuzz.reference.rotate import legal_rotated, rotate
-from indexfuzz.samples.step import materialise
+from indexfuzz.samples.materialise import materialise
 from indexfuzz.stages.table import find
 
 CASE = Case().replace(

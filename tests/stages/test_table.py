@@ -11,7 +11,7 @@ from indexfuzz.core.stage_names import OPERATION_NAMES, ROPE, STAGE_NAMES, requi
 from indexfuzz.core.stage_names import STATEFUL as STATEFUL_NAMES
 from indexfuzz.evaluation.mutation.mutants import FILES, SESSION_FILES
 from indexfuzz.implementations.builtin import builtin
-from indexfuzz.samples.step import materialise
+from indexfuzz.samples.materialise import materialise
 from indexfuzz.stages.table import EVERY, PAGED_TOPK, PREFILL_TOPK, STAGES, STATEFUL, find
 
 ROOT = Path(__file__).parents[2]

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from indexfuzz.implementations.base import Implementation
 from indexfuzz.oracles.walk import accept
-from indexfuzz.samples.step import materialise
+from indexfuzz.samples.materialise import materialise
 from indexfuzz.stages.table import STAGES, find
 
 

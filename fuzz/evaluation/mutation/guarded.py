@@ -25,7 +25,7 @@ from indexfuzz.evaluation.mutation.witnesses import witnesses
 from indexfuzz.implementations.base import Implementation, StageFunction
 from indexfuzz.implementations.faults.planting import import_source
 from indexfuzz.oracles.walk import accept, fill_in
-from indexfuzz.samples.step import materialise
+from indexfuzz.samples.materialise import materialise
 from indexfuzz.stages.table import OPERATIONS, STAGES
 
 RARITIES = (10, 100, 1_000, 10_000)
