@@ -27,7 +27,7 @@ from indexfuzz.kernels.scales import (
     is_interleaved,
     quantise_groups,
     scale_groups,
-    store_exponents,
+    store_scales,
     stored_values,
 )
 
@@ -199,10 +199,7 @@ def _fused_k_kernel(
     byte = tl.arange(0, KEY_BYTES)
     value_at = (block * values_page_stride)[:, None] + value_offset(offset[:, None], byte[None, :], KEY_BYTES, SHUFFLE)
     tl.store(values_ptr + value_at, to_bytes(values, values_ptr.dtype.element_ty), mask=has_slot[:, None])
-    if INTERLEAVED:
-        store_exponents(scales_ptr + block * scales_page_stride, offset, scale, has_slot)
-    else:
-        tl.store(scales_ptr + block * scales_page_stride + offset, scale, mask=has_slot)
+    store_scales(scales_ptr + block * scales_page_stride, offset, scale, has_slot, INTERLEAVED)
 
 
 @triton.jit

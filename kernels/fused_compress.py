@@ -27,7 +27,7 @@ from indexfuzz.kernels.scales import (
     is_interleaved,
     quantise_groups,
     scale_groups,
-    store_exponents,
+    store_scales,
     stored_values,
 )
 
@@ -111,13 +111,8 @@ def _fused_compress_kernel(
     value_at = page * values_page_stride + value_offset(number % BLOCK_SIZE, byte, KEY_BYTES, SHUFFLE)
     values = tl.reshape(to_bytes(values, values_ptr.dtype.element_ty), [KEY_BYTES])
     tl.store(values_ptr + value_at, values, mask=is_due & (byte < KEY_BYTES))
-    scales_of_page = scales_ptr + page * scales_page_stride
-    if INTERLEAVED:
-        one = tl.arange(0, 1)
-        store_exponents(scales_of_page + one, number % BLOCK_SIZE + one, scale, is_due & (one == 0))
-    else:
-        scale_at = scales_of_page + number % BLOCK_SIZE
-        tl.store(scale_at, tl.max(scale, axis=0), mask=is_due)
+    page_scales_ptr = scales_ptr + page * scales_page_stride
+    store_scales(page_scales_ptr[None], (number % BLOCK_SIZE)[None], scale, is_due[None], INTERLEAVED)
 
 
 def fused_compress(

@@ -81,6 +81,18 @@ def store_exponents(page_ptr, token, packed, mask, BYTES: tl.constexpr = BYTES):
 
 
 @triton.jit
+def store_scales(page_ptr, token, scale, mask, INTERLEAVED: tl.constexpr):
+    """Store the scales [n] of the ``token``-th tokens of pages: fp32, or words of exponents, which may be interleaved.
+
+    ``page_ptr`` [n] points to the scales of each one's page.
+    """
+    if INTERLEAVED:
+        store_exponents(page_ptr, token, scale, mask)
+    else:
+        tl.store(page_ptr + token, scale, mask=mask)
+
+
+@triton.jit
 def load_exponents(page_ptr, token, mask, BYTES: tl.constexpr = BYTES):
     """The words, int32 [n], of exponents that `store_exponents` has stored; 0 where ``mask`` is false."""
     exponent = tl.load(exponent_at(page_ptr, token), mask=mask[:, None], other=0).to(tl.int32)
