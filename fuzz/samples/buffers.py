@@ -6,13 +6,13 @@ a write beyond the end shows in the guards.
 """
 
 import math
-import mmap
 from collections.abc import Container, Iterable
 from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
+from indexfuzz.lockstep.values.unreserved import unreserved
 from indexfuzz.reference import layout
 
 GUARD = 256
@@ -20,9 +20,6 @@ GUARD = 256
 
 MAX_DENSE = 1 << 24
 """Bytes up to which the whole storage of a tensor with gaps is filled and watched."""
-
-_NORESERVE = getattr(mmap, "MAP_NORESERVE", 0x4000)
-"""Linux's flag for memory that is not counted before it is written."""
 
 POISON = {
     torch.float8_e4m3fn: 0x7F,
@@ -208,8 +205,7 @@ def _reserve(size: int, device: str | torch.device) -> Tensor:
     """Bytes of nobody, uint8 [size]; a CPU's take memory only where they are written, however many they are."""
     if size <= MAX_DENSE or torch.device(device).type != "cpu":
         return torch.empty(size, dtype=torch.uint8, device=device)
-    flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | _NORESERVE
-    return torch.frombuffer(mmap.mmap(-1, size, flags=flags), dtype=torch.uint8)
+    return torch.frombuffer(unreserved(size), dtype=torch.uint8)
 
 
 def _whole_words(size: int) -> int:
@@ -264,7 +260,7 @@ def _allocate_far(
     item, (*outer, columns) = dtype.itemsize, shape
     rows, start = math.prod(outer), shift * item
     span = ((rows - 1) * row_stride + columns) * item
-    storage = torch.empty(_whole_words(span + start) + 2 * GUARD, dtype=torch.uint8, device=device)
+    storage = _reserve(_whole_words(span + start) + 2 * GUARD, device)
     watched = storage.as_strided((rows, columns * item + 2 * GUARD), (row_stride * item, 1), start)
     watched.fill_(poison_byte(dtype))
     strides = [row_stride * math.prod(outer[i + 1 :]) for i in range(len(outer))]

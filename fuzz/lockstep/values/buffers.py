@@ -1,6 +1,5 @@
 """Logical tensors inside a storage that is larger than they are, and which of their bytes hold something."""
 
-import mmap
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Final
@@ -9,12 +8,10 @@ import numpy as np
 import torch
 
 from indexfuzz.lockstep.values.arrays import Array, Mask
+from indexfuzz.lockstep.values.unreserved import unreserved
 
 _MOST_ZEROS: Final = 1 << 30
 """Flags up to which they are counted as memory, whether they are written or not."""
-
-_NORESERVE: Final = getattr(mmap, "MAP_NORESERVE", 0x4000)
-"""Linux's flag for memory that is not counted before it is written."""
 
 _EVERY: Final = {size: np.ones(size, np.bool_).view(f"u{size}")[0] for size in (1, 2, 4, 8)}
 """The flags of an element that is initialised as one integer, by its size."""
@@ -139,8 +136,7 @@ def _unset_flags(count: int) -> Mask:
     """That many False; many of them take memory only where they are looked at or set."""
     if count <= _MOST_ZEROS:
         return np.zeros(count, np.bool_)
-    pages = mmap.mmap(-1, count, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | _NORESERVE)
-    return np.frombuffer(pages, np.bool_)
+    return np.frombuffer(unreserved(count), np.bool_)
 
 
 def describe_buffer(name: str, tensor: torch.Tensor, initialised: bool | torch.Tensor | Array) -> Buffer:  # noqa: FBT001
