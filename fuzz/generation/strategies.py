@@ -28,8 +28,9 @@ ODD_HEAD_DIMS = (16, 100)
 NUM_HEADS = (1, 2, 6, 8, 12, 16, 24, 32, 64, 128)
 BLOCK_SIZES = (1, 16, 32, 48, 64, 128, 256, 640)
 ODD_BLOCK_SIZES = (2, 8, 24)
-OFFSETS = (1 << 31, 1 << 32, 1 << 33, 1 << 34, 1 << 34)
-"""Bytes at which 32 bits end: signed and unsigned byte offsets, and offsets that count scales of four bytes."""
+OFFSETS = (1 << 31, 1 << 33, 1 << 34, 1 << 34, 1 << 34)
+"""Bytes at which 32 bits end: signed byte offsets, and signed and unsigned offsets that count scales of four bytes.
+With nine pages before it, the last is beyond all others, that of unsigned bytes included, by a stride that fits."""
 FAR_PAGES = 8
 """Pages of requests in a cache that spans gigabytes: each touches memory of its own."""
 YOUNGER: dict[str, tuple[Regime, ...]] = {"k": ("faint",)}
@@ -295,7 +296,7 @@ def _cache(choices: Choices, shape: Shape, batch: Batch, aim: Aim) -> Cache:
             "shared_prefix": (False, False, False, True),
             "spare_blocks": (0, 1, 3),
             "page_pad": (0, 0, 4, 16, 132, 1024),
-            "far_spare": (2, 5),
+            "far_spare": (3, 9),
             "offset": OFFSETS,
             "far": (False, False, True),
         }
@@ -311,9 +312,12 @@ def _cache(choices: Choices, shape: Shape, batch: Batch, aim: Aim) -> Cache:
     picked["spare_blocks"] = max(spare, pool - needed)
     far_spare, offset = picked.pop("far_spare"), picked.pop("offset")
     if picked.pop("far") and 0 < needed <= FAR_PAGES:
-        # With two spare pages or more, no stride is itself beyond the offset; some request owns the last page.
-        stride = -(-offset // (needed + far_spare - 1))
-        picked |= {"spare_blocks": far_spare, "page_pad": max(stride + -stride % 4 - page, 0)}
+        # Pages behind the spare ones lie beyond the offset, and those are all that requests own, but where pages are
+        # permuted: any that is written or read may show a mistake. With three spare pages or more, twice the stride is
+        # below the offset: else the stride would be passed in 64 bits, and no product with it end at 32.
+        spare = max(far_spare, needed + 1)
+        stride = -(-offset // spare)
+        picked |= {"spare_blocks": spare, "page_pad": max(stride + -stride % 4 - page, 0)}
         picked["pages"] = "highest" if picked["pages"] == "ordered" else picked["pages"]
     elif page >= 1 << 17:
         picked["spare_blocks"] = min(picked["spare_blocks"], 1)
