@@ -1,12 +1,16 @@
 """`indexfuzz` and `python -m indexfuzz`: hear signals from the first moment on, then load the command line."""
 
+import os
 import sys
 
 from indexfuzz.core import interrupts
 
 
 def start() -> None:
-    """Run the command line as a program of its own."""
+    """Run the command line as a program of its own, which leaves nothing of Hypothesis in the current folder."""
+    caches = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
+    folder = os.path.expanduser(f"{caches}/indexfuzz/hypothesis")  # noqa: PTH111 - Path raises where nobody has a home
+    os.environ.setdefault("HYPOTHESIS_STORAGE_DIRECTORY", folder)
     main(is_program=True)
 
 

@@ -26,12 +26,16 @@ class TestLoading:
         assert (before, after) == ("False", "True")
         assert "loading torch and triton" in told
 
-    def test_a_pipe_gets_nothing_of_it_whatever_colours_are_wished_for(self):
-        environment = os.environ | {"FORCE_COLOR": "1"}
+    def test_a_pipe_gets_nothing_of_it_whatever_colours_are_wished_for(self, tmp_path):
+        """Nor does the folder in which nothing was found."""
+        here, environment = tmp_path / "here", os.environ | {"FORCE_COLOR": "1", "XDG_CACHE_HOME": str(tmp_path)}
+        here.mkdir()
         command = [sys.executable, "-m", "indexfuzz", "run", "--cases", "2", "--seed", "1"]
-        run = subprocess.run(command, capture_output=True, text=True, env=environment, check=True)
+        run = subprocess.run(command, capture_output=True, text=True, env=environment, check=True, cwd=here)
         moves = re.findall(r"\x1b\[[0-9;?]*[A-HJKfhlsu]", run.stdout + run.stderr)
         assert (moves, "loading" in run.stderr) == ([], False)
+        assert list(here.iterdir()) == []
+        assert list((tmp_path / "indexfuzz" / "hypothesis" / "constants").iterdir())
 
 
 class TestInterruptsWhileLoading:
