@@ -49,6 +49,14 @@ def mutate(
             help="Make N mutants that act only where a condition drawn at random holds, and hunt each of them.",
         ),
     ] = None,
+    one_in: Annotated[
+        int | None,
+        typer.Option(
+            metavar="M",
+            show_default="10, 100, 1000 and 10000, by turns",
+            help="With --guarded: only mutants whose condition holds for about one case in M.",
+        ),
+    ] = None,
     part: Annotated[
         str,
         typer.Option(
@@ -128,7 +136,7 @@ def mutate(
         from indexfuzz.evaluation.mutation.hunt import Budget as HuntBudget
 
         each = HuntBudget(60.0 if seconds is None else seconds, seed)
-        hunted = _hunt(_numbers(part, guarded), Recipe(seed, tuple(words)), each, drawing, workers, keep)
+        hunted = _hunt(_numbers(part, guarded, one_in), Recipe(seed, tuple(words)), each, drawing, workers, keep)
         typer.echo(json.dumps(hunted.as_data(), indent=1) if as_json else hunted.as_text())
         return
     budget = Budget(cases, 40.0 if seconds is None else seconds, seed)
@@ -171,15 +179,23 @@ def _examine(
     return report
 
 
-def _numbers(part: str, count: int) -> range:
-    """The numbers of the mutants of a part, which has as many of each rarity."""
+def _numbers(part: str, count: int, one_in: int | None = None) -> range:
+    """The numbers of the mutants of a part, which has as many of each rarity; or of those of one rarity alone.
+
+    A number makes the same mutant, whichever others are made.
+    """
     first, _, of = part.partition("/")
     if not (first.isdecimal() and of.isdecimal() and 1 <= int(first) <= int(of)):
         raise InputError(f"--part: {part!r} is none; say which of how many, as in 2/8")
     from indexfuzz.evaluation.mutation.guarded import RARITIES
 
-    size = -(-count // (int(of) * len(RARITIES))) * len(RARITIES)
-    return range(min((int(first) - 1) * size, count), min(int(first) * size, count))
+    if one_in is not None and one_in not in RARITIES:
+        raise InputError(f"--one-in: {one_in} is none; choose of {', '.join(map(str, RARITIES))}")
+    turns = len(RARITIES)
+    every = range(count) if one_in is None else range(RARITIES.index(one_in), count * turns, turns)
+    together = turns if one_in is None else 1
+    size = -(-count // (int(of) * together)) * together
+    return every[(int(first) - 1) * size : int(first) * size]
 
 
 def _join(files: list[Path], *, as_json: bool) -> None:

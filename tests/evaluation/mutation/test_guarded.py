@@ -124,6 +124,16 @@ def test_parts_are_disjoint_and_together_all(made):
             mutate._numbers(wrong, 20)
 
 
+def test_mutants_of_one_rarity_are_those_that_are_made_among_all(made):
+    every = [number for number in mutate._numbers("1/1", 20) if number % 4 == 2]
+    assert [*mutate._numbers("1/1", 5, 1000)] == every
+    assert {found.wanted for found in made if found.number in every} == {1000}
+    parts = [mutate._numbers(f"{part}/3", 5, 1000) for part in (1, 2, 3)]
+    assert [[*part] for part in parts] == [[2, 6], [10, 14], [18]]
+    with pytest.raises(InputError, match="--one-in: 500 is none; choose of 10, 100, 1000, 10000"):
+        mutate._numbers("1/1", 5, 500)
+
+
 def test_parts_are_joined(made, tmp_path, capsys):
     files = []
     for i, found in enumerate((True, False)):
@@ -172,6 +182,13 @@ def test_the_command(made, monkeypatch, indexfuzz):
     assert len(err.splitlines()) == 12
     assert out.count("1 of 1 (21% to 100%)") == 4
     assert out.count("0 of 1 (0% to 79%)") == 8
+
+
+def test_the_command_hunts_those_of_one_rarity_alone(made, monkeypatch, indexfuzz):
+    hunted = []
+    monkeypatch.setattr(hunts, "Crew", _Crew(made, hunted, None))
+    code, _, _ = indexfuzz("mutate", "--guarded", "1", "--one-in", "1000", "--drawing", "campaign")
+    assert (code, hunted) == (0, [(2, CAMPAIGN)])
 
 
 def test_hunts_that_are_kept_are_not_repeated(indexfuzz, monkeypatch, tmp_path, made):
