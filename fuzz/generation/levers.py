@@ -11,7 +11,7 @@ from typing import Any
 from indexfuzz.core.case import Case
 from indexfuzz.core.case_parts import TILE
 from indexfuzz.core.part import CaseError
-from indexfuzz.generation.measures import CONTENTS, SIZES, contents, measure, number_of, word_of
+from indexfuzz.generation.measures import CONTENTS, NUMBERS, SIZES, contents, measure, number_of, word_of
 
 STEPS = (1, 2, 4, 16)
 """Steps by which a lever is tried, the size of a page after them: some fields only take multiples, and what is rounded
@@ -77,6 +77,12 @@ def _words(case: Case) -> Iterator[Lever]:
     for measured, part, name in WORDED:
         now = number_of(getattr(getattr(case, part), name)) or 0
         yield Lever(measured, now, partial(_set_word, part, name))
+
+
+def with_other_words(case: Case, among: Iterable[Lever], name: str) -> list[Case]:
+    """The case with each other word of an option, by the lever of that name."""
+    words = [lever.set(case, number) for lever in among if lever.name == name for number in NUMBERS]
+    return [there for there in words if there is not None and there != case]
 
 
 def _set_word(part: str, name: str, number: int) -> Parts:
@@ -267,7 +273,9 @@ def reach(case: Case, name: str, target: int, among: Sequence[Lever]) -> Case | 
 
 
 def _tried(lever: Lever, case: Case, steps: Sequence[int]) -> tuple[int, ...]:
-    """Values at which a lever of a case is tried: some steps and a page from where it is, and the least ones."""
+    """Values at which a lever of a case is tried: some steps and a page from where it is, and the least ones; or words."""
+    if word_of(lever.now):
+        return NUMBERS
     return (*(lever.now + step for step in (*steps, case.cache.block_size)), *LEAST)
 
 

@@ -39,6 +39,10 @@ _FIRST_WORD = -1000
 """As a measure, the first word is this number, the next one less by one, and so on: no size is negative."""
 
 
+NUMBERS = tuple(_FIRST_WORD - place for place in range(len(WORDS)))
+"""Every word as a measure."""
+
+
 def number_of(word: str) -> int | None:
     """A word as a measure; None where it is no option."""
     return _FIRST_WORD - WORDS.index(word) if word in WORDS else None

@@ -8,7 +8,7 @@ from indexfuzz.core.part import CaseError
 from indexfuzz.generation.choices import Choices
 from indexfuzz.generation.conditions import Condition
 from indexfuzz.generation.goals import Goal
-from indexfuzz.generation.levers import levers, movers, reach
+from indexfuzz.generation.levers import levers, movers, reach, with_other_words
 from indexfuzz.generation.measures import CONTENTS, OPTIONS, measure
 from indexfuzz.generation.switches import PINNED, flip
 
@@ -115,7 +115,8 @@ def _change(case: Case, fresh: Case, goal: Goal, choices: Choices, which: int, *
 
 def mend(case: Case, condition: Condition, choices: Choices, which: int, *, is_pinned: bool = False) -> Case | None:
     """The case with one measure where a condition may hold; None where nothing brings it there."""
-    aims = condition.aims(measure(case), which)
+    measures = measure(case)
+    aims = condition.aims(measures, which)
     if not aims:
         return None
     name, value = aims[choices.number(1) % len(aims)]
@@ -123,6 +124,9 @@ def mend(case: Case, condition: Condition, choices: Choices, which: int, *, is_p
     if redrawn:
         return flip(case, choices, is_pinned=is_pinned) if redrawn == "option" else reseed(case, choices)
     among = movers(case, name, is_pinned=is_pinned)
+    if name in OPTIONS and value == measures[name]:  # no other word is as near as the next number is
+        others = with_other_words(case, among, name)
+        return others[choices.number(1) % len(others)] if others else None
     start = choices.number(1) % max(len(among), 1)
     offset = 0 if name in OPTIONS else choices.of(OFFSETS)
     among = among[start:] + among[:start]

@@ -1,5 +1,8 @@
 """Steering: cases are taken to where a comparison turns, by whatever field moves it."""
 
+from dataclasses import replace
+from functools import partial
+
 import pytest
 
 from indexfuzz.core.case import Case
@@ -11,8 +14,8 @@ from indexfuzz.generation.conditions import Condition, Operand
 from indexfuzz.generation.correspondence import Guess
 from indexfuzz.generation.goals import Goal, Goals
 from indexfuzz.generation.levers import levers, movers, reach
-from indexfuzz.generation.measures import CONTENTS, contents, measure
-from indexfuzz.generation.steering import DECISIONS, is_affordable, steer
+from indexfuzz.generation.measures import CONTENTS, OPTIONS, contents, measure, number_of
+from indexfuzz.generation.steering import DECISIONS, is_affordable, mend, steer
 from indexfuzz.generation.stream import stream_cases
 
 FORMATS = ("e4m3fn",)
@@ -77,6 +80,34 @@ def test_what_tensors_hold_first_last_and_least_can_be_brought_to_a_value(name, 
 @pytest.mark.parametrize("name", [name for name in CONTENTS if name not in STILL])
 def test_some_lever_is_known_to_move_what_a_tensor_holds(name):
     assert movers(TABLES, name)
+
+
+WORDS = {
+    "style": ("neox", "interleaved"),
+    "mode": ("inplace", "functional"),
+    "placement": ("first", "last"),
+    "scale_fmt": ("ue8m0", "fp32"),
+    "fp8": ("e4m3fn", "e4m3fnuz"),
+    "layout": ("normal", "shuffle"),
+    "asked_layout": ("auto", "normal", "shuffle"),
+}
+
+
+@pytest.mark.parametrize("name", OPTIONS)
+def test_an_option_can_be_brought_to_a_word_and_away_from_it(name):
+    """Whichever word it has now: a word may stand before or behind it."""
+    for word in map(number_of, WORDS[name]):
+        is_it = Condition("x == 'word'", Operand(guesses=(Guess(name),)), Operand(word), wanted=True)
+        others = [case for case in map(partial(with_word, name), WORDS[name]) if measure(case)[name] != word]
+        there = [mend(case, is_it, Choices(bytes(64)), 0) for case in others]
+        assert [measure(case)[name] for case in there] == [word] * len(others)
+        away = replace(is_it, wanted=False)
+        elsewhere = [mend(case, away, Choices(bytes(64)), 0) for case in there]
+        assert all(measure(case)[name] != word for case in elsewhere)
+
+
+def with_word(name, word):
+    return reach(BASE, name, number_of(word), levers(BASE))
 
 
 def test_what_no_lever_reaches_is_none():
