@@ -10,7 +10,7 @@ every case that came to a place is what it takes to come there, and a goal says 
 """
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import islice
@@ -55,7 +55,8 @@ class Goal:
 
     `turn` tells whether a case would end it so, and `keep` what it takes to come there, as far as that is known. Where
     nothing is known to turn it, `gap` says how far away the case was. The comparison stands at `place` and shall end
-    as `wanted`; `leading` are the places, and their ends, that lead there, `known` all that any case has come to.
+    as `wanted`; `leading` are the places, and their ends, that lead there, `known` all that any case has come to, and
+    `rare` those ends that more cases should show.
     """
 
     case: Case
@@ -66,6 +67,7 @@ class Goal:
     wanted: bool = True
     leading: tuple[tuple[Place, bool], ...] = ()
     known: frozenset[Place] = frozenset()
+    rare: frozenset[tuple[Place, bool]] = frozenset()
 
     @property
     def conditions(self) -> tuple[Condition, ...]:
@@ -142,25 +144,36 @@ class Goals:
         """What to steer the next cases to, one each: what least was spent on comes first, then what few cases reach."""
         waiting = {place: sight for place, sight in self._sights.items() if self._is_open(place, sight)}
         made, times, known = dict[Place, list[Goal]](), Counter[Place](), frozenset(self._sights)
+        rare = frozenset((place, sight.rarer) for place, sight in waiting.items())
+        searches = Counter[Hashable]()
+        for place, sight in waiting.items():
+            searches[_twins(place, sight)] += sight.aimed
         goals: list[Goal] = []
         while waiting and len(goals) < MOST_GOALS:
-            place = min(waiting, key=partial(self._turn_of, goals=goals))
+            place = min(waiting, key=partial(self._turn_of, goals=goals, searches=searches))
             sight = waiting[place]
-            options = made[place] if place in made else made.setdefault(place, list(self._goals(place, known)))
+            options = made[place] if place in made else made.setdefault(place, list(self._goals(place, known, rare)))
             if options:
                 goals.append(options[sight.aimed % len(options)])
                 sight.tries, sight.aimed = sight.tries + 1, sight.aimed + 1
+                searches[_twins(place, sight)] += 1
             times[place] += 1
             if not options or times[place] == AT_ONCE or not self._is_open(place, sight):
                 del waiting[place]
         return tuple(goals)
 
-    def _turn_of(self, place: Place, *, goals: Sequence[Goal]) -> tuple[bool, int, int, Place]:
-        """What comes first is the least, beside the goals that a plan has: many places ask for the same thing."""
+    def _turn_of(
+        self, place: Place, *, goals: Sequence[Goal], searches: Mapping[Hashable, int]
+    ) -> tuple[bool, int, int, Place]:
+        """What comes first is that on which the least was spent, by cases that have shown its end or by searches.
+
+        Goals that a plan has count, too: many places ask for the same thing.
+        """
         sight, inside = self._sights[place], sum(self._sights[goal.place].inside for goal in goals)
         alike = sum(goal.place[2] == place[2] for goal in goals)
         is_late = sight.inside and inside >= MOST_INSIDE
-        return is_late, sight.spent + COST * alike, sum(sight.cases.values()), place
+        spent = max(sight.cases[sight.rarer], COST * searches[_twins(place, sight)])
+        return is_late, spent + COST * alike, sum(sight.cases.values()), place
 
     def _is_open(self, place: Place, sight: Sight) -> bool:
         if (
@@ -176,7 +189,7 @@ class Goals:
         is_known = any(side.guesses for side in sight.sides)
         return sight.moves or sight.tries < (STILL_PATIENCE if is_known else BLIND_PATIENCE)
 
-    def _goals(self, place: Place, known: frozenset[Place]) -> Iterator[Goal]:
+    def _goals(self, place: Place, known: frozenset[Place], rare: frozenset[tuple[Place, bool]]) -> Iterator[Goal]:
         sight = self._sights[place]
         leading = tuple(islice(self._leading(sight), MOST_KEPT))
         conditions = (self._sights[before].condition(before, wanted=end) for before, end in leading)
@@ -184,13 +197,18 @@ class Goals:
         turn = sight.condition(place, wanted=sight.rarer)
         for base in sight.shown or sight.nearest:
             gap = 0 if sight.shown else base.gap
-            yield Goal(base.case, turn, keep, gap, place, sight.rarer, leading, known)
+            yield Goal(base.case, turn, keep, gap, place, sight.rarer, leading, known, rare)
 
     def _leading(self, sight: Sight) -> Iterator[tuple[Place, bool]]:
         """How what stands before a place has always ended where a case came to it, though not always in all."""
         for place, end in reversed((sight.before or {}).items()):
             if all(self._sights[place].cases.values()):
                 yield place, end
+
+
+def _twins(place: Place, sight: Sight) -> Hashable:
+    """What a place has in common with others of its file that have ended as it has in every case: they are one goal."""
+    return (place[0], *sight.cases.values(), *(sample.case.id for sample in sight.shown)) if sight.shown else place
 
 
 def _explain(place: Place, sight: Sight) -> Unturned:

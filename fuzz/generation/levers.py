@@ -9,7 +9,7 @@ from functools import cache, partial
 from typing import Any
 
 from indexfuzz.core.case import Case
-from indexfuzz.core.case_parts import TILE
+from indexfuzz.core.case_parts import QUARTERS, TILE
 from indexfuzz.core.part import CaseError
 from indexfuzz.generation.measures import CONTENTS, NUMBERS, SIZES, contents, measure, number_of, word_of
 
@@ -77,6 +77,7 @@ def _words(case: Case) -> Iterator[Lever]:
     for measured, part, name in WORDED:
         now = number_of(getattr(getattr(case, part), name)) or 0
         yield Lever(measured, now, partial(_set_word, part, name))
+    yield Lever("scales", number_of(case.cache.scales) or 0, lambda number: with_scales(case, word_of(number)))
 
 
 def with_other_words(case: Case, among: Iterable[Lever], name: str) -> list[Case]:
@@ -89,13 +90,22 @@ def _set_word(part: str, name: str, number: int) -> Parts:
     return {part: {name: word_of(number)}}
 
 
+def with_scales(case: Case, scales: str) -> Parts:
+    """The form of a key's scales, with what goes with it: a key in MXFP4 has one of each quarter of its dims."""
+    model = case.model
+    fmt = model.scale_fmt if scales == "fp32" else "ue8m0"
+    groups = QUARTERS if scales == "mxfp4" else 1
+    return {"cache": {"scales": scales}, "model": {"scale_fmt": fmt, "quant_group": model.head_dim // groups}}
+
+
 def _shapes(case: Case) -> Iterator[Lever]:
     """Fields of the model and the cache that others go with."""
     model, cache = case.model, case.cache
 
     def dims(wanted: int) -> Parts:
         dim = _next(HEAD_DIMS, model.head_dim, wanted)
-        return {"model": {"head_dim": dim, "quant_group": dim, "rope_dim": min(model.rope_dim, dim)}}
+        group = dim * model.quant_group // model.head_dim
+        return {"model": {"head_dim": dim, "quant_group": group, "rope_dim": min(model.rope_dim, dim)}}
 
     yield Lever("head_dim", model.head_dim, dims)
     yield Lever(
@@ -273,7 +283,7 @@ def reach(case: Case, name: str, target: int, among: Sequence[Lever]) -> Case | 
 
 
 def _tried(lever: Lever, case: Case, steps: Sequence[int]) -> tuple[int, ...]:
-    """Values at which a lever of a case is tried: some steps and a page from where it is, and the least ones; or words."""
+    """Values at which a lever of a case is tried: some steps and a page from where it is, and the least; or words."""
     if word_of(lever.now):
         return NUMBERS
     return (*(lever.now + step for step in (*steps, case.cache.block_size)), *LEAST)

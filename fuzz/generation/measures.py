@@ -31,7 +31,7 @@ CONTENTS = tuple(f"{name}.{word}" for name in INTEGERS for word in READ)
 
 WORDS = (
     *("neox", "interleaved", "inplace", "functional", "first", "last"),
-    *("ue8m0", "fp32", "e4m3fn", "e4m3fnuz", "normal", "shuffle", "auto"),
+    *("ue8m0", "fp32", "e4m3fn", "e4m3fnuz", "normal", "shuffle", "auto", "shuffle-scales", "mxfp4"),
 )
 """Options that are words."""
 
@@ -180,5 +180,6 @@ OPTIONS: Mapping[str, Callable[[Case], str]] = {
     "fp8": lambda case: case.model.fp8,
     "layout": lambda case: case.cache.page_layout,
     "asked_layout": lambda case: case.cache.layout,
+    "scales": lambda case: case.cache.scales,
 }
 """Options of stages, which are words. The layout is asked for, and resolved where that is "auto"."""

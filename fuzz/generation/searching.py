@@ -104,14 +104,14 @@ class _Search:
         self._samples: dict[Place, list[tuple[Measures, tuple[Pair, ...]]]] = {}
         self._conditions: dict[Place, tuple[int, Condition | None]] = {}
         self._case, self._seen = goal.case, self._look(goal.case)
-        self._known = goal.known.union(self._seen.ends)
+        self._known, self._passed = goal.known.union(self._seen.ends), self._before(self._seen)
         start = choices.number(1)
         there = [(scout.case, scout.decides(stages)) for scout in scouts[start % 2 :: 2] if start & 2]
         near = [(case, seen) for case, seen in there if goal.place in seen.ends]
         if near:
             self._case, self._seen = min(near, key=lambda one: self._missed(one[1]))
             self._remember(self._case, self._seen)
-            self._known |= self._seen.ends.keys()
+            self._known, self._passed = self._known.union(self._seen.ends), self._before(self._seen)
         self._most = self._case
 
     def run(self) -> tuple[Case, ...]:
@@ -173,28 +173,33 @@ class _Search:
                 self._samples.setdefault(place, []).append((measures, pairs))
 
     def _missed(self, seen: Decisions) -> float:
-        """How far a case is away: 2 for each decision that it lacks to the last that it comes to, and for that one."""
-        lacking = 0
-        for place, wanted in reversed(self._chain):
-            if place in seen.ends:
-                return 2 * lacking + seen.miss(place, wanted=wanted)
-            lacking += 1
-        return 2 * lacking + sum(seen.miss(place, wanted=end) for place, end in self._goal.leading)
+        """How far a case is away: by each decision that it lacks, 2 for one that it does not come to."""
+        missed = sum(seen.miss(place, wanted=wanted) for place, wanted in self._chain)
+        if any(place in seen.ends for place, _ in self._chain):
+            return missed
+        return missed + sum(seen.miss(place, wanted=end) for place, end in self._goal.leading)
 
     def _blocked(self) -> tuple[Place, bool] | None:
         """The decision that keeps the case from the next one."""
-        for place, wanted in reversed(self._chain):
-            if place in self._seen.ends:
-                return None if wanted in self._seen.ends[place] else (place, wanted)
+        reached = [(place, wanted) for place, wanted in self._chain if place in self._seen.ends]
+        if reached:
+            return next((one for one in reached if one[1] not in self._seen.ends[one[0]]), None)
         broken = [one for one in self._goal.leading if self._seen.miss(one[0], wanted=one[1])]
         return broken[self._choices.number(1) % len(broken)] if broken else None
 
+    def _before(self, seen: Decisions) -> frozenset[Place]:
+        """The place of the goal, and what a case decides before it."""
+        places = [*seen.ends]
+        return frozenset(places[: places.index(self._goal.place) + 1])
+
     def _go_on(self) -> bool:
-        """Take what is decided behind the last turn for the next goal, where no case has been before."""
+        """Take what is decided behind the last turn for the next goal, where few cases have been, or none."""
         for place, ends in self._seen.ends.items():
-            if place not in self._known and len(ends) == 1:
+            if place not in self._passed and len(ends) == 1:
                 (end,) = ends
-                self._known |= {place}
+                if place in self._known and (place, not end) not in self._goal.rare:
+                    continue
+                self._passed |= {place}
                 if self._seen.settling[place] is not (not end):
                     self._chain.append((place, not end))
                     more = min(BEHIND, self._more)

@@ -150,11 +150,6 @@ class Sight:
         pairs = ((a, b) for a in left.sure for b in right.sure if a.name == b.name)
         return next(((a, b) for a, b in pairs if {a.form, b.form} <= {"", "plus"}), None)
 
-    @property
-    def spent(self) -> int:
-        """What was spent on it: cases that have shown the rarer end, or COST for each search if that is more."""
-        return max(self.cases[self.rarer], COST * self.aimed)
-
     def add(self, sample: Sample, ends: frozenset[bool], before: dict[Place, bool]) -> None:
         """Take a case that came here, with how it has ended what stands before."""
         for end in ends:

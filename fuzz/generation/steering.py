@@ -8,7 +8,7 @@ from indexfuzz.core.part import CaseError
 from indexfuzz.generation.choices import Choices
 from indexfuzz.generation.conditions import Condition
 from indexfuzz.generation.goals import Goal
-from indexfuzz.generation.levers import levers, movers, reach, with_other_words
+from indexfuzz.generation.levers import Lever, levers, movers, reach, with_other_words
 from indexfuzz.generation.measures import CONTENTS, OPTIONS, measure
 from indexfuzz.generation.switches import PINNED, flip
 
@@ -130,7 +130,19 @@ def mend(case: Case, condition: Condition, choices: Choices, which: int, *, is_p
     start = choices.number(1) % max(len(among), 1)
     offset = 0 if name in OPTIONS else choices.of(OFFSETS)
     among = among[start:] + among[:start]
-    return reach(case, name, value + offset, among[:FEW_LEVERS] if name in CONTENTS else among)
+    if name in CONTENTS:
+        return reach(case, name, value + offset, among[:FEW_LEVERS])
+    return reach(case, name, value + offset, among) or _beyond(case, condition, which, among)
+
+
+def _beyond(case: Case, condition: Condition, which: int, among: Sequence[Lever]) -> Case | None:
+    """The case with a number of it so much larger or smaller that a condition holds: some measures have few values."""
+    for lever in among:
+        for value in (2 * lever.now, 8 * lever.now, lever.now // 2, lever.now // 8):
+            there = lever.set(case, value) if value != lever.now else None
+            if there is not None and condition.holds(measure(there), which):
+                return there
+    return None
 
 
 def reseed(case: Case, choices: Choices) -> Case:

@@ -11,9 +11,13 @@ from typing import Any, Literal, get_args, get_origin
 from indexfuzz.core.case import Case
 from indexfuzz.core.part import CaseError, Part
 from indexfuzz.generation.choices import Choices
+from indexfuzz.generation.levers import with_scales
 
-LEFT = frozenset({("memory", "far"), ("cache", "scales")})
-"""Options that go with others, or take gigabytes."""
+LEFT = frozenset({("memory", "far")})
+"""Options that take gigabytes."""
+
+SCALES = ("cache", "scales")
+"""An option that those of the model go with."""
 
 PINNED = frozenset({"model", "rope"})
 """Parts that a preset says."""
@@ -30,11 +34,12 @@ def flip(case: Case, choices: Choices, *, is_pinned: bool = False) -> Case | Non
 
     With `is_pinned`, the options of the model and its RoPE stay.
     """
-    switches = [one for one in _switches() if not (is_pinned and one[0] in PINNED)]
+    switches = [one for one in _switches() if not (is_pinned and (one[0] in PINNED or one[:2] == SCALES))]
     part, name, values = switches[choices.number(1) % len(switches)]
     others = [value for value in values if value != getattr(getattr(case, part), name)]
+    other = others[choices.number(1) % len(others)]
     try:
-        return case.replace(**{part: {name: others[choices.number(1) % len(others)]}})
+        return case.replace(**(with_scales(case, other) if (part, name) == SCALES else {part: {name: other}}))
     except CaseError:
         return None
 

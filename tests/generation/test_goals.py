@@ -208,6 +208,14 @@ def test_places_that_ask_for_the_same_do_not_crowd_out_others():
     assert [goal.place[1] for goal in goals.plan()[:3]] == [1, 3, 2]
 
 
+def test_places_that_have_ended_alike_in_every_case_count_as_one():
+    goals = Goals()
+    for number, case in enumerate(cases()):
+        for line, text, holds in ((1, "is_a", number == 2), (2, "is_b", number == 2), (3, "is_c", number == 3)):
+            goals.add(case, [Comparison("a.py", line, text, holds, None, None)])
+    assert [goal.place[1] for goal in goals.plan()[:4]] == [1, 3, 2, 3]
+
+
 def test_what_an_operand_is_in_most_cases_is_known_though_some_are_odd():
     def operands(case):
         return (case.batch.keys if case.model.index_topk != 64 else 77), 4096

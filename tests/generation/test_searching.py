@@ -112,6 +112,22 @@ def test_a_goal_that_is_met_gives_several_cases_that_all_meet_it():
     assert all(decided(subject, case, "k_fp8.shape[0] > 20") == {True} for case in found.cases)
 
 
+def test_a_search_goes_on_to_what_few_cases_have_shown_and_not_to_what_many_have():
+    first, then = "k_fp8.shape[0] > 20", "cache.shape[1] == 48"
+    subject = subject_with("behind", f"{first} and {then}")
+    goals, drawn = goals_of(subject, 20)
+    goal = next(goal for goal in goals.plan() if goal.place[2] == then)
+    there = replace(goal, place=(*goal.place[:2], first), leading=())
+    assert (goal.place, True) in there.rare
+    ends = {}
+    for rare in (there.rare, frozenset()):
+        choices = Choices(random_bytes(0, "behind", DECISIONS))
+        found = search(next(drawn), replace(there, rare=rare), subject.rehearse, choices)
+        ends[bool(rare)] = {end for case in found.cases for end in decided(subject, case, then)}
+    assert ends[True] == {True}
+    assert False in ends[False]
+
+
 def steered(subject, goals, drawn):
     chunk = Chunk(9, goals=goals)
     return list(chain.from_iterable(steer_cases(Settings(subject), 3, list(islice(drawn, len(goals))), chunk).found))

@@ -89,7 +89,8 @@ WORDS = {
     "scale_fmt": ("ue8m0", "fp32"),
     "fp8": ("e4m3fn", "e4m3fnuz"),
     "layout": ("normal", "shuffle"),
-    "asked_layout": ("auto", "normal", "shuffle"),
+    "asked_layout": ("auto", "normal", "shuffle", "shuffle-scales"),
+    "scales": ("fp32", "ue8m0", "mxfp4"),
 }
 
 
@@ -104,6 +105,14 @@ def test_an_option_can_be_brought_to_a_word_and_away_from_it(name):
         away = replace(is_it, wanted=False)
         elsewhere = [mend(case, away, Choices(bytes(64)), 0) for case in there]
         assert all(measure(case)[name] != word for case in elsewhere)
+
+
+@pytest.mark.parametrize(("text", "limit", "size"), [("x >= 106", 106, 132), ("x <= 40", 40, 36)])
+def test_a_measure_that_has_few_values_is_brought_beyond_a_limit(text, limit, size):
+    """No key has 106 bytes, nor has one 40."""
+    limited = Condition(text, Operand(guesses=(Guess("token_bytes"),)), Operand(limit), wanted=True)
+    found = mend(BASE.replace(model={"head_dim": 64, "quant_group": 64}), limited, Choices(bytes(64)), 0)
+    assert measure(found)["token_bytes"] == size
 
 
 def with_word(name, word):

@@ -31,18 +31,23 @@ def flipped(*, is_pinned=False):
 
 
 def test_one_option_is_another_and_every_option_is_at_some_time():
+    """With the form of scales, the groups of dims that have one are others, too."""
     seen = [changed(case) for case in flipped()]
-    assert {len(each) for each in seen} == {1}
+    in_groups = {("cache", "scales", "mxfp4"), ("model", "quant_group", BASE.model.head_dim // 4)}
+    assert all(len(each) == 1 or each == in_groups for each in seen)
+    assert in_groups in seen
     found = {one for each in seen for one in each}
     assert found >= {("memory", "table_tail", "huge"), ("memory", "table_tail", "num-blocks")}
     assert found >= {("cache", "pages", order) for order in ("reversed", "permuted", "highest")}
     assert found >= {("batch", "pad_seq", whose) for whose in ("batch", "huge", "first", "last")}
     assert found >= {("batch", "lens", "2d"), ("cache", "shared_prefix", True), ("rope", "mode", "inplace")}
+    assert ("cache", "scales", "ue8m0") in found
     assert ("rope", "mode", "compiled") not in found
 
 
 def test_a_preset_stays():
     assert not {part for case in flipped(is_pinned=True) for part, _, _ in changed(case)} & {"model", "rope"}
+    assert not {name for case in flipped(is_pinned=True) for _, name, _ in changed(case)} & {"scales"}
 
 
 def test_options_decide_what_tables_hold():
