@@ -188,9 +188,12 @@ class _Search:
         return broken[self._choices.number(1) % len(broken)] if broken else None
 
     def _before(self, seen: Decisions) -> frozenset[Place]:
-        """The place of the goal, and what a case decides before it."""
-        places = [*seen.ends]
-        return frozenset(places[: places.index(self._goal.place) + 1])
+        """The place of the goal, and what a case decides before it.
+
+        A launcher may keep what it has decided, and not come there again: then all that the case decides.
+        """
+        places, place = [*seen.ends], self._goal.place
+        return frozenset(places[: places.index(place) + 1] if place in seen.ends else places)
 
     def _go_on(self) -> bool:
         """Take what is decided behind the last turn for the next goal, where few cases have been, or none."""

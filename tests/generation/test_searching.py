@@ -102,6 +102,19 @@ def test_a_place_that_no_rehearsal_comes_to_is_not_searched_for():
     assert search(next(drawn), elsewhere, subject.rehearse, Choices(bytes(DECISIONS))) is None
 
 
+def test_a_launcher_that_decides_only_once_is_no_error():
+    subject = subject_with("once", "k_fp8.shape[0] == 12345")
+    goals, drawn = goals_of(subject, 10)
+    goal, asked = goals.plan()[0], []
+
+    def rehearse(case, stages):
+        asked.append(case)
+        return subject.rehearse(case, stages) if len(asked) == 1 else {}
+
+    assert search(next(drawn), goal, rehearse, Choices(random_bytes(0, "once", DECISIONS))).stages == {"gather"}
+    assert len(asked) > 1
+
+
 def test_a_goal_that_is_met_gives_several_cases_that_all_meet_it():
     subject = subject_with("several", "k_fp8.shape[0] > 20")
     goals, drawn = goals_of(subject, 20)
