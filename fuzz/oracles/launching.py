@@ -24,7 +24,7 @@ from indexfuzz.core.tracebacks import location_of, origin_of
 from indexfuzz.devices.base import Device, Session, UnsupportedKernelError
 from indexfuzz.implementations.base import ImplementationError, MalformedResultError, StageFunction
 from indexfuzz.oracles.tensors import WatchedTensors
-from indexfuzz.samples.buffers import poison_byte
+from indexfuzz.samples.poison import poison_byte
 from indexfuzz.samples.step import Step
 from indexfuzz.stages.base import Call
 

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch.overrides import TorchFunctionMode
 
-from indexfuzz.samples.buffers import poison_byte
+from indexfuzz.samples.poison import poison_byte
 
 ALLOCATORS = frozenset(
     {

@@ -3,7 +3,8 @@
 import torch
 from torch import Tensor
 
-from indexfuzz.samples import buffers, regimes
+from indexfuzz.samples import regimes
+from indexfuzz.samples.allocation import allocate, allocate_fused, allocate_tokens
 from indexfuzz.samples.cached import format_of_keys
 from indexfuzz.samples.requests import positions_of
 from indexfuzz.samples.step import Step
@@ -65,17 +66,15 @@ def place_q_and_k(step: Step, q: Tensor, k: Tensor) -> None:
     pads, shift = (case.row_pad("q", tokens, width), case.row_pad("k", tokens, dim)), case.shift_of("q")
     if memory.fused and tokens and memory.far not in ("q", "k"):
         widths = (width + pads[0], dim + pads[1])
-        for_q, for_k, around = buffers.allocate_fused(("q", "k"), widths, tokens, dtype, step.device, shift=shift)
+        for_q, for_k, around = allocate_fused(("q", "k"), widths, tokens, dtype, step.device, shift=shift)
         for_q.view = for_q.view.as_strided(q.shape, (sum(widths), dim + memory.q_head_pad, 1))
         for_k.view = for_k.view[:, :dim]
         around.seal()
         step.buffers[around.name] = around
     else:
         head_pad, there = memory.q_head_pad, step.device
-        for_q = buffers.allocate_tokens(
-            "q", (tokens, heads, dim), dtype, there, pad=pads[0], head_pad=head_pad, shift=shift
-        )
-        for_k = buffers.allocate("k", (tokens, dim), dtype, there, row_pad=pads[1], shift=case.shift_of("k"))
+        for_q = allocate_tokens("q", (tokens, heads, dim), dtype, there, pad=pads[0], head_pad=head_pad, shift=shift)
+        for_k = allocate("k", (tokens, dim), dtype, there, row_pad=pads[1], shift=case.shift_of("k"))
     for buffer, value in ((for_q, q), (for_k, k)):
         buffer.view.copy_(_within_fp16(value) if dtype == torch.float16 else value)
         step.add(buffer)

@@ -1,11 +1,9 @@
-"""Guarded, poisoned buffers: where the tensors of a sample live.
+"""Guarded buffers: where the tensors of a sample live, and whether anybody has written where they must not.
 
 Every buffer is a storage of its own, [guard | payload | guard]. What no kernel may touch (guards, gaps between rows,
-unowned bytes) holds a poison that is a NaN in every format involved, so a read beyond the end shows in the results and
-a write beyond the end shows in the guards.
+unowned bytes) holds poison, and a write beyond the end shows there.
 """
 
-import math
 from collections.abc import Container, Iterable
 from dataclasses import dataclass, field
 
@@ -13,26 +11,10 @@ import torch
 from torch import Tensor
 
 from indexfuzz.lockstep.values.unreserved import unreserved
-from indexfuzz.reference import layout
-
-GUARD = 256
-"""Bytes of guard on either side of a payload; also keeps payloads aligned."""
+from indexfuzz.samples.poison import poison_byte
 
 MAX_DENSE = 1 << 24
 """Bytes up to which the whole storage of a tensor with gaps is filled and watched."""
-
-POISON = {
-    torch.float8_e4m3fn: 0x7F,
-    torch.float8_e4m3fnuz: 0x80,
-    torch.uint8: 0x7F,
-    torch.int32: 0x7F,
-    torch.int64: 0x7F,
-}
-"""The byte that fills memory of a dtype before anything is written: NaN, and of integers a number too large to be an
-index, where -1 would be the right answer to some questions. Other dtypes take POISON_BYTE in each byte."""
-
-POISON_BYTE = 0xFF
-"""0xFFFF is a NaN in bf16 and 0xFFFFFFFF in fp32."""
 
 
 @dataclass
@@ -166,7 +148,7 @@ class Sealed:
         """The buffer in new memory; `storages` holds what was made for buffers before it, by owner."""
         storage = storages.get(self.owner)
         if storage is None:
-            storage = _reserve(self.size, self.snapshot.device)
+            storage = reserve(self.size, self.snapshot.device)
             if self.size <= MAX_DENSE:
                 storage.fill_(poison_byte(self.dtype))
             storages[self.owner] = storage
@@ -201,141 +183,8 @@ def _words(rows: Tensor, others: Tensor) -> tuple[Tensor, Tensor]:
     return rows, others
 
 
-def _reserve(size: int, device: str | torch.device) -> Tensor:
+def reserve(size: int, device: str | torch.device) -> Tensor:
     """Bytes of nobody, uint8 [size]; a CPU's take memory only where they are written, however many they are."""
     if size <= MAX_DENSE or torch.device(device).type != "cpu":
         return torch.empty(size, dtype=torch.uint8, device=device)
     return torch.frombuffer(unreserved(size), dtype=torch.uint8)
-
-
-def _whole_words(size: int) -> int:
-    """A number of bytes rounded up to a multiple of 8."""
-    return -(-size // 8) * 8
-
-
-def poison_byte(dtype: torch.dtype) -> int:
-    """The byte that unwritten memory of a dtype holds."""
-    return POISON.get(dtype, POISON_BYTE)
-
-
-def poison_like(tensor: Tensor) -> Tensor:
-    """What memory of a tensor's form holds before anything is written, dense."""
-    raw = torch.full((tensor.numel() * tensor.element_size(),), poison_byte(tensor.dtype), dtype=torch.uint8)
-    return raw.to(tensor.device).view(tensor.dtype).view(tensor.shape)
-
-
-def allocate(
-    name: str,
-    shape: tuple[int, ...],
-    dtype: torch.dtype,
-    device: str,
-    *,
-    row_pad: int = 0,
-    step: int = 1,
-    shift: int = 0,
-) -> Buffer:
-    """A poisoned buffer: `row_pad` elements of gap follow each row of the last dimension's parent.
-
-    A tensor [..., C] with row_pad p has strides as a column slice of a fused [..., C + p] projection. Elements of a row
-    lie `step` apart; the first starts `shift` elements after an aligned address.
-    """
-    item = dtype.itemsize
-    own = shape[-1] * step if shape else 1
-    columns, rows = own + row_pad, math.prod(shape[:-1])
-    payload = rows * columns * item
-    if payload > MAX_DENSE and row_pad * item > MAX_DENSE // rows:
-        return _allocate_far(name, shape, dtype, device, row_stride=columns, shift=shift)
-    start = GUARD + shift * item
-    size = _whole_words(payload + shift * item) + 2 * GUARD
-    storage = torch.full((size,), poison_byte(dtype), dtype=torch.uint8, device=device)
-    typed = storage[start : start + payload].view(dtype)
-    view = typed.view(*shape[:-1], columns)[..., :own:step] if shape else typed.view(())
-    return Buffer(name, view, storage, storage.unsqueeze(0))
-
-
-def _allocate_far(
-    name: str, shape: tuple[int, ...], dtype: torch.dtype, device: str, *, row_stride: int, shift: int
-) -> Buffer:
-    """A poisoned buffer whose rows lie so far apart that only they, and a guard around each, are ever touched."""
-    item, (*outer, columns) = dtype.itemsize, shape
-    rows, start = math.prod(outer), shift * item
-    span = ((rows - 1) * row_stride + columns) * item
-    storage = _reserve(_whole_words(span + start) + 2 * GUARD, device)
-    watched = storage.as_strided((rows, columns * item + 2 * GUARD), (row_stride * item, 1), start)
-    watched.fill_(poison_byte(dtype))
-    strides = [row_stride * math.prod(outer[i + 1 :]) for i in range(len(outer))]
-    view = storage[start + GUARD : start + GUARD + span].view(dtype).as_strided(shape, (*strides, 1))
-    return Buffer(name, view, storage, watched)
-
-
-def allocate_tokens(
-    name: str,
-    shape: tuple[int, int, int],
-    dtype: torch.dtype,
-    device: str,
-    *,
-    pad: int,
-    head_pad: int = 0,
-    shift: int = 0,
-) -> Buffer:
-    """A poisoned [T, H, D] buffer: heads lie D + head_pad elements apart, tokens H * (D + head_pad) + pad."""
-    tokens, heads, dim = shape
-    columns = heads * (dim + head_pad)
-    buffer = allocate(name, (tokens, columns), dtype, device, row_pad=pad, shift=shift)
-    buffer.view = buffer.view.as_strided(shape, (columns + pad, dim + head_pad, 1))
-    return buffer
-
-
-def allocate_fused(
-    names: tuple[str, str], widths: tuple[int, int], tokens: int, dtype: torch.dtype, device: str, *, shift: int
-) -> tuple[Buffer, Buffer, Buffer]:
-    """Two poisoned buffers [T, width] side by side in the rows of one storage, and the guards around both.
-
-    Each watches its own columns; the third is of no tensor and watches what lies before the first row and behind the
-    last.
-    """
-    row, item = sum(widths), dtype.itemsize
-    payload, lead = tokens * row * item, shift * item
-    size = _whole_words(payload + lead) + 2 * GUARD
-    storage = torch.full((size,), poison_byte(dtype), dtype=torch.uint8, device=device)
-    start = GUARD + lead
-    typed = storage[start : start + payload].view(dtype).view(tokens, row)
-    parts = []
-    for name, width, first in zip(names, widths, (0, widths[0]), strict=True):
-        watched = storage.as_strided((tokens, width * item), (row * item, 1), start + first * item)
-        parts.append(Buffer(name, typed[:, first : first + width], storage, watched))
-    guards = storage.as_strided((2, GUARD), (GUARD + payload, 1), lead)
-    nothing = storage[start:start]
-    return parts[0], parts[1], Buffer("+".join(names), nothing, storage, guards)
-
-
-def allocate_pages(
-    name: str,
-    shape: tuple[int, int, int],
-    device: str,
-    *,
-    page_pad: int = 0,
-    fp8: torch.dtype = torch.float8_e4m3fn,
-    shift: int = 0,
-) -> Buffer:
-    """A poisoned paged cache uint8 [num_blocks, block_size, D + 4], `page_pad` bytes between its pages.
-
-    Codes, of the dtype `fp8`, and scales are NaN; the first page lies `shift` bytes after an aligned address. Beyond
-    MAX_DENSE bytes only the pages and the guard around each are ever touched, so that a stride of gigabytes costs no
-    memory.
-    """
-    blocks, block_size, token_bytes = shape
-    page = block_size * token_bytes
-    page_stride = page + page_pad
-    size = _whole_words(max(blocks, 1) * page_stride + shift) + 2 * GUARD
-    storage = _reserve(size, device)
-    if size <= MAX_DENSE or page_stride < page + 2 * GUARD:
-        rows = storage.unsqueeze(0)
-    else:
-        rows = storage.as_strided((blocks, page + 2 * GUARD), (page_stride, 1), shift)
-    rows.fill_(POISON_BYTE)
-    view = storage.as_strided(shape, (page_stride, token_bytes, 1), GUARD + shift)
-    poison = torch.full((page,), POISON_BYTE, dtype=torch.uint8)
-    poison[: page - block_size * layout.SCALE_BYTES] = poison_byte(fp8)
-    view.copy_(poison.view(block_size, token_bytes))
-    return Buffer(name, view, storage, rows)

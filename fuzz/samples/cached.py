@@ -8,7 +8,8 @@ from indexfuzz.core.rng import below, bits, bits_at
 from indexfuzz.reference import layout, nibbles
 from indexfuzz.reference.fp8 import FORMATS
 from indexfuzz.reference.scales import QUARTERS, pack
-from indexfuzz.samples import buffers, regimes
+from indexfuzz.samples import regimes
+from indexfuzz.samples.allocation import allocate_pages
 from indexfuzz.samples.buffers import Buffer
 from indexfuzz.samples.requests import Requests, slot_holes, slots_of, token_places, tokens_of
 from indexfuzz.samples.step import Step
@@ -34,7 +35,7 @@ def allocate_cache(case: Case, device: str) -> Buffer:
     shape = (case.num_blocks, case.cache.block_size, case.token_bytes)
     pad, shift = case.cache.page_pad, layout.SCALE_BYTES * case.shift_of("cache")
     fp8 = FORMATS[case.model.fp8].dtype
-    return buffers.allocate_pages("cache", shape, device, page_pad=pad, fp8=fp8, shift=shift)
+    return allocate_pages("cache", shape, device, page_pad=pad, fp8=fp8, shift=shift)
 
 
 def _fill_cache(step: Step, cache: Tensor, pages: Tensor) -> Tensor:

@@ -17,13 +17,15 @@ from indexfuzz.core.rng import derive, permutation
 from indexfuzz.core.session import Row, Session, SessionStep
 from indexfuzz.core.stage_names import RMS_NORM, ROPE, STATEFUL_COVERS, inserts
 from indexfuzz.reference.compress import Tokens
-from indexfuzz.samples import buffers, regimes
+from indexfuzz.samples import regimes
+from indexfuzz.samples.allocation import allocate
 from indexfuzz.samples.buffers import Buffer
 from indexfuzz.samples.cached import allocate_cache
 from indexfuzz.samples.kept import Kept, kept_by
 from indexfuzz.samples.materialise import materialise_on_cache
 from indexfuzz.samples.pages import Pages
 from indexfuzz.samples.places import TABLE_TAIL
+from indexfuzz.samples.poison import poison_like
 from indexfuzz.samples.requests import page_pool, rectangle
 from indexfuzz.samples.step import Step
 
@@ -153,7 +155,7 @@ class Serving:
         made.add(self.state)
         made.add(self.cache)
         word = WORD if self.state.view[0, 0, 0].nbytes % WORD.itemsize == 0 else torch.int16
-        untouched = buffers.poison_like(self.state.view[0, 0, 0]).view(word)[0]
+        untouched = poison_like(self.state.view[0, 0, 0]).view(word)[0]
         made.written["state"] = (self.state.view.view(word) != untouched).repeat_interleave(word.itemsize, -1)
         return made
 
@@ -212,7 +214,7 @@ class Serving:
         rows, width, halves = kept.page or kept.rows, kept.width, 1 + kept.apart
         gap = min(self.case.cache.page_pad, MOST_BETWEEN_RINGS) // kept.dtype.itemsize
         form = (count * halves, rows * 2 * width // halves)
-        state = buffers.allocate("state", form, kept.dtype, self.device, row_pad=gap)
+        state = allocate("state", form, kept.dtype, self.device, row_pad=gap)
         ring = state.view.stride(0)
         steps = (ring, width, count * ring, 1) if kept.apart else (ring, 2 * width, width, 1)
         state.view = state.view.as_strided((count, rows, 2, width), steps)

@@ -11,7 +11,7 @@ from torch import Tensor
 from indexfuzz.core.case import Case
 from indexfuzz.core.rng import derive
 from indexfuzz.reference import layout
-from indexfuzz.samples import buffers
+from indexfuzz.samples.allocation import allocate, allocate_tokens
 from indexfuzz.samples.buffers import Buffer
 
 
@@ -40,7 +40,7 @@ class Step:
     def place(self, name: str, value: Tensor, *, row_pad: int = 0, step: int = 1) -> None:
         """Put a value into a guarded buffer of its own."""
         shape, shift = tuple(value.shape), self.case.shift_of(name)
-        buffer = buffers.allocate(name, shape, value.dtype, self.device, row_pad=row_pad, step=step, shift=shift)
+        buffer = allocate(name, shape, value.dtype, self.device, row_pad=row_pad, step=step, shift=shift)
         buffer.view.copy_(value)
         self.add(buffer)
 
@@ -53,7 +53,7 @@ class Step:
     def output(self, name: str, shape: tuple[int, ...], dtype: torch.dtype, *, row_pad: int = 0) -> Tensor:
         """A poisoned buffer for a stage to fill."""
         shift = self.case.shift_of(name)
-        self.add(buffers.allocate(name, shape, dtype, self.device, row_pad=row_pad, shift=shift))
+        self.add(allocate(name, shape, dtype, self.device, row_pad=row_pad, shift=shift))
         return self.tensors[name]
 
     def spread(self, name: str) -> Tensor:
@@ -64,9 +64,7 @@ class Step:
         pad, shift = self.case.row_pad(name, tokens, heads * (dim + head_pad)), self.case.shift_of(name)
         if (pad or head_pad or shift) and name not in self.buffers:
             shape = (tokens, heads, dim)
-            buffer = buffers.allocate_tokens(
-                name, shape, value.dtype, self.device, pad=pad, head_pad=head_pad, shift=shift
-            )
+            buffer = allocate_tokens(name, shape, value.dtype, self.device, pad=pad, head_pad=head_pad, shift=shift)
             buffer.view = buffer.view if value.dim() > 2 else buffer.view.squeeze(2)
             buffer.view.copy_(value)
             self.add(buffer)

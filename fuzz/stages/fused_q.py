@@ -13,7 +13,7 @@ from indexfuzz.core.guarantees import Guarantees
 from indexfuzz.core.stage_names import Q_QUANT
 from indexfuzz.reference import fp8, fused, intervals, legal
 from indexfuzz.reference.quant import fold
-from indexfuzz.samples.buffers import poison_like
+from indexfuzz.samples.poison import poison_like
 from indexfuzz.samples.step import Step
 from indexfuzz.stages.base import Call, Form, Output, Reach, Tensors
 from indexfuzz.stages.nonfinite import has_nonfinite, numbers, spread

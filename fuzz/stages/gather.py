@@ -14,7 +14,7 @@ from indexfuzz.core.guarantees import Guarantees, Promises
 from indexfuzz.reference import fp8, layout
 from indexfuzz.reference import gather as gather_reference
 from indexfuzz.reference.scales import dtype_of
-from indexfuzz.samples.buffers import POISON, POISON_BYTE
+from indexfuzz.samples.poison import POISON, POISON_BYTE
 from indexfuzz.samples.step import Step
 from indexfuzz.stages.base import Call, Output, Reach, Stage, Tensors, Workload
 from indexfuzz.stages.quantised import scales_of, values_per_byte

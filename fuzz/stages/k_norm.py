@@ -11,7 +11,7 @@ from indexfuzz.core.case import Case
 from indexfuzz.core.guarantees import Guarantees
 from indexfuzz.core.stage_names import K_NORM
 from indexfuzz.reference import fused, intervals
-from indexfuzz.samples.buffers import poison_like
+from indexfuzz.samples.poison import poison_like
 from indexfuzz.samples.regimes import dense
 from indexfuzz.samples.step import Step
 from indexfuzz.stages.base import Call, Form, Output, Reach, Tensors

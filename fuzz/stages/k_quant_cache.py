@@ -12,7 +12,7 @@ from indexfuzz.core.guarantees import Guarantees
 from indexfuzz.reference import cache as cache_reference
 from indexfuzz.reference import layout
 from indexfuzz.reference.nibbles import widen
-from indexfuzz.samples.buffers import poison_like
+from indexfuzz.samples.poison import poison_like
 from indexfuzz.samples.step import Step
 from indexfuzz.stages.base import Call, Output, Reach, Stage, Tensors, Workload
 from indexfuzz.stages.nonfinite import has_nonfinite, numbers

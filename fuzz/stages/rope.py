@@ -10,7 +10,7 @@ from indexfuzz.core.finding import Finding
 from indexfuzz.core.guarantees import Guarantees
 from indexfuzz.reference import legal
 from indexfuzz.reference import rope as rope_reference
-from indexfuzz.samples.buffers import poison_like
+from indexfuzz.samples.poison import poison_like
 from indexfuzz.samples.step import Step
 from indexfuzz.stages.base import Call, Form, Output, Reach, Stage, Tensors
 from indexfuzz.stages.nonfinite import has_nonfinite, numbers, spread

@@ -12,7 +12,7 @@ from indexfuzz.core.guarantees import Guarantees
 from indexfuzz.core.stage_names import ROTATE
 from indexfuzz.reference import rotate as reference
 from indexfuzz.reference.intervals import Interval, hadamard, rounded
-from indexfuzz.samples.buffers import poison_like
+from indexfuzz.samples.poison import poison_like
 from indexfuzz.samples.step import Step
 from indexfuzz.stages.base import Call, Form, Output, Reach, Tensors
 from indexfuzz.stages.nonfinite import has_nonfinite, numbers, spread

@@ -12,7 +12,7 @@ from indexfuzz.core.finding import Finding
 from indexfuzz.core.guarantees import Guarantees
 from indexfuzz.core.stage_names import SELECT
 from indexfuzz.reference import select as reference
-from indexfuzz.samples.buffers import poison_like
+from indexfuzz.samples.poison import poison_like
 from indexfuzz.samples.selections import place_requests, place_selection
 from indexfuzz.samples.step import Step
 from indexfuzz.stages.base import Call, Form, Output, Reach, Tensors

@@ -8,7 +8,7 @@ from indexfuzz.core import stage_names
 from indexfuzz.core.case import Case
 from indexfuzz.core.guarantees import Guarantees
 from indexfuzz.reference import indexer
-from indexfuzz.samples.buffers import poison_like
+from indexfuzz.samples.poison import poison_like
 from indexfuzz.samples.step import Step
 from indexfuzz.stages.base import Call, Form, Output, Reach, Stage, Tensors
 from indexfuzz.stages.logits import LogitStage

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from indexfuzz.samples.buffers import poison_byte
+from indexfuzz.samples.poison import poison_byte
 from indexfuzz.triage.launches import ReproError, offset_of
 
 MAX_LITERAL = 160

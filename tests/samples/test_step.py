@@ -8,9 +8,10 @@ import torch
 from indexfuzz.core.case import Case
 from indexfuzz.reference import layout
 from indexfuzz.reference.scales import unpack
-from indexfuzz.samples import buffers
+from indexfuzz.samples.allocation import GUARD, allocate, allocate_pages
 from indexfuzz.samples.cached import OTHERS
 from indexfuzz.samples.materialise import materialise
+from indexfuzz.samples.poison import poison_like
 from indexfuzz.samples.regimes import TENSORS
 from indexfuzz.samples.requests import token_places
 
@@ -121,7 +122,7 @@ def test_overrides_reach_their_tensor():
 @pytest.mark.parametrize("stride_pad", [0, 4, 1 << 25])
 @pytest.mark.parametrize("where", [-1, "end", "page_end"])
 def test_guards_of_a_cache_see_every_stray_write(stride_pad, where):
-    buffer = buffers.allocate_pages("cache", (3, 2, 36), "cpu", page_pad=stride_pad)
+    buffer = allocate_pages("cache", (3, 2, 36), "cpu", page_pad=stride_pad)
     buffer.seal()
     buffer.view.fill_(1)
     assert buffer.first_change(payload_may_change=True) is None
@@ -131,19 +132,19 @@ def test_guards_of_a_cache_see_every_stray_write(stride_pad, where):
         return
     assert not buffer.differs(payload_may_change=True)
     assert buffer.differs(payload_may_change=False)
-    buffer.storage[buffers.GUARD + offset] = 0x55
+    buffer.storage[GUARD + offset] = 0x55
     assert buffer.first_change(payload_may_change=True) == offset
     assert buffer.differs(payload_may_change=True)
 
 
 @pytest.mark.parametrize("offset", [-2, 6, 16, 22])
 def test_guards_see_writes_between_rows_and_around(offset):
-    buffer = buffers.allocate("k", (2, 3), torch.bfloat16, "cpu", row_pad=5)
+    buffer = allocate("k", (2, 3), torch.bfloat16, "cpu", row_pad=5)
     buffer.view.fill_(1.0)
     buffer.seal()
     buffer.view.fill_(2.0)
     assert buffer.first_change(payload_may_change=True) is None
-    buffer.storage[buffers.GUARD + offset] ^= 0x55
+    buffer.storage[GUARD + offset] ^= 0x55
     change = buffer.first_change(payload_may_change=True)
     assert change == (None if offset == 16 else offset)
     assert bool(buffer.differs(payload_may_change=True)) is (offset != 16)
@@ -263,7 +264,7 @@ def test_quantised_q_is_spread_as_the_case_asks():
 @pytest.mark.parametrize("dtype", [torch.int32, torch.int64, torch.float32, torch.bfloat16, torch.float8_e4m3fn])
 def test_no_poison_is_a_right_answer(dtype):
     """-1 is what a selection holds where there is nothing to select, and what a table holds where there is no page."""
-    poison = buffers.poison_like(torch.zeros((2, 3), dtype=dtype))
+    poison = poison_like(torch.zeros((2, 3), dtype=dtype))
     assert (poison.shape, poison.dtype) == ((2, 3), dtype)
     if dtype.is_floating_point:
         assert bool(poison.float().isnan().all())
@@ -329,7 +330,7 @@ def test_guards_of_a_fused_tensor_know_whose_bytes_were_changed():
 
 
 def test_a_large_pool_of_dense_pages_is_watched_as_a_whole():
-    buffer = buffers.allocate_pages("cache", (300, 2048, 36), "cpu", page_pad=4)
+    buffer = allocate_pages("cache", (300, 2048, 36), "cpu", page_pad=4)
     buffer.seal()
     buffer.view.fill_(1)
     assert buffer.first_change(payload_may_change=True) is None

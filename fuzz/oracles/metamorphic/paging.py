@@ -20,7 +20,7 @@ from indexfuzz.oracles.metamorphic.relation import (
 )
 from indexfuzz.reference import layout
 from indexfuzz.reference.fp8 import FORMATS
-from indexfuzz.samples import buffers
+from indexfuzz.samples.allocation import allocate_pages
 from indexfuzz.stages.base import Call, Tensors
 from indexfuzz.stages.k_quant_cache import written_slots
 
@@ -35,7 +35,7 @@ GARBAGE = (-1, 1 << 30, 7)
 def _pages(case: Case, like: Tensor, blocks: int, block_size: int, *, pad: int = 0) -> Tensor:
     """An empty cache uint8 [blocks, block_size, D + 4]: NaN codes and NaN scales."""
     shape, fp8 = (blocks, block_size, like.shape[2]), FORMATS[case.model.fp8].dtype
-    return buffers.allocate_pages("twin", shape, str(like.device), page_pad=pad, fp8=fp8).view
+    return allocate_pages("twin", shape, str(like.device), page_pad=pad, fp8=fp8).view
 
 
 def _permuted_pages(case: Case, cache: Tensor) -> tuple[Tensor, Tensor]:

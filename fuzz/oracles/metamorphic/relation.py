@@ -10,7 +10,7 @@ from torch import Tensor
 from indexfuzz.core.case import Case
 from indexfuzz.core.rng import derive, permutation
 from indexfuzz.reference import layout
-from indexfuzz.samples import buffers
+from indexfuzz.samples.allocation import allocate
 from indexfuzz.stages.base import Agreement, Call, Tensors
 
 Pairs = dict[str, tuple[Tensor, Tensor]]
@@ -76,7 +76,7 @@ def in_form_of(model: Tensor, values: Tensor) -> Tensor:
 
 def blank(like: Tensor, *shape: int) -> Tensor:
     """A poisoned output of another shape."""
-    return buffers.allocate("twin", shape, like.dtype, str(like.device)).view
+    return allocate("twin", shape, like.dtype, str(like.device)).view
 
 
 def shuffled(case: Case, purpose: str, size: int) -> Tensor:

@@ -5,7 +5,7 @@ from torch import Tensor
 
 from indexfuzz.checks.describe import bits
 from indexfuzz.report.pictures.grid import Panel, Picture, Shade, first_of
-from indexfuzz.samples.buffers import poison_like
+from indexfuzz.samples.poison import poison_like
 from indexfuzz.triage.look import Look, numbers_of
 
 LEGEND = (
