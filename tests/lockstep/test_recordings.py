@@ -7,6 +7,7 @@ import triton
 import triton.language as tl
 
 from indexfuzz.lockstep import Lockstep
+from indexfuzz.lockstep.language import flow
 from indexfuzz.lockstep.operations import reductions
 from indexfuzz.lockstep.operations.builder import Builder
 from indexfuzz.lockstep.values.dtypes import I32
@@ -99,3 +100,22 @@ def test_a_sum_done_at_once_has_the_bits_of_the_one_done_step_by_step(
 )
 def test_the_step_of_few_lanes_is_found(data: list[list[int]], step: int | None) -> None:
     assert Value(np.array(data, np.int32), I32, (len(data[0]),)).advance == step
+
+
+@pytest.mark.parametrize(
+    ("first", "last", "step", "trips"),
+    [
+        (0, 7, 2, 4),
+        (0, 8, 2, 4),
+        (3, 3, 1, 0),
+        (5, 2, 1, 0),
+        (5, -2, -3, 3),
+        (-1, 5, -1, 0),
+        (0, 2**62, 2**61, 2),
+        (-(2**63), -(2**63) + 1, 1, 1),
+    ],
+)
+def test_a_loop_runs_as_often_in_one_program_as_in_several(first: int, last: int, step: int, trips: int) -> None:
+    for programs in (1, 3):
+        bounds = [np.full(programs, bound) for bound in (first, last, step)]
+        assert flow._count_trips(*bounds).tolist() == [trips] * programs

@@ -31,6 +31,7 @@ from indexfuzz.lockstep.values.dtypes import I1
 from indexfuzz.lockstep.values.value import Value
 
 _CONDITIONS: Final = {bool, int, type(None)}
+_FARTHEST: Final = 2**63 - 1
 
 
 class Flow:
@@ -138,7 +139,7 @@ class Flow:
             builder.check_used(bound.handle, "a loop bound")
         if (s == 0).any():
             raise blame_kernel(ValueError("a loop's step is zero"))
-        trips = np.maximum(np.where(s > 0, -((a - b) // s), -((b - a) // -s)), 0)
+        trips = _count_trips(a, b, s)
         for bound in (lower, upper, stride):
             if bound.handle.undefined is not None:
                 trips = np.where(bound.handle.undefined, 0, trips)
@@ -159,6 +160,15 @@ class Flow:
 def condition_of(test: Any) -> Any:
     """What decides a branch or a loop, without what the language wraps around it for the compiler."""
     return test if isinstance(test, Tensor) else getattr(test, "condition", test)
+
+
+def _count_trips(first: Array, last: Array, step: Array) -> Array:
+    """How often a loop runs in each program; in integers of Python where all programs have the same bounds."""
+    if first.size == last.size == step.size == 1:
+        a, b, s = first.item(), last.item(), step.item()
+        if abs(b - a) <= _FARTHEST:
+            return np.array([len(range(a, b, s))])
+    return np.maximum(np.where(step > 0, -((first - last) // step), -((last - first) // -step)), 0)
 
 
 def _integers(x: Any, ty: Any) -> Array:
