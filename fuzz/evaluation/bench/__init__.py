@@ -33,6 +33,7 @@ BENCHES = {
     "detection": Bench(
         f"{__name__}.detection", "how fast planted bugs are found, beside the tests of today", takes_faults=True
     ),
+    "faults": Bench(f"{__name__}.faults", "nothing: writes one table of all planted bugs, from what the pages say"),
     "findings": Bench(
         f"{__name__}.findings", "what a finding hands to people, for every planted bug", takes_faults=True
     ),
