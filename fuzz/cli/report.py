@@ -72,7 +72,7 @@ def _print_found(
         console.print(f"  seen {again} time{'' if again == 1 else 's'} more")
     if symptoms := summary.symptoms_of(found):
         what = "a symptom" if len(symptoms) == 1 else "symptoms"
-        console.print(f"  also seen as {', '.join(map(str, symptoms))}, {what} of the same bug")
+        console.print(f"  also seen as {', '.join(map(str, symptoms))}, most likely {what} of the same bug")
     if found.doubt:
         console.print(f"  {found.doubt}")
     if path := saved.get(finding.signature):

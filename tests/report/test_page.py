@@ -90,7 +90,7 @@ def test_what_is_seen_again_is_told_with_its_finding_and_what_was_known_apart(lo
     story = read_story(written(log, START, CASE, FOUND | {"event": "seen"}, again, symptom, known, FOUND, END))
     text = " ".join(Page(render_page("IndexFuzz", [replace(PLAIN, signature=FOUND["signature"])], story)).text.split())
     assert "Seen 1 time more in this run." in text
-    assert "Also seen as rope/bound-exceeded/k, a symptom of the same bug." in text
+    assert "Also seen as rope/bound-exceeded/k, most likely a symptom of the same bug." in text
     assert text.endswith("known before the run, and seen againcases gather/race/k_out1")
 
 
