@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from indexfuzz.lockstep.arithmetic.matrix_units import MODELS
-from indexfuzz.reference import bounds, fp8, layout, legal, mqa_logits
+from indexfuzz.reference import bounds, dot_error, fp8, layout, legal, mqa_logits
 from indexfuzz.reference.arithmetic import DOT_UNITS, PORTABLE, PRESETS, Arithmetic
 from indexfuzz.reference.quant import q_quant, quantise, row_scale
 from indexfuzz.reference.scales import pack, unpack
@@ -86,7 +86,7 @@ def test_simulated_dots_stay_within_their_unit_s_bound(unit: str, data: str) -> 
         magnitude = mqa_logits.dot(bounds._aligned(q8), bounds._aligned(k8))
         error = (run(q8, k8).double() - mqa_logits.dot(q, k)).abs()
         for contract in {DOT_UNITS[name], DOT_UNITS["sm89-fp8"] if name == "sm90-qgmma" else DOT_UNITS[name]}:
-            limit = bounds.dot_error(q8, k8, magnitude, contract)
+            limit = dot_error.dot_error(q8, k8, magnitude, contract)
             assert bool((error <= limit).all())
             largest = max(largest, float((error / limit.clamp_min(1e-300)).max()))
     assert largest <= 0.5
@@ -98,7 +98,7 @@ def test_largest_product_is_exact() -> None:
     torch.manual_seed(0)
     q8, k8 = pair("all codes", "e4m3fn")
     q, k = (fp8.decode(fp8.codes(x), "e4m3fn", torch.float64) for x in (q8, k8))
-    got = bounds._largest_product(bounds._floor_powers(q8), bounds._floor_powers(k8))
+    got = dot_error._largest_product(dot_error._floor_powers(q8), dot_error._floor_powers(k8))
     exponent = torch.where(q == 0, -1e9, torch.frexp(q).exponent.clamp_min(-5).double() - 1)
     other = torch.where(k == 0, -1e9, torch.frexp(k).exponent.clamp_min(-5).double() - 1)
     want = (exponent.unsqueeze(3) + other.unsqueeze(1).unsqueeze(1)).amax(-1)
