@@ -15,6 +15,11 @@ def _add(x, out, n, scale, BLOCK: tl.constexpr):
 
 
 @triton.jit
+def _subtract(out, first, second):
+    tl.store(out, first - second)
+
+
+@triton.jit
 def _keep(x, out):
     tl.store(out, tl.load(x))
 
@@ -37,6 +42,15 @@ def test_the_same_launch_is_recalled_wherever_its_output_lies():
     assert machine.violations == []
     assert torch.equal(first, x + 1)
     assert torch.equal(second, first)
+
+
+def test_arguments_are_told_apart_by_name_in_whatever_order_a_call_names_them():
+    one, other = torch.zeros(1, dtype=torch.int32), torch.zeros(1, dtype=torch.int32)
+    with Lockstep(), recall_launches() as recall:
+        _subtract[(1,)](one, first=5, second=3)
+        _subtract[(1,)](other, second=5, first=3)
+    assert recall.recalled == 0
+    assert (int(one), int(other)) == (2, -2)
 
 
 @pytest.mark.parametrize(
