@@ -180,10 +180,10 @@ def test_mistakes_of_pools_are_found(signature):
 
 MISTAKES_OF_FUSED = {
     "fused_compress/code-mismatch/cache_scales": ("(end - RATIO).to(tl.int64)", "(end - 1).to(tl.int64)"),
-    "fused_compress/race": ("tl.max(scale, axis=0), mask=is_due", "tl.max(scale, axis=0)"),
+    "fused_compress/race": ("scale, is_due[None]", "scale, is_due[None] | True"),
     "fused_compress/uninitialised": ("[(num_requests, triton.cdiv(num_tokens, TOKENS))]", "[(1, 1)]"),
     "fused_pool/code-mismatch/cache_scales": ("        POOLING,\n    )", '        "max",\n    )'),
-    "fused_pool/race": ("tl.max(scale, axis=0), mask=is_due", "tl.max(scale, axis=0)"),
+    "fused_pool/race": ("scale, is_due[None]", "scale, is_due[None] | True"),
     "fused_pool/uninitialised": ("[(num_requests, triton.cdiv(num_tokens, TOKENS))]", "[(1, 1)]"),
 }
 
