@@ -336,7 +336,7 @@ class TestUsage:
             (("--fuzz-impl", "nix"), "no implementation 'nix'"),
             (
                 ("--fuzz-impl", "module:nix"),
-                "module:nix cannot be imported: there is no nix.py here, nor on Python's path; `indexfuzz new-impl nix`",
+                "module:nix cannot be imported: there is no nix.py here, nor on Python's path; `indexfuzz new-impl",
             ),
             (("--fuzz-device", "abacus"), "no device 'abacus'"),
             (("--fuzz-fault", "nix"), "no fault 'nix'"),
