@@ -5,6 +5,7 @@ types makes the same sequence of builder calls; recorded once, it becomes a Pyth
 """
 
 from collections.abc import Callable, Sequence
+from copy import copy
 from dataclasses import dataclass, field
 from functools import lru_cache
 from types import CodeType, FunctionType
@@ -218,7 +219,7 @@ class Recordings:
         """Do it and write it down."""
         if self.recording:
             return perform(arguments)
-        copies = [fast_tensor(a.handle.copy(), a.type) if type(a) is Tensor else a for a in arguments]
+        copies = [fast_tensor(copy(a.handle), a.type) if type(a) is Tensor else a for a in arguments]
         inputs = [a.handle for a in copies if type(a) is Tensor]
         builder = self.semantic.builder
         recorder = Recorder(builder, inputs)

@@ -52,7 +52,7 @@ class Value:
         del self.data
         return self
 
-    def copy(self) -> "Value":
+    def __copy__(self) -> "Value":
         """Another of the same, whose data nobody has asked for either."""
         known = {name: getattr(self, name) for name in self.__slots__ if name != "data"}
         return Value(self.terms[0], **known).replace_data(self.terms) if self.terms else Value(self.data, **known)
