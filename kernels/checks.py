@@ -26,8 +26,10 @@ def require_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
     require(value in choices, '{} must be one of {}, got "{}"', name, ", ".join(choices), value)
 
 
-def require_tensor(name: str, tensor: Tensor, shape: tuple[int | None, ...], *dtypes: torch.dtype) -> None:
-    """Raise ValueError unless the tensor has one of the dtypes, the shape (None: any size) and a dense last dim."""
+def require_tensor(
+    name: str, tensor: Tensor, shape: tuple[int | None, ...], *dtypes: torch.dtype, dense: bool = True
+) -> None:
+    """Raise ValueError unless a tensor has one of the dtypes and the shape (None: any size), dense in its last dim."""
     sizes = tensor.shape
     if tensor.dtype not in dtypes:
         expected = " or ".join(str(dtype).removeprefix("torch.") for dtype in dtypes)
@@ -35,7 +37,7 @@ def require_tensor(name: str, tensor: Tensor, shape: tuple[int | None, ...], *dt
     if sizes != shape and not _fits(sizes, shape):
         wanted_shape = ", ".join("any" if size is None else str(size) for size in shape)
         raise ValueError(f"{name} must have shape [{wanted_shape}], got {list(sizes)}")
-    if shape and tensor.stride()[-1] != 1 and sizes[-1] > 1:
+    if dense and shape and tensor.stride()[-1] != 1 and sizes[-1] > 1:
         raise ValueError(f"{name} must be dense in its last dim, got strides {tensor.stride()}")
 
 

@@ -88,6 +88,7 @@ def _fused_q_kernel(
     q_head_stride,
     weights_ptr,  # [T, NUM_HEADS] fp32 or bf16
     weights_token_stride,
+    weights_head_stride,
     positions_ptr,  # [T] int64 or int32
     cos_sin_cache_ptr,  # [max_pos, ROPE_DIM] fp32 or bf16
     cos_sin_row_stride,
@@ -127,7 +128,8 @@ def _fused_q_kernel(
         q_ptr.dtype.element_ty,
     )
     values, scale = quantise_rows(q, QUANT_MAX, UE8M0=True)
-    weights = tl.load(weights_ptr + token * weights_token_stride + head, mask=is_valid_row, other=0.0)
+    weights_at = token * weights_token_stride + head * weights_head_stride
+    weights = tl.load(weights_ptr + weights_at, mask=is_valid_row, other=0.0)
 
     q_fp8 = values.to(q_fp8_ptr.dtype.element_ty)
     tl.store(q_fp8_ptr + row[:, None] * HEAD_DIM + dim[None, :], q_fp8, mask=is_valid_row[:, None])
@@ -235,7 +237,7 @@ def fused_q(
     require_tensor("q", q, (None, None, None), *ACTIVATIONS)
     num_tokens, num_heads, head_dim = q.shape
     require_head_dim(head_dim)
-    require_tensor("weights", weights, (num_tokens, num_heads), torch.float32, torch.bfloat16)
+    require_tensor("weights", weights, (num_tokens, num_heads), torch.float32, torch.bfloat16, dense=False)
     require_angles(positions, cos_sin_cache, num_tokens, head_dim, rope_dim, style, placement)
 
     q_fp8 = torch.empty(q.shape, dtype=FP8_DTYPES[fp8], device=q.device)
@@ -248,6 +250,7 @@ def fused_q(
             q.stride(1),
             weights,
             weights.stride(0),
+            weights.stride(1),
             positions,
             cos_sin_cache,
             cos_sin_cache.stride(0),

@@ -53,6 +53,7 @@ def _mqa_logits_kernel(
     k_scale_ptr,  # [N] fp32, or int32 of four exponents
     weights_ptr,  # [M, NUM_HEADS] fp32
     weights_row_stride,
+    weights_head_stride,
     ks_ptr,  # [M] int32
     ke_ptr,  # [M] int32
     logits_ptr,  # [M, N] fp32
@@ -90,7 +91,7 @@ def _mqa_logits_kernel(
     dim, byte = tl.arange(0, HEAD_DIM), tl.arange(0, KEY_BYTES)
     q_at = (lane_row * q_row_stride + head * q_head_stride)[:, None] + dim[None, :]
     q = tl.load(q_ptr + q_at, mask=is_valid_lane[:, None], other=0.0)
-    weights_at = lane_row * weights_row_stride + head
+    weights_at = lane_row * weights_row_stride + head * weights_head_stride
     weights = tl.load(weights_ptr + weights_at, mask=is_valid_lane, other=0.0)
 
     _fill_hidden(logits_ptr + logits_row, is_valid_row, first_key, first_seen, HIDDEN)
@@ -132,9 +133,9 @@ def mqa_logits(
     from the first to the last that one of a few neighbouring rows sees are read.
 
     q_fp8 [M, H, D] and k_fp8 [N, D] of one FP8 format, k_scale [N] and weights [M, H] fp32, ks and ke [M] int32 or
-    int64. H is 1 to 128; rows may be strided. An int32 k_scale [N] has the packed exponents of kernels/scales.py: the
-    quarters of a key have scales of their own. Keys may then be in MXFP4, k_fp8 uint8 [N, D / 2]. Raises ValueError
-    outside this contract.
+    int64. H is 1 to 128; rows may be strided, and heads of weights too. An int32 k_scale [N] has the packed exponents
+    of kernels/scales.py: the quarters of a key have scales of their own. Keys may then be in MXFP4, k_fp8 uint8
+    [N, D / 2]. Raises ValueError outside this contract.
     """
     require_tensor("q_fp8", q_fp8, (None, None, None), *FP8)
     num_rows, num_heads, head_dim = q_fp8.shape
@@ -145,7 +146,7 @@ def mqa_logits(
     require_tensor("k_fp8", k_fp8, (None, key_bytes), torch.uint8 if is_fp4 else q_fp8.dtype)
     num_keys = k_fp8.shape[0]
     require_tensor("k_scale", k_scale, (num_keys,), *((torch.int32,) if is_fp4 else SCALE_DTYPES.values()))
-    require_tensor("weights", weights, (num_rows, num_heads), torch.float32)
+    require_tensor("weights", weights, (num_rows, num_heads), torch.float32, dense=False)
     require_tensor("ks", ks, (num_rows,), torch.int32, torch.int64)
     require_tensor("ke", ke, (num_rows,), torch.int32, torch.int64)
     require_tensor("logits", logits, (num_rows, num_keys), torch.float32)
@@ -166,6 +167,7 @@ def mqa_logits(
         k_scale,
         weights,
         weights.stride(0),
+        weights.stride(1),
         ks,
         ke,
         logits,

@@ -61,6 +61,7 @@ def _paged_mqa_logits_kernel(
     num_blocks,
     weights_ptr,  # [B * next_n, NUM_HEADS] fp32
     weights_row_stride,
+    weights_head_stride,
     context_lens_ptr,  # [B] or [B, next_n] int32
     context_lens_seq_stride,
     context_lens_row_stride,  # 0 for [B]
@@ -113,7 +114,7 @@ def _paged_mqa_logits_kernel(
         dim, byte = tl.arange(0, HEAD_DIM), tl.arange(0, KEY_BYTES)
         q_at = (seq * q_seq_stride + lane_row * q_row_stride + head * q_head_stride)[:, None] + dim[None, :]
         q = tl.load(q_ptr + q_at, mask=is_valid_lane[:, None], other=0.0)
-        weights_at = (seq * next_n + lane_row) * weights_row_stride + head
+        weights_at = (seq * next_n + lane_row) * weights_row_stride + head * weights_head_stride
         weights = tl.load(weights_ptr + weights_at, mask=is_valid_lane, other=0.0)
 
         for start in tl.range(first_key, end_seen, KEYS, num_stages=STAGES):
@@ -176,10 +177,11 @@ def paged_mqa_logits(
     no position whose page id is outside [0, num_blocks).
 
     q_fp8 [B, next_n, H, D] fp8 with H 1 to 128, cache uint8 [num_blocks, block_size, D + 4], weights [B * next_n, H]
-    fp32, context_lens [B] or [B, next_n] and block_table [B, max_blocks] int32 or int64; rows may be strided. What no
-    row of a sequence sees, in the cache or the block table, changes nothing. With scales "ue8m0" the quarters of a key
-    have scales of their own, whose exponents are packed (kernels/scales.py); with "mxfp4" the cache is uint8
-    [num_blocks, block_size, D/2 + 4] and has E2M1 values beside such scales. Raises ValueError outside this contract.
+    fp32, context_lens [B] or [B, next_n] and block_table [B, max_blocks] int32 or int64; rows may be strided, and heads
+    of weights too. What no row of a sequence sees, in the cache or the block table, changes nothing. With scales
+    "ue8m0" the quarters of a key have scales of their own, whose exponents are packed (kernels/scales.py); with "mxfp4"
+    the cache is uint8 [num_blocks, block_size, D/2 + 4] and has E2M1 values beside such scales. Raises ValueError
+    outside this contract.
     """
     require_tensor("q_fp8", q_fp8, (None, None, None, None), *FP8)
     batch, next_n, num_heads, head_dim = q_fp8.shape
@@ -191,7 +193,7 @@ def paged_mqa_logits(
     num_blocks, block_size, _ = cache.shape
     interleaved = is_interleaved(layout, scales)
     layout = resolve_layout(layout, block_size, key_bytes)
-    require_tensor("weights", weights, (batch * next_n, num_heads), torch.float32)
+    require_tensor("weights", weights, (batch * next_n, num_heads), torch.float32, dense=False)
     is_length_per_row = context_lens.dim() == 2
     lens_shape = (batch, next_n) if is_length_per_row else (batch,)
     require(
@@ -222,6 +224,7 @@ def paged_mqa_logits(
         num_blocks,
         weights,
         weights.stride(0),
+        weights.stride(1),
         context_lens,
         context_lens.stride(0),
         context_lens.stride(1) if is_length_per_row else 0,

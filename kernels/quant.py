@@ -41,6 +41,7 @@ def _q_quant_kernel(
     q_head_stride,
     weights_ptr,  # [T, NUM_HEADS] fp32 or bf16
     weights_token_stride,
+    weights_head_stride,
     q_fp8_ptr,  # [T, NUM_HEADS, HEAD_DIM] fp8, dense
     q_weights_ptr,  # [T, NUM_HEADS] fp32, dense
     num_rows,  # T * NUM_HEADS
@@ -59,7 +60,8 @@ def _q_quant_kernel(
     q_row = token * q_token_stride + head * q_head_stride
     q = tl.load(q_ptr + q_row[:, None] + dim[None, :], mask=is_valid_row[:, None], other=0.0)
     values, scale = quantise_rows(q.to(tl.float32), QUANT_MAX, UE8M0)
-    weights = tl.load(weights_ptr + token * weights_token_stride + head, mask=is_valid_row, other=0.0)
+    weights_at = token * weights_token_stride + head * weights_head_stride
+    weights = tl.load(weights_ptr + weights_at, mask=is_valid_row, other=0.0)
 
     q_fp8 = values.to(q_fp8_ptr.dtype.element_ty)
     tl.store(q_fp8_ptr + row[:, None] * HEAD_DIM + dim[None, :], q_fp8, mask=is_valid_row[:, None])
@@ -72,15 +74,15 @@ def q_quant(q: Tensor, weights: Tensor, *, scale_fmt: str, fp8: str) -> tuple[Te
     s = max(amax, 1e-4) / C with C = 448 (e4m3fn) or 224 (e4m3fnuz); scale_fmt "ue8m0" takes the next power of two.
     Returns q_fp8 [T, H, D] = q / s and q_weights [T, H] fp32 = weights * s * D^-0.5 * H^-0.5.
 
-    q is bf16, fp16 or fp32; it and weights may be column slices of wider tensors. Raises ValueError outside this
-    contract.
+    q is bf16, fp16 or fp32; it and weights may be column slices of wider tensors, and the heads of weights may lie
+    apart. Raises ValueError outside this contract.
     """
     require_choice("scale_fmt", scale_fmt, SCALE_FORMATS)
     require_choice("fp8", fp8, tuple(FP8_DTYPES))
     require_tensor("q", q, (None, None, None), *ACTIVATIONS)
     num_tokens, num_heads, head_dim = q.shape
     require_head_dim(head_dim)
-    require_tensor("weights", weights, (num_tokens, num_heads), torch.float32, torch.bfloat16)
+    require_tensor("weights", weights, (num_tokens, num_heads), torch.float32, torch.bfloat16, dense=False)
 
     q_fp8 = torch.empty(q.shape, dtype=FP8_DTYPES[fp8], device=q.device)
     q_weights = torch.empty(weights.shape, dtype=torch.float32, device=q.device)
@@ -92,6 +94,7 @@ def q_quant(q: Tensor, weights: Tensor, *, scale_fmt: str, fp8: str) -> tuple[Te
             q.stride(1),
             weights,
             weights.stride(0),
+            weights.stride(1),
             q_fp8,
             q_weights,
             num_rows,

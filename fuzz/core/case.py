@@ -88,11 +88,13 @@ class Case(Part):
             raise ValueError(f"batch.decode has length {longest} beyond max_model_len {batch.max_model_len}")
         memory = self.memory
         q_columns = heads * (dim + max(memory.q_head_pad, memory.q_fp8_head_pad)) + max(memory.q_pad, memory.q_fp8_pad)
+        weights_columns = heads * (1 + max(memory.weights_head_pad, memory.q_weights_head_pad))
         cached = sum(batch.decode) + batch.keys
         tokens, keys = max(batch.tokens, self.session.tokens), self.num_blocks * self.cache.block_size
         sizes = {
             "q": tokens * q_columns,
             "k": tokens * (dim + self.memory.k_pad),
+            "weights": tokens * weights_columns,
             "pages": keys * self.token_bytes if self.session.steps else 0,
             "logits": tokens * max(keys, batch.max_model_len) if self.session.steps else 0,
             "gathered keys": batch.keys * (dim + self.memory.k_fp8_pad),

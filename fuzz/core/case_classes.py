@@ -29,7 +29,7 @@ GAPS = {
     "memory": (
         *("k_pad", "q_pad", "weights_pad", "table_pad", "table_extra", "k_fp8_pad", "q_fp8_pad", "q_weights_pad"),
         *("logits_pad", "angles_pad", "missing_pages", "q_head_pad", "q_fp8_head_pad", "lens_pad", "shift"),
-        "columns_pad",
+        *("columns_pad", "weights_head_pad", "q_weights_head_pad"),
     ),
 }
 """Part -> fields of which it matters whether there is any, and whether it keeps what lies behind it aligned."""

@@ -227,11 +227,11 @@ class Memory(Part):
 
     Of eight entries of a block table that name a page, `missing_pages` name none: what `table_tail` says, or -1 where
     that is a page.
-    `q_head_pad` and `q_fp8_head_pad` lie between the heads of a token, `lens_pad` between the rows of context_lens, and
-    its entries `lens_step` elements apart. Tensors start at addresses that are a multiple of 16 bytes, and those that
-    `shifted` names `shift` elements later, the cache `shift` scales. With `fused`, q and k are columns of one tensor,
-    as a linear layer for both makes them. `indices` are tables, lengths, windows, and what says whose a token is,
-    `activations` q and k.
+    `q_head_pad`, `q_fp8_head_pad`, `weights_head_pad` and `q_weights_head_pad` lie between the heads of a token,
+    `lens_pad` between the rows of context_lens, and its entries `lens_step` elements apart. Tensors start at addresses
+    that are a multiple of 16 bytes, and those that `shifted` names `shift` elements later, the cache `shift` scales.
+    With `fused`, q and k are columns of one tensor, as a linear layer for both makes them. `indices` are tables,
+    lengths, windows, and what says whose a token is, `activations` q and k.
     """
 
     added = frozenset(
@@ -256,6 +256,8 @@ class Memory(Part):
             "head_weights",
             "norm_weights",
             "activations",
+            "weights_head_pad",
+            "q_weights_head_pad",
         }
     )
 
@@ -286,6 +288,8 @@ class Memory(Part):
     head_weights: Literal["fp32", "bf16"] = "fp32"
     norm_weights: Literal["fp32", "bf16"] = "fp32"
     activations: Literal["bf16", "fp16", "fp32"] = "bf16"
+    weights_head_pad: int = Field(default=0, ge=0, le=4096)
+    q_weights_head_pad: int = Field(default=0, ge=0, le=4096)
 
 
 OVERRIDABLE = {"q": 3, "k": 2, "weights": 2}

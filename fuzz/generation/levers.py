@@ -26,7 +26,7 @@ BATCH = ("next_n", "max_model_len", "pad_tokens", "gather_pad", "gather_holes", 
 MEMORY = (
     *("k_pad", "q_pad", "weights_pad", "table_pad", "table_extra", "k_fp8_pad", "q_fp8_pad", "q_weights_pad"),
     *("logits_pad", "angles_pad", "missing_pages", "q_head_pad", "q_fp8_head_pad", "lens_pad", "lens_step", "shift"),
-    "columns_pad",
+    *("columns_pad", "weights_head_pad", "q_weights_head_pad"),
 )
 
 HEAD_DIMS = (32, 64, 128)

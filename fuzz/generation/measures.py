@@ -111,8 +111,12 @@ def _q_fp8_stride(case: Case) -> int:
     return case.model.num_heads * (case.model.head_dim + case.memory.q_fp8_head_pad) + case.memory.q_fp8_pad
 
 
+def _weights_stride(case: Case) -> int:
+    return case.model.num_heads * (1 + case.memory.weights_head_pad) + case.memory.weights_pad
+
+
 def _q_weights_stride(case: Case) -> int:
-    return case.model.num_heads + case.memory.q_weights_pad
+    return case.model.num_heads * (1 + case.memory.q_weights_head_pad) + case.memory.q_weights_pad
 
 
 SIZES: Mapping[str, Callable[[Case], int]] = {
@@ -153,13 +157,15 @@ SIZES: Mapping[str, Callable[[Case], int]] = {
     "q_stride": _q_stride,
     "q_head_stride": lambda case: case.model.head_dim + case.memory.q_head_pad,
     "k_stride": lambda case: case.model.head_dim + case.memory.k_pad,
-    "weights_stride": lambda case: case.model.num_heads + case.memory.weights_pad,
+    "weights_stride": _weights_stride,
+    "weights_head_stride": lambda case: 1 + case.memory.weights_head_pad,
     "angles_stride": lambda case: case.model.rope_dim + case.memory.angles_pad,
     "k_fp8_stride": lambda case: case.key_bytes + case.memory.k_fp8_pad,
     "q_fp8_stride": _q_fp8_stride,
     "q_fp8_head_stride": lambda case: case.model.head_dim + case.memory.q_fp8_head_pad,
     "q_fp8_request_stride": lambda case: case.batch.next_n * _q_fp8_stride(case),
     "q_weights_stride": _q_weights_stride,
+    "q_weights_head_stride": lambda case: 1 + case.memory.q_weights_head_pad,
     "prefill_logits_stride": lambda case: case.batch.keys + case.memory.logits_pad,
     "paged_logits_stride": lambda case: case.batch.max_model_len + case.memory.logits_pad,
     "start_of_prefill_q": lambda case: case.batch.decode_rows * _q_fp8_stride(case) + case.memory.shift,

@@ -85,6 +85,8 @@ LATER: dict[str, Sequence[Any]] = {
 LATER_MEMORY: dict[str, Sequence[Any]] = {
     "columns_pad": RARE_PADS,
     "far": (None,) * 27 + ("columns",),
+    "weights_head_pad": RARE_PADS,
+    "q_weights_head_pad": RARE_PADS,
 }
 """Fields of the memory, likewise; a tensor that is far takes the place of another one."""
 

@@ -15,6 +15,8 @@ _STRIDED = {
     "angles": ("rope",),
     "q_head": ("rope", "q_quant"),
     "q_fp8_head": ("prefill_logits", "paged_logits"),
+    "weights_head": ("q_quant",),
+    "q_weights_head": ("prefill_logits", "paged_logits"),
     "lens": ("paged_logits",),
 }
 """Tensors whose rows may be strided -> the stages that take them."""

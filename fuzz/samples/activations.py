@@ -44,8 +44,7 @@ def place_activations(step: Step, q: Tensor, k: Tensor, weights: Tensor, positio
 
 def place_weights(step: Step, weights: Tensor) -> None:
     """Weights of heads [T, H] fp32, in the dtype that the case says."""
-    weights = weights if step.case.memory.head_weights == "fp32" else weights.bfloat16()
-    step.place("weights", weights, row_pad=step.case.row_pad("weights", *weights.shape))
+    step.place_heads("weights", weights if step.case.memory.head_weights == "fp32" else weights.bfloat16())
 
 
 def place_positions(step: Step, positions: Tensor) -> None:

@@ -58,17 +58,25 @@ class Step:
 
     def spread(self, name: str) -> Tensor:
         """What a stage returned, q_fp8 [T,H,D] or q_weights [T,H], where in memory the case wants it."""
-        value = self.tensors[name]
-        head_pad = self.case.memory.q_fp8_head_pad if name == "q_fp8" else 0
-        tokens, heads, dim = (*value.shape, 1)[:3]
-        pad, shift = self.case.row_pad(name, tokens, heads * (dim + head_pad)), self.case.shift_of(name)
-        if (pad or head_pad or shift) and name not in self.buffers:
-            shape = (tokens, heads, dim)
-            buffer = allocate_tokens(name, shape, value.dtype, self.device, pad=pad, head_pad=head_pad, shift=shift)
-            buffer.view = buffer.view if value.dim() > 2 else buffer.view.squeeze(2)
-            buffer.view.copy_(value)
-            self.add(buffer)
+        if name not in self.buffers and any(self._gaps_of_heads(name, self.tensors[name])):
+            self.place_heads(name, self.tensors[name])
         return self.tensors[name]
+
+    def place_heads(self, name: str, value: Tensor) -> None:
+        """Put a value for each token and head, [T,H,D] or [T,H], into a guarded buffer of its own, with its gaps."""
+        pad, head_pad, shift = self._gaps_of_heads(name, value)
+        tokens, heads, dim = (*value.shape, 1)[:3]
+        shape = (tokens, heads, dim)
+        buffer = allocate_tokens(name, shape, value.dtype, self.device, pad=pad, head_pad=head_pad, shift=shift)
+        buffer.view = buffer.view if value.dim() > 2 else buffer.view.squeeze(2)
+        buffer.view.copy_(value)
+        self.add(buffer)
+
+    def _gaps_of_heads(self, name: str, value: Tensor) -> tuple[int, int, int]:
+        """Elements between tokens, between heads and before the first of them, as the case wants them."""
+        tokens, heads, dim = (*value.shape, 1)[:3]
+        head_pad = getattr(self.case.memory, f"{name}_head_pad")
+        return self.case.row_pad(name, tokens, heads * (dim + head_pad)), head_pad, self.case.shift_of(name)
 
     def define_slots(self, slots: Tensor) -> None:
         """Note that slots int64 [n] >= 0 of the cache hold tokens now, where their layout exists at all."""

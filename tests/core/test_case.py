@@ -107,6 +107,8 @@ YOUNGER = {
         "head_weights": "bf16",
         "norm_weights": "bf16",
         "activations": "fp32",
+        "weights_head_pad": 1,
+        "q_weights_head_pad": 1,
     },
 }
 

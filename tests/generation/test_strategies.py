@@ -206,6 +206,9 @@ def free(case: Case) -> Iterator[str]:
         yield "some columns to spare"
     if memory.q_head_pad not in strategies.RARE_PADS:
         yield "heads any number of elements apart"
+    for name in ("weights_head_pad", "q_weights_head_pad"):
+        if getattr(memory, name):
+            yield f"{name} of its own"
 
 
 def test_what_no_list_names_is_drawn(samples: list[Case]) -> None:
@@ -215,6 +218,7 @@ def test_what_no_list_names_is_drawn(samples: list[Case]) -> None:
     expected = {"nothing but padding": 80, "two long requests": 20, "many prefill requests": 40}
     expected |= {"more new tokens than listed": 20, "some columns to spare": 40}
     expected |= {"heads any number of elements apart": 100}
+    expected |= {"weights_head_pad of its own": 400, "q_weights_head_pad of its own": 400}
     assert not {fact: seen[fact] for fact, least in expected.items() if seen[fact] < least}
 
 

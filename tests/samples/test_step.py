@@ -272,6 +272,34 @@ def test_no_poison_is_a_right_answer(dtype):
         assert bool((poison > 1 << 30).all())
 
 
+@pytest.mark.parametrize("far", ["none", "weights"])
+def test_weights_of_heads_lie_apart_as_the_case_asks(far):
+    case = MIXED.replace(memory={"weights_head_pad": 2, "weights_pad": 5, "far": far})
+    step, plain = materialise(case), materialise(MIXED).tensors["weights"]
+    weights = step.tensors["weights"]
+    stride = 2 * 3 + case.row_pad("weights", len(plain), 2 * 3)
+    assert weights.stride() == (stride, 3)
+    assert (stride > 1 << 20) == (far == "weights")
+    assert torch.equal(weights, plain)
+    buffer = step.buffers["weights"]
+    weights += 1
+    assert buffer.first_change(payload_may_change=True) is None
+    gap = torch.as_strided(weights, (1,), (1,), weights.storage_offset() + stride + 1)
+    gap.fill_(1.0)
+    assert buffer.first_change(payload_may_change=True) == 4 * (stride + 1)
+
+
+@pytest.mark.parametrize("far", ["none", "q_weights"])
+def test_folded_weights_lie_apart_as_the_case_asks(far):
+    case = MIXED.replace(memory={"q_weights_head_pad": 2, "q_weights_pad": 1, "far": far})
+    step = materialise(case)
+    folded = torch.arange(2.0 * case.batch.tokens).view(-1, 2)
+    step.tensors["q_weights"] = folded
+    got = step.spread("q_weights")
+    assert got.stride() == (2 * 3 + case.row_pad("q_weights", case.batch.tokens, 2 * 3), 3)
+    assert torch.equal(got, folded)
+
+
 def test_heads_and_lengths_lie_apart_as_the_case_asks():
     case = MIXED.replace(batch={"lens": "2d"}, memory={"q_head_pad": 8, "q_pad": 3, "lens_step": 3, "lens_pad": 2})
     step, plain = materialise(case), materialise(MIXED.replace(batch={"lens": "2d"}))

@@ -135,6 +135,7 @@ def contract(project: Project) -> Clauses:
             Clause(
                 (FUSED_Q, "rope", "q_quant"), lambda case: not case.memory.q_head_pad, "the heads of q are dense", dense
             ),
+            Clause((FUSED_Q,), lambda case: not case.memory.weights_head_pad, "the weights of heads are dense", caller),
             Clause(_FUSED, lambda case: not case.memory.angles_pad, "the table of angles is dense", caller),
             Clause(_FUSED, lambda case: not case.memory.fused, "q and k are no views of one", caller),
             Clause(_FUSED, lambda case: not case.memory.shift, "tensors start at multiples of 16 bytes", caller),

@@ -206,6 +206,7 @@ def contract(project: Project, backend: str = "rocm_aiter_mla_sparse.py: ROCMAit
             ),
             Clause((FUSED_Q,), lambda case: not case.memory.q_pad, "q is dense", dense),
             Clause((FUSED_Q,), lambda case: not case.memory.q_head_pad, "the heads of q are dense", dense),
+            Clause((FUSED_Q,), lambda case: not case.memory.weights_head_pad, "the weights of heads are dense", called),
             Clause(both, lambda case: case.memory.activations != "fp32", "q and k are bf16 or fp16", dtypes),
             Clause(both, lambda case: not case.memory.fused, "q and k are no views of one", called),
             Clause(both, lambda case: not case.memory.angles_pad, "the table of angles is dense", called),

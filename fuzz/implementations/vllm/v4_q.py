@@ -96,6 +96,7 @@ def _contract(project: Project) -> Clauses:
                 project.place(KERNELS, "nope_offset = tl.arange(0, INDEX_Q_NOPE_DIM)"),
             ),
             clause(lambda case: not case.memory.q_head_pad, "the heads of q are dense", called),
+            clause(lambda case: not case.memory.weights_head_pad, "the weights of heads are dense", called),
             clause(lambda case: not case.memory.q_pad, "q is dense", called),
             clause(lambda case: not case.memory.fused, "q and k are no views of one", called),
             clause(lambda case: not case.memory.shift, "tensors start at multiples of 16 bytes", called),
