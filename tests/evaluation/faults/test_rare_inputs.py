@@ -1,11 +1,13 @@
 """Inputs that kernels promise to take and callers rarely make: right kernels pass, and each input shows a mistake."""
 
 from dataclasses import replace
+from itertools import islice
 
 import pytest
 
 from indexfuzz.core.case import Case
 from indexfuzz.devices import open_device
+from indexfuzz.generation.stream import stream_cases
 from indexfuzz.implementations.builtin import builtin
 from indexfuzz.implementations.faults import load_faults, plant
 from indexfuzz.implementations.faults.planting import edited_kernels
@@ -13,6 +15,7 @@ from indexfuzz.oracles import composition
 from indexfuzz.oracles.differential import run
 
 DEVICE = open_device("lockstep")
+TAKE_WEIGHTS = frozenset({"q_quant", "fused_q", "prefill_logits", "paged_logits"})
 CASE = Case().replace(
     model={"num_heads": 2, "head_dim": 32, "rope_dim": 16, "quant_group": 32},
     cache={"block_size": 16, "spare_blocks": 2},
@@ -55,6 +58,13 @@ MISTAKES = {
     "strided gathered keys": ("mqa_logits", "k_fp8.stride(0),", "head_dim,", {"memory": {"k_fp8_pad": 16}}),
     "strided q": ("mqa_logits", "q_fp8.stride(0),", "num_heads * head_dim,", {"memory": {"q_fp8_pad": 16}}),
     "strided weights": ("paged_mqa_logits", "weights.stride(0),", "num_heads,", {"memory": {"q_weights_pad": 1}}),
+    "heads of weights apart, in prefill": (
+        "mqa_logits",
+        "weights.stride(1),",
+        "1,",
+        {"memory": {"q_weights_head_pad": 1}},
+    ),
+    "heads of weights apart, fused": ("fused", "weights.stride(1),", "1,", {"memory": {"weights_head_pad": 1}}),
     "strided logits": ("paged_mqa_logits", "logits.stride(0),", "max_model_len,", {"memory": {"logits_pad": 8}}),
     "strided angles": (
         "rope",
@@ -110,6 +120,7 @@ def test_an_input_shows_its_mistake_and_right_kernels_take_it(label):
             "cache": "k_quant_cache",
             "mqa_logits": "prefill_logits",
             "paged_mqa_logits": "paged_logits",
+            "fused": "fused_q",
         }[file]
     }
 
@@ -121,6 +132,8 @@ OWN = {
     "slots-of-a-run-by-its-ends": (LONG, {"batch": {"slot_holes": 1}}),
     "windows-of-a-tile-grow-by-one": (LONG, {"batch": {"row_step": 2}}),
     "gather-all-that-there-is": (LONG, {"batch": {"gather_pad": 0, "gather_cut": 5}}),
+    "weights-taken-for-adjacent": (CASE, {"memory": {"weights_head_pad": 1}}),
+    "folded-weights-taken-for-adjacent": (CASE, {"memory": {"q_weights_head_pad": 1}}),
     "angles-of-context-length": (CASE, {"batch": {"positions": "gapped"}}),
 }
 """Planted fault -> a case that does not show it, and the one field that does."""
@@ -140,6 +153,16 @@ def test_one_field_shows_a_planted_fault_and_right_kernels_take_it(fault):
     found = everything(case, wrong)
     assert found
     assert all(load_faults()[fault].is_blamed_by(finding) for finding in found)
+
+
+def test_right_kernels_take_any_weights_whose_heads_lie_apart():
+    drawn = (case for case in stream_cases(3, DEVICE.formats) if has_weights_apart(case.memory))
+    for case in islice(drawn, 200):
+        assert run(case, builtin(), DEVICE, TAKE_WEIGHTS).findings == [], case.canonical_json()
+
+
+def has_weights_apart(memory):
+    return memory.weights_head_pad > 0 or memory.q_weights_head_pad > 0
 
 
 def test_rope_in_place_must_change_its_arguments_where_that_is_promised():
