@@ -37,12 +37,11 @@ def start_server() -> None:
     os.environ[CAMPAIGN] = str(os.getpid())
     CONTEXT.set_forkserver_preload(["indexfuzz.campaign.bound", "indexfuzz.campaign.member", *WITH])
     resource_tracker.ensure_running()  # whose start would unblock what is blocked here
-    # The server inherits what is blocked here; multiprocessing ignores the signal there too late.
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, INTERRUPT)
+    signal.pthread_sigmask(signal.SIG_BLOCK, INTERRUPT)  # which it inherits, and multiprocessing ignores too late
     try:
         ensure_running()
     finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, INTERRUPT)
 
 
 def fork_from_server(target: Callable[..., None], *arguments: object) -> tuple[ForkServerProcess, int]:

@@ -139,11 +139,12 @@ def repro(
         raise InputError(f"{path}: {error}") from error
     proof, name = run_script(text), target.subject.facts.name
     elsewhere = _seen_elsewhere(entry, name)
-    if elsewhere or not proof.shows:
-        shown = [finding.signature for finding in target.subject.ask(entry.case, signature).findings]
-        if signature not in shown:
-            why = elsewhere or " now; there is nothing to reproduce"
-            raise InputError(f"{path}: {name} does not show {signature}{why}")
+    shows = proof.shows and not elsewhere
+    if not shows and all(
+        finding.signature != signature for finding in target.subject.ask(entry.case, signature).findings
+    ):
+        why = elsewhere or " now; there is nothing to reproduce"
+        raise InputError(f"{path}: {name} does not show {signature}{why}")
     if not proof.shows:
         raise UnprovenError(f"the script for {path} does not show {signature}, which {name} shows: {proof.last_line}")
     typer.echo(text, nl=False)

@@ -172,7 +172,7 @@ class Case(Part):
             ahead = self.batch.next_n - 1
             steps = ahead if name == "q_fp8" and ahead > 1 and rows <= FEW * ahead else rows - 1
             return -(-FAR_ELEMENTS // steps) - columns
-        return int(getattr(self.memory, f"{name}_pad"))
+        return int(getattr(self.memory, f"{name}_pad", 0))
 
     def shift_of(self, name: str) -> int:
         """How many elements later than at an aligned address a tensor starts."""

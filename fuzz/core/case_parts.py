@@ -42,8 +42,9 @@ PadSeq = Literal["minus-one", "batch", "huge", "first", "last"]
 Positions = Literal["rank", "shifted", "repeated", "gapped"]
 """What the positions of a request count: its tokens; from a later start; every token twice; three for each token."""
 
-Far = Literal["none", "q", "k", "weights", "table", "k_fp8", "q_fp8", "q_weights", "logits", "columns"]
-"""A tensor whose last row starts beyond 2^31 elements."""
+Far = Literal["none", "q", "k", "weights", "table", "k_fp8", "q_fp8", "q_weights", "logits", "columns", "state"]
+"""A tensor whose last row starts beyond 2^31 elements; of a session "k" are values of tokens and keys that are made of
+them, "weights" the scores beside the values, "table" all tables, and "state" what is kept of requests."""
 
 
 Shifted = Literal[

@@ -4,7 +4,6 @@ Sizes are plain arithmetic on the case. What small tensors of integers hold is r
 """
 
 from collections.abc import Callable, Mapping
-from functools import partial
 
 import torch
 from torch import Tensor
@@ -104,15 +103,20 @@ def _prefill_columns(case: Case) -> int:
     return _columns(case, tuple(request.length for request in case.batch.prefill))
 
 
-def _head_stride(case: Case, name: str) -> int:
-    """Elements from one head of a tensor to the next."""
-    width = 1 if "weights" in name else case.model.head_dim
-    return width + int(getattr(case.memory, f"{name}_head_pad"))
+def _q_stride(case: Case) -> int:
+    return case.model.num_heads * (case.model.head_dim + case.memory.q_head_pad) + case.memory.q_pad
 
 
-def _token_stride(case: Case, name: str) -> int:
-    """Elements from one token of a tensor with heads to the next."""
-    return case.model.num_heads * _head_stride(case, name) + int(getattr(case.memory, f"{name}_pad"))
+def _q_fp8_stride(case: Case) -> int:
+    return case.model.num_heads * (case.model.head_dim + case.memory.q_fp8_head_pad) + case.memory.q_fp8_pad
+
+
+def _weights_stride(case: Case) -> int:
+    return case.model.num_heads * (1 + case.memory.weights_head_pad) + case.memory.weights_pad
+
+
+def _q_weights_stride(case: Case) -> int:
+    return case.model.num_heads * (1 + case.memory.q_weights_head_pad) + case.memory.q_weights_pad
 
 
 SIZES: Mapping[str, Callable[[Case], int]] = {
@@ -150,24 +154,22 @@ SIZES: Mapping[str, Callable[[Case], int]] = {
     "prefill_columns": _prefill_columns,
     "decode_table_stride": lambda case: _decode_columns(case) + case.memory.table_pad,
     "prefill_table_stride": lambda case: _prefill_columns(case) + case.memory.table_pad,
-    "q_stride": partial(_token_stride, name="q"),
-    "q_head_stride": partial(_head_stride, name="q"),
+    "q_stride": _q_stride,
+    "q_head_stride": lambda case: case.model.head_dim + case.memory.q_head_pad,
     "k_stride": lambda case: case.model.head_dim + case.memory.k_pad,
-    "weights_stride": partial(_token_stride, name="weights"),
-    "weights_head_stride": partial(_head_stride, name="weights"),
+    "weights_stride": _weights_stride,
+    "weights_head_stride": lambda case: 1 + case.memory.weights_head_pad,
     "angles_stride": lambda case: case.model.rope_dim + case.memory.angles_pad,
     "k_fp8_stride": lambda case: case.key_bytes + case.memory.k_fp8_pad,
-    "q_fp8_stride": partial(_token_stride, name="q_fp8"),
-    "q_fp8_head_stride": partial(_head_stride, name="q_fp8"),
-    "q_fp8_request_stride": lambda case: case.batch.next_n * _token_stride(case, "q_fp8"),
-    "q_weights_stride": partial(_token_stride, name="q_weights"),
-    "q_weights_head_stride": partial(_head_stride, name="q_weights"),
+    "q_fp8_stride": _q_fp8_stride,
+    "q_fp8_head_stride": lambda case: case.model.head_dim + case.memory.q_fp8_head_pad,
+    "q_fp8_request_stride": lambda case: case.batch.next_n * _q_fp8_stride(case),
+    "q_weights_stride": _q_weights_stride,
+    "q_weights_head_stride": lambda case: 1 + case.memory.q_weights_head_pad,
     "prefill_logits_stride": lambda case: case.batch.keys + case.memory.logits_pad,
     "paged_logits_stride": lambda case: case.batch.max_model_len + case.memory.logits_pad,
-    "start_of_prefill_q": lambda case: case.batch.decode_rows * _token_stride(case, "q_fp8") + case.memory.shift,
-    "start_of_prefill_weights": lambda case: (
-        4 * (case.batch.decode_rows * _token_stride(case, "q_weights") + case.memory.shift)
-    ),
+    "start_of_prefill_q": lambda case: case.batch.decode_rows * _q_fp8_stride(case) + case.memory.shift,
+    "start_of_prefill_weights": lambda case: 4 * (case.batch.decode_rows * _q_weights_stride(case) + case.memory.shift),
     "lens_step": lambda case: case.memory.lens_step,
     "shift": lambda case: case.memory.shift,
     "shift_of_2_bytes": lambda case: 2 * case.memory.shift,

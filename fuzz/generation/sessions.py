@@ -9,6 +9,8 @@ from indexfuzz.core.case_parts import QUARTERS, TILE, Batch, Cache, Memory, Mode
 from indexfuzz.core.session import Fork, Session, SessionStep, Turn
 from indexfuzz.core.stage_names import COMPRESS_NORM, FUSED_COMPRESS, FUSED_POOL, POOL, RMS_NORM, STATEFUL_COVERS
 from indexfuzz.generation.choices import Choices
+from indexfuzz.generation.strategies import FAR_PAGES, OFFSETS, far_pages
+from indexfuzz.reference.layout import SCALE_BYTES
 from indexfuzz.samples.regimes import TENSORS
 
 
@@ -70,6 +72,15 @@ SCALES = ((1, "fp32"),) * 9 + ((QUARTERS, "mxfp4"),) * 3 + ((1, "ue8m0"),) * 2 +
 FUSED_SCALES = ((1, "fp32"),) * 6 + ((QUARTERS, "mxfp4"),) * 6 + ((1, "ue8m0"),) * 2 + ((QUARTERS, "ue8m0"),) * 2
 """Of operations that insert their keys themselves: single steps ask nobody else for MXFP4 as these write it."""
 
+LATER: dict[str, tuple[Any, ...]] = {
+    "far": ("none",) * 16 + ("state", "state", "state", "k", "weights", "table"),
+    "has_far_pages": (False,) * 7 + (True,),
+    "far_spare": (3, 9),
+    "offset": OFFSETS,
+}
+"""What is drawn last, because it is younger: the same bytes give what they always gave. Rows of a tensor, or pages of
+the cache, may lie so far apart that offsets take more than 32 bits."""
+
 REQUESTS = (1, 2, 2, 3)
 STEPS = (2, 3, 4, 5, 6)
 DRAFTS = (0, 1, 2, 3, 5, 5, 5, 5)
@@ -125,6 +136,12 @@ def sessions(
             cache |= {"layout": "shuffle-scales", "block_size": 4 * TILE if values.seed & 6 else TILE}
             if values.seed & 6:
                 session = _beyond_a_tile(session)
+        later = choices.of_each(LATER)
+        memory["far"], needed = later["far"], session.pages(cache["block_size"])
+        if later["has_far_pages"] and 0 < needed <= FAR_PAGES:
+            token = model["head_dim"] // (2 if cache["scales"] == "mxfp4" else 1) + SCALE_BYTES
+            cache |= far_pages(needed, cache["block_size"] * token, later["far_spare"], later["offset"])
+            cache["pages"] = "highest" if cache["pages"] == "ordered" else cache["pages"]
         return Case(
             model=Model(**{"rope_dim": 16} | model, quant_group=model["head_dim"] // groups),
             cache=Cache(**cache),

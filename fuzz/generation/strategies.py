@@ -14,7 +14,7 @@ from typing import Any, Literal, get_args
 
 from hypothesis import strategies as st
 
-from indexfuzz.core.case import Case
+from indexfuzz.core.case import FAR, Case
 from indexfuzz.core.case_parts import QUARTERS, TILE, Batch, Cache, Far, Memory, Model, Regime, Rope, Shifted, Values
 from indexfuzz.core.presets import PRESETS, Preset
 from indexfuzz.generation.aims import LIMITS, Aim, draw_aim, draw_beyond
@@ -196,8 +196,7 @@ def cases(
         fits = scales != "mxfp4" or not (published or model["head_dim"] % (2 * QUARTERS))
         if scales != "fp32" and fits and not (preset and groups > 1):
             model |= {"scale_fmt": "ue8m0", "quant_group": model["head_dim"] // groups}
-            order = _order(cache, scales, model["head_dim"] // 2, regimes.seed)
-            cache = cache.model_copy(update={"scales": scales, "layout": order})
+            cache = _with_scales(cache, scales, model["head_dim"] // 2, regimes.seed)
         if not preset:
             model["k_norm"] = NORMS[regimes.seed >> 12 & 7]
         others, dtypes = _of_seed(regimes.seed >> 15)
@@ -314,22 +313,36 @@ def _cache(choices: Choices, shape: Shape, batch: Batch, aim: Aim) -> Cache:
     picked["spare_blocks"] = max(spare, pool - needed)
     far_spare, offset = picked.pop("far_spare"), picked.pop("offset")
     if picked.pop("far") and 0 < needed <= FAR_PAGES:
-        # Pages behind the spare ones lie beyond the offset, and those are all that requests own, but where pages are
-        # permuted: any that is written or read may show a mistake. With three spare pages or more, twice the stride is
-        # below the offset: else the stride would be passed in 64 bits, and no product with it end at 32.
-        spare = max(far_spare, needed + 1)
-        stride = -(-offset // spare)
-        picked |= {"spare_blocks": spare, "page_pad": max(stride + -stride % 4 - page, 0)}
+        picked |= far_pages(needed, page, far_spare, offset)
         picked["pages"] = "highest" if picked["pages"] == "ordered" else picked["pages"]
     elif page >= 1 << 17:
         picked["spare_blocks"] = min(picked["spare_blocks"], 1)
     return Cache(block_size=block_size, **picked)
 
 
-def _order(cache: Cache, scales: str, key_bytes: int, seed: int) -> str:
-    """The layout of pages with such scales: of those in MXFP4 that have tiles, half have interleaved exponents."""
-    tiled = cache.page_layout == "shuffle" and not (cache.block_size % TILE or key_bytes % TILE)
-    return "shuffle-scales" if scales == "mxfp4" and tiled and seed >> 1 & 1 else cache.layout
+def far_pages(needed: int, page: int, far_spare: int, offset: int) -> dict[str, int]:
+    """Fields of a cache in which the pages behind the spare ones, `needed` of them, lie beyond an offset in bytes.
+
+    Those are all that requests own, but where pages are permuted: any that is written or read may show a mistake. With
+    three spare pages or more, twice the stride is below the offset: else the stride would be passed in 64 bits, and no
+    product with it end at 32.
+    """
+    spare = max(far_spare, needed + 1)
+    stride = -(-offset // spare)
+    return {"spare_blocks": spare, "page_pad": max(stride + -stride % 4 - page, 0)}
+
+
+def _with_scales(cache: Cache, scales: str, half: int, seed: int) -> Cache:
+    """The cache with keys that have such scales: those in MXFP4 take half as many bytes for their values.
+
+    Far pages stay where they are. Where there are tiles, half of those in MXFP4 have interleaved exponents.
+    """
+    if scales != "mxfp4":
+        return cache.model_copy(update={"scales": scales})
+    tiled = cache.page_layout == "shuffle" and not (cache.block_size % TILE or half % TILE)
+    layout = "shuffle-scales" if tiled and seed >> 1 & 1 else cache.layout
+    pad = cache.page_pad + (cache.block_size * half if cache.page_pad > FAR else 0)
+    return cache.model_copy(update={"scales": scales, "layout": layout, "page_pad": pad})
 
 
 def _memory(choices: Choices) -> Memory:

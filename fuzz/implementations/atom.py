@@ -19,7 +19,7 @@ from indexfuzz.core.contract import Clause, Clauses
 from indexfuzz.core.guarantees import Promises
 from indexfuzz.core.stage_names import FUSED_COMPRESS
 from indexfuzz.implementations.base import Implementation
-from indexfuzz.implementations.callers import drafts_follow_one_token
+from indexfuzz.implementations.callers import drafts_follow_one_token, step_is_near
 from indexfuzz.implementations.loading.loader import Loader
 from indexfuzz.implementations.loading.source import Project, module_of, open_project
 from indexfuzz.implementations.places import fill_places
@@ -250,6 +250,7 @@ def contract(project: Project) -> Clauses:
                 "block tables are dense",
                 project.place(*launcher, "block_tables.is_contiguous()"),
             ),
+            step_is_near(fused, project.place(_MODEL, "class Compressor(", "fused_compress_attn(")),
             Clause(
                 fused,
                 lambda case: drafts_follow_one_token(case.session),

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from indexfuzz.core.case import Case
 from indexfuzz.core.contract import Clause
 from indexfuzz.core.session import Session, follow
-from indexfuzz.core.stage_names import STAGE_NAMES
+from indexfuzz.core.stage_names import STAGE_NAMES, STATEFUL
 
 _STRIDED = {
     "k_fp8": ("gather", "prefill_logits"),
@@ -46,6 +46,7 @@ def as_callers_do(place: str) -> tuple[Clause, ...]:
             Clause(stages, is_near(name), f"the rows of {name} are not 2^31 elements apart", place)
             for name, stages in _FAR.items()
         ),
+        step_is_near(STATEFUL, place),
         Clause(("paged_logits",), lambda case: case.memory.lens_step == 1, "context_lens is dense", place),
         Clause(
             ("rope", "q_quant", "k_quant_cache"),
@@ -74,6 +75,16 @@ def as_callers_do(place: str) -> tuple[Clause, ...]:
             "windows end at the last key",
             place,
         ),
+    )
+
+
+def step_is_near(stages: tuple[str, ...], place: str) -> Clause:
+    """What the rows of a step are in every engine: near each other, however large the pools are that they name."""
+    return Clause(
+        stages,
+        lambda case: case.memory.far not in ("k", "weights", "table"),
+        "the rows of tokens and of tables are not 2^31 elements apart",
+        place,
     )
 
 

@@ -5,7 +5,7 @@ follow from the case's seed. Pages are given out again as soon as nobody has the
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
 
 import torch
@@ -37,6 +37,12 @@ WORD = torch.int32
 
 MOST_BETWEEN_RINGS = 1 << 10
 """Bytes between the rings of the state at most."""
+
+ALIGNED = 64
+"""Elements of which a multiple lies between rings that are far apart, as engines have it."""
+
+RINGS_BEFORE_FAR_ONES = 2
+"""Rings of nobody, so that there are enough for the last ones to be far away."""
 
 NO_PAGE = 0
 """The page of a state that belongs to nobody, as engines have one."""
@@ -74,6 +80,8 @@ class Serving:
         self.defined = torch.zeros(self.cache.view.shape, dtype=torch.uint8, device=device)
         session = case.session
         self.kept = kept or kept_by(case)
+        if case.memory.far == "state" and not self.kept.page:
+            self.kept = replace(self.kept, nobodys=self.kept.nobodys + RINGS_BEFORE_FAR_ONES)
         kept_pages = 1 + self.kept.pages(session) if self.kept.page else 0
         self.state = self._allocate_state(kept_pages or self.kept.nobodys + 1 + max(session.requests, default=0))
         self.state.seal()
@@ -129,27 +137,29 @@ class Serving:
         made = Step(case, self.device, defined=self.defined, copied=tuple(self._copied))
         parts = [self.requests[row.request].tokens.between(row.start, row.end) for row in rows]
         parts.append(self._drawn(f"padding {number}", step.pad_tokens))
-        made.place("kv", torch.cat([part.kv for part in parts]), row_pad=memory.k_pad)
-        made.place("scores", torch.cat([part.scores for part in parts]), row_pad=memory.weights_pad)
+        kv, scores = torch.cat([part.kv for part in parts]), torch.cat([part.scores for part in parts])
+        made.place("kv", kv, row_pad=case.row_pad("k", *kv.shape))
+        made.place("scores", scores, row_pad=case.row_pad("weights", *scores.shape))
         made.place("bias", self.bias)
         made.place("query_start", torch.tensor([0, *(row.tokens for row in rows)]).cumsum(0).int())
         made.place("context_lens", torch.tensor([row.start for row in rows], dtype=torch.int32))
         if self.kept.page:
             kept = rectangle([self.requests[row.request].kept for row in rows], NO_PAGE, extra=memory.table_extra)
-            made.place("state_table", kept.int(), row_pad=memory.table_pad)
+            made.place("state_table", kept.int(), row_pad=case.row_pad("table", *kept.shape))
         else:
             rings = [self.kept.nobodys + row.request for row in rows]
             made.place("rings", torch.tensor(rings, dtype=torch.int32))
         tail = TABLE_TAIL.get(memory.table_tail, case.num_blocks)
         table = rectangle([self.requests[row.request].pages for row in rows], tail, extra=memory.table_extra)
-        made.place("block_table", table.int(), row_pad=memory.table_pad)
+        made.place("block_table", table.int(), row_pad=case.row_pad("table", *table.shape))
         nodes = STATEFUL_COVERS[case.session.node]
         if RMS_NORM in nodes:
             made.place("norm_weight", self._norm_weight())
         if ROPE in nodes:
             made.place("cos_sin_cache", self._angles(), row_pad=memory.angles_pad)
         if not inserts(case.session.node):
-            made.output("keys", (step.tokens, case.model.head_dim), torch.bfloat16, row_pad=memory.k_pad)
+            shape = (step.tokens, case.model.head_dim)
+            made.output("keys", shape, torch.bfloat16, row_pad=case.row_pad("k", *shape))
         made.output("slot_mapping", (step.tokens,), torch.int64)
         made.output("visible", (step.tokens,), torch.int32)
         made.add(self.state)
@@ -212,8 +222,10 @@ class Serving:
         """So many rings or pages, as far apart as pages of keys are: engines keep both in one pool."""
         kept = self.kept
         rows, width, halves = kept.page or kept.rows, kept.width, 1 + kept.apart
-        gap = min(self.case.cache.page_pad, MOST_BETWEEN_RINGS) // kept.dtype.itemsize
         form = (count * halves, rows * 2 * width // halves)
+        gap = min(self.case.cache.page_pad, MOST_BETWEEN_RINGS) // kept.dtype.itemsize
+        if far := self.case.row_pad("state", *form):
+            gap = far + -(form[1] + far) % ALIGNED
         state = allocate("state", form, kept.dtype, self.device, row_pad=gap)
         ring = state.view.stride(0)
         steps = (ring, width, count * ring, 1) if kept.apart else (ring, 2 * width, width, 1)

@@ -9,11 +9,13 @@ from indexfuzz.campaign.chunk import CHUNK, Chunk
 from indexfuzz.campaign.drawing import draw_chunk
 from indexfuzz.campaign.settings import Settings
 from indexfuzz.campaign.steered import Drawn, Steered
+from indexfuzz.core.case import FAR
 from indexfuzz.core.case_parts import TILE
 from indexfuzz.core.presets import PRESETS
 from indexfuzz.core.stage_names import FUSED_POOL, RMS_NORM, STATEFUL, STATEFUL_COVERS
 from indexfuzz.devices import open_device
 from indexfuzz.generation.sessions import NODES, sessions
+from indexfuzz.generation.strategies import OFFSETS
 from indexfuzz.generation.stream import draw
 from indexfuzz.implementations.builtin import builtin
 from indexfuzz.subjects.in_process import InProcess
@@ -82,6 +84,20 @@ def test_sessions_are_left_out_where_they_are_not_wanted(settings):
 )
 def test_sessions_have_all_that_they_may_have(has):
     assert any(has(case.session) for case in CASES)
+
+
+@pytest.mark.parametrize("what", ["state", "k", "weights", "table"])
+def test_sessions_have_tensors_that_are_far(what):
+    assert 2 < sum(case.memory.far == what for case in CASES) < 40
+
+
+def test_pages_of_sessions_that_are_far_lie_beyond_an_offset():
+    far = [case for case in draw(sessions(), 5, 400) if case.cache.page_pad > FAR]
+    assert {case.cache.scales for case in far} == {"fp32", "ue8m0", "mxfp4"}
+    for case in far:
+        stride = case.cache.page_pad + case.cache.block_size * case.token_bytes
+        beyond = [case.cache.spare_blocks * stride - offset for offset in OFFSETS]
+        assert any(0 <= bytes_ < 4 * case.cache.spare_blocks for bytes_ in beyond)
 
 
 def test_keys_of_every_node_have_values_of_every_size():

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import HealthCheck, Phase, find, given, seed, settings
 from hypothesis import strategies as st
 
-from indexfuzz.core.case import Case
+from indexfuzz.core.case import FAR, Case
 from indexfuzz.core.presets import PRESETS
 from indexfuzz.generation import strategies
 from indexfuzz.samples.materialise import materialise
@@ -232,6 +232,15 @@ def test_a_long_context_has_few_rows(samples: list[Case]) -> None:
         products = [length * case.batch.next_n for length in case.batch.decode]
         products += [request.length * request.new for request in case.batch.prefill]
         assert sum(products) <= 1 << 15
+
+
+def test_far_pages_lie_beyond_an_offset_whatever_a_key_takes(samples: list[Case]) -> None:
+    far = [case for case in samples if case.cache.page_pad > FAR]
+    assert {case.cache.scales for case in far} == {"fp32", "ue8m0", "mxfp4"}
+    for case in far:
+        stride = case.cache.page_pad + case.cache.block_size * case.token_bytes
+        beyond = [case.cache.spare_blocks * stride - offset for offset in strategies.OFFSETS]
+        assert any(0 <= bytes_ < 4 * case.cache.spare_blocks for bytes_ in beyond)
 
 
 def test_every_form_of_scales_is_drawn_and_kept_inside(samples: list[Case]) -> None:

@@ -292,6 +292,50 @@ def test_rings_lie_as_far_apart_as_pages(node, overlap):
         assert state.stride()[1:] == dense.stride()[1:]
 
 
+FAR_PAGES = {"spare_blocks": 30, "page_pad": 1 << 29, "pages": "highest"}
+
+
+@pytest.mark.parametrize(
+    ("node", "far", "file", "old", "new"),
+    [
+        ("compress", "k", "compress", "(first_token + rank).to(tl.int64)", "(first_token + rank)"),
+        ("pool", "weights", "pool", "(first_token + rank).to(tl.int64)", "(first_token + rank)"),
+        (
+            "compress",
+            "state",
+            "compress",
+            ").to(tl.int64) * state_ring_stride\n    saved",
+            ") * state_ring_stride\n    saved",
+        ),
+        ("pool", "state", "pool", ").to(tl.int64) * tail_ring_stride\n    saved", ") * tail_ring_stride\n    saved"),
+        ("fused_pool", "table", "fused_pool", "tl.program_id(0).to(tl.int64) * block", "tl.program_id(0) * block"),
+        ("fused_compress", "pages", "fused_compress", "other=0).to(tl.int64)", "other=0)"),
+        ("fused_pool", "pages", "fused_pool", "other=0).to(tl.int64)", "other=0)"),
+    ],
+)
+def test_what_is_far_shows_an_offset_of_32_bits_and_right_kernels_take_it(node, far, file, old, new):
+    steps = ({"turns": tuple(turn(request, 9) for request in range(3))}, *STEPS[3:])
+    near = case_of(node, overlap=node in OVERLAPPING, steps=steps, model={"scale_fmt": "ue8m0"})
+    case = near.replace(**({"cache": FAR_PAGES} if far == "pages" else {"memory": {"far": far}}))
+    wrong = with_mistake(old, new, file)
+    assert oracle.run(near, wrong, DEVICE).findings == []
+    assert oracle.run(case, builtin(), DEVICE).findings == []
+    assert {finding.stage for finding in oracle.run(case, wrong, DEVICE).findings} == {node}
+
+
+def test_a_far_state_ends_beyond_32_bits_and_holds_the_same():
+    case = case_of(steps=STEPS[:1])
+    states = []
+    for one in (case, case.replace(memory={"far": "state"})):
+        serving = oracle.serve(one, builtin(), DEVICE)[1]
+        rings = [serving.kept.nobodys + request for request in serving.requests]
+        states.append((serving.state.view.view(torch.int32), rings))
+    (near, own), (far, theirs) = states
+    assert torch.equal(near[own], far[theirs])
+    assert max(theirs) * far.stride(0) >= 1 << 31 > far.stride(0)
+    assert far.stride(0) % 64 == 0
+
+
 def test_a_key_that_depends_on_the_schedule_is_found(monkeypatch):
     implementation = with_mistake(
         'mask=is_kept[:, None], other=float("-inf"))', "mask=is_kept[:, None], other=-1e9) - 1.0"

@@ -17,6 +17,7 @@ from indexfuzz.core.case import Case
 from indexfuzz.core.contract import Clause, Clauses
 from indexfuzz.core.stage_names import COMPRESS
 from indexfuzz.implementations.base import Implementation
+from indexfuzz.implementations.callers import step_is_near
 from indexfuzz.implementations.loading.loader import Loader
 from indexfuzz.implementations.loading.source import Project, module_of, open_project
 from indexfuzz.implementations.places import fill_places
@@ -150,6 +151,7 @@ def contract(project: Project) -> Clauses:
                 "there is overlap where the ratio is 4, and there alone",
                 forms,
             ),
+            step_is_near(made, project.place(_MODEL, "self.compressor_impl.score_and_fill_state(")),
             Clause(
                 made,
                 lambda case: not case.session.max_drafts,

@@ -15,6 +15,7 @@ from indexfuzz.core.case import Case
 from indexfuzz.core.contract import Clause, Clauses
 from indexfuzz.core.stage_names import COMPRESS
 from indexfuzz.implementations.base import Implementation
+from indexfuzz.implementations.callers import step_is_near
 from indexfuzz.implementations.loading.loader import Loader
 from indexfuzz.implementations.loading.source import Project, module_of
 from indexfuzz.implementations.places import fill_places
@@ -123,6 +124,7 @@ def contract(project: Project) -> Clauses:
                 f"ratio is {RATIO}",
                 project.place(_BACKEND, "def _low_ratio_compress_decode(", "if layer.compress_ratio == 1:"),
             ),
+            step_is_near(made, decode),
             Clause(made, lambda case: not case.session.overlap, "pairs do not overlap", decode),
             Clause(
                 made,

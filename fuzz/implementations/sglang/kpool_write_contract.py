@@ -3,7 +3,7 @@
 from indexfuzz.core.contract import Clause, Clauses
 from indexfuzz.core.session import Session
 from indexfuzz.core.stage_names import FUSED_POOL
-from indexfuzz.implementations.callers import drafts_follow_one_token
+from indexfuzz.implementations.callers import drafts_follow_one_token, step_is_near
 from indexfuzz.implementations.loading.source import Project
 from indexfuzz.implementations.sglang.contract import HEAD_DIM, KPOOL_BLOCK_SIZE, KPOOL_FILE
 
@@ -63,6 +63,7 @@ def contract(project: Project) -> Clauses:
                 f"block_size is {KPOOL_BLOCK_SIZE}",
                 project.place(KPOOL_FILE, "assert pool.index_page_size == BLOCK_SIZE_K"),
             ),
+            step_is_near(pooled, project.place(MODEL, "IndexerKPool if get_dsa_index_kpool(config) > 1")),
             Clause(pooled, lambda case: not case.cache.page_pad, "the cache and the rings are dense", dense),
             Clause(
                 pooled,

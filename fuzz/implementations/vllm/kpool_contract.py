@@ -6,7 +6,7 @@ from indexfuzz.core.case import Case
 from indexfuzz.core.contract import Clause, Clauses
 from indexfuzz.core.session import follow
 from indexfuzz.core.stage_names import FUSED_POOL
-from indexfuzz.implementations.callers import drafts_follow_one_token
+from indexfuzz.implementations.callers import drafts_follow_one_token, step_is_near
 from indexfuzz.implementations.loading.source import Project
 from indexfuzz.implementations.vllm.v4 import METADATA
 from indexfuzz.samples.kept import Kept, kept_by
@@ -112,6 +112,7 @@ def contract(project: Project, served: Served) -> Clauses:
             Clause(
                 fused, lambda case: case.session.ratio == RATIO, f"ratio is {RATIO}", "index_kpool of GLM-5.3-Flash"
             ),
+            step_is_near(fused, project.place(MODEL, "class Indexer(", "return self.indexer_op(")),
             Clause(
                 fused,
                 lambda case: case.session.pooling == "softmax",

@@ -18,6 +18,7 @@ from indexfuzz.core.contract import Clause, Clauses
 from indexfuzz.core.guarantees import Promises
 from indexfuzz.core.stage_names import FUSED_COMPRESS
 from indexfuzz.implementations.base import Implementation
+from indexfuzz.implementations.callers import step_is_near
 from indexfuzz.implementations.loading.loader import Loader
 from indexfuzz.implementations.loading.source import Project, module_of, open_project
 from indexfuzz.implementations.vllm.jit_kernel import provide_jit_kernels
@@ -240,6 +241,7 @@ def contract(project: Project, scales: str = "fp32") -> Clauses:
     fused = (FUSED_COMPRESS,)
     nvidia = project.place("vllm/utils/deep_gemm.py", "def mqa_logits_use_mx_scales(")
     rope = project.place(COMPRESSOR, "is_neox_style=False")
+    called = project.place(_CALLER, "class DeepseekV4Indexer", "compressor(compressed_kv_score, positions, rotary_emb)")
     return Clauses(
         (
             Clause(
@@ -297,6 +299,7 @@ def contract(project: Project, scales: str = "fp32") -> Clauses:
                 f"a page has {ROWS} keys",
                 project.place(METADATA, "class DeepseekV4IndexerBackend", "return [256]"),
             ),
+            step_is_near(fused, called),
             Clause(
                 fused,
                 lambda case: case.cache.page_layout == "normal",

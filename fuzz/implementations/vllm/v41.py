@@ -20,6 +20,7 @@ from indexfuzz.core.contract import Clause, Clauses
 from indexfuzz.core.guarantees import Promises
 from indexfuzz.core.stage_names import COMPRESS_NORM
 from indexfuzz.implementations.base import Implementation
+from indexfuzz.implementations.callers import step_is_near
 from indexfuzz.implementations.loading.loader import Loader
 from indexfuzz.implementations.loading.source import Project, module_of, open_project
 from indexfuzz.implementations.places import fill_places
@@ -237,6 +238,7 @@ def contract(project: Project) -> Clauses:
                 "latents are dense",
                 project.place(KERNELS, "assert latent_out.is_contiguous()"),
             ),
+            step_is_near(made, project.place(_CALLER, "lambda: compressor(kv_score, positions)")),
             Clause(
                 made,
                 lambda case: case.cache.page_pad % ALIGNED == 0,

@@ -23,8 +23,6 @@ REFLECTED: Final = {
 }
 _FOLDED: Final[dict[tuple[str, int, int], Any]] = {}
 """What operators make of two integers that are known while compiling."""
-_MOST_FOLDED: Final = 1 << 16
-"""Results that are kept: a campaign may run for weeks, and its sizes are constants of kernels."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +99,7 @@ class Operators:
         with blaming_kernel():
             method = getattr(left, FORWARD[name])
         result = self.call(method, [right], {})
-        if key is not None and len(_FOLDED) < _MOST_FOLDED:
+        if key is not None:
             _FOLDED[key] = result
         return result
 
