@@ -100,7 +100,8 @@ class Buffer:
             return watched[0].view(self.view.dtype).as_strided(shape, strides, offset)
         lead = offset - self.rows.storage_offset() // item
         typed = watched.flatten().view(self.view.dtype)
-        return typed.as_strided(shape, (watched.shape[1] // item, *strides[1:]), lead)
+        apart, dense = self.rows.stride(0) // item, watched.shape[1] // item
+        return typed.as_strided(shape, [stride // apart * dense + stride % apart for stride in strides], lead)
 
     def element(self, offset: int) -> tuple[int, ...] | None:
         """Index of the element at a byte offset from the first payload byte; None for a byte of no element."""

@@ -22,6 +22,7 @@ from indexfuzz.oracles import sessions as oracle
 from indexfuzz.reference import cache as writer
 from indexfuzz.reference import compress, gather
 from indexfuzz.reference.intervals import Interval
+from indexfuzz.samples.kept import kept_by
 from indexfuzz.samples.serving import Serving
 from indexfuzz.subjects.in_process import InProcess
 from indexfuzz.triage.minimize import minimise
@@ -321,6 +322,17 @@ def test_what_is_far_shows_an_offset_of_32_bits_and_right_kernels_take_it(node, 
     assert oracle.run(near, wrong, DEVICE).findings == []
     assert oracle.run(case, builtin(), DEVICE).findings == []
     assert {finding.stage for finding in oracle.run(case, wrong, DEVICE).findings} == {node}
+
+
+@pytest.mark.parametrize("apart", [False, True])
+def test_a_write_beside_a_far_state_is_seen(apart):
+    case = case_of(steps=STEPS[:1], memory={"far": "state"})
+    state = Serving(case, "cpu", kept=replace(kept_by(case), apart=apart)).state
+    state.view[-1, -1, -1, -1] = 1.0
+    assert state.first_change(payload_may_change=False) is not None
+    assert state.first_change(payload_may_change=True) is None
+    state.rows[-1, -1] ^= 0x55
+    assert state.first_change(payload_may_change=True) > 0
 
 
 def test_a_far_state_ends_beyond_32_bits_and_holds_the_same():

@@ -134,7 +134,7 @@ def contract(project: Project) -> Clauses:
             ),
             Clause(
                 made,
-                lambda case: not case.cache.page_pad,
+                lambda case: not case.cache.page_pad and case.memory.far != "state",
                 "rings are rows of one buffer",
                 project.place(_MEMORY, "if compress_ratio == 2:"),
             ),

@@ -64,7 +64,12 @@ def contract(project: Project) -> Clauses:
                 project.place(KPOOL_FILE, "assert pool.index_page_size == BLOCK_SIZE_K"),
             ),
             step_is_near(pooled, project.place(MODEL, "IndexerKPool if get_dsa_index_kpool(config) > 1")),
-            Clause(pooled, lambda case: not case.cache.page_pad, "the cache and the rings are dense", dense),
+            Clause(
+                pooled,
+                lambda case: not case.cache.page_pad and case.memory.far != "state",
+                "the cache and the rings are dense",
+                dense,
+            ),
             Clause(
                 pooled,
                 lambda case: verifies(case.session),
