@@ -200,6 +200,17 @@ def test_a_plan_is_of_several_goals_and_begins_with_what_was_tried_least():
     assert [goal.place[1] for goal in plan[:3]] == [4, 4, 3]
 
 
+def test_every_other_goal_stands_where_the_fewest_cases_have_come():
+    goals = Goals()
+    for number, case in enumerate(cases()):
+        for line in range(1, 10 if number < 2 else 9):
+            goals.add(case, [Comparison("a.py", line, f"x > {line}000", False, case.batch.keys, 1000 * line)])
+    for _ in range(3):
+        places = [goal.place[1] for goal in goals.plan()]
+        assert places.count(9) == AT_ONCE
+        assert len(set(places)) == 1 + MOST_GOALS - AT_ONCE
+
+
 def test_places_that_ask_for_the_same_do_not_crowd_out_others():
     goals = Goals()
     for case in cases():
