@@ -73,8 +73,8 @@ FUSED_SCALES = ((1, "fp32"),) * 6 + ((QUARTERS, "mxfp4"),) * 6 + ((1, "ue8m0"),)
 """Of operations that insert their keys themselves: single steps ask nobody else for MXFP4 as these write it."""
 
 LATER: dict[str, tuple[Any, ...]] = {
-    "far": ("none",) * 16 + ("state", "state", "state", "k", "weights", "table"),
-    "has_far_pages": (False,) * 7 + (True,),
+    "far": ("none",) * 30 + ("state", "state", "state", "k", "weights", "table"),
+    "has_far_pages": (False,) * 9 + (True,),
     "far_spare": (3, 9),
     "offset": OFFSETS,
 }

@@ -6,6 +6,9 @@ from dataclasses import dataclass
 
 SECONDS = 120.0
 
+NOT_RUN = ("ModuleNotFoundError:", "SyntaxError:")
+"""How the output of a script ends of which nothing has run: that it fails says nothing of a kernel."""
+
 
 @dataclass(frozen=True)
 class Proof:
@@ -16,12 +19,12 @@ class Proof:
 
 
 def run_script(text: str, seconds: float = SECONDS) -> Proof:
-    """Run a script under this interpreter; it shows a bug by an exit code that is not 0."""
+    """Run a script under this interpreter; it shows a bug by an exit code that is not 0, once it runs at all."""
     try:
         done = subprocess.run(
             [sys.executable, "-"], input=text, capture_output=True, text=True, timeout=seconds, check=False
         )
     except subprocess.TimeoutExpired:
         return Proof(shows=True, last_line=f"did not end within {seconds:g} s")
-    lines = (done.stdout + done.stderr).strip().splitlines()
-    return Proof(done.returncode != 0, lines[-1] if lines else "")
+    last_line = ((done.stdout + done.stderr).strip().splitlines() or [""])[-1]
+    return Proof(done.returncode != 0 and not last_line.startswith(NOT_RUN), last_line)

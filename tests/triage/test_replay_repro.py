@@ -1,6 +1,7 @@
 """Scripts that capture a launch and replay it: by a stand-in for CUDA graphs that notes launches of kernels."""
 
 import importlib
+import os
 import sys
 import types
 from contextlib import nullcontext
@@ -104,7 +105,7 @@ def remembering(tmp_path, monkeypatch):
     """A module of that text, and an implementation that has its gather."""
     (tmp_path / "their_gather.py").write_text(REMEMBERING)
     monkeypatch.syspath_prepend(tmp_path)
-    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path), prepend=os.pathsep)
     module = importlib.import_module("their_gather")
     yield tmp_path / "their_gather.py", put(Implementation("theirs", {"gather": module.gather}, builtin().contract))
     sys.modules.pop("their_gather")

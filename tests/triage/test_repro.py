@@ -25,7 +25,7 @@ from indexfuzz.subjects.in_process import InProcess
 from indexfuzz.subjects.under_test import UnderTest, put_under_test
 from indexfuzz.triage import literals, repro_source
 from indexfuzz.triage.launches import ReproError
-from indexfuzz.triage.prove import run_script
+from indexfuzz.triage.prove import NOT_RUN, run_script
 from indexfuzz.triage.repro import script
 
 
@@ -236,6 +236,13 @@ def test_a_script_that_shows_nothing_is_noticed():
     assert not run_script("print('fine')").shows
     assert run_script("raise SystemExit('wrong')").last_line == "wrong"
     assert run_script("import time; time.sleep(60)", seconds=0.5).shows
+
+
+@pytest.mark.parametrize("text", ["import a_module_that_is_nowhere", "this is no Python"])
+def test_a_script_that_does_not_run_shows_nothing(text):
+    proof = run_script(text)
+    assert not proof.shows
+    assert proof.last_line.startswith(NOT_RUN)
 
 
 SMALL = Case().replace(
