@@ -8,7 +8,9 @@ and u = 2**-24:
 
     g   = (1 + u)**(H + 2 + extra) - 1                      products, any tree of additions, the key scale,
                                                             one to spare for a scaled weight
-    eta = (H + 2) 2**-126 (1 + k_scale + max|w| + max r)    underflow of any intermediate
+    eta = (H + 2) 2**-126 (1 + k_scale + max|w| + max r)    underflow of any intermediate; max|w| counts only where
+                                                            k_scale < 2**-60: else r k_scale does not underflow, as
+                                                            no dot of FP8 numbers but 0 is below 2**-60
 
 relu is 1-Lipschitz, and a dot below -eps_h is zero on every machine, so that eps_h counts only as far as d_h + eps_h
 is positive.
@@ -38,6 +40,9 @@ Dot = Callable[[Tensor, Tensor], Tensor]
 
 SMALLEST_SCALE = 2.0**-100
 """From here on keys times their scale are far from the end of normal numbers."""
+
+SMALLEST_PRODUCT = 2.0**-60
+"""Below every dot of FP8 numbers but 0, however a unit cuts its products: the smallest is 2^-20."""
 
 FP32_MAX = torch.finfo(torch.float32).max
 
@@ -171,10 +176,18 @@ def _bound_chunk(
         # A key of 16 bits may overflow though its dots do not.
         largest_r = torch.maximum(largest_r, torch.maximum(magnitude.amax(2), aligned.amax(-1).unsqueeze(1)))
     bound = scale * (from_dots + g * (size + from_dots))
-    bound += (heads + 2) * 2.0**-126 * (1 + scale + largest_w + largest_r)
-    peak = torch.maximum(size + from_dots, torch.maximum(largest_w, largest_r)) * scale.clamp_min(1) * (1 + 2.0**-8)
-    bound = torch.where(peak < FP32_MAX, bound, float("inf"))
+    lost_w = largest_w if is_grouped else torch.where(scale < SMALLEST_PRODUCT, largest_w, 0.0)
+    bound += (heads + 2) * 2.0**-126 * (1 + scale + lost_w + largest_r)
+    bound = torch.where(_overflows(size + from_dots, largest_w, largest_r, scale, arithmetic), float("inf"), bound)
     return value, torch.where(exact, 0.0, bound), exact
+
+
+def _overflows(size: Tensor, largest_w: Tensor, largest_r: Tensor, scale: Tensor, arithmetic: Arithmetic) -> Tensor:
+    """Where some order of evaluation may overflow fp32. A weight alone does not, nor times a scale of 1 or less."""
+    sums = torch.maximum(size, largest_r) * (1 + 2.0**-8)
+    alone = largest_w * (1 + arithmetic.weight_rounding + arithmetic.extra_roundings * 2.0**-8)
+    grows = torch.where(scale > 1, scale * (1 + 2.0**-8), 1.0)
+    return ~(torch.maximum(sums, alone) * grows <= FP32_MAX)
 
 
 def _exact_of_one_scale(

@@ -96,12 +96,14 @@ def legal_weights(
 ) -> tuple[Tensor, Tensor]:
     """Smallest and largest legal q_weights = weights * s * D^-0.5 * H^-0.5, as fp64 of the broadcast shape.
 
-    The four factors may be multiplied in any order. Where one order can overflow fp32 the interval is infinite.
+    The four factors may be multiplied in any order. Where one order can overflow fp32 the interval is infinite; none
+    can where no factor is above 1.
     """
     exact = fold(weights, scale, num_heads=num_heads, head_dim=head_dim)
     relative = (1 + U) ** (FOLD_ROUNDINGS + arithmetic.extra_roundings) - 1 + 2.0**-50
     bound = exact.abs() * relative + FOLD_ROUNDINGS * 2.0**-126 * (1 + scale.double())
-    largest = weights.double().abs() * scale.double().clamp_min(1) * (1 + 2.0**-10)
+    grows = torch.where(scale > 1, scale.double() * (1 + 2.0**-10), 1 + arithmetic.extra_roundings * 2.0**-10)
+    largest = weights.double().abs() * grows
     bound = torch.where(largest > torch.finfo(torch.float32).max, float("inf"), bound)
     return exact - bound, exact + bound
 

@@ -28,6 +28,7 @@ Regime = Literal[
     "wide",
     "cancelling",
     "faint",
+    "full",
     "nonfinite",
 ]
 """How the values of one tensor are drawn; fuzz/samples/regimes.py defines each."""

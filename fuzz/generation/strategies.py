@@ -33,8 +33,10 @@ OFFSETS = (1 << 31, 1 << 33, 1 << 34, 1 << 34, 1 << 34)
 With nine pages before it, the last is beyond all others, that of unsigned bytes included, by a stride that fits."""
 FAR_PAGES = 8
 """Pages of requests in a cache that spans gigabytes: each touches memory of its own."""
-YOUNGER: dict[str, tuple[Regime, ...]] = {"k": ("faint",)}
+YOUNGER: dict[str, tuple[Regime, ...]] = {"k": ("faint",), "weights": ("full",)}
 """Regimes that bits of the seed choose in the place of normal values, so that no other choice of older cases moves."""
+YOUNGER_BITS = {"k": 0b111, "weights": 0b1000}
+"""The bits that all have to be set."""
 
 WEIGHTED: dict[str, tuple[Regime, ...]] = {
     name: ("zeros", "exact", "normal", "normal", *(r for r in regimes if r not in YOUNGER.get(name, ())))
@@ -370,8 +372,9 @@ def _values(choices: Choices, only: tuple[Regime, ...]) -> Values:
     if chosen.pop("exact") and may_be_exact:
         chosen = dict.fromkeys(allowed, "exact")
     seed = choices.number(4)
-    if not only and seed & 7 == 7:
-        chosen |= {name: younger[0] for name, younger in YOUNGER.items() if chosen[name] == "normal"}
+    for name, younger in YOUNGER.items() if not only else ():
+        if chosen[name] == "normal" and seed & YOUNGER_BITS[name] == YOUNGER_BITS[name]:
+            chosen[name] = younger[0]
     return Values(seed=seed, **chosen)
 
 

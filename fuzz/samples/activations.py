@@ -14,6 +14,8 @@ ACTIVATIONS = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.floa
 LARGEST_FP16 = 2.0**15
 """Magnitude up to which q and k are drawn in fp16, so that RoPE turns none to an infinity."""
 
+LARGEST_BF16 = torch.finfo(torch.bfloat16).max
+
 
 def draw_activations(step: Step) -> None:
     """Draw what a model computes, and put it where the case wants it."""
@@ -44,7 +46,9 @@ def place_activations(step: Step, q: Tensor, k: Tensor, weights: Tensor, positio
 
 def place_weights(step: Step, weights: Tensor) -> None:
     """Weights of heads [T, H] fp32, in the dtype that the case says."""
-    step.place_heads("weights", weights if step.case.memory.head_weights == "fp32" else weights.bfloat16())
+    if step.case.memory.head_weights == "bf16":
+        weights = _within(LARGEST_BF16, weights).bfloat16()
+    step.place_heads("weights", weights)
 
 
 def place_positions(step: Step, positions: Tensor) -> None:
@@ -75,13 +79,13 @@ def place_q_and_k(step: Step, q: Tensor, k: Tensor) -> None:
         for_q = allocate_tokens("q", (tokens, heads, dim), dtype, there, pad=pads[0], head_pad=head_pad, shift=shift)
         for_k = allocate("k", (tokens, dim), dtype, there, row_pad=pads[1], shift=case.shift_of("k"))
     for buffer, value in ((for_q, q), (for_k, k)):
-        buffer.view.copy_(_within_fp16(value) if dtype == torch.float16 else value)
+        buffer.view.copy_(_within(LARGEST_FP16, value) if dtype == torch.float16 else value)
         step.add(buffer)
 
 
-def _within_fp16(x: Tensor) -> Tensor:
-    """Finite numbers that are too large for fp16 cut down; all others as they are."""
-    return torch.where(torch.isfinite(x), x.clamp(-LARGEST_FP16, LARGEST_FP16), x)
+def _within(largest: float, x: Tensor) -> Tensor:
+    """Finite numbers that are too large cut down; all others as they are."""
+    return torch.where(torch.isfinite(x), x.clamp(-largest, largest), x)
 
 
 def _override(tensor: Tensor, entries: tuple[tuple[int | str, ...], ...]) -> None:

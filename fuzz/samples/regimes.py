@@ -33,7 +33,7 @@ _ACTIVATIONS: tuple[Regime, ...] = (
 TENSORS: dict[str, tuple[Regime, ...]] = {
     "q": _ACTIVATIONS,
     "k": (*_ACTIVATIONS, "faint"),
-    "weights": _ACTIVATIONS,
+    "weights": (*_ACTIVATIONS, "full"),
     "cache": ("normal", "exact", "saturation", "subnormal", "tied", "zeros", "wide"),
     "rope": ("normal", "exact", "zeros", "ties"),
 }
@@ -184,6 +184,37 @@ def _faint(key: int, shape: tuple[int, int], fp8: str) -> Tensor:
     return _normal(key, shape, fp8) * power_of_two(exponent)
 
 
+def _full(key: int, shape: tuple[int, int], _fp8: str) -> Tensor:
+    """Every number of fp32, all 24 bits of it, in rows of four kinds.
+
+    Numbers of any magnitude side by side; subnormals and zeros; the ends of the range; and neighbours that cancel, the
+    largest that there are, around one number of any magnitude. Zeros have either sign.
+    """
+    rows, columns = shape
+    kind = below(bits(derive(key, "kind"), (rows, 1)), 4)
+    random, sign = bits(key, shape), bits(derive(key, "sign"), shape) & 1
+    exponent, mantissa = below(bits(derive(key, "exponent"), shape), 255), random & 0x7FFFFF
+    subnormal = mantissa >> below(bits(derive(key, "shorter"), shape), 24)
+    end = codec.look_up(_ends(), below(random, len(_ends())))
+    large = (below(bits(derive(key, "row"), (rows, 1)), 28) + 227) << 23
+    pairs = bits(derive(key, "pair"), (rows, -(-columns // 2))) & 0x7FFFFF
+    pair = large + pairs.repeat_interleave(2, 1)[:, :columns]
+    any_size = exponent << 23 | mantissa
+    pair = torch.where(_peak(key, shape), any_size, pair)
+    magnitude = torch.where(kind == 0, any_size, torch.where(kind == 1, subnormal, torch.where(kind == 2, end, pair)))
+    sign = torch.where(kind == 3, torch.arange(columns) & 1, sign)
+    return (magnitude | sign << 31).to(torch.uint32).view(torch.float32)
+
+
+@cache
+def _ends() -> Tensor:
+    """Bits of numbers at the ends: zero, the smallest, those beside the smallest normal one, and the largest.
+
+    Between the largest of fp32 and that of bf16 lies where rounding to bf16 begins to overflow.
+    """
+    return torch.tensor([0, 1, 0x7FFFFF, 0x800000, 0x7F7F0000, 0x7F7F7FFF, 0x7F7F8000, 0x7F7FFFFF])
+
+
 def _zeros(_key: int, shape: tuple[int, int], _fp8: str) -> Tensor:
     return torch.zeros(shape)
 
@@ -212,6 +243,7 @@ _DENSE: dict[Regime, Callable[[int, tuple[int, int], str], Tensor]] = {
     "wide": _wide,
     "cancelling": _cancelling,
     "faint": _faint,
+    "full": _full,
     "nonfinite": _nonfinite,
 }
 
