@@ -12,6 +12,9 @@ and u = 2**-24:
                                                             k_scale < 2**-60: else r k_scale does not underflow, as
                                                             no dot of FP8 numbers but 0 is below 2**-60
 
+Weight, dot and key scale may be multiplied in any order; where one of these orders overflows fp32 there is no bound.
+What a product has below the normal range may be lost; inputs are taken as they are, subnormal weights too.
+
 relu is 1-Lipschitz, and a dot below -eps_h is zero on every machine, so that eps_h counts only as far as d_h + eps_h
 is positive.
 

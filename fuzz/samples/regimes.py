@@ -194,15 +194,17 @@ def _full(key: int, shape: tuple[int, int], _fp8: str) -> Tensor:
     kind = below(bits(derive(key, "kind"), (rows, 1)), 4)
     random, sign = bits(key, shape), bits(derive(key, "sign"), shape) & 1
     exponent, mantissa = below(bits(derive(key, "exponent"), shape), 255), random & 0x7FFFFF
+    any_size = exponent << 23 | mantissa
     subnormal = mantissa >> below(bits(derive(key, "shorter"), shape), 24)
     end = codec.look_up(_ends(), below(random, len(_ends())))
     large = (below(bits(derive(key, "row"), (rows, 1)), 28) + 227) << 23
     pairs = bits(derive(key, "pair"), (rows, -(-columns // 2))) & 0x7FFFFF
     pair = large + pairs.repeat_interleave(2, 1)[:, :columns]
-    any_size = exponent << 23 | mantissa
-    pair = torch.where(_peak(key, shape), any_size, pair)
+    column, lone = torch.arange(columns), _peak(key, shape)
+    is_paired = (column // 2 != (column * lone).sum(1, keepdim=True) // 2) & (column < columns // 2 * 2)
+    pair = torch.where(lone, any_size, torch.where(is_paired, pair, 0))
     magnitude = torch.where(kind == 0, any_size, torch.where(kind == 1, subnormal, torch.where(kind == 2, end, pair)))
-    sign = torch.where(kind == 3, torch.arange(columns) & 1, sign)
+    sign = torch.where(kind == 3, column & 1, sign)
     return (magnitude | sign << 31).to(torch.uint32).view(torch.float32)
 
 

@@ -1,5 +1,6 @@
 """The bounds hold for simulated matrix units and every order of summation, and are not idle."""
 
+import math
 from collections.abc import Callable
 
 import numpy as np
@@ -258,6 +259,23 @@ def test_a_dot_that_its_scale_makes_infinite_is_not_surely_nothing_under_a_weigh
     _, bound, exact = bounds.group_bounds(q8, k8, torch.full_like(scale, 2.0**60), nothing, PORTABLE, None)
     assert bool(exact.all())
     assert not bool(bound.any())
+
+
+@pytest.mark.parametrize("largest", [torch.finfo(torch.float32).max, 2.0**100])
+def test_a_huge_weight_under_the_relu_hides_no_error_of_others(largest: float) -> None:
+    """Unless it may overflow by itself, or what is multiplied with it underflow."""
+    q8 = torch.tensor([-1.0, 1.0]).view(1, 1, 2, 1).repeat(1, 1, 1, 32).to(torch.float8_e4m3fn)
+    k8 = torch.ones(1, 1, 32).to(torch.float8_e4m3fn)
+    w = torch.tensor([[[largest, 2.0**-90]]])
+    found = {}
+    for scale in (1.0, 2.0**-60, 2.0**-61, 2.0**20):
+        value, bound, _ = bounds.group_bounds(q8, k8, torch.tensor([[scale]]), w, PORTABLE, None)
+        assert float(value) == 32 * 2.0**-90 * scale
+        found[scale] = float(bound)
+    assert found[1.0] < 2.0**-18 * 32 * 2.0**-90
+    assert found[2.0**-60] < 2.0**-118
+    assert 2.0**-126 * largest < found[2.0**-61] < 2.0**-121 * largest
+    assert math.isinf(found[2.0**20]) == (largest > 2.0**100)
 
 
 def test_zero_weights_and_zero_keys_bound_tightly() -> None:

@@ -185,6 +185,15 @@ def test_folded_weight_interval(sign: int) -> None:
         assert bool(((value >= low) & (value <= high)).all())
     width = (high - low) / low.abs()
     assert float(width.max()) < 2**-19.9
+    ends = torch.tensor([torch.finfo(torch.float32).max, 2.0**-149, 2.0**-126, -0.0]) * sign
+    for power in (1.0, 0.5, 2.0**-9):
+        s = torch.tensor(power)
+        low, high = legal.legal_weights(ends, s, num_heads=heads, head_dim=head_dim)
+        for value in (((ends * s) * d) * h, (ends * (d * h)) * s, ends * (s * both), (s * h) * d * ends):
+            assert bool(((value >= low) & (value <= high)).all())
+        assert float((high - low)[0] / low[0].abs()) < 2**-19.9
+    low, high = legal.legal_weights(ends, torch.tensor(1.0 + 2.0**-23), num_heads=heads, head_dim=head_dim)
+    assert torch.isinf(high).tolist() == [True, False, False, False]
     overflow = legal.legal_weights(torch.tensor([[1e30]]), torch.tensor([[1e10]]), num_heads=4, head_dim=4)
     assert [float(x) for x in overflow] == [-math.inf, math.inf]
 

@@ -47,6 +47,7 @@ GOLDEN = {
 
 
 GOLDEN_WEIGHTS = {
+    "full": "709692ce11c2e5eb",
     "ties": "9001259bd64098f8",
     "saturation": "fd720aaa57a349b4",
     "subnormal": "2817b4600663d29b",
@@ -362,6 +363,22 @@ def test_a_large_pool_of_dense_pages_is_watched_as_a_whole():
     buffer.seal()
     buffer.view.fill_(1)
     assert buffer.first_change(payload_may_change=True) is None
+
+
+def test_full_weights_are_all_that_fp32_has():
+    case = MIXED.replace(model={"num_heads": 7}, batch={"pad_tokens": 400}, values={"weights": "full"})
+    weights = materialise(case).tensors["weights"]
+    largest = torch.finfo(torch.float32).max
+    assert torch.isfinite(weights).all()
+    assert weights.abs().max() == largest
+    assert weights[weights != 0].abs().min() == 2.0**-149
+    assert (weights.signbit() & (weights == 0)).any()
+    ratio = weights.double().abs().amax(1) / weights.double().abs().amin(1).clamp_min(2.0**-149)
+    assert (ratio > 2.0**100).any()
+    rest = weights.double().sum(1).abs()
+    assert ((rest < 2.0**-100 * weights.abs().amax(1)) & (weights.abs().amax(1) > 2.0**99) & (rest > 0)).any()
+    rounded = materialise(case.replace(memory={"head_weights": "bf16"})).tensors["weights"]
+    assert rounded.abs().max() == torch.finfo(torch.bfloat16).max
 
 
 def test_wide_values_reach_from_the_smallest_to_the_largest():
