@@ -165,6 +165,22 @@ def has_weights_apart(memory):
     return memory.weights_head_pad > 0 or memory.q_weights_head_pad > 0
 
 
+def test_right_kernels_take_any_weights_of_fp32():
+    drawn = (case for case in stream_cases(1, DEVICE.formats) if case.values.weights == "full")
+    for case in islice(drawn, 200):
+        assert run(case, builtin(), DEVICE, TAKE_WEIGHTS).findings == [], case.canonical_json()
+
+
+@pytest.mark.parametrize("fault", ["weights-in-three-parts", "weights-of-large-rows-scaled"])
+def test_weights_of_all_of_fp32_show_what_wide_ones_do_not(fault):
+    wrong, stage = plant((fault,)), frozenset({load_faults()[fault].stage})
+    drawn = (case for case in stream_cases(1, DEVICE.formats) if case.values.weights == "full")
+    shown = [(case, run(case, wrong, DEVICE, stage).findings) for case in islice(drawn, 9)]
+    assert any(found for _, found in shown)
+    for case, _ in shown:
+        assert run(case.replace(values={"weights": "wide"}), wrong, DEVICE, stage).findings == []
+
+
 def test_rope_in_place_must_change_its_arguments_where_that_is_promised():
     right = builtin()
 
