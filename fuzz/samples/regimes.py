@@ -185,13 +185,14 @@ def _faint(key: int, shape: tuple[int, int], fp8: str) -> Tensor:
 
 
 def _full(key: int, shape: tuple[int, int], _fp8: str) -> Tensor:
-    """Every number of fp32, all 24 bits of it, in rows of four kinds.
+    """Every number of fp32, all 24 bits of it, in rows of five kinds.
 
-    Numbers of any magnitude side by side; subnormals and zeros; the ends of the range; and neighbours that cancel, the
-    largest that there are, around one number of any magnitude. Zeros have either sign.
+    Numbers of any magnitude side by side; subnormals and zeros; the ends of the range; neighbours that cancel, the
+    largest that there are, around one number of any magnitude; and one of the largest beside normal ones so small that
+    they are lost in every sum with it. Zeros have either sign.
     """
     rows, columns = shape
-    kind = below(bits(derive(key, "kind"), (rows, 1)), 4)
+    kind = below(bits(derive(key, "kind"), (rows, 1)), 5)
     random, sign = bits(key, shape), bits(derive(key, "sign"), shape) & 1
     exponent, mantissa = below(bits(derive(key, "exponent"), shape), 255), random & 0x7FFFFF
     any_size = exponent << 23 | mantissa
@@ -203,9 +204,10 @@ def _full(key: int, shape: tuple[int, int], _fp8: str) -> Tensor:
     column, lone = torch.arange(columns), _peak(key, shape)
     is_paired = (column // 2 != (column * lone).sum(1, keepdim=True) // 2) & (column < columns // 2 * 2)
     pair = torch.where(lone, any_size, torch.where(is_paired, pair, 0))
-    magnitude = torch.where(kind == 0, any_size, torch.where(kind == 1, subnormal, torch.where(kind == 2, end, pair)))
+    apart = torch.where(lone, large, ((exponent >> 3) + 24) << 23) + mantissa
+    kinds = torch.stack((any_size, subnormal, end, pair, apart))
     sign = torch.where(kind == 3, column & 1, sign)
-    return (magnitude | sign << 31).to(torch.uint32).view(torch.float32)
+    return (kinds[kind[:, 0], torch.arange(rows)] | sign << 31).to(torch.uint32).view(torch.float32)
 
 
 @cache

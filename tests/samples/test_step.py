@@ -47,7 +47,7 @@ GOLDEN = {
 
 
 GOLDEN_WEIGHTS = {
-    "full": "709692ce11c2e5eb",
+    "full": "a1ebd107580ab73e",
     "ties": "9001259bd64098f8",
     "saturation": "fd720aaa57a349b4",
     "subnormal": "2817b4600663d29b",
@@ -375,6 +375,8 @@ def test_full_weights_are_all_that_fp32_has():
     assert (weights.signbit() & (weights == 0)).any()
     ratio = weights.double().abs().amax(1) / weights.double().abs().amin(1).clamp_min(2.0**-149)
     assert (ratio > 2.0**100).any()
+    in_order = weights.abs().sort(1).values
+    assert ((in_order[:, 0] > 2.0**-104) & (in_order[:, -2] < 2.0**-70) & (in_order[:, -1] > 2.0**99)).any()
     rest = weights.double().sum(1).abs()
     assert ((rest < 2.0**-100 * weights.abs().amax(1)) & (weights.abs().amax(1) > 2.0**99) & (rest > 0)).any()
     rounded = materialise(case.replace(memory={"head_weights": "bf16"})).tensors["weights"]
