@@ -34,7 +34,10 @@ class Seen:
 
 @dataclass(frozen=True)
 class Explained:
-    """A signature that was seen, and maybe found, says nothing new after all: `by` was seen later, and is its cause."""
+    """A signature is most likely a symptom of `by`, and this is the first case that showed it, as it was drawn.
+
+    It was not seen before, or was seen, and maybe found, before its cause was.
+    """
 
     finding: Finding
     case: Case

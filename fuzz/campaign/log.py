@@ -75,8 +75,8 @@ class CaseLine(_Line):
 class FindingLine(_Line):
     """A signature was seen for the first time, or again (known), by a smaller case, or for the last time (found).
 
-    `explained` takes one back that is a symptom of `by`, as one that is `known` may be, too. `doubt` says why the case
-    may not show it again.
+    `explained` puts one down to `by`, which was not seen before, or takes it back; one that is `known` may say so, too.
+    Its case is kept nevertheless. `doubt` says why the case may not show it again.
     """
 
     event: Literal["known", "seen", "smaller", "found", "explained"]

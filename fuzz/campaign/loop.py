@@ -6,7 +6,7 @@ so the same seed and number of cases give the same findings, however many proces
 
 import math
 import signal
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from indexfuzz.campaign.budget import Budget
@@ -14,8 +14,9 @@ from indexfuzz.campaign.chunk import MOST_BEHIND, Chunk, known_to
 from indexfuzz.campaign.crew import Alone, Crew
 from indexfuzz.campaign.doubts import UNTRIED
 from indexfuzz.campaign.drawing import Recent
-from indexfuzz.campaign.events import CaseRun, Event, Explained, Found, Known, Seen, Smaller, Unsupported
+from indexfuzz.campaign.events import CaseRun, Event, Explained, Found, Seen, Smaller, Unsupported
 from indexfuzz.campaign.jobs import Report, Shrink, Shrunk, Tried
+from indexfuzz.campaign.judging import Judge
 from indexfuzz.campaign.settings import Settings
 from indexfuzz.campaign.summary import Summary
 from indexfuzz.core import interrupts
@@ -23,7 +24,6 @@ from indexfuzz.core.case import Case
 from indexfuzz.core.finding import Finding
 from indexfuzz.core.signature import Signature
 from indexfuzz.generation.goals import Ends, Goal
-from indexfuzz.oracles.mistakes import Mistakes
 
 
 @dataclass
@@ -47,7 +47,7 @@ class Campaign:
         self._wanted = wanted
         self._listen = listen
         self._crew = crew or Alone(wanted)
-        self._mistakes = Mistakes(wanted.known)
+        self._judge = Judge(wanted.known)
         self._pending: dict[Signature, _Pending] = {}
         self._recent = Recent()
         self._tried = 0
@@ -73,7 +73,7 @@ class Campaign:
             for signature, pending in list(self._pending.items()):
                 self._tell_found(signature, pending.finding, pending.case, UNTRIED)
             for found in self.summary.findings:
-                self.summary.symptoms[found.finding.signature] = self._mistakes.symptoms_of(found.finding.signature)
+                self.summary.symptoms[found.finding.signature] = self._judge.symptoms_of(found.finding.signature)
             self.summary.seconds = self._budget.elapsed
         return self.summary
 
@@ -137,27 +137,19 @@ class Campaign:
             self._tell(Unsupported(tried.unsupported))
             return
         self._tell(CaseRun(tried.outcome))
-        for finding in tried.outcome.findings:
-            self._judge(finding, tried.case, tried.outcome.findings)
-
-    def _judge(self, finding: Finding, case: Case, beside: Sequence[Finding]) -> None:
-        """Take a finding for new, or for one more sight of a mistake that is known."""
-        mistake = self._mistakes.explain(finding, beside)
-        if mistake is not None:
-            self._tell(Known(finding, case, mistake))
-        else:
-            self._pending[finding.signature] = _Pending(finding, case)
-            self._tell(Seen(finding, case))
-        for symptom in self._mistakes.add(finding):
-            told = next((found for found in self.summary.findings if found.finding.signature == symptom), None)
-            if (explained := self._pending.pop(symptom, None) or told) is not None:
-                self._tell(Explained(explained.finding, explained.case, mistake or finding.signature))
+        with interrupts.shielded():
+            for event in self._judge.judge(tried.outcome):
+                if isinstance(event, Seen):
+                    self._pending[event.finding.signature] = _Pending(event.finding, event.case)
+                elif isinstance(event, Explained):
+                    self._pending.pop(event.finding.signature, None)
+                self._tell(event)
 
     def _tell_found(self, signature: Signature, finding: Finding, case: Case, doubt: str) -> None:
         del self._pending[signature]
         seen_as = signature if finding.signature != signature else None
         if seen_as:
-            self._mistakes.add(finding)
+            self._judge.rename(signature, finding, case)
         self._tell(Found(finding, case, doubt, seen_as))
 
     def _tell(self, event: Event) -> None:

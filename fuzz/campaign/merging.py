@@ -1,7 +1,7 @@
 """Join the corpora of several campaigns into one: what a single campaign would have kept, had it run all their cases.
 
-Of one mistake, seen in the same places, the smallest case stays. A status or a note that somebody set by hand is never
-lost, nor is the case it stands on.
+Of one signature, seen in the same places, the smallest case stays; what another finding most likely explains is put
+down to it. A status or a note that somebody set by hand is never lost, nor is the case it stands on.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -28,11 +28,11 @@ class ConflictError(Exception):
 
 @dataclass(frozen=True)
 class NewFinding:
-    """A finding that the corpus did not have: the file that keeps it, and under which signatures it was seen, too."""
+    """A finding that the corpus did not have: the file that keeps it, and those of what is put down to it."""
 
     file: str
     entry: Entry
-    symptoms: tuple[Signature, ...] = ()
+    symptoms: Mapping[Signature, str] = field(default_factory=dict)
 
     @property
     def signature(self) -> Signature:
@@ -44,8 +44,8 @@ class NewFinding:
 class Merged:
     """What a corpus becomes. `entries` maps its files, <stage>/<id>.json, to what they hold.
 
-    `symptoms` maps signatures that are left out to their cause; `replaced` counts entries that gave way to a smaller
-    case of the same mistake. `conflicts` are a sentence each.
+    `symptoms` maps signatures that were put down to another here to their cause; `replaced` counts entries that gave
+    way to a smaller case of the same. `conflicts` are a sentence each.
     """
 
     before: Mapping[str, Entry]
@@ -55,13 +55,23 @@ class Merged:
     conflicts: list[str] = field(default_factory=list)
 
     def new_findings(self) -> Iterator[NewFinding]:
-        """Findings that are open or unconfirmed and were not before, on some implementation, in the order of files."""
+        """Findings that are open or unconfirmed and were not before, on some implementation, in the order of files.
+
+        What is put down to one that is there comes with that.
+        """
+        there = {signature for entry in self.entries.values() if _is_open(entry) for _, signature in _shown(entry)}
         known = {pair for entry in self.before.values() if _is_open(entry) for pair in _shown(entry)}
         for file, entry in sorted(self.entries.items()):
-            if file not in self.before and _is_open(entry) and not _shown(entry) <= known:
-                known |= _shown(entry)
-                signature = _record(entry).signature
-                yield NewFinding(file, entry, tuple(s for s, cause in self.symptoms.items() if cause == signature))
+            if file in self.before or not _is_open(entry) or _shown(entry) <= known or entry.cause in there:
+                continue
+            known |= _shown(entry)
+            yield NewFinding(file, entry, dict(self._put_down_to(_record(entry).signature)))
+
+    def _put_down_to(self, signature: Signature) -> Iterator[tuple[Signature, str]]:
+        """What is new and put down to a finding, with its files."""
+        for file, entry in sorted(self.entries.items()):
+            if entry.cause == signature and file not in self.before:
+                yield _record(entry).signature, file
 
     def write(self, folder: Path) -> None:
         """Bring a folder to this state: first what is new in it, then without what gave way.
@@ -88,7 +98,8 @@ def merge_entries(present: Iterable[Entry], others: Sequence[tuple[Path, Entry]]
             entries[entry.file] = join(there, entry) if there else entry
         except ConflictError as error:
             result.conflicts.append(f"{path}: {error}")
-    _leave_out_symptoms(result)
+    _keep_causes(result)
+    _put_down_symptoms(result)
     _leave_out_larger(result)
     return result
 
@@ -116,8 +127,17 @@ def join(present: Entry, other: Entry) -> Entry:
         raise ConflictError("its note does not fit beside that of the corpus, which is left as it is") from None
 
 
-def _leave_out_symptoms(result: Merged) -> None:
-    """Leave out new findings that a single campaign would have put down to another one."""
+def _keep_causes(result: Merged) -> None:
+    """What the corpus puts down to something that it has stays so, whatever a source says of the same case."""
+    there = {signature for entry in result.before.values() if _is_open(entry) for _, signature in _shown(entry)}
+    for file, entry in result.before.items():
+        joined = result.entries[file]
+        if entry.cause in there and _is_open(joined) and _record(joined).signature == _record(entry).signature:
+            result.entries[file] = joined.model_copy(update={"cause": entry.cause})
+
+
+def _put_down_symptoms(result: Merged) -> None:
+    """Put new findings down to others where a single campaign would have."""
     fresh = [(f, e) for f, e in result.entries.items() if f not in result.before and _is_open(e) and _may_go(e)]
     fresh.sort(key=lambda pair: (size_of(pair[1].case), pair[0]))
     causes: dict[str, list[Signature | None]] = {file: [] for file, _ in fresh}
@@ -132,8 +152,9 @@ def _leave_out_symptoms(result: Merged) -> None:
             causes[file].append(cause if cause != _record(entry).signature else None)
     for file, entry in fresh:
         if causes[file] and None not in causes[file]:
-            result.symptoms |= {_record(entry).signature: cause for cause in causes[file] if cause}
-            del result.entries[file]
+            cause = causes[file][0]
+            result.symptoms |= {_record(entry).signature: cause} if cause else {}
+            result.entries[file] = entry.model_copy(update={"cause": cause})
 
 
 def _leave_out_larger(result: Merged) -> None:
@@ -144,13 +165,18 @@ def _leave_out_larger(result: Merged) -> None:
             standing = "open" if _is_open(entry) else entry.status
             groups.setdefault((entry.finding.signature, standing), []).append((file, entry))
     for group in groups.values():
-        group.sort(key=lambda pair: (pair[1].status == "unconfirmed", size_of(pair[1].case), pair[0]))
+        group.sort(key=lambda pair: (*_doubts(pair[1]), size_of(pair[1].case), pair[0]))
         for number, (file, entry) in enumerate(group):
             places = {sighting.place for sighting in entry.seen}
             smaller = [other for name, other in group[:number] if name in result.entries]
             if _may_go(entry) and places and any(places <= {s.place for s in other.seen} for other in smaller):
                 result.replaced += 1
                 del result.entries[file]
+
+
+def _doubts(entry: Entry) -> tuple[bool, bool]:
+    """Whether an entry is put down to another, and whether it was never confirmed; what has neither comes first."""
+    return entry.cause is not None, entry.status == "unconfirmed"
 
 
 def _may_go(entry: Entry) -> bool:

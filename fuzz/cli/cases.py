@@ -85,7 +85,9 @@ def minimize(
         interrupts.end()
         (case, finding), code = reached[-1], interrupted.exit_code
     record, seen = Record.of(finding), (target.sighting(),)
-    small = Entry(case=case, finding=record, status=entry.status, note=entry.note, link=entry.link, seen=seen)
+    small = Entry(
+        case=case, finding=record, status=entry.status, note=entry.note, link=entry.link, seen=seen, cause=entry.cause
+    )
     if case == entry.case:
         small = merge(entry, small)
     try:

@@ -23,6 +23,8 @@ def print_entry(path: Path, entry: Entry, console: Console) -> None:
     console.print(f"case {entry.case.id}, {entry.status}  ({path})", style="bold")
     if entry.note:
         console.print(entry.note)
+    if entry.cause:
+        console.print(f"put down to {entry.cause}; it may yet be a bug of its own")
     if entry.link:
         console.print(entry.link)
     table = Table(box=None, pad_edge=False, padding=(0, 3, 0, 0), show_header=False)

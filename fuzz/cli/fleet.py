@@ -115,11 +115,12 @@ def _dispatch(
     machines: "RayMachines",
     progress: "_Progress",
 ) -> "Tally":
+    from indexfuzz.corpus.store import open_signatures
     from indexfuzz.fleet.budget import Budget
     from indexfuzz.fleet.dispatch import dispatch
 
-    open_ones = [entry for entry in known if entry.status == "open"]
-    pairs = ((s.implementation, str(sig)) for e in open_ones for s in e.seen for sig in e.signatures(s.implementation))
+    names = sorted({sighting.implementation for entry in known for sighting in entry.seen})
+    pairs = ((name, str(signature)) for name in names for signature in open_signatures(known, name))
     budget = Budget(options.regimes, ahead, frozenset(pairs))
     progress.start(ahead // 2)
     return dispatch(order, budget, machines, progress.hear, progress.tick)

@@ -51,7 +51,7 @@ def merge(
 ) -> None:
     """Join what several runs have found: their kept cases into one corpus, their logs into one log.
 
-    Of each signature the smallest case stays, and what one run would have put down to another finding is left out.
+    Of each signature the smallest case stays, and what one run would have put down to another finding is kept so.
     What was set by hand in DIR or in a source, a status or a note, is kept. A file that cannot be used is named, and
     changes nothing else. Merging the same again changes nothing.
 
@@ -150,8 +150,8 @@ def _tell(read: Sources, merged: "Merged", into: Path, log: Path | None, *, as_j
     out = console()
     for found in merged.new_findings():
         out.print(f"new: {found.signature}  {path_from_here(into / found.file)}", style="bold red")
-        if found.symptoms:
-            out.print(f"  also seen as {', '.join(map(str, found.symptoms))}")
+        for symptom, file in found.symptoms.items():
+            out.print(f"  also seen as {symptom}; kept as {path_from_here(into / file)}")
     gone = f", {merged.replaced} gave way to a smaller case of the same" if merged.replaced else ""
     out.print(f"{len(read.entries)} kept cases read{gone}; {len(merged.entries)} in {into}")
     if log:
@@ -168,6 +168,7 @@ def _as_data(read: Sources, merged: "Merged", into: Path) -> dict[str, Any]:
                 "signature": str(found.signature),
                 "file": str(into / found.file),
                 "symptoms": list(map(str, found.symptoms)),
+                "symptom_files": [str(into / file) for file in found.symptoms.values()],
             }
             for found in merged.new_findings()
         ],

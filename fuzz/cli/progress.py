@@ -32,7 +32,7 @@ class Progress:
         self._cases = 0
         self._stages: Counter[str] = Counter()
         self._shrinking: list[Signature] = []
-        self._found = 0
+        self._found: set[Signature] = set()
         self._crew: Crew | None = None
         self._started = self._next_line = time.monotonic()
 
@@ -74,10 +74,10 @@ class Progress:
         elif isinstance(event, Explained) and event.finding.signature in self._shrinking:
             self._shrinking.remove(event.finding.signature)
         elif isinstance(event, Explained):
-            self._found -= 1
+            self._found.discard(event.finding.signature)
         elif isinstance(event, Found):
             self._shrinking.remove(event.seen_as or event.finding.signature)
-            self._found += 1
+            self._found.add(event.finding.signature)
         elif isinstance(event, Died):
             left_out = "; the case is left out from now on" if event.again else ""
             kept = f" while the case {event.file} ran" if event.file else ""
@@ -104,7 +104,7 @@ class Progress:
         goal = f" of {self._settings.cases}" if self._settings.cases is not None else ""
         doing = f", shrinking {self._shrinking[0]}" if self._shrinking else ""
         rate = self._cases / seconds if seconds else 0.0
-        found = "1 finding" if self._found == 1 else f"{self._found} findings"
+        found = "1 finding" if len(self._found) == 1 else f"{len(self._found)} findings"
         return [
             f"{seconds:.0f}{limit} s, {self._cases}{goal} cases, {rate:.1f} cases/s, {found}{doing}",
             "stages: " + (", ".join(f"{stage} {count}" for stage, count in self._stages.items()) or "none yet"),

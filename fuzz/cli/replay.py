@@ -94,7 +94,7 @@ def _replay_file(path: Path, subject: "Subject") -> tuple[Replay, str, int]:
 
 
 def _explanation(result: Replay) -> str:
-    return result.message or (summary_line(result.findings[0]) if result.findings else "")
+    return "; ".join(filter(None, (*map(summary_line, result.findings[:1]), result.message)))
 
 
 def _row(path: Path, result: Replay, link: str) -> dict[str, Any]:

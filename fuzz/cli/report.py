@@ -37,6 +37,8 @@ def print_summary(summary: Summary, saved: dict[Signature, Path], target: UnderT
     _print_counts(console, "not executable here", summary.unsupported)
     _print_counts(console, "known findings", summary.known_before)
     _print_counts(console, "launches whose order of lanes was looked at", summary.ordered)
+    for symptom in _symptoms_of_known(summary, saved):
+        console.print(f"  {symptom}, most likely a symptom of what is known; kept as {saved[symptom]}")
     for words in summary.unrepeated:
         console.print(f"  died once and not again: {words}")
     for death in summary.deaths:
@@ -73,11 +75,18 @@ def _print_found(
     if symptoms := summary.symptoms_of(found):
         what = "a symptom" if len(symptoms) == 1 else "symptoms"
         console.print(f"  also seen as {', '.join(map(str, symptoms))}, most likely {what} of the same bug")
+        files = dict.fromkeys(str(saved[each]) for each in symptoms if each in saved)
+        console.print(f"    kept as {', '.join(files)}")
     if found.doubt:
         console.print(f"  {found.doubt}")
     if path := saved.get(finding.signature):
         console.print(f"  saved as {path}")
         console.print(f"  again: {target.command('replay', path)}")
+
+
+def _symptoms_of_known(summary: Summary, saved: Mapping[Signature, Path]) -> list[Signature]:
+    """What was kept as a symptom of what was known before the run."""
+    return [signature for signature in saved if signature in summary.known_before]
 
 
 def _print_comparisons(console: Console, goals: Goals) -> None:
@@ -178,10 +187,12 @@ def as_data(
                 "case": found.case.id,
                 "file": str(saved.get(found.finding.signature, "")),
                 "symptoms": list(map(str, summary.symptoms_of(found))),
+                "symptom_files": [str(saved.get(each, "")) for each in summary.symptoms_of(found)],
                 "again": summary.seen_again(found),
             }
             for found in summary.findings
         ],
+        "symptoms_of_known": {str(each): str(saved[each]) for each in _symptoms_of_known(summary, saved)},
         "known": {str(signature): count for signature, count in summary.known_before.items()},
         "stages": dict(summary.stages),
         "unturned": _describe(summary.goals.unturned()),

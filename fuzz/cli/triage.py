@@ -38,11 +38,15 @@ def triage(
     `indexfuzz triage 0123456789abcdef --link https://example.org/issues/7`
     """
     path, entry = find_one(file, corpus)
-    given = {name: value for name, value in (("status", status), ("note", note), ("link", link)) if value is not None}
+    given: dict[str, str | None] = {
+        name: value for name, value in (("status", status), ("note", note), ("link", link)) if value is not None
+    }
     if not given:
         raise InputError("nothing to change; give --status, --note or --link")
     if status is not None and status not in get_args(Status):
         raise InputError(f"--status: no {status!r}; choose from {', '.join(get_args(Status))}")
+    if status is not None:
+        given["cause"] = None  # what a hand says of it stands for itself
     try:
         changed = type(entry).model_validate(dict(entry) | given)
     except ValidationError as error:

@@ -18,6 +18,8 @@ SEVERAL = "several clauses at once"
 class Outcome:
     """What one case showed.
 
+    `consequences` are what `findings` of the same launch explain; any of them may be a bug of its own.
+
     `stages` ran; `outside` maps those that did not to why the contract excludes them; `ratios` holds, for each stage
     with a bound, the largest error as a share of what was allowed, and `tiers` the oracle that set the bound.
     `widths` holds, for each operation of several nodes, the share of its elements with more than one legal value.
@@ -40,6 +42,7 @@ class Outcome:
     comparisons: list[Comparison] = field(default_factory=list)
     reached: frozenset[str] = frozenset()
     ordered: dict[str, int] = field(default_factory=dict)
+    consequences: list[Finding] = field(default_factory=list)
 
     def endings(self) -> Iterator[tuple[str, str, Ending]]:
         """(clause, stage, ending) of every stage beyond its contract, those included that took their process down."""

@@ -122,11 +122,15 @@ class Entry(Part):
     link: Link = ""
     """The issue that is about it."""
     seen: tuple[Sighting, ...] = ()
+    cause: Kept | None = None
+    """The finding that a campaign put this one down to, as its most likely cause; it may yet be a bug of its own."""
 
     @model_validator(mode="after")
     def _failure_has_a_finding(self) -> Self:
         if self.finding is None and self.status != "guard":
             raise ValueError(f"status {self.status} needs a finding; only a guard can do without")
+        if self.cause is not None and (self.finding is None or self.cause == self.finding.signature):
+            raise ValueError("cause must be the signature of another finding than the entry's own")
         return self
 
     @property
@@ -150,7 +154,8 @@ class Entry(Part):
         data = self.model_dump(mode="json", exclude_defaults=True) | {"case": self.case.model_dump(mode="json")}
         parts = ",\n          ".join(f"{json.dumps(name)}: {json.dumps(part)}" for name, part in data["case"].items())
         lines = [f'"schema": {SCHEMA}', f'"case": {{{parts}}}']
-        texts = ("finding", "status", "note", *(("link",) if self.link else ()))
+        younger = (name for name in ("link", "cause") if getattr(self, name))
+        texts = ("finding", "status", "note", *younger)
         lines += [f'"{name}": {json.dumps(data.get(name, getattr(self, name)))}' for name in texts]
         seen = ",\n          ".join(json.dumps(sighting) for sighting in data.get("seen", ()))
         lines.append(f'"seen": [{seen}]')

@@ -105,15 +105,24 @@ def _migrated(data: Any) -> dict[str, Any]:
 
 
 def merge(present: Entry, new: Entry) -> Entry:
-    """The entry present, and what was seen of the same case since, which may confirm it."""
+    """The entry present, and what was seen of the same case since, which may confirm it.
+
+    It stays put down to a cause where both are, or where what is new has the last word on what was never confirmed.
+    What stands for itself takes the place of what does not.
+    """
     places = {sighting.place for sighting in present.seen}
-    seen = new.seen
+    seen, status, cause = new.seen, present.status, present.cause
     if present.finding and new.finding and new.finding.signature != present.finding.signature:
+        if present.cause and not new.cause and present.status == "unconfirmed":
+            return merge(new.model_copy(update={"note": new.note or present.note, "link": new.link or present.link}), present)
         changed = new.finding.signature
         seen = tuple(s.model_copy(update={"signature": s.signature or changed}) for s in seen)
-    status = new.status if present.status == "unconfirmed" else present.status
+    elif present.status == "unconfirmed":
+        status, cause = new.status, new.cause
+    elif not new.cause:
+        cause = None
     return present.model_copy(
-        update={"status": status, "seen": (*present.seen, *(s for s in seen if s.place not in places))}
+        update={"status": status, "cause": cause, "seen": (*present.seen, *(s for s in seen if s.place not in places))}
     )
 
 
@@ -163,9 +172,19 @@ def is_entry(path: Path) -> bool:
 
 
 def open_signatures(entries: Iterable[Entry], implementation: str) -> frozenset[Signature]:
-    """The signatures of the open ones among some entries that were seen on the implementation of that name."""
-    known = (entry for entry in entries if entry.status == "open")
-    return frozenset[Signature]().union(*(entry.signatures(implementation) for entry in known))
+    """The signatures of the open ones among some entries that were seen on the implementation of that name.
+
+    With them come those that were put down to one that is not mended; once that is, they stand for themselves.
+    """
+    shown = [(entry, entry.signatures(implementation)) for entry in entries if entry.status in ("open", "unconfirmed")]
+    known = [signatures for entry, signatures in shown if entry.status == "open" and not entry.cause]
+    there = frozenset[Signature]().union(*(signatures for entry, signatures in shown if not entry.cause))
+    symptoms = [(entry, signatures) for entry, signatures in shown if entry.cause]
+    while explained := [(entry, signatures) for entry, signatures in symptoms if entry.cause in there]:
+        symptoms = [pair for pair in symptoms if pair not in explained]
+        known += [signatures for _, signatures in explained]
+        there = there.union(*known)
+    return frozenset[Signature]().union(*known)
 
 
 @dataclass(frozen=True)

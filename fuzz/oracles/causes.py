@@ -19,14 +19,17 @@ UNSTABLE = frozenset({"uninitialised", "nondeterministic", "state-kept"})
 """Kinds of results that hang on something else than the inputs."""
 
 
-def without_consequences(findings: Sequence[Finding]) -> list[Finding]:
-    """The findings of one launch each that no other of the same stage explains, in the same order.
+def part_consequences(findings: Sequence[Finding]) -> tuple[list[Finding], list[Finding]]:
+    """The findings of one launch each that no other of the same stage explains, and the rest, each in the same order.
 
     A wrong layout explains stray accesses. An overflow explains why an access to the same argument is out of bounds or
     misaligned; either explains undefined values. Each of them explains wrong values; races, and accesses to other
     arguments, stand for themselves.
     """
-    return [finding for finding in findings if not any(_explains(cause, finding) for cause in findings)]
+    own, rest = list[Finding](), list[Finding]()
+    for finding in findings:
+        (rest if any(_explains(cause, finding) for cause in findings) else own).append(finding)
+    return own, rest
 
 
 def _explains(cause: Finding, symptom: Finding) -> bool:

@@ -21,7 +21,7 @@ from indexfuzz.core.outcome import Ending, Outcome
 from indexfuzz.devices.base import Device
 from indexfuzz.implementations.base import Implementation, StageFunction
 from indexfuzz.oracles import walked
-from indexfuzz.oracles.causes import without_consequences
+from indexfuzz.oracles.causes import part_consequences
 from indexfuzz.oracles.launching import Expected, Launched, launch
 from indexfuzz.oracles.walk import accept, fill_in, materialise_on, put_back
 from indexfuzz.samples import buffers
@@ -129,7 +129,9 @@ def put_under_test(
     elif got and not any(finding.kind in FATAL for finding in findings):
         judged = _judge(stage, given, got, launched.guarantees(implementation.promises), outcome, expected)
         findings += judged or _check_in_place(stage, call, got, implementation)
-    outcome.findings += [replace(finding, beyond=expected.broken) for finding in without_consequences(findings)]
+    own, consequences = part_consequences([replace(finding, beyond=expected.broken) for finding in findings])
+    outcome.findings += own
+    outcome.consequences += consequences
     if expected.broken:
         outcome.beyond[stage.name] = {expected.broken: _describe_ending(launched, findings)}
     if findings or not got:

@@ -1,6 +1,6 @@
 """The mistakes that a campaign has come across: of each further finding, which of them it shows, or that it is new."""
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Sequence
 
 from indexfuzz.core.finding import Finding
 from indexfuzz.core.signature import Signature
@@ -19,6 +19,11 @@ class Mistakes:
         self._known = frozenset(known)
         self._found: dict[Signature, Finding] = {}
         self._causes: dict[Signature, Signature] = {}
+        self._met = set(self._known)
+
+    def __contains__(self, signature: Signature) -> bool:
+        """Whether a signature was known before, or has been met since."""
+        return signature in self._met
 
     def explain(self, finding: Finding, beside: Iterable[Finding] = ()) -> Signature | None:
         """The signature of the mistake that a finding shows, its own where that is known; None where it is new.
@@ -39,6 +44,7 @@ class Mistakes:
 
     def add(self, finding: Finding) -> list[Signature]:
         """Remember a finding; the mistakes found before that turn out to be symptoms of the one that it shows."""
+        self._met.add(finding.signature)
         if self._known_before(finding.signature) is not None:
             return []
         mistake = self._mistake_of(finding.signature)
@@ -47,6 +53,21 @@ class Mistakes:
         symptoms = [s for s in symptoms if s != mistake]
         self._causes |= dict.fromkeys(symptoms, mistake)
         return symptoms
+
+    def put_down(self, finding: Finding, beside: Sequence[Finding]) -> Signature:
+        """Take note that a finding follows from one beside it, in one launch; the mistake that this one shows.
+
+        Where that was known before, it hides the finding nowhere else. Raises ValueError where nothing explains it.
+        """
+        cause = cause_among(finding, beside)
+        if cause is None:
+            raise ValueError(f"nothing beside {finding.signature} explains it")
+        self._met.add(finding.signature)
+        if (known := self._known_before(cause.signature)) is not None:
+            return known
+        mistake = self._mistake_of(cause.signature)
+        self._causes.setdefault(finding.signature, mistake)
+        return mistake
 
     def symptoms_of(self, signature: Signature) -> list[Signature]:
         """The other signatures under which a mistake was seen, in the order in which they were."""

@@ -34,7 +34,7 @@ from indexfuzz.oracles import (
     tuning,
     walked,
 )
-from indexfuzz.oracles.causes import without_consequences
+from indexfuzz.oracles.causes import part_consequences
 from indexfuzz.oracles.metamorphic import runner
 from indexfuzz.oracles.metamorphic.catalogue import COMPILED, RELATIONS
 from indexfuzz.oracles.metamorphic.containment import CONTAINED
@@ -143,7 +143,8 @@ def ask(
     outcome = Outcome(case)
     for oracle in oracles_for(signature, case):
         answer = oracle.run(case, implementation, device, only)
-        answer.findings = without_consequences([*outcome.findings, *answer.findings])
+        answer.findings, consequences = part_consequences([*outcome.findings, *answer.findings])
+        answer.consequences = [*outcome.consequences, *answer.consequences, *consequences]
         outcome = answer
         if any(finding.signature == signature for finding in outcome.findings):
             break

@@ -58,6 +58,7 @@ def serve(
             _make_keys(made, stage, implementation, device, outcome, only)
         if outcome.findings:
             outcome.findings = [in_step(finding, number) for finding in outcome.findings]
+            outcome.consequences = [in_step(finding, number) for finding in outcome.consequences]
             break
         serving.end(step, rows)
     else:

@@ -82,7 +82,7 @@ def kept_evidence(path: Path, entry: Entry, target: UnderTest[InProcess] | None 
         detail=entry.finding.detail,
         promise=promise(entry.finding.beyond),
         status=entry.status,
-        note=entry.note,
+        note=" ".join(filter(None, (entry.note, f"Put down to {entry.cause}." if entry.cause else ""))),
         link=entry.link,
         file=str(path),
         location=entry.finding.location,

@@ -1,19 +1,19 @@
 """What a fuzz target has found: kept the moment it is seen, made smaller and tried alone when the target ends."""
 
-from collections.abc import Collection, Iterator
-from dataclasses import dataclass
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
 from indexfuzz.campaign.events import Event, Explained, Found, Seen, Smaller
 from indexfuzz.campaign.jobs import Report, Shrink, Shrunk, make_smaller
+from indexfuzz.campaign.judging import Judge
 from indexfuzz.campaign.keeping import Keeper
 from indexfuzz.campaign.settings import Settings
 from indexfuzz.core.case import Case
 from indexfuzz.core.finding import Finding
 from indexfuzz.core.outcome import Outcome
 from indexfuzz.core.signature import Signature
-from indexfuzz.oracles.mistakes import Mistakes
 from indexfuzz.subjects.fresh import shows_in_fresh_process
 from indexfuzz.subjects.subject import Subject
 from indexfuzz.subjects.under_test import UnderTest
@@ -26,13 +26,15 @@ SHRINKING = 0.75
 class Kept:
     """A finding, the smallest case that shows it, and the file that keeps it.
 
-    `doubts` say why the case may not show it again, and why the file lies elsewhere than it should.
+    `symptoms` maps the other signatures under which the mistake was seen to the files that keep those. `doubts` say why
+    the case may not show it again, and why the file lies elsewhere than it should.
     """
 
     finding: Finding
     case: Case
     path: Path
     doubts: tuple[str, ...] = ()
+    symptoms: Mapping[Signature, Path] = field(default_factory=dict)
 
 
 class KeptFindings:
@@ -40,20 +42,19 @@ class KeptFindings:
 
     def __init__(self, under_test: UnderTest[Subject], corpus: Path, known: Collection[Signature]) -> None:
         self._under_test = under_test
-        self._mistakes = Mistakes(known)
+        self._judge = Judge(known)
         self._notices: list[str] = []
         self._keeper = Keeper(under_test.entry, corpus, self._notices.append)
         self.failing: dict[Signature, Found] = {}
 
     def new_among(self, outcome: Outcome) -> Iterator[Finding]:
         """The findings of an outcome that show a mistake which was not seen before, each to be kept at once."""
-        for finding in outcome.findings:
-            mistake = self._mistakes.explain(finding, outcome.findings)
-            if mistake is None:
-                yield finding
-            for symptom in self._mistakes.add(finding):
-                if explained := self.failing.pop(symptom, None):
-                    self._hear(Explained(explained.finding, explained.case, mistake or finding.signature))
+        for event in self._judge.judge(outcome):
+            if isinstance(event, Seen):
+                yield event.finding
+            elif isinstance(event, Explained):
+                self.failing.pop(event.finding.signature, None)
+                self._hear(event)
 
     def keep(self, finding: Finding, case: Case) -> None:
         """Keep a finding on the case that showed it first."""
@@ -82,4 +83,6 @@ class KeptFindings:
 
     def _kept(self, found: Found) -> Kept:
         doubts = ([found.doubt] if found.doubt else []) + self._notices
-        return Kept(found.finding, found.case, self._keeper.saved[found.finding.signature], tuple(doubts))
+        signature, saved = found.finding.signature, self._keeper.saved
+        symptoms = {each: saved[each] for each in self._judge.symptoms_of(signature) if each in saved}
+        return Kept(found.finding, found.case, saved[signature], tuple(doubts), symptoms)

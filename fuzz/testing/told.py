@@ -42,6 +42,7 @@ def describe_found(found: "Kept", session: "FuzzSession") -> str:
     lines.append(f"on case {found.case.id}, made of (everything else is at its default)")
     lines += [f"  {part:<8} {name:<12} {words}" for part, name, words in describe_case(found.case)]
     lines += [
+        *(f"also seen as {each}, kept as {path}" for each, path in found.symptoms.items()),
         *found.doubts,
         f"saved as {found.path}",
         f"again: {target.command('replay', found.path)}",

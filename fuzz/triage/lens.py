@@ -17,7 +17,7 @@ from indexfuzz.devices.lockstep import LockstepDevice
 from indexfuzz.implementations.base import Implementation
 from indexfuzz.lockstep.tracking.moments import Recorder
 from indexfuzz.oracles import sessions
-from indexfuzz.oracles.causes import without_consequences
+from indexfuzz.oracles.causes import part_consequences
 from indexfuzz.oracles.differential import FATAL, initialised_bytes, look_around
 from indexfuzz.oracles.launching import Expected, launch
 from indexfuzz.oracles.metamorphic.catalogue import relations_for
@@ -126,4 +126,4 @@ def _copy_inputs(call: Call) -> dict[str, Tensor]:
 def _choose(findings: list[Finding], signature: Signature) -> Finding | None:
     """The finding that was asked for, be it a consequence of another one; else the first that is none."""
     same = [finding for finding in findings if (finding.kind, finding.output) == (signature.kind, signature.output)]
-    return next(iter((*same, *without_consequences(findings))), None)
+    return next(iter((*same, *part_consequences(findings)[0])), None)

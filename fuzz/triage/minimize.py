@@ -96,20 +96,29 @@ class _TimeIsUpError(Exception):
 
 
 class Question:
-    """Whether a case shows a signature; one beyond the contract must not break a clause that the first one kept."""
+    """Whether a case shows a signature; one beyond the contract must not break a clause that the first one kept.
+
+    As what follows from another finding of the same launch it counts only where the first case shows it so.
+    """
 
     def __init__(self, subject: Subject, signature: Signature, only: frozenset[str] = frozenset()) -> None:
         self._subject = subject
         self._signature = signature
         self._only = only
         self._clauses: frozenset[str] | None = None
+        self._may_follow = True
 
     def finding(self, case: Case) -> Finding | None:
         """The finding with the wanted signature that a case shows, if any."""
         try:
-            shown = find_shown(self._subject.ask(case, self._signature, self._only), self._signature)
+            outcome = self._subject.ask(case, self._signature, self._only)
         except UnsupportedKernelError:
             return None
+        shown = find_shown(outcome, self._signature)
+        if shown and self._clauses is None:
+            self._may_follow = False
+        if shown is None and self._may_follow:
+            shown = next((each for each in outcome.consequences if each.signature == self._signature), None)
         clauses = frozenset(shown.beyond.split("; ") if shown else ())
         if shown and self._clauses is None:
             self._clauses = clauses

@@ -20,8 +20,8 @@ class Replay:
 
     FIXED: an open finding is gone. STILL FAILS: its signature is back. CHANGED: it fails in another way. PASSES: a
     guard or a fixed finding, and nothing is wrong. NOT SHOWN: an unconfirmed finding did not show itself this time
-    either, which does not say that it is mended. ERROR: the question could not be asked; `message` says why. The
-    entry's own finding is the first.
+    either, which does not say that it is mended. ERROR: the question could not be asked; `message` says why. Of a
+    finding that was put down to another, it says whether that shows. The entry's own finding is the first.
     """
 
     status: Status
@@ -39,22 +39,32 @@ def replay(entry: Entry, subject: "Subject") -> Replay:
 
     try:
         outcome = subject.ask(entry.case, entry.finding.signature) if entry.finding else subject.run(entry.case)
-        if entry.finding and not outcome.findings:
+        if entry.finding and not [*outcome.findings, *outcome.consequences]:
             outcome = subject.run(entry.case)
     except UnsupportedKernelError as error:
         return Replay("ERROR", message=f"the device cannot run it: {error}")
     except ImplementationError as error:
         return Replay("ERROR", message=str(error))
     wanted = entry.finding.signature if entry.finding else None
-    findings = tuple(sorted(outcome.findings, key=lambda finding: finding.signature != wanted))
+    follows = [finding for finding in outcome.consequences if finding.signature == wanted][:1]
+    findings = tuple(sorted([*follows, *outcome.findings], key=lambda finding: finding.signature != wanted))
     if findings and findings[0].signature == wanted:
-        return Replay("STILL FAILS", findings)
+        return Replay("STILL FAILS", findings, _tell_cause(entry, findings))
     if findings:
         return Replay("CHANGED", findings)
     if untested := _untested(entry, outcome, subject):
         return Replay("ERROR", message=untested)
     gone: dict[str, Status] = {"open": "FIXED", "unconfirmed": "NOT SHOWN"}
     return Replay(gone.get(entry.status, "PASSES"))
+
+
+def _tell_cause(entry: Entry, findings: tuple[Finding, ...]) -> str:
+    """Whether a case that was put down to another finding shows that one, too; empty where it was not."""
+    if entry.cause is None:
+        return ""
+    if any(finding.signature == entry.cause for finding in findings):
+        return f"most likely a symptom of {entry.cause}, which the case shows, too"
+    return f"it was put down to {entry.cause}, which the case does not show"
 
 
 def _untested(entry: Entry, outcome: "Outcome", subject: "Subject") -> str:

@@ -1,4 +1,4 @@
-"""What was seen is on disk at once, whatever happens then; what turns out to be a symptom is not."""
+"""What was seen is on disk at once, whatever happens then; what turns out to be a symptom stays, too."""
 
 from pathlib import Path
 
@@ -14,7 +14,7 @@ from indexfuzz.core.finding import Finding
 from indexfuzz.core.interrupts import Interrupted
 from indexfuzz.core.signature import Signature
 from indexfuzz.corpus import store
-from indexfuzz.corpus.entry import Entry, Record
+from indexfuzz.corpus.entry import Entry, Record, Sighting
 from indexfuzz.corpus.store import Corpus
 from indexfuzz.reference import quant
 from indexfuzz.subjects.in_process import InProcess
@@ -54,12 +54,53 @@ def test_a_finding_is_on_disk_when_it_is_seen_and_replaced_when_it_is_smaller(ke
     assert keeper.saved == {WRONG.signature: tmp_path / entry.file}
 
 
-def test_a_symptom_leaves_no_file(keeper, tmp_path):
+def test_a_symptom_stays_with_its_first_case_and_its_cause(keeper, tmp_path):
     keeper.hear(Seen(WRONG, DRAWN))
+    keeper.hear(Found(WRONG, SMALL))
     keeper.hear(Seen(CAUSE, SMALL))
     keeper.hear(Explained(WRONG, DRAWN, CAUSE.signature))
     keeper.hear(Found(CAUSE, SMALL))
-    assert [entry.finding.signature for entry in kept(tmp_path)] == [CAUSE.signature]
+    cause, symptom = sorted(kept(tmp_path), key=lambda entry: entry.cause is not None)
+    assert (cause.finding.signature, cause.status, cause.cause) == (CAUSE.signature, "open", None)
+    assert (symptom.finding.signature, symptom.status) == (WRONG.signature, "unconfirmed")
+    assert (symptom.case, symptom.cause) == (DRAWN, CAUSE.signature)
+    assert keeper.saved == {WRONG.signature: tmp_path / symptom.file, CAUSE.signature: tmp_path / cause.file}
+
+
+def seen_entry_of(case, finding):
+    where = {"implementation": "toy", "device": "lockstep", "triton": "3", "torch": "2", "date": "2026-01-31"}
+    return entry_of(case, finding).model_copy(update={"seen": (Sighting(**where),)})
+
+
+@pytest.mark.parametrize("finding", [CAUSE, Finding("gather", "crash", "KeyError", "KeyError: 1")])
+def test_a_file_that_holds_the_case_of_two_findings_says_so_and_neither_is_lost(tmp_path, notices, finding):
+    keeper = Keeper(seen_entry_of, tmp_path, notices.append)
+    keeper.hear(Seen(WRONG, DRAWN))
+    keeper.hear(Seen(finding, DRAWN))
+    (both,) = kept(tmp_path)
+    assert both.signatures("toy") == {WRONG.signature, finding.signature}
+    keeper.hear(Smaller(finding, SMALL))
+    assert {entry.signatures("toy") for entry in kept(tmp_path)} == {
+        frozenset({WRONG.signature}),
+        frozenset({finding.signature}),
+    }
+    keeper.hear(Found(finding, SMALL))
+    keeper.hear(Found(WRONG, SMALL))
+    (both,) = kept(tmp_path)
+    assert (both.status, both.case) == ("open", SMALL)
+    assert both.signatures("toy") == {WRONG.signature, finding.signature}
+
+
+def test_what_follows_in_the_launch_of_its_cause_keeps_the_file_that_this_one_leaves(tmp_path, notices):
+    keeper = Keeper(seen_entry_of, tmp_path, notices.append)
+    keeper.hear(Seen(CAUSE, DRAWN))
+    keeper.hear(Explained(WRONG, DRAWN, CAUSE.signature))
+    (both,) = kept(tmp_path)
+    assert (both.finding.signature, both.cause) == (CAUSE.signature, None)
+    keeper.hear(Found(CAUSE, SMALL))
+    entries = {entry.case.id: entry for entry in kept(tmp_path)}
+    assert entries[SMALL.id].signatures("toy") == {CAUSE.signature}
+    assert (entries[DRAWN.id].finding.signature, entries[DRAWN.id].cause) == (WRONG.signature, CAUSE.signature)
 
 
 def test_a_file_of_somebody_else_stays(keeper, tmp_path):

@@ -106,11 +106,24 @@ class TestWhatWasSetByHand:
 
 
 class TestCausesAndSymptoms:
-    def test_a_symptom_that_another_shard_found_is_left_out(self):
+    def test_a_symptom_that_another_shard_found_is_put_down_to_its_cause(self):
+        symptom = entry(SMALL, WRONG, cause=STRAY.signature)
         result = merged([], entry(SMALL, WRONG), entry(LARGE, STRAY))
-        assert kept(result) == these(entry(LARGE, STRAY))
+        assert kept(result) == these(entry(LARGE, STRAY), symptom)
         (new,) = result.new_findings()
-        assert (new.signature, new.symptoms) == (STRAY.signature, (WRONG.signature,))
+        assert (new.signature, new.symptoms) == (STRAY.signature, {WRONG.signature: symptom.file})
+        again = merged(kept(result), entry(SMALL, WRONG), entry(LARGE, STRAY))
+        assert kept(again) == kept(result)
+        assert not list(again.new_findings())
+
+    def test_of_several_symptoms_of_one_signature_the_smallest_stays(self):
+        symptoms = [entry(case, WRONG, cause=STRAY.signature) for case in (LARGER, LARGE)]
+        assert kept(merged([], *symptoms, entry(SMALL, STRAY))) == these(symptoms[1], entry(SMALL, STRAY))
+
+    def test_what_a_source_put_down_to_something_that_is_nowhere_is_new(self):
+        alone = entry(SMALL, WRONG, cause=STRAY.signature)
+        assert [new.signature for new in merged([], alone).new_findings()] == [WRONG.signature]
+        assert not list(merged([entry(LARGE, STRAY)], alone).new_findings())
 
     def test_what_is_known_already_hides_nothing_but_itself(self):
         assert kept(merged([entry(LARGE, STRAY)], entry(SMALL, WRONG))) == these(

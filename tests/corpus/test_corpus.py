@@ -212,3 +212,45 @@ class TestKnown:
 )
 def test_entries_are_known_by_their_path(path, expected):
     assert store.is_entry(Path(path)) is expected
+
+
+class TestCauses:
+    OTHER = Finding("gather", "code-mismatch", "k_scale", "token 0 is 1, must be 2")
+
+    def put_down(self, **more: object) -> Entry:
+        return entry(1, self.OTHER, **({"cause": FINDING.signature, "status": "unconfirmed"} | more))
+
+    def test_round_trip(self, tmp_path):
+        path = Corpus(tmp_path).save(self.put_down())
+        assert load(path) == self.put_down()
+        assert json.loads(path.read_text())["cause"] == str(FINDING.signature)
+
+    def test_nothing_is_its_own_cause(self):
+        with pytest.raises(ValueError, match="cause must be the signature of another finding"):
+            Entry.model_validate(dict(entry(cause=None)) | {"cause": FINDING.signature})
+
+    def test_it_is_known_as_long_as_its_cause_is_not_mended(self):
+        both = {FINDING.signature, self.OTHER.signature}
+        assert store.open_signatures([entry(), self.put_down()], "toy 1.0") == both
+        assert store.open_signatures([entry(), self.put_down()], "toy 2.0") == frozenset()
+        for mended in ([entry(status="fixed")], []):
+            assert store.open_signatures([*mended, self.put_down()], "toy 1.0") == frozenset()
+        unsure = entry(status="unconfirmed")
+        assert store.open_signatures([unsure, self.put_down()], "toy 1.0") == {self.OTHER.signature}
+
+    def test_causes_of_causes_count(self):
+        third = entry(2, Finding("gather", "race", "k_fp8", "two"), cause=self.OTHER.signature)
+        assert len(store.open_signatures([third, self.put_down(), entry()], "toy 1.0")) == 3
+        assert store.open_signatures([third, self.put_down()], "toy 1.0") == frozenset()
+
+    def test_what_shows_by_itself_is_put_down_to_nothing_any_more(self):
+        alone = self.put_down(cause=None, status="open")
+        assert store.merge(self.put_down(), alone) == alone
+        assert store.merge(alone, self.put_down()) == alone
+        assert store.merge(self.put_down(status="open"), alone) == alone
+
+    def test_what_stands_for_itself_comes_first_in_a_file_of_two(self):
+        other = entry(1, Finding("gather", "race", "k_fp8", "two"))
+        joined = store.merge(self.put_down(), other)
+        assert (joined.finding, joined.cause, joined.status) == (other.finding, None, "open")
+        assert joined.signatures("toy 1.0") == {other.finding.signature, self.OTHER.signature}

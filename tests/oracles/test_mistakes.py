@@ -2,6 +2,8 @@
 
 from dataclasses import replace
 
+import pytest
+
 from indexfuzz.core.finding import Finding
 from indexfuzz.oracles.mistakes import Mistakes
 
@@ -78,3 +80,21 @@ def test_what_was_known_before_hides_itself_and_relations_alone():
     assert mistakes.explain(RACE) == mistakes.explain(RELATION) == RACE.signature
     assert [mistakes.explain(f, [RACE, f]) for f in (STRAY, CODES)] == [None, None]
     assert Mistakes({RELATION.signature}).explain(CODES) is None
+
+
+def test_what_follows_from_something_in_its_launch_is_put_down_to_that():
+    mistakes = Mistakes()
+    mistakes.add(RACE)
+    assert CODES.signature not in mistakes
+    assert mistakes.put_down(CODES, [OTHER, RACE]) == RACE.signature
+    assert CODES.signature in mistakes
+    assert mistakes.symptoms_of(RACE.signature) == [CODES.signature]
+    with pytest.raises(ValueError, match="nothing beside gather/code-mismatch/k_fp8 explains it"):
+        mistakes.put_down(CODES, [OTHER])
+
+
+def test_what_was_known_hides_what_follows_from_it_in_no_other_launch():
+    mistakes = Mistakes({RACE.signature})
+    assert mistakes.put_down(CODES, [RACE]) == RACE.signature
+    assert CODES.signature in mistakes
+    assert mistakes.explain(CODES) is None

@@ -109,6 +109,19 @@ class TestCorpusFiles:
         for path in new:
             assert f"again: indexfuzz replay corpus/gather/{path.name} --impl module:toy_gather" in text
 
+    def test_a_symptom_is_expected_as_long_as_its_cause_is_not_mended(self, session, pytester):
+        cause = Finding("gather", "race", "k_scale", "two programs")
+        symptom = keep(seeded(TWO_KEYS, 1), "unconfirmed")
+        entry = store.load(symptom)
+        store.write(entry.model_copy(update={"cause": cause.signature}), symptom)
+        mended = entry.model_copy(update={"case": seeded(TWO_KEYS, 2), "finding": Record.of(cause)})
+        for status, outcome in (("open", {"xfailed": 1}), ("fixed", {"failed": 1})):
+            path = Path("corpus") / mended.file
+            store.write(mended.model_copy(update={"status": status}), path)
+            result = session(str(symptom))
+            result.assert_outcomes(**outcome)
+        assert f"it was put down to {cause.signature}, which the case does not show" in result.stdout.str()
+
     def test_shards_share_the_files(self, session):
         for seed in range(8):
             keep(seeded(ONE_KEY, seed), "guard")

@@ -286,3 +286,16 @@ class TestDescent:
         left = leave_out(range(1000), lambda rest: asked.append(rest) or len(rest) >= 650)
         assert len(left) == 650
         assert len(asked) <= 2 * 2 * 10 + RUNS
+
+
+@pytest.mark.parametrize(("shows_alone", "heads"), [(0, 1), (BIG.model.num_heads, BIG.model.num_heads)])
+def test_what_follows_from_another_is_made_smaller_where_the_first_case_shows_it_so(shows_alone, heads):
+    cause, symptom = (Finding("gather", *what, "") for what in (("race", "k_fp8"), ("code-mismatch", "k_fp8")))
+
+    def ask(case, *_):
+        both = Outcome(case, [cause], ["gather"], consequences=[symptom])
+        return Outcome(case, [symptom], ["gather"]) if case.model.num_heads == shows_alone else both
+
+    subject = SimpleNamespace(ask=ask, facts=SimpleNamespace(name="toy"))
+    small, finding = minimise(BIG, subject, symptom.signature, seconds=math.inf)
+    assert (small.model.num_heads, finding) == (heads, symptom)

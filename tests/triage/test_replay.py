@@ -12,6 +12,7 @@ from indexfuzz.triage import replay as module
 from indexfuzz.triage.replay import replay
 
 SCALE = Finding("gather", "code-mismatch", "k_scale", "token 1 is 2, must be 1")
+RACE = Finding("gather", "race", "k_scale", "two programs")
 CRASH = Finding("gather", "crash", "KeyError", "KeyError: 1")
 
 
@@ -77,3 +78,22 @@ def test_silence_is_no_fix(subject, monkeypatch, outcome, stage, message):
     answer_by(monkeypatch, lambda *_: outcome)
     record = Record.of(Finding(stage, "crash", "KeyError", "KeyError: 1"))
     assert replay(Entry(case=Case(), finding=record), subject) == module.Replay("ERROR", message=message)
+
+
+@pytest.mark.parametrize(
+    ("findings", "consequences", "status", "message"),
+    [
+        ([SCALE], [], "STILL FAILS", "it was put down to gather/race/k_scale, which the case does not show"),
+        ([RACE], [SCALE], "STILL FAILS", "most likely a symptom of gather/race/k_scale, which the case shows, too"),
+        ([RACE], [], "CHANGED", ""),
+        ([], [], "NOT SHOWN", ""),
+    ],
+)
+def test_what_was_put_down_to_another_says_whether_that_shows(
+    subject, monkeypatch, findings, consequences, status, message
+):
+    answer_by(monkeypatch, lambda case, *_: Outcome(case, findings, ["gather"], consequences=consequences))
+    entry = Entry(case=Case(), finding=Record.of(SCALE), status="unconfirmed", cause=RACE.signature)
+    result = replay(entry, subject)
+    assert (result.status, result.message) == (status, message)
+    assert result.findings == (*consequences, *findings)

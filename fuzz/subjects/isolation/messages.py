@@ -22,9 +22,13 @@ def to_outcome(data: dict[str, Any]) -> Outcome:
 
     Raises CaseError, KeyError, TypeError or ValueError when it is none.
     """
-    findings = [Finding(**finding | {"index": tuple(finding["index"])}) for finding in data["findings"]]
+    findings, consequences = (
+        [Finding(**finding | {"index": tuple(finding["index"])}) for finding in data[name]]
+        for name in ("findings", "consequences")
+    )
     comparisons = [Comparison(**comparison) for comparison in data["comparisons"]]
     parts = {"case": Case.parse(data["case"]), "findings": findings, "comparisons": comparisons}
+    parts["consequences"] = consequences
     return Outcome(**data | parts)
 
 
