@@ -41,6 +41,63 @@ def test_a_side_runs_cases_with_the_package_of_a_checkout():
             side.run([2])
 
 
+OLD = {
+    "case": """
+class Case:
+    @staticmethod
+    def model_validate_json(text):
+        if "decode" in text:
+            raise ValueError("a word of a later release")
+        return "a case"
+""",
+    "under_test": """
+from types import SimpleNamespace
+
+class Setup:
+    def __init__(self, device):
+        self.device = device
+
+def put_under_test(setup):
+    def run(case):
+        assert (case, setup.device) == ("a case", "lockstep")
+        return SimpleNamespace(findings=[SimpleNamespace(signature="of the old release")])
+    return SimpleNamespace(subject=SimpleNamespace(run=run))
+""",
+}
+
+
+@pytest.fixture
+def release(tmp_path):
+    """Write the checkout of a release with so many of the old modules."""
+
+    def make(*names):
+        for folder in ("fuzz", "kernels", "reference"):
+            (tmp_path / folder).mkdir(parents=True)
+            (tmp_path / folder / "__init__.py").write_text("")
+        for name in names:
+            (tmp_path / "fuzz" / f"{name}.py").write_text(OLD[name])
+        return tmp_path
+
+    return make
+
+
+def test_a_release_without_our_folders_runs_what_it_has_words_for(release):
+    cases = [Case(), Case().replace(batch={"decode": (3,), "max_model_len": 4})]
+    with start_side("there", "lockstep", cases, checkout=release("case", "under_test")) as side:
+        assert side.known == {0}
+        assert side.run([0]).shown == {0: ["of the old release"]}
+
+
+def test_what_a_release_lacks_is_not_taken_from_this_one(release, capfd):
+    checkout = release("case")
+    with (
+        pytest.raises(SideError, match="there ended with code 1"),
+        start_side("there", "lockstep", [], checkout=checkout),
+    ):
+        pass
+    assert capfd.readouterr().err == "error: the release that is to be measured has no module indexfuzz.under_test\n"
+
+
 def test_a_folder_that_is_no_checkout_is_refused(tmp_path):
     (tmp_path / "package").mkdir()
     with pytest.raises(SideError, match=r"--against .*: no checkout of IndexFuzz, it has no folder .*fuzz"):
@@ -66,6 +123,7 @@ def test_sides_take_turns_on_what_both_can_run():
     assert data["cases_per_second"] == {"this release": 1.0, "theirs": pytest.approx(1 / 3)}
     assert (data["median_ratio"], data["least_ratio"], data["greatest_ratio"]) == (3.0, 3.0, 3.0)
     assert (data["median_ratio_of_wall_time"], data["runs"], data["same_verdicts"]) == (3.0, 6, True)
+    assert data["cases"] == 2
 
 
 def test_other_verdicts_show():
@@ -100,9 +158,9 @@ def test_it_prints_every_side(monkeypatch, capsys):
     before, plain, *scaled = capsys.readouterr().out.splitlines()
     assert [*before.split("; "), *plain.split("; ")] == [
         "the other release: 0.67 cases/s of one core, this release: 2.00",
-        "3.00 times as fast in the median of 3 turns (3.00 to 3.00), 6 cases, the same verdicts",
+        "3.00 times as fast in the median of 3 turns (3.00 to 3.00), 6 runs of 2 different cases, the same verdicts",
         "plain loop: 0.10 cases/s of one core, this release: 2.00",
-        "20.00 times as fast in the median of 3 turns (20.00 to 20.00), 3 cases, the same verdicts",
+        "20.00 times as fast in the median of 3 turns (20.00 to 20.00), 3 runs of 1 different cases, the same verdicts",
     ]
     assert scaled == [
         "1 workers: 3.0 cases/s in 30 s on 4 cores, 3.00 each",

@@ -47,8 +47,9 @@ OURS, BEFORE, PLAIN = "this release", "the other release", "plain loop"
 class Comparison:
     """One side beside this release, on the same cases.
 
-    `pairs` lists (ours, theirs), the CPU seconds of each turn, `wall` the same in wall seconds. `cases` of each turn
-    add up to `runs`. `same_verdicts` says whether both showed the same of each case, those left out included.
+    `pairs` lists (ours, theirs), the CPU seconds of each turn, `wall` the same in wall seconds. The turns have `runs`
+    of `cases` different cases, which are few where the other side lacks words for most. `same_verdicts` says whether
+    both showed the same of each case, those left out included.
     """
 
     side: str
@@ -56,6 +57,7 @@ class Comparison:
     pairs: list[tuple[float, float]] = field(default_factory=list)
     wall: list[tuple[float, float]] = field(default_factory=list)
     same_verdicts: bool = True
+    cases: int = 0
 
     def add(self, count: int, ours: Answer, theirs: Answer) -> None:
         """Take note of a turn."""
@@ -155,6 +157,7 @@ def compare(ours: Side, theirs: Side, numbers: Sequence[int]) -> Comparison:
     same = [number for number in able if warm[0].shown[number] == warm[1].shown[number]]
     found = Comparison(theirs.name, same_verdicts=same == able)
     able = same or able
+    found.cases = len(able)
     for turn in range(TURNS):
         for start in range(0, len(able), BATCH):
             batch = able[start : start + BATCH]
@@ -170,8 +173,8 @@ def _describe(compared: Comparison) -> str:
     verdicts = "the same verdicts" if compared.same_verdicts else "other verdicts"
     return (
         f"{compared.side}: {theirs:.2f} cases/s of one core, {OURS}: {ours:.2f}; {median(ratios):.2f} times as fast "
-        f"in the median of {len(ratios)} turns ({min(ratios):.2f} to {max(ratios):.2f}), {compared.runs} cases, "
-        f"{verdicts}"
+        f"in the median of {len(ratios)} turns ({min(ratios):.2f} to {max(ratios):.2f}), {compared.runs} runs "
+        f"of {compared.cases} different cases, {verdicts}"
     )
 
 
