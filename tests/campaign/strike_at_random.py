@@ -4,6 +4,9 @@ Slow, so it is no test of the suite. Each run works on its own folder: a campaig
 merge of shards, a prune, or a fuzz target under pytest. Prints a line for what went wrong and a table at the end; the
 exit code is 1 where anything did: a finding that was there or was announced and is not on disk, a file that cannot be
 read, a process that is left, another exit code than the one that is due.
+
+Many may run side by side, each with a seed of its own: a run knows its processes by a mark, and whatever must come to
+an end has `PATIENCE`, so that neither a neighbour nor a busy machine decides what is wrong.
 """
 
 import json
@@ -17,6 +20,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
+from contextlib import suppress
 from pathlib import Path
 
 from indexfuzz.core.case import Case
@@ -34,14 +38,11 @@ SHARDS, FINDINGS, GUARDS = 6, 60, 60
 HELD = "held"
 """A file with the signatures that a corpus had before, which it must keep."""
 
-SOON = 5.0
-"""Seconds in which processes that lost their parent must end."""
-
 PATHS = {"PYTHONPATH": os.pathsep.join((str(TESTS), *filter(None, (os.environ.get("PYTHONPATH"),))))}
 """Where the implementation is that runs, and whatever the environment names beside it."""
 
 PATIENCE = 600.0
-"""Seconds in which a process must end that was struck: much, since others may use the machine."""
+"""Seconds in which a process must end that was struck, or that lost its parent: much, since others use the machine."""
 
 MARK = "INDEXFUZZ_STRUCK"
 """An environment variable that tells which processes belong to a run."""
@@ -155,19 +156,37 @@ def strike(folder: Path, generator: random.Random) -> tuple[str, list[str]]:
     command = [sys.executable, "-m", *words]
     with (folder / "output").open("w") as output:
         process = subprocess.Popen(command, cwd=folder, env=environment, stdout=output, stderr=output)
+        delay = generator.uniform(0.0, LONGEST.get(what, 12.0))
+        while what != "pytest" and process.poll() is None and not listens(process.pid):
+            time.sleep(0.01)
         try:
-            process.wait(generator.uniform(0.0, LONGEST.get(what, 12.0)))
+            process.wait(delay)
         except subprocess.TimeoutExpired:
             for pid in servers_of(process.pid) if what == SERVER else [process.pid]:
-                os.kill(pid, number)
-        code = process.wait(PATIENCE)
+                with suppress(ProcessLookupError):
+                    os.kill(pid, number)
+        try:
+            code = process.wait(PATIENCE)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+            return f"{what}, {number.name}", [f"it did not end within {PATIENCE:.0f} s"]
     return f"{what}, {number.name}", complaints(folder, number, code, is_pytest=what == "pytest")
+
+
+def listens(pid: int) -> bool:
+    """Whether a process of ours has come as far as hearing signals; before that it is Python that they end."""
+    caught = re.search(r"^SigCgt:\s*(\w+)$", Path(f"/proc/{pid}/status").read_text(), re.MULTILINE)
+    return caught is not None and bool(int(caught[1], 16) >> (signal.SIGTERM - 1) & 1)
 
 
 def servers_of(campaign: int) -> list[int]:
     """The process from which those of a campaign are forked, where it runs."""
-    children = Path(f"/proc/{campaign}/task/{campaign}/children").read_text().split()
-    return [int(pid) for pid in children if b"forkserver" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+    found = []
+    for pid in Path(f"/proc/{campaign}/task/{campaign}/children").read_text().split():
+        with suppress(FileNotFoundError, ProcessLookupError):  # it has ended meanwhile
+            found += [int(pid)] if b"forkserver" in Path(f"/proc/{pid}/cmdline").read_bytes() else []
+    return found
 
 
 def complaints(folder: Path, number: signal.Signals, code: int, *, is_pytest: bool) -> list[str]:
@@ -180,10 +199,11 @@ def complaints(folder: Path, number: signal.Signals, code: int, *, is_pytest: bo
     held = set((folder / HELD).read_text().split()) if (folder / HELD).exists() else set()
     if gone := held - kept:
         wrong.append(f"was there before: {gone}")
-    announced = {line.split()[1].rstrip(";") for line in output.splitlines() if line.startswith("found ")}
+    whole = output[: output.rfind("\n") + 1].splitlines()  # what was being written when it was killed may be cut
+    announced = {line.split()[1].rstrip(";") for line in whole if line.startswith("found ")}
     if lost := announced - kept:
         wrong.append(f"lost: {lost}")
-    named = re.findall(r"(?:saved as|new: \S+ ) (\S+\.json)", output)
+    named = re.findall(r"(?:saved as|new: \S+ ) (\S+\.json)", "\n".join(whole))
     log = folder / "all.jsonl"
     if log.exists() and not log.read_text().endswith("}\n"):
         wrong.append("the merged log is cut")
@@ -195,7 +215,7 @@ def complaints(folder: Path, number: signal.Signals, code: int, *, is_pytest: bo
         wrong.append(f"exit code {code}, due {due}: {output[-500:]}")
     if ("Traceback" in output and not is_pytest) or "internal error" in output:
         wrong.append(f"noise: {output[-500:]}")
-    ends = time.monotonic() + SOON
+    ends = time.monotonic() + PATIENCE
     while (orphans := left(folder.name)) and time.monotonic() < ends:
         time.sleep(0.1)
     wrong += [f"left behind: process {pid}" for pid in orphans]
