@@ -10,6 +10,7 @@ from indexfuzz.cli.common import (
     FINDINGS,
     INTERNAL_ERROR,
     USAGE_ERROR,
+    InputError,
     console,
     default_corpus,
     find,
@@ -57,11 +58,13 @@ def replay(
     that is not expected to fail does not. NOT SHOWN: a finding that was never confirmed does not show itself this time
     either. ERROR: it could not be run.
 
-    The exit code is 1 when anything fails, else 2 or 3 when there was an error.
+    The exit code is 1 when anything fails, else 2 or 3 when there was an error or no case.
 
     Example: `indexfuzz replay corpus/gather --impl vllm:vllm-0.22.0.whl`
     """
     paths = [path for name in cases for path in find(name, corpus)] or Corpus(corpus or default_corpus()).files()
+    if not paths:
+        raise InputError(f"no cases in {corpus or default_corpus()}: there is nothing to run again")
     target = under_test(options.setup())
     out, rows, codes = console(), [], {0}
     for path in paths:
@@ -74,8 +77,6 @@ def replay(
     if as_json:
         where = {"implementation": target.subject.facts.name, "device": options.device}
         typer.echo(json.dumps(where | {"cases": rows}, indent=1))
-    elif not paths:
-        out.print(f"no cases in {corpus or default_corpus()}")
     raise typer.Exit(FINDINGS if FINDINGS in codes else max(codes))
 
 

@@ -26,8 +26,14 @@ SKIPPED = 0.1
 """Share of the cases of a stage that may be outside its contract without a word."""
 
 
-def print_summary(summary: Summary, saved: dict[Signature, Path], target: UnderTest[Subject], console: Console) -> None:
-    """Print what was tried and what was found."""
+def print_summary(
+    summary: Summary,
+    saved: dict[Signature, Path],
+    target: UnderTest[Subject],
+    console: Console,
+    only: frozenset[str] = frozenset(),
+) -> None:
+    """Print what was tried, of all stages or `only` of these, and what was found."""
     rate = summary.cases / summary.seconds if summary.seconds else 0.0
     name = signal.Signals(summary.interrupted).name if summary.interrupted else ""
     end = f"interrupted by {name} after" if name else "done:"
@@ -56,7 +62,12 @@ def print_summary(summary: Summary, saved: dict[Signature, Path], target: UnderT
     if not summary.stages:
         console.print("no stage was tried: nothing can be said of these kernels", style="bold red")
     elif not summary.findings and not summary.deaths:
-        console.print("nothing new", style="green")
+        if left := _never_tried(summary, target, only):
+            console.print(
+                f"not tried, so nothing can be said of it: {', '.join(left)}", style="bold red" if only else ""
+            )
+        if not (only and left):
+            console.print("nothing new", style="green")
     for found in summary.findings:
         _print_found(found, summary, saved, target, console)
 
@@ -82,6 +93,11 @@ def _print_found(
     if path := saved.get(finding.signature):
         console.print(f"  saved as {path}")
         console.print(f"  again: {target.command('replay', path)}")
+
+
+def _never_tried(summary: Summary, target: UnderTest[Subject], only: frozenset[str]) -> list[str]:
+    """The stages under test that no case has run, as rare cases or a contract may have it."""
+    return [each for each in target.subject.facts.stages if each not in summary.stages and (not only or each in only)]
 
 
 def _symptoms_of_known(summary: Summary, saved: Mapping[Signature, Path]) -> list[Signature]:
@@ -197,6 +213,7 @@ def as_data(
         "stages": dict(summary.stages),
         "unturned": _describe(summary.goals.unturned()),
         "outside": dict(summary.outside),
+        "not_tried": _never_tried(summary, target, settings.only),
         "unsupported": dict(summary.unsupported),
         "ordered": dict(summary.ordered),
         "unrepeated": summary.unrepeated,

@@ -54,9 +54,9 @@ def run(options: RunOptions) -> None:
     """Draw cases, run them on the kernels, compare with the reference; keep a minimal case of every new finding.
 
     Without --seconds and --cases it takes 60 seconds; with a --fault it ends as soon as that is found. The exit code
-    is 0 when nothing new was found, 1 when something was, 2 when no stage could be tried, and 130 or 143 after Ctrl-C
-    or SIGTERM when nothing was found. Making cases smaller takes at most half of --seconds, and what was found at the
-    end a fifth of it longer.
+    is 0 when nothing new was found, 1 when something was, 2 when no stage could be tried, or not each that --stage
+    names, and 130 or 143 after Ctrl-C or SIGTERM when nothing was found. Making cases smaller takes at most half of
+    --seconds, and what was found at the end a fifth of it longer.
 
     Example: `indexfuzz run --seconds 60` fuzzes the built-in kernels for a minute,
     `indexfuzz run --impl vllm:vllm-0.22.0.whl --stage gather` tests vLLM's gather,
@@ -71,13 +71,14 @@ def run(options: RunOptions) -> None:
     if processes > 1:
         start_server()
     target, covered = _open(setup, options)
+    _require_stages(options.stages, target.subject)
 
     interrupts.check()
     settings = build_settings(options, setup, target.subject, known)
     reached = _reached(known, target.subject) if options.keep_coverage else None
     summary, saved = _run_campaign(settings, target, options, processes, reached)
     _report(summary, saved, settings, target, options, covered)
-    raise typer.Exit(_exit_code(summary))
+    raise typer.Exit(_exit_code(summary, options.stages))
 
 
 def _open(setup: Setup, options: RunOptions) -> "tuple[UnderTest[Subject], MaskCoverage | None]":
@@ -90,6 +91,14 @@ def _open(setup: Setup, options: RunOptions) -> "tuple[UnderTest[Subject], MaskC
     if options.keep_coverage:
         return reaching_target(setup), None
     return under_test(setup), None
+
+
+def _require_stages(wanted: list[str], subject: "Subject") -> None:
+    """Raise InputError for a stage that is to be tested and that what is under test does not have."""
+    facts = subject.facts
+    for stage in wanted:
+        if stage not in facts.stages:
+            raise InputError(f"--stage {stage}: {facts.name} has no such stage; it has {', '.join(facts.stages)}")
 
 
 def _run_campaign(
@@ -180,7 +189,7 @@ def _report(
         data = as_data(summary, saved, settings, target)
         typer.echo(json.dumps(data | ({"coverage": covered.as_data()} if covered else {}), indent=1))
     else:
-        print_summary(summary, saved, target, console())
+        print_summary(summary, saved, target, console(), settings.only)
         if covered:
             console().print(f"\n{covered.report()}")
             print_unturned(summary.goals, console())
@@ -205,13 +214,13 @@ def _shown(summary: "Summary", saved: "dict[Signature, Path]", target: "UnderTes
         yield Shown(str(finding.signature), finding.detail, location, str(path), again)
 
 
-def _exit_code(summary: "Summary") -> int:
-    """Green means that something was tried and nothing was found."""
+def _exit_code(summary: "Summary", wanted: list[str]) -> int:
+    """Green means that something was tried, all stages that were named among it, and nothing was found."""
     if summary.findings or summary.deaths:
         return FINDINGS
     if summary.interrupted:
         return interrupts.Interrupted(summary.interrupted).exit_code
-    if not summary.stages:
+    if not summary.stages or not summary.stages.keys() >= set(wanted):
         return USAGE_ERROR
     return NOTHING_NEW
 

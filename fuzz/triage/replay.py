@@ -55,7 +55,7 @@ def replay(entry: Entry, subject: "Subject") -> Replay:
     if untested := _untested(entry, outcome, subject):
         return Replay("ERROR", message=untested)
     gone: dict[str, Status] = {"open": "FIXED", "unconfirmed": "NOT SHOWN"}
-    return Replay(gone.get(entry.status, "PASSES"))
+    return Replay(gone.get(entry.status, "PASSES"), message=_tell_elsewhere(entry, subject.facts.name))
 
 
 def _tell_cause(entry: Entry, findings: tuple[Finding, ...]) -> str:
@@ -65,6 +65,14 @@ def _tell_cause(entry: Entry, findings: tuple[Finding, ...]) -> str:
     if any(finding.signature == entry.cause for finding in findings):
         return f"most likely a symptom of {entry.cause}, which the case shows, too"
     return f"it was put down to {entry.cause}, which the case does not show"
+
+
+def _tell_elsewhere(entry: Entry, name: str) -> str:
+    """Where a case was seen to fail that was never seen to here; empty where it was, or is not expected to fail."""
+    names = dict.fromkeys(sighting.implementation for sighting in entry.seen)
+    if entry.status not in ("open", "unconfirmed") or not names or name in names:
+        return ""
+    return f"it was seen to fail on {', '.join(names)}, and never on {name}"
 
 
 def _untested(entry: Entry, outcome: "Outcome", subject: "Subject") -> str:

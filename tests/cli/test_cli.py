@@ -100,6 +100,7 @@ class TestBadInput:
             (("walk",), "No such command"),
             (("run", "--seconds", "1", "--cases", "1"), "exclude each other"),
             (("run", "--stage", "gathr"), "--stage: no 'gathr'; did you mean 'gather'?"),
+            (("run", *TOY, "--stage", "topk"), "--stage topk: toy 1.0 has no such stage; it has gather"),
             (("run", "--values", "odd"), "--values: no 'odd'"),
             (("run", "--preset", "gpt"), "--preset: no 'gpt'; choose from deepseek-v3.2"),
             (("run", "--coverage", "--workers", "2"), "--coverage sees the masks of one process"),
@@ -112,6 +113,7 @@ class TestBadInput:
             (("run", *TOY, "--fault", "rope-result-discarded"), "built-in kernels only"),
             (("replay", "nix"), "nix: no such file or folder, and no case in"),
             (("replay", "."), "no corpus files"),
+            (("replay",), "no cases in corpus: there is nothing to run again"),
             (("show", "nix.json"), "nix.json: no such file"),
             (("show",), "Missing argument"),
             (("bench", "nix"), "no benchmark 'nix'; choose one of"),
@@ -162,6 +164,38 @@ def hasty(monkeypatch):
     minimise = jobs.minimise
     monkeypatch.setattr("indexfuzz.subjects.fresh.shows_in_fresh_process", lambda *_: True)
     monkeypatch.setattr(jobs, "minimise", lambda *args, **_: minimise(*args, seconds=0.0))
+
+
+NEVER = """
+from indexfuzz import Clause, Clauses, Implementation
+from indexfuzz.implementations.builtin import builtin
+
+stages = {name: builtin().stages[name] for name in ("gather", "topk")}
+clauses = (*builtin().contract.clauses, Clause(("gather",), lambda case: False, "there is no case", "ops.py:1"))
+implementation = Implementation("never 1.0", stages, Clauses(clauses))
+"""
+"""A module with a stage whose contract leaves nothing to try."""
+
+
+@pytest.mark.parametrize(("named", "expected"), [((), 0), (("topk",), 0), (("gather", "topk"), 2)])
+def test_a_stage_that_was_not_tried_is_said_so_and_green_only_where_nobody_named_it(indexfuzz, named, expected):
+    Path("never.py").write_text(NEVER)
+    words = (
+        "run",
+        "--impl",
+        "module:never",
+        "--cases",
+        6,
+        "--seed",
+        1,
+        *(w for name in named for w in ("--stage", name)),
+    )
+    code, out, _ = indexfuzz(*words)
+    assert code == expected
+    assert ("not tried, so nothing can be said of it: gather" in out) == (named != ("topk",))
+    assert ("nothing new" in out) == (expected == 0)
+    code, out, _ = indexfuzz(*words, "--json")
+    assert (code, json.loads(out)["not_tried"]) == (expected, [] if named == ("topk",) else ["gather"])
 
 
 @pytest.mark.usefixtures("hasty")
@@ -413,8 +447,8 @@ class TestPlantedBugs:
         code, out, _ = indexfuzz("run", "--fault", fault, "--seed", 3, "--corpus", "kept")
         assert code == 1
         stage = {"layout-hardcoded-shuffle": "k_quant_cache", "rope-result-discarded": "rope"}[fault]
-        (path,) = Path("kept").glob(f"{stage}/*.json")
-        entry = store.load(path)
+        entries = {path: store.load(path) for path in Path("kept").glob(f"{stage}/*.json")}
+        ((path, entry),) = ((path, entry) for path, entry in entries.items() if not entry.cause)
         assert entry.case.batch.tokens <= 2
         assert entry.finding.detail in out
         assert entry.status == "guard"

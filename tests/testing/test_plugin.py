@@ -309,12 +309,21 @@ class TestKeeping:
         run.conclude()
         assert {path.stem for path in tmp_path.glob("*/*.json")} == {ONE_KEY.id, TWO_KEYS.id}
 
-    def test_what_turns_out_to_follow_from_something_else_is_forgotten(self, toy, minimise, tmp_path):
-        run = toy().begin()
-        run.note(Outcome(TWO_KEYS, [FINDING], ["gather"]))
-        stray = replace(FINDING, kind="out-of-bounds")
-        run.note(Outcome(seeded(TWO_KEYS, 2), [stray], ["gather"]))
-        assert [path.stem for path in tmp_path.glob("*/*.json")] == [seeded(TWO_KEYS, 2).id]
+    @pytest.mark.parametrize("is_early", [True, False])
+    def test_what_turns_out_to_follow_from_something_else_is_kept_beside_it(
+        self, toy, minimise, monkeypatch, tmp_path, is_early
+    ):
+        run, stray = toy().begin(), replace(FINDING, kind="out-of-bounds")
+        monkeypatch.setattr("indexfuzz.campaign.jobs.minimise", lambda case, *_, **__: (case, stray))
+        shown = [Outcome(TWO_KEYS, [FINDING], ["gather"]), Outcome(seeded(TWO_KEYS, 2), [stray], ["gather"])]
+        for outcome in shown if is_early else reversed(shown):
+            run.note(outcome)
+        kept = {path: store.load(path) for path in tmp_path.glob("*/*.json")}
+        causes = {entry.case.id: entry.cause for entry in kept.values()}
+        assert causes == {TWO_KEYS.id: stray.signature, seeded(TWO_KEYS, 2).id: None}
+        (found,) = run.conclude()
+        symptom = next(path for path, entry in kept.items() if entry.cause)
+        assert (found.finding, found.symptoms) == (stray, {FINDING.signature: symptom})
 
     def test_what_does_not_happen_again_is_said_to_be_nondeterministic(self, toy, monkeypatch, tmp_path):
         def does_not_fail(*_, seconds, on_progress):

@@ -3,7 +3,7 @@ import pytest
 from indexfuzz.core.case import Case
 from indexfuzz.core.finding import Finding
 from indexfuzz.core.outcome import Outcome
-from indexfuzz.corpus.entry import Entry, Record
+from indexfuzz.corpus.entry import Entry, Record, Sighting
 from indexfuzz.devices.base import UnsupportedKernelError
 from indexfuzz.implementations.base import Implementation, ImplementationError
 from indexfuzz.oracles import schedule
@@ -97,3 +97,19 @@ def test_what_was_put_down_to_another_says_whether_that_shows(
     result = replay(entry, subject)
     assert (result.status, result.message) == (status, message)
     assert result.findings == (*consequences, *findings)
+
+
+@pytest.mark.parametrize(
+    ("names", "status", "message"),
+    [
+        (("toy 0.9", "other"), "open", "it was seen to fail on toy 0.9, other, and never on toy 1.0"),
+        (("toy 0.9", "toy 1.0"), "open", ""),
+        (("toy 0.9",), "fixed", ""),
+        ((), "open", ""),
+    ],
+)
+def test_what_passes_says_where_it_never_failed(subject, monkeypatch, names, status, message):
+    answer_by(monkeypatch, lambda case, *_: Outcome(case, [], ["gather"]))
+    where = {"device": "lockstep", "triton": "3", "torch": "2", "date": "2026-01-31"}
+    seen = tuple(Sighting(implementation=name, **where) for name in names)
+    assert replay(Entry(case=Case(), finding=Record.of(SCALE), status=status, seen=seen), subject).message == message
