@@ -65,7 +65,7 @@ def levers(case: Case, *, is_pinned: bool = False) -> list[Lever]:
     parts = (("batch", BATCH), ("memory", MEMORY), ("cache", PAGED), ("model", () if is_pinned else MODEL))
     plain = [_plain(case, part, name) for part, names in parts for name in names]
     shapes = [] if is_pinned else [*_shapes(case), *_words(case)]
-    return [*plain, *_requests(case), *shapes]
+    return [*plain, *_requests(case), *_inserted(case), *shapes]
 
 
 def _plain(case: Case, part: str, name: str) -> Lever:
@@ -189,6 +189,23 @@ def _context(prefill: list[dict[str, int]], name: str, place: int) -> Lever:
 def _with(prefill: list[dict[str, int]], place: int, new: int, length: int) -> Parts:
     changed = {"new": new, "length": length}
     return {"batch": {"prefill": (*prefill[:place], changed, *prefill[place + 1 :])}}
+
+
+ROWS, SHORT = 8, 64
+"""Rows of a decode request, at most, and a length that takes a page or two."""
+
+
+def _inserted(case: Case) -> Iterator[Lever]:
+    """Tokens that have a slot, thousands of them at little cost: in short decode requests of as many rows as may be."""
+    beside, lengths = case.batch.prefill_rows, case.batch.decode or (ROWS,)
+    short = [min(max(length, ROWS), SHORT) for length in lengths]
+
+    def fields(wanted: int) -> Parts:
+        count, rest = divmod(max(wanted - beside, 0), ROWS)
+        decode = (*_repeat(short, count), *([rest] if rest else ()))
+        return {"batch": {"decode": decode, "next_n": ROWS, "max_model_len": max(decode, default=1)}}
+
+    yield Lever("inserted", SIZES["inserted"](case), fields)
 
 
 MOST = 4096

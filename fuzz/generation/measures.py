@@ -119,6 +119,12 @@ def _q_weights_stride(case: Case) -> int:
     return case.model.num_heads * (1 + case.memory.q_weights_head_pad) + case.memory.q_weights_pad
 
 
+def _inserted(case: Case) -> int:
+    """Tokens that have a slot where `slot_holes` leaves none out: no padding, and no rows before a request's first."""
+    batch = case.batch
+    return sum(min(length, batch.next_n) for length in batch.decode) + batch.prefill_rows
+
+
 SIZES: Mapping[str, Callable[[Case], int]] = {
     "num_heads": lambda case: case.model.num_heads,
     "head_dim": lambda case: case.model.head_dim,
@@ -140,6 +146,7 @@ SIZES: Mapping[str, Callable[[Case], int]] = {
     "cached_keys": lambda case: case.batch.keys - case.batch.gather_pad,
     "tokens": lambda case: case.batch.tokens,
     "slots": lambda case: case.batch.tokens - case.batch.pad_tokens * case.batch.short_slots,
+    "inserted": _inserted,
     "head_rows": lambda case: case.batch.tokens * case.model.num_heads,
     "context": lambda case: max(case.lengths, default=0),
     "decode_context": lambda case: max(case.batch.decode, default=0),

@@ -149,7 +149,7 @@ class _Search:
     def _take(self, case: Case, most: float) -> bool:
         """Whether a changed case is no further away than that, and is the one to go on with then."""
         lighter = lighten(case, is_pinned=self._is_pinned)
-        affordable = next((one for one in lighter if is_affordable(one, beside=self._most)), None)
+        affordable = next((one for one in lighter if self._is_affordable(one)), None)
         if affordable is None or affordable.id == self._case.id or self._left <= 0:
             return False
         seen = self._look(affordable)
@@ -157,6 +157,9 @@ class _Search:
             return False
         self._case, self._seen = affordable, seen
         return True
+
+    def _is_affordable(self, case: Case) -> bool:
+        return is_affordable(case, beside=self._most, stages=self._stages)
 
     def _look(self, case: Case) -> Decisions:
         if case.id not in self._looked_at:
@@ -280,6 +283,6 @@ class _Search:
 
     def _try(self, lever: Lever, value: int) -> tuple[Case, Decisions] | None:
         case = lever.set(self._case, value)
-        if case is None or not is_affordable(case, beside=self._most):
+        if case is None or not self._is_affordable(case):
             return None
         return case, self._look(case)

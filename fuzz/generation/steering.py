@@ -1,10 +1,11 @@
 """Steering: some of the cases of a stream take cases that came close to a goal further, or vary what was rare."""
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 
 from indexfuzz.core.case import Case
 from indexfuzz.core.part import CaseError
+from indexfuzz.core.stage_names import FUSED_K, GATHER, K_NORM, K_QUANT_CACHE, SLOTS
 from indexfuzz.generation.choices import Choices
 from indexfuzz.generation.conditions import Condition
 from indexfuzz.generation.goals import Goal
@@ -22,6 +23,12 @@ MOST_PRODUCTS = 5_000_000
 MOST_ACTIVATIONS, MOST_CACHED, MOST_LOGITS = 1 << 19, 1 << 23, 1 << 21
 """Elements of q, bytes of all pages, and elements of logits."""
 LIMITS = MOST_PRODUCTS, MOST_ACTIVATIONS, MOST_CACHED, MOST_LOGITS, MOST_LOGITS
+
+OF_KEYS = frozenset({SLOTS, K_NORM, K_QUANT_CACHE, FUSED_K, GATHER})
+"""Stages that look at keys alone. A case that is put to no others may have thousands of tokens: none of these takes
+work by heads, or by rows times keys."""
+LIMITS_OF_KEYS = 1 << 26, 1 << 20, *LIMITS[2:]
+"""The same of such a case. Logits count all the same: relations may ask what becomes of the keys."""
 
 REDRAWN = ("seed", "option", "", "")
 """What is changed to move what a tensor holds; nothing but numbers of the case, where it is empty."""
@@ -196,9 +203,13 @@ def lighten(case: Case, *, is_pinned: bool = False) -> Iterator[Case]:
             yield case.replace(model=heads | dims, batch={"decode": decode})
 
 
-def is_affordable(case: Case, *, beside: Case | None = None) -> bool:
-    """Whether a case takes no more work than the largest that are drawn, or than another one."""
-    most = LIMITS if beside is None else tuple(map(max, LIMITS, _work(beside)))
+def is_affordable(case: Case, *, beside: Case | None = None, stages: Collection[str] = ()) -> bool:
+    """Whether a case takes no more work than the largest that are drawn, or than another one.
+
+    Where stages are named, it is put to no others.
+    """
+    limits = LIMITS_OF_KEYS if stages and OF_KEYS.issuperset(stages) else LIMITS
+    most = limits if beside is None else tuple(map(max, limits, _work(beside)))
     return all(work <= limit for work, limit in zip(_work(case), most, strict=True))
 
 

@@ -141,6 +141,33 @@ def test_a_search_goes_on_to_what_few_cases_have_shown_and_not_to_what_many_have
     assert False in ends[False]
 
 
+INSERTING = """
+from indexfuzz.kernels.cache import k_quant_cache as right
+
+def k_quant_cache(k, cache, slot_mapping, **options):
+    rows = k[: len(slot_mapping)][slot_mapping >= 0]
+    if rows.shape[0] > 4096:
+        pass
+    return right(k, cache, slot_mapping, **options)
+"""
+
+
+def test_thousands_of_tokens_with_a_slot_are_found_where_a_launcher_drops_the_others():
+    inserting = import_source("indexfuzz_kernels_with_inserting", INSERTING, "searched/inserting.py")
+    subject = InProcess(replace(builtin(), stages={"k_quant_cache": inserting.k_quant_cache}), LOCKSTEP)
+
+    def compared(case):
+        return [one for one in subject.rehearse(case, ()).get("k_quant_cache", ()) if "searched/" in one.file]
+
+    goals, drawn = Goals(), stream_cases(7, LOCKSTEP.formats)
+    for case in map(subject.narrow, islice(drawn, 30)):
+        goals.add(case, compared(case))
+    (goal, *_) = goals.plan()
+    met = [search(next(drawn), goal, subject.rehearse, Choices(random_bytes(i, "k", DECISIONS))) for i in range(6)]
+    shown = [[one.holds for case in found.cases for one in compared(case)] for found in met]
+    assert sum(map(any, shown)) > len(met) // 2
+
+
 def steered(subject, goals, drawn):
     chunk = Chunk(9, goals=goals)
     return list(chain.from_iterable(steer_cases(Settings(subject), 3, list(islice(drawn, len(goals))), chunk).found))

@@ -17,6 +17,7 @@ from indexfuzz.generation.levers import levers, movers, reach
 from indexfuzz.generation.measures import CONTENTS, OPTIONS, contents, measure, number_of
 from indexfuzz.generation.steering import DECISIONS, is_affordable, mend, steer
 from indexfuzz.generation.stream import stream_cases
+from indexfuzz.samples.integers import integer_inputs
 
 FORMATS = ("e4m3fn",)
 BASE = Case().replace(
@@ -51,6 +52,7 @@ def steered(goal, count=40):
             ("head_rows", 10240),
             ("q_fp8_request_stride", 150),
             ("last_decode", 63),
+            ("inserted", 4097),
         ),
     ],
 )
@@ -141,6 +143,21 @@ def test_measures_are_the_sizes_and_strides_that_tensors_have(case):
         ("prefill_logits", "logits.stride(0)"): "prefill_logits_stride",
     }
     assert {pair: found[pair[0]][pair[1]] for pair in pairs} == {pair: sizes[name] for pair, name in pairs.items()}
+
+
+@pytest.mark.parametrize("short", [False, True])
+def test_tokens_that_are_inserted_are_those_that_have_a_slot(short):
+    case = BASE.replace(batch={"decode": (1, 30, 5), "next_n": 4, "pad_tokens": 3, "short_slots": short})
+    slots = integer_inputs(case)["slot_mapping"]
+    assert measure(case)["inserted"] == int((slots >= 0).sum()) == 1 + 4 + 4 + 7
+
+
+def test_thousands_of_tokens_are_affordable_where_keys_alone_are_looked_at():
+    many = reach(BASE.replace(model={"num_heads": 1, "head_dim": 128}), "inserted", 4097, levers(BASE))
+    assert is_affordable(many, stages={"k_quant_cache"})
+    assert not is_affordable(many, stages={"k_quant_cache", "rope"})
+    assert not is_affordable(many)
+    assert not is_affordable(many.replace(batch={"max_model_len": 8000}), stages={"k_quant_cache"})
 
 
 def test_cases_steered_to_an_aim_are_at_it_or_beside_it():
