@@ -5,6 +5,8 @@ as on a GPU for which AITER has no Gluon kernels: gfx942 for e4m3fnuz prefill, a
 FlyDSL kernels cannot run outside their GPUs and are left out.
 """
 
+from collections.abc import Iterator
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
@@ -214,9 +216,17 @@ def contract(project: Project) -> Clauses:
                 project.place(_PAGED_KERNEL_FILE, "context_len_ptr + pid_batch"),
             ),
             Clause(("paged_logits",), lambda case: not case.memory.table_pad, "the block table is dense", kernel),
-            *as_callers_do(project.place(_PAGED_FILE, "def deepgemm_fp8_paged_mqa_logits(")),
+            *_of_callers(project, "prefill_logits", _PREFILL_FILE, "def fp8_mqa_logits("),
+            *_of_callers(project, "paged_logits", _PAGED_FILE, "def deepgemm_fp8_paged_mqa_logits("),
         )
     )
+
+
+def _of_callers(project: Project, stage: str, file: str, wrapper: str) -> Iterator[Clause]:
+    """What every engine's callers keep to, of the stage that a wrapper does."""
+    for clause in as_callers_do(project.place(file, wrapper)):
+        if stage in clause.stages:
+            yield replace(clause, stages=(stage,))
 
 
 def _fills_a_tile(case: Case) -> bool:

@@ -149,6 +149,11 @@ class TestContract:
         assert implementation.contract.outside(stage, case(**parts)) is None
 
 
+@pytest.mark.parametrize(("stage", "file"), [("prefill_logits", PREFILL), ("paged_logits", PAGED)])
+def test_what_callers_keep_to_is_said_of_the_wrapper_that_they_call(implementation, stage, file):
+    assert f"({file}:" in implementation.contract.outside(stage, case(memory={"q_fp8_head_pad": 4}))
+
+
 @pytest.mark.wheel
 @pytest.mark.parametrize("third_party", ["INDEXFUZZ_AITER"], indirect=True)
 @pytest.mark.parametrize("fp8", [torch.float8_e4m3fn, torch.float8_e4m3fnuz])
