@@ -623,13 +623,14 @@ class TestOneCase:
         assert data["id"] == TWO_KEYS.id
         assert data["finding"]["index"] == [1]
 
-    def test_repro_is_a_script_that_shows_the_bug(self, indexfuzz, tmp_path):
+    def test_repro_is_a_script_that_shows_the_bug(self, indexfuzz, tmp_path, monkeypatch):
+        monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[1]), prepend=os.pathsep)
+        monkeypatch.setenv("OMP_NUM_THREADS", "1")
         code, out, _ = indexfuzz("repro", kept(tmp_path / "corpus"), *TOY[:2])
         assert code == 0
         Path("bug.py").write_text(out)
-        environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[1]), "OMP_NUM_THREADS": "1"}
         words = [sys.executable, "bug.py"]
         for mode, expected in (("wrong", 1), ("right", 0)):
-            done = subprocess.run(words, env=environment | {"TOY": mode}, capture_output=True, text=True, check=False)
+            done = subprocess.run(words, env=os.environ | {"TOY": mode}, capture_output=True, text=True, check=False)
             assert (done.returncode, done.stderr) == (expected, "")
             assert done.stdout.startswith("k_scale[1] is ")
