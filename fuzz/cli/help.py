@@ -14,7 +14,7 @@ from indexfuzz.cli.loading import load_libraries
 WIDEST = 100
 EXAMPLE = re.compile(r"`(indexfuzz [^`]+)`\s*([^`]*)")
 OTHERS = "Other options"
-LIGHT = frozenset({"bench", "merge", "new-ci", "new-impl", "presets", "triage"})
+LIGHT = frozenset({"bench", "new-ci", "new-impl", "presets", "triage"})
 """Commands that need neither torch nor Triton, or only when they know what for."""
 
 
