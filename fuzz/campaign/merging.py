@@ -59,7 +59,7 @@ class Merged:
 
         What is put down to one that is there comes with that.
         """
-        there = {signature for entry in self.entries.values() if _is_open(entry) for _, signature in _shown(entry)}
+        there = _open_signatures(self.entries.values())
         known = {pair for entry in self.before.values() if _is_open(entry) for pair in _shown(entry)}
         for file, entry in sorted(self.entries.items()):
             if file in self.before or not _is_open(entry) or _shown(entry) <= known or entry.cause in there:
@@ -129,7 +129,7 @@ def join(present: Entry, other: Entry) -> Entry:
 
 def _keep_causes(result: Merged) -> None:
     """What the corpus puts down to something that it has stays so, whatever a source says of the same case."""
-    there = {signature for entry in result.before.values() if _is_open(entry) for _, signature in _shown(entry)}
+    there = _open_signatures(result.before.values())
     for file, entry in result.before.items():
         joined = result.entries[file]
         if entry.cause in there and _is_open(joined) and _record(joined).signature == _record(entry).signature:
@@ -177,6 +177,11 @@ def _leave_out_larger(result: Merged) -> None:
 def _doubts(entry: Entry) -> tuple[bool, bool]:
     """Whether an entry is put down to another, and whether it was never confirmed; what has neither comes first."""
     return entry.cause is not None, entry.status == "unconfirmed"
+
+
+def _open_signatures(entries: Iterable[Entry]) -> set[Signature]:
+    """What entries show that are not mended, on any implementation."""
+    return {signature for entry in entries if _is_open(entry) for _, signature in _shown(entry)}
 
 
 def _may_go(entry: Entry) -> bool:

@@ -154,10 +154,8 @@ def repro(
 
 def _seen_elsewhere(entry: Entry, name: str) -> str:
     """The end of a sentence about a case that may be asked of the wrong kernels: where else it has been seen."""
-    names = dict.fromkeys(sighting.implementation for sighting in entry.seen)
-    if not names or name in names:
-        return ""
-    return f"; it was seen on {' and '.join(names)}, which --impl or --fault names"
+    names = entry.seen_elsewhere(name)
+    return f"; it was seen on {' and '.join(names)}, which --impl or --fault names" if names else ""
 
 
 class UnprovenError(Exception):

@@ -163,7 +163,11 @@ class Case(Part):
         return self.has_groups and (self.model.scale_fmt == "ue8m0" or self.cache.scales == "fp32")
 
     def row_pad(self, name: str, rows: int, columns: int) -> int:
-        """Elements between the rows of a tensor: its pad, or so many that the last row is far away.
+        """Elements between the rows of a tensor: its pad, or so many that the last row is far away."""
+        return self.far_pad(name, rows, columns) or int(getattr(self.memory, f"{name}_pad"))
+
+    def far_pad(self, name: str, rows: int, columns: int) -> int:
+        """Elements between the rows of a tensor whose last row shall be far away; 0 where it shall not.
 
         Two rows are never far apart: a stride beyond 2^31 would itself have 64 bits. Nor are many: each takes memory.
         Of a few quantised q, the last row of every decode request is far from its first.
@@ -172,7 +176,7 @@ class Case(Part):
             ahead = self.batch.next_n - 1
             steps = ahead if name == "q_fp8" and ahead > 1 and rows <= FEW * ahead else rows - 1
             return -(-FAR_ELEMENTS // steps) - columns
-        return int(getattr(self.memory, f"{name}_pad", 0))
+        return 0
 
     def shift_of(self, name: str) -> int:
         """How many elements later than at an aligned address a tensor starts."""

@@ -8,8 +8,8 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, PlainSerializer, PlainValidator, field_validator, model_validator
 
 from indexfuzz.core.case import Case
-from indexfuzz.core.part import Part
 from indexfuzz.core.finding import Finding
+from indexfuzz.core.part import Part
 from indexfuzz.core.signature import BEYOND, Signature
 from indexfuzz.core.stage_names import require_stage
 
@@ -21,7 +21,9 @@ WHOLE = "indexer"
 ID = re.compile(r"[0-9a-f]{16}")
 MAX_DETAIL = 4000
 
-Text = Annotated[str, Field(max_length=MAX_DETAIL, pattern=r"^[^\x00-\x08\x0b-\x1f\x7f\x80-\x9f\u2028-\u202e\u2066-\u2069]*$")]
+Text = Annotated[
+    str, Field(max_length=MAX_DETAIL, pattern=r"^[^\x00-\x08\x0b-\x1f\x7f\x80-\x9f\u2028-\u202e\u2066-\u2069]*$")
+]
 """Free text, without the control characters that would let a file paint on the reader's terminal."""
 
 MAX_LINK = 500
@@ -148,6 +150,11 @@ class Entry(Part):
         if self.finding is None:
             return frozenset()
         return frozenset(s.signature or self.finding.signature for s in self.seen if s.implementation == implementation)
+
+    def seen_elsewhere(self, implementation: str) -> list[str]:
+        """The implementations that the case was seen to fail on, if that of this name is none of them."""
+        names = dict.fromkeys(sighting.implementation for sighting in self.seen)
+        return [] if implementation in names else list(names)
 
     def dumps(self) -> str:
         """The text of the file: JSON, a line for each part of the case."""

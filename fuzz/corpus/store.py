@@ -114,7 +114,9 @@ def merge(present: Entry, new: Entry) -> Entry:
     seen, status, cause = new.seen, present.status, present.cause
     if present.finding and new.finding and new.finding.signature != present.finding.signature:
         if present.cause and not new.cause and present.status == "unconfirmed":
-            return merge(new.model_copy(update={"note": new.note or present.note, "link": new.link or present.link}), present)
+            return merge(
+                new.model_copy(update={"note": new.note or present.note, "link": new.link or present.link}), present
+            )
         changed = new.finding.signature
         seen = tuple(s.model_copy(update={"signature": s.signature or changed}) for s in seen)
     elif present.status == "unconfirmed":
@@ -179,11 +181,11 @@ def open_signatures(entries: Iterable[Entry], implementation: str) -> frozenset[
     shown = [(entry, entry.signatures(implementation)) for entry in entries if entry.status in ("open", "unconfirmed")]
     known = [signatures for entry, signatures in shown if entry.status == "open" and not entry.cause]
     there = frozenset[Signature]().union(*(signatures for entry, signatures in shown if not entry.cause))
-    symptoms = [(entry, signatures) for entry, signatures in shown if entry.cause]
-    while explained := [(entry, signatures) for entry, signatures in symptoms if entry.cause in there]:
-        symptoms = [pair for pair in symptoms if pair not in explained]
-        known += [signatures for _, signatures in explained]
-        there = there.union(*known)
+    symptoms = [(entry.cause, signatures) for entry, signatures in shown if entry.cause]
+    while explained := [signatures for cause, signatures in symptoms if cause in there]:
+        symptoms = [(cause, signatures) for cause, signatures in symptoms if cause not in there]
+        known += explained
+        there = there.union(*explained)
     return frozenset[Signature]().union(*known)
 
 

@@ -10,7 +10,6 @@ from indexfuzz.core.session import Fork, Session, SessionStep, Turn
 from indexfuzz.core.stage_names import COMPRESS_NORM, FUSED_COMPRESS, FUSED_POOL, POOL, RMS_NORM, STATEFUL_COVERS
 from indexfuzz.generation.choices import Choices
 from indexfuzz.generation.strategies import FAR_PAGES, OFFSETS, far_pages
-from indexfuzz.reference.layout import SCALE_BYTES
 from indexfuzz.samples.regimes import TENSORS
 
 
@@ -137,12 +136,8 @@ def sessions(
             if values.seed & 6:
                 session = _beyond_a_tile(session)
         later = choices.of_each(LATER)
-        memory["far"], needed = later["far"], session.pages(cache["block_size"])
-        if later["has_far_pages"] and 0 < needed <= FAR_PAGES:
-            token = model["head_dim"] // (2 if cache["scales"] == "mxfp4" else 1) + SCALE_BYTES
-            cache |= far_pages(needed, cache["block_size"] * token, later["far_spare"], later["offset"])
-            cache["pages"] = "highest" if cache["pages"] == "ordered" else cache["pages"]
-        return Case(
+        memory["far"] = later["far"]
+        case = Case(
             model=Model(**{"rope_dim": 16} | model, quant_group=model["head_dim"] // groups),
             cache=Cache(**cache),
             batch=Batch(max_model_len=max(session.length, 1)),
@@ -151,6 +146,11 @@ def sessions(
             values=values,
             session=session,
         )
+        needed, page = session.pages(case.cache.block_size), case.cache.block_size * case.token_bytes
+        if later["has_far_pages"] and 0 < needed <= FAR_PAGES:
+            far = far_pages(needed, page, later["far_spare"], later["offset"], case.cache.pages)
+            return case.replace(cache=far)
+        return case
 
     return st.binary(min_size=DECISIONS, max_size=DECISIONS).map(build)
 

@@ -315,23 +315,23 @@ def _cache(choices: Choices, shape: Shape, batch: Batch, aim: Aim) -> Cache:
     picked["spare_blocks"] = max(spare, pool - needed)
     far_spare, offset = picked.pop("far_spare"), picked.pop("offset")
     if picked.pop("far") and 0 < needed <= FAR_PAGES:
-        picked |= far_pages(needed, page, far_spare, offset)
-        picked["pages"] = "highest" if picked["pages"] == "ordered" else picked["pages"]
+        picked |= far_pages(needed, page, far_spare, offset, picked["pages"])
     elif page >= 1 << 17:
         picked["spare_blocks"] = min(picked["spare_blocks"], 1)
     return Cache(block_size=block_size, **picked)
 
 
-def far_pages(needed: int, page: int, far_spare: int, offset: int) -> dict[str, int]:
+def far_pages(needed: int, page: int, far_spare: int, offset: int, order: str) -> dict[str, Any]:
     """Fields of a cache in which the pages behind the spare ones, `needed` of them, lie beyond an offset in bytes.
 
-    Those are all that requests own, but where pages are permuted: any that is written or read may show a mistake. With
-    three spare pages or more, twice the stride is below the offset: else the stride would be passed in 64 bits, and no
-    product with it end at 32.
+    Those are all that requests own, but where their `order` is permuted: any that is written or read may show a
+    mistake. With three spare pages or more, twice the stride is below the offset: else the stride would be passed in
+    64 bits, and no product with it end at 32.
     """
     spare = max(far_spare, needed + 1)
     stride = -(-offset // spare)
-    return {"spare_blocks": spare, "page_pad": max(stride + -stride % 4 - page, 0)}
+    pad, order = max(stride + -stride % 4 - page, 0), "highest" if order == "ordered" else order
+    return {"spare_blocks": spare, "page_pad": pad, "pages": order}
 
 
 def _with_scales(cache: Cache, scales: str, half: int, seed: int) -> Cache:

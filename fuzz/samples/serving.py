@@ -224,7 +224,7 @@ class Serving:
         rows, width, halves = kept.page or kept.rows, kept.width, 1 + kept.apart
         form = (count * halves, rows * 2 * width // halves)
         gap = min(self.case.cache.page_pad, MOST_BETWEEN_RINGS) // kept.dtype.itemsize
-        if far := self.case.row_pad("state", *form):
+        if far := self.case.far_pad("state", *form):
             gap = far + -(form[1] + far) % ALIGNED
         state = allocate("state", form, kept.dtype, self.device, row_pad=gap)
         ring = state.view.stride(0)

@@ -69,10 +69,8 @@ def _tell_cause(entry: Entry, findings: tuple[Finding, ...]) -> str:
 
 def _tell_elsewhere(entry: Entry, name: str) -> str:
     """Where a case was seen to fail that was never seen to here; empty where it was, or is not expected to fail."""
-    names = dict.fromkeys(sighting.implementation for sighting in entry.seen)
-    if entry.status not in ("open", "unconfirmed") or not names or name in names:
-        return ""
-    return f"it was seen to fail on {', '.join(names)}, and never on {name}"
+    names = entry.seen_elsewhere(name) if entry.status in ("open", "unconfirmed") else []
+    return f"it was seen to fail on {', '.join(names)}, and never on {name}" if names else ""
 
 
 def _untested(entry: Entry, outcome: "Outcome", subject: "Subject") -> str:
