@@ -32,7 +32,7 @@ class CorpusCase(pytest.Item):
         Raises CorpusError for a file that cannot be read, CorpusFailureError for an outcome that the file does not say.
         """
         from indexfuzz.core.finding import summary_line
-        from indexfuzz.corpus.store import Corpus, load
+        from indexfuzz.corpus.store import load
         from indexfuzz.testing.session import current_session
         from indexfuzz.triage.replay import FAILING, replay
 
@@ -42,7 +42,7 @@ class CorpusCase(pytest.Item):
         result = replay(entry, target.subject)
         here = entry.signatures(name)
         expected = here if entry.status in ("open", "unconfirmed") else frozenset()
-        if entry.cause and not here <= Corpus(self.path.parent.parent).known(name):
+        if entry.cause and not here <= session.known_in(self.path.parent.parent):
             expected = frozenset()
         command = f"again: {target.command('replay', self.path)}"
         link = f" ({entry.link})" if entry.link else ""

@@ -8,6 +8,7 @@ import time
 from collections import Counter
 from contextvars import ContextVar, Token
 from functools import cache, cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from indexfuzz.core.finding import error_for
@@ -39,6 +40,7 @@ class FuzzSession:
 
     def __init__(self, options: Options) -> None:
         self.options = options
+        self._known: dict[Path, frozenset[Signature]] = {}
         self.run = TargetRun(self, None, limited=False)
 
     @cached_property
@@ -52,10 +54,17 @@ class FuzzSession:
         torch.set_num_threads(1)
         return prepare(self.options.setup)
 
-    @cached_property
+    @property
     def known(self) -> frozenset[Signature]:
         """The signatures of open findings of what is under test, from the corpus; they do not raise."""
-        return Corpus(self.options.corpus).known(self.under_test.subject.facts.name)
+        return self.known_in(self.options.corpus)
+
+    def known_in(self, folder: Path) -> frozenset[Signature]:
+        """The signatures of open findings of what is under test in any corpus, which is read once."""
+        folder = folder.resolve()
+        if folder not in self._known:
+            self._known[folder] = Corpus(folder).known(self.under_test.subject.facts.name)
+        return self._known[folder]
 
     def begin(self) -> "TargetRun":
         """Start to count anew, for the test that runs next."""

@@ -56,11 +56,13 @@ def session(pytester, monkeypatch, run_pytest):
     return lambda *words, impl=toy: run_pytest(*options, *impl, *words)
 
 
-def keep(case: Case, status: str = "open", implementation: str = "toy 1.0", link: str = "") -> Path:
+def keep(
+    case: Case, status: str = "open", implementation: str = "toy 1.0", link: str = "", folder: str = "corpus"
+) -> Path:
     where = {"device": "lockstep", "triton": "3.6.0", "torch": "2.13.0", "date": "2026-01-31"}
     place = Sighting(implementation=implementation, **where)
     record = Record.of(Finding(*SIGNATURE.split("/"), "token 1 is 2, must be 1"))
-    return Corpus(Path("corpus")).save(Entry(case=case, finding=record, status=status, link=link, seen=(place,)))
+    return Corpus(Path(folder)).save(Entry(case=case, finding=record, status=status, link=link, seen=(place,)))
 
 
 def seeded(case: Case, seed: int) -> Case:
@@ -121,6 +123,26 @@ class TestCorpusFiles:
             result = session(str(symptom))
             result.assert_outcomes(**outcome)
         assert f"it was put down to {cause.signature}, which the case does not show" in result.stdout.str()
+
+    def test_a_corpus_is_read_once_however_many_symptoms_it_has(self, session, monkeypatch):
+        cause, plain, read = Finding("gather", "race", "k_scale", "two programs"), Corpus.known, Path("read")
+        for folder in ("corpus", "others/corpus"):
+            for seed in range(3):
+                symptom = keep(seeded(TWO_KEYS, seed), "unconfirmed", folder=folder)
+                entry = store.load(symptom)
+                store.write(entry.model_copy(update={"cause": cause.signature}), symptom)
+            Corpus(Path(folder)).save(
+                entry.model_copy(update={"case": ONE_KEY, "finding": Record.of(cause), "status": "open"})
+            )
+
+        def note(corpus, name):
+            with read.open("a") as file:
+                file.write(f"{corpus.folder}\n")
+            return plain(corpus, name)
+
+        monkeypatch.setattr(Corpus, "known", note)
+        session("corpus", "others/corpus").assert_outcomes(xfailed=6, failed=2)
+        assert read.read_text().split() == [str(Path(folder).resolve()) for folder in ("corpus", "others/corpus")]
 
     def test_shards_share_the_files(self, session):
         for seed in range(8):
@@ -304,7 +326,7 @@ class TestKeeping:
         session = toy()
         Corpus(tmp_path).save(session.under_test.entry(TWO_KEYS, FINDING))
         run = session.begin()
-        session.__dict__["known"] = frozenset()
+        session._known[tmp_path.resolve()] = frozenset()
         run.note(Outcome(TWO_KEYS, [FINDING], ["gather"]))
         run.conclude()
         assert {path.stem for path in tmp_path.glob("*/*.json")} == {ONE_KEY.id, TWO_KEYS.id}
