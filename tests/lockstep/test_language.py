@@ -486,3 +486,20 @@ def test_device_print_in_hexadecimal(dtype, shown, capsys) -> None:
     with Lockstep():
         _print_hexadecimal[(1,)](torch.tensor([1.5, -2]).to(dtype))
     assert capsys.readouterr().out.strip() == f": {shown}"
+
+
+@triton.jit
+def _count_down(lengths, out):
+    last = tl.load(lengths + tl.program_id(0))
+    for i in range(last - 1):
+        tl.store(out + i, i)
+
+
+def test_a_loop_whose_bound_is_wrong_ends_before_it_begins() -> None:
+    lengths, out = torch.tensor([3, -(2**31)], dtype=torch.int32), torch.zeros(4, dtype=torch.int32)
+    message = r":\d+: in _count_down: OverflowError: a loop from 0 to 2147483647 would run 2,147,483,647 times"
+    with Lockstep():
+        _count_down[(1,)](lengths, out)
+        with pytest.raises(KernelError, match=message):
+            _count_down[(2,)](lengths, out)
+    assert out.tolist() == [0, 1, 0, 0]

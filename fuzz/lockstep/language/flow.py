@@ -10,6 +10,7 @@ from indexfuzz.lockstep.operations.builder import Builder
 from indexfuzz.lockstep.tracking.attribution import blame_kernel
 from indexfuzz.lockstep.tracking.divergence import Divergence, split_by
 from indexfuzz.lockstep.tracking.ends import Ends, Place
+from indexfuzz.lockstep.tracking.violations import KernelError
 from indexfuzz.lockstep.triton_api.functions import RETURNS_CONSTEXPR
 from indexfuzz.lockstep.triton_api.types import (
     INT1,
@@ -32,6 +33,8 @@ from indexfuzz.lockstep.values.value import Value
 
 _CONDITIONS: Final = {bool, int, type(None)}
 _FARTHEST: Final = 2**63 - 1
+_MOST_ROUNDS: Final = 1 << 24
+"""How often a loop may run: more would take minutes in lockstep, and comes of a wrong bound, not of a tensor's size."""
 
 
 class Flow:
@@ -143,6 +146,10 @@ class Flow:
         for bound in (lower, upper, stride):
             if bound.handle.undefined is not None:
                 trips = np.where(bound.handle.undefined, 0, trips)
+        if (most := int(trips.max())) > _MOST_ROUNDS:
+            raise blame_kernel(
+                OverflowError(f"a loop from {a.min()} to {b.max()} would run {most:,} times"), KernelError
+            )
         builder.note_mask("loop", trips > 0 if varies else None)
         launch = builder.run.launch
         (launch.entered if trips.any() else launch.idle).add(place)

@@ -11,10 +11,11 @@ from multiprocessing.connection import wait
 from indexfuzz import __version__
 from indexfuzz.core.setup import Setup, SetupError
 from indexfuzz.subjects.isolation import frames
-from indexfuzz.subjects.isolation.deaths import last_words, location, of_status
+from indexfuzz.subjects.isolation.deaths import of_status
 from indexfuzz.subjects.isolation.errors import unwrap
 from indexfuzz.subjects.isolation.handle import await_report, tail
 from indexfuzz.subjects.isolation.launch import launch, search_path
+from indexfuzz.subjects.isolation.reports import last_words, location
 from indexfuzz.subjects.isolation.worker import WHERE_SIGNAL
 
 STARTING = 300.0

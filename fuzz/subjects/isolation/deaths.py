@@ -1,21 +1,14 @@
 """How a worker ended that should not have, and the finding that follows."""
 
-import re
 import signal
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Literal
 
 from indexfuzz.core.finding import Finding
 from indexfuzz.core.signature import Signature
-from indexfuzz.core.tracebacks import TOOLS
+from indexfuzz.subjects.isolation.reports import is_counting, last_words, location
 
 MOST_QUOTED = 200
-FRAME = re.compile(r'^  File "([^"]+)", line (\d+) in ', re.MULTILINE)
-DUMP = re.compile(r"^(Fatal Python error: |Current thread 0x|Stack \(most recent)", re.MULTILINE)
-"""How what faulthandler writes begins."""
-END = re.compile(r'^  (File ".*bootstrap\.py", line \d+ in <module>|\.\.\.)$', re.MULTILINE)
-"""How it ends: with the outermost frame of the child, or where it leaves out the rest."""
 
 
 @dataclass(frozen=True)
@@ -38,6 +31,11 @@ class Death:
     def kind(self) -> Literal["hang", "crash"]:
         """The kind of finding."""
         return "hang" if self.how == "timeout" else "crash"
+
+    @property
+    def is_slowness(self) -> bool:
+        """Whether there was no answer in time because lockstep takes longer, not because a stage never ends."""
+        return self.how == "timeout" and (not self.running or is_counting(self.errors))
 
     @property
     def cause(self) -> tuple[str, str, bool]:
@@ -74,29 +72,3 @@ def of_status(status: int) -> Death:
     except ValueError:
         name, text = f"SIG{-status}", None
     return Death(name, f"the process died of {name}" + (f" ({text})" if text else ""))
-
-
-def last_words(errors: str) -> str:
-    """The last line on standard error that is not Python's own report of the death."""
-    dump = DUMP.search(errors)
-    lines = [line.strip() for line in errors[: dump.start() if dump else None].splitlines()]
-    return next((line for line in reversed(lines) if line), "")
-
-
-def has_whole_report(errors: str) -> bool:
-    """Whether Python's report of where the process was is there, to its end."""
-    dump = DUMP.search(errors)
-    return dump is not None and END.search(errors, dump.start()) is not None
-
-
-def location(errors: str) -> str:
-    """file:line of the innermost frame of somebody's kernel or launcher, from Python's report; else empty."""
-    dump = DUMP.search(errors)
-    for file, line in FRAME.findall(errors[dump.start() :] if dump else ""):
-        path = Path(file)
-        if path.parts[-2:] == ("isolation", "worker.py"):
-            break
-        is_of_python = any(part.startswith("python3") for part in path.parts) and "site-packages" not in path.parts
-        if not file.startswith("<frozen ") and not is_of_python and not set(path.parts[:-1]).intersection(TOOLS):
-            return f"{file}:{line}"
-    return ""

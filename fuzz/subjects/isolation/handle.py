@@ -10,12 +10,15 @@ from multiprocessing.connection import wait
 from pathlib import Path
 
 from indexfuzz.subjects.isolation import frames
-from indexfuzz.subjects.isolation.deaths import Death, has_whole_report
+from indexfuzz.subjects.isolation.deaths import Death
+from indexfuzz.subjects.isolation.reports import has_whole_report
 from indexfuzz.subjects.isolation.worker import STAGE_BYTES, Posts
 from indexfuzz.subjects.isolation.zygote import FORK
 
 MOST_OUTPUT = 64 << 20
-MOST_ERRORS = 1 << 13
+MOST_ERRORS = 1 << 15
+"""Bytes of standard error that are looked at: what Python says of a hundred frames has some 12 KB."""
+
 PAGE = os.sysconf("SC_PAGE_SIZE")
 LOOK = 0.01
 """Seconds between two looks at what it has written."""

@@ -51,7 +51,7 @@ class Isolated:
         self._child = Child(setup, python or sys.executable, seconds, memory or memory_limit())
         self._seconds = seconds
         self._answered: list[float] = []
-        self._hangs = False
+        self._was_late = False
         self.unrepeated: list[str] = []
         self.close = weakref.finalize(self, self._child.close)
         try:
@@ -118,10 +118,10 @@ class Isolated:
 
     @property
     def _patience(self) -> float:
-        """Seconds that a case may take: all of them until there has been a hang, less since."""
+        """Seconds that a case may take: all of them until one has taken longer, less since."""
         return (
             min(self._seconds, max(self._seconds / 6, 10 * max(self._answered, default=0.0)))
-            if self._hangs
+            if self._was_late
             else self._seconds
         )
 
@@ -160,7 +160,8 @@ class Isolated:
                 return answer
             last = deaths[-1]
             same = [death for death in deaths if death.cause == last.cause]
-            if once or (last.stage and len(same) > 1) or len(deaths) == MOST_RUNS:
+            is_clear = last.stage and (last.is_slowness or len(same) > 1)
+            if once or is_clear or len(deaths) == MOST_RUNS:
                 self._note(case, [death for death in deaths if death.cause != last.cause])
                 return last
 
@@ -168,9 +169,13 @@ class Isolated:
         self.unrepeated += [f"case {case.id}: {death.story}" for death in deaths]
 
     def _blame(self, death: Death, case: Case) -> None:
-        """Raise unless the stage is to blame for a death: before it had run, or long after, it was IndexFuzz itself."""
+        """Raise unless the stage is to blame for a death.
+
+        Where it had not begun, or had ended long before, or lockstep would have come to its end, IndexFuzz itself is.
+        """
+        self._was_late |= death.how == "timeout"
         if not death.stage or death.how == "lost":
             raise ChildError(f"case {case.id}: {death.story}")
-        if death.how in ("timeout", "memory") and not death.running and not self._is_on_gpu:
+        is_our_memory = death.how == "memory" and not death.running
+        if (death.is_slowness or is_our_memory) and not self._is_on_gpu:
             raise UnsupportedKernelError(f"case {case.id} is too much for IndexFuzz itself: {death.story}")
-        self._hangs |= death.kind == "hang"

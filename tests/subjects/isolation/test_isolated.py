@@ -60,7 +60,7 @@ def impatient(hostile, monkeypatch):
         return 10.0 * len(looks)
 
     monkeypatch.setattr(hostile, "_seconds", 2.0)
-    monkeypatch.setattr(hostile, "_hangs", False)
+    monkeypatch.setattr(hostile, "_was_late", False)
     monkeypatch.setattr(hostile._child, "_clock", clock)
     return hostile
 
@@ -198,6 +198,29 @@ def test_too_slow_in_our_own_code_is_no_hang(hostile):
         hostile._blame(Death("timeout", "no answer", "gather", running=False), HARMLESS)
     with pytest.raises(ChildError, match="before any stage had run"):
         hostile._blame(Death("SIGSEGV", "the process died"), HARMLESS)
+
+
+def test_a_kernel_that_counts_for_long_is_slow_and_one_that_never_ends_hangs(monkeypatch):
+    monkeypatch.syspath_prepend(Path(__file__).parent)
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    with Isolated(Setup("module:slow_kernels"), seconds=math.inf) as subject:
+        looks = []
+
+        def clock() -> float:
+            worker = subject._child._worker
+            if worker is not None and os.fstat(worker._output.fileno()).st_size > 1 << 15:
+                looks.append(worker)
+            return 10.0 * len(looks)
+
+        monkeypatch.setattr(subject, "_seconds", 2.0)
+        monkeypatch.setattr(subject._child, "_clock", clock)
+        with pytest.raises(
+            UnsupportedKernelError, match="is too much for IndexFuzz itself: no answer within 2 s while"
+        ):
+            subject.run(keys(3))
+        (finding,) = subject.run(keys(1)).findings
+    assert str(finding.signature) == "gather/hang/timeout"
+    assert "slow_kernels.py:" in finding.location
 
 
 def test_what_cannot_be_loaded_is_one_sentence():
