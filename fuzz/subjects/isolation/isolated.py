@@ -178,4 +178,4 @@ class Isolated:
             raise ChildError(f"case {case.id}: {death.story}")
         is_our_memory = death.how == "memory" and not death.running
         if (death.is_slowness or is_our_memory) and not self._is_on_gpu:
-            raise UnsupportedKernelError(f"case {case.id} is too much for IndexFuzz itself: {death.story}")
+            raise UnsupportedKernelError(f"too much for IndexFuzz itself, {death.story}")

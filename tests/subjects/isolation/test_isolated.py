@@ -214,9 +214,7 @@ def test_a_kernel_that_counts_for_long_is_slow_and_one_that_never_ends_hangs(mon
 
         monkeypatch.setattr(subject, "_seconds", 2.0)
         monkeypatch.setattr(subject._child, "_clock", clock)
-        with pytest.raises(
-            UnsupportedKernelError, match="is too much for IndexFuzz itself: no answer within 2 s while"
-        ):
+        with pytest.raises(UnsupportedKernelError, match="too much for IndexFuzz itself, no answer within 2 s while"):
             subject.run(keys(3))
         (finding,) = subject.run(keys(1)).findings
     assert str(finding.signature) == "gather/hang/timeout"
