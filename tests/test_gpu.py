@@ -6,9 +6,11 @@ import pytest
 import torch
 
 from indexfuzz.core.setup import Setup
+from indexfuzz.devices.carrying import AROUND, carrier_to
 from indexfuzz.evaluation.bench.gpu_workloads import workloads
 from indexfuzz.generation.stream import stream_cases
 from indexfuzz.implementations import load
+from indexfuzz.lockstep.values.unreserved import unreserved
 from indexfuzz.subjects.open import prepare
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an NVIDIA GPU")]
@@ -31,6 +33,23 @@ def test_clean_kernels_show_nothing():
 @pytest.mark.parametrize(("fault", "stage"), [("relu-after-sum", "paged_logits"), ("scale-not-ue8m0", "k_quant_cache")])
 def test_a_planted_bug_is_seen(fault, stage):
     assert stage in shown(fault)
+
+
+@pytest.mark.parametrize(("count", "stride"), [(5, (1 << 32) + 4096), (9, (1 << 31) + 256), (40, 1 << 29)])
+def test_rows_that_lie_far_apart_are_carried_and_take_little_memory(count, stride):
+    storage = torch.frombuffer(unreserved((count - 1) * stride + 4096 + 2 * AROUND), dtype=torch.uint8)
+    rows = storage.as_strided((count, 4096), (stride, 1), AROUND)
+    rows.copy_(torch.arange(count, dtype=torch.uint8).unsqueeze(1))
+    carrier, free = carrier_to("cuda"), torch.cuda.mem_get_info()[0]
+    there = carrier.bring({"rows": rows})["rows"]
+    assert torch.equal(there.cpu(), rows)
+    there += 1
+    there.as_strided((1,), (1,), there.storage_offset() - 1).fill_(7)
+    there.as_strided((1 << 20,), (1,), there.storage_offset() + stride // 2).fill_(9)
+    carrier.take_back({})
+    assert rows[:, 5].tolist() == list(range(1, count + 1))
+    assert storage[AROUND - 1] == 7
+    assert free - torch.cuda.mem_get_info()[0] < count * stride // 2
 
 
 def test_launches_of_the_size_of_production_are_right():

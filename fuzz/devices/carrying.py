@@ -3,18 +3,20 @@
 What surrounds the launches of a case, its inputs, reference and checks, is hundreds of operations on a few kilobytes:
 each costs a GPU several times what it costs a CPU. So cases live on the CPU, and a launch gets the same storages,
 guards included, side by side in memory of the GPU. Of a storage that spans more than MOST_CARRIED bytes a copy holds
-what the tensors of the launch touch, and AROUND bytes before and behind each row.
+what the tensors of the launch touch, and AROUND bytes before and behind each row; it lies in an expanse of its own.
 """
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
+from indexfuzz.devices.cuda_memory import expanse, is_supported
 from indexfuzz.devices.plain import PlainSession
 
 LINE = 512
@@ -35,17 +37,44 @@ TRIES = 40
 PAUSE = 0.05
 """Seconds between two tries."""
 
-SCARCE = 0.3
-"""Share of a GPU's memory below which nothing is kept from one launch to the next."""
+
+class FarMemory(Protocol):
+    """Where storages lie that span gigabytes."""
+
+    def clear(self) -> None:
+        """Begin a launch: nothing is taken."""
+
+    def take(self, size: int) -> tuple[Tensor, int]:
+        """Room for so many bytes: some memory, uint8, and where the room starts in it. Raises OutOfMemoryError."""
+
+    def back(self, rows: Tensor) -> None:
+        """Let rows, uint8, hold what is written to them. Raises OutOfMemoryError."""
+
+
+class Allocated:
+    """What PyTorch allocates on a device, whole."""
+
+    def __init__(self, device: str) -> None:
+        self._device = device
+
+    def clear(self) -> None:
+        """Nothing is kept here."""
+
+    def take(self, size: int) -> tuple[Tensor, int]:
+        """Memory of its own."""
+        return torch.empty(size, dtype=torch.uint8, device=self._device), 0
+
+    def back(self, rows: Tensor) -> None:
+        """It does."""
 
 
 @dataclass
 class Place:
-    """Where the copy of a storage is: from byte `start` of some memory on, its own unless that is shared."""
+    """Where the copy of a storage is: from byte `start` of far memory on, or of what all others share."""
 
     storage: torch.UntypedStorage
     start: int
-    memory: Tensor | None = None
+    far: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -58,16 +87,16 @@ class Part:
 
 
 class Carrier:
-    """Memory on a device for what is carried there; one launch at a time."""
+    """Memory on a device for what is carried there; one launch at a time. `far` makes what it has of far memory."""
 
-    def __init__(self, device: str) -> None:
+    def __init__(self, device: str, far: Callable[[], FarMemory] | None = None) -> None:
         self._device = device
+        self._far = cache(far or partial(Allocated, device))
         self._here = torch.empty(0, dtype=torch.uint8)
         self._there = torch.empty(0, dtype=torch.uint8, device=device)
         self._places: dict[int, Place] = {}
         self._parts: list[Part] = []
         self._size = 0
-        self._keeps_far = False
 
     def bring(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """The same tensors on the device: views of copies of their storages, shared where they were shared.
@@ -79,7 +108,8 @@ class Carrier:
             with suppress(torch.OutOfMemoryError):
                 return self._bring(tensors)
             self._places, self._parts = {}, []
-            self._give_back(has_far=False)
+            if self._device == "cuda":
+                torch.cuda.empty_cache()
             time.sleep(PAUSE)
         return self._bring(tensors)
 
@@ -87,10 +117,9 @@ class Carrier:
         self._places, self._parts, self._size = {}, [], 0
         if not any(tensor.device.type == "cpu" for tensor in tensors.values()):
             return dict(tensors)
-        if self._keeps_far and _is_scarce(self._device):
-            torch.cuda.empty_cache()
+        if any(_is_far(tensor.untyped_storage()) for tensor in tensors.values()):
+            self._far().clear()
         places = [self._add(tensor) for tensor in tensors.values()]
-        self._give_back(has_far=any(place.memory is not None for place in places))
         if self._size > len(self._there):
             self._here = torch.empty(2 * self._size, dtype=torch.uint8, pin_memory=self._device == "cuda")
             self._there = torch.empty(2 * self._size, dtype=torch.uint8, device=self._device)
@@ -121,28 +150,24 @@ class Carrier:
 
     def _add(self, tensor: Tensor) -> Place:
         storage = tensor.untyped_storage()
-        place, is_far = self._places.get(storage.data_ptr()), storage.nbytes() > MOST_CARRIED
+        place, is_far = self._places.get(storage.data_ptr()), _is_far(storage)
         if place is None:
-            memory = torch.empty(storage.nbytes(), dtype=torch.uint8, device=self._device) if is_far else None
-            self._keeps_far |= is_far
-            place = self._places[storage.data_ptr()] = Place(storage, 0 if is_far else self._size, memory)
+            far, start = self._far().take(storage.nbytes()) if is_far else (None, self._size)
+            place = self._places[storage.data_ptr()] = Place(storage, start, far)
         elif not is_far:
             return place
         if is_far and not tensor.numel():
             return place
-        own = _rows_of(tensor, bytes_of(storage)) if is_far else bytes_of(storage)
-        self._parts.append(Part(own, self._size, None if place.memory is None else _rows_of(tensor, place.memory)))
+        own, rows = bytes_of(storage), None
+        if place.far is not None:
+            own, rows = _rows_of(tensor, own), _rows_of(tensor, place.far, place.start)
+            self._far().back(rows)
+        self._parts.append(Part(own, self._size, rows))
         self._size += -(-own.numel() // LINE) * LINE
         return place
 
-    def _give_back(self, *, has_far: bool) -> None:
-        """Give back what PyTorch keeps of far storages, once a launch has none: other processes use the same GPU."""
-        if self._keeps_far and not has_far and self._device == "cuda":
-            torch.cuda.empty_cache()
-        self._keeps_far = has_far
-
     def _memory(self, place: Place) -> Tensor:
-        return self._there if place.memory is None else place.memory
+        return self._there if place.far is None else place.far
 
     def _return(self, output: Tensor) -> Tensor:
         """An output on the CPU: what it is a view of there, or of a copy of its storage."""
@@ -154,16 +179,14 @@ class Carrier:
         return view_of(output, place.storage, start - place.start)
 
 
-def _is_scarce(device: str) -> bool:
-    """Whether a GPU has little memory left."""
-    free, total = torch.cuda.mem_get_info() if device == "cuda" else (1, 1)
-    return free < SCARCE * total
+def _is_far(storage: torch.UntypedStorage) -> bool:
+    return storage.nbytes() > MOST_CARRIED
 
 
 @cache
 def carrier_to(device: str) -> Carrier:
     """The carrier of this process."""
-    return Carrier(device)
+    return Carrier(device, expanse if device == "cuda" and is_supported() else None)
 
 
 @dataclass(frozen=True)
@@ -186,16 +209,16 @@ def _slot(memory: Tensor, part: Part) -> Tensor:
     return memory[part.start : part.start + part.own.numel()].view(part.own.shape)
 
 
-def _rows_of(tensor: Tensor, memory: Tensor) -> Tensor:
-    """The rows of a tensor with what lies around each, in memory of which it is a view from the same byte on."""
+def _rows_of(tensor: Tensor, memory: Tensor, origin: int = 0) -> Tensor:
+    """The rows of a tensor with what lies around each, in memory where its storage starts at byte `origin`."""
     item = tensor.element_size()
     axes = [(size, stride * item) for size, stride in zip(tensor.shape, tensor.stride(), strict=True)]
     outer = [(size, stride) for size, stride in axes if stride > FAR]
     row = item + sum((size - 1) * stride for size, stride in axes if stride <= FAR)
     first, last = start_of(tensor), sum((size - 1) * stride for size, stride in outer) + row
-    before, behind = min(AROUND, first), min(AROUND, len(memory) - first - last)
+    before, behind = min(AROUND, first), min(AROUND, tensor.untyped_storage().nbytes() - first - last)
     shape, strides = [size for size, _ in outer], [stride for _, stride in outer]
-    return memory.as_strided([*shape, before + row + behind], [*strides, 1], first - before)
+    return memory.as_strided([*shape, before + row + behind], [*strides, 1], origin + first - before)
 
 
 def start_of(tensor: Tensor) -> int:
