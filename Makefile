@@ -15,7 +15,7 @@ fuzz: $(VENV)/.ready
 	$(BIN)/indexfuzz run --seconds $(SECONDS_TO_FUZZ)
 
 test: $(VENV)/.ready
-	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 $(TESTS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 $(TESTS)
 
 # On a machine with a GPU: kernels compiled there, checked and measured.
 test-gpu: $(VENV)/.ready
