@@ -18,8 +18,13 @@ CONTEXT = multiprocessing.get_context("forkserver")
 CAMPAIGN = "INDEXFUZZ_CAMPAIGN"
 """The environment variable that tells the server whose it is."""
 
-WITH = ("indexfuzz.devices.lockstep", "indexfuzz.implementations.builtin", "indexfuzz.subjects.in_process")
-"""What members import when they open their subject."""
+WITH = (
+    "indexfuzz.devices.lockstep",
+    "indexfuzz.implementations.builtin",
+    "indexfuzz.subjects.in_process",
+    "indexfuzz.campaign.knowing",
+)
+"""What members import when they open their subject, and what they know then."""
 
 INTERRUPT = frozenset({signal.SIGINT})
 """What a terminal sends to all processes: this one tells the server when to end."""

@@ -1,8 +1,11 @@
 """Cases as a campaign draws them, one after the other, without running them."""
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 
 from hypothesis import HealthCheck, Phase, Verbosity, given, seed, settings
+from hypothesis.internal.conjecture import providers
+from hypothesis.internal.constants_ast import Constants
 from hypothesis.strategies import SearchStrategy
 
 from indexfuzz.core.case import Case
@@ -10,6 +13,9 @@ from indexfuzz.core.rng import derive
 from indexfuzz.generation.strategies import cases
 
 CHUNK = 100
+
+READS_MODULES = "_get_local_constants"
+"""What in Hypothesis reads all modules of a process for constants in their texts."""
 
 
 def stream_cases(from_seed: int, formats: tuple[str, ...]) -> Iterator[Case]:
@@ -42,5 +48,17 @@ def draw(strategy: SearchStrategy[Case], from_seed: int, count: int) -> list[Cas
     def keep(case: Case) -> None:
         found.append(case)
 
-    seed(from_seed)(quiet(given(strategy)(keep)))()
+    with _reading_no_modules():
+        seed(from_seed)(quiet(given(strategy)(keep)))()
     return found
+
+
+@contextmanager
+def _reading_no_modules() -> Iterator[None]:
+    """Leave out what takes each process a second, and files in the current folder: cases are made of bytes alone."""
+    plain = vars(providers)[READS_MODULES]
+    vars(providers)[READS_MODULES] = Constants
+    try:
+        yield
+    finally:
+        vars(providers)[READS_MODULES] = plain

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -41,8 +42,8 @@ def settings(**more):
     return Settings(put_under_test(SETUP).subject, seed=3, **({"cases": CASES, "minimise_seconds": 0.0} | more))
 
 
-def pool(size, setup=SETUP):
-    return Pool(Hire(setup, journal=False, drawing={"seed": 3}), size)
+def pool(size, setup=SETUP, **drawing):
+    return Pool(Hire(setup, journal=False, drawing={"seed": 3} | drawing), size)
 
 
 def run(size, listen=lambda _event: None, **more):
@@ -54,7 +55,14 @@ def run(size, listen=lambda _event: None, **more):
         listen(event)
 
     wanted = settings(**more)
-    return ids, Campaign(wanted, hear, pool(size) if size else None).run()
+    return ids, Campaign(wanted, hear, pool(size, steered=wanted.steered) if size else None).run()
+
+
+@cache
+def ids_alone():
+    """What one process tells of kernels that are right."""
+    assert os.environ["TOY"] == "right"
+    return run(0)[0]
 
 
 def pids(crew):
@@ -70,7 +78,7 @@ def is_alive(pid):
 
 
 def test_some_cases_are_steered_by_what_others_have_shown():
-    ids, _ = run(0)
+    ids = ids_alone()
     fresh, _ = run(0, steered=False)
     assert len(fresh) == len(ids)
     assert fresh[:CHUNK] == ids[:CHUNK]
@@ -91,8 +99,7 @@ def test_cases_and_findings_do_not_depend_on_the_number_of_processes(monkeypatch
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSEGV])
 def test_a_dead_process_is_replaced_and_no_case_is_lost(number):
-    ids, _ = run(0)
-    crew = pool(2)
+    ids, crew = ids_alone(), pool(2)
     told, struck = [], []
 
     def strike(event):
@@ -115,8 +122,7 @@ def server_of(crew):
 
 
 def test_a_dead_server_is_started_again_and_no_case_is_lost():
-    ids, _ = run(0)
-    crew, told = pool(2), []
+    ids, crew, told = ids_alone(), pool(2), []
 
     def strike(event):
         told.append(event)
@@ -152,6 +158,16 @@ def test_a_server_that_cannot_live_ends_the_campaign(monkeypatch):
         Campaign(settings(), lambda _event: None, pool(1)).run()
 
 
+def test_members_know_what_each_would_take_a_second_to_find_out():
+    text = (
+        "import os; from indexfuzz.generation import levers\n"
+        "os._exit(10 * levers._movers.cache_info().currsize + levers._movers_of_contents.cache_info().currsize)"
+    )
+    process, _ = fork_from_server(exec, text)
+    process.join()
+    assert process.exitcode == 11
+
+
 def test_a_process_that_ends_as_if_nobody_had_heard_of_it_is_no_death_of_the_server():
     process, server = fork_from_server(os._exit, 255)
     process.join()
@@ -160,9 +176,10 @@ def test_a_process_that_ends_as_if_nobody_had_heard_of_it_is_no_death_of_the_ser
 
 
 def test_a_case_that_kills_two_processes_is_left_out_and_told(monkeypatch):
-    ids, _ = run(0, cases=60)
+    """Nothing is searched for: each process that takes the place of a dead one would do so anew."""
+    ids, _ = run(0, cases=60, steered=False)
     monkeypatch.setenv("TOY", "die")
-    others, summary = run(2, cases=60)
+    others, summary = run(2, cases=60, steered=False)
     assert summary.deaths
     assert all("SIGKILL" in death.message for death in summary.deaths)
     assert len(others) >= 50
@@ -183,7 +200,7 @@ def test_an_interrupt_leaves_no_process():
 
 
 def test_a_process_that_holds_too_much_is_replaced(monkeypatch):
-    ids, _ = run(0)
+    ids = ids_alone()
     monkeypatch.setattr("indexfuzz.campaign.pool.MOST_MEMORY", 0)
     crew, seen, others = pool(1), set(), []
 

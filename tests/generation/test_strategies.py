@@ -6,10 +6,12 @@ from collections.abc import Callable, Iterator
 import pytest
 from hypothesis import HealthCheck, Phase, find, given, seed, settings
 from hypothesis import strategies as st
+from hypothesis.internal.conjecture import providers
 
 from indexfuzz.core.case import FAR, Case
 from indexfuzz.core.presets import PRESETS
 from indexfuzz.generation import strategies
+from indexfuzz.generation.stream import draw
 from indexfuzz.samples.materialise import materialise
 from indexfuzz.samples.regimes import TENSORS
 
@@ -30,6 +32,20 @@ def drawn(count: int, strategy: st.SearchStrategy[Case]) -> list[Case]:
 @pytest.fixture(scope="module")
 def samples() -> list[Case]:
     return drawn(SAMPLES, strategies.cases())
+
+
+def test_to_draw_cases_reads_no_modules(monkeypatch, tmp_path):
+    def read(module):
+        raise AssertionError(f"{module} was read")
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(providers, "_seen_modules", set())
+    monkeypatch.setattr(providers, "_sys_modules_len", None)
+    monkeypatch.setattr(providers, "constants_from_module", read)
+    assert len(draw(strategies.cases(), 1, 200)) == 200
+    assert not list(tmp_path.iterdir())
+    with pytest.raises(AssertionError, match="was read"):
+        drawn(200, strategies.cases())
 
 
 def facts(case: Case) -> Iterator[str]:

@@ -85,8 +85,8 @@ def mutants_of(file: str, text: str) -> tuple[Mutant, ...]:
         for node in _walk(function.body, scope):
             for name, operator in OPERATORS.items():
                 for target, new in operator(node, scope):
-                    mutant = source.mutant(function.name, name, target, new)
-                    if _compiles(text.replace(mutant.before, mutant.after)):
+                    if _compiles(source.edited(function, target, new)):
+                        mutant = source.mutant(function.name, name, target, new)
                         found.setdefault(mutant.after + mutant.before, mutant)
     return tuple(found.values())
 
@@ -149,11 +149,21 @@ class _Source:
         for line in self._lines:
             self._starts.append(self._starts[-1] + len(line))
 
+    def edited(self, function: ast.FunctionDef, target: ast.AST, new: str) -> str:
+        """A function, without its decorators, that has `new` in the place of a node."""
+        start, end = self._place(target)
+        low, high = self._starts[function.lineno - 1], self._starts[function.end_lineno or function.lineno]
+        return (self._bytes[low:start] + new.encode() + self._bytes[end:high]).decode()
+
+    def _place(self, target: ast.AST) -> tuple[int, int]:
+        """The first byte of a node, and the first behind it."""
+        first, last = target.lineno - 1, target.end_lineno - 1  # type: ignore[attr-defined]
+        return self._starts[first] + target.col_offset, self._starts[last] + target.end_col_offset  # type: ignore[attr-defined]
+
     def mutant(self, function: str, operator: str, target: ast.AST, new: str) -> Mutant:
         """The mutant that has `new` in the place of a node."""
         first, last = target.lineno - 1, target.end_lineno - 1  # type: ignore[attr-defined]
-        start = self._starts[first] + target.col_offset  # type: ignore[attr-defined]
-        end = self._starts[last] + target.end_col_offset  # type: ignore[attr-defined]
+        start, end = self._place(target)
         before_first, after_last = self._unique(first, last)
         low, high = self._starts[before_first], self._starts[after_last + 1]
         before = self._bytes[low:high].decode()
