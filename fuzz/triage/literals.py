@@ -32,9 +32,15 @@ STRIDED = '''
 def strided(tensor, stride, offset):
     """The tensor as a slice of something larger: with other strides, not at the start, and poison between."""
     span = offset + 1 + sum((size - 1) * step for size, step in zip(tensor.shape, stride))
-    poison = 0xFF if tensor.is_floating_point() and tensor.itemsize > 1 else 0x7F
-    storage = torch.full((max(span, 0) * tensor.itemsize,), poison, dtype=torch.uint8, device=DEVICE).view(tensor.dtype)
-    return storage.as_strided(tensor.shape, stride, offset).copy_(tensor)
+    size, poison = max(span, 0) * tensor.itemsize, 0xFF if tensor.is_floating_point() and tensor.itemsize > 1 else 0x7F
+    if size > 1 << 28 and DEVICE == "cpu":  # memory that counts only where it is written, zeros elsewhere
+        import mmap
+
+        flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | 0x4000
+        storage = torch.frombuffer(mmap.mmap(-1, size, flags=flags), dtype=torch.uint8)
+    else:
+        storage = torch.full((size,), poison, dtype=torch.uint8, device=DEVICE)
+    return storage.view(tensor.dtype).as_strided(tensor.shape, stride, offset).copy_(tensor)
 '''
 RAW = '''
 

@@ -20,6 +20,7 @@ from indexfuzz.corpus.entry import Entry, Record
 from indexfuzz.implementations.base import Implementation, ImplementationError
 from indexfuzz.implementations.vllm import standalone
 from indexfuzz.implementations.vllm.contract import OPS
+from indexfuzz.lockstep.values.unreserved import unreserved
 from indexfuzz.oracles import composition
 from indexfuzz.subjects.in_process import InProcess
 from indexfuzz.subjects.under_test import UnderTest, put_under_test
@@ -159,6 +160,16 @@ def test_strides_and_alignment_are_exact_where_no_value_shows_them(name):
     assert made.stride() == STRIDES[name].stride()
     assert made.storage_offset() == STRIDES[name].storage_offset()
     assert torch.equal(made, STRIDES[name])
+
+
+def test_rows_that_lie_gigabytes_apart_take_no_memory_between_them():
+    """More than any machine has that runs these tests."""
+    apart = 1 << 38
+    memory = torch.frombuffer(unreserved(2 * apart + 8), dtype=torch.uint8)
+    rows = memory.as_strided((3, 8), (apart, 1)).copy_(torch.arange(24, dtype=torch.uint8).view(3, 8))
+    made = evaluate(literals.expression(rows))
+    assert made.stride() == rows.stride()
+    assert torch.equal(made, rows)
 
 
 FAULTS = {
