@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from indexfuzz.campaign import jobs
+from indexfuzz.campaign.chunk import CHUNK
 from indexfuzz.campaign.log import Line
 from indexfuzz.cli import _defaults
 from indexfuzz.cli.common import InputError
@@ -198,6 +199,10 @@ def test_a_stage_that_was_not_tried_is_said_so_and_green_only_where_nobody_named
     assert (code, json.loads(out)["not_tried"]) == (expected, [] if named == ("topk",) else ["gather"])
 
 
+FEW = CHUNK
+"""Cases among which the toy shows its bug more than once; later ones are searched for, which takes seconds."""
+
+
 @pytest.mark.usefixtures("hasty")
 class TestRun:
     def test_nothing_new_is_0(self, indexfuzz, monkeypatch):
@@ -211,15 +216,15 @@ class TestRun:
     def test_a_workflow_of_github_shows_what_is_found(self, indexfuzz, monkeypatch):
         monkeypatch.setenv("GITHUB_ACTIONS", "true")
         monkeypatch.setenv("GITHUB_STEP_SUMMARY", "summary.md")
-        _, out, err = indexfuzz("run", *TOY, "--cases", 60, "--seed", 1, "--corpus", "kept")
+        _, out, err = indexfuzz("run", *TOY, "--cases", FEW, "--seed", 1, "--corpus", "kept")
         assert err.startswith(f"::error title={SIGNATURE}::")
         assert "::error" not in out
         text = Path("summary.md").read_text()
-        assert text.startswith("### IndexFuzz: toy 1.0 on lockstep, 60 cases, seed 1\n")
+        assert text.startswith(f"### IndexFuzz: toy 1.0 on lockstep, {FEW} cases, seed 1\n")
         assert re.search(rf"`{SIGNATURE}` at `\S*toy_gather\.py:\d+`: ", text)
 
     def test_a_finding_is_1_named_and_saved(self, indexfuzz):
-        code, out, _ = indexfuzz("run", *TOY, "--cases", 60, "--seed", 1, "--corpus", "kept")
+        code, out, _ = indexfuzz("run", *TOY, "--cases", FEW, "--seed", 1, "--corpus", "kept")
         assert code == 1
         (path,) = Path("kept").glob("gather/*.json")
         entry = store.load(path)
@@ -232,25 +237,25 @@ class TestRun:
 
     def test_known_findings_do_not_count(self, indexfuzz):
         kept(Path("corpus"))
-        code, out, _ = indexfuzz("run", *TOY, "--cases", 60, "--seed", 1, "--corpus", "corpus")
+        code, out, _ = indexfuzz("run", *TOY, "--cases", FEW, "--seed", 1, "--corpus", "corpus")
         assert code == 0
         assert f"known findings: {SIGNATURE}" in out
 
     def test_out_takes_new_findings(self, indexfuzz):
-        assert indexfuzz("run", *TOY, "--cases", 60, "--seed", 1, "--corpus", "corpus", "--out", "new")[0] == 1
+        assert indexfuzz("run", *TOY, "--cases", FEW, "--seed", 1, "--corpus", "corpus", "--out", "new")[0] == 1
         assert list(Path("new").glob("gather/*.json"))
         assert not Path("corpus").exists()
 
     def test_json_is_all_of_standard_output(self, indexfuzz):
-        code, out, _ = indexfuzz("run", *TOY, "--cases", 60, "--seed", 1, "--corpus", "kept", "--json")
+        code, out, _ = indexfuzz("run", *TOY, "--cases", FEW, "--seed", 1, "--corpus", "kept", "--json")
         data = json.loads(out)
         assert code == 1
-        assert data["cases"] <= 60
+        assert data["cases"] <= FEW
         assert data["findings"][0]["signature"] == SIGNATURE
         assert Path(data["findings"][0]["file"]).stem == data["findings"][0]["case"]
 
     def test_a_log_tells_the_same_as_the_summary(self, indexfuzz):
-        code, out, _ = indexfuzz("run", *TOY, "--cases", 60, "--seed", 1, "--corpus", "kept", "--log", "log", "--json")
+        code, out, _ = indexfuzz("run", *TOY, "--cases", FEW, "--seed", 1, "--corpus", "kept", "--log", "log", "--json")
         lines = [Line.validate_json(text) for text in Path("log").read_text().splitlines()]
         assert code == 1
         assert (lines[0].event, lines[0].seed, lines[0].workers) == ("start", 1, 1)
@@ -258,7 +263,7 @@ class TestRun:
         assert lines[-1].findings == (SIGNATURE,)
 
     def test_several_processes_find_the_same(self, indexfuzz):
-        words = ("run", *TOY, "--cases", 60, "--seed", 1, "--json")
+        words = ("run", *TOY, "--cases", 3 * FEW, "--seed", 1, "--json")
         first, second = (json.loads(indexfuzz(*words, "--corpus", n, "--workers", n)[1]) for n in ("1", "2"))
         for same in ("cases", "stages", "known"):
             assert first[same] == second[same]
@@ -267,14 +272,14 @@ class TestRun:
 
     def test_a_seed_repeats_a_run_and_a_shard_changes_it(self, indexfuzz, monkeypatch):
         monkeypatch.setenv("TOY", "right")
-        words = ("run", *TOY, "--cases", 30, "--seed", 1, "--corpus", "kept", "--json")
+        words = ("run", *TOY, "--cases", 2 * FEW, "--seed", 1, "--corpus", "kept", "--json")
         first, again, shard = (json.loads(indexfuzz(*words, *more)[1]) for more in ((), (), ("--shard", "2/3")))
         assert first["stages"] == again["stages"]
         assert first["stages"] != shard["stages"]
 
     def test_a_corpus_that_cannot_be_written_is_2(self, indexfuzz):
         Path("file").write_text("")
-        code, _, err = indexfuzz("run", *TOY, "--cases", 60, "--seed", 1, "--corpus", "file")
+        code, _, err = indexfuzz("run", *TOY, "--cases", FEW, "--seed", 1, "--corpus", "file")
         assert code == 2
         assert "file is a file" in err
 
@@ -302,7 +307,7 @@ class TestProject:
         (folder / "pyproject.toml").write_text("\n".join(("[tool.indexfuzz]", *lines)))
 
     def test_findings_land_in_the_current_folder(self, indexfuzz):
-        code, out, _ = indexfuzz("run", *TOY, "--cases", 60, "--seed", 1)
+        code, out, _ = indexfuzz("run", *TOY, "--cases", FEW, "--seed", 1)
         (path,) = Path("corpus").glob("gather/*.json")
         assert code == 1
         assert f"saved as {path}" in out
@@ -311,7 +316,7 @@ class TestProject:
         self.write(tmp_path, 'impl = "module:toy_gather"', 'corpus = "kept"', 'values = ["exact"]', "timeout = 9")
         (tmp_path / "src").mkdir()
         monkeypatch.chdir(tmp_path / "src")
-        code, out, _ = indexfuzz("run", "--no-isolate", "--cases", 60, "--seed", 1)
+        code, out, _ = indexfuzz("run", "--no-isolate", "--cases", FEW, "--seed", 1)
         (path,) = tmp_path.glob("kept/gather/*.json")
         assert code == 1
         assert f"saved as ../kept/gather/{path.name}" in out
@@ -322,7 +327,7 @@ class TestProject:
     def test_an_option_wins(self, indexfuzz, tmp_path):
         self.write(tmp_path, 'impl = "module:no_such_module"', 'device = "abacus"', 'corpus = "kept"')
         words = ("--device", "lockstep", "--corpus", "other")
-        assert indexfuzz("run", *TOY, *words, "--cases", 60, "--seed", 1)[0] == 1
+        assert indexfuzz("run", *TOY, *words, "--cases", FEW, "--seed", 1)[0] == 1
         assert not Path("kept").exists()
         assert list(Path("other").glob("gather/*.json"))
         assert indexfuzz("run", *TOY, "--cases", 1)[2] == (
