@@ -13,9 +13,9 @@ from indexfuzz.core.forked import call_forked
 from indexfuzz.core.rng import random_bytes
 from indexfuzz.generation import searching, steering
 from indexfuzz.generation.choices import Choices
-from indexfuzz.generation.levers import know_movers
 from indexfuzz.generation.scouting import first_goals, send_out, take_rare
 from indexfuzz.generation.searching import Found
+from indexfuzz.generation.solving import know_moves
 from indexfuzz.subjects.isolation.lifeline import die_with
 
 SECONDS = 300
@@ -66,7 +66,7 @@ def steer_cases(
             found.append(searching.search(case, goal, rehearse, choices, scouts, is_pinned=is_pinned))
         return take_rare(scouts, chunk.shown), found
 
-    know_movers()
+    know_moves()
     searched = call_forked(find, SECONDS) if wanted.subject.rehearses else None
     rare, found = searched or ([], [None] * len(chunk.goals))
     goals = chunk.goals or (None,) * len(found)

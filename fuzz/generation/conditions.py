@@ -7,10 +7,13 @@ from functools import cache
 
 from indexfuzz.core.comparison import OPERATORS, Place
 from indexfuzz.generation.correspondence import Guess, leading_to
-from indexfuzz.generation.measures import OPTIONS, Measures, number_of
+from indexfuzz.generation.measures import CONTENTS, OPTIONS, Measures, number_of
 
 TOO_LARGE = 1 << 15
-"""No measure is brought to more: no case affords it."""
+"""No size is brought to more: no case affords it. What tensors hold may be any number."""
+
+UNBOUNDED = frozenset({*OPTIONS, *CONTENTS})
+"""Measures that may be any number."""
 
 Aim = tuple[str, int]
 """A measure, and the value to bring it to."""
@@ -56,8 +59,16 @@ class Condition:
         """How far it is from ending that way: 0 where it does, otherwise from 1 to 2."""
         if self.holds(measures, which):
             return 0.0
-        gap = abs(self.left.of(measures, which) - self.right.of(measures, which))
-        return 1 + min(gap.bit_length(), 63) / 64
+        return 1 + min(abs(self.gap(measures, which)).bit_length(), 63) / 64
+
+    def gap(self, measures: Measures, which: int = 0) -> int:
+        """By how much the right side is more than the left one."""
+        return self.right.of(measures, which) - self.left.of(measures, which)
+
+    def guesses(self, which: int = 0) -> list[Guess]:
+        """What each side is taken for that is no number."""
+        sides = (self.left, self.right)
+        return [side.guesses[which % len(side.guesses)] for side in sides if side.number is None]
 
     def aims(self, measures: Measures, which: int = 0) -> list[Aim]:
         """Measures, each with a value at which both sides would be the same number, or nearly so."""
@@ -66,7 +77,7 @@ class Condition:
             if moving.number is None:
                 guess = moving.guesses[which % len(moving.guesses)]
                 found += leading_to(guess, other.of(measures, which), measures)
-        return [aim for aim in found if aim[0] in OPTIONS or 0 <= aim[1] <= TOO_LARGE]
+        return [aim for aim in found if aim[0] in UNBOUNDED or 0 <= aim[1] <= TOO_LARGE]
 
 
 @dataclass(frozen=True)

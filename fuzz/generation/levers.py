@@ -22,7 +22,10 @@ LEAST = (0, 1)
 
 PAGED = ("page_pad", "spare_blocks")
 MODEL = ("num_heads", "index_topk", "rope_dim")
-BATCH = ("next_n", "max_model_len", "pad_tokens", "gather_pad", "gather_holes", "gather_cut")
+BATCH = (
+    *("next_n", "max_model_len", "pad_tokens", "gather_pad", "gather_holes", "gather_cut", "slot_holes"),
+    "select_holes",
+)
 MEMORY = (
     *("k_pad", "q_pad", "weights_pad", "table_pad", "table_extra", "k_fp8_pad", "q_fp8_pad", "q_weights_pad"),
     *("logits_pad", "angles_pad", "missing_pages", "q_head_pad", "q_fp8_head_pad", "lens_pad", "lens_step", "shift"),
@@ -127,11 +130,13 @@ def _requests(case: Case) -> Iterator[Lever]:
     decode, prefill = case.batch.decode, [request.model_dump() for request in case.batch.prefill]
     if decode:
         yield Lever("decode", len(decode), lambda count: {"batch": {"decode": _repeat(decode, count)}})
-        yield _length(case, "decode_context", decode.index(max(decode)))
+        yield _longest(case)
         yield _length(case, "first_decode", 0)
         yield _length(case, "last_decode", len(decode) - 1)
-        yield _length(case, "shortest", decode.index(min(decode)))
+        yield _shortest(case)
         yield _lengths(case)
+    if case.lengths:
+        yield _cut(case)
     if prefill:
         yield Lever("prefill", len(prefill), lambda count: {"batch": {"prefill": _repeat(prefill, count)}})
         yield _in_front(prefill)
@@ -149,6 +154,45 @@ def _length(case: Case, name: str, place: int) -> Lever:
         return {"batch": {"decode": lengths, "max_model_len": max(room, length)}}
 
     return Lever(name, decode[place], fields)
+
+
+def _longest(case: Case) -> Lever:
+    """The length of the longest decode request, and of all that would be longer than it is then."""
+    decode, room = case.batch.decode, case.batch.max_model_len
+    place = decode.index(max(decode))
+
+    def fields(length: int) -> Parts:
+        lengths = tuple(length if i == place else min(each, length) for i, each in enumerate(decode))
+        return {"batch": {"decode": lengths, "max_model_len": max(room, length)}}
+
+    return Lever("decode_context", decode[place], fields)
+
+
+def _shortest(case: Case) -> Lever:
+    """The length of the shortest decode request, and of all that would be shorter than it is then."""
+    decode, room = case.batch.decode, case.batch.max_model_len
+    place = decode.index(min(decode))
+
+    def fields(length: int) -> Parts:
+        lengths = tuple(length if i == place else max(each, length) for i, each in enumerate(decode))
+        return {"batch": {"decode": lengths, "max_model_len": max(room, *lengths)}}
+
+    return Lever("shortest", decode[place], fields)
+
+
+def _cut(case: Case) -> Lever:
+    """The length of the longest request of all, and of all that would be longer than it is then."""
+    decode, prefill, room = case.batch.decode, case.batch.prefill, case.batch.max_model_len
+    lengths = case.lengths
+    longest = lengths.index(max(lengths))
+
+    def fields(length: int) -> Parts:
+        cut = tuple(length if i == longest else min(each, length) for i, each in enumerate(lengths))
+        mine, others = cut[: len(decode)], cut[len(decode) :]
+        requests = tuple({"length": to, "new": min(one.new, to)} for one, to in zip(prefill, others, strict=True))
+        return {"batch": {"decode": mine, "prefill": requests, "max_model_len": max(room, *mine, 1)}}
+
+    return Lever("context", lengths[longest], fields)
 
 
 def _lengths(case: Case) -> Lever:
@@ -219,8 +263,8 @@ def _repeat(items: Sequence[Any], count: int) -> tuple[Any, ...]:
 
 
 def movers(case: Case, name: str, *, is_pinned: bool = False) -> list[Lever]:
-    """The levers of a case that may move a measure."""
-    names = _movers()[name] if name not in CONTENTS else _movers_of_contents()[name]
+    """The levers of a case that may move a measure; of what a tensor holds, those that move anything of that tensor."""
+    names = _movers()[name] if name not in CONTENTS else _movers_of_contents()[name.partition(".")[0]]
     return [lever for lever in levers(case, is_pinned=is_pinned) if lever.name in names]
 
 
@@ -238,8 +282,11 @@ def _movers() -> dict[str, frozenset[str]]:
 
 @cache
 def _movers_of_contents() -> dict[str, frozenset[str]]:
-    """By what a tensor holds, likewise."""
-    return _seen_to_move([_KINDS[-1].replace(**_TABLES)], STEPS[:1], contents)
+    """By tensor of integers, those that move anything that it holds."""
+    found: dict[str, set[str]] = {}
+    for name, names in _seen_to_move(tables(), STEPS[:1], contents).items():
+        found.setdefault(name.partition(".")[0], set()).update(names)
+    return {tensor: frozenset(names) for tensor, names in found.items()}
 
 
 def _seen_to_move(
@@ -267,12 +314,23 @@ _KINDS = tuple(
 """Cases with all that levers are about, in which every measure can be seen to move."""
 
 
-_TABLES: Parts = {
-    "cache": {"pages": "highest"},
-    "batch": {"pad_tokens": 0, "gather_pad": 1, "pad_seq": "batch"},
-    "memory": {"table_extra": 1, "table_tail": "num-blocks"},
-}
-"""What of the last of them lets numbers move all that stands first, last, least and most in tensors of integers."""
+def tables() -> tuple[Case, ...]:
+    """Cases in which numbers move all that stands first, last, least and most in tensors of integers."""
+    return tuple(_KINDS[-1].replace(**parts) for parts in _TABLES)
+
+
+_TABLES: tuple[Parts, ...] = (
+    {
+        "cache": {"pages": "highest"},
+        "batch": {"pad_tokens": 0, "gather_pad": 1, "pad_seq": "batch"},
+        "memory": {"table_extra": 1, "table_tail": "num-blocks"},
+    },
+    {
+        "cache": {"pages": "permuted"},
+        "batch": {"gather_holes": 3, "slot_holes": 3, "lens": "2d"},
+        "memory": {"missing_pages": 7},
+    },
+)
 
 
 def reach(case: Case, name: str, target: int, among: Sequence[Lever]) -> Case | None:

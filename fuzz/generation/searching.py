@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 from indexfuzz.core.case import Case
 from indexfuzz.core.comparison import Place
+from indexfuzz.generation.affording import is_affordable, lighten
 from indexfuzz.generation.choices import Choices
 from indexfuzz.generation.conditions import Condition, is_comparison
 from indexfuzz.generation.decisions import Decisions, Pair, explain_operands
@@ -19,7 +20,7 @@ from indexfuzz.generation.goals import Goal
 from indexfuzz.generation.levers import LEAST, Lever, levers
 from indexfuzz.generation.measures import Measures, measure
 from indexfuzz.generation.scouting import Rehearse, Scout
-from indexfuzz.generation.steering import SPLICED, is_affordable, lighten, mend, reseed, splice
+from indexfuzz.generation.steering import SPLICED, mend, reseed, splice
 from indexfuzz.generation.switches import flip
 
 REHEARSALS = 40

@@ -1,40 +1,23 @@
 """Steering: some of the cases of a stream take cases that came close to a goal further, or vary what was rare."""
 
 import math
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 
 from indexfuzz.core.case import Case
 from indexfuzz.core.part import CaseError
-from indexfuzz.core.stage_names import FUSED_K, GATHER, K_NORM, K_QUANT_CACHE, SLOTS
+from indexfuzz.generation.affording import is_affordable, lighten
 from indexfuzz.generation.choices import Choices
 from indexfuzz.generation.conditions import Condition
 from indexfuzz.generation.goals import Goal
 from indexfuzz.generation.levers import Lever, levers, movers, reach, with_other_words
 from indexfuzz.generation.measures import CONTENTS, OPTIONS, measure
-from indexfuzz.generation.switches import PINNED, flip
+from indexfuzz.generation.solving import solve
+from indexfuzz.generation.switches import PINNED
 
 OFFSETS = (0, 0, 0, 0, -1, 1)
 
 SPLICED = (1, 2, 4, 8, 16, 24)
 """Fields that a case takes from another one: of few, what was rare stays; of many, all else is as new as may be."""
-
-MOST_PRODUCTS = 5_000_000
-"""Products q . k of all rows with all keys, heads counted, that a steered case may have."""
-MOST_ACTIVATIONS, MOST_CACHED, MOST_LOGITS = 1 << 19, 1 << 23, 1 << 21
-"""Elements of q, bytes of all pages, and elements of logits."""
-LIMITS = MOST_PRODUCTS, MOST_ACTIVATIONS, MOST_CACHED, MOST_LOGITS, MOST_LOGITS
-
-OF_KEYS = frozenset({SLOTS, K_NORM, K_QUANT_CACHE, FUSED_K, GATHER})
-"""Stages that look at keys alone. A case that is put to no others may have thousands of tokens: none of these takes
-work by heads, or by rows times keys."""
-LIMITS_OF_KEYS = 1 << 26, 1 << 20, *LIMITS[2:]
-"""The same of such a case. Logits count all the same: relations may ask what becomes of the keys."""
-
-REDRAWN = ("seed", "option", "", "")
-"""What is changed to move what a tensor holds; nothing but numbers of the case, where it is empty."""
-
-FEW_LEVERS = 3
-"""Levers that are tried to bring what a tensor holds to a value: of each the tensor is made some times."""
 
 PARTS = ("model", "cache", "batch", "rope", "memory", "values")
 TOGETHER = (
@@ -127,9 +110,9 @@ def mend(case: Case, condition: Condition, choices: Choices, which: int, *, is_p
     if not aims:
         return None
     name, value = aims[choices.number(1) % len(aims)]
-    redrawn = choices.of(REDRAWN) if name in CONTENTS else ""
-    if redrawn:
-        return flip(case, choices, is_pinned=is_pinned) if redrawn == "option" else reseed(case, choices)
+    if name in CONTENTS:
+        solved = solve(case, condition, (name, value), which, choices.number(4), is_pinned=is_pinned)
+        return solved or reseed(case, choices)
     among = movers(case, name, is_pinned=is_pinned)
     if name in OPTIONS and value == measures[name]:  # no other word is as near as the next number is
         others = with_other_words(case, among, name)
@@ -137,8 +120,6 @@ def mend(case: Case, condition: Condition, choices: Choices, which: int, *, is_p
     start = choices.number(1) % max(len(among), 1)
     offset = 0 if name in OPTIONS else choices.of(OFFSETS)
     among = among[start:] + among[:start]
-    if name in CONTENTS:
-        return reach(case, name, value + offset, among[:FEW_LEVERS])
     return reach(case, name, value + offset, among) or _beyond(case, condition, which, among)
 
 
@@ -183,44 +164,3 @@ def _fields(case: Case) -> Iterator[tuple[str, tuple[str, ...]]]:
         for name in type(getattr(case, part)).model_fields:
             if (part, name) not in apart and name not in ("rng", "set"):
                 yield part, (name,)
-
-
-def lighten(case: Case, *, is_pinned: bool = False) -> Iterator[Case]:
-    """The case, and what is left of it with ever less work: fewer heads, and all requests but the longest short."""
-    yield case
-    model, batch = case.model, case.batch
-    heads: dict[str, object] = {} if is_pinned else {"num_heads": 1}
-    yield case.replace(model=heads)
-    for length in (64, 8, 1):
-        place = batch.decode.index(max(batch.decode)) if batch.decode else 0
-        decode = tuple(each if i == place else min(each, length) for i, each in enumerate(batch.decode))
-        for dim in (model.head_dim, model.head_dim if is_pinned else min(model.head_dim, 32)):
-            dims: dict[str, object] = {
-                "head_dim": dim,
-                "quant_group": min(model.quant_group, dim),
-                "rope_dim": min(model.rope_dim, dim),
-            }
-            yield case.replace(model=heads | dims, batch={"decode": decode})
-
-
-def is_affordable(case: Case, *, beside: Case | None = None, stages: Collection[str] = ()) -> bool:
-    """Whether a case takes no more work than the largest that are drawn, or than another one.
-
-    Where stages are named, it is put to no others.
-    """
-    limits = LIMITS_OF_KEYS if stages and OF_KEYS.issuperset(stages) else LIMITS
-    most = limits if beside is None else tuple(map(max, limits, _work(beside)))
-    return all(work <= limit for work, limit in zip(_work(case), most, strict=True))
-
-
-def _work(case: Case) -> tuple[int, ...]:
-    """The numbers that LIMITS are of."""
-    batch, model = case.batch, case.model
-    rows = batch.decode_rows + batch.prefill_rows
-    return (
-        rows * sum(case.lengths) * model.num_heads,
-        batch.tokens * model.num_heads * model.head_dim,
-        case.num_blocks * case.cache.block_size * case.token_bytes,
-        batch.decode_rows * batch.max_model_len,
-        batch.prefill_rows * batch.keys,
-    )

@@ -34,12 +34,28 @@ def flip(case: Case, choices: Choices, *, is_pinned: bool = False) -> Case | Non
 
     With `is_pinned`, the options of the model and its RoPE stay.
     """
-    switches = [one for one in _switches() if not (is_pinned and (one[0] in PINNED or one[:2] == SCALES))]
-    part, name, values = switches[choices.number(1) % len(switches)]
+    among = switches(is_pinned=is_pinned)
+    part, name, values = among[choices.number(1) % len(among)]
     others = [value for value in values if value != getattr(getattr(case, part), name)]
-    other = others[choices.number(1) % len(others)]
+    return _set(case, part, name, others[choices.number(1) % len(others)])
+
+
+def switches(*, is_pinned: bool = False) -> list[Switch]:
+    """All of them, or those that a preset leaves open."""
+    return [one for one in _switches() if not (is_pinned and (one[0] in PINNED or one[:2] == SCALES))]
+
+
+def set_apart(case: Case, switch: Switch) -> list[Case]:
+    """The case with each other value of an option that it may have."""
+    part, name, values = switch
+    now = getattr(getattr(case, part), name)
+    made = (_set(case, part, name, value) for value in values if value != now)
+    return [there for there in made if there is not None]
+
+
+def _set(case: Case, part: str, name: str, value: Any) -> Case | None:
     try:
-        return case.replace(**(with_scales(case, other) if (part, name) == SCALES else {part: {name: other}}))
+        return case.replace(**(with_scales(case, value) if (part, name) == SCALES else {part: {name: value}}))
     except CaseError:
         return None
 

@@ -9,13 +9,14 @@ from indexfuzz.core.case import Case
 from indexfuzz.core.comparison import Comparison
 from indexfuzz.core.rng import random_bytes
 from indexfuzz.evaluation.mutation.guarded import look_at
+from indexfuzz.generation.affording import is_affordable
 from indexfuzz.generation.choices import Choices
 from indexfuzz.generation.conditions import Condition, Operand
 from indexfuzz.generation.correspondence import Guess
 from indexfuzz.generation.goals import Goal, Goals
 from indexfuzz.generation.levers import levers, movers, reach
 from indexfuzz.generation.measures import CONTENTS, OPTIONS, contents, measure, number_of
-from indexfuzz.generation.steering import DECISIONS, is_affordable, mend, steer
+from indexfuzz.generation.steering import DECISIONS, mend, steer
 from indexfuzz.generation.stream import stream_cases
 from indexfuzz.samples.integers import integer_inputs
 
@@ -204,6 +205,12 @@ def test_no_steered_case_is_more_work_than_the_largest_that_are_drawn():
     fresh = {case.id for case, _ in zip(stream_cases(5, FORMATS), range(40), strict=False)}
     assert all(is_affordable(case) or case.id in fresh for case in steered(heavy))
     assert not is_affordable(heavy.case.replace(model={"num_heads": 128}))
+
+
+def test_a_table_of_a_million_entries_is_too_much_work():
+    many = BASE.replace(batch={"decode": (1,) * 500, "next_n": 1})
+    assert is_affordable(many.replace(memory={"table_extra": 500}))
+    assert not is_affordable(many.replace(memory={"table_extra": 2200}))
 
 
 def test_what_a_preset_says_stays():
