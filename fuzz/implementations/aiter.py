@@ -41,6 +41,18 @@ _SMALLEST_K = 32
 
 _HEADS = frozenset({16, 32, 64, 128})
 
+_ROWS = frozenset({"q_fp8", "q_weights", "logits"})
+_STRIDED = {
+    "prefill_logits": _ROWS | {"q_fp8_head", "q_weights_head", "k_fp8"},
+    "paged_logits": _ROWS | {"q_fp8_head"},
+}
+"""Stage -> tensors whose strides its wrapper reads and hands to the kernel; logits of prefill it makes itself.
+
+The paged kernels count heads of a row's weights, lengths and tables as if they were adjacent.
+"""
+_FAR = {"prefill_logits": _ROWS | {"k_fp8"}, "paged_logits": frozenset({"logits"})}
+"""Stage -> tensors whose row strides are `tl.int64` in the kernel; others are multiplied in 32 bits."""
+
 
 def load(path: str | Path) -> Implementation:
     """Find AITER at a path. Raises SourceError where it is absent or its kernels have moved."""
@@ -223,8 +235,8 @@ def contract(project: Project) -> Clauses:
 
 
 def _of_callers(project: Project, stage: str, file: str, wrapper: str) -> Iterator[Clause]:
-    """What every engine's callers keep to, of the stage that a wrapper does."""
-    for clause in as_callers_do(project.place(file, wrapper)):
+    """What every engine's callers keep to, of the stage that a wrapper does, but for strides that the wrapper takes."""
+    for clause in as_callers_do(project.place(file, wrapper), strided=_STRIDED[stage], far=_FAR[stage]):
         if stage in clause.stages:
             yield replace(clause, stages=(stage,))
 

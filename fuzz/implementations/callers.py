@@ -1,6 +1,6 @@
 """What the callers of kernels keep to in every engine, as clauses of a contract."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
 from indexfuzz.core.case import Case
 from indexfuzz.core.contract import Clause
@@ -31,8 +31,12 @@ _FAR = {name: stages for name, stages in _STRIDED.items() if name in _ROWS} | {
 """Tensors whose rows may lie far apart -> the stages that take them."""
 
 
-def as_callers_do(place: str) -> tuple[Clause, ...]:
-    """What every engine's callers, found at `place`, keep to: their kernels promise nothing else unless they say so."""
+def as_callers_do(place: str, *, strided: Collection[str] = (), far: Collection[str] = ()) -> tuple[Clause, ...]:
+    """What every engine's callers, found at `place`, keep to: their kernels promise nothing else unless they say so.
+
+    Left out is that tensors are dense which `strided` names, and that rows are near each other of those in `far`: a
+    wrapper says so that reads the strides of its arguments and hands them on, in 64 bits where rows may be far.
+    """
 
     def is_dense(name: str) -> Callable[[Case], bool]:
         return lambda case: not getattr(case.memory, f"{name}_pad")
@@ -41,10 +45,15 @@ def as_callers_do(place: str) -> tuple[Clause, ...]:
         return lambda case: case.memory.far != name
 
     return (
-        *(Clause(stages, is_dense(name), f"{name} is dense", place) for name, stages in _STRIDED.items()),
+        *(
+            Clause(stages, is_dense(name), f"{name} is dense", place)
+            for name, stages in _STRIDED.items()
+            if name not in strided
+        ),
         *(
             Clause(stages, is_near(name), f"the rows of {name} are not 2^31 elements apart", place)
             for name, stages in _FAR.items()
+            if name not in far
         ),
         step_is_near(STATEFUL, place),
         Clause(("paged_logits",), lambda case: case.memory.lens_step == 1, "context_lens is dense", place),

@@ -118,6 +118,9 @@ def case(**parts):
     return Case().replace(model=model, batch=batch, **parts)
 
 
+STRIDED = ("q_fp8", "q_fp8_head", "k_fp8", "q_weights", "logits")
+
+
 class TestContract:
     @pytest.mark.parametrize(
         ("stage", "parts", "reason"),
@@ -130,6 +133,9 @@ class TestContract:
             ("paged_logits", {"cache": {"block_size": 48, "layout": "normal"}}, "one divides the other"),
             ("paged_logits", {"batch": {"lens": "2d", "next_n": 2}}, "one length per request"),
             ("paged_logits", {"memory": {"table_pad": 3}}, "block table is dense"),
+            ("paged_logits", {"memory": {"q_weights_head_pad": 1}}, "q_weights_head is dense"),
+            ("paged_logits", {"memory": {"lens_pad": 1}}, "lens is dense"),
+            ("paged_logits", {"memory": {"far": "q_fp8"}}, "the rows of q_fp8 are not 2^31 elements apart"),
         ],
     )
     def test_outside(self, implementation, stage, parts, reason):
@@ -143,6 +149,10 @@ class TestContract:
             ("paged_logits", {}),
             ("paged_logits", {"cache": {"block_size": 512, "layout": "normal"}, "batch": {"lens": "2d"}}),
             ("gather", {}),
+            *(("prefill_logits", {"memory": {f"{name}_pad": 16}}) for name in STRIDED),
+            ("prefill_logits", {"memory": {"q_weights_head_pad": 1}}),
+            *(("prefill_logits", {"memory": {"far": name}}) for name in ("q_fp8", "k_fp8", "q_weights")),
+            *(("paged_logits", {"memory": {f"{name}_pad": 16}}) for name in STRIDED),
         ],
     )
     def test_inside(self, implementation, stage, parts):
@@ -151,7 +161,7 @@ class TestContract:
 
 @pytest.mark.parametrize(("stage", "file"), [("prefill_logits", PREFILL), ("paged_logits", PAGED)])
 def test_what_callers_keep_to_is_said_of_the_wrapper_that_they_call(implementation, stage, file):
-    assert f"({file}:" in implementation.contract.outside(stage, case(memory={"q_fp8_head_pad": 4}))
+    assert f"({file}:" in implementation.contract.outside(stage, case(memory={"shift": 4}))
 
 
 @pytest.mark.wheel
