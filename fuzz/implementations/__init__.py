@@ -139,6 +139,11 @@ AVAILABLE = {
         "atom-v4:PATH, a checkout of ATOM: its compressor of V4's keys",
     ),
     "aiter": ("indexfuzz.implementations.aiter", "load", "aiter:PATH, a checkout of AITER: prefill and paged logits"),
+    "aiter-converted": (
+        "indexfuzz.implementations.aiter",
+        "load_converted",
+        "aiter-converted:PATH, its prefill logits of e4m3fn on gfx942",
+    ),
     "aiter-stage1": ("indexfuzz.implementations.aiter", "load_stage1", "aiter-stage1:PATH, its two-stage paged logits"),
     "deep_gemm": ("indexfuzz.implementations.deep_gemm", "load", "DeepGEMM's logits, as installed; needs a GPU"),
     "module": ("indexfuzz.implementations.module", "load", "module:NAME, your own Python module"),

@@ -1,8 +1,9 @@
 """AITER's Triton kernels for the indexer's logits, from a wheel, an unpacked wheel or a checkout.
 
 `fp8_mqa_logits` and `deepgemm_fp8_paged_mqa_logits` of aiter/ops/triton/attention, with their wrappers' defaults, run
-as on a GPU for which AITER has no Gluon kernels: gfx942 for e4m3fnuz prefill, an RDNA GPU otherwise. Gluon, HIP and
-FlyDSL kernels cannot run outside their GPUs and are left out.
+as on a GPU for which AITER has no Gluon kernels: gfx942 for e4m3fnuz prefill, an RDNA GPU otherwise. On gfx942 the
+prefill wrapper converts q and keys in e4m3fn first, which is an implementation of its own. Gluon, HIP and FlyDSL
+kernels cannot run outside their GPUs and are left out.
 """
 
 from collections.abc import Iterator
@@ -31,7 +32,7 @@ _PREFILL_KERNEL = "aiter.ops.triton._triton_kernels.attention.fp8_mqa_logits"
 _PAGED_KERNEL = "aiter.ops.triton._triton_kernels.attention.pa_mqa_logits"
 _PREFILL_FILE, _PAGED_FILE = f"{_PREFILL.replace('.', '/')}.py", f"{_PAGED.replace('.', '/')}.py"
 _PAGED_KERNEL_FILE = f"{_PAGED_KERNEL.replace('.', '/')}.py"
-_PLAIN_TRITON_GPU = "gfx1201"
+_FNUZ_GPU, _PLAIN_TRITON_GPU = "gfx942", "gfx1201"
 _COMPUTE_UNITS = 16
 """Of the stand-in GPU: the paged kernel splits every row over so many programs that they fill it."""
 _CHUNK_K = 256
@@ -87,6 +88,31 @@ def load_stage1(path: str | Path) -> Implementation:
     )
 
 
+def load_converted(path: str | Path) -> Implementation:
+    """Like load, with the prefill logits that get e4m3fn on gfx942, whose matrix units know e4m3fnuz alone.
+
+    SGLang's `dsa_indexer_kpool.py` views its keys as e4m3fn on every GPU.
+    """
+    project = _open(path)
+    kernels = Kernels(project, converts=True)
+    kernels.prefill("e4m3fn")
+    converted = Clause(
+        ("prefill_logits",),
+        lambda case: case.model.fp8 == "e4m3fn",
+        "q and keys are e4m3fn: the wrapper converts nothing else",
+        project.place(_PREFILL_FILE, "convert_q_fn ="),
+    )
+    dense = _of_callers(project, "prefill_logits", _PREFILL_FILE, "def fp8_mqa_logits(", takes_strides=False)
+    return Implementation(
+        f"{project.label} converted",
+        {"prefill_logits": kernels.mqa_logits},
+        Clauses((*contract(project).clauses, *dense, converted)),
+        notes=(f"read from {path}", "as on gfx942; strides are read before tensors are converted, which closes gaps"),
+        replaced=project.replaced,
+        sources=project.executed,
+    )
+
+
 def _open(path: str | Path) -> Project:
     return open_project(path, "aiter", known_versions=KNOWN_VERSIONS, distributions=("amd-aiter",))
 
@@ -94,8 +120,8 @@ def _open(path: str | Path) -> Project:
 class Kernels:
     """The wrappers of one AITER release, with the signatures of the stages."""
 
-    def __init__(self, project: Project) -> None:
-        self._project = project
+    def __init__(self, project: Project, *, converts: bool = False) -> None:
+        self._project, self._converts = project, converts
         self.prefill = cache(self._load_prefill)
         self.paged = cache(self._load_paged)
 
@@ -158,7 +184,7 @@ class Kernels:
         logits.copy_(per_head.sum(dim=0))
 
     def _load_prefill(self, fp8: str) -> ModuleType:
-        gpu = "gfx942" if fp8 == "e4m3fnuz" else _PLAIN_TRITON_GPU
+        gpu = _FNUZ_GPU if self._converts or fp8 == "e4m3fnuz" else _PLAIN_TRITON_GPU
         provide = {"aiter.ops.triton.utils._triton.arch_info": SimpleNamespace(get_arch=lambda: gpu)}
         execute = {_PREFILL: ("fp8_mqa_logits",), _PREFILL_KERNEL: ("_fp8_mqa_logits_kernel",)}
         return make_portable(Loader(self._project, provide=provide, execute=execute).load(_PREFILL))
@@ -234,9 +260,15 @@ def contract(project: Project) -> Clauses:
     )
 
 
-def _of_callers(project: Project, stage: str, file: str, wrapper: str) -> Iterator[Clause]:
-    """What every engine's callers keep to, of the stage that a wrapper does, but for strides that the wrapper takes."""
-    for clause in as_callers_do(project.place(file, wrapper), strided=_STRIDED[stage], far=_FAR[stage]):
+def _of_callers(
+    project: Project, stage: str, file: str, wrapper: str, *, takes_strides: bool = True
+) -> Iterator[Clause]:
+    """What every engine's callers keep to, of the stage that a wrapper does, but for strides that the wrapper takes.
+
+    Those of ATOM and SGLang pass whole rows of dense tensors.
+    """
+    strided, far = (_STRIDED[stage], _FAR[stage]) if takes_strides else ((), ())
+    for clause in as_callers_do(project.place(file, wrapper), strided=strided, far=far):
         if stage in clause.stages:
             yield replace(clause, stages=(stage,))
 

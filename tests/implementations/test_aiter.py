@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from indexfuzz.core.case import Case
-from indexfuzz.implementations.aiter import load, load_stage1
+from indexfuzz.implementations.aiter import load, load_converted, load_stage1
 from indexfuzz.implementations.loading.source import SourceError
 from indexfuzz.lockstep import Lockstep
 
@@ -81,6 +81,16 @@ class TestKernels:
         seen = score.__self__.prefill(fp8).SEEN
         assert seen == [(gpu, "prefill kernel", None, True, (3,))]
         assert logits.eq(4.0).all()
+
+    def test_prefill_of_e4m3fn_as_the_gpu_gets_it_that_knows_e4m3fnuz_alone(self, tree):
+        implementation = load_converted(tree.folder(FILES))
+        score, k = implementation.stages["prefill_logits"], torch.zeros(3, 32).to(torch.float8_e4m3fn)
+        score(torch.zeros(2, 16, 32), k, torch.ones(3), None, None, None, torch.zeros(2, 3))
+        assert [seen[0] for seen in score.__self__.prefill("e4m3fn").SEEN] == ["gfx942"]
+        fnuz, gaps = case(model={"fp8": "e4m3fnuz"}), case(memory={"q_fp8_pad": 16})
+        assert implementation.contract.outside("prefill_logits", case()) is None
+        assert "q and keys are e4m3fn" in implementation.contract.outside("prefill_logits", fnuz)
+        assert "q_fp8 is dense" in implementation.contract.outside("prefill_logits", gaps)
 
     @pytest.mark.parametrize(
         ("layout", "block_size", "preshuffle"), [("auto", 1, False), ("normal", 16, False), ("auto", 16, True)]

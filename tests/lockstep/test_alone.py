@@ -56,6 +56,7 @@ KERNELS = {
         "prefill_logits": {"_fp8_mqa_logits_kernel"},
         "paged_logits": {"_deepgemm_fp8_paged_mqa_logits"},
     },
+    "aiter-converted:INDEXFUZZ_AITER": {"prefill_logits": {"_fp8_mqa_logits_kernel"}},
     "aiter-stage1:INDEXFUZZ_AITER": {"paged_logits": {"_deepgemm_fp8_paged_mqa_logits_stage1"}},
     "sglang:INDEXFUZZ_SGLANG": {
         "q_quant": {"_act_quant_kernel"},
