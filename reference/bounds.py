@@ -165,7 +165,7 @@ def _bound_chunk(
         return value, torch.zeros_like(value), exact
     error = torch.zeros_like(scores)
     if is_grouped:
-        error = _grouped_error(q_fp8.shape[-1], magnitude, arithmetic.dot)
+        error = _grouped_error(_aligned(q_fp8), magnitude, arithmetic.dot)
     elif simulated_dot is None:
         error = dot_error(q_fp8, k_fp8, magnitude, arithmetic.dot)
     error += arithmetic.score_rounding * (scores.abs() + error)
@@ -209,14 +209,16 @@ def _exact_of_one_scale(
     return exact & is_one.unsqueeze(1)
 
 
-def _grouped_error(head_dim: int, magnitude: Tensor, unit: DotUnit) -> Tensor:
+def _grouped_error(q: Tensor, magnitude: Tensor, unit: DotUnit) -> Tensor:
     """Largest error of dots with keys whose quarters have scales of their own; ``magnitude`` sums |products|.
 
     A kernel may scale the keys and take one dot in 16 bits, whose groups are at most half as long as those of the FP8
-    unit, so that there are twice as many; or take a dot of each quarter, and sum them. Scaled values below the normal
-    range of 16 bits may be lost.
+    unit, so that there are twice as many; or take a dot of each quarter, and sum them. What is below the normal range
+    may be lost: of a scaled value, which then meets a dim of ``q`` (magnitudes [S, R, H, D]); and of each product and
+    each sum, quarters' included.
     """
-    lost = head_dim * 2.0**-126 * codec.C["e4m3fn"]
+    head_dim = q.shape[-1]
+    lost = (q.sum(-1, keepdim=True) + 2 * head_dim + 2 * QUARTERS) * 2.0**-126
     return (2 * unit.relative_error(head_dim) + QUARTERS * U) * magnitude + lost
 
 

@@ -364,6 +364,18 @@ def test_keys_with_scales_of_their_quarters(name: str, told: float) -> None:
     assert float(((other - value).abs() > bound).float().mean()) > told
 
 
+@pytest.mark.parametrize(("key", "may_be_lost"), [(1.0, True), (224.0, False)])
+def test_of_the_least_exponent_what_is_below_the_normal_range_may_be_lost_alone(key: float, may_be_lost: bool) -> None:
+    """Of one key, 1 * 2^-127 is no normal number and 224 * 2^-127 is one, whatever room other dims would leave."""
+    q, k = torch.zeros(1, 1, 1, 128), torch.zeros(1, 1, 128)
+    q[..., 0], k[..., 0] = 448.0, key
+    least, weights = pack(torch.full((1, 1, 4), 2.0**-127)), torch.full((1, 1, 1), 2.0**40)
+    q8, k8 = (x.to(torch.float8_e4m3fn) for x in (q, k))
+    value, bound, _ = bounds.group_bounds(q8, k8, least, weights, PORTABLE, None)
+    assert float(value) == 448.0 * key * 2.0**-87
+    assert bool(value <= bound) is may_be_lost
+
+
 def test_a_scaled_key_beyond_fp32_leaves_nothing_decided_of_its_logits() -> None:
     """A key of 16 bits is infinite where a value of it is, though its dots with a small q are none."""
     q8, k8, words, w = with_quarters(3)
