@@ -33,13 +33,18 @@ OFFSETS = (1 << 31, 1 << 33, 1 << 34, 1 << 34, 1 << 34)
 With nine pages before it, the last is beyond all others, that of unsigned bytes included, by a stride that fits."""
 FAR_PAGES = 8
 """Pages of requests in a cache that spans gigabytes: each touches memory of its own."""
-YOUNGER: dict[str, tuple[Regime, ...]] = {"k": ("faint",), "weights": ("full",)}
-"""Regimes that bits of the seed choose in the place of normal values, so that no other choice of older cases moves."""
-YOUNGER_BITS = {"k": 0b111, "weights": 0b1000}
-"""The bits that all have to be set."""
+YOUNGER: dict[str, Regime] = {"k": "faint", "weights": "full"}
+"""Regimes that take the place of others, so that no other choice of older cases moves."""
+MOSTLY = (0b11000, 0b1000)
+GIVES_WAY: dict[str, dict[str, tuple[int, int]]] = {
+    "k": {"normal": (0b111, 0b111)},
+    "weights": {"normal": (0b1000, 0b1000), **dict.fromkeys(("ties", "saturation", "subnormal", "clamp"), MOSTLY)},
+}
+"""Those others, each where some bits of the seed make so much. Four of weights aim at the steps of FP8, which weights
+are never rounded to."""
 
 WEIGHTED: dict[str, tuple[Regime, ...]] = {
-    name: ("zeros", "exact", "normal", "normal", *(r for r in regimes if r not in YOUNGER.get(name, ())))
+    name: ("zeros", "exact", "normal", "normal", *(r for r in regimes if r != YOUNGER.get(name)))
     for name, regimes in TENSORS.items()
 }
 EXACT_SHAPES = tuple((dim, heads) for dim in HEAD_DIMS for heads in NUM_HEADS if log2(dim * heads) % 2 == 0)
@@ -199,6 +204,7 @@ def cases(
         if scales != "fp32" and fits and not (preset and groups > 1):
             model |= {"scale_fmt": "ue8m0", "quant_group": model["head_dim"] // groups}
             cache = _with_scales(cache, scales, model["head_dim"] // 2, regimes.seed)
+        regimes = regimes if values else _with_extremes(regimes, cache.scales)
         if not preset:
             model["k_norm"] = NORMS[regimes.seed >> 12 & 7]
         others, dtypes = _of_seed(regimes.seed >> 15)
@@ -347,6 +353,21 @@ def _with_scales(cache: Cache, scales: str, half: int, seed: int) -> Cache:
     return cache.model_copy(update={"scales": scales, "layout": layout, "page_pad": pad})
 
 
+def _with_extremes(regimes: Values, scales: str) -> Values:
+    """The regimes, and what extremes of one tensor need of others to show.
+
+    Of keys with UE8M0 scales most have all exponents, the least as well, and most of these meet weights of all of fp32:
+    beside small ones a score times 2^-127 is less than any kernel may lose. Keys in MXFP4 stay: it would show where q
+    and k are near their largest in every dim alone. A weight shows nothing beside a score of zero.
+    """
+    which, chosen = regimes.seed >> 4 & 3, dict[str, Regime]()
+    if scales == "ue8m0" and which and "exact" not in (regimes.cache, regimes.weights):
+        chosen = {"cache": "wide", "weights": YOUNGER["weights"] if which & 2 else regimes.weights}
+    if chosen.get("weights", regimes.weights) == YOUNGER["weights"]:
+        chosen = {name: "normal" for name in ("q", "cache") if getattr(regimes, name) == "zeros"} | chosen
+    return regimes.model_copy(update=chosen)
+
+
 def _memory(choices: Choices) -> Memory:
     """Pads mostly from short lists, for they are what kernels are written for; now and then any."""
     picked = choices.of_each(MEMORY)
@@ -373,12 +394,13 @@ def _values(choices: Choices, only: tuple[Regime, ...]) -> Values:
         chosen = dict.fromkeys(allowed, "exact")
     seed = choices.number(4)
     for name, younger in YOUNGER.items() if not only else ():
-        if chosen[name] == "normal" and seed & YOUNGER_BITS[name] == YOUNGER_BITS[name]:
-            chosen[name] = younger[0]
+        mask, least = GIVES_WAY[name].get(chosen[name], (0, 1))
+        if seed & mask >= least:
+            chosen[name] = younger
     return Values(seed=seed, **chosen)
 
 
 @memoise
 def _restrict(name: str, only: tuple[Regime, ...]) -> tuple[Regime, ...]:
-    every: tuple[Regime, ...] = (*WEIGHTED[name], *YOUNGER.get(name, ()), "nonfinite")
+    every = (*WEIGHTED[name], *(r for r in TENSORS[name] if r == YOUNGER.get(name)), "nonfinite")
     return tuple(r for r in every if r in only) or WEIGHTED[name]
