@@ -356,7 +356,7 @@ def _with_scales(cache: Cache, scales: str, half: int, seed: int) -> Cache:
 def _with_extremes(regimes: Values, scales: str) -> Values:
     """The regimes, and what extremes of one tensor need of others to show.
 
-    Of keys with UE8M0 scales most have all exponents, the least as well, and most of these meet weights of all of fp32:
+    Of keys with UE8M0 scales many have all exponents, the least as well, and most of these meet weights of all of fp32:
     beside small ones a score times 2^-127 is less than any kernel may lose. Keys in MXFP4 stay: it would show where q
     and k are near their largest in every dim alone. A weight shows nothing beside a score of zero.
     """
