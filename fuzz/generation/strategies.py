@@ -364,7 +364,9 @@ def _with_extremes(regimes: Values, scales: str) -> Values:
     if scales == "ue8m0" and which and "exact" not in (regimes.cache, regimes.weights):
         chosen = {"cache": "wide", "weights": YOUNGER["weights"] if which & 2 else regimes.weights}
     if chosen.get("weights", regimes.weights) == YOUNGER["weights"]:
-        chosen = {name: "normal" for name in ("q", "cache") if getattr(regimes, name) == "zeros"} | chosen
+        for name in ("q", "cache"):
+            if getattr(regimes, name) == "zeros":
+                chosen.setdefault(name, "normal")
     return regimes.model_copy(update=chosen)
 
 
