@@ -160,12 +160,13 @@ def test_a_server_that_cannot_live_ends_the_campaign(monkeypatch):
 
 def test_members_know_what_each_would_take_a_second_to_find_out():
     text = (
-        "import os; from indexfuzz.generation import levers\n"
-        "os._exit(10 * levers._movers.cache_info().currsize + levers._movers_of_contents.cache_info().currsize)"
+        "import os; from indexfuzz.generation import levers, solving\n"
+        "known = levers._movers, levers._movers_of_contents, solving._options_by_tensor\n"
+        "os._exit(int(''.join(str(one.cache_info().currsize) for one in known)))"
     )
     process, _ = fork_from_server(exec, text)
     process.join()
-    assert process.exitcode == 11
+    assert process.exitcode == 111
 
 
 def test_a_process_that_ends_as_if_nobody_had_heard_of_it_is_no_death_of_the_server():
