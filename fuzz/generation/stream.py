@@ -5,7 +5,6 @@ from contextlib import contextmanager
 
 from hypothesis import HealthCheck, Phase, Verbosity, given, seed, settings
 from hypothesis.internal.conjecture import providers
-from hypothesis.internal.constants_ast import Constants
 from hypothesis.strategies import SearchStrategy
 
 from indexfuzz.core.case import Case
@@ -15,7 +14,7 @@ from indexfuzz.generation.strategies import cases
 CHUNK = 100
 
 READS_MODULES = "_get_local_constants"
-"""What in Hypothesis reads all modules of a process for constants in their texts."""
+"""What in Hypothesis reads all modules of a process for constants in their texts, where its release has that."""
 
 
 def stream_cases(from_seed: int, formats: tuple[str, ...]) -> Iterator[Case]:
@@ -56,9 +55,13 @@ def draw(strategy: SearchStrategy[Case], from_seed: int, count: int) -> list[Cas
 @contextmanager
 def _reading_no_modules() -> Iterator[None]:
     """Leave out what takes each process a second, and files in the current folder: cases are made of bytes alone."""
-    plain = vars(providers)[READS_MODULES]
-    vars(providers)[READS_MODULES] = Constants
+    names = vars(providers)
+    plain = names.get(READS_MODULES)
+    if plain is None:
+        yield
+        return
+    names[READS_MODULES] = names["Constants"]
     try:
         yield
     finally:
-        vars(providers)[READS_MODULES] = plain
+        names[READS_MODULES] = plain
