@@ -40,8 +40,8 @@ def _in_any_order(known: Arithmetic) -> Arithmetic:
     return replace(known, dot=replace(known.dot, in_order=False))
 
 
-HELD = 4_000_000
-"""Cycles for which streams are held back while launches are made for them: about 2 ms."""
+HELD, MOST_HELD = 4_000_000, 1 << 31
+"""Cycles for which streams are held back while launches are made for them: about 2 ms at first, a second at most."""
 
 NO_ROOM = ("CUDA out of memory", "[CUDA]: out of memory", "CUDA error: out of memory", "CUBLAS_STATUS_ALLOC_FAILED")
 """In what PyTorch, Triton and libraries raise, as various types, where there is no room on the GPU."""
@@ -79,6 +79,13 @@ def noting_kernels() -> Iterator[list[assembly.Compiled]]:
         JITFunction.run = plain
 
 
+@dataclass
+class Hold:
+    """How long streams are held back: longer once a host was too slow to make all launches meanwhile."""
+
+    cycles: int = HELD
+
+
 @dataclass(frozen=True)
 class CudaDevice:
     """An NVIDIA GPU; kernels are compiled as they come."""
@@ -94,6 +101,7 @@ class CudaDevice:
     unsupported: tuple[type[Exception], ...] = ()
     broken: tuple[type[Exception], ...] = ()
     choice: Choice = field(default_factory=Choice)
+    hold: Hold = field(default_factory=Hold, compare=False)
 
     def __post_init__(self) -> None:
         if not torch.cuda.is_available():
@@ -147,7 +155,7 @@ class CudaDevice:
 
     def run_beside(self, runs: Sequence[Callable[[], T]]) -> list[T]:
         """On a stream each, which begin together once all has been launched."""
-        torch.cuda._sleep(HELD)  # type: ignore[no-untyped-call]  # noqa: SLF001 - holds a stream, and not the host
+        torch.cuda._sleep(self.hold.cycles)  # type: ignore[no-untyped-call]  # noqa: SLF001 - holds no host
         begin = torch.cuda.current_stream().record_event()
         results = []
         for run in runs:
@@ -155,6 +163,8 @@ class CudaDevice:
             stream.wait_event(begin)
             with torch.cuda.stream(stream):
                 results.append(run())
+        if begin.query():
+            self.hold.cycles = min(4 * self.hold.cycles, MOST_HELD)
         torch.cuda.synchronize()
         return results
 

@@ -28,17 +28,22 @@ def look_at({name}):
 
 alone = [look_at(launch(*map(like, given))) for given in (one, other)]
 
-# Two streams that begin together once both launches have been made.
-copies = [[*map(like, given)] for given in (one, other)]
-torch.cuda._sleep(4_000_000)
-begin = torch.cuda.current_stream().record_event()
-made = []
-for given in copies:
-    stream = torch.cuda.Stream()
-    stream.wait_event(begin)
-    with torch.cuda.stream(stream):
-        made.append(launch(*given))
-torch.cuda.synchronize()
+# Two streams that begin together once both launches have been made; held back for longer where making them took longer.
+for cycles in (4_000_000, 64_000_000, 1_000_000_000):
+    copies = [[*map(like, given)] for given in (one, other)]
+    torch.cuda.synchronize()
+    torch.cuda._sleep(cycles)
+    begin = torch.cuda.current_stream().record_event()
+    made = []
+    for given in copies:
+        stream = torch.cuda.Stream()
+        stream.wait_event(begin)
+        with torch.cuda.stream(stream):
+            made.append(launch(*given))
+    were_held = not begin.query()
+    torch.cuda.synchronize()
+    if were_held:
+        break
 beside = [*map(look_at, made)]
 print(f"{what} is {{beside}} in launches beside each other, {{alone}} in launches alone")
 raise SystemExit(repr(beside) != repr(alone))
