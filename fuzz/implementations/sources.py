@@ -1,9 +1,11 @@
 """Which files the code of an implementation lies in: those of its functions, and of its own modules that they use."""
 
+import ast
 import functools
 import linecache
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from types import FunctionType, MethodType, ModuleType
 from typing import Any
@@ -84,3 +86,18 @@ def _is_own(module: ModuleType, packages: set[str]) -> bool:
     if file is None or _package(module) in sys.stdlib_module_names:
         return False
     return _package(module) in packages or not any(part in _INSTALLED for part in Path(file).parts)
+
+
+def whiles_in(text: str | bytes) -> list[tuple[int, int]]:
+    """First and last line of every `while`. Raises SyntaxError or ValueError where the text is no Python."""
+    loops = (node for node in ast.walk(ast.parse(text)) if isinstance(node, ast.While))
+    return [(loop.lineno, loop.end_lineno or loop.lineno) for loop in loops]
+
+
+def whiles_of(texts: Mapping[str, str]) -> dict[str, list[tuple[int, int]]]:
+    """The same by file; a text that is no Python is left out."""
+    found = {}
+    for file, text in texts.items():
+        with suppress(SyntaxError, ValueError):
+            found[file] = whiles_in(text)
+    return found

@@ -16,7 +16,7 @@ from indexfuzz.generation.constants import constants_in
 from indexfuzz.generation.narrowing import narrow
 from indexfuzz.generation.probing import break_one_clause
 from indexfuzz.implementations.base import Implementation
-from indexfuzz.implementations.sources import source_texts
+from indexfuzz.implementations.sources import source_texts, whiles_of
 from indexfuzz.implementations.watching import watch, watching
 from indexfuzz.lockstep import count_ordered, watch_ends
 from indexfuzz.oracles import schedule
@@ -46,6 +46,7 @@ class InProcess:
             triton=version_of("triton"),
             torch=version_of("torch"),
             constants=constants_in(self._texts),
+            whiles=whiles_of(self._texts),
             clauses=_clauses_beyond(self.implementation),
         )
 

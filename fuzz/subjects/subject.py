@@ -16,6 +16,7 @@ class Facts:
 
     `torch_device`, `formats` and `values_per_shape` are those of its device, `triton` and `torch` the
     versions that it runs on. `constants` are the integers in its source, those that it compares with first.
+    `whiles` are the first and last lines of its `while` loops, by file as tracebacks name it.
     `clauses` are those of its contract that cases may break, by stage; empty unless the contract is lifted.
     """
 
@@ -29,6 +30,7 @@ class Facts:
     triton: str
     torch: str
     constants: tuple[int, ...] = ()
+    whiles: Mapping[str, Sequence[Sequence[int]]] = field(default_factory=dict)
     clauses: Mapping[str, Sequence[str]] = field(default_factory=dict)
 
 

@@ -1,6 +1,7 @@
 """How a worker ended that should not have, and the finding that follows."""
 
 import signal
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -32,10 +33,12 @@ class Death:
         """The kind of finding."""
         return "hang" if self.how == "timeout" else "crash"
 
-    @property
-    def is_slowness(self) -> bool:
-        """Whether there was no answer in time because lockstep takes longer, not because a stage never ends."""
-        return self.how == "timeout" and (not self.running or is_counting(self.errors))
+    def is_slowness(self, whiles: Mapping[str, Sequence[Sequence[int]]]) -> bool:
+        """Whether there was no answer in time because lockstep takes longer, not because a stage never ends.
+
+        `whiles` has the first and last lines of what may never end, by file.
+        """
+        return self.how == "timeout" and (not self.running or is_counting(self.errors, whiles))
 
     @property
     def cause(self) -> tuple[str, str, bool]:

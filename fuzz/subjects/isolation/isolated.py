@@ -160,7 +160,7 @@ class Isolated:
                 return answer
             last = deaths[-1]
             same = [death for death in deaths if death.cause == last.cause]
-            is_clear = last.stage and (last.is_slowness or len(same) > 1)
+            is_clear = last.stage and (last.is_slowness(self.facts.whiles) or len(same) > 1)
             if once or is_clear or len(deaths) == MOST_RUNS:
                 self._note(case, [death for death in deaths if death.cause != last.cause])
                 return last
@@ -177,5 +177,5 @@ class Isolated:
         if not death.stage or death.how == "lost":
             raise ChildError(f"case {case.id}: {death.story}")
         is_our_memory = death.how == "memory" and not death.running
-        if (death.is_slowness or is_our_memory) and not self._is_on_gpu:
+        if (death.is_slowness(self.facts.whiles) or is_our_memory) and not self._is_on_gpu:
             raise UnsupportedKernelError(f"too much for IndexFuzz itself, {death.story}")

@@ -1,11 +1,11 @@
 """What Python's faulthandler wrote of a process: the frames that it was in, and what they say of where it is stuck."""
 
-import ast
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from indexfuzz.core.tracebacks import TOOLS
+from indexfuzz.implementations.sources import whiles_in
 
 FRAME = re.compile(r'^  File "([^"]+)", line (\d+) in ', re.MULTILINE)
 DUMP = re.compile(r"^(Fatal Python error: |Current thread 0x|Stack \(most recent)", re.MULTILINE)
@@ -32,15 +32,16 @@ def location(errors: str) -> str:
     return next((f"{path}:{line}" for path, line in _frames(errors) if _is_somebodys(path)), "")
 
 
-def is_counting(errors: str) -> bool:
+def is_counting(errors: str, whiles: Mapping[str, Sequence[Sequence[int]]]) -> bool:
     """Whether the process was in lockstep, and in no `while` of somebody's kernel or launcher.
 
-    Then it comes to an end: lockstep runs every other loop of a kernel as often as it said beforehand.
+    Then it comes to an end: lockstep runs every other loop of a kernel as often as it said beforehand. `whiles` has
+    first and last lines by file, for files that are not on disk under the name that a frame has.
     """
     stack = list(_frames(errors)) if has_whole_report(errors) else []
     if not any("lockstep" in path.parts[:-1] for path, _ in stack):
         return False
-    return not any(_may_be_endless(path, line) for path, line in stack if _is_somebodys(path))
+    return not any(_may_be_endless(path, line, whiles) for path, line in stack if _is_somebodys(path))
 
 
 def _frames(errors: str) -> Iterator[tuple[Path, int]]:
@@ -59,11 +60,10 @@ def _is_somebodys(path: Path) -> bool:
     return not str(path).startswith("<") and not is_of_python and not set(path.parts[:-1]).intersection(TOOLS)
 
 
-def _may_be_endless(path: Path, line: int) -> bool:
-    """Whether a line stands in a `while`, as far as its file can be read."""
+def _may_be_endless(path: Path, line: int, whiles: Mapping[str, Sequence[Sequence[int]]]) -> bool:
+    """Whether a line stands in a `while`, as far as its file is known or can be read."""
     try:
-        tree = ast.parse(path.read_bytes())
+        loops = whiles[str(path)] if str(path) in whiles else whiles_in(path.read_bytes())
     except (OSError, SyntaxError, ValueError):
         return True
-    loops = (node for node in ast.walk(tree) if isinstance(node, ast.While))
-    return any(loop.lineno <= line <= (loop.end_lineno or line) for loop in loops)
+    return any(first <= line <= last for first, last in loops)

@@ -2,6 +2,7 @@
 
 import pytest
 
+from indexfuzz.implementations.sources import whiles_in, whiles_of
 from indexfuzz.subjects.isolation.reports import has_whole_report, is_counting, last_words, location
 
 DUMP = """loading weights
@@ -64,8 +65,15 @@ def test_only_a_while_may_never_end(tmp_path, kernel, launcher, counts):
     ]
     report = "Current thread 0x00007f (most recent call first):\n"
     report += "".join(f'  File "{path}", line {line} in <module>\n' for path, line in frames)
-    assert is_counting(report) == counts
-    assert not is_counting(report.replace("/lockstep/", "/elsewhere/"))
-    assert not is_counting(report.replace("bootstrap", "else"))
+    assert is_counting(report, {}) == counts
+    assert not is_counting(report.replace("/lockstep/", "/elsewhere/"), {})
+    assert not is_counting(report.replace("bootstrap", "else"), {})
     file.unlink()
-    assert not is_counting(report)
+    assert not is_counting(report, {})
+    assert is_counting(report, {str(file): whiles_in(KERNELS)}) == counts
+
+
+def test_files_that_are_no_python_have_no_loops():
+    assert whiles_of({"a label/kernels.py": KERNELS, "readme": "while it lasts"}) == {
+        "a label/kernels.py": [(8, 9), (13, 14)]
+    }
