@@ -160,13 +160,17 @@ class Isolated:
                 return answer
             last = deaths[-1]
             same = [death for death in deaths if death.cause == last.cause]
-            is_clear = last.stage and (last.is_slowness(self.facts.whiles) or len(same) > 1)
+            is_clear = last.stage and (self._is_our_slowness(last) or len(same) > 1)
             if once or is_clear or len(deaths) == MOST_RUNS:
                 self._note(case, [death for death in deaths if death.cause != last.cause])
                 return last
 
     def _note(self, case: Case, deaths: list[Death]) -> None:
         self.unrepeated += [f"case {case.id}: {death.story}" for death in deaths]
+
+    def _is_our_slowness(self, death: Death) -> bool:
+        """Whether no stage is to blame for being late; on a GPU, a kernel may run on behind a stage that has ended."""
+        return not self._is_on_gpu and death.is_slowness(self.facts.whiles)
 
     def _blame(self, death: Death, case: Case) -> None:
         """Raise unless the stage is to blame for a death.
@@ -176,6 +180,6 @@ class Isolated:
         self._was_late |= death.how == "timeout"
         if not death.stage or death.how == "lost":
             raise ChildError(f"case {case.id}: {death.story}")
-        is_our_memory = death.how == "memory" and not death.running
-        if (death.is_slowness(self.facts.whiles) or is_our_memory) and not self._is_on_gpu:
+        is_our_memory = death.how == "memory" and not death.running and not self._is_on_gpu
+        if is_our_memory or self._is_our_slowness(death):
             raise UnsupportedKernelError(f"too much for IndexFuzz itself, {death.story}")

@@ -26,7 +26,7 @@ from indexfuzz.evaluation.bench.isolation import children
 from indexfuzz.subjects.in_process import InProcess
 from indexfuzz.subjects.isolation.connection import Connection
 from indexfuzz.subjects.isolation.deaths import Death
-from indexfuzz.subjects.isolation.errors import ChildError
+from indexfuzz.subjects.isolation.errors import ChildError, DiedError
 from indexfuzz.subjects.isolation.isolated import Isolated
 from indexfuzz.triage.minimize import minimise
 
@@ -219,6 +219,30 @@ def test_a_kernel_that_counts_for_long_is_slow_and_one_that_never_ends_hangs(mon
         (finding,) = subject.run(keys(1)).findings
     assert str(finding.signature) == "gather/hang/timeout"
     assert "slow_kernels.py:" in finding.location
+
+
+@pytest.mark.parametrize(("device", "times"), [("cuda", 1), ("cuda", 2), ("cpu", 1)])
+def test_on_a_gpu_lateness_behind_a_stage_counts_once_it_has_happened_twice(hostile, monkeypatch, device, times):
+    ask = hostile._child.answer
+    late = [DiedError(Death("timeout", "no answer within 2 s", "gather", running=False)) for _ in range(times)]
+
+    def answer(question, seconds):
+        if late and question["do"] == "run":
+            raise late.pop()
+        return ask(question, seconds)
+
+    monkeypatch.setattr(hostile, "_was_late", False)
+    monkeypatch.setattr(hostile._child, "answer", answer)
+    monkeypatch.setattr(hostile, "unrepeated", [])
+    monkeypatch.setattr(hostile, "facts", replace(hostile.facts, torch_device=device))
+    if device == "cpu":
+        with pytest.raises(UnsupportedKernelError, match="too much for IndexFuzz itself"):
+            hostile.run(HARMLESS)
+    elif times == 1:
+        assert hostile.run(HARMLESS).findings == []
+        assert hostile.unrepeated == [f"case {HARMLESS.id}: no answer within 2 s after gather had run"]
+    else:
+        assert [str(finding.signature) for finding in hostile.run(HARMLESS).findings] == ["gather/hang/timeout"]
 
 
 def test_what_cannot_be_loaded_is_one_sentence():
