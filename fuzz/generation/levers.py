@@ -11,7 +11,7 @@ from typing import Any
 from indexfuzz.core.case import Case
 from indexfuzz.core.case_parts import QUARTERS, TILE
 from indexfuzz.core.part import CaseError
-from indexfuzz.generation.measures import CONTENTS, NUMBERS, SIZES, contents, measure, number_of, word_of
+from indexfuzz.generation.measures import CONTENTS, NUMBERS, SIZES, contents, measure, number_of, tensor_of, word_of
 
 STEPS = (1, 2, 4, 16)
 """Steps by which a lever is tried, the size of a page after them: some fields only take multiples, and what is rounded
@@ -130,10 +130,10 @@ def _requests(case: Case) -> Iterator[Lever]:
     decode, prefill = case.batch.decode, [request.model_dump() for request in case.batch.prefill]
     if decode:
         yield Lever("decode", len(decode), lambda count: {"batch": {"decode": _repeat(decode, count)}})
-        yield _longest(case)
+        yield _extreme(case, "decode_context", max, min)
         yield _length(case, "first_decode", 0)
         yield _length(case, "last_decode", len(decode) - 1)
-        yield _shortest(case)
+        yield _extreme(case, "shortest", min, max)
         yield _lengths(case)
     if case.lengths:
         yield _cut(case)
@@ -156,28 +156,16 @@ def _length(case: Case, name: str, place: int) -> Lever:
     return Lever(name, decode[place], fields)
 
 
-def _longest(case: Case) -> Lever:
-    """The length of the longest decode request, and of all that would be longer than it is then."""
+def _extreme(case: Case, name: str, which: Callable[[Iterable[int]], int], other: Callable[[int, int], int]) -> Lever:
+    """The length of the longest (max, min) or shortest (min, max) decode request, and of all that it would pass."""
     decode, room = case.batch.decode, case.batch.max_model_len
-    place = decode.index(max(decode))
+    place = decode.index(which(decode))
 
     def fields(length: int) -> Parts:
-        lengths = tuple(length if i == place else min(each, length) for i, each in enumerate(decode))
-        return {"batch": {"decode": lengths, "max_model_len": max(room, length)}}
-
-    return Lever("decode_context", decode[place], fields)
-
-
-def _shortest(case: Case) -> Lever:
-    """The length of the shortest decode request, and of all that would be shorter than it is then."""
-    decode, room = case.batch.decode, case.batch.max_model_len
-    place = decode.index(min(decode))
-
-    def fields(length: int) -> Parts:
-        lengths = tuple(length if i == place else max(each, length) for i, each in enumerate(decode))
+        lengths = tuple(length if i == place else other(each, length) for i, each in enumerate(decode))
         return {"batch": {"decode": lengths, "max_model_len": max(room, *lengths)}}
 
-    return Lever("shortest", decode[place], fields)
+    return Lever(name, decode[place], fields)
 
 
 def _cut(case: Case) -> Lever:
@@ -264,7 +252,7 @@ def _repeat(items: Sequence[Any], count: int) -> tuple[Any, ...]:
 
 def movers(case: Case, name: str, *, is_pinned: bool = False) -> list[Lever]:
     """The levers of a case that may move a measure; of what a tensor holds, those that move anything of that tensor."""
-    names = _movers()[name] if name not in CONTENTS else _movers_of_contents()[name.partition(".")[0]]
+    names = _movers()[name] if name not in CONTENTS else _movers_of_contents()[tensor_of(name)]
     return [lever for lever in levers(case, is_pinned=is_pinned) if lever.name in names]
 
 
@@ -285,7 +273,7 @@ def _movers_of_contents() -> dict[str, frozenset[str]]:
     """By tensor of integers, those that move anything that it holds."""
     found: dict[str, set[str]] = {}
     for name, names in _seen_to_move(tables(), STEPS[:1], contents).items():
-        found.setdefault(name.partition(".")[0], set()).update(names)
+        found.setdefault(tensor_of(name), set()).update(names)
     return {tensor: frozenset(names) for tensor, names in found.items()}
 
 

@@ -74,6 +74,11 @@ class Measures(dict[str, int]):
         return self[name]
 
 
+def tensor_of(name: str) -> str:
+    """The tensor of integers that a measure of contents is of."""
+    return name.partition(".")[0]
+
+
 def measure(case: Case) -> Measures:
     """Every measure of a case, by name."""
     return Measures(case)

@@ -13,7 +13,7 @@ from indexfuzz.generation.affording import is_affordable
 from indexfuzz.generation.choices import Choices
 from indexfuzz.generation.conditions import Aim, Condition
 from indexfuzz.generation.levers import Lever, know_movers, movers, tables
-from indexfuzz.generation.measures import CONTENTS, Measures, contents, measure
+from indexfuzz.generation.measures import CONTENTS, Measures, contents, measure, tensor_of
 from indexfuzz.generation.switches import Switch, set_apart, switches
 
 CHANGES = 20
@@ -118,7 +118,7 @@ def know_moves() -> None:
 
 def options_of(name: str) -> tuple[Switch, ...]:
     """The options that decide what a tensor holds, for any measure of that; none for a size."""
-    return _options_by_tensor().get(name.partition(".")[0], ()) if name in CONTENTS else ()
+    return _options_by_tensor().get(tensor_of(name), ()) if name in CONTENTS else ()
 
 
 @cache
@@ -130,5 +130,5 @@ def _options_by_tensor() -> dict[str, tuple[Switch, ...]]:
             for there in set_apart(case, switch):
                 for name, value in contents(there).items():
                     if value != now[name]:
-                        found.setdefault(name.partition(".")[0], {})[switch] = None
+                        found.setdefault(tensor_of(name), {})[switch] = None
     return {tensor: tuple(options) for tensor, options in found.items()}
