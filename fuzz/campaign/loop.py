@@ -162,3 +162,14 @@ class Campaign:
 def run(wanted: Settings, listen: Callable[[Event], None] = lambda _event: None) -> Summary:
     """Run a campaign in this process, telling `listen` about all that happens."""
     return Campaign(wanted, listen).run()
+
+
+def run_whole(wanted: Settings, listen: Callable[[Event], None], crew: Crew | None = None) -> Summary:
+    """Run a campaign of which a part is worth nothing, as where it is measured.
+
+    Raises Interrupted where a signal has ended it.
+    """
+    summary = Campaign(wanted, listen, crew).run()
+    if summary.interrupted:
+        raise interrupts.Interrupted(summary.interrupted)
+    return summary

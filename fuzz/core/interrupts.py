@@ -19,8 +19,11 @@ class Interrupted(BaseException):
     """A signal asks the command to end. No KeyboardInterrupt: libraries have ideas of their own about that."""
 
     def __init__(self, number: int) -> None:
-        super().__init__(signal.Signals(number).name)
+        super().__init__(number)
         self.number = number
+
+    def __str__(self) -> str:
+        return signal.Signals(self.number).name
 
     @property
     def exit_code(self) -> int:
@@ -35,6 +38,9 @@ class _Listener:
     number: int = 0
     shields: int = 0
     is_ending: bool = False
+
+    def forget(self) -> None:
+        self.number, self.is_ending = 0, False
 
     def hear(self, number: int, _frame: FrameType | None) -> None:
         if self.is_ending:
@@ -69,9 +75,10 @@ def _pass_over(tell: Callable[[Any], object]) -> Callable[[Any], None]:
 def listening(*, deaf_afterwards: bool = False) -> Iterator[None]:
     """Turn signals into Interrupted until the end of the block.
 
-    Then they do what they did before, or nothing where the process has only to end: its exit code is decided.
+    Then they do what they did before, or nothing where the process has only to end: its exit code is decided. What was
+    heard in the block is over with it: it must not end what runs in this process afterwards.
     """
-    _listener.number, _listener.is_ending = 0, False
+    _listener.forget()
     unraisable, sys.unraisablehook = sys.unraisablehook, _pass_over(sys.unraisablehook)
     before = {number: signal.signal(number, _listener.hear) for number in SIGNALS}
     try:
@@ -80,6 +87,7 @@ def listening(*, deaf_afterwards: bool = False) -> Iterator[None]:
         sys.unraisablehook = unraisable
         for number, handler in before.items():
             signal.signal(number, signal.SIG_IGN if deaf_afterwards else handler)
+        _listener.forget()
 
 
 def check() -> None:

@@ -1,14 +1,18 @@
 """The loop: deterministic, finds what is planted, survives what is not reproducible, counts what is known."""
 
+import contextlib
 import math
+import os
+import signal
 
 import pytest
 
 from indexfuzz.campaign.chunk import MOST_BEHIND, Chunk, known_to
 from indexfuzz.campaign.drawing import cases_of_chunk
 from indexfuzz.campaign.events import CaseRun, Found, Seen
-from indexfuzz.campaign.loop import Campaign, run
+from indexfuzz.campaign.loop import Campaign, run, run_whole
 from indexfuzz.campaign.settings import Settings
+from indexfuzz.core import interrupts
 from indexfuzz.core.finding import Finding
 from indexfuzz.core.outcome import Outcome
 from indexfuzz.core.signature import Signature
@@ -99,9 +103,19 @@ def test_an_interrupt_ends_the_campaign_with_its_summary(reference_with, pytorch
     def interrupt(**_):
         raise KeyboardInterrupt
 
-    summary = run(Settings(InProcess(reference_with(rope=interrupt), pytorch_device), cases=50, seed=1))
-    assert summary.interrupted
+    wanted = Settings(InProcess(reference_with(rope=interrupt), pytorch_device), cases=50, seed=1)
+    summary = run(wanted)
+    assert summary.interrupted == signal.SIGINT
     assert summary.cases < 50
+    with pytest.raises(interrupts.Interrupted, match="SIGINT"):
+        run_whole(wanted, lambda _event: None)
+
+
+def test_a_signal_of_the_past_ends_no_campaign(reference_with, pytorch_device):
+    with contextlib.suppress(interrupts.Interrupted), interrupts.listening():
+        os.kill(os.getpid(), signal.SIGTERM)
+    wanted = Settings(InProcess(reference_with(), pytorch_device), cases=3, seed=1)
+    assert run_whole(wanted, lambda _event: None).cases == 3
 
 
 def test_another_exception_is_not_swallowed(reference_with, pytorch_device, monkeypatch):

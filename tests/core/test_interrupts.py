@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import pickle
 import signal
 import sys
 
@@ -90,6 +91,25 @@ def test_at_the_end_nothing_is_heard():
     interrupts.end()
     strike()
     interrupts.check()
+
+
+def test_what_was_heard_in_a_block_ends_nothing_after_it():
+    with contextlib.suppress(Interrupted), interrupts.listening():
+        strike()
+    with interrupts.shielded():
+        pass
+    interrupts.check()
+
+
+def test_who_has_heard_enough_hears_again_in_the_next_block():
+    with interrupts.listening():
+        interrupts.end()
+    with pytest.raises(Interrupted):
+        strike()
+
+
+def test_it_travels_between_processes():
+    assert pickle.loads(pickle.dumps(Interrupted(signal.SIGTERM))).exit_code == 128 + signal.SIGTERM
 
 
 def test_handlers_are_put_back():

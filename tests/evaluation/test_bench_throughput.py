@@ -1,6 +1,7 @@
 """The benchmark of throughput in a small form: its sides, what it makes of their answers, and what it refuses."""
 
 import json
+import signal
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from types import SimpleNamespace
@@ -8,7 +9,10 @@ from types import SimpleNamespace
 import pytest
 
 from indexfuzz.campaign.events import CaseRun, Known
+from indexfuzz.campaign.loop import Campaign
+from indexfuzz.campaign.summary import Summary
 from indexfuzz.core.case import Case
+from indexfuzz.core.interrupts import Interrupted
 from indexfuzz.core.outcome import Outcome
 from indexfuzz.evaluation.bench import scaling, throughput
 from indexfuzz.evaluation.bench.throughput import compare
@@ -208,6 +212,15 @@ def test_a_campaign_on_a_device_that_compiles_is_run_twice():
     assert (found.workers, found.cases, found.kernels) == (1, 4, 0)
     assert found.warm > 0
     assert found.cold > 0
+
+
+def test_a_measurement_that_is_interrupted_gives_no_figures(monkeypatch):
+    heard = Summary(interrupted=signal.SIGTERM)
+    monkeypatch.setattr(Campaign, "run", lambda _: heard)
+    with pytest.raises(Interrupted, match="SIGTERM"):
+        scaling.measure_rate(1, seed=3)
+    with pytest.raises(Interrupted, match="SIGTERM"):
+        scaling.measure_compiling(1, seed=3, device="lockstep", cases=4)
 
 
 def test_on_a_gpu_new_kernels_are_counted_apart(monkeypatch, capsys):

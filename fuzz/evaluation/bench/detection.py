@@ -18,7 +18,7 @@ from typing import Any
 import torch
 
 from indexfuzz.campaign.events import CaseRun, Event, Seen
-from indexfuzz.campaign.loop import Campaign
+from indexfuzz.campaign.loop import run_whole
 from indexfuzz.campaign.settings import Settings
 from indexfuzz.core.case import Case
 from indexfuzz.core.finding import Finding
@@ -115,7 +115,7 @@ def campaign_sight(
 
     with contextlib.suppress(_Over):
         wanted = Settings(subject_type(implementation, device), cases=most, seed=seed, steered=steered)
-        Campaign(wanted, listen).run()
+        run_whole(wanted, listen)
     return sight
 
 

@@ -9,7 +9,7 @@ from tempfile import TemporaryDirectory
 
 from indexfuzz.campaign.chunk import CHUNK
 from indexfuzz.campaign.events import CaseRun, Event
-from indexfuzz.campaign.loop import Campaign
+from indexfuzz.campaign.loop import run_whole
 from indexfuzz.campaign.member import Hire
 from indexfuzz.campaign.pool import Pool
 from indexfuzz.campaign.settings import Settings
@@ -73,7 +73,7 @@ def measure_rate(workers: int, seed: int, warm: float = WARM, counted: float = C
     setup = Setup()
     wanted = Settings(prepare(setup).subject, seed=seed, seconds=warm + counted)
     counting = Counting(warm, counted)
-    Campaign(wanted, counting.hear, Pool(Hire(setup, journal=False, drawing={"seed": seed}), workers)).run()
+    run_whole(wanted, counting.hear, Pool(Hire(setup, journal=False, drawing={"seed": seed}), workers))
     return Rate(workers, os.cpu_count() or 1, counting.cases, counted)
 
 
@@ -106,7 +106,7 @@ def measure_compiling(workers: int, seed: int, device: str, cases: int | None = 
         hire = Hire(setup, journal=False, drawing={"seed": seed}, environment=environment)
         for _ in range(2):
             stopwatch = Stopwatch()
-            ran = Campaign(wanted, stopwatch.hear, Pool(hire, workers)).run()
+            ran = run_whole(wanted, stopwatch.hear, Pool(hire, workers))
             seconds.append(stopwatch.seconds)
         kernels = sum(1 for _ in Path(cache).rglob("*.cubin"))
     return Compiling(workers, os.cpu_count() or 1, ran.cases, kernels, *seconds)

@@ -19,7 +19,7 @@ import torch
 
 from indexfuzz.campaign.events import CaseRun, Event, Seen
 from indexfuzz.campaign.log import RunLog
-from indexfuzz.campaign.loop import run
+from indexfuzz.campaign.loop import run_whole
 from indexfuzz.campaign.merged_log import examine_log, merge_logs
 from indexfuzz.campaign.settings import Settings
 from indexfuzz.core.rng import derive
@@ -118,7 +118,7 @@ def run_shard(folder: Path, seed: int, number: int) -> Shard:
             if isinstance(event, CaseRun):
                 reached.append(event.outcome.reached)
 
-        log.end(run(Settings(subject, cases=CASES, seed=seed, shard=(number, SHARDS)), listen))
+        log.end(run_whole(Settings(subject, cases=CASES, seed=seed, shard=(number, SHARDS)), listen))
     sights = {fault: find(fault, seed, number) for fault in FAULTS}
     return Shard(tuple(reached), {fault: sight for fault, sight in sights.items() if sight is not None})
 
@@ -137,7 +137,7 @@ def find(fault: str, seed: int, number: int) -> int | None:
     subject = InProcess(plant((fault,)), open_subject("builtin").device)
     only = frozenset({about.stage, *about.also})
     wanted = Settings(subject, only=only, cases=FAULT_CASES, first_only=True, minimise_seconds=0.0)
-    run(replace(wanted, seed=derive(seed, fault), shard=(number, SHARDS)), listen)
+    run_whole(replace(wanted, seed=derive(seed, fault), shard=(number, SHARDS)), listen)
     return sight
 
 
