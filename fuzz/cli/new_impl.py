@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from indexfuzz.cli.common import InputError, console, each_known
-from indexfuzz.core.stage_names import GATHER, K_QUANT_CACHE, PAGED_LOGITS
+from indexfuzz.core.stage_names import GATHER, K_QUANT_CACHE, OPERATION_NAMES, PAGED_LOGITS
 
 _PLACEHOLDER = "my_kernels"
 _CONTRACT = 'CONTRACT = Clauses((*as_callers_do("my_project/ops.py"),))'
@@ -32,7 +32,7 @@ def new_impl(
         typer.Option(
             metavar="NAME",
             default_factory=list,
-            show_default="all that the template has",
+            show_default="all seven",
             help="Write only this stage; repeat for several, or separate them by commas.",
         ),
     ],
@@ -56,7 +56,13 @@ def new_impl(
     if not name.isidentifier() or keyword.iskeyword(name):
         raise InputError(f"{name!r} is no name of a Python module; use letters, digits and underscores")
     text = template()
-    wanted = each_known("--stages", stages, _functions(text))
+    in_template = _functions(text)
+    wanted = each_known("--stages", stages, (*in_template, *OPERATION_NAMES))
+    for operation in wanted:
+        if operation not in in_template:
+            raise InputError(
+                f"--stages: the template has no {operation}; write it by hand: ARCHITECTURE.md has its signature"
+            )
     if layout is not None:
         each_known("--layout", [layout], LAYOUTS)
     path = Path(f"{name}.py")

@@ -9,9 +9,34 @@ from torch import Tensor
 from indexfuzz import Clauses, Implementation, as_callers_do
 from indexfuzz.reference import cache as reference_cache
 from indexfuzz.reference import gather as reference_gather
+from indexfuzz.reference import indexer as reference_indexer
 from indexfuzz.reference import mqa_logits as reference_mqa_logits
 from indexfuzz.reference import paged_mqa_logits as reference_paged_mqa_logits
 from indexfuzz.reference import quant as reference_quant
+from indexfuzz.reference import rope as reference_rope
+
+
+def rope(
+    q: Tensor,
+    k: Tensor,
+    positions: Tensor,
+    cos_sin_cache: Tensor,
+    *,
+    rope_dim: int,
+    style: str,
+    placement: str,
+    mode: str,
+) -> tuple[Tensor, Tensor]:
+    """Rotate rope_dim dims of q [T,H,D] and k [T,D] bf16, the first or last: returns both.
+
+    A row of cos_sin_cache is rope_dim/2 cosines, then as many sines. With mode "inplace" q and k are changed, too.
+    """
+    rotated = reference_rope.rope(
+        q, k, positions, cos_sin_cache, rope_dim=rope_dim, style=style, placement=placement, mode=mode
+    )
+    if mode != "inplace":
+        return rotated
+    return q.copy_(rotated[0]), k.copy_(rotated[1])
 
 
 def q_quant(q: Tensor, weights: Tensor, *, scale_fmt: str, fp8: str) -> tuple[Tensor, Tensor]:
@@ -69,17 +94,24 @@ def paged_logits(
     reference_paged_mqa_logits.paged_mqa_logits(q_fp8, cache, weights, context_lens, block_table, logits, layout=layout)
 
 
+def topk(logits: Tensor, *, index_topk: int) -> Tensor:
+    """Return the columns of the index_topk largest logits [rows, columns] fp32 of each row as int32, -1 where none."""
+    return reference_indexer.topk(logits, index_topk=index_topk)
+
+
 # What you promise, and where a reader finds it. Other cases are left alone, or, with --beyond-contract, probed.
 CONTRACT = Clauses((*as_callers_do("my_project/ops.py"),))
 
 implementation = Implementation(
     "my_kernels 0.1",
     {
+        "rope": rope,
         "q_quant": q_quant,
         "k_quant_cache": k_quant_cache,
         "gather": gather,
         "prefill_logits": prefill_logits,
         "paged_logits": paged_logits,
+        "topk": topk,
     },
     CONTRACT,
 )

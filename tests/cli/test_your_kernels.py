@@ -13,6 +13,7 @@ import pytest
 from indexfuzz.campaign import jobs
 from indexfuzz.cli.new_impl import LAYOUTS, template
 from indexfuzz.core.case import Case
+from indexfuzz.core.stage_names import STAGE_NAMES
 from indexfuzz.devices import open_device
 from indexfuzz.implementations import load
 from indexfuzz.implementations.template import implementation as own_kernels
@@ -90,6 +91,18 @@ class TestTemplate:
         assert indexfuzz("new-impl", "own", "--layout", "shufle")[2] == (
             "error: --layout: no 'shufle'; did you mean 'shuffle'?\n"
         )
+
+    def test_it_has_all_seven_stages(self):
+        assert tuple(own_kernels.stages) == STAGE_NAMES
+
+    def test_an_operation_beside_the_stages_is_written_by_hand(self, indexfuzz):
+        code, _, err = indexfuzz("new-impl", "own", "--stages", "gather,fused_q")
+        told = "error: --stages: the template has no fused_q; write it by hand: ARCHITECTURE.md has its signature\n"
+        assert (code, err, list(Path().glob("*.py"))) == (2, told, [])
+
+    def test_rope_in_place_changes_what_it_is_given(self):
+        case = Case().replace(rope={"mode": "inplace"})
+        assert not InProcess(own_kernels, open_device("lockstep")).run(case).findings
 
     def test_an_existing_file_stays(self, indexfuzz):
         Path("own.py").write_text("mine")
