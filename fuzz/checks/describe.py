@@ -3,6 +3,8 @@
 Only failures come here, so that clarity goes before speed.
 """
 
+import math
+import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -17,6 +19,10 @@ MOST_LINES = 1024
 
 PLACES = 8
 """Elements of a line that are compared first."""
+
+_FACTOR = re.compile(r"every wrong value is (\S+) times the right one$")
+_ALL = re.compile(r"the wrong ones are all (\S+)$")
+_WORDS_OF_NUMBERS = re.compile(r"(?:exactly |0x[0-9a-f]+ \()?([-+.\w]+)")
 
 _INTEGERS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 
@@ -103,6 +109,30 @@ def relation(got: Tensor, want: Tensor, wrong: Tensor, axes: Sequence[str]) -> s
         if words:
             return words
     return ""
+
+
+def contradicts(hint: str, got: str, want: str) -> bool:
+    """Whether one wrong element, in the words of a finding, is none of those that a hint of other elements speaks of.
+
+    A relation that is not of a value alone, or a value that words do not tell, contradicts nothing.
+    """
+    value, right = _number(got), _number(want)
+    if value is None or right is None:
+        return False
+    if said := _FACTOR.search(hint):
+        return not math.isclose(value, float(said[1]) * right, rel_tol=1e-3)
+    if said := _ALL.search(hint):
+        claimed = 0.0 if said[1] == "zero" else float(said[1])
+        return not (math.isclose(value, claimed, rel_tol=1e-6) or (math.isnan(value) and math.isnan(claimed)))
+    return False
+
+
+def _number(words: str) -> float | None:
+    said = _WORDS_OF_NUMBERS.match(words)
+    try:
+        return float(said[1]) if said else None
+    except ValueError:
+        return None
 
 
 @dataclass(frozen=True)

@@ -42,11 +42,12 @@ class Alternatives:
     """Mistakes to name where one explains all visible logits.
 
     `layouts` maps a layout to the logits that reading the cache by it gives, `mistakes` a phrase such as "forgets the
-    ReLU" to the logits of that mistake.
+    ReLU" to the logits of that mistake. `overflows` says that some mistake or other may have made infinities.
     """
 
     layouts: Mapping[str, Alternative] = field(default_factory=dict)
     mistakes: Mapping[str, Alternative] = field(default_factory=dict)
+    overflows: bool = False
 
 
 def check_logits(
@@ -62,21 +63,29 @@ def check_logits(
 
 
 def _name_mistake(found: Finding, got: Tensor, expected: Expected, alternatives: Alternatives) -> Finding:
+    nan_tells = not alternatives.overflows
     for name, make in alternatives.layouts.items():
-        if _explains(make(), got, expected):
+        if _explains(make(), got, expected, nan_tells=nan_tells):
             detail = f"reads the {name.upper()} layout: {found.detail}"
             return replace(found, kind="layout-mismatch", detail=detail, layout=name)
     for phrase, make in alternatives.mistakes.items():
-        if _explains(make(), got, expected):
+        if _explains(make(), got, expected, nan_tells=nan_tells):
             return replace(found, detail=f"{phrase}: {found.detail}", hint=phrase)
     return found
 
 
-def _explains(other: tuple[Tensor, Tensor], got: Tensor, expected: Expected) -> bool:
-    """Whether a mistake explains every visible logit; one that reads memory nobody wrote makes NaN."""
+def _explains(other: tuple[Tensor, Tensor], got: Tensor, expected: Expected, *, nan_tells: bool) -> bool:
+    """Whether a mistake explains every visible logit, and a wrong one by its value.
+
+    One that reads memory nobody wrote makes NaN, which tells nothing where infinities may have met.
+    """
     value, bound = other
-    same = ((got.double() - value).abs() <= bound) | (got.isnan() & value.isnan())
-    return bool((same | ~expected.visible).all())
+    near = (got.double() - value).abs() <= bound
+    nan = got.isnan() & value.isnan()
+    right = (got.double() - expected.reference).abs() <= expected.bound
+    telling = (near & torch.isfinite(bound)) | (nan & nan_tells)
+    is_told = bool((telling & ~right & expected.visible & expected.bounded).any())
+    return is_told and bool((near | nan | ~expected.visible).all())
 
 
 def _check_written(got: Tensor, expected: Expected) -> Finding | None:

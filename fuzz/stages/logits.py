@@ -74,6 +74,7 @@ class LogitStage(Stage):
             Alternatives(
                 layouts=self.layouts(given, guarantees),
                 mistakes={"forgets the ReLU": lambda: _without_relu(limits, self.operands(given))},
+                overflows=may_overflow(self.operands(given)),
             ),
         )
         return Verdict((found,) if found else (), ratio, limits.tier)
@@ -111,6 +112,17 @@ class LogitStage(Stage):
 def poisoned_logits(step: Step, name: str, rows: int, columns: int) -> Tensor:
     """A buffer for logits, with the gaps between rows that a case wants."""
     return step.output(name, (rows, columns), torch.float32, row_pad=step.case.row_pad("logits", rows, columns))
+
+
+def may_overflow(operands: Operands) -> bool:
+    """Whether weights and scales are so large that fp32 scores may, if they meet other keys and heads than theirs."""
+    q, k, k_scale, weights = operands
+    if not weights.numel() or not k.numel():
+        return False
+    form = fp8.FORMATS[fp8.format_of(q)]
+    largest = form.magnitude(form.max_code) ** 2 * q.shape[-1] * q.shape[-2]
+    factor = float(weights.abs().max()) * max(1.0, float(values_of(k_scale).abs().max()))
+    return not largest * factor < torch.finfo(torch.float32).max
 
 
 def _on_logits(mask: Tensor, given: Call) -> Tensor:

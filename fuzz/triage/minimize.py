@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from indexfuzz.checks.describe import contradicts
 from indexfuzz.core.case import Case
 from indexfuzz.core.finding import Finding
 from indexfuzz.core.signature import Signature
@@ -46,8 +47,13 @@ def minimise(
         if not only:
             return _believe(case, small, finding, subject, signature)
         if whole := Question(subject, signature).finding(small):
-            return small, whole.with_hint_of(finding)
+            return small, _hinted(whole, finding)
     raise NotFailingError(f"case {case.id} does not show {signature} on {subject.facts.name}")
+
+
+def _hinted(finding: Finding, larger: Finding) -> Finding:
+    """The finding with the hint of a larger case where it has none, unless its own value gives that the lie."""
+    return finding if contradicts(larger.hint, finding.got, finding.want) else finding.with_hint_of(larger)
 
 
 def _believe(case: Case, small: Case, finding: Finding, subject: Subject, signature: Signature) -> tuple[Case, Finding]:
@@ -81,7 +87,7 @@ class _Search:
             shown = question.finding(candidate)
             if shown is None:
                 return False
-            last = shown.with_hint_of(last)
+            last = _hinted(shown, last)
             self.on_progress(candidate, last)
             return True
 

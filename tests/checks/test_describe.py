@@ -128,3 +128,30 @@ def test_many_lines_are_looked_for_without_comparing_each_with_each(monkeypatch:
     compared.clear()
     assert relate(want.roll(3, 0), want) == "the right values in wrong places"
     assert sum(compared) < 40 * want.numel()
+
+
+FOUR_TIMES = "every wrong value is 4 times the right one"
+
+
+@pytest.mark.parametrize(
+    ("hint", "got", "want", "expected"),
+    [
+        (FOUR_TIMES, "0.125 (0x3e000000)", "4.76837158e-07 (0x35000000)", True),
+        (FOUR_TIMES, "5.65685415 (0x40b504f3)", "0.176776692 +- 5.27e-07", True),
+        (FOUR_TIMES, "1 (0x3f80)", "exactly 0", True),
+        (FOUR_TIMES, "0x69 (72)", "0x68 (64)", True),
+        (FOUR_TIMES, "0.5 (0x3f000000)", "0.125 +- 5.27e-07", False),
+        (FOUR_TIMES, "0x78 (256)", "0x68 (64)", False),
+        (FOUR_TIMES, "1 (0x3f80)", "in [0, 0.125]", False),
+        (FOUR_TIMES, "", "", False),
+        ("forgets the ReLU: every wrong value is 4 times the right one", "1", "3", True),
+        ("the wrong ones are all zero", "1 (0x3f80)", "2 (0x4000)", True),
+        ("the wrong ones are all zero", "-0 (0x8000)", "2 (0x4000)", False),
+        ("the wrong ones are all NaN", "nan (0x7fffffff)", "2 (0x4000)", False),
+        ("the wrong ones are all -inf", "nan (0x7fffffff)", "2 (0x4000)", True),
+        ("the wrong ones are all 0.333333343", "0.333333343 (0x3eaaaaab)", "2 (0x4000)", False),
+        ("token 1 is token 0 of the reference", "1 (0x3f80)", "2 (0x4000)", False),
+    ],
+)
+def test_one_wrong_value_may_give_the_lie_to_a_hint(hint, got, want, expected) -> None:
+    assert describe.contradicts(hint, got, want) is expected

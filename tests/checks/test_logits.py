@@ -126,6 +126,23 @@ def test_a_mistake_that_explains_everything_is_named() -> None:
     assert found.detail.startswith("reads the NORMAL layout: ")
 
 
+def test_a_mistake_is_named_by_a_value_that_tells_it_from_others() -> None:
+    reference, bound = torch.tensor([[1.0, 2.0]]).double(), torch.full((1, 2), 1e-6).double()
+    expected = Expected(reference, bound, torch.ones(1, 2, dtype=torch.bool), "T3")
+
+    def kind_of(got: list[float], made: list[float], allowed: float = 1e-6, *, overflows: bool = False) -> str:
+        made_of = torch.tensor([made]).double(), torch.full((1, 2), allowed).double()
+        alternatives = Alternatives(layouts={"shuffle": lambda: made_of}, overflows=overflows)
+        found, _ = check_logits(torch.tensor([got]), expected, alternatives)
+        assert found is not None
+        return found.kind
+
+    assert kind_of([math.nan, 2.0], [math.nan, 2.0]) == "layout-mismatch"
+    assert kind_of([math.nan, 2.0], [math.nan, 2.0], overflows=True) == "bound-exceeded"
+    assert kind_of([math.nan, 5.0], [math.nan, 5.0], overflows=True) == "layout-mismatch"
+    assert kind_of([5.0, 2.0], [6.0, 2.0], math.inf) == "bound-exceeded"
+
+
 def test_no_rows_and_no_columns() -> None:
     for shape in ((0, 3), (3, 0)):
         empty = torch.empty(shape)

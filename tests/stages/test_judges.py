@@ -113,6 +113,22 @@ def test_paged_logits_that_read_the_other_layout(reference_with, pytorch_device)
     assert found.detail.startswith("reads the NORMAL layout: ")
 
 
+@pytest.mark.parametrize(("weight", "kind"), [("0x1p0", "layout-mismatch"), ("0x1p126", "bound-exceeded")])
+def test_nan_tells_of_another_layout_only_where_nothing_overflows(reference_with, pytorch_device, weight, kind):
+    def nan(*, logits, **arguments):
+        paged_mqa_logits.paged_mqa_logits(**arguments, logits=logits)
+        logits[torch.isfinite(logits)] = torch.nan
+
+    case = CASE.replace(
+        model={"num_heads": 16},
+        cache={"block_size": 64},
+        batch={"decode": (1,), "prefill": (), "next_n": 1, "max_model_len": 1},
+        values={"q": "zeros", "cache": "zeros", "k": "zeros", "rope": "zeros", "weights": "zeros"},
+    ).replace(values={"set": {"weights": ((0, 0, weight),)}})
+    (found,) = findings(case, reference_with(paged_logits=nan), pytorch_device, "paged_logits")
+    assert found.kind == kind
+
+
 def test_a_contracted_rotation_is_legal_and_anything_else_is_not(reference_with, pytorch_device):
     def contracted(choice):
         def rotate(*, q, k, positions, cos_sin_cache, mode, **options):

@@ -124,6 +124,17 @@ def test_a_hint_that_only_the_larger_case_gives_is_kept():
     assert found == heard[-1]
 
 
+def test_a_hint_that_the_smaller_case_gives_the_lie_is_dropped():
+    class Hinting(Showing):
+        def ask(self, case, signature, only=frozenset()):
+            hint, got = ("every wrong value is 4 times the right one", "4") if case.batch.tokens > 20 else ("", "32")
+            (finding,) = super().ask(case, signature, only).findings
+            return Outcome(case, [replace(finding, hint=hint, got=got, want="1")])
+
+    _, found = minimise(BIG, Hinting(lambda _case: True), SIGNATURE, seconds=math.inf)
+    assert (found.detail, found.hint) == ("differs", "")
+
+
 def test_a_hint_of_the_smaller_case_stands_alone():
     large, small = (Finding("rope", "code-mismatch", "q", "differs", hint=hint) for hint in ("large", "small"))
     assert small.with_hint_of(large) == small
