@@ -124,7 +124,7 @@ def test_nan_tells_of_another_layout_only_where_nothing_overflows(reference_with
         cache={"block_size": 64},
         batch={"decode": (1,), "prefill": (), "next_n": 1, "max_model_len": 1},
         values={"q": "zeros", "cache": "zeros", "k": "zeros", "rope": "zeros", "weights": "zeros"},
-    ).replace(values={"set": {"weights": ((0, 0, weight),)}})
+    ).replace(values={"set": {"q": ((0, 0, 0, "0x1p0"),), "weights": ((0, 0, weight),)}})
     (found,) = findings(case, reference_with(paged_logits=nan), pytorch_device, "paged_logits")
     assert found.kind == kind
 
