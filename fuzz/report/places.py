@@ -1,6 +1,7 @@
 """Where a line of a kernel lies in the checkout: what a CI needs to show a finding beside the code."""
 
 import os
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,6 +16,7 @@ def find_source(location: str, checkout: Path) -> tuple[Path, int] | None:
     """File and line of a "file:line".
 
     A kept finding names the last folder and the file alone; the one file of the checkout that is called so is meant.
+    So is that of a project that was read from a path, whose files are named by its version: vllm-0.33.0/vllm/ops.py.
     None where there is no such file, or more than one.
     """
     name, _, number = location.rpartition(":")
@@ -23,8 +25,17 @@ def find_source(location: str, checkout: Path) -> tuple[Path, int] | None:
     file = Path(name)
     if file.is_absolute():
         return (file, int(number)) if file.is_file() else None
-    called = [checkout / name] if (checkout / name).is_file() else list(_files_called(file, checkout))
-    return (called[0], int(number)) if len(called) == 1 else None
+    for called in (file, *_without_version(file)):
+        found = [checkout / called] if (checkout / called).is_file() else list(_files_called(called, checkout))
+        if found:
+            return (found[0], int(number)) if len(found) == 1 else None
+    return None
+
+
+def _without_version(file: Path) -> Iterator[Path]:
+    """A file of a project that was read from a path, as that path has it."""
+    if len(file.parts) > 2 and file.parts[0].startswith(f"{file.parts[1]}-"):
+        yield Path(*file.parts[1:-1], re.sub(r"~[0-9a-f]{8}$", "", file.name))
 
 
 def _files_called(file: Path, checkout: Path) -> Iterator[Path]:

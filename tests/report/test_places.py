@@ -50,3 +50,12 @@ def test_an_absolute_location_is_named_from_the_checkout(checkout):
     outside.write_text("")
     assert find_source(f"{outside}:3", checkout) == (outside, 3)
     assert place_in_checkout(f"{outside}:3") == place_in_checkout(f"{checkout}/gone.py:3") == ("", 0)
+
+
+@pytest.mark.parametrize("name", ["ops-0.33.0/ops/gather.py", "ops-unknown/ops/gather.py~0123abcd"])
+def test_a_file_of_a_project_that_was_read_from_the_checkout(checkout, name):
+    assert place_in_checkout(f"{name}:3") == ("ops/gather.py", 3)
+    assert place_in_checkout(f"other{name}:3") == ("", 0)
+    (checkout / "python").mkdir()
+    (checkout / "ops").rename(checkout / "python/ops")
+    assert place_in_checkout(f"{name}:3") == ("python/ops/gather.py", 3)

@@ -44,7 +44,8 @@ import triton.language as tl
 PATH = {where!r}
 WANTED = {{{", ".join(map(repr, wanted))}}}
 TEXT = {reading}
-linecache.cache["vllm_ops.py"] = (len(TEXT), None, TEXT.splitlines(True), "vllm_ops.py")  # where triton reads it
+FILE = {OPS!r}
+linecache.cache[FILE] = (len(TEXT), None, TEXT.splitlines(True), FILE)  # where triton reads it
 
 
 def names(node):  # what a statement of the file defines
@@ -56,7 +57,7 @@ platform = types.SimpleNamespace(fp8_dtype=lambda: {dtype}, is_fp8_fnuz=lambda: 
 module = types.ModuleType("vllm_ops")
 module.__dict__.update(torch=torch, triton=triton, tl=tl, current_platform=platform)
 module.__dict__.update(_ON_GFX942={is_fnuz}, _ON_GFX950={not is_fnuz})
-exec(compile(ast.Module(nodes, []), "vllm_ops.py", "exec"), module.__dict__)
+exec(compile(ast.Module(nodes, []), FILE, "exec"), module.__dict__)
 
 
 def kernel({", ".join(_arguments(stage))}):
