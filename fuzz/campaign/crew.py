@@ -6,13 +6,13 @@ from typing import Protocol, Self
 
 from indexfuzz.campaign.chunk import Chunk
 from indexfuzz.campaign.drawing import Recent, cases_of_chunk
-from indexfuzz.campaign.jobs import Report, Shrink, make_smaller, run_case
+from indexfuzz.campaign.jobs import Report, Shrink, Tried, make_smaller, run_case
 from indexfuzz.campaign.settings import Settings
 from indexfuzz.core import interrupts
 
 
 class Foreman(Protocol):
-    """Says what is to be done, and hears what comes of it: cases in the order of the stream, whoever runs them."""
+    """Says what is to be done, hears what comes of it, and learns from cases in the order of the stream."""
 
     @property
     def cases_left(self) -> float:
@@ -29,10 +29,13 @@ class Foreman(Protocol):
         """The next case to make smaller."""
 
     def hear(self, report: Report) -> None:
-        """Take note of what has come of a job."""
+        """Take note of what has come of a job, as soon as it has."""
+
+    def learn(self, tried: Tried) -> None:
+        """Take note of a case that was heard of when it is its turn in the stream, whoever ran it."""
 
     def end_chunk(self) -> None:
-        """Take note that all cases of the next part of the stream have been heard of."""
+        """Take note that all cases of the next part of the stream have been learned from."""
 
 
 class Crew(Protocol):
@@ -78,6 +81,8 @@ class Alone:
 
         def tell(report: Report) -> None:
             foreman.hear(report)
+            if isinstance(report, Tried):
+                foreman.learn(report)
             interrupts.check()
 
         recent = Recent()

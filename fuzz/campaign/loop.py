@@ -1,7 +1,9 @@
 """The loop: have cases run, tell of what is new the moment it is seen, and then have its case made small.
 
-Known signatures are counted: an open shallow bug must not hide a deep one. Cases are judged in the order of the stream,
-so the same seed and number of cases give the same findings, however many processes run them.
+Known signatures are counted: an open shallow bug must not hide a deep one. What is drawn hangs on what was learned from
+earlier cases, in the order of the stream, and a campaign of so many cases judges them in that order, too: the same seed
+and number of cases give the same findings, however many processes run them. Otherwise a case is judged as soon as it
+was run: nothing that was seen waits for a slower process, to be lost with this one.
 """
 
 import math
@@ -49,7 +51,8 @@ class Campaign:
         self._crew = crew or Alone(wanted)
         self._judge = Judge(wanted.known)
         self._pending: dict[Signature, _Pending] = {}
-        self._recent = Recent()
+        self._judged = Recent()
+        self._learned = Recent()
         self._tried = 0
         self._tried_before = 0
         self._is_dry = False
@@ -106,11 +109,10 @@ class Campaign:
         return Shrink(pending.finding, pending.case, self._budget.grant(len(waiting)), self._budget.left)
 
     def hear(self, report: Report) -> None:
-        """Take note of what has come of a job. Cases that were run beyond what is wanted do not count."""
+        """Take note of what has come of a job."""
         if isinstance(report, Tried):
             self._budget.begin()
-            if self._tried != self._wanted.cases and self._recent.add(report.case):
-                self._tried += 1
+            if self._wanted.cases is None and self._judged.add(report.case):
                 self._take_case(report)
         elif not isinstance(report, Smaller | Shrunk):
             self._tell(report)
@@ -122,6 +124,16 @@ class Campaign:
             self._budget.use(report.seconds)
             if report.signature in self._pending:
                 self._tell_found(report.signature, report.finding, report.case, report.doubt)
+
+    def learn(self, tried: Tried) -> None:
+        """Take note of what a case compared. Cases that were run beyond what is wanted do not count."""
+        if self._tried == self._wanted.cases or not self._learned.add(tried.case):
+            return
+        self._tried += 1
+        if self._wanted.cases is not None:
+            self._take_case(tried)
+        if tried.outcome is not None:
+            self.summary.goals.add(tried.case, tried.outcome.comparisons)
 
     def end_chunk(self) -> None:
         """A part of the stream without new cases ends the drawing: the strategy has no more."""

@@ -1,8 +1,8 @@
 """Several processes that do the work of a campaign.
 
-Each draws and runs chunks of the stream of its own, and tells case by case. The cases are passed on in the order of the
-stream, so what comes of a campaign does not depend on who is faster. A process that dies is replaced; the case that
-kills two of them is left out.
+Each draws and runs chunks of the stream of its own, and tells case by case. A case is heard of at once, and learned
+from in the order of the stream, so what is drawn does not depend on who is faster. A process that dies is replaced; the
+case that kills two of them is left out.
 """
 
 from collections import deque
@@ -24,7 +24,7 @@ TICK = 0.25
 """Seconds between two looks at the time."""
 
 AHEAD = 2
-"""Chunks for each process that may be heard of before an earlier one is: what waits for its turn takes memory."""
+"""Chunks for each process that may be begun before an earlier one has ended: what waits for its turn takes memory."""
 
 MOST_DEATHS = 3
 """How many processes may die one after the other before they are ready."""
@@ -113,7 +113,7 @@ class Pool:
         return chunk
 
     def _hear(self, member: Member, foreman: Foreman) -> None:
-        """Take what a process says, and pass it on when it is its turn."""
+        """Take what a process says, and pass it on."""
         message, job = member.next(), member.job
         if message is None:
             self._replace(member, foreman)
@@ -132,6 +132,7 @@ class Pool:
                 self._let_go(member)
         elif isinstance(message, Tried) and isinstance(job, Chunk):
             member.told += 1
+            foreman.hear(message)
             self._waiting.setdefault(job.number, []).append(message)
         else:
             if isinstance(message, Smaller) and isinstance(job, Shrink):
@@ -140,10 +141,10 @@ class Pool:
         self._pass_on(foreman)
 
     def _pass_on(self, foreman: Foreman) -> None:
-        """Let the foreman hear of the cases whose turn it is."""
+        """Let the foreman learn from the cases whose turn it is."""
         while True:
             for tried in self._waiting.pop(self._turn, ()):
-                foreman.hear(tried)
+                foreman.learn(tried)
             if self._turn not in self._complete:
                 return
             self._complete.discard(self._turn)
@@ -151,12 +152,12 @@ class Pool:
             self._turn += 1
 
     def _drop_chunks(self, foreman: Foreman) -> None:
-        """Let go of who runs cases; let the foreman hear of those that were run, though some before them were not."""
+        """Let go of who runs cases; let the foreman learn from those that were run, though some before were not."""
         for member in [member for member in self._members if isinstance(member.job, Chunk)]:
             self._let_go(member)
         for number in sorted(self._waiting):
             for tried in self._waiting.pop(number):
-                foreman.hear(tried)
+                foreman.learn(tried)
         self._again.clear()
 
     def _let_go(self, member: Member) -> None:

@@ -74,7 +74,6 @@ class Summary:
 
     def _count(self, outcome: Outcome) -> None:
         self.cases += 1
-        self.goals.add(outcome.case, outcome.comparisons)
         self.stages.update(outcome.stages)
         self.outside.update(outcome.outside.keys())
         self.ordered.update(outcome.ordered)

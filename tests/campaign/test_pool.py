@@ -11,14 +11,18 @@ from pathlib import Path
 
 import pytest
 
-from indexfuzz.campaign.chunk import CHUNK
+from indexfuzz.campaign.chunk import CHUNK, Chunk
 from indexfuzz.campaign.events import CaseRun, Died
+from indexfuzz.campaign.jobs import Tried
 from indexfuzz.campaign.loop import Campaign
-from indexfuzz.campaign.member import Hire
+from indexfuzz.campaign.member import Done, Hire
 from indexfuzz.campaign.pool import ORPHANED, Pool, PoolError
 from indexfuzz.campaign.server import ServerError, fork_from_server, has_ended, start_server
 from indexfuzz.campaign.settings import Settings
+from indexfuzz.core.case import Case
+from indexfuzz.core.comparison import Comparison
 from indexfuzz.core.interrupts import Interrupted
+from indexfuzz.core.outcome import Outcome
 from indexfuzz.core.setup import Setup
 from indexfuzz.subjects.under_test import put_under_test
 
@@ -95,6 +99,79 @@ def test_cases_and_findings_do_not_depend_on_the_number_of_processes(monkeypatch
         assert others == ids
         assert (summary.cases, summary.stages, summary.known) == (alone.cases, alone.stages, alone.known)
         assert [found.finding.signature for found in summary.findings] == [f.finding.signature for f in alone.findings]
+
+
+class Hearing:
+    """A foreman that notes what it hears and learns from, by the number of the case's chunk."""
+
+    def __init__(self):
+        self.heard, self.learned, self.ended = [], [], 0
+
+    def hear(self, report):
+        self.heard.append(report.case)
+
+    def learn(self, tried):
+        self.learned.append(tried.case)
+
+    def end_chunk(self):
+        self.ended += 1
+
+
+class Telling:
+    """A process that has a chunk, and says what it is given to say."""
+
+    def __init__(self, number, messages):
+        self.job, self.told, self._messages = Chunk(number), 0, iter(messages)
+
+    def next(self):
+        return next(self._messages)
+
+
+def test_a_case_is_heard_of_at_once_and_learned_from_when_it_is_its_turn():
+    crew, foreman = pool(2), Hearing()
+    slow = Telling(0, [Tried("first", None), Tried("second", None), Done(0)])
+    fast = Telling(1, [Tried("third", None), Tried("fourth", None), Done(0)])
+    crew._members = [slow, fast]
+    for member in (fast, fast, slow):
+        crew._hear(member, foreman)
+    assert (foreman.heard, foreman.learned) == (["third", "fourth", "first"], ["first"])
+    for member in (fast, slow, slow):
+        crew._hear(member, foreman)
+    assert foreman.heard == ["third", "fourth", "first", "second"]
+    assert foreman.learned == ["first", "second", "third", "fourth"]
+    assert foreman.ended == 2
+
+
+def test_what_waits_for_its_turn_at_the_end_is_learned_from_too():
+    crew, foreman = pool(1), Hearing()
+    ahead = Telling(4, [Tried("later", None)])
+    crew._hear(ahead, foreman)
+    assert foreman.learned == []
+    crew._drop_chunks(foreman)
+    assert foreman.learned == foreman.heard == ["later"]
+
+
+def outcome_of(case, *lines):
+    comparisons = tuple(Comparison("kernel.py", line, "n < 8", holds=True, left=3, right=8) for line in lines)
+    return Tried(case, Outcome(case, comparisons=comparisons))
+
+
+@pytest.mark.parametrize(("cases", "told"), [(None, ["heard", "heard"]), (8, ["learned", "learned"])])
+def test_a_campaign_of_so_many_cases_judges_them_in_order_and_any_other_at_once(cases, told):
+    seen, now = [], ""
+    campaign = Campaign(settings(cases=cases), lambda _: seen.append(now), pool(2))
+    first, second = Case(), Case().replace(values={"seed": 7})
+    now = "heard"
+    for case in (second, first, second):
+        campaign.hear(outcome_of(case, 3))
+    assert not campaign.summary.goals.unturned()
+    now = "learned"
+    for case in (first, second, first):
+        campaign.learn(outcome_of(case, 3))
+    assert seen == told
+    assert campaign.summary.cases == 2
+    (place,) = campaign.summary.goals.unturned()
+    assert place.line == 3
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSEGV])
