@@ -14,6 +14,7 @@ from indexfuzz.core.guarantees import Guarantees, Promises
 from indexfuzz.devices import assembly
 from indexfuzz.devices.base import CaptureError, Device, DeviceError, Session, T
 from indexfuzz.devices.carrying import CarryingSession, carrier_to
+from indexfuzz.devices.gate import Gate
 from indexfuzz.devices.sanitizing import SanitizedSession, report_of_this_process
 from indexfuzz.devices.simulated_dot import simulated_dot
 from indexfuzz.devices.tuning import Choice, choosing
@@ -39,9 +40,6 @@ def _in_any_order(known: Arithmetic) -> Arithmetic:
     """A kernel that scores a head_dim in pieces may take them in any order."""
     return replace(known, dot=replace(known.dot, in_order=False))
 
-
-HELD, MOST_HELD = 4_000_000, 1 << 31
-"""Cycles for which streams are held back while launches are made for them: about 2 ms at first, a second at most."""
 
 NO_ROOM = ("CUDA out of memory", "[CUDA]: out of memory", "CUDA error: out of memory", "CUBLAS_STATUS_ALLOC_FAILED")
 """In what PyTorch, Triton and libraries raise, as various types, where there is no room on the GPU."""
@@ -79,11 +77,9 @@ def noting_kernels() -> Iterator[list[assembly.Compiled]]:
         JITFunction.run = plain
 
 
-@dataclass
-class Hold:
-    """How long streams are held back: longer once a host was too slow to make all launches meanwhile."""
-
-    cycles: int = HELD
+@cache
+def _gate() -> Gate:
+    return Gate()
 
 
 @dataclass(frozen=True)
@@ -101,7 +97,6 @@ class CudaDevice:
     unsupported: tuple[type[Exception], ...] = ()
     broken: tuple[type[Exception], ...] = ()
     choice: Choice = field(default_factory=Choice)
-    hold: Hold = field(default_factory=Hold, compare=False)
 
     def __post_init__(self) -> None:
         if not torch.cuda.is_available():
@@ -155,16 +150,13 @@ class CudaDevice:
 
     def run_beside(self, runs: Sequence[Callable[[], T]]) -> list[T]:
         """On a stream each, which begin together once all has been launched."""
-        torch.cuda._sleep(self.hold.cycles)  # type: ignore[no-untyped-call]  # noqa: SLF001 - holds no host
-        begin = torch.cuda.current_stream().record_event()
         results = []
-        for run in runs:
-            stream: torch.cuda.Stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
-            stream.wait_event(begin)
-            with torch.cuda.stream(stream):
-                results.append(run())
-        if begin.query():
-            self.hold.cycles = min(4 * self.hold.cycles, MOST_HELD)
+        with _gate().closed() as opened:
+            for run in runs:
+                stream: torch.cuda.Stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
+                stream.wait_event(opened)
+                with torch.cuda.stream(stream):
+                    results.append(run())
         torch.cuda.synchronize()
         return results
 

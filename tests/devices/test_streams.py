@@ -1,36 +1,92 @@
-"""Launches on streams that begin together, as far as it can be seen without a GPU."""
+"""Launches on streams that begin together: by stand-ins for a GPU's streams, and on a card."""
 
 import types
 from contextlib import nullcontext
 
 import pytest
 import torch
+import triton
+import triton.language as tl
 
-from indexfuzz.devices import cuda
+from indexfuzz.devices import cuda, gate, open_device
+
+
+class Word:
+    """The memory of a gate, which notes what it holds in `told`."""
+
+    def __init__(self, told):
+        self._told = told
+
+    def zero_(self):
+        self._told.append("closed")
+
+    def fill_(self, value):
+        assert value == 1
+        self._told.append("open")
 
 
 @pytest.fixture
-def slept(monkeypatch):
-    """For how many cycles streams were held back; launches are late where it was less than 50 million."""
-    cycles = []
-    event = types.SimpleNamespace(query=lambda: cycles[-1] < 50_000_000)
-    now = types.SimpleNamespace(record_event=lambda: event)
+def told(monkeypatch):
+    """What happens, in order, to a gate and to the streams that wait for it."""
+    told = []
+    now = types.SimpleNamespace(record_event=lambda: told.append("event recorded"))
     for name, value in {
         "is_available": lambda: True,
-        "_sleep": cycles.append,
         "current_stream": lambda: now,
-        "Stream": lambda: types.SimpleNamespace(wait_event=lambda _: None),
+        "Stream": lambda: types.SimpleNamespace(wait_event=lambda _: told.append("stream waits")),
         "stream": lambda _: nullcontext(),
-        "synchronize": lambda: None,
+        "synchronize": lambda: told.append("all has ended"),
     }.items():
         monkeypatch.setattr(torch.cuda, name, value)
-    return cycles
+    made = gate.Gate.__new__(gate.Gate)
+    made._word = Word(told)
+    monkeypatch.setattr(cuda, "_gate", lambda: made)
+    waiter = {(1,): lambda _word, most, num_warps: told.append("kernel looks") if most and num_warps == 1 else None}
+    monkeypatch.setattr(gate, "wait_at_gate", waiter)
+    return told
 
 
-def test_streams_are_held_back_for_longer_where_launches_were_late(slept):
-    device, other = cuda.CudaDevice(), cuda.CudaDevice()
-    for _ in range(4):
-        assert device.run_beside([lambda: 1, lambda: 2]) == [1, 2]
-    other.run_beside([])
-    assert slept == [4_000_000, 16_000_000, 64_000_000, 64_000_000, 4_000_000]
-    assert device == other
+def test_streams_begin_once_all_has_been_launched(told):
+    runs = [lambda number=number: told.append(f"launch {number}") for number in (1, 2)]
+    cuda.CudaDevice().run_beside(runs)
+    assert told == [
+        *("closed", "kernel looks", "event recorded"),
+        *("stream waits", "launch 1", "stream waits", "launch 2"),
+        *("open", "all has ended"),
+    ]
+
+
+def test_a_launch_that_fails_leaves_no_gate_closed(told):
+    with pytest.raises(ZeroDivisionError):
+        cuda.CudaDevice().run_beside([lambda: 1 // 0])
+    assert told[-1] == "open"
+
+
+@triton.jit
+def note_kernel(place, mark):
+    tl.store(place, mark)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an NVIDIA GPU")
+class TestGpu:
+    def test_nothing_begins_before_all_has_been_launched(self):
+        marks = torch.zeros(2, dtype=torch.int32, device="cuda")
+        seen = []
+
+        def launch(number):
+            note_kernel[(1,)](marks[number:], 1)
+            with torch.cuda.stream(aside):
+                beside = marks.to("cpu", non_blocking=False)
+            seen.append(beside.tolist())
+
+        aside = torch.cuda.Stream()
+        note_kernel[(1,)](marks, 0)
+        open_device("cuda").run_beside([lambda: launch(0), lambda: launch(1)])
+        assert seen == [[0, 0], [0, 0]]
+        assert marks.tolist() == [1, 1]
+
+    def test_a_launcher_that_waits_for_the_gpu_comes_to_an_end(self, monkeypatch):
+        monkeypatch.setattr(gate, "MOST_LOOKS", 1 << 10)
+        total = torch.ones(8, device="cuda")
+        assert open_device("cuda").run_beside([lambda: total.sum().item()]) == [8.0]
