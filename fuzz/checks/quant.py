@@ -74,6 +74,9 @@ def find_wrong_codes(got: Tensor, low: Tensor, high: Tensor, fp8: torch.dtype) -
     return wrong
 
 
+HAIR = 2.0**-16
+"""What a scale may miss a power of two by, relatively, for reasons of its own."""
+
 NEGATIVE_ZERO = 0x80
 """Which is the NaN of e4m3fnuz."""
 
@@ -95,8 +98,26 @@ def _complain_of_scale(
     i = int(wrong.nonzero()[0])
     want = " or ".join(sorted({describe.text(s) for s in allowed[i]}))
     words = describe.summary(got, allowed[:, 0], wrong, (row,))
+    words = replace(words, hint=_rounding(got[wrong], allowed[wrong]) or words.hint)
     detail = f"the scale of {row} {number[i]} is {describe.text(got[i])}, must be {want}; {words}"
     return complaint("code-mismatch", output, detail, (number[i],), describe.text(got[i]), want, hint=words.hint)
+
+
+def _rounding(got: Tensor, allowed: Tensor) -> str:
+    """Whether scales [n] are right but for a rounding to powers of two that was asked for, or was not."""
+    power = _next_power(got)
+    if bool((is_legal_scale(power, allowed) & (got < power * (1 - HAIR))).all()):
+        return "right before it is rounded up to a power of two"
+    if bool((got.unsqueeze(-1) == _next_power(allowed)).any(-1).all()):
+        return "rounded up to a power of two, which is not asked for"
+    return ""
+
+
+def _next_power(scales: Tensor) -> Tensor:
+    """The least power of two that is not less, of positive scales; zero, infinite and NaN stay."""
+    mantissa, exponent = torch.frexp(scales)
+    power = torch.ldexp(torch.where(mantissa == 0.5, 0.5, 1.0), exponent)
+    return torch.where(torch.isfinite(scales) & (scales > 0), power, scales)
 
 
 class _Codes(NamedTuple):

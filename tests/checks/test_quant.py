@@ -103,6 +103,22 @@ def test_a_doubled_scale_is_called_so() -> None:
     assert "every wrong value is 2 times the right one" in found.detail
 
 
+def test_a_scale_that_is_rounded_where_it_must_not_be_and_the_other_way_round() -> None:
+    x = torch.randn(8, 32).bfloat16()
+    for asked, done, words in (
+        ("fp32", "ue8m0", "rounded up to a power of two, which is not asked for"),
+        ("ue8m0", "fp32", "right before it is rounded up to a power of two"),
+    ):
+        codes, scale = quantised(x, done, "e4m3fn")
+        found = rows(x, codes, scale, asked)
+        assert found is not None
+        assert (found.hint, words in found.detail) == (words, True)
+    codes, scale = quantised(x, "ue8m0", "e4m3fn")
+    found = rows(x, codes, torch.nextafter(scale, torch.zeros(())), "ue8m0")
+    assert found is not None
+    assert "power of two" not in found.detail
+
+
 def test_zero_of_the_wrong_sign_fails() -> None:
     x = torch.tensor([[1.0, 0.0, -0.0, -1e-9]]).bfloat16()
     codes, scale = quantised(x, "ue8m0", "e4m3fn")

@@ -18,7 +18,9 @@ from indexfuzz.cli.picture import print_picture
 from indexfuzz.core.case import Case
 from indexfuzz.core.finding import Finding
 from indexfuzz.devices import open_device
+from indexfuzz.implementations.base import Implementation
 from indexfuzz.implementations.faults import plant
+from indexfuzz.kernels.cache import k_quant_cache
 from indexfuzz.lockstep import Lockstep
 from indexfuzz.lockstep.source.search import find_violation
 from indexfuzz.lockstep.tracking.moments import Recorder
@@ -156,6 +158,29 @@ def test_the_cache_shows_bytes_of_another_layout_where_they_do_not_belong():
     assert "A" * 16 in "".join(actual.cells[2:])
     assert picture.mark == (0, 16)
     assert "byte 16 of the page: should be token 0, dim 16, is nobody's" in picture.notes
+
+
+def test_a_cache_that_a_caller_fills_by_copies_is_drawn_by_what_it_holds():
+    def inserted(k, cache, slot_mapping, **options):
+        mine = cache.clone()
+        k_quant_cache(k, mine, slot_mapping, **options)
+        mine.view(-1, 36)[:, 32:].view(torch.float32).mul_(2)
+        cache.copy_(mine)
+
+    def forgotten(**_):
+        pass
+
+    cells = []
+    for function in (inserted, forgotten):
+        own = Implementation("own", {"k_quant_cache": function})
+        subject = InProcess(own, open_device("lockstep"))
+        finding = next(f for f in subject.run(ONE_TOKEN).findings if f.stage == "k_quant_cache")
+        look = look_at(ONE_TOKEN, finding.signature, subject)
+        assert look
+        (picture,) = draw(look)
+        cells.append(picture.panels[1].cells)
+    assert cells[0] == ("a" * 32, "aa!!")
+    assert cells[1] == ("-" * 32, "-" * 4)
 
 
 def test_interleaved_exponents_are_drawn_where_each_belongs():

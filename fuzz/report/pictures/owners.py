@@ -2,7 +2,8 @@
 
 One token at a time has a key whose dims all have different codes under a scale of 1, the others are zero. What is then
 stored differently from a launch in which all are zero belongs to that token, and the code says which dim it is. Stores
-are read from the recorder, so that those beyond the cache are seen, too.
+are read from the recorder, so that those beyond the cache are seen, too. Where no kernel stores there, but a caller
+copies what one has made, it is what the cache then holds that is compared, and nothing is said of dims.
 """
 
 from dataclasses import dataclass, replace
@@ -16,7 +17,7 @@ from indexfuzz.lockstep.tracking.moments import Moment, Recorder
 from indexfuzz.lockstep.values.arrays import Array
 from indexfuzz.lockstep.values.dtypes import ScalarType
 from indexfuzz.oracles.launching import launch
-from indexfuzz.reference import fp8
+from indexfuzz.reference import fp8, layout
 from indexfuzz.stages.base import Call
 from indexfuzz.triage.look import Look
 
@@ -46,6 +47,8 @@ def find_owners(look: Look, first: int, last: int) -> Owners | None:
     nothing = _stores(look, torch.zeros_like(k))
     if nothing is None:
         return None
+    if not nothing:
+        return _copied(look, first, last, pattern, rows)
     for row in range(rows):
         key = torch.zeros_like(k)
         key[row] = pattern
@@ -58,6 +61,30 @@ def find_owners(look: Look, first: int, last: int) -> Owners | None:
                 token[here] = row
                 dim[here] = SCALE if len(stored) > 1 else codes.get(stored[0], NOBODY)
     return Owners(first, token, dim)
+
+
+def _copied(look: Look, first: int, last: int, pattern: Tensor, rows: int) -> Owners | None:
+    """The owners of bytes that no kernel has stored, by what the cache holds after a launch."""
+    k = look.given.tensors["k"]
+    held = []
+    for row in range(-1, rows):
+        key = torch.zeros_like(k)
+        if row >= 0:
+            key[row] = pattern
+        call = look.given.copy().with_tensors({"k": key})
+        if launch(look.stage.name, call, look.function, look.device).error is not None:
+            return None
+        held.append(layout.flat_bytes(call.tensors["cache"])[first:last].numpy())
+    token = np.full(last - first, NOBODY, np.int64)
+    for row, bytes_ in enumerate(held[1:]):
+        differs = np.flatnonzero(bytes_ != held[0])
+        token[differs] = row
+        # Of two scales some bytes are the same.
+        words = np.unique(differs // layout.SCALE_BYTES)
+        for at in (words[:, None] * layout.SCALE_BYTES + np.arange(layout.SCALE_BYTES)).flat:
+            if at < len(token) and token[at] == NOBODY:
+                token[at] = row
+    return Owners(first, token, np.full(last - first, NOBODY, np.int64))
 
 
 def _pattern(look: Look) -> tuple[Tensor, dict[int, int]]:
