@@ -4,6 +4,13 @@ import traceback
 from pathlib import Path
 
 TOOLS = ("triton", "torch", "numpy", "lockstep")
+_WATCHING = ("implementations", "watching.py")
+"""Evaluates the conditions of the code under test, in frames of its own."""
+
+
+def is_of_a_tool(file: Path) -> bool:
+    """Whether a file belongs to what runs somebody's code, not to that code."""
+    return bool(set(file.parts[:-1]).intersection(TOOLS)) or file.parts[-2:] == _WATCHING
 
 
 def origin_of(error: BaseException) -> BaseException:
@@ -16,7 +23,6 @@ def origin_of(error: BaseException) -> BaseException:
 def location_of(error: BaseException) -> str:
     """file:line of the innermost frame that belongs to no tool or torch function mode; empty when there is none."""
     for frame in reversed(traceback.extract_tb(origin_of(error).__traceback__)):
-        folders = set(Path(frame.filename).parts[:-1])
-        if not folders.intersection(TOOLS) and frame.name != "__torch_function__":
+        if not is_of_a_tool(Path(frame.filename)) and frame.name != "__torch_function__":
             return f"{frame.filename}:{frame.lineno}"
     return ""

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from indexfuzz.core.comparison import Comparison
+from indexfuzz.core.tracebacks import location_of
 from indexfuzz.implementations.watching import MOST, watch, watching
 
 SOURCE = '''
@@ -217,6 +218,7 @@ def test_errors_keep_their_type_and_line(module):
         module.compare(1, "a")
     frames = [frame for frame in error.traceback if str(frame.path) == FILE]
     assert frames[-1].lineno + 1 == line("return a < b")
+    assert location_of(error.value) == f"{FILE}:{line('return a < b')}"
 
 
 def test_only_what_happens_inside_counts_and_only_so_much_of_it(module):

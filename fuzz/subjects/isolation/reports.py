@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-from indexfuzz.core.tracebacks import TOOLS
+from indexfuzz.core.tracebacks import is_of_a_tool
 from indexfuzz.implementations.sources import whiles_in
 
 FRAME = re.compile(r'^  File "([^"]+)", line (\d+) in ', re.MULTILINE)
@@ -57,7 +57,7 @@ def _frames(errors: str) -> Iterator[tuple[Path, int]]:
 def _is_somebodys(path: Path) -> bool:
     """Whether a file is neither Python's, nor a tool's, nor made while running, as `<frozen importlib>` is."""
     is_of_python = any(part.startswith("python3") for part in path.parts) and "site-packages" not in path.parts
-    return not str(path).startswith("<") and not is_of_python and not set(path.parts[:-1]).intersection(TOOLS)
+    return not str(path).startswith("<") and not is_of_python and not is_of_a_tool(path)
 
 
 def _may_be_endless(path: Path, line: int, whiles: Mapping[str, Sequence[Sequence[int]]]) -> bool:
