@@ -3,11 +3,15 @@
 import os
 import sys
 
-from indexfuzz.core import interrupts
+from indexfuzz.core import interrupts, threads
 
 
 def start() -> None:
-    """Run the command line as a program of its own, which leaves nothing of Hypothesis in the current folder."""
+    """Run the command line as a program of its own.
+
+    It leaves nothing of Hypothesis in the current folder, and has one thread, as all processes that it starts.
+    """
+    threads.take_one(os.environ)
     caches = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
     folder = os.path.expanduser(f"{caches}/indexfuzz/hypothesis")  # noqa: PTH111 - Path raises where nobody has a home
     os.environ.setdefault("HYPOTHESIS_STORAGE_DIRECTORY", folder)

@@ -13,12 +13,11 @@ from packaging.requirements import Requirement
 from packaging.version import Version
 
 from indexfuzz import __file__ as package_file
+from indexfuzz.core import threads
 from indexfuzz.core.setup import SetupError
 from indexfuzz.subjects.isolation import bootstrap
 
 NEEDED = ("numpy", "pydantic", "torch", "triton")
-ONE_THREAD = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "TORCHINDUCTOR_COMPILE_THREADS")
-"""Threads do not survive a fork, and pools of processes would have to be found to be ended."""
 
 
 def folders() -> list[str]:
@@ -47,8 +46,8 @@ def launch(python: str, device: str, control: socket.socket, log: IO[bytes]) -> 
     """
     environment = dict(os.environ)
     environment.pop("PYTHONHOME", None)
-    for name in ONE_THREAD:
-        environment.setdefault(name, "1")
+    threads.take_one(environment)  # they do not survive a fork
+    environment.setdefault("TORCHINDUCTOR_COMPILE_THREADS", "1")  # a pool of processes would have to be found and ended
     if device == "interpreter":
         environment["TRITON_INTERPRET"] = "1"
     given = json.dumps({"folders": folders(), "needs": needs()})
