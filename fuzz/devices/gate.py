@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
 
 import torch
 import triton
@@ -12,8 +11,8 @@ MOST_LOOKS = 1 << 18
 """Looks at a gate, about a microsecond each, until it counts as open: a launcher may wait for the GPU itself."""
 
 
-@triton.jit  # type: ignore[untyped-decorator]
-def wait_at_gate(gate: Any, most_looks: Any) -> None:
+@triton.jit
+def wait_at_gate(gate, most_looks):  # type: ignore[no-untyped-def]
     """Keep a stream busy until the host has written to `gate`, or so many looks at it have been in vain."""
     looks = 0
     while (tl.load(gate, volatile=True) == 0) & (looks < most_looks):

@@ -7,6 +7,8 @@ import pytest
 import torch
 import triton
 import triton.language as tl
+from triton.backends.compiler import GPUTarget
+from triton.compiler import ASTSource
 
 from indexfuzz.devices import cuda, gate, open_device
 
@@ -60,6 +62,13 @@ def test_a_launch_that_fails_leaves_no_gate_closed(told):
     with pytest.raises(ZeroDivisionError):
         cuda.CudaDevice().run_beside([lambda: 1 // 0])
     assert told[-1] == "open"
+
+
+def test_the_gate_is_looked_at_again_and_again():
+    source = ASTSource(gate.wait_at_gate, {"gate": "*i32", "most_looks": "i32"}, {}, {})
+    ptx = triton.compile(source, target=GPUTarget("cuda", 90, 32)).asm["ptx"]
+    loop, look, back = (ptx.index(words) for words in ("Loop Header", "ld.volatile.global", "bra"))
+    assert loop < look < back
 
 
 @triton.jit
