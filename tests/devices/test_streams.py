@@ -64,6 +64,7 @@ def test_a_launch_that_fails_leaves_no_gate_closed(told):
     assert told[-1] == "open"
 
 
+@pytest.mark.filterwarnings("ignore:TRITON_DEFAULT_FP_FUSION")
 def test_the_gate_is_looked_at_again_and_again():
     source = ASTSource(gate.wait_at_gate, {"gate": "*i32", "most_looks": "i32"}, {}, {})
     ptx = triton.compile(source, target=GPUTarget("cuda", 90, 32)).asm["ptx"]
