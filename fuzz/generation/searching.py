@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from indexfuzz.core.case import Case
 from indexfuzz.core.comparison import Place
 from indexfuzz.generation.affording import is_affordable, lighten
+from indexfuzz.generation.blending import splice
 from indexfuzz.generation.choices import Choices
 from indexfuzz.generation.conditions import Condition, is_comparison
 from indexfuzz.generation.decisions import Decisions, Pair, explain_operands
@@ -20,8 +21,9 @@ from indexfuzz.generation.goals import Goal
 from indexfuzz.generation.levers import LEAST, Lever, levers
 from indexfuzz.generation.measures import Measures, measure
 from indexfuzz.generation.scouting import Rehearse, Scout
-from indexfuzz.generation.steering import SPLICED, mend, reseed, splice
+from indexfuzz.generation.steering import SPLICED, mend, reseed
 from indexfuzz.generation.switches import flip
+from indexfuzz.generation.varying import Variety
 
 REHEARSALS = 40
 """Cases that are rehearsed on the way to a goal."""
@@ -41,7 +43,10 @@ FEW = 3
 MOST_SAMPLES = 16
 """Rehearsed cases that are looked at for what operands may be."""
 
-DECISIONS = 2 * 64 * MOST_REHEARSALS
+VARIATIONS = 6
+"""Changes from one of these to the next."""
+
+DECISIONS = 2 * 64 * (MOST_REHEARSALS + VARIED * VARIATIONS)
 """Bytes that decide how a case is searched for."""
 
 HOPELESS = 20
@@ -114,6 +119,7 @@ class _Search:
             self._remember(self._case, self._seen)
             self._known, self._passed = self._known.union(self._seen.ends), self._before(self._seen)
         self._most = self._case
+        self._variety = Variety((fresh, *(scout.case for scout in scouts)), choices, is_pinned=is_pinned)
 
     def run(self) -> tuple[Case, ...]:
         """Change the case as long as there are rehearsals left, and keep what leaves no more to do.
@@ -122,17 +128,19 @@ class _Search:
         away, back to the best one unless it comes closer in time.
         """
         start, best, detour = self._seen, (self._case, self._seen), 0
-        met, given_up = dict[str, Case](), self._left - HOPELESS
+        met, given_up, left_to_vary = dict[str, Case](), self._left - HOPELESS, 2 * VARIED
         for _ in range(2 * MOST_REHEARSALS):
             missed = self._missed(self._seen)
             if not missed and self._go_on():
                 missed, given_up = self._missed(self._seen), self._left - HOPELESS
-            if not missed and self._case.id != self._goal.case.id:
-                met[self._case.id] = self._case
-            if self._left <= max(given_up, 0) or len(met) == VARIED:
+            if self._left <= max(given_up, 0) or len(met) >= VARIED or not left_to_vary:
                 break
-            is_free = bool(missed) and not detour and self._choices.of((True, False, False, False))
-            for case in self._changes() if missed else self._variations():
+            if not missed:
+                met |= self._vary(is_first=not met)
+                left_to_vary -= 1
+                continue
+            is_free = not detour and self._choices.of((True, False, False, False))
+            for case in self._changes():
                 if self._take(case, math.inf if is_free else missed):
                     break
             left = self._missed(best[1]) - self._missed(self._seen)
@@ -143,9 +151,39 @@ class _Search:
                 (self._case, self._seen), detour = best, 0
             else:
                 detour += 1
-        case, seen = best
-        met = {name: each for name, each in met.items() if not self._missed(self._looked_at[name])}
-        return tuple(met.values()) or ((case,) if self._missed(seen) < self._missed(start) else ())
+        met = {name: each for name, each in met.items() if not self._missed(self._looked_at[name])} or met
+        self._case, self._seen = best
+        if not met and self._goal.wanted in self._seen.ends.get(self._goal.place, ()):
+            self._chain = [one for one in self._chain if not self._seen.miss(one[0], wanted=one[1])]
+            met = self._vary(is_first=True)
+        elif not met and self._missed(self._seen) < self._missed(start):
+            met[self._case.id] = self._case
+        return tuple(met.values())
+
+    def _vary(self, *, is_first: bool) -> dict[str, Case]:
+        """Go on to another case that meets the goal, too, and has as much as may be from fresh ones; takes no patience.
+
+        The first one is also given as it is, but for its values.
+        """
+        case = self._case
+        self._chain += [one for one in self._behind(self._seen) if one not in self._chain]
+        left, self._left = self._left, max(self._left, 0) + VARIATIONS
+        for _ in range(VARIATIONS):
+            changed = self._variety.of(self._case)
+            self._variety.learn(is_met=changed is not None and self._take(changed, 0))
+        self._left = left
+        found = {case.id: self._variety.with_other_values(case)} if is_first else {}
+        found[self._case.id] = self._case
+        return {name: each for name, each in found.items() if name != self._goal.case.id}
+
+    def _behind(self, seen: Decisions) -> Iterator[tuple[Place, bool]]:
+        """What a case decides behind the goal as few others have, or none."""
+        before = self._before(seen)
+        for place, ends in seen.ends.items():
+            if place not in before and len(ends) == 1:
+                (end,) = ends
+                if (place, end) in self._goal.rare or place not in self._goal.known:
+                    yield place, end
 
     def _take(self, case: Case, most: float) -> bool:
         """Whether a changed case is no further away than that, and is the one to go on with then."""

@@ -1,31 +1,22 @@
 """Steering: some of the cases of a stream take cases that came close to a goal further, or vary what was rare."""
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 from indexfuzz.core.case import Case
-from indexfuzz.core.part import CaseError
 from indexfuzz.generation.affording import is_affordable, lighten
+from indexfuzz.generation.blending import splice
 from indexfuzz.generation.choices import Choices
 from indexfuzz.generation.conditions import Condition
 from indexfuzz.generation.goals import Goal
 from indexfuzz.generation.levers import Lever, levers, movers, reach, with_other_words
 from indexfuzz.generation.measures import CONTENTS, OPTIONS, measure
 from indexfuzz.generation.solving import solve
-from indexfuzz.generation.switches import PINNED
 
 OFFSETS = (0, 0, 0, 0, -1, 1)
 
 SPLICED = (1, 2, 4, 8, 16, 24)
 """Fields that a case takes from another one: of few, what was rare stays; of many, all else is as new as may be."""
-
-PARTS = ("model", "cache", "batch", "rope", "memory", "values")
-TOGETHER = (
-    ("model", ("head_dim", "quant_group", "rope_dim")),
-    ("cache", ("block_size", "layout", "page_pad")),
-    ("batch", ("decode", "max_model_len")),
-)
-"""Fields that only make sense with each other."""
 
 ROUNDS = 24
 """Changes that are tried on the way to a goal, without running anything."""
@@ -136,31 +127,3 @@ def _beyond(case: Case, condition: Condition, which: int, among: Sequence[Lever]
 def reseed(case: Case, choices: Choices) -> Case:
     """The case with everything drawn anew that its seed decides."""
     return case.replace(values={"seed": choices.number(4)})
-
-
-def splice(case: Case, other: Case, count: int, choices: Choices, *, is_pinned: bool = False) -> Case | None:
-    """A case with so many fields of another one, out of those that differ; None where they contradict each other."""
-    differing = [
-        (part, names)
-        for part, names in _fields(case)
-        if any(getattr(getattr(case, part), name) != getattr(getattr(other, part), name) for name in names)
-        and not (is_pinned and (part in PINNED or "block_size" in names))
-    ]
-    parts: dict[str, dict[str, object]] = {}
-    for _ in range(min(count, len(differing))):
-        part, names = differing[choices.number(2) % len(differing)]
-        parts.setdefault(part, {}).update({name: getattr(getattr(other, part), name) for name in names})
-    try:
-        return case.replace(**parts)
-    except CaseError:
-        return None
-
-
-def _fields(case: Case) -> Iterator[tuple[str, tuple[str, ...]]]:
-    """Every field of every part, those together that only make sense with each other."""
-    yield from TOGETHER
-    apart = {(part, name) for part, names in TOGETHER for name in names}
-    for part in PARTS:
-        for name in type(getattr(case, part)).model_fields:
-            if (part, name) not in apart and name not in ("rng", "set"):
-                yield part, (name,)

@@ -140,6 +140,37 @@ def test_a_search_goes_on_to_what_few_cases_have_shown_and_not_to_what_many_have
     assert False in ends[False]
 
 
+def test_cases_that_meet_a_goal_have_values_and_options_of_fresh_ones_whatever_met_it_first():
+    subject = subject_with("varied", "k_fp8.shape[0] > 20")
+    goals, drawn = goals_of(subject, 20)
+    (goal, *_) = goals.plan()
+    plain = goal.case.replace(values={"k": "ties", "q": "ties", "cache": "ties"})
+    scouts = send_out(islice(drawn, 20), subject.rehearse)
+    found = []
+    for number in range(5):
+        choices = Choices(random_bytes(number, "varied", DECISIONS))
+        goal = replace(goal, case=plain, wanted=True)
+        found += search(next(drawn), goal, subject.rehearse, choices, scouts).cases
+    assert all(decided(subject, case, "k_fp8.shape[0] > 20") == {True} for case in found)
+    assert len({case.values.cache for case in found}) > 3
+    assert len({case.memory.table_tail for case in found}) > 1
+    assert sum(case.values.cache == "ties" for case in found) < len(found) // 4
+    assert sum(case.values.seed == plain.values.seed for case in found) < len(found) // 2
+
+
+def test_what_meets_a_goal_is_varied_where_nothing_turns_what_stands_behind_it():
+    first, then = "k_fp8.shape[0] > 20", "cache.shape[1] == 12345"
+    subject = subject_with("nothing_behind", f"{first} and {then}")
+    goals, drawn = goals_of(subject, 20)
+    goal = next(goal for goal in goals.plan() if goal.place[2] == then)
+    there = replace(goal, place=(*goal.place[:2], first), leading=())
+    choices = Choices(random_bytes(0, "nothing", DECISIONS))
+    found = search(next(drawn), there, subject.rehearse, choices, send_out(islice(drawn, 9), subject.rehearse))
+    assert len({case.id for case in found.cases}) == 2
+    assert all(decided(subject, case, first) == {True} for case in found.cases)
+    assert all(decided(subject, case, then) == {False} for case in found.cases)
+
+
 INSERTING = """
 from indexfuzz.kernels.cache import k_quant_cache as right
 
