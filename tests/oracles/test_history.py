@@ -98,6 +98,50 @@ def test_a_result_that_is_remembered_is_found(reference_with, pytorch_device):
     assert finding.detail.endswith("it is right for q and weights of the launch before")
 
 
+def test_an_argument_that_is_remembered_by_its_form_is_found_and_named(reference_with, pytorch_device):
+    kept = {}
+
+    def remembers(*, ke, **given):
+        mqa_logits.mqa_logits(ke=kept.setdefault(ke.shape, ke.clone()), **given)
+
+    (finding,) = run(CASE, reference_with(prefill_logits=remembers), pytorch_device).findings
+    assert finding.detail.endswith("it is right for ke of the launch before")
+
+
+def in_token_order(*, cache, block_table, layout, **given):
+    """Takes every page for one in token order."""
+    paged_mqa_logits.paged_mqa_logits(cache=cache, block_table=block_table, layout="normal", **given)
+
+
+WITH_POISON = Case().replace(
+    model={"num_heads": 1, "head_dim": 32, "rope_dim": 2, "index_topk": 1},
+    cache={"block_size": 16, "spare_blocks": 3, "pages": "permuted"},
+    batch={"decode": (1,), "prefill": (), "max_model_len": 1},
+    values=dict.fromkeys(("q", "k", "weights", "cache", "rope"), "zeros"),
+)
+"""The table of one launch and the cache of the other give NaN, and so does who reads pages in the wrong layout."""
+
+WITH_A_DOUBLE = Case().replace(
+    model={"num_heads": 9, "head_dim": 32, "rope_dim": 20, "index_topk": 1},
+    cache={"block_size": 16},
+    batch={"decode": (2,), "prefill": (), "max_model_len": 2, "lens": "ragged"},
+    values={
+        **dict.fromkeys(("cache", "rope"), "normal"),
+        **dict.fromkeys(("k", "weights"), "zeros"),
+        "q": "cancelling",
+        "seed": 2539342250,
+        "set": {"weights": ((0, 5, "-0x1.74cef6p+108"), (0, 8, "0x1.a91d52p+108"))},
+    },
+)
+"""With the weights of the launch before, the logits of the right layout are those of the wrong one."""
+
+
+@pytest.mark.parametrize("case", [WITH_POISON, WITH_A_DOUBLE])
+def test_who_is_wrong_by_himself_remembers_nothing_though_it_looks_so(case, reference_with, pytorch_device):
+    tested = reference_with(paged_logits=in_token_order)
+    assert signatures(run(case, tested, pytorch_device)) == []
+
+
 def test_a_sum_that_is_not_reset_is_found(reference_with, pytorch_device):
     total = torch.zeros(())
 
