@@ -78,7 +78,7 @@ def minimize(
             on_progress=lambda case, finding: reached.append((case, finding)),
         )
     except NotFailingError as error:
-        raise InputError(f"{error}{_seen_elsewhere(entry, target.subject.facts.name)}") from error
+        raise InputError(f"{error}{seen_elsewhere(entry, target.subject.facts.name)}") from error
     except interrupts.Interrupted as interrupted:
         if not reached:
             raise
@@ -140,7 +140,7 @@ def repro(
     except (ReproError, ImplementationError) as error:
         raise InputError(f"{path}: {error}") from error
     proof, name = run_script(text), target.subject.facts.name
-    elsewhere = _seen_elsewhere(entry, name)
+    elsewhere = seen_elsewhere(entry, name)
     shows = proof.shows and not elsewhere
     if not shows and all(
         finding.signature != signature for finding in target.subject.ask(entry.case, signature).findings
@@ -152,7 +152,7 @@ def repro(
     typer.echo(text, nl=False)
 
 
-def _seen_elsewhere(entry: Entry, name: str) -> str:
+def seen_elsewhere(entry: Entry, name: str) -> str:
     """The end of a sentence about a case that may be asked of the wrong kernels: where else it has been seen."""
     names = entry.seen_elsewhere(name)
     return f"; it was seen on {' and '.join(names)}, which --impl or --fault names" if names else ""

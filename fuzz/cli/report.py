@@ -37,7 +37,9 @@ def print_summary(
     rate = summary.cases / summary.seconds if summary.seconds else 0.0
     name = signal.Signals(summary.interrupted).name if summary.interrupted else ""
     end = f"interrupted by {name} after" if name else "done:"
-    console.print(f"{end} {summary.cases} cases in {summary.seconds:.1f} s, {rate:.1f} cases/s")
+    console.print(
+        f"{end} {summary.cases} case{'' if summary.cases == 1 else 's'} in {summary.seconds:.1f} s, {rate:.1f} cases/s"
+    )
     _print_counts(console, "stages run", summary.stages)
     _print_counts(console, "outside the contract", summary.outside)
     _print_counts(console, "not executable here", summary.unsupported)

@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from indexfuzz.cli.cases import seen_elsewhere
 from indexfuzz.cli.common import InputError, console, each_known, find_one, in_this_process, with_finding
 from indexfuzz.cli.options import AsJson, CaseFile, CorpusFolder, KernelOptions, expand_options
 from indexfuzz.core.stage_names import OPERATION_NAMES
@@ -38,17 +39,21 @@ def severity(
     Example: `indexfuzz severity corpus/gather/0123456789abcdef.json --impl vllm:vllm-0.22.0.whl`
     """
     path, entry = find_one(file, corpus)
-    blamed, only = with_finding(path, entry).stage, each_known("--stage", stage, OPERATION_NAMES)
+    signature, only = with_finding(path, entry), each_known("--stage", stage, OPERATION_NAMES)
     target = in_this_process(kernels.setup())
     from indexfuzz.triage.recall import SeverityError
     from indexfuzz.triage.session_severity import keys_at_end
     from indexfuzz.triage.severity import grow, recall
 
     try:
-        case = grow(entry.case, blamed)
+        case = grow(entry.case, signature.stage)
         found = recall(case, target.subject.implementation, target.subject.device, frozenset(only))
     except SeverityError as error:
         raise InputError(f"{path}: {error}") from error
+    subject = target.subject
+    elsewhere = seen_elsewhere(entry, subject.facts.name)
+    if elsewhere and all(finding.signature != signature for finding in subject.ask(entry.case, signature).findings):
+        console(err=True).print(f"{path}: {subject.facts.name} does not show {signature}{elsewhere}")
     if as_json:
         data = asdict(found) | {"case": case.model_dump(mode="json"), "id": case.id}
         typer.echo(json.dumps(data, indent=1))

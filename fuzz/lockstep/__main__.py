@@ -30,7 +30,9 @@ def _parse(words: Sequence[str] | None) -> argparse.Namespace:
         epilog="Exit codes: 0 no violation, 1 violations, 2 wrong usage, a missing feature or nothing launched, "
         "3 a defect of lockstep.",
     )
-    parser.add_argument("--device", choices=DEVICES, default=DEVICES[0], help="cuda: what asks for CUDA is on the CPU")
+    parser.add_argument(
+        "--device", choices=DEVICES, default=DEVICES[0], help="cuda: what the script wants on the GPU is put on the CPU"
+    )
     parser.add_argument("--dot", default="ieee", metavar="UNIT", help="arithmetic of tl.dot: ieee, sm90 or cdna3")
     parser.add_argument("--configs", default="first", metavar="WHICH", help="configurations of tuners: first or all")
     parser.add_argument("--checkers", default="", metavar="NAMES", help="checkers that are on, with commas, or all")
@@ -57,7 +59,7 @@ def main(words: Sequence[str] | None = None) -> int:
         _say(found, FOUND)
     lines = summarise(record)
     if settings.device == "cpu" and not record.launches:
-        lines.append("what asks for CUDA is on the CPU with --device cuda")
+        lines.append("with --device cuda, tensors that the script wants on the GPU are put on the CPU")
     _say("lockstep: " + "\n  ".join(lines), code)
     if settings.report is not None:
         try:

@@ -93,7 +93,7 @@ class LockstepTests:
         for line in summarise(record):
             terminal.line(line)
         if self._settings.device == "cpu" and (not record.launches or self._wants_gpu):
-            terminal.line("what asks for CUDA is on the CPU with --lockstep-device cuda")
+            terminal.line("with --lockstep-device cuda, tensors that tests want on the GPU are put on the CPU")
         if record.launches:
             terminal.line(record.coverage.report().splitlines()[0])
         if self._settings.report is not None:

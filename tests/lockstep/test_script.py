@@ -78,7 +78,7 @@ def test_checkers_and_devices_are_chosen(run):
     [
         (RIGHT + "sys.exit(7)\n", 7, "1 kernel, 1 launch, 0 violations"),
         (HEAD, 2, "no Triton kernel was launched, so nothing was checked"),
-        (HEAD, 2, "what asks for CUDA is on the CPU with --device cuda"),
+        (HEAD, 2, "with --device cuda, tensors that the script wants on the GPU are put on the CPU"),
         (HEAD + "assembly[(1,)](torch.zeros(4, dtype=torch.int32), BLOCK=4)\n", 2, "is not supported by lockstep"),
         (HEAD + "failing[(1,)](torch.zeros(4))\n", 1, "as it was told to"),
         (RIGHT + "raise ValueError('of the script')\n", 1, "ValueError: of the script"),

@@ -6,7 +6,7 @@ import pytest
 
 from indexfuzz.core.case import Case
 from indexfuzz.core.finding import Finding
-from indexfuzz.corpus.entry import Entry, Record
+from indexfuzz.corpus.entry import Entry, Record, Sighting
 from indexfuzz.corpus.store import Corpus
 from indexfuzz.reference import gather
 from indexfuzz.triage.recall import SeverityError
@@ -93,6 +93,17 @@ def test_the_command(tmp_path, indexfuzz):
     assert code == 0
     assert found["blind"] < found["mean"] < 0.9
     assert found["rows"] == sum(row >= 64 for row in range(515))
+
+
+def test_the_command_says_that_kernels_may_not_be_those_that_were_meant(tmp_path, indexfuzz):
+    seen = [
+        Sighting(implementation="vllm 0.22.0", device="lockstep", triton="3.9.0", torch="2.13.0", date="2026-11-27")
+    ]
+    finding = Record.of(Finding("rope", "bound-exceeded", "q", "not rotated"))
+    file = Corpus(tmp_path).save(Entry(case=DECODE, finding=finding, seen=tuple(seen)))
+    told = "does not show rope/bound-exceeded/q; it was seen on vllm 0.22.0, which --impl or --fault names"
+    assert told in indexfuzz("severity", file)[2]
+    assert indexfuzz("severity", file, "--fault", "rope-result-discarded")[2] == ""
 
 
 def test_the_command_takes_single_stages(tmp_path, indexfuzz):
