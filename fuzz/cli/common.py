@@ -44,6 +44,12 @@ def each_known(option: str, words: list[str], choices: Iterable[str]) -> list[st
     return given
 
 
+def make_folder_of(file: Path) -> None:
+    """Make the folder that a file is to be written to, where there is none. Raises OSError where that is impossible."""
+    if not file.parent.exists():
+        file.parent.mkdir(parents=True)
+
+
 def default_corpus(faults: Iterable[str] = ()) -> Path:
     """Where the project's settings say that cases are kept; what planted bugs show is kept apart from that.
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from indexfuzz.cli.common import InputError, console, default_corpus, in_this_process
+from indexfuzz.cli.common import InputError, console, default_corpus, in_this_process, make_folder_of
 from indexfuzz.cli.options import CorpusFolder, DeviceName, Faults
 from indexfuzz.core.setup import DEFAULT_DEVICE, DEFAULT_IMPLEMENTATION, Setup
 from indexfuzz.core.words import path_from_here
@@ -94,6 +94,7 @@ def _kept_by(run: Path | None, story: "Story | None") -> Path | None:
 
 def _write(text: str, file: Path) -> None:
     try:
+        make_folder_of(file)
         write_text(text, file)
     except OSError as error:
         raise InputError(f"cannot write {file}: {error.strerror}") from None

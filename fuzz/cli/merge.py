@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from indexfuzz.cli.common import FINDINGS, NOTHING_NEW, USAGE_ERROR, InputError, console
+from indexfuzz.cli.common import FINDINGS, NOTHING_NEW, USAGE_ERROR, InputError, console, make_folder_of
 from indexfuzz.cli.options import AsJson
 from indexfuzz.core import interrupts
 from indexfuzz.core.words import path_from_here
@@ -133,6 +133,7 @@ def _merge_logs(runs: "list[RunFacts]", log: Path, merged: "Merged") -> None:
         raise InputError("--log: there is no log to merge; `indexfuzz run --log FILE` writes one")
     kept = {str(e.finding.signature): e.case.id for e in merged.entries.values() if e.finding}
     try:
+        make_folder_of(log)
         merge_logs(runs, log, kept, merged.symptoms)
     except LogError as error:
         raise InputError(f"--log: {error}") from None

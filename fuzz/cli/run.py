@@ -21,6 +21,7 @@ from indexfuzz.cli.common import (
     USAGE_ERROR,
     InputError,
     console,
+    make_folder_of,
     under_test,
 )
 from indexfuzz.cli.coverage import covering, reaching_target, write_listing
@@ -168,6 +169,7 @@ def _open_log(path: Path, notice: Callable[[str], None]) -> "RunLog":
     from indexfuzz.campaign.log import RunLog
 
     try:
+        make_folder_of(path)
         return RunLog(path, notice)
     except OSError as error:
         raise InputError(f"--log {path}: {error.strerror}") from None

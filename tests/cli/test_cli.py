@@ -105,7 +105,7 @@ class TestBadInput:
             (("run", "--values", "odd"), "--values: no 'odd'"),
             (("run", "--preset", "gpt"), "--preset: no 'gpt'; choose from deepseek-v3.2"),
             (("run", "--coverage", "--workers", "2"), "--coverage sees the masks of one process"),
-            (("run", "--log", "no/such/folder", "--cases", "1"), "--log no/such/folder: No such file or directory"),
+            (("run", "--log", "/dev/null/log", "--cases", "1"), "--log /dev/null/log: Not a directory"),
             (("run", "--shard", "3/2"), "--shard: '3/2' must be I/N"),
             (("run", "--impl", "nix"), "no implementation 'nix'"),
             (("run", "--impl", "module:no_such_module"), "cannot be imported"),
@@ -255,8 +255,10 @@ class TestRun:
         assert Path(data["findings"][0]["file"]).stem == data["findings"][0]["case"]
 
     def test_a_log_tells_the_same_as_the_summary(self, indexfuzz):
-        code, out, _ = indexfuzz("run", *TOY, "--cases", FEW, "--seed", 1, "--corpus", "kept", "--log", "log", "--json")
-        lines = [Line.validate_json(text) for text in Path("log").read_text().splitlines()]
+        code, out, _ = indexfuzz(
+            "run", *TOY, "--cases", FEW, "--seed", 1, "--corpus", "k", "--log", "a/b/log", "--json"
+        )
+        lines = [Line.validate_json(text) for text in Path("a/b/log").read_text().splitlines()]
         assert code == 1
         assert (lines[0].event, lines[0].seed, lines[0].workers) == ("start", 1, 1)
         assert lines[-1].cases == json.loads(out)["cases"] == sum(line.event == "case" for line in lines)

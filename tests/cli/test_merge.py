@@ -35,7 +35,7 @@ def test_shards_become_one_corpus_and_one_log(merge):
     assert "2 kept cases read, 1 gave way to a smaller case of the same; 1 in kept" in out
     assert "2 logs read, 2 cases, 1 different ones; merged in all.jsonl" in out
     assert [store.load(path) for path in Corpus(Path("kept")).files()] == [entry()]
-    assert merge("shards", "--into", "kept", "--log", "all.jsonl")[0] == 0
+    assert merge("shards", "--into", "kept", "--log", "new/all.jsonl")[0] == 0
 
 
 def test_what_is_new_as_json(merge):
@@ -94,7 +94,7 @@ def test_one_file_by_its_name(merge):
         (("shards", "--into", "a-file"), "--into a-file: is a file"),
         (("shards/1/run.jsonl", "--into", "kept"), "is a log; say with --log where the merged one goes"),
         (("shards/1/corpus", "--into", "kept", "--log", "x.jsonl"), "there is no log to merge"),
-        (("shards", "--into", "kept", "--log", "no/such/x.jsonl"), "--log no/such/x.jsonl: No such file"),
+        (("shards", "--into", "kept", "--log", "a-file/x.jsonl"), "--log a-file/x.jsonl: Not a directory"),
         (("shards", "--into", "a-file/kept"), "cannot write to a-file/kept"),
     ],
 )
