@@ -6,6 +6,7 @@ import torch
 from indexfuzz.core.case import Case
 from indexfuzz.devices.lockstep import LockstepDevice
 from indexfuzz.implementations import load
+from indexfuzz.implementations.lmdeploy.gpu import Gpu
 from indexfuzz.implementations.lmdeploy.requests import NOT_READ, insertions, paged, runs_of_rows, trimmed
 from indexfuzz.implementations.loading.source import SourceError
 from indexfuzz.oracles.differential import run
@@ -303,6 +304,23 @@ def test_a_release_whose_caller_takes_more_constants_passes(tree):
 def test_a_release_without_the_kernels_is_refused_in_one_sentence(tree):
     with pytest.raises(SourceError, match=r"has no lmdeploy/pytorch/kernels/cuda/ds_index\.py"):
         load(f"lmdeploy:{tree.folder({name: text for name, text in FILES.items() if 'ds_index' not in name})}")
+
+
+def test_a_gpu_is_as_large_as_what_is_sorted_needs_and_the_smallest_else():
+    gpu, seen = Gpu(), []
+    for pieces in (0, 255, 256, 1 << 20):
+        with gpu.sorting(pieces):
+            seen.append(gpu.properties["multi_processor_count"])
+    assert seen == [4, 7, 8, 128]
+    assert gpu.properties["multi_processor_count"] == 4
+
+
+def test_a_launcher_that_sorts_is_told_of_a_gpu_for_its_pieces(tree):
+    told = "get_device_props(0)['multi_processor_count']"
+    topk = TOPK.replace("= order.int()", f"= {told}")
+    select = load(f"lmdeploy:{tree.folder(FILES | {f'{FOLDER}/bitonic_topk.py': topk})}").stages["topk"]
+    for rows, columns, each, processors in ((2, 40, 16, 4), (64, 64, 1, 128), (64, 64, 2, 64)):
+        assert (select(torch.rand(rows, columns), index_topk=each) == processors).all()
 
 
 class TestRequests:

@@ -16,6 +16,7 @@ from indexfuzz.core.guarantees import Promises
 from indexfuzz.core.stage_names import FUSED_K, FUSED_Q
 from indexfuzz.implementations.base import Implementation, StageFunction
 from indexfuzz.implementations.lmdeploy.contract import HEAD_DIM, contract, reach
+from indexfuzz.implementations.lmdeploy.gpu import Gpu
 from indexfuzz.implementations.lmdeploy.requests import insertions, paged, runs_of_rows, trimmed
 from indexfuzz.implementations.loading.loader import Loader
 from indexfuzz.implementations.loading.source import Project, open_project
@@ -40,8 +41,6 @@ _EXECUTE = {
     _CALLER: (_VIEWS,),
     _CONSTANTS: ("DSA_INDEX_SCALE_BYTES",),
 }
-_GPU = {"multi_processor_count": 4, "warps_per_sm": 64, "blocks_per_sm": 32}
-"""The stand-in GPU: so small that a row of logits is split over several programs, and a program has several blocks."""
 
 
 def load(path: str | Path) -> Implementation:
@@ -76,8 +75,9 @@ class Kernels:
     """The launchers of one release, with the signatures of the stages."""
 
     def __init__(self, project: Project) -> None:
+        self._gpu = Gpu()
         provide = {
-            f"{_FOLDER}.utils.get_device_props": lambda _: _GPU,
+            f"{_FOLDER}.utils.get_device_props": lambda _: self._gpu.properties,
             **{
                 f"{_CONSTANTS}.{name}": None
                 for name in ("DSA_INDEXER_K_CACHE_NAME", "dsa_packed_indexer_k_cache_shape")
@@ -271,8 +271,10 @@ class Kernels:
     def topk(self, logits: Tensor, *, index_topk: int) -> Tensor:
         """The best columns of each row of logits [M,N]: int32 [M, index_topk], -1 where there is none."""
         rows = trimmed(logits)
-        select = self._kernel("bitonic_topk").bitonic_topk
-        chosen = select(rows.logits, torch.ones_like(rows.lengths), rows.lengths, index_topk, fill=-1, descending=True)
+        ones = torch.ones_like(rows.lengths)
+        with self._gpu.sorting(len(logits) * -(-logits.shape[1] // index_topk)):
+            select = self._kernel("bitonic_topk").bitonic_topk
+            chosen = select(rows.logits, ones, rows.lengths, index_topk, fill=-1, descending=True)
         return torch.where(chosen < 0, chosen, chosen + rows.starts.unsqueeze(1)).int()
 
     def _score(
