@@ -33,7 +33,7 @@ class Gather(Stage):
     name = stage_names.GATHER
     outputs = (Output("k_fp8", ("token", "dim")), Output("k_scale", ("token",)))
     row_inputs = ()
-    sources = ("gather", "layout")
+    sources = ("gather", "layout", "scales")
     reference = staticmethod(gather_reference.gather)
     workload = Workload(TOKENS, lambda tokens: prefill((tokens // 3, 0), (tokens - tokens // 3, 0)))
 

@@ -46,6 +46,14 @@ def test_a_mutant_is_found(file, old, new, signature):
     assert result.signature.startswith(signature)
 
 
+def test_a_mutant_of_what_stages_share_is_found_by_whichever_shows_it():
+    """Padding that has no exponents is what gather writes, and what logits hide."""
+    (mutant,) = (m for m in choose_mutants(["scales"]) if (m.function, m.operator) == ("load_exponents", "other"))
+    assert {"gather", "paged_logits"} <= set(mutant.stages)
+    result = Examiner(Budget(cases=100)).examine(mutant)
+    assert result.signature.startswith("gather/code-mismatch")
+
+
 def test_an_equivalent_mutant_survives():
     mutant = next(m for m in enumerate_mutants() if m.id in equivalent())
     assert Examiner(Budget(cases=10)).examine(mutant).fate == "survived"
