@@ -23,7 +23,7 @@ EXAMINES = frozenset(
     {
         *("require", "require_choice", "require_tensor", "require_head_dim", "require_quant_group", "require_cache"),
         *("require_affine", "require_angles", "_require_table", "require_step", "require_rings", "require_keys"),
-        "require_powers_of_two",
+        *("require_powers_of_two", "require_tokens"),
     }
 )
 """Checks of arguments; kernels/checks.py and its callers have tests of their own."""

@@ -54,6 +54,12 @@ def test_a_mutant_of_what_stages_share_is_found_by_whichever_shows_it():
     assert result.signature.startswith("gather/code-mismatch")
 
 
+def test_checks_of_arguments_are_left_to_the_tests_of_launchers():
+    statements = {m.old for m in enumerate_mutants() if m.operator == "statement"}
+    assert [old for old in statements if old.startswith(("require", "_require"))] == []
+    assert any(old.startswith("tl.store") for old in statements)
+
+
 def test_an_equivalent_mutant_survives():
     mutant = next(m for m in enumerate_mutants() if m.id in equivalent())
     assert Examiner(Budget(cases=10)).examine(mutant).fate == "survived"
