@@ -24,6 +24,7 @@ from indexfuzz.evaluation.mutation.survivors import equivalent, gaps
 from indexfuzz.evaluation.mutation.witnesses import witnesses
 from indexfuzz.implementations.base import Implementation, StageFunction
 from indexfuzz.implementations.faults.planting import import_source
+from indexfuzz.lockstep import count_rounds
 from indexfuzz.oracles.walk import accept, fill_in
 from indexfuzz.samples.materialise import materialise
 from indexfuzz.stages.table import OPERATIONS, STAGES
@@ -36,6 +37,9 @@ POOL = 2000
 
 TRIES = 4
 """Witnesses that may show a mutant, before another mutant is drawn."""
+
+FREE_ROUNDS, TIMES_USUAL = 256, 32
+"""Rounds that the loops of a mutant may run in a witness: so many, and for each of the kernels proper so many more."""
 
 DRAWS = 100
 """Mutants that are drawn before a number is given up."""
@@ -108,11 +112,27 @@ class Maker:
         wrong, right = (replace(suspect, stages=frozenset({stage}), composed=False) for suspect in both)
         for case in islice((c for c in cases if wrong.is_reached_by(c)), TRIES):
             try:
-                if self._shows(wrong, case, stage) and not self._shows(right, case, stage):
+                if self.shows_in_time(wrong, right, case, stage) and not self._shows(right, case, stage):
                     return case
             except UnsupportedKernelError:
                 return None
         return None
+
+    def shows_in_time(self, wrong: Suspect, right: Suspect, case: Case, stage: str) -> bool:
+        """Whether a mutant shows before its loops have run far more often than those of the kernels proper.
+
+        Raises UnsupportedKernelError where they do: its cost would not be that of any other.
+        """
+        with count_rounds(FREE_ROUNDS) as rounds:
+            try:
+                return self._shows(wrong, case, stage)
+            except UnsupportedKernelError:
+                if not rounds.is_over:
+                    raise
+        with count_rounds() as usual:
+            self._shows(right, case, stage)
+        with count_rounds(FREE_ROUNDS + TIMES_USUAL * usual.count):
+            return self._shows(wrong, case, stage)
 
     def _shows(self, suspect: Suspect, case: Case, stage: str) -> bool:
         finding = suspect.first_finding(case, self._device)

@@ -10,6 +10,7 @@ from indexfuzz.lockstep.operations.builder import Builder
 from indexfuzz.lockstep.tracking.attribution import blame_kernel
 from indexfuzz.lockstep.tracking.divergence import Divergence, split_by
 from indexfuzz.lockstep.tracking.ends import Ends, Place
+from indexfuzz.lockstep.tracking.rounds import note_round
 from indexfuzz.lockstep.tracking.violations import KernelError
 from indexfuzz.lockstep.triton_api.functions import RETURNS_CONSTEXPR
 from indexfuzz.lockstep.triton_api.types import (
@@ -99,6 +100,7 @@ class Flow:
 
     def again(self, test: Any, place: Place | None, loop: Place | None) -> bool:
         """Decide whether a `while` goes on, `loop` being its own place; raises Divergence where programs disagree."""
+        note_round()
         goes_on = self.branch(test, place)
         launch = self.builder.run.launch
         (launch.entered if goes_on else launch.idle).add(loop)
@@ -161,6 +163,7 @@ class Flow:
         ty = intern_type(ty)
         a_value, s_value = a.astype(container.container), s.astype(container.container)
         for i in range(int(trips[0])):
+            note_round()
             yield fast_tensor(Value(a_value + s_value * container.container.type(i), container), ty)
 
 

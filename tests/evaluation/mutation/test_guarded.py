@@ -12,6 +12,7 @@ import pytest
 from indexfuzz.cli import mutate
 from indexfuzz.cli.common import InputError
 from indexfuzz.devices import open_device
+from indexfuzz.devices.base import UnsupportedKernelError
 from indexfuzz.evaluation.mutation import guarded, hunt, hunts
 from indexfuzz.evaluation.mutation.examine import Suspect
 from indexfuzz.evaluation.mutation.guarded import Maker, Recipe, build, look_at, pool_of
@@ -19,6 +20,7 @@ from indexfuzz.evaluation.mutation.guards import Guard, draw_guard, wilson
 from indexfuzz.evaluation.mutation.hunt import CAMPAIGN, DRAWINGS, Budget, Hunt, Hunter, HuntReport, Prey, Unread
 from indexfuzz.evaluation.mutation.witnesses import witnesses
 from indexfuzz.implementations.builtin import builtin
+from indexfuzz.implementations.faults.planting import import_source
 from indexfuzz.oracles.differential import run
 from indexfuzz.subjects.in_process import InProcess
 
@@ -55,6 +57,45 @@ def test_a_mutant_shows_in_its_witness_and_where_the_guard_does_not_hold_the_ker
         assert finding.stage == found.stage
         closed = build(replace(found, number=found.number + 1000, guard=Guard("False", 1)))
         assert Suspect(closed, only, composed=False).first_finding(found.witness, DEVICE) is None
+
+
+LOOP = """
+import triton
+import triton.language as tl
+from indexfuzz.kernels.gather import gather as right
+
+@triton.jit
+def _loops(n):
+    for _ in range(n):
+        pass
+
+def gather(k_fp8, **options):
+    right(k_fp8=k_fp8, **options)
+    _loops[(1,)]({rounds})
+    k_fp8.fill_(1)
+"""
+
+
+@pytest.mark.parametrize(("rounds", "is_ended"), [(9, False), (250, False), (1 << 23, True)])
+def test_a_mutant_whose_loops_run_far_too_often_is_ended_by_their_count(rounds, is_ended):
+    looping = import_source(f"indexfuzz_kernels_that_loop_{rounds}", LOOP.format(rounds=rounds), f"loops/{rounds}.py")
+    wrong = replace(builtin(), stages={"gather": looping.gather})
+    suspects = [Suspect(each, frozenset({"gather"}), composed=False) for each in (wrong, builtin())]
+    case = next(case for case in witnesses(3, DEVICE.formats) if suspects[0].is_reached_by(case) and case.batch.keys)
+    with pytest.raises(UnsupportedKernelError, match="rounds") if is_ended else nullcontext():
+        assert Maker(RECIPE).shows_in_time(*suspects, case, "gather")
+
+
+def test_a_mutant_may_run_more_rounds_where_the_kernels_proper_do(monkeypatch):
+    monkeypatch.setattr(guarded, "FREE_ROUNDS", 0)
+    looping = import_source("indexfuzz_kernels_that_loop_little", LOOP.format(rounds=20), "loops/little.py")
+    usual = import_source("indexfuzz_kernels_that_loop", LOOP.format(rounds=4), "loops/usual.py")
+    wrong, right = (replace(builtin(), stages={"gather": each.gather}) for each in (looping, usual))
+    suspects = [Suspect(each, frozenset({"gather"}), composed=False) for each in (wrong, right, builtin())]
+    case = next(case for case in witnesses(3, DEVICE.formats) if suspects[0].is_reached_by(case) and case.batch.keys)
+    assert Maker(RECIPE).shows_in_time(*suspects[:2], case, "gather")
+    with pytest.raises(UnsupportedKernelError, match="rounds"):
+        Maker(RECIPE).shows_in_time(suspects[0], suspects[2], case, "gather")
 
 
 def test_a_guard_holds_for_the_witness_and_is_as_rare_as_wanted():
