@@ -3,6 +3,7 @@
 Exit codes: 0 nothing new, 1 findings, 2 wrong usage or bad input, 3 an error in IndexFuzz itself.
 """
 
+import errno
 import json
 import sys
 import tempfile
@@ -67,6 +68,9 @@ for heading, commands in GROUPS.items():
     for command in commands:
         app.command(cls=Command, rich_help_panel=heading)(command)
 
+_FULL = (errno.ENOSPC, errno.EDQUOT)
+"""A disk that is full is nobody's defect."""
+
 
 def _show_version(wanted: bool) -> None:  # noqa: FBT001 - typer's callback
     if wanted:
@@ -129,6 +133,8 @@ def _bad_input(error: Exception) -> str:
     """The message of an error about what the user gave, which is all that they need; empty for other errors."""
     from indexfuzz.implementations.base import ImplementationError
 
+    if isinstance(error, OSError) and error.errno in _FULL:
+        return ": ".join(str(part) for part in (error.filename, error.strerror) if part)
     return str(error) if isinstance(error, InputError | SetupError | CorpusError | ImplementationError) else ""
 
 

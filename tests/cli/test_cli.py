@@ -1,3 +1,4 @@
+import errno
 import json
 import os
 import re
@@ -132,6 +133,13 @@ class TestBadInput:
         code, _, err = indexfuzz("show", "bug.json")
         assert code == 2
         assert err.startswith("error: bug.json: not JSON: line 1, column 2: Expecting property name")
+
+    def test_a_full_disk_is_no_internal_error(self, indexfuzz, monkeypatch):
+        def full():
+            raise OSError(errno.ENOSPC, "No space left on device", "corpus/a.json")
+
+        monkeypatch.setattr("indexfuzz.implementations.available", full)
+        assert indexfuzz("impls") == (2, "", "error: corpus/a.json: No space left on device\n")
 
     def test_an_unexpected_error_is_3_with_the_traceback_in_a_file(self, indexfuzz, monkeypatch, tmp_path):
         monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
