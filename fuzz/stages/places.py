@@ -40,8 +40,14 @@ AXES: Mapping[str, tuple[str, ...]] = {
     "k_norm_bias": ("dim",),
     "norm_weight": ("dim",),
     "state_table": ("request", "page"),
+    "token_to_req": ("token",),
+    "columns": ("token", "entry"),
+    "slots": ("token", "entry"),
+    "counts": ("token",),
+    "prefill_topk": ("row", "entry"),
+    "paged_topk": ("row", "entry"),
 }
-"""What the axes of the tensors that stages take are called, by argument. Decode's q_fp8 has one more, see `axes_of`."""
+"""What the axes of the tensors that stages take and return are called, by name. Decode's q_fp8 has one more."""
 
 
 def axes_of(name: str, tensor: Tensor) -> tuple[str, ...]:
