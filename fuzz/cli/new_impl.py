@@ -1,8 +1,10 @@
 """The command `new-impl`: a module to begin with."""
 
 import ast
+import importlib.util
 import keyword
 import os
+import sys
 from collections.abc import Collection
 from pathlib import Path
 from typing import Annotated
@@ -55,6 +57,9 @@ def new_impl(
     """
     if not name.isidentifier() or keyword.iskeyword(name):
         raise InputError(f"{name!r} is no name of a Python module; use letters, digits and underscores")
+    path = Path(f"{name}.py")
+    if not path.exists() and (name in sys.modules or importlib.util.find_spec(name) is not None):
+        raise InputError(f"{name} is the name of a module that is installed, which {path} would hide; choose another")
     text = template()
     in_template = _functions(text)
     wanted = each_known("--stages", stages, (*in_template, *OPERATION_NAMES))
@@ -65,7 +70,6 @@ def new_impl(
             )
     if layout is not None:
         each_known("--layout", [layout], LAYOUTS)
-    path = Path(f"{name}.py")
     try:
         _write_new(path, write_module(name, wanted, layout))
     except FileExistsError:

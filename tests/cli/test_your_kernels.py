@@ -110,6 +110,12 @@ class TestTemplate:
         assert (code, err) == (2, "error: own.py exists already; choose another name, or remove it\n")
         assert (Path("own.py").read_text(), list(Path().glob(".*"))) == ("mine", [])
 
+    @pytest.mark.parametrize("name", ["torch", "json", "indexfuzz", "__main__"])
+    def test_a_name_that_something_else_has(self, indexfuzz, name):
+        code, _, err = indexfuzz("new-impl", name)
+        told = f"error: {name} is the name of a module that is installed, which {name}.py would hide; choose another\n"
+        assert (code, err, list(Path().glob("*.py"))) == (2, told, [])
+
     @pytest.mark.parametrize("name", ["a.b", "../a", "import", "1a", "a-b"])
     def test_a_name_that_is_none(self, indexfuzz, name):
         code, _, err = indexfuzz("new-impl", name)
