@@ -4,6 +4,7 @@ import json
 import platform
 import time
 from collections import Counter
+from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -173,7 +174,8 @@ def _examine(
         hours = sum(result.seconds for result in report.results) / 3600
         text = report.as_markdown(
             f"Each on at most {budget.cases} cases and {budget.seconds:g} s of CPU time, seed {budget.seed}; "
-            f"{hours:.1f} hours of CPU time in all; Python {platform.python_version()} on {platform.machine()}."
+            f"{hours:.1f} hours of CPU time in all; Python {platform.python_version()} and Triton {version('triton')} "
+            f"on {platform.machine()}."
         )
         page.write_text(text, encoding="utf-8")
     return report

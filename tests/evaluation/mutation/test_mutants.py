@@ -1,3 +1,5 @@
+from importlib.metadata import version
+
 import pytest
 
 from indexfuzz.evaluation import processes
@@ -120,6 +122,7 @@ def test_what_is_kept_is_not_done_again_unless_the_budget_is_another(tmp_path, m
         code, *_ = indexfuzz("mutate", mutant.id, "--keep", folder, "--markdown", page, *more)
         assert code == 0
         assert "of 1 mutants 1 found" in page.read_text()
+        assert f"and Triton {version('triton')} on " in page.read_text()
 
     mutate()
     mutate()
