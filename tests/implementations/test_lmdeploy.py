@@ -359,6 +359,18 @@ class TestRequests:
         assert rows.lengths.tolist() == [3, 0, 1]
         assert rows.logits[0, :3].tolist() == [2.0, low, 3.0]
 
+    def test_of_logits_of_many_requests_as_wide_as_the_pages_of_the_longest(self):
+        logits = torch.full((3, 1000), float("-inf"))
+        logits[1, 700:765], logits[2, 990:] = torch.arange(65.0), 7.0
+        rows = trimmed(logits)
+        assert rows.logits.shape == (3, 128)
+        assert rows.logits.is_contiguous()
+        assert (rows.starts.tolist(), rows.lengths.tolist()) == ([0, 700, 990], [0, 65, 10])
+        assert rows.logits[1, :65].tolist() == list(range(65))
+        assert rows.logits[2, :10].tolist() == [7.0] * 10
+        assert trimmed(logits[:1]).logits.shape == (1, 64)
+        assert trimmed(logits[:0]).logits.shape == (0, 64)
+
 
 @pytest.mark.wheel
 @pytest.mark.parametrize("third_party", ["INDEXFUZZ_LMDEPLOY"], indirect=True)

@@ -272,7 +272,7 @@ class Kernels:
         """The best columns of each row of logits [M,N]: int32 [M, index_topk], -1 where there is none."""
         rows = trimmed(logits)
         ones = torch.ones_like(rows.lengths)
-        with self._gpu.sorting(len(logits) * -(-logits.shape[1] // index_topk)):
+        with self._gpu.sorting(len(logits) * -(-rows.logits.shape[1] // index_topk)):
             select = self._kernel("bitonic_topk").bitonic_topk
             chosen = select(rows.logits, ones, rows.lengths, index_topk, fill=-1, descending=True)
         return torch.where(chosen < 0, chosen, chosen + rows.starts.unsqueeze(1)).int()

@@ -113,7 +113,7 @@ def paged(k_fp8: Tensor, k_scale: Tensor, runs: list[Run]) -> Pages:
 
 
 class Trimmed(NamedTuple):
-    """Rows of logits without what they do not see: logits [M, N], starts int64 [M] and lengths int32 [M]."""
+    """Rows of logits without what they do not see: logits [M, W], starts int64 [M] and lengths int32 [M]."""
 
     logits: Tensor
     starts: Tensor
@@ -121,11 +121,16 @@ class Trimmed(NamedTuple):
 
 
 def trimmed(logits: Tensor) -> Trimmed:
-    """Rows that begin at their first column that is not -inf and end at the last, as those of a request do."""
+    """Rows that begin at their first column that is not -inf and end at the last, as those of a request do.
+
+    They are as wide as the pages of the longest, not as the keys of all requests: LMDeploy's have no more columns.
+    """
     seen = logits != float("-inf")
     column = torch.arange(logits.shape[1], device=logits.device)
     any_seen = seen.any(1)
     starts = torch.where(any_seen, torch.where(seen, column, logits.shape[1]).amin(1), 0)
     ends = torch.where(any_seen, torch.where(seen, column, -1).amax(1) + 1, 0)
-    at = (starts.unsqueeze(1) + column).clamp_max(logits.shape[1] - 1)
-    return Trimmed(logits.gather(1, at), starts, (ends - starts).int())
+    lengths = (ends - starts).int()
+    pages = -(-max(lengths.tolist(), default=0) // PAGE)
+    at = (starts.unsqueeze(1) + column[: max(pages, 1) * PAGE]).clamp_max(logits.shape[1] - 1)
+    return Trimmed(logits.gather(1, at), starts, lengths)
