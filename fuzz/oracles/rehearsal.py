@@ -5,8 +5,10 @@ what the ones before it would have made. Launchers may keep what their kernels s
 rehearsed must run nothing.
 """
 
+import os
+import sys
 from collections.abc import Collection, Iterator, Mapping
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from functools import partial
 
 import torch
@@ -31,6 +33,9 @@ MOST_CONDITIONS = 30_000
 """Conditions of the code under test that come up in one stage, for the same reason; counted, for a rehearsal that time
 ends would end elsewhere on another machine."""
 
+NEVER_COMPILE = "TORCHDYNAMO_DISABLE"
+"""A variable of the environment: while it is 1, torch.compile gives back the function that it is given."""
+
 
 def rehearse(
     case: Case, implementation: Implementation, device: Device, stages: Collection[str] = ()
@@ -47,12 +52,31 @@ def rehearse(
         if function := implementation.stages.get(stage.name):
             with (
                 suppress(Exception, EndlessError),
+                _uncompiled(),
                 watching(MOST_CONDITIONS) as comparisons,
                 skip_launches(MOST_LAUNCHES),
             ):
                 call.run(function)
             found.setdefault(stage.name, []).extend(comparisons)
     return found
+
+
+@contextmanager
+def _uncompiled() -> Iterator[None]:
+    """Have what torch.compile would compile run as it stands: compiling takes seconds, and is lost with a copy."""
+    before = os.environ.get(NEVER_COMPILE)
+    os.environ[NEVER_COMPILE] = "1"  # for what is given to torch.compile in here
+    try:
+        if "torch._dynamo" in sys.modules:  # else importing it takes seconds, and nothing was given to torch.compile
+            with torch.compiler.set_stance("force_eager"):
+                yield
+        else:
+            yield
+    finally:
+        if before is None:
+            del os.environ[NEVER_COMPILE]
+        else:
+            os.environ[NEVER_COMPILE] = before
 
 
 def hollow_calls(case: Case, device: Device, wanted: Collection[str]) -> Iterator[tuple[Stage, Call]]:

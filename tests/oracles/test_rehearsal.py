@@ -1,8 +1,11 @@
 """Rehearsals: launchers are called without their kernels, and decide what they do when a case is run."""
 
+import os
 from itertools import islice
+from types import SimpleNamespace
 
 import pytest
+import torch
 
 from indexfuzz.core.case import Case
 from indexfuzz.devices import open_device
@@ -13,7 +16,7 @@ from indexfuzz.implementations.base import Implementation
 from indexfuzz.implementations.builtin import builtin
 from indexfuzz.implementations.faults.planting import import_source
 from indexfuzz.kernels.gather import gather
-from indexfuzz.oracles.rehearsal import MOST_LAUNCHES, rehearse
+from indexfuzz.oracles.rehearsal import MOST_LAUNCHES, NEVER_COMPILE, rehearse
 from indexfuzz.stages.base import Call
 from indexfuzz.stages.table import OPERATIONS, STAGES
 from indexfuzz.subjects.in_process import InProcess
@@ -82,6 +85,33 @@ def test_no_kernel_runs():
     implementation = Implementation("mine", builtin().stages | {"topk": topk}, builtin().contract)
     rehearse(CASE, implementation, LOCKSTEP, ("topk",))
     assert bool(given["logits"].isnan().all())  # as they are before anything is written
+
+
+@pytest.mark.parametrize("when", ["before", "within"])
+def test_nothing_is_compiled_for_a_rehearsal(monkeypatch, when):
+    compiled, returned = [], []
+
+    def backend(graph, _inputs):
+        compiled.append(graph)
+        return graph.forward
+
+    def double(x):
+        return x + x
+
+    before = torch.compile(double, backend=backend)
+    if when == "within":  # as where nothing has been given to torch.compile yet
+        monkeypatch.setattr("indexfuzz.oracles.rehearsal.sys", SimpleNamespace(modules={}))
+
+    def topk(*, logits, index_topk):
+        function = before if when == "before" else torch.compile(double, backend=backend)
+        returned.append(function(torch.zeros(logits.shape[0])))
+
+    rehearse(CASE, Implementation("mine", {"topk": topk}, builtin().contract), LOCKSTEP)
+    assert returned
+    assert not compiled
+    assert NEVER_COMPILE not in os.environ
+    topk(logits=torch.zeros(2, 2), index_topk=1)
+    assert compiled
 
 
 def test_a_launcher_that_raises_or_never_ends_has_compared_what_it_did():
