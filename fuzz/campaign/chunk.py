@@ -16,13 +16,12 @@ MOST_BEHIND = 32
 
 @dataclass(frozen=True)
 class Chunk:
-    """Run the cases of a chunk, but for the first `start`; some of them are steered to the goals.
+    """The cases of a chunk are to be drawn, some of them steered to the goals.
 
     `shown` says how many cases have ended conditions in each way, of those that it knows of.
     """
 
     number: int
-    start: int = 0
     goals: "tuple[Goal, ...]" = ()
     shown: "Ends" = field(default_factory=dict)
 

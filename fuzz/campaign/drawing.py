@@ -40,7 +40,12 @@ class Recent:
 
 
 def cases_of_chunk(wanted: Settings, chunk: Chunk) -> Iterator[Drawn]:
-    """All cases of a chunk, inside the contract; each shape with as many sets of values as its device asks for.
+    """All cases of a chunk, shape by shape."""
+    return chain.from_iterable(shapes_of_chunk(wanted, chunk))
+
+
+def shapes_of_chunk(wanted: Settings, chunk: Chunk) -> Iterator[tuple[Drawn, ...]]:
+    """The cases of each shape of a chunk, inside the contract: as many sets of values as its device asks for.
 
     Whatever is drawn begins with the simplest there is, so all but the first chunk, of the first shard, leave that out.
     """
@@ -48,10 +53,8 @@ def cases_of_chunk(wanted: Settings, chunk: Chunk) -> Iterator[Drawn]:
     shapes = draw_chunk(wanted, chunk)[not _is_first(wanted, chunk) :]
     for place, drawn in enumerate(shapes):
         others = (shape.case for shape in shapes[place + 1 :] + shapes[:place])
-        for case in _with_other_values(_with_other_requests(drawn.case, others, count), count):
-            narrowed = wanted.subject.narrow(case)
-            if recent.add(narrowed):
-                yield Drawn(narrowed, drawn.only)
+        cases = _with_other_values(_with_other_requests(drawn.case, others, count), count)
+        yield tuple(Drawn(case, drawn.only) for case in map(wanted.subject.narrow, cases) if recent.add(case))
 
 
 def draw_chunk(wanted: Settings, chunk: Chunk) -> list[Drawn]:

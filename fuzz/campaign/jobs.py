@@ -1,4 +1,4 @@
-"""The two jobs of a campaign, and what comes of them: run the cases of a chunk, make the case of a finding smaller."""
+"""What is done with the cases of a campaign, and what comes of it: run them, make the case of a finding smaller."""
 
 import time
 from collections.abc import Callable, Iterator
@@ -14,6 +14,19 @@ from indexfuzz.core.outcome import Outcome
 from indexfuzz.core.signature import Signature
 from indexfuzz.devices.base import UnsupportedKernelError
 from indexfuzz.triage.minimize import NotFailingError, minimise
+
+
+@dataclass(frozen=True)
+class Slice:
+    """Run these cases of a chunk, the first of which has this place in it."""
+
+    chunk: int
+    place: int
+    cases: tuple[Drawn, ...]
+
+    def after(self, count: int) -> "Slice":
+        """The same without the first cases."""
+        return Slice(self.chunk, self.place + count, self.cases[count:])
 
 
 @dataclass(frozen=True)

@@ -97,7 +97,7 @@ class Campaign:
     def chunk(self, number: int) -> Chunk | None:
         """A part of the stream, steered by what is known of those that it may know of."""
         known = known_to(number, is_long=self._wanted.subject.facts.values_per_shape > 1)
-        return Chunk(number, 0, *self._plans[known]) if known in self._plans else None
+        return Chunk(number, *self._plans[known]) if known in self._plans else None
 
     def next_shrink(self) -> Shrink | None:
         """The next case to make smaller, and the time for that."""

@@ -7,17 +7,17 @@ from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
-from itertools import islice
 from multiprocessing.connection import Connection
 from typing import Any
 
 import torch
 
 from indexfuzz.campaign.chunk import Chunk
-from indexfuzz.campaign.drawing import cases_of_chunk
-from indexfuzz.campaign.jobs import Report, Shrink, make_smaller, run_case
+from indexfuzz.campaign.drawing import shapes_of_chunk
+from indexfuzz.campaign.jobs import Report, Shrink, Slice, make_smaller, run_case
 from indexfuzz.campaign.server import CONTEXT, fork_from_server, has_ended
 from indexfuzz.campaign.settings import Settings
+from indexfuzz.campaign.steered import Drawn
 from indexfuzz.core.interrupts import SIGNALS
 from indexfuzz.core.memory import held_memory
 from indexfuzz.core.setup import Setup
@@ -32,6 +32,9 @@ from indexfuzz.subjects.reaching import reaching
 MOST_MEMORY = 2 << 30
 """Bytes that a process may hold on to between two jobs; one that holds more is replaced."""
 
+
+Job = Chunk | Slice | Shrink
+"""What a process is given to do: draw cases, run some, or make one smaller."""
 
 SOON = 10.0
 """Seconds for what takes none."""
@@ -57,6 +60,13 @@ class Hire:
 @dataclass(frozen=True)
 class Ready:
     """The process has loaded what it works on."""
+
+
+@dataclass(frozen=True)
+class Drew:
+    """The cases of a chunk, by shape."""
+
+    shapes: tuple[tuple[Drawn, ...], ...]
 
 
 @dataclass(frozen=True)
@@ -103,25 +113,32 @@ def _do_jobs(connection: Connection, hire: Hire) -> None:
     )
     connection.send(Ready())
     while True:
-        job: Chunk | Shrink = connection.recv()
+        job: Job = connection.recv()
         if isinstance(job, Shrink):
             make_smaller(wanted, job, connection.send)
+        elif isinstance(job, Chunk):
+            connection.send(Drew(tuple(shapes_of_chunk(wanted, job))))
         else:
-            for drawn in islice(cases_of_chunk(wanted, job), job.start, None):
+            for drawn in job.cases:
                 for report in run_case(wanted, drawn):
                     connection.send(report)
         connection.send(Done(held_memory()))
 
 
 class Member:
-    """The pool's end of a process; `job` is what it does now, `told` how many cases of that have been heard of."""
+    """The pool's end of a process.
+
+    `job` is what it does now, `told` how many cases of a slice have been heard of, `is_ready` whether it has loaded
+    what it works on.
+    """
 
     def __init__(self, hire: Hire) -> None:
         self.connection, theirs = CONTEXT.Pipe()
         self._process, self._server = fork_from_server(serve, theirs, hire)
         theirs.close()
-        self.job: Chunk | Shrink | None = None
+        self.job: Job | None = None
         self.told = 0
+        self.is_ready = False
 
     @property
     def pid(self) -> int:
@@ -139,16 +156,16 @@ class Member:
         waits = SOON if self._process.exitcode == UNHEARD else 0.0
         return has_ended(self._server, waits)
 
-    def give(self, job: Chunk | Shrink) -> None:
+    def give(self, job: Job) -> None:
         """Let it do a job."""
-        self.job, self.told = job, job.start if isinstance(job, Chunk) else 0
+        self.job, self.told = job, 0
         with suppress(OSError):  # it is dead, and its connection will say so
             self.connection.send(job)
 
-    def next(self) -> Report | Ready | Done | Failed | None:
+    def next(self) -> Report | Ready | Drew | Done | Failed | None:
         """What it says next; None when it is dead."""
         try:
-            message: Report | Ready | Done | Failed = self.connection.recv()
+            message: Report | Ready | Drew | Done | Failed = self.connection.recv()
         except (EOFError, OSError):
             return None
         return message

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from functools import cache
 
 from indexfuzz.core.comparison import OPERATORS, Place
-from indexfuzz.generation.correspondence import Guess, leading_to
+from indexfuzz.generation.guess import Guess, leading_to
 from indexfuzz.generation.measures import CONTENTS, OPTIONS, Measures, number_of
 
 TOO_LARGE = 1 << 15

@@ -1,12 +1,13 @@
-"""Which measures of a case an operand corresponds to, and what brings the operand to another value."""
+"""Which measures of a case an operand corresponds to."""
 
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from itertools import combinations, product
+from itertools import product
 
 from indexfuzz.core.comparison import Computed
+from indexfuzz.generation.guess import Guess
 from indexfuzz.generation.measures import CONTENTS, OPTIONS, SIZES, Measures
+from indexfuzz.generation.trials import Trials
 
 FACTORS = (2, 4, 16, 32, 64, 128, 256)
 """Sizes of tiles and of elements: what measures are multiplied with, or numbers of programs are quotients by."""
@@ -30,47 +31,6 @@ Values = Sequence[tuple[Measures, set[int]]]
 """For each of some cases, its measures and the values that an operand had in it."""
 
 
-@dataclass(frozen=True)
-class Guess:
-    """What an operand may be: a measure, or `form` of it and a number or a second measure.
-
-    The "last" of so many is the last lane of as many tiles of that size as hold them.
-    """
-
-    name: str
-    form: str = ""
-    number: int = 1
-    second: str = ""
-
-    def __str__(self) -> str:
-        """In words of a formula."""
-        other = self.second or str(abs(self.number))
-        if self.form == "last":
-            return f"the last lane of {self.name} in tiles of {other}"
-        sign = {"times": "*", "over": "/", "modulo": "%", "plus": "-" if self.number < 0 else "+"}.get(self.form)
-        return f"{self.name} {sign} {other}" if sign else self.name
-
-    def of(self, measures: Measures) -> int:
-        """What the operand would be."""
-        return _made(self.form, measures[self.name], measures[self.second] if self.second else self.number)
-
-    def is_made_of(self, measures: Measures, parts: tuple[int, int]) -> bool:
-        """Whether these are the measure and the number or second measure, which stand in any order in a product."""
-        own = measures[self.name], measures[self.second] if self.second else self.number
-        return own == parts or (self.form == "times" and own[::-1] == parts)
-
-
-def _made(form: str, value: int, number: int) -> int:
-    """What a form makes of a measure and a number."""
-    if form == "times":
-        return value * number
-    if form == "over":
-        return -(-value // number)
-    if form == "last":
-        return -(-value // number) * number - 1
-    return value % number if form == "modulo" else value + (number if form == "plus" else 0)
-
-
 def explaining(values: Values, text: str, form: str = "", *, of_lanes: bool = False, odd: int = 0) -> list[Guess]:
     """The guesses that hold in most cases, in all but for `odd` ones at least; those that vary come first.
 
@@ -82,14 +42,19 @@ def explaining(values: Values, text: str, form: str = "", *, of_lanes: bool = Fa
         return []
     if found := _explaining_parts(values, form, odd):
         return found
-    values = [(measures, set(map(int, seen))) for measures, seen in values]
     numbers = tuple(dict.fromkeys((*(int(found) for found in NUMBER.findall(text)), *FACTORS)))
-    forms, missed = (*FORMS, *(("last",) if of_lanes else ())), dict[Guess, int]()
-    for names in (tuple(SIZES), CONTENTS):
-        made = [guess for value in values[: FIRST if odd else 1] for guess in _guesses(value, numbers, names, forms)]
-        made += _shifted(values, names) if len(values) >= FEWEST else ()
-        asked = [guess for guess in dict.fromkeys(made) if form in ("", guess.form)]
-        missed |= _misses(asked, values, odd)
+    forms = tuple(one for one in (*FORMS, *(("last",) if of_lanes else ())) if form in ("", one))
+    trials, missed = Trials(values, FIRST if odd else 1, odd), dict[Guess, int]()
+    for names, seconds in ((tuple(SIZES), ()), (CONTENTS, tuple(SIZES))):
+        if not form:
+            trials.try_plain((*names, *OPTIONS))
+        if forms:
+            trials.try_numbers(names, [number for number in numbers if number > 1], forms)
+        if form in ("", "times"):
+            trials.try_products(names, seconds)
+        if not form and len(values) >= FEWEST:
+            trials.try_shifted(names)
+        missed |= trials.missed()
         if 0 in missed.values():
             break
     return _in_order(best_of(missed, odd), values)
@@ -155,47 +120,3 @@ def times_missed(guess: Guess, values: Values, most: int, *, by_parts: bool = Fa
 
 def _varies(guess: Guess, values: Values) -> bool:
     return len({guess.of(measures) for measures, _ in values}) > 1
-
-
-def _shifted(values: Values, names: Sequence[str]) -> Iterator[Guess]:
-    """Measures that vary, with what is to be added in the first case."""
-    (measures, seen), *_ = values
-    for name in names:
-        if len({m[name] for m, _ in values}) > 1:
-            yield from (Guess(name, "plus", value - measures[name]) for value in sorted(seen - {measures[name]}))
-
-
-def _guesses(
-    of: tuple[Measures, set[int]], numbers: Sequence[int], names: Sequence[str], forms: Sequence[str]
-) -> Iterator[Guess]:
-    """What explains one case."""
-    measures, seen = of
-    yield from (Guess(name) for name in (*names, *OPTIONS) if measures[name] in seen)
-    plain = [number for number in numbers if number > 1]
-    for name in names:
-        value = measures[name]
-        for number in plain:
-            for form in forms:
-                if _made(form, value, number) in seen:
-                    yield Guess(name, form, number)
-    pairs = product(names, (*names, *SIZES)) if names is CONTENTS else combinations(names, 2)
-    for name, second in pairs:
-        if measures[name] * measures[second] in seen:
-            yield Guess(name, "times", second=second)
-            yield Guess(second, "times", second=name)
-
-
-def leading_to(guess: Guess, operand: int, measures: Measures) -> list[tuple[str, int]]:
-    """Measures, each with a value at which the operand would be another number, or just beyond it."""
-    now = measures[guess.name]
-    if guess.form == "modulo":
-        base = now - now % guess.number + operand
-        return [(guess.name, base + turns * guess.number) for turns in (0, 1, -1, 2, 5)]
-    if guess.form == "times":
-        factor = measures[guess.second] if guess.second else guess.number
-        return [(guess.name, -(-operand // factor))] if factor else []
-    if guess.form == "over":
-        return [(guess.name, operand * guess.number)]
-    if guess.form == "last":
-        return [(guess.name, operand + 1)]
-    return [(guess.name, operand - (guess.number if guess.form == "plus" else 0))]

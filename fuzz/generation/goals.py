@@ -18,8 +18,9 @@ from itertools import islice
 from indexfuzz.core.case import Case
 from indexfuzz.core.comparison import Comparison, Place
 from indexfuzz.generation.conditions import TOO_LARGE, Aim, Condition
-from indexfuzz.generation.correspondence import FEWEST, Guess, explaining, leading_to
+from indexfuzz.generation.correspondence import FEWEST, explaining
 from indexfuzz.generation.decisions import Decisions
+from indexfuzz.generation.guess import Guess, leading_to
 from indexfuzz.generation.measures import OPTIONS, Measures, measure, word_of
 from indexfuzz.generation.sights import COST, Sample, Sight
 

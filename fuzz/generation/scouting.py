@@ -30,7 +30,7 @@ class Scout:
     case: Case
     compared: Mapping[str, Sequence[Comparison]]
 
-    def decides(self, stages: Iterable[str]) -> Decisions:
+    def decides(self, stages: Sequence[str]) -> Decisions:
         """What it decides in some stages."""
         return Decisions.of(one for stage in stages for one in self.compared.get(stage, ()))
 

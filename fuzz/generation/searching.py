@@ -7,7 +7,7 @@ search goes on with what is decided there, so that conditions that are joined ar
 """
 
 import math
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from indexfuzz.core.case import Case
@@ -81,10 +81,11 @@ def search(
     Every other search starts from the nearest of every other scout, if that comes to the place at all.
     """
     base = rehearse(goal.case, ())
-    stages = frozenset(stage for stage, seen in base.items() if any(goal.place == one.place for one in seen))
+    stages = tuple(stage for stage, seen in base.items() if any(goal.place == one.place for one in seen))
     if not stages:
         return None
-    return Found(_Search(fresh, goal, rehearse, choices, stages, scouts, is_pinned=is_pinned).run(), stages)
+    cases = _Search(fresh, goal, rehearse, choices, stages, scouts, is_pinned=is_pinned).run()
+    return Found(cases, frozenset(stages))
 
 
 class _Search:
@@ -96,7 +97,7 @@ class _Search:
         goal: Goal,
         rehearse: Rehearse,
         choices: Choices,
-        stages: Collection[str],
+        stages: Sequence[str],
         scouts: Sequence[Scout],
         *,
         is_pinned: bool,

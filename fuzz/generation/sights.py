@@ -5,7 +5,8 @@ from dataclasses import dataclass, field
 from indexfuzz.core.case import Case
 from indexfuzz.core.comparison import Place
 from indexfuzz.generation.conditions import Condition, Operand, Written, is_comparison, operands_of
-from indexfuzz.generation.correspondence import ODD, Guess, best_of, explaining, times_missed
+from indexfuzz.generation.correspondence import ODD, best_of, explaining, times_missed
+from indexfuzz.generation.guess import Guess
 from indexfuzz.generation.measures import Measures
 
 SAMPLES = 32

@@ -13,12 +13,13 @@ import pytest
 
 from indexfuzz.campaign.chunk import CHUNK, Chunk
 from indexfuzz.campaign.events import CaseRun, Died
-from indexfuzz.campaign.jobs import Tried
+from indexfuzz.campaign.jobs import Slice, Tried
 from indexfuzz.campaign.loop import Campaign
-from indexfuzz.campaign.member import Done, Hire
-from indexfuzz.campaign.pool import ORPHANED, Pool, PoolError
+from indexfuzz.campaign.member import Done, Drew, Hire
+from indexfuzz.campaign.pool import MOST_DEATHS, ORPHANED, Pool, PoolError
 from indexfuzz.campaign.server import ServerError, fork_from_server, has_ended, start_server
 from indexfuzz.campaign.settings import Settings
+from indexfuzz.campaign.steered import Drawn
 from indexfuzz.core.case import Case
 from indexfuzz.core.comparison import Comparison
 from indexfuzz.core.interrupts import Interrupted
@@ -102,13 +103,21 @@ def test_cases_and_findings_do_not_depend_on_the_number_of_processes(monkeypatch
 
 
 class Hearing:
-    """A foreman that notes what it hears and learns from, by the number of the case's chunk."""
+    """A foreman that notes what it hears and learns from; nothing is to be drawn or made smaller."""
+
+    cases_left = 100
 
     def __init__(self):
         self.heard, self.learned, self.ended = [], [], 0
 
+    def chunk(self, _number):
+        return None
+
+    def next_shrink(self):
+        return None
+
     def hear(self, report):
-        self.heard.append(report.case)
+        self.heard.append(report if isinstance(report, Died) else report.case)
 
     def learn(self, tried):
         self.learned.append(tried.case)
@@ -118,20 +127,44 @@ class Hearing:
 
 
 class Telling:
-    """A process that has a chunk, and says what it is given to say."""
+    """A process that says what it is given to say, and dies then."""
 
-    def __init__(self, number, messages):
-        self.job, self.told, self._messages = Chunk(number), 0, iter(messages)
+    pid, is_orphaned, server = 0, False, 0
+
+    def __init__(self, job, messages=(), *, is_ready=True):
+        self.job, self.told, self.is_ready, self._messages = job, 0, is_ready, iter(messages)
 
     def next(self):
-        return next(self._messages)
+        return next(self._messages, None)
+
+    def give(self, job):
+        self.job, self.told = job, 0
+
+    def bury(self):
+        return -signal.SIGSEGV
+
+
+def shapes(*names):
+    return tuple((Drawn(name),) for name in names)
+
+
+def cases(chunk, place, *names):
+    return Slice(chunk, place, tuple(Drawn(name) for name in names))
+
+
+def tried(*names):
+    return [*(Tried(name, None) for name in names), Done(0)]
 
 
 def test_a_case_is_heard_of_at_once_and_learned_from_when_it_is_its_turn():
     crew, foreman = pool(2), Hearing()
-    slow = Telling(0, [Tried("first", None), Tried("second", None), Done(0)])
-    fast = Telling(1, [Tried("third", None), Tried("fourth", None), Done(0)])
+    slow = Telling(Chunk(0), [Drew(shapes("first", "second")), Done(0), *tried("first", "second")])
+    fast = Telling(Chunk(1), [Drew(shapes("third", "fourth")), Done(0), *tried("third", "fourth")])
     crew._members = [slow, fast]
+    for member in (fast, fast, slow, slow):
+        crew._hear(member, foreman)
+    slow.give(crew._turns.take(2))
+    fast.give(crew._turns.take(2))
     for member in (fast, fast, slow):
         crew._hear(member, foreman)
     assert (foreman.heard, foreman.learned) == (["third", "fourth", "first"], ["first"])
@@ -144,11 +177,79 @@ def test_a_case_is_heard_of_at_once_and_learned_from_when_it_is_its_turn():
 
 def test_what_waits_for_its_turn_at_the_end_is_learned_from_too():
     crew, foreman = pool(1), Hearing()
-    ahead = Telling(4, [Tried("later", None)])
+    ahead = Telling(cases(4, 0, "later"), tried("later"))
     crew._hear(ahead, foreman)
     assert foreman.learned == []
     crew._drop_chunks(foreman)
     assert foreman.learned == foreman.heard == ["later"]
+
+
+def test_those_who_are_free_share_what_is_drawn():
+    """Each takes as much as comes to one; what is left is for who has done first."""
+    crew = pool(3)
+    crew._members = [Telling(None) for _ in range(3)]
+    crew._turns.add(0, shapes(*"abcdefg"))
+    crew._hand_out(Hearing())
+    assert [member.job for member in crew._members] == [
+        cases(0, 0, *"abc"),
+        cases(0, 3, *"de"),
+        cases(0, 5, "f"),
+    ]
+    crew._members[1].job = None
+    crew._hand_out(Hearing())
+    assert crew._members[1].job == cases(0, 6, "g")
+
+
+def test_what_a_dead_process_had_still_to_run_is_what_is_next():
+    crew, foreman = pool(2), Hearing()
+    crew._turns.add(0, shapes(*"abcd"))
+    dying = Telling(crew._turns.take(3), [Tried("a", None)])
+    crew._members = [dying]
+    crew._hear(dying, foreman)
+    crew._hear(dying, foreman)
+    assert crew._turns.take(9) == cases(0, 1, *"bcd")
+    assert [str(death.again) for death in foreman.heard[1:]] == ["False"]
+
+
+def test_a_case_that_kills_twice_is_left_out_and_those_behind_it_are_not():
+    crew, foreman = pool(2), Hearing()
+    crew._turns.add(0, shapes(*"abcd"))
+    for _ in range(2):
+        dying = Telling(crew._turns.take(4))
+        crew._members = [dying]
+        crew._hear(dying, foreman)
+    assert [death.again for death in foreman.heard] == [False, True]
+    last = Telling(crew._turns.take(4), tried(*"bcd"))
+    assert last.job == cases(0, 1, *"bcd")
+    for _ in range(4):
+        crew._hear(last, foreman)
+    assert (foreman.learned, foreman.ended) == ([*"bcd"], 1)
+
+
+def test_processes_that_were_ready_may_die_all_at_once():
+    crew, foreman = pool(9), Hearing()
+    crew._turns.add(0, shapes(*"abcdefghi"))
+    crew._members = [Telling(crew._turns.take(1)) for _ in range(9)]
+    for member in list(crew._members):
+        crew._hear(member, foreman)
+    assert len(foreman.heard) == 9
+    crew._members = [Telling(crew._turns.take(1), is_ready=False) for _ in range(MOST_DEATHS + 1)]
+    *some, last = crew._members
+    for member in some:
+        crew._hear(member, foreman)
+    with pytest.raises(PoolError, match="in a row have ended before they could run a case"):
+        crew._hear(last, foreman)
+
+
+def test_drawing_that_ends_each_process_ends_the_campaign():
+    crew, foreman = pool(1), Hearing()
+    for _ in range(MOST_DEATHS):
+        crew._members = [Telling(Chunk(7))]
+        crew._hear(crew._members[0], foreman)
+        assert crew._next_cases(foreman) == Chunk(7)
+    crew._members = [Telling(Chunk(7))]
+    with pytest.raises(PoolError, match=r"4 processes have ended while they drew part 7: .*SIGSEGV"):
+        crew._hear(crew._members[0], foreman)
 
 
 def outcome_of(case, *lines):

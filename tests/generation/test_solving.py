@@ -5,7 +5,7 @@ import pytest
 from indexfuzz.core.case import Case
 from indexfuzz.generation.affording import is_affordable
 from indexfuzz.generation.conditions import Condition, Operand
-from indexfuzz.generation.correspondence import Guess
+from indexfuzz.generation.guess import Guess
 from indexfuzz.generation.levers import levers
 from indexfuzz.generation.measures import measure
 from indexfuzz.generation.solving import options_of, solve

@@ -12,8 +12,8 @@ from indexfuzz.evaluation.mutation.guarded import look_at
 from indexfuzz.generation.affording import is_affordable
 from indexfuzz.generation.choices import Choices
 from indexfuzz.generation.conditions import Condition, Operand
-from indexfuzz.generation.correspondence import Guess
 from indexfuzz.generation.goals import Goal, Goals
+from indexfuzz.generation.guess import Guess
 from indexfuzz.generation.levers import levers, movers, reach
 from indexfuzz.generation.measures import CONTENTS, OPTIONS, contents, measure, number_of
 from indexfuzz.generation.steering import DECISIONS, mend, steer

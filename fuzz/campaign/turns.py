@@ -1,0 +1,86 @@
+"""The order of a stream that several processes run: who is free takes what is next, and what has run waits its turn."""
+
+from bisect import insort
+from collections.abc import Sequence
+
+from indexfuzz.campaign.crew import Foreman
+from indexfuzz.campaign.jobs import Slice, Tried
+from indexfuzz.campaign.steered import Drawn
+
+
+class Turns:
+    """The chunks that are begun and not over. `waiting` is how many of their cases nobody has begun to run."""
+
+    def __init__(self) -> None:
+        self.waiting = 0
+        self._slices: list[Slice] = []
+        self._sizes: dict[int, int] = {}
+        self._told: dict[int, dict[int, Tried | None]] = {}
+        self._turn = (0, 0)
+
+    @property
+    def chunk(self) -> int:
+        """The first chunk that is not over."""
+        return self._turn[0]
+
+    def add(self, chunk: int, shapes: Sequence[tuple[Drawn, ...]]) -> None:
+        """Take the cases of a chunk that was drawn. Those of a shape are run by the same process, if it lives."""
+        place = 0
+        for cases in shapes:
+            self.put(Slice(chunk, place, cases))
+            place += len(cases)
+        self._sizes[chunk] = place
+
+    def put(self, cases: Slice) -> None:
+        """Let some cases wait to be run."""
+        if cases.cases:
+            insort(self._slices, cases, key=lambda one: (one.chunk, one.place))
+            self.waiting += len(cases.cases)
+
+    def take(self, share: int) -> Slice | None:
+        """What is next in the stream, until it is so many cases or the end of a chunk; None where nothing waits."""
+        if not self._slices:
+            return None
+        first, cases = self._slices[0], list[Drawn]()
+        while self._slices and len(cases) < share:
+            after = self._slices[0]
+            if (after.chunk, after.place) != (first.chunk, first.place + len(cases)):
+                break
+            cases += self._slices.pop(0).cases
+        self.waiting -= len(cases)
+        return Slice(first.chunk, first.place, tuple(cases))
+
+    def tell(self, chunk: int, place: int, tried: Tried | None) -> None:
+        """Say what has become of a case, or that it is left out."""
+        self._told.setdefault(chunk, {})[place] = tried
+
+    def pass_on(self, foreman: Foreman) -> None:
+        """Let the foreman learn from the cases whose turn it is."""
+        while True:
+            chunk, place = self._turn
+            told = self._told.get(chunk, {})
+            if place in told:
+                _learn(foreman, told.pop(place))
+                self._turn = chunk, place + 1
+            elif place == self._sizes.get(chunk):
+                self._told.pop(chunk, None)
+                del self._sizes[chunk]
+                self._turn = chunk + 1, 0
+                foreman.end_chunk()
+            else:
+                return
+
+    def end(self, foreman: Foreman) -> None:
+        """Let the foreman learn from all that has run, though some before it has not; nothing more will."""
+        for _, told in sorted(self._told.items()):
+            for _, tried in sorted(told.items(), key=lambda one: one[0]):
+                _learn(foreman, tried)
+        self._told.clear()
+        self._sizes.clear()
+        self._slices.clear()
+        self.waiting = 0
+
+
+def _learn(foreman: Foreman, tried: Tried | None) -> None:
+    if tried is not None:
+        foreman.learn(tried)
