@@ -18,12 +18,18 @@ MOST_BEHIND = 32
 class Chunk:
     """The cases of a chunk are to be drawn, some of them steered to the goals.
 
-    `shown` says how many cases have ended conditions in each way, of those that it knows of.
+    `shown` says how many cases have ended conditions in each way, of those that it knows of. Chunks of negative numbers
+    stand beside the stream: nothing that is drawn later depends on them.
     """
 
     number: int
     goals: "tuple[Goal, ...]" = ()
     shown: "Ends" = field(default_factory=dict)
+
+    @property
+    def is_beside(self) -> bool:
+        """Whether it stands beside the stream."""
+        return self.number < 0
 
 
 def known_to(chunk: int, *, is_long: bool) -> int:

@@ -25,6 +25,9 @@ class Foreman(Protocol):
     def chunk(self, number: int) -> Chunk | None:
         """A part of the stream with its goals; None as long as too little was heard of for these to be known."""
 
+    def chunk_beside(self, number: int) -> Chunk | None:
+        """A chunk beside the stream, the first is 1, for who would wait; None where every case counts in its order."""
+
     def next_shrink(self) -> Shrink | None:
         """The next case to make smaller."""
 
@@ -33,6 +36,9 @@ class Foreman(Protocol):
 
     def learn(self, tried: Tried) -> None:
         """Take note of a case that was heard of when it is its turn in the stream, whoever ran it."""
+
+    def count(self, tried: Tried) -> None:
+        """Take note of a case beside the stream, which nothing that is drawn later may depend on."""
 
     def end_chunk(self) -> None:
         """Take note that all cases of the next part of the stream have been learned from."""

@@ -3,7 +3,8 @@
 Known signatures are counted: an open shallow bug must not hide a deep one. What is drawn hangs on what was learned from
 earlier cases, in the order of the stream, and a campaign of so many cases judges them in that order, too: the same seed
 and number of cases give the same findings, however many processes run them. Otherwise a case is judged as soon as it
-was run: nothing that was seen waits for a slower process, to be lost with this one.
+was run: nothing that was seen waits for a slower process, to be lost with this one. Nor does a process that has nothing
+to run until another one has done: it is given cases beside the stream, from which nothing is learned.
 """
 
 import math
@@ -25,7 +26,7 @@ from indexfuzz.core import interrupts
 from indexfuzz.core.case import Case
 from indexfuzz.core.finding import Finding
 from indexfuzz.core.signature import Signature
-from indexfuzz.generation.goals import Ends, Goal
+from indexfuzz.generation.goals import Ends, Goal, Goals
 
 
 @dataclass
@@ -58,6 +59,7 @@ class Campaign:
         self._is_dry = False
         self._chunks = 0
         self._plans: dict[int, tuple[tuple[Goal, ...], Ends]] = {0: ((), {})}
+        self._beside = Goals()
         self._budget = Budget(wanted, self._crew.size)
         self.summary = Summary()
 
@@ -77,6 +79,7 @@ class Campaign:
                 self._tell_found(signature, pending.finding, pending.case, UNTRIED)
             for found in self.summary.findings:
                 self.summary.symptoms[found.finding.signature] = self._judge.symptoms_of(found.finding.signature)
+            self.summary.goals.join(self._beside)
             self.summary.seconds = self._budget.elapsed
         return self.summary
 
@@ -98,6 +101,10 @@ class Campaign:
         """A part of the stream, steered by what is known of those that it may know of."""
         known = known_to(number, is_long=self._wanted.subject.facts.values_per_shape > 1)
         return Chunk(number, *self._plans[known]) if known in self._plans else None
+
+    def chunk_beside(self, number: int) -> Chunk | None:
+        """A chunk beside the stream, steered by all that is known now; none of a campaign of so many cases."""
+        return Chunk(-number, *self._plans[self._chunks]) if self._wanted.cases is None else None
 
     def next_shrink(self) -> Shrink | None:
         """The next case to make smaller, and the time for that."""
@@ -134,6 +141,11 @@ class Campaign:
             self._take_case(tried)
         if tried.outcome is not None:
             self.summary.goals.add(tried.case, tried.outcome.comparisons)
+
+    def count(self, tried: Tried) -> None:
+        """Take note of what a case beside the stream compared, for the summary."""
+        if tried.outcome is not None:
+            self._beside.add(tried.case, tried.outcome.comparisons)
 
     def end_chunk(self) -> None:
         """A part of the stream without new cases ends the drawing: the strategy has no more."""

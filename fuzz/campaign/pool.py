@@ -2,7 +2,8 @@
 
 One draws a chunk of the stream, and those that are free share its cases: what may be drawn next hangs on what these
 show. A case is heard of at once, and learned from in the order of the stream, so what is drawn does not depend on who
-is faster. A process that dies is replaced; the case that kills two of them is left out.
+is faster. Who would have to wait for others runs cases beside the stream. A process that dies is replaced; the case
+that kills two of them is left out.
 """
 
 from collections import Counter, deque
@@ -47,6 +48,7 @@ class Pool:
         self._members: list[Member] = []
         self._turns = Turns()
         self._next = 0
+        self._drawn_beside = 0
         self._again: deque[Chunk] = deque()
         self._undrawn = Counter[int]()
         self._fatal: set[tuple[int, int]] = set()
@@ -100,10 +102,12 @@ class Pool:
             idle.give(job)
 
     def _next_cases(self, foreman: Foreman) -> Job | None:
-        """Cases that are drawn, as many as come to each process; or else a chunk to draw."""
+        """Cases that are drawn, as many as come to each process; or else a chunk to draw; or what nobody waits for."""
         if not foreman.cases_left:
             return None
-        return self._turns.take(-(-self._turns.waiting // self.size)) or self._next_chunk(foreman)
+        turns = self._turns
+        drawn = turns.take(-(-turns.waiting // self.size))
+        return drawn or self._next_chunk(foreman) or turns.take_beside() or self._next_beside(foreman)
 
     def _next_chunk(self, foreman: Foreman) -> Chunk | None:
         """The next part of the stream, unless those that are not over yet are enough or decide what is in it."""
@@ -115,6 +119,11 @@ class Pool:
         if (chunk := foreman.chunk(self._next)) is not None:
             self._next += 1
         return chunk
+
+    def _next_beside(self, foreman: Foreman) -> Chunk | None:
+        """Another chunk beside the stream."""
+        self._drawn_beside += 1
+        return foreman.chunk_beside(self._drawn_beside)
 
     def _hear(self, member: Member, foreman: Foreman) -> None:
         """Take what a process says, and pass it on."""
@@ -173,17 +182,17 @@ class Pool:
             place = (job.chunk, job.place + member.told)
             again = place in self._fatal and not is_orphaned
             foreman.hear(Died(death.words, file, again=again))
+            if not again and not is_orphaned and member.told < len(job.cases):
+                self._fatal.add(place)
             if again:
                 self._turns.tell(*place, None)
-            elif not is_orphaned and member.told < len(job.cases):
-                self._fatal.add(place)
             self._turns.put(job.after(member.told + again))
             return
         foreman.hear(Died(death.words, file))
         if isinstance(job, Shrink):
             doubt = f"{death.words} {DEATH}"
             foreman.hear(Shrunk(job.finding.signature, job.finding, job.case, job.seconds, doubt))
-        elif job is not None:
+        elif job is not None and not job.is_beside:
             self._undrawn[job.number] += not is_orphaned
             if (times := self._undrawn[job.number]) > MOST_DEATHS:
                 raise PoolError(f"{times} processes have ended while they drew part {job.number}: {death.words}")

@@ -1,6 +1,10 @@
-"""The order of a stream that several processes run: who is free takes what is next, and what has run waits its turn."""
+"""The order of a stream that several processes run: who is free takes what is next, and what has run waits its turn.
+
+What is next may have to wait, too, for what others still run. So there are cases beside the stream, without an order.
+"""
 
 from bisect import insort
+from collections import deque
 from collections.abc import Sequence
 
 from indexfuzz.campaign.crew import Foreman
@@ -9,11 +13,13 @@ from indexfuzz.campaign.steered import Drawn
 
 
 class Turns:
-    """The chunks that are begun and not over. `waiting` is how many of their cases nobody has begun to run."""
+    """The chunks that are begun and not over. `waiting` cases of the stream are drawn, and nobody runs them yet."""
 
     def __init__(self) -> None:
         self.waiting = 0
         self._slices: list[Slice] = []
+        self._beside = deque[Slice]()
+        self._told_beside: list[Tried] = []
         self._sizes: dict[int, int] = {}
         self._told: dict[int, dict[int, Tried | None]] = {}
         self._turn = (0, 0)
@@ -29,11 +35,16 @@ class Turns:
         for cases in shapes:
             self.put(Slice(chunk, place, cases))
             place += len(cases)
-        self._sizes[chunk] = place
+        if chunk >= 0:
+            self._sizes[chunk] = place
 
     def put(self, cases: Slice) -> None:
         """Let some cases wait to be run."""
-        if cases.cases:
+        if not cases.cases:
+            return
+        if cases.is_beside:
+            self._beside.append(cases)
+        else:
             insort(self._slices, cases, key=lambda one: (one.chunk, one.place))
             self.waiting += len(cases.cases)
 
@@ -50,12 +61,21 @@ class Turns:
         self.waiting -= len(cases)
         return Slice(first.chunk, first.place, tuple(cases))
 
+    def take_beside(self) -> Slice | None:
+        """A shape beside the stream, and no more, so that who runs it is soon free again."""
+        return self._beside.popleft() if self._beside else None
+
     def tell(self, chunk: int, place: int, tried: Tried | None) -> None:
         """Say what has become of a case, or that it is left out."""
-        self._told.setdefault(chunk, {})[place] = tried
+        if chunk >= 0:
+            self._told.setdefault(chunk, {})[place] = tried
+        elif tried is not None:
+            self._told_beside.append(tried)
 
     def pass_on(self, foreman: Foreman) -> None:
-        """Let the foreman learn from the cases whose turn it is."""
+        """Let the foreman learn from the cases whose turn it is, and count those beside the stream."""
+        while self._told_beside:
+            foreman.count(self._told_beside.pop())
         while True:
             chunk, place = self._turn
             told = self._told.get(chunk, {})
@@ -73,11 +93,12 @@ class Turns:
     def end(self, foreman: Foreman) -> None:
         """Let the foreman learn from all that has run, though some before it has not; nothing more will."""
         for _, told in sorted(self._told.items()):
-            for _, tried in sorted(told.items(), key=lambda one: one[0]):
-                _learn(foreman, tried)
+            for place in sorted(told):
+                _learn(foreman, told[place])
         self._told.clear()
         self._sizes.clear()
         self._slices.clear()
+        self._beside.clear()
         self.waiting = 0
 
 

@@ -123,6 +123,12 @@ class Goals:
             if len(ends) == 1:
                 (earlier[place],) = ends
 
+    def join(self, others: "Goals") -> None:
+        """Count how others have seen places end, too."""
+        for place, other in others._sights.items():  # noqa: SLF001 - of the same class
+            if (sight := self._sights.setdefault(place, other)) is not other:
+                sight.cases = {end: cases + other.cases[end] for end, cases in sight.cases.items()}
+
     def turned(self, *, inside: bool = False) -> int:
         """How many places have ended both ways, of launchers and callers or else inside kernels."""
         return sum(all(sight.cases.values()) for sight in self._sights.values() if sight.inside is inside)

@@ -107,11 +107,14 @@ class Hearing:
 
     cases_left = 100
 
-    def __init__(self):
-        self.heard, self.learned, self.ended = [], [], 0
+    def __init__(self, *, beside=False):
+        self.heard, self.learned, self.counted, self.ended, self._beside = [], [], [], 0, beside
 
     def chunk(self, _number):
         return None
+
+    def chunk_beside(self, number):
+        return Chunk(-number) if self._beside else None
 
     def next_shrink(self):
         return None
@@ -121,6 +124,9 @@ class Hearing:
 
     def learn(self, tried):
         self.learned.append(tried.case)
+
+    def count(self, tried):
+        self.counted.append(tried.case)
 
     def end_chunk(self):
         self.ended += 1
@@ -198,6 +204,68 @@ def test_those_who_are_free_share_what_is_drawn():
     crew._members[1].job = None
     crew._hand_out(Hearing())
     assert crew._members[1].job == cases(0, 6, "g")
+
+
+def test_who_would_wait_runs_a_few_cases_beside_the_stream():
+    crew, foreman = pool(2), Hearing(beside=True)
+    slow = Telling(cases(0, 0, "slow"))
+    idle = Telling(None, [Drew(shapes("x", "y")), Done(0), *tried("x"), *tried("a")])
+    crew._members = [slow, idle]
+    crew._hand_out(foreman)
+    assert idle.job == Chunk(-1)
+    crew._hear(idle, foreman)
+    crew._hear(idle, foreman)
+    crew._hand_out(foreman)
+    assert idle.job == cases(-1, 0, "x")
+    crew._turns.add(1, shapes("a"))
+    for _ in range(2):
+        crew._hear(idle, foreman)
+    crew._hand_out(foreman)
+    assert idle.job == cases(1, 0, "a")
+    for _ in range(2):
+        crew._hear(idle, foreman)
+    crew._hand_out(foreman)
+    assert idle.job == cases(-1, 1, "y")
+    assert (foreman.heard, foreman.counted, foreman.learned) == (["x", "a"], ["x"], [])
+
+
+def test_a_death_beside_the_stream_leaves_no_gap_in_it():
+    crew, foreman = pool(2), Hearing(beside=True)
+    crew._turns.add(-1, [(Drawn("x"), Drawn("y"))])
+    for _ in range(2):
+        crew._members = [Telling(crew._turns.take_beside())]
+        crew._hear(crew._members[0], foreman)
+    assert [death.again for death in foreman.heard] == [False, True]
+    assert crew._turns.take_beside() == cases(-1, 1, "y")
+    crew._members = [Telling(Chunk(-2))]
+    crew._hear(crew._members[0], foreman)
+    assert not crew._again
+
+
+@pytest.mark.parametrize("wanted", [{"cases": 8}, {"cases": None, "seconds": 60.0}])
+def test_nothing_runs_beside_the_stream_of_so_many_cases(wanted):
+    campaign = Campaign(settings(**wanted), lambda _: None, pool(2))
+    assert (campaign.chunk_beside(3) is None) == (wanted["cases"] is not None)
+    assert campaign.chunk_beside(3) in (None, Chunk(-3))
+
+
+class RunsOneBeside(Pool):
+    """A crew that runs a single case, beside the stream, and keeps what the campaign would steer to then."""
+
+    def work(self, foreman):
+        foreman.hear(outcome_of(Case(), 3))
+        foreman.count(outcome_of(Case(), 3))
+        foreman.end_chunk()
+        self.steered_to = foreman.chunk(3).goals
+
+
+def test_a_case_beside_the_stream_is_judged_and_counted_and_steers_nothing():
+    told, crew = [], RunsOneBeside(Hire(SETUP, journal=False), 2)
+    summary = Campaign(settings(cases=None, seconds=60.0), told.append, crew).run()
+    assert [event.outcome.case for event in told] == [Case()]
+    assert crew.steered_to == ()
+    (place,) = summary.goals.unturned()
+    assert place.line == 3
 
 
 def test_what_a_dead_process_had_still_to_run_is_what_is_next():

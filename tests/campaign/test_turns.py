@@ -16,6 +16,9 @@ class Learning:
     def learn(self, tried):
         self.learned.append(tried.case)
 
+    def count(self, tried):
+        self.learned.append(f"({tried.case})")
+
     def end_chunk(self):
         self.learned.append("|")
 
@@ -88,6 +91,20 @@ def test_at_the_end_all_that_has_run_is_learned_from():
     turns.end(foreman)
     assert foreman.learned == ["a", "c"]
     assert turns.take(1) is None
+
+
+def test_what_stands_beside_the_stream_has_no_turn():
+    turns, foreman = Turns(), Learning()
+    turns.add(-1, shapes("ab", "c"))
+    assert (turns.waiting, turns.take(9)) == (0, None)
+    part = turns.take_beside()
+    assert "".join(drawn.case for drawn in part.cases) == "ab"
+    turns.tell(-1, 1, Tried("b", None))
+    turns.tell(-1, 0, None)
+    turns.pass_on(foreman)
+    assert foreman.learned == ["(b)"]
+    turns.end(foreman)
+    assert turns.take_beside() is None
 
 
 def test_a_slice_without_its_first_cases_begins_further_on():

@@ -33,6 +33,17 @@ def aims(goal):
     return {aim for which in range(24) for aim in goal.turn.aims(measure(goal.case), which)}
 
 
+def test_what_others_have_seen_counts_too():
+    goals, others = seen(lambda case: (case.batch.keys, 4096)), Goals()
+    add(others, Case(), 4097, 4096)
+    add(others, Case(), 1, 2, text="a > b")
+    assert (goals.turned(), len(goals.unturned())) == (0, 1)
+    goals.join(others)
+    assert goals.turned() == 1
+    assert [place.text for place in goals.unturned()] == ["a > b"]
+    assert len(others.unturned()) == 2
+
+
 @pytest.mark.parametrize(
     ("make", "aim"),
     [
