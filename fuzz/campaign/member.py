@@ -64,8 +64,9 @@ class Ready:
 
 @dataclass(frozen=True)
 class Drew:
-    """The cases of a chunk, by shape."""
+    """The cases of the chunk of this number, by shape."""
 
+    chunk: int
     shapes: tuple[tuple[Drawn, ...], ...]
 
 
@@ -117,7 +118,7 @@ def _do_jobs(connection: Connection, hire: Hire) -> None:
         if isinstance(job, Shrink):
             make_smaller(wanted, job, connection.send)
         elif isinstance(job, Chunk):
-            connection.send(Drew(tuple(shapes_of_chunk(wanted, job))))
+            connection.send(Drew(job.number, tuple(shapes_of_chunk(wanted, job))))
         else:
             for drawn in job.cases:
                 for report in run_case(wanted, drawn):

@@ -141,8 +141,8 @@ class Pool:
             member.job = None
             if message.memory > MOST_MEMORY:
                 self._let_go(member)
-        elif isinstance(message, Drew) and isinstance(job, Chunk):
-            self._turns.add(job.number, message.shapes)
+        elif isinstance(message, Drew):
+            self._turns.add(message.chunk, message.shapes)
         elif isinstance(message, Tried) and isinstance(job, Slice):
             self._turns.tell(job.chunk, job.place + member.told, message)
             member.told += 1

@@ -1,13 +1,14 @@
 """A guess at what an operand is: a measure of the case, or what is made of it; and what brings it to another value."""
 
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import TypeVar
 
+import numpy as np
 from numpy.typing import NDArray
 
 from indexfuzz.generation.measures import Measures
 
-Numbers = TypeVar("Numbers", int, NDArray[Any])
+Numbers = TypeVar("Numbers", int, NDArray[np.int64])
 
 
 @dataclass(frozen=True)

@@ -37,7 +37,7 @@ class Trials:
         made = np.stack([make(form, table, factors) for form in forms], axis=-1)
 
         def guesses(place: int) -> Iterable[Guess]:
-            name, number, form = np.unravel_index(place, made.shape[1:])
+            name, number, form = map(int, np.unravel_index(place, made.shape[1:]))
             return [Guess(names[name], forms[form], numbers[number])]
 
         self._keep(made.reshape(len(table), -1), guesses)

@@ -164,8 +164,8 @@ def tried(*names):
 
 def test_a_case_is_heard_of_at_once_and_learned_from_when_it_is_its_turn():
     crew, foreman = pool(2), Hearing()
-    slow = Telling(Chunk(0), [Drew(shapes("first", "second")), Done(0), *tried("first", "second")])
-    fast = Telling(Chunk(1), [Drew(shapes("third", "fourth")), Done(0), *tried("third", "fourth")])
+    slow = Telling(Chunk(0), [Drew(0, shapes("first", "second")), Done(0), *tried("first", "second")])
+    fast = Telling(Chunk(1), [Drew(1, shapes("third", "fourth")), Done(0), *tried("third", "fourth")])
     crew._members = [slow, fast]
     for member in (fast, fast, slow, slow):
         crew._hear(member, foreman)
@@ -209,7 +209,7 @@ def test_those_who_are_free_share_what_is_drawn():
 def test_who_would_wait_runs_a_few_cases_beside_the_stream():
     crew, foreman = pool(2), Hearing(beside=True)
     slow = Telling(cases(0, 0, "slow"))
-    idle = Telling(None, [Drew(shapes("x", "y")), Done(0), *tried("x"), *tried("a")])
+    idle = Telling(None, [Drew(-1, shapes("x", "y")), Done(0), *tried("x"), *tried("a")])
     crew._members = [slow, idle]
     crew._hand_out(foreman)
     assert idle.job == Chunk(-1)
