@@ -7,6 +7,7 @@ import contextlib
 import json
 import math
 import os
+import platform
 import statistics
 import sys
 import time
@@ -78,6 +79,8 @@ class Detection:
     unsteered_cases: list[int] = field(default_factory=list)
     uniform_cases: list[int] = field(default_factory=list)
     grids: dict[str, str | None] = field(default_factory=dict)
+    machines: dict[str, int] = field(default_factory=dict)
+    """How many of the searches ran on which machine: results may be brought together from several."""
 
     @property
     def median_seconds(self) -> float | None:
@@ -187,6 +190,11 @@ def compare(found: Detection, device: Device, seeds: Sequence[int], *, seconds: 
             found.uniform_cases.append(sight.cases)
 
 
+def this_machine() -> str:
+    """What seconds are worth here, as far as it can be told."""
+    return f"Python {platform.python_version()} on {platform.machine()} with {os.cpu_count()} cores"
+
+
 def measure(search: str) -> dict[str, Any]:
     """All that one search for a fault shows, in this process; `search` is the fault's id and the seed, "ks-offset.3".
 
@@ -196,6 +204,7 @@ def measure(search: str) -> dict[str, Any]:
     fault, _, seed = search.rpartition(".")
     device = open_device("lockstep")
     found = detect(load_faults()[fault], device, seeds=(int(seed),), minimal=int(seed) == SEEDS[0])
+    found.machines = {this_machine(): 1}
     compare(found, device, (int(seed),))
     if int(seed) == SEEDS[0]:
         found.grids = {grid.project: grid.finds(plant((fault,)), device) for grid in GRIDS}
@@ -209,6 +218,8 @@ def join(searches: Sequence[dict[str, Any]]) -> Detection:
     for part in more:
         for name in ("cases", "seconds", "blamed", "unsteered_cases", "uniform_cases"):
             getattr(whole, name).extend(getattr(part, name))
+        for machine, count in part.machines.items():
+            whole.machines[machine] = whole.machines.get(machine, 0) + count
         whole.rightly_blamed &= part.rightly_blamed
         whole.signature = whole.signature or part.signature
     return whole
@@ -230,8 +241,7 @@ def main(*, as_json: bool, faults: Sequence[str] = ()) -> int:
     done = measure_all(searches, measure, Kept(ROOT / "build" / "detection"), again=again, tell=_tell)
     parts = [[search for search in done if search["fault"] == fault] for fault in known]
     found = [asdict(join(each)) for each in parts if len(each) == len(SEEDS)]
-    processes = os.cpu_count() or 1
-    text = as_markdown(found, seeds=len(SEEDS), seconds=SECONDS, plain_seconds=UNIFORM_SECONDS, processes=processes)
+    text = as_markdown(found, seeds=len(SEEDS), seconds=SECONDS, plain_seconds=UNIFORM_SECONDS)
     whole = len(found) == len(known)
     keep_page(text, ROOT, PAGE, missing="" if whole else f"{len(found)} of {len(known)} have all results")
     print(json.dumps(found, indent=1) if as_json else text)  # noqa: T201

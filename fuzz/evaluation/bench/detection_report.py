@@ -1,8 +1,7 @@
 """The table of docs/detection.md."""
 
-import os
-import platform
 import statistics
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
@@ -22,15 +21,13 @@ What steering is worth is measured where the faults are not known beforehand: [b
 """
 
 
-def as_markdown(
-    results: Sequence[dict[str, Any]], *, seeds: int, seconds: float, plain_seconds: float, processes: int
-) -> str:
-    """Results of the detection bench, fields of Detection, measured by so many processes here, as Markdown."""
+def as_markdown(results: Sequence[dict[str, Any]], *, seeds: int, seconds: float, plain_seconds: float) -> str:
+    """Results of the detection bench, fields of Detection, as Markdown."""
     lines = [
         HEAD.rstrip(),
         "",
         *_summary(results, seeds, seconds, plain_seconds),
-        _machine(processes),
+        *_machines(results),
         "",
         *_table(results, seeds),
         "",
@@ -67,9 +64,12 @@ def _summary(results: Sequence[dict[str, Any]], seeds: int, seconds: float, plai
     return lines
 
 
-def _machine(processes: int) -> str:
-    machine = f"Python {platform.python_version()} on {platform.machine()} with {os.cpu_count()} cores"
-    return f"- Seconds of CPU time; {processes} processes at a time, each with one fault; {machine}."
+def _machines(results: Sequence[dict[str, Any]]) -> list[str]:
+    total = Counter[str]()
+    for r in results:
+        total.update(r["machines"])
+    lines = ["- Seconds of CPU time; a process for each fault and seed, as many at a time as there are cores:"]
+    return [*lines, *(f"  - {count} with {machine}" for machine, count in total.most_common())]
 
 
 def _table(results: Sequence[dict[str, Any]], seeds: int) -> list[str]:

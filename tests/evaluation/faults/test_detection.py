@@ -10,7 +10,15 @@ import torch
 from indexfuzz.devices import open_device
 from indexfuzz.evaluation.bench import detection
 from indexfuzz.evaluation.bench.baseline import GRIDS, calc_diff, similar_logits, similar_visible_logits
-from indexfuzz.evaluation.bench.detection import Detection, campaign_sight, compare, detect, is_clean, stream_sight
+from indexfuzz.evaluation.bench.detection import (
+    Detection,
+    campaign_sight,
+    compare,
+    detect,
+    is_clean,
+    join,
+    stream_sight,
+)
 from indexfuzz.evaluation.bench.detection_report import as_markdown
 from indexfuzz.evaluation.bench.uniform import uniform
 from indexfuzz.generation import strategies
@@ -98,7 +106,7 @@ def test_a_minimal_case_is_reported(monkeypatch):
     found = detect(load_faults()["relu-after-sum"], DEVICE, seeds=(0,))
     assert (found.sequences, found.tokens, found.steps) == (1, 1, None)
     assert found.rightly_blamed
-    table = as_markdown([vars(found)], seeds=1, seconds=60.0, plain_seconds=10.0, processes=1)
+    table = as_markdown([vars(found)], seeds=1, seconds=60.0, plain_seconds=10.0)
     assert "| relu-after-sum | paged_logits | 1/1 |" in table
 
 
@@ -107,11 +115,11 @@ def test_the_steps_requests_and_tokens_of_a_minimal_session_are_reported(monkeyp
     found = detect(load_faults()["compress-groups-from-chunk-start"], DEVICE, seeds=(0,))
     assert (found.sequences, found.steps) == (1, 2)
     assert 2 <= found.tokens <= 4
-    table = as_markdown([vars(found)], seeds=1, seconds=60.0, plain_seconds=10.0, processes=1)
+    table = as_markdown([vars(found)], seeds=1, seconds=60.0, plain_seconds=10.0)
     assert f"| 1, {found.tokens} (2) |" in table
     assert "1 of 1 minimal sessions have at most 3 steps and 2 requests" in table
     assert "0 of 0 minimal cases of one step" in table
-    long = as_markdown([vars(found) | {"steps": 4}], seeds=1, seconds=60.0, plain_seconds=10.0, processes=1)
+    long = as_markdown([vars(found) | {"steps": 4}], seeds=1, seconds=60.0, plain_seconds=10.0)
     assert "0 of 1 minimal sessions" in long
 
 
@@ -152,7 +160,7 @@ def test_the_page_says_what_the_first_run_over_a_fault_showed():
     assert len(tried) >= 10
     assert not set(tried) & HISTORY
     found = Detection("topk-ties-cut", "topk", "topk", cases=[3], seconds=[0.1], blamed=["topk"])
-    page = as_markdown([vars(found)], seeds=1, seconds=60.0, plain_seconds=10.0, processes=1)
+    page = as_markdown([vars(found)], seeds=1, seconds=60.0, plain_seconds=10.0)
     assert f"| topk-ties-cut | {known['topk-ties-cut'].source} | {known['topk-ties-cut'].first_sight} | 1/1" in page
 
 
@@ -169,9 +177,22 @@ def test_a_campaign_without_feedback_is_measured_beside(monkeypatch):
     compare(found, DEVICE, (0,), seconds=math.inf)
     assert steered == [False]
     (cases,) = found.unsteered_cases
-    page = as_markdown([vars(found)], seeds=1, seconds=60.0, plain_seconds=10.0, processes=1)
+    page = as_markdown([vars(found)], seeds=1, seconds=60.0, plain_seconds=10.0)
     assert f"| 1/1, {cases} | 0/1 |" in page
     assert "- Without coverage feedback, 60 s each: 1 found in all seeds." in page
+
+
+def test_the_page_says_on_which_machines_how_many_searches_ran(monkeypatch):
+    def search(machine):
+        return vars(Detection("topk-ties-cut", "topk", "topk", cases=[3], seconds=[0.1], machines={machine: 1}))
+
+    whole = join([search("A"), search("B"), search("A")])
+    assert whole.machines == {"A": 2, "B": 1}
+    page = as_markdown([vars(whole)], seeds=3, seconds=60.0, plain_seconds=10.0)
+    assert "  - 2 with A\n  - 1 with B\n" in page
+    monkeypatch.setattr(detection, "detect", lambda fault, *_, **__: Detection(fault.id, "", ""))
+    monkeypatch.setattr(detection, "compare", lambda *_: None)
+    assert detection.measure("relu-after-sum.1")["machines"] == {detection.this_machine(): 1}
 
 
 def test_searches_for_a_fault_are_joined_and_a_run_that_was_stopped_goes_on(tmp_path, monkeypatch, capsys, one_process):
