@@ -1,5 +1,6 @@
 """Who does the work of a campaign: this process alone, or several (pool.py)."""
 
+from collections.abc import Callable
 from itertools import count
 from types import TracebackType
 from typing import Protocol, Self
@@ -45,7 +46,9 @@ class Foreman(Protocol):
 
 
 class Crew(Protocol):
-    """Does the work."""
+    """Does the work, and calls `tick` a few times a second where it can, also while there is nothing to hear."""
+
+    tick: Callable[[], None]
 
     @property
     def size(self) -> int:
@@ -75,6 +78,7 @@ class Alone:
 
     def __init__(self, wanted: Settings) -> None:
         self._wanted = wanted
+        self.tick: Callable[[], None] = lambda: None
 
     def __enter__(self) -> Self:
         return self

@@ -7,6 +7,7 @@ that kills two of them is left out.
 """
 
 from collections import Counter, deque
+from collections.abc import Callable
 from dataclasses import replace
 from multiprocessing.connection import wait
 from typing import Self
@@ -45,6 +46,7 @@ class Pool:
     def __init__(self, hire: Hire, size: int) -> None:
         self._hire = hire
         self.size = size
+        self.tick: Callable[[], None] = lambda: None
         self._members: list[Member] = []
         self._turns = Turns()
         self._next = 0
@@ -80,6 +82,7 @@ class Pool:
                 busy = [member for member in self._members if member.job is not None]
                 if not busy:
                     return
+                self.tick()
                 ready = wait([member.connection for member in busy], TICK)
                 for member in (member for member in busy if member.connection in ready):
                     with interrupts.shielded():

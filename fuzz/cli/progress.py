@@ -84,6 +84,10 @@ class Progress:
             self._console.print(f"{event.message}{kept}{left_out}", style="magenta")
         elif isinstance(event, Unsupported) and self._cases == 0:
             self._console.print(f"the device cannot run this: {event.message}", style="magenta")
+        self.tick()
+
+    def tick(self) -> None:
+        """Print a line where it is time for one, whether or not anything was heard."""
         if self._live is None and time.monotonic() >= self._next_line:
             self._next_line = time.monotonic() + LINE_SECONDS
             self._console.print("; ".join(self._lines()))
@@ -91,6 +95,7 @@ class Progress:
     def watch(self, crew: Crew) -> None:
         """Show what a crew is doing."""
         self._crew = crew
+        crew.tick = self.tick
 
     def tell(self, text: str) -> None:
         """Print a line."""

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from functools import cache
+from multiprocessing import Pipe
 from pathlib import Path
 
 import pytest
@@ -105,7 +106,7 @@ def test_cases_and_findings_do_not_depend_on_the_number_of_processes(monkeypatch
 class Hearing:
     """A foreman that notes what it hears and learns from; nothing is to be drawn or made smaller."""
 
-    cases_left = 100
+    cases_left, is_long_over = 100, False
 
     def __init__(self, *, beside=False):
         self.heard, self.learned, self.counted, self.ended, self._beside = [], [], [], 0, beside
@@ -188,6 +189,24 @@ def test_what_waits_for_its_turn_at_the_end_is_learned_from_too():
     assert foreman.learned == []
     crew._drop_chunks(foreman)
     assert foreman.learned == foreman.heard == ["later"]
+
+
+def test_time_passes_while_nothing_is_heard(monkeypatch):
+    monkeypatch.setattr("indexfuzz.campaign.pool.TICK", 0.0)
+    crew, foreman, ticks = pool(1), Hearing(), []
+    ours, theirs = Pipe()
+    silent = Telling(cases(0, 0, "endless"))
+    silent.connection, silent.end = ours, theirs.close
+    crew._members = [silent]
+
+    def tick():
+        ticks.append(1)
+        foreman.is_long_over = len(ticks) == 3
+
+    crew.tick = tick
+    crew.work(foreman)
+    assert len(ticks) == 3
+    assert foreman.heard == []
 
 
 def test_those_who_are_free_share_what_is_drawn():
