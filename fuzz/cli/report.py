@@ -44,6 +44,8 @@ def print_summary(
     _print_counts(console, "outside the contract", summary.outside)
     _print_counts(console, "not executable here", summary.unsupported)
     _print_counts(console, "known findings", summary.known_before)
+    if summary.known_before:
+        console.print("    a new bug that shows as one of these counts as it, until that is mended or its case is gone")
     _print_counts(console, "launches whose order of lanes was looked at", summary.ordered)
     for symptom in _symptoms_of_known(summary, saved):
         console.print(f"  {symptom}, most likely a symptom of what is known; kept as {saved[symptom]}")

@@ -241,6 +241,7 @@ class TestRun:
         assert all(text in out for text in (SIGNATURE, entry.finding.detail, str(path), "token 1"))
         assert re.search(r"^  seen \d+ times? more$", out, re.MULTILINE)
         assert "known findings" not in out
+        assert "a new bug that shows" not in out
         assert f"again: indexfuzz replay {path} --impl module:toy_gather" in out
 
     def test_known_findings_do_not_count(self, indexfuzz):
@@ -248,6 +249,7 @@ class TestRun:
         code, out, _ = indexfuzz("run", *TOY, "--cases", FEW, "--seed", 1, "--corpus", "corpus")
         assert code == 0
         assert f"known findings: {SIGNATURE}" in out
+        assert "a new bug that shows as one of these counts as it" in out
 
     def test_out_takes_new_findings(self, indexfuzz):
         assert indexfuzz("run", *TOY, "--cases", FEW, "--seed", 1, "--corpus", "corpus", "--out", "new")[0] == 1
