@@ -10,12 +10,13 @@ from typing import Annotated
 import typer
 
 from indexfuzz.cli.common import InputError, console
+from indexfuzz.core.origin import NAME, requirement
 from indexfuzz.core.project import Project
 from indexfuzz.corpus.store import write_text
 
 EACH_COMMIT, NIGHTLY, GPU = "indexfuzz.yml", "indexfuzz-nightly.yml", "indexfuzz-gpu.yml"
 LABEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
-INSTALL = "python -m pip install indexfuzz pytest"
+INSTALL = f"python -m pip install {NAME} pytest"
 SHARDS = 4
 MOST_SHARDS = 256
 """GitHub starts so many jobs of a matrix."""
@@ -33,8 +34,13 @@ def new_ci(
         ),
     ] = "",
     install: Annotated[
-        str, typer.Option(metavar="COMMAND", help="Installs IndexFuzz, pytest and what your kernels import.")
-    ] = INSTALL,
+        str,
+        typer.Option(
+            metavar="COMMAND",
+            show_default="pip installs IndexFuzz from where this one came, and pytest",
+            help="Installs IndexFuzz, pytest and what your kernels import.",
+        ),
+    ] = "",
     shards: Annotated[
         int, typer.Option(metavar="N", min=1, max=MOST_SHARDS, help="On how many machines it runs at night.")
     ] = SHARDS,
@@ -58,12 +64,14 @@ def new_ci(
     for option, text in (("--impl", impl), ("--install", install)):
         if "\n" in text or "${{" in text or not text.isprintable():
             raise InputError(f"{option}: must be one line, without expressions of GitHub")
-    if not install.strip():
+    if install and not install.strip():
         raise InputError("--install: must be a command")
+    needed = requirement()
+    chosen = install or INSTALL.replace(NAME, shlex.quote(needed or NAME))
     if gpu and not LABEL.fullmatch(gpu):
         raise InputError(f"--gpu: {gpu!r} is no label of a runner")
     target = folder / ".github" / "workflows"
-    written = write_workflows(folder, impl, install, shards, gpu)
+    written = write_workflows(folder, impl, chosen, shards, gpu)
     there = [target / name for name in written if (target / name).exists()]
     if there and not force:
         raise InputError(f"{', '.join(map(str, there))}: there already; --force overwrites")
@@ -74,6 +82,12 @@ def new_ci(
             console().print(f"wrote {target / name}")
     except OSError as error:
         raise InputError(f"cannot write to {target}: {error.strerror}") from None
+    if not install and needed is None:
+        console().print(
+            f"  they run `{chosen}`, but this IndexFuzz was installed from a folder or file of this machine: "
+            "--install says what fetches it elsewhere",
+            style="yellow",
+        )
     console().print("  next: commit them; docs/ci.md says what each does")
 
 

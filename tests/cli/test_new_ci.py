@@ -44,6 +44,28 @@ def test_nothing_is_overwritten_unless_told(new_ci):
 
 
 @pytest.mark.parametrize(
+    ("needed", "words", "command", "is_told"),
+    [
+        ("indexfuzz", (), "python -m pip install indexfuzz pytest", False),
+        (
+            "indexfuzz @ git+https://x.org/i@1f",
+            (),
+            "python -m pip install 'indexfuzz @ git+https://x.org/i@1f' pytest",
+            False,
+        ),
+        (None, (), "python -m pip install indexfuzz pytest", True),
+        (None, ("--install", "make ready"), "make ready", False),
+    ],
+)
+def test_workflows_install_what_wrote_them(new_ci, monkeypatch, needed, words, command, is_told):
+    monkeypatch.setattr("indexfuzz.cli.new_ci.requirement", lambda: needed)
+    code, out, _ = new_ci(*words)
+    assert code == 0
+    assert command in Path(".github/workflows", EACH_COMMIT).read_text()
+    assert ("was installed from a folder or file of this machine" in out) == is_told
+
+
+@pytest.mark.parametrize(
     ("words", "complaint"),
     [
         (("--impl", "a\nb"), "--impl: must be one line"),
