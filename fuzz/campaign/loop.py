@@ -134,7 +134,7 @@ class Campaign:
 
     def learn(self, tried: Tried) -> None:
         """Take note of what a case compared. Cases that were run beyond what is wanted do not count."""
-        if self._tried == self._wanted.cases or not self._learned.add(tried.case):
+        if self._is_dry or self._tried == self._wanted.cases or not self._learned.add(tried.case):
             return
         self._tried += 1
         if self._wanted.cases is not None:

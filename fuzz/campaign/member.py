@@ -157,9 +157,24 @@ class Member:
         waits = SOON if self._process.exitcode == UNHEARD else 0.0
         return has_ended(self._server, waits)
 
+    @property
+    def is_alive(self) -> bool:
+        """Whether it has not ended."""
+        return self._process.is_alive()
+
     def give(self, job: Job) -> None:
-        """Let it do a job."""
+        """Let it do a job, which it is told once it is ready: before that it does not listen."""
         self.job, self.told = job, 0
+        if self.is_ready:
+            self._send(job)
+
+    def begin(self) -> None:
+        """It is ready: let it do the job that it was given."""
+        self.is_ready = True
+        if self.job is not None:
+            self._send(self.job)
+
+    def _send(self, job: Job) -> None:
         with suppress(OSError):  # it is dead, and its connection will say so
             self.connection.send(job)
 

@@ -77,12 +77,14 @@ class Pool:
         try:
             while not foreman.is_long_over:
                 if not foreman.cases_left:
+                    self._hear_what_is_said(foreman)
                     self._drop_chunks(foreman)
                 self._hand_out(foreman)
                 busy = [member for member in self._members if member.job is not None]
                 if not busy:
                     return
-                self.tick()
+                with interrupts.shielded():
+                    self.tick()
                 ready = wait([member.connection for member in busy], TICK)
                 for member in (member for member in busy if member.connection in ready):
                     with interrupts.shielded():
@@ -93,6 +95,8 @@ class Pool:
 
     def _hand_out(self, foreman: Foreman) -> None:
         """Give every process without a job one, and start one where all have one: what was found comes first."""
+        for member in [member for member in self._members if member.job is None and not member.is_alive]:
+            self._let_go(member)
         while True:
             idle = next((member for member in self._members if member.job is None), None)
             if idle is None and len(self._members) == self.size:
@@ -138,7 +142,7 @@ class Pool:
             error.add_note(message.trace)
             raise error
         elif isinstance(message, Ready):
-            member.is_ready = True
+            member.begin()
             self._deaths = 0
         elif isinstance(message, Done):
             member.job = None
@@ -146,6 +150,7 @@ class Pool:
                 self._let_go(member)
         elif isinstance(message, Drew):
             self._turns.add(message.chunk, message.shapes)
+            member.job = Slice(message.chunk, 0, ())  # nothing is to be done again, should it die now
         elif isinstance(message, Tried) and isinstance(job, Slice):
             self._turns.tell(job.chunk, job.place + member.told, message)
             member.told += 1
@@ -155,6 +160,13 @@ class Pool:
                 member.job = replace(job, finding=message.finding, case=message.case)
             foreman.hear(message)
         self._turns.pass_on(foreman)
+
+    def _hear_what_is_said(self, foreman: Foreman) -> None:
+        """Hear of all cases that were run until now, before who runs the next ones is let go."""
+        for member in list(self._members):
+            while member in self._members and isinstance(member.job, Slice) and member.connection.poll():
+                with interrupts.shielded():
+                    self._hear(member, foreman)
 
     def _drop_chunks(self, foreman: Foreman) -> None:
         """Let go of who draws or runs cases; let the foreman learn from what was run, though some before it was not."""
@@ -173,7 +185,8 @@ class Pool:
         """Go on after the death of a process: with what it did once more, or without the case that it died of."""
         self._members.remove(member)
         death, job, is_orphaned = of_status(member.bury()), member.job, member.is_orphaned
-        file = "" if isinstance(job, Chunk) else journal.bury(member.pid)
+        runs = member.is_ready and isinstance(job, Slice) and member.told < len(job.cases)
+        file = journal.bury(member.pid) if runs else ""
         journal.forget(member.pid)
         self._deaths += not (member.is_ready or (is_orphaned and member.server in self._dead_servers))
         if is_orphaned:
@@ -183,12 +196,13 @@ class Pool:
             raise PoolError(f"{self._deaths} processes in a row have ended before they could run a case: {death.words}")
         if isinstance(job, Slice):
             place = (job.chunk, job.place + member.told)
-            again = place in self._fatal and not is_orphaned
+            strikes = runs and not is_orphaned
+            again = strikes and place in self._fatal
             foreman.hear(Died(death.words, file, again=again))
-            if not again and not is_orphaned and member.told < len(job.cases):
-                self._fatal.add(place)
             if again:
                 self._turns.tell(*place, None)
+            elif strikes:
+                self._fatal.add(place)
             self._turns.put(job.after(member.told + again))
             return
         foreman.hear(Died(death.words, file))

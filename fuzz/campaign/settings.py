@@ -15,10 +15,10 @@ class Settings:
     """A campaign ends after `seconds` or `cases`, whichever comes first; with neither it runs until interrupted.
 
     With `first_only` it ends with its first finding. `known` signatures are counted, not reported. `shard` (i, n) with
-    1 <= i <= n gives each of n campaigns cases of its own; together with `seed` it determines every case. A case is
-    made smaller for at most `minimise_seconds`. `before_case` hears of every drawn case before it runs. `confirm` says
-    whether a case shows a signature in a process that has run nothing else, and None where nobody can look; what
-    `elsewhere` says of a case that does, such as what another device makes of it, ends the finding. With
+    1 <= i <= n gives each of n campaigns cases of its own; together with `seed` it determines the stream of cases. A
+    case is made smaller for at most `minimise_seconds`. `before_case` hears of every drawn case before it runs.
+    `confirm` says whether a case shows a signature in a process that has run nothing else, and None where nobody can
+    look; what `elsewhere` says of a case that does, such as what another device makes of it, ends the finding. With
     `steered` off, cases do not depend on what those before them have shown.
     """
 

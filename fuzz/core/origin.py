@@ -20,18 +20,20 @@ class _Origin(BaseModel):
 
     url: str
     vcs_info: _Commit | None = None
+    subdirectory: str = ""
 
 
 def requirement() -> str | None:
     """What pip takes to install the same again anywhere; None where that only exists on this machine."""
     try:
-        text = distribution(NAME).read_text("direct_url.json")
+        found = distribution(NAME)
+        text = found.read_text("direct_url.json")
         origin = _Origin.model_validate_json(text) if text else None
     except (PackageNotFoundError, ValidationError):
         return None
-    if origin is None:
-        return NAME
+    if origin is None:  # a checkout that Python happens to look into has no record of what was installed
+        return NAME if found.read_text("RECORD") is not None else None
     if origin.url.startswith("file:"):
         return None
-    commit = origin.vcs_info
-    return f"{NAME} @ {commit.vcs}+{origin.url}@{commit.commit_id}" if commit else f"{NAME} @ {origin.url}"
+    commit, part = origin.vcs_info, f"#subdirectory={origin.subdirectory}" if origin.subdirectory else ""
+    return f"{NAME} @ {commit.vcs}+{origin.url}@{commit.commit_id}{part}" if commit else f"{NAME} @ {origin.url}{part}"

@@ -102,7 +102,7 @@ class Unturned:
 
 
 class Goals:
-    """The comparisons of a campaign's cases, in the order of the stream."""
+    """The comparisons of a campaign's cases, in the order in which they are added."""
 
     def __init__(self) -> None:
         self._sights: dict[Place, Sight] = {}

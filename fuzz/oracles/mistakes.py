@@ -78,7 +78,7 @@ class Mistakes:
             return signature
         if not signature.relation:
             return None
-        return next((known for known in self._known if _is_caught(signature.stage, known)), None)
+        return min((known for known in self._known if _is_caught(signature.stage, known)), default=None)
 
     def _mistake_of(self, signature: Signature) -> Signature:
         while signature in self._causes:

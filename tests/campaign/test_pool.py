@@ -7,8 +7,10 @@ import subprocess
 import sys
 import time
 from functools import cache
+from itertools import tee
 from multiprocessing import Pipe
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -16,7 +18,7 @@ from indexfuzz.campaign.chunk import CHUNK, Chunk
 from indexfuzz.campaign.events import CaseRun, Died
 from indexfuzz.campaign.jobs import Slice, Tried
 from indexfuzz.campaign.loop import Campaign
-from indexfuzz.campaign.member import Done, Drew, Hire
+from indexfuzz.campaign.member import Done, Drew, Hire, Member
 from indexfuzz.campaign.pool import MOST_DEATHS, ORPHANED, Pool, PoolError
 from indexfuzz.campaign.server import ServerError, fork_from_server, has_ended, start_server
 from indexfuzz.campaign.settings import Settings
@@ -136,7 +138,7 @@ class Hearing:
 class Telling:
     """A process that says what it is given to say, and dies then."""
 
-    pid, is_orphaned, server = 0, False, 0
+    pid, is_orphaned, server, is_alive = 0, False, 0, True
 
     def __init__(self, job, messages=(), *, is_ready=True):
         self.job, self.told, self.is_ready, self._messages = job, 0, is_ready, iter(messages)
@@ -144,8 +146,19 @@ class Telling:
     def next(self):
         return next(self._messages, None)
 
+    @property
+    def connection(self):
+        return self
+
+    def poll(self):
+        self._messages, rest = tee(self._messages)
+        return next(rest, None) is not None
+
     def give(self, job):
         self.job, self.told = job, 0
+
+    def end(self):
+        self.is_alive = False
 
     def bury(self):
         return -signal.SIGSEGV
@@ -195,8 +208,7 @@ def test_time_passes_while_nothing_is_heard(monkeypatch):
     monkeypatch.setattr("indexfuzz.campaign.pool.TICK", 0.0)
     crew, foreman, ticks = pool(1), Hearing(), []
     ours, theirs = Pipe()
-    silent = Telling(cases(0, 0, "endless"))
-    silent.connection, silent.end = ours, theirs.close
+    silent = SimpleNamespace(job=cases(0, 0, "endless"), connection=ours, end=theirs.close, pid=0)
     crew._members = [silent]
 
     def tick():
@@ -313,6 +325,77 @@ def test_a_case_that_kills_twice_is_left_out_and_those_behind_it_are_not():
     assert (foreman.learned, foreman.ended) == ([*"bcd"], 1)
 
 
+def test_a_death_behind_the_last_case_says_nothing_of_the_next_one():
+    crew, foreman = pool(2), Hearing()
+    crew._turns.add(0, shapes(*"ab"))
+    first = Telling(crew._turns.take(1), [Tried("a", None)])
+    crew._members = [first]
+    for _ in range(2):
+        crew._hear(first, foreman)
+    crew._fatal.add((0, 1))
+    last = Telling(cases(0, 0, "a"), [Tried("a", None)])
+    crew._members = [last]
+    for _ in range(2):
+        crew._hear(last, foreman)
+    assert [death.again for death in foreman.heard if isinstance(death, Died)] == [False, False]
+    assert crew._turns.take(1) == cases(0, 1, "b")
+    assert foreman.learned == ["a"]
+
+
+def test_a_process_that_dies_while_it_loads_says_nothing_of_the_case_that_it_was_given():
+    crew, foreman = pool(2), Hearing()
+    crew._turns.add(0, shapes(*"ab"))
+    for _ in range(MOST_DEATHS):
+        crew._members = [Telling(crew._turns.take(1), is_ready=False)]
+        crew._hear(crew._members[0], foreman)
+    assert not crew._fatal
+    assert crew._turns.take(2) == cases(0, 0, *"ab")
+
+
+def test_an_idle_process_that_has_died_is_given_nothing():
+    crew, foreman = pool(1), Hearing()
+    crew._turns.add(0, shapes("a"))
+    dead, alive = Telling(None), Telling(None)
+    dead.is_alive = False
+    crew._members = [dead, alive]
+    crew._hand_out(foreman)
+    assert crew._members == [alive]
+    assert alive.job == cases(0, 0, "a")
+
+
+def test_what_was_drawn_by_a_process_that_died_then_is_not_drawn_again():
+    crew, foreman = pool(1), Hearing()
+    drawing = Telling(Chunk(0), [Drew(0, shapes("a"))])
+    crew._members = [drawing]
+    for _ in range(2):
+        crew._hear(drawing, foreman)
+    assert [*crew._next_cases(foreman).cases] == [Drawn("a")]
+    assert crew._next_cases(foreman) is None
+
+
+def test_what_was_run_in_time_is_heard_of_before_its_process_is_let_go():
+    crew, foreman = pool(2), Hearing()
+    busy = Telling(cases(0, 0, *"abc"), [Tried("a", None), Tried("b", None)])
+    drawing = Telling(Chunk(1), [Drew(1, shapes("x"))])
+    crew._members = [busy, drawing]
+    foreman.cases_left = 0
+    crew.work(foreman)
+    assert foreman.heard == foreman.learned == ["a", "b"]
+    assert not busy.is_alive
+    assert not drawing.is_alive
+
+
+def test_a_process_is_told_its_job_when_it_listens():
+    member, (ours, theirs) = object.__new__(Member), Pipe()
+    member.connection, member.is_ready = ours, False
+    member.give(Chunk(3))
+    assert (member.job, theirs.poll()) == (Chunk(3), False)
+    member.begin()
+    assert theirs.recv() == Chunk(3)
+    member.give(Chunk(4))
+    assert theirs.recv() == Chunk(4)
+
+
 def test_processes_that_were_ready_may_die_all_at_once():
     crew, foreman = pool(9), Hearing()
     crew._turns.add(0, shapes(*"abcdefghi"))
@@ -360,6 +443,17 @@ def test_a_campaign_of_so_many_cases_judges_them_in_order_and_any_other_at_once(
     assert campaign.summary.cases == 2
     (place,) = campaign.summary.goals.unturned()
     assert place.line == 3
+
+
+def test_nothing_counts_behind_the_part_of_the_stream_that_has_nothing_new():
+    """Who works alone stops there; others may have run what is behind it."""
+    campaign = Campaign(settings(cases=8), lambda _: None, pool(2))
+    campaign.learn(outcome_of(Case(), 3))
+    campaign.end_chunk()
+    campaign.end_chunk()
+    assert campaign.cases_left == 0
+    campaign.learn(outcome_of(Case().replace(values={"seed": 7}), 3))
+    assert campaign.summary.cases == 1
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSEGV])

@@ -23,7 +23,7 @@ def shown(monkeypatch):
     target = SimpleNamespace(subject=SimpleNamespace(facts=facts), setup=SimpleNamespace(python=None))
     settings = SimpleNamespace(shard=(1, 1), seed=7, seconds=60.0, cases=None)
     text = StringIO()
-    with Progress(settings, target, Console(file=text, width=200)) as progress:
+    with Progress(settings, target, Console(file=text, width=200, force_terminal=False)) as progress:
         text.truncate(0)
         text.seek(0)
         yield clock, progress, lambda: text.getvalue().splitlines()

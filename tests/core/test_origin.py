@@ -1,6 +1,7 @@
 """Where IndexFuzz was installed from, by what pip notes."""
 
-from importlib.metadata import PackageNotFoundError
+from importlib.metadata import PackageNotFoundError, PathDistribution
+from pathlib import Path
 
 import pytest
 
@@ -20,6 +21,10 @@ FOLDER = '{"url": "file:///home/me/indexfuzz", "dir_info": {"editable": true}}'
         (COMMIT, "indexfuzz @ git+https://example.org/i.git@1f"),
         (WHEEL, "indexfuzz @ https://example.org/indexfuzz-1-py3-none-any.whl"),
         (FOLDER, None),
+        (
+            COMMIT[:-1] + ', "subdirectory": "tools/fuzz"}',
+            "indexfuzz @ git+https://example.org/i.git@1f#subdirectory=tools/fuzz",
+        ),
         ("not JSON", None),
         ('{"url": 7}', None),
     ],
@@ -27,11 +32,15 @@ FOLDER = '{"url": "file:///home/me/indexfuzz", "dir_info": {"editable": true}}'
 def test_what_pip_takes_to_install_the_same_again(monkeypatch, noted, wanted):
     class Installed:
         def read_text(self, name):
-            assert name == "direct_url.json"
-            return noted
+            return {"direct_url.json": noted, "RECORD": "indexfuzz/__init__.py,,"}[name]
 
     monkeypatch.setattr(origin, "distribution", lambda _name: Installed())
     assert origin.requirement() == wanted
+
+
+def test_a_checkout_that_python_looks_into_is_not_installed(monkeypatch):
+    monkeypatch.setattr(origin, "distribution", lambda _name: PathDistribution(Path("nowhere/indexfuzz.egg-info")))
+    assert origin.requirement() is None
 
 
 def test_what_pip_has_not_installed_is_nowhere_else(monkeypatch):
