@@ -96,7 +96,8 @@ class Pool:
     def _hand_out(self, foreman: Foreman) -> None:
         """Give every process without a job one, and start one where all have one: what was found comes first."""
         for member in [member for member in self._members if member.job is None and not member.is_alive]:
-            self._let_go(member)
+            with interrupts.shielded():
+                self._replace(member, foreman)
         while True:
             idle = next((member for member in self._members if member.job is None), None)
             if idle is None and len(self._members) == self.size:

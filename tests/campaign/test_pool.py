@@ -359,6 +359,7 @@ def test_an_idle_process_that_has_died_is_given_nothing():
     dead.is_alive = False
     crew._members = [dead, alive]
     crew._hand_out(foreman)
+    assert [death.again for death in foreman.heard] == [False]
     assert crew._members == [alive]
     assert alive.job == cases(0, 0, "a")
 
