@@ -10,11 +10,28 @@ from indexfuzz.generation.goals import Goals
 
 
 @dataclass
+class Width:
+    """Shares of elements with more than one legal value: in so many cases, all together, and the largest."""
+
+    cases: int = 0
+    total: float = 0.0
+    most: float = 0.0
+
+    def add(self, share: float) -> None:
+        """Take that of one more case."""
+        self.cases, self.total, self.most = self.cases + 1, self.total + share, max(self.most, share)
+
+    @property
+    def mean(self) -> float:
+        """The share in the average case."""
+        return self.total / self.cases if self.cases else 0.0
+
+
+@dataclass
 class Summary:
     """Counters by stage and signature, the largest error per stage as a share of its bound, and the findings.
 
-    `widths` are, for each case that an operation of several nodes ran on, the shares of elements with more than one
-    legal value.
+    `widths` are those of the operations of several nodes.
 
     `symptoms` are the other signatures under which the mistake of a finding was seen; `known` counts what was seen
     again, see `known_before` and `seen_again`. `beyond` counts how stages ended beyond their contract: clause -> stage
@@ -32,7 +49,7 @@ class Summary:
     outside: Counter[str] = field(default_factory=Counter)
     unsupported: Counter[str] = field(default_factory=Counter)
     ratios: dict[str, dict[str, float]] = field(default_factory=dict)
-    widths: dict[str, list[float]] = field(default_factory=dict)
+    widths: dict[str, Width] = field(default_factory=dict)
     unrepeated: list[str] = field(default_factory=list)
     deaths: list[Died] = field(default_factory=list)
     beyond: dict[str, dict[str, Counter[str]]] = field(default_factory=dict)
@@ -80,7 +97,7 @@ class Summary:
         for clause, stage, ending in outcome.endings():
             self.beyond.setdefault(clause, {}).setdefault(stage, Counter())[ending] += 1
         for stage, width in outcome.widths.items():
-            self.widths.setdefault(stage, []).append(width)
+            self.widths.setdefault(stage, Width()).add(width)
         for stage, ratio in outcome.ratios.items():
             tiers = self.ratios.setdefault(stage, {})
             tier = outcome.tiers[stage]

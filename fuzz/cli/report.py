@@ -10,7 +10,7 @@ from rich.console import Console
 
 from indexfuzz.campaign.events import Found
 from indexfuzz.campaign.settings import Settings
-from indexfuzz.campaign.summary import Summary
+from indexfuzz.campaign.summary import Summary, Width
 from indexfuzz.core.outcome import SEVERAL, Ending
 from indexfuzz.core.signature import Signature
 from indexfuzz.core.tiers import explain_tiers
@@ -164,13 +164,9 @@ def _untried(summary: Summary, clauses: Mapping[str, Sequence[str]]) -> dict[str
     return untried
 
 
-def _print_widths(console: Console, widths: Mapping[str, Sequence[float]]) -> None:
+def _print_widths(console: Console, widths: Mapping[str, Width]) -> None:
     """How much the outputs of operations of several nodes leave open, on average and at most, where they do."""
-    told = [
-        f"{stage} {sum(shares) / len(shares):.2%} (at most {max(shares):.2%})"
-        for stage, shares in widths.items()
-        if any(shares)
-    ]
+    told = [f"{stage} {width.mean:.2%} (at most {width.most:.2%})" for stage, width in widths.items() if width.most]
     if told:
         console.print(f"  elements with more than one legal value: {', '.join(told)}")
 
