@@ -120,7 +120,7 @@ class Timed:
 
 @pytest.fixture
 def run(monkeypatch):
-    """A function of a pool's size, and of what its foreman wants: the share of time that processes work, the foreman."""
+    """A function of a pool's size and what its foreman wants, to the share of time that processes work and this one."""
 
     def run(size, **wanted):
         time = Time()
