@@ -17,6 +17,9 @@ from indexfuzz.core.presets import PRESETS
 from indexfuzz.core.stage_names import OPERATION_NAMES
 from indexfuzz.testing.options import parse_shard
 
+MOST_ON_A_GPU = 16
+"""Processes of a run that share a GPU, unless more are asked for: each takes half a gigabyte of it for itself."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class CaseOptions(SetupOptions):
@@ -105,7 +108,7 @@ class RunOptions(CaseOptions):
             rich_help_panel="How long",
             min=1,
             metavar="N",
-            show_default="all cores",
+            show_default=f"all cores; with a GPU {MOST_ON_A_GPU} at most",
             help="Run cases in so many processes. The cases of a --seed, and what they show, do not depend on it.",
         ),
     ] = None
@@ -208,10 +211,11 @@ class RunOptions(CaseOptions):
     @property
     def processes(self) -> int:
         """How many processes run cases: every core, unless one is asked for or enough."""
-        if self.coverage or (self.workers is None and (self.first_only or self.device.startswith("cuda"))):
+        if self.coverage or self.sanitize or (self.workers is None and self.first_only):
             return 1
+        most = MOST_ON_A_GPU if self.device.startswith("cuda") else math.inf
         chunks = math.inf if self.cases is None else math.ceil(self.cases / CHUNK)
-        return int(min(self.workers or available_cores(), chunks))
+        return int(min(self.workers or min(available_cores(), most), chunks))
 
 
 def available_cores() -> int:
