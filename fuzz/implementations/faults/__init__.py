@@ -56,9 +56,13 @@ class Fault(Part):
     edits: tuple[Edit, ...] = Field(min_length=1)
 
     def is_blamed_by(self, finding: Finding) -> bool:
-        """Whether a finding names the stage that has the mistake, and the node of an operation of several."""
+        """Whether a finding names the stage that has the mistake, and of an operation of several the node.
+
+        One that died or hung has come to no node.
+        """
         _, words = split_step(finding.detail)
-        return finding.stage in (self.stage, *self.also) and self.node in words.partition(":")[0]
+        is_node = self.node in words.partition(":")[0] or finding.kind in ("crash", "hang")
+        return finding.stage in (self.stage, *self.also) and is_node
 
 
 @cache

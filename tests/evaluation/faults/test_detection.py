@@ -3,10 +3,12 @@
 import math
 from dataclasses import asdict
 from itertools import islice
+from pathlib import Path
 
 import pytest
 import torch
 
+from indexfuzz.core.finding import Finding
 from indexfuzz.devices import open_device
 from indexfuzz.evaluation.bench import detection
 from indexfuzz.evaluation.bench.baseline import GRIDS, calc_diff, similar_logits, similar_visible_logits
@@ -27,6 +29,7 @@ from indexfuzz.implementations.faults import load_faults, plant
 from indexfuzz.oracles import schedule
 
 DEVICE = open_device("lockstep")
+ROOT = Path(__file__).parents[3]
 HISTORY = frozenset(
     {
         "layout-hardcoded-shuffle",
@@ -77,6 +80,30 @@ def test_a_campaign_finds_it_and_blames_the_right_stage(name):
     assert sight is not None
     assert is_clean(sight.case, DEVICE)
     assert sight.finding.stage in (fault.stage, *fault.also)
+
+
+def test_a_mistake_in_what_several_operations_call_may_show_in_each():
+    """Who calls quantise_rows is read from the sources; operations of several nodes bear the names of their files."""
+    text = Path(ROOT, "kernels", "quant.py").read_text()
+    shared = text[text.index("def quantise_rows") : text.index("@triton.jit(")]
+    callers = {"cache": {"k_quant_cache"}, "quant": {"q_quant"}, "fused": {"fused_q", "fused_k"}, "scales": set()}
+    files = [path.stem for path in Path(ROOT, "kernels").glob("*.py") if " = quantise_rows(" in path.read_text()]
+    stages = set().union(*(callers.get(name, {name}) for name in files))
+    inside = [fault for fault in load_faults().values() if any(edit.old in shared for edit in fault.edits)]
+    assert len(inside) >= 4
+    assert all({fault.stage, *fault.also} == stages for fault in inside)
+
+
+def test_an_operation_that_dies_is_blamed_without_a_node():
+    fault = load_faults()["fused-compress-scale-never-packed"]
+
+    def blamed(kind, detail):
+        return fault.is_blamed_by(Finding("fused_compress", kind, "cache_scales", detail=detail))
+
+    assert fault.node == "k_quant_cache"
+    assert blamed("code-mismatch", "k_quant_cache: one byte is wrong")
+    assert not blamed("code-mismatch", "compress: one byte is wrong")
+    assert blamed("crash", "a type is wrong")
 
 
 def test_a_generator_without_gaps_between_rows_would_be_noticed(monkeypatch):
