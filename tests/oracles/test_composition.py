@@ -147,15 +147,11 @@ def test_a_rotation_that_is_discarded_is_found_in_every_kind_of_step(batch):
     assert found.detail.endswith("q is as it was before RoPE")
 
 
-def test_campaigns_ask_about_the_whole_for_some_cases():
-    wrong, found = with_edit("offset", "columns - prefill.ks.unsqueeze(1)", "columns"), 0
-    for seed in range(64):
-        case = CASE.replace(values={"seed": seed})
-        findings = schedule.run(case, wrong, DEVICE).findings
-        assert {str(finding.signature) for finding in findings} <= {f"{SIGNATURE}selected"}
-        assert bool(findings) == any(o.name == "composition" and o.is_asked(case) for o in schedule.OTHERS)
-        found += bool(findings)
-    assert 2 <= found <= 20
+def test_campaigns_ask_about_the_whole_in_every_step():
+    wrong = with_edit("offset", "columns - prefill.ks.unsqueeze(1)", "columns")
+    for seed in range(8):
+        findings = schedule.run(CASE.replace(values={"seed": seed}), wrong, DEVICE).findings
+        assert [str(finding.signature) for finding in findings] == [f"{SIGNATURE}selected"]
 
 
 def test_nothing_is_asked_without_a_whole_or_outside_the_contract():

@@ -36,8 +36,8 @@ def seeds_that_ask(name):
 def test_every_oracle_is_asked_about_some_cases():
     assert all(len(seeds_that_ask(relation.name)) in range(1, 20) for relation in RELATIONS)
     assert len(seeds_that_ask("repetition")) in range(10, 45)
-    assert len(seeds_that_ask("composition")) in range(30, 80)
-    assert sum(bool(asked(CASE.replace(values={"seed": seed}))) for seed in range(400)) in range(110, 220)
+    assert len(seeds_that_ask("composition")) == 400
+    assert sum(len(asked(CASE.replace(values={"seed": seed}))) > 1 for seed in range(400)) in range(90, 200)
 
 
 def test_names_and_kinds_are_those_of_one_oracle():
@@ -58,9 +58,9 @@ def test_names_and_kinds_are_those_of_one_oracle():
         {"prefill": ({"length": 20, "new": 4},)},
     ],
 )
-def test_the_whole_is_asked_in_every_kind_of_step(batch):
-    cases = [CASE.replace(values={"seed": seed}, batch=batch | {"max_model_len": 20}) for seed in range(200)]
-    assert sum("composition" in asked(case) for case in cases) in range(10, 45)
+def test_every_step_of_every_kind_is_asked_about_the_whole(batch):
+    cases = [CASE.replace(values={"seed": seed}, batch=batch | {"max_model_len": 20}) for seed in range(50)]
+    assert all("composition" in asked(case) for case in cases)
 
 
 def test_rope_is_compiled_where_it_can_be(reference_with, pytorch_device, monkeypatch):
