@@ -11,6 +11,7 @@ from indexfuzz.campaign.settings import Settings
 from indexfuzz.core.case import Case
 from indexfuzz.core.forked import call_forked
 from indexfuzz.core.rng import random_bytes
+from indexfuzz.core.stage_names import WHOLE
 from indexfuzz.generation import searching, steering
 from indexfuzz.generation.choices import Choices
 from indexfuzz.generation.scouting import first_goals, send_out, take_rare
@@ -81,6 +82,11 @@ def steer_cases(
 
 
 def _among(wanted: Settings, cases: Iterable[Case], stages: frozenset[str]) -> list[Drawn]:
-    """Cases that shall be put to some stages, as far as these are wanted."""
+    """Cases that shall be put to some stages, as far as these are wanted; to all of them where the whole decides.
+
+    The whole indexer is only run where no stages are named, behind the stages.
+    """
+    if WHOLE in stages and not wanted.only:
+        return [Drawn(case) for case in cases]
     among = stages & wanted.only if wanted.only else stages
     return [Drawn(case, among) for case in cases if among]

@@ -84,6 +84,9 @@ def inserts(node: str) -> bool:
     return K_QUANT_CACHE in STATEFUL_COVERS[node]
 
 
+WHOLE: Final = "whole"
+"""All stages at once, as an implementation that has a function for that does them; no operation, nor ever blamed."""
+
 OPERATION_NAMES: Final = (*STAGE_NAMES, *COVERS, *STATEFUL)
 
 

@@ -7,7 +7,7 @@ rehearsed must run nothing.
 
 import os
 import sys
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from functools import partial
 
@@ -16,10 +16,12 @@ import torch
 from indexfuzz.core.case import Case
 from indexfuzz.core.comparison import Comparison
 from indexfuzz.core.contract import covers
+from indexfuzz.core.stage_names import WHOLE
 from indexfuzz.devices.base import Device
 from indexfuzz.implementations.base import Implementation
 from indexfuzz.implementations.watching import EndlessError, watching
 from indexfuzz.lockstep import skip_launches
+from indexfuzz.oracles import composition
 from indexfuzz.samples.hollow import materialise_hollow
 from indexfuzz.samples.lazy import Makers
 from indexfuzz.samples.step import Step
@@ -42,7 +44,8 @@ def rehearse(
 ) -> dict[str, list[Comparison]]:
     """What the launcher of each stage compares in a case, all of them where none are named.
 
-    A launcher that cannot do without its kernels has compared what it did until it raised something.
+    The whole indexer is called, too, and has compared what no launcher did. Who cannot do without kernels has compared
+    what it did until it raised something.
     """
     found = dict[str, list[Comparison]]()
     if case.session.steps or case.rope.mode == "compiled":
@@ -50,15 +53,25 @@ def rehearse(
     wanted = {name for name in stages or implementation.stages if covers(implementation.contract, name, case)}
     for stage, call in hollow_calls(case, device, wanted):
         if function := implementation.stages.get(stage.name):
-            with (
-                suppress(Exception, EndlessError),
-                _uncompiled(),
-                watching(MOST_CONDITIONS) as comparisons,
-                skip_launches(MOST_LAUNCHES),
-            ):
-                call.run(function)
-            found.setdefault(stage.name, []).extend(comparisons)
+            found.setdefault(stage.name, []).extend(_watch(partial(call.run, function)))
+    whole = implementation.forward
+    if whole is not None and (not stages or WHOLE in stages) and composition.applies(case, implementation):
+        launchers = {one.place for compared in found.values() for one in compared}
+        compared = _watch(partial(whole, materialise_hollow(case, device.torch_device)))
+        found[WHOLE] = [one for one in compared if one.place not in launchers]
     return found
+
+
+def _watch(call: Callable[[], object]) -> list[Comparison]:
+    """What the code under test compares in a call, in which no kernel runs."""
+    with (
+        suppress(Exception, EndlessError),
+        _uncompiled(),
+        watching(MOST_CONDITIONS) as comparisons,
+        skip_launches(MOST_LAUNCHES),
+    ):
+        call()
+    return comparisons
 
 
 @contextmanager

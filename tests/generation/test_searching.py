@@ -10,6 +10,7 @@ from indexfuzz.campaign.chunk import Chunk
 from indexfuzz.campaign.settings import Settings
 from indexfuzz.campaign.steered import steer_cases
 from indexfuzz.core.rng import random_bytes
+from indexfuzz.core.stage_names import WHOLE
 from indexfuzz.devices import open_device
 from indexfuzz.generation.choices import Choices
 from indexfuzz.generation.goals import Goals
@@ -17,7 +18,7 @@ from indexfuzz.generation.scouting import send_out
 from indexfuzz.generation.searching import DECISIONS, VARIED, search
 from indexfuzz.generation.stream import stream_cases
 from indexfuzz.implementations.builtin import builtin
-from indexfuzz.implementations.faults.planting import import_source
+from indexfuzz.implementations.faults.planting import edited_kernels, import_source
 from indexfuzz.subjects.in_process import InProcess
 
 LOCKSTEP = open_device("lockstep")
@@ -211,6 +212,25 @@ def test_the_same_key_finds_the_same_cases_for_the_stages_that_decide():
     found = steered(subject, plan, iter(fresh))
     assert found == steered(subject, plan, iter(fresh))
     assert any(one.only == {"gather"} and one.case.batch.keys == 77 for one in found)
+
+
+def subject_whose_whole_looks_at_rows():
+    old = "    num_rows, num_keys, head_dim = q_fp8.shape[0], prefill.token_to_seq.shape[0], q_fp8.shape[2]\n"
+    label, file, condition = "whole-of-211-rows", "kernels/indexer.py", "    if num_rows == 211:\n        pass\n"
+    return InProcess(builtin(edited_kernels(label, [(label, file, old, old + condition)])), LOCKSTEP)
+
+
+def test_what_the_whole_indexer_decides_is_searched_for_and_put_to_all_stages():
+    subject = subject_whose_whole_looks_at_rows()
+    goals, drawn = Goals(), stream_cases(7, LOCKSTEP.formats)
+    for case in map(subject.narrow, islice(drawn, 20)):
+        goals.add(case, [one for one in subject.rehearse(case).get(WHOLE, ()) if one.text == "num_rows == 211"])
+    (goal, *_) = goals.plan()
+    found = steered(subject, [goal], drawn)
+    assert {one.case.batch.prefill_rows for one in found} == {211}
+    assert {one.only for one in found} == {frozenset()}
+    chosen = Settings(subject, only=frozenset({"gather"}))
+    assert steer_cases(chosen, 3, list(islice(drawn, 1)), Chunk(9, goals=(goal,))).found == [[]]
 
 
 def test_a_launcher_that_dies_without_its_kernels_is_steered_by_guesses():
