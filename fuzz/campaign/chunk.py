@@ -18,18 +18,17 @@ MOST_BEHIND = 32
 class Chunk:
     """The cases of a chunk are to be drawn, some of them steered to the goals.
 
-    `shown` says how many cases have ended conditions in each way, of those that it knows of. Chunks of negative numbers
-    stand beside the stream: nothing that is drawn later depends on them.
+    `shown` says how many cases have ended conditions in each way, of those that it knows of.
     """
 
     number: int
     goals: "tuple[Goal, ...]" = ()
     shown: "Ends" = field(default_factory=dict)
 
-    @property
-    def is_beside(self) -> bool:
-        """Whether it stands beside the stream."""
-        return self.number < 0
+
+def is_beside(chunk: int) -> bool:
+    """Whether a chunk of this number stands beside the stream: nothing that is drawn later depends on it."""
+    return chunk < 0
 
 
 def known_to(chunk: int, *, is_long: bool) -> int:

@@ -24,11 +24,6 @@ class Slice:
     place: int
     cases: tuple[Drawn, ...]
 
-    @property
-    def is_beside(self) -> bool:
-        """Whether its chunk stands beside the stream."""
-        return self.chunk < 0
-
     def after(self, count: int) -> "Slice":
         """The same without the first cases."""
         return Slice(self.chunk, self.place + count, self.cases[count:])

@@ -12,7 +12,7 @@ from dataclasses import replace
 from multiprocessing.connection import wait
 from typing import Self
 
-from indexfuzz.campaign.chunk import CHUNK, Chunk
+from indexfuzz.campaign.chunk import CHUNK, Chunk, is_beside
 from indexfuzz.campaign.crew import Foreman
 from indexfuzz.campaign.doubts import DEATH
 from indexfuzz.campaign.events import Died, Smaller
@@ -156,6 +156,8 @@ class Pool:
             self._turns.tell(job.chunk, job.place + member.told, message)
             member.told += 1
             foreman.hear(message)
+            if is_beside(job.chunk):
+                foreman.count(message)
         else:
             if isinstance(message, Smaller) and isinstance(job, Shrink):
                 member.job = replace(job, finding=message.finding, case=message.case)
@@ -210,7 +212,7 @@ class Pool:
         if isinstance(job, Shrink):
             doubt = f"{death.words} {DEATH}"
             foreman.hear(Shrunk(job.finding.signature, job.finding, job.case, job.seconds, doubt))
-        elif job is not None and not job.is_beside:
+        elif job is not None and not is_beside(job.number):
             self._undrawn[job.number] += not is_orphaned
             if (times := self._undrawn[job.number]) > MOST_DEATHS:
                 raise PoolError(f"{times} processes have ended while they drew part {job.number}: {death.words}")

@@ -7,6 +7,7 @@ from bisect import insort
 from collections import deque
 from collections.abc import Sequence
 
+from indexfuzz.campaign.chunk import is_beside
 from indexfuzz.campaign.crew import Foreman
 from indexfuzz.campaign.jobs import Slice, Tried
 from indexfuzz.campaign.steered import Drawn
@@ -19,7 +20,6 @@ class Turns:
         self.waiting = 0
         self._slices: list[Slice] = []
         self._beside = deque[Slice]()
-        self._told_beside: list[Tried] = []
         self._sizes: dict[int, int] = {}
         self._told: dict[int, dict[int, Tried | None]] = {}
         self._turn = (0, 0)
@@ -35,14 +35,14 @@ class Turns:
         for cases in shapes:
             self.put(Slice(chunk, place, cases))
             place += len(cases)
-        if chunk >= 0:
+        if not is_beside(chunk):
             self._sizes[chunk] = place
 
     def put(self, cases: Slice) -> None:
         """Let some cases wait to be run."""
         if not cases.cases:
             return
-        if cases.is_beside:
+        if is_beside(cases.chunk):
             self._beside.append(cases)
         else:
             insort(self._slices, cases, key=lambda one: (one.chunk, one.place))
@@ -66,16 +66,12 @@ class Turns:
         return self._beside.popleft() if self._beside else None
 
     def tell(self, chunk: int, place: int, tried: Tried | None) -> None:
-        """Say what has become of a case, or that it is left out."""
-        if chunk >= 0:
+        """Say what has become of a case, or that it is left out. One beside the stream has no turn."""
+        if not is_beside(chunk):
             self._told.setdefault(chunk, {})[place] = tried
-        elif tried is not None:
-            self._told_beside.append(tried)
 
     def pass_on(self, foreman: Foreman) -> None:
-        """Let the foreman learn from the cases whose turn it is, and count those beside the stream."""
-        while self._told_beside:
-            foreman.count(self._told_beside.pop())
+        """Let the foreman learn from the cases whose turn it is."""
         while True:
             chunk, place = self._turn
             told = self._told.get(chunk, {})

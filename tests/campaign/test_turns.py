@@ -16,9 +16,6 @@ class Learning:
     def learn(self, tried):
         self.learned.append(tried.case)
 
-    def count(self, tried):
-        self.learned.append(f"({tried.case})")
-
     def end_chunk(self):
         self.learned.append("|")
 
@@ -102,7 +99,7 @@ def test_what_stands_beside_the_stream_has_no_turn():
     turns.tell(-1, 1, Tried("b", None))
     turns.tell(-1, 0, None)
     turns.pass_on(foreman)
-    assert foreman.learned == ["(b)"]
+    assert foreman.learned == []
     turns.end(foreman)
     assert turns.take_beside() is None
 
