@@ -1,4 +1,4 @@
-"""A script for the whole indexer that does something else than its stages one by one.
+"""A script for the whole indexer that does something else than its stages one by one, alone or behind another step.
 
 The script makes the step of the case, calls the whole, and has what its stages make of the same step in plain sight.
 """
@@ -9,7 +9,7 @@ from torch import Tensor
 from indexfuzz.core.case import Case
 from indexfuzz.core.case_words import describe_case
 from indexfuzz.corpus.entry import Record
-from indexfuzz.oracles import composition
+from indexfuzz.oracles import composition, next_step
 from indexfuzz.samples.step import Step
 from indexfuzz.subjects.in_process import InProcess
 from indexfuzz.subjects.under_test import UnderTest
@@ -64,7 +64,7 @@ def composition_script(case: Case, finding: Record, target: UnderTest[InProcess]
     return (
         f'"""{subject.facts.name}, the whole indexer against its stages.\n\n{story}\n\nThe step:\n{lines}\n\n'
         f'Needs torch, triton and indexfuzz. Without a GPU it runs in indexfuzz\'s lockstep.\n"""\n\n'
-        f"{packed}{HEAD}{_source(target)}{device}{RUN}{helpers_for(body)}\n\n{body}"
+        f"{packed}{HEAD}{_source(target)}{_behind(finding)}{device}{RUN}{helpers_for(body)}\n\n{body}"
     )
 
 
@@ -73,6 +73,13 @@ def _source(target: UnderTest[InProcess]) -> str:
     if faults:
         return f"from indexfuzz.implementations.faults import plant\n\nforward = plant({faults!r}).forward\n"
     return f"from indexfuzz.implementations import load\n\nforward = load({target.setup.spec!r}).forward\n"
+
+
+def _behind(finding: Record) -> str:
+    """What has the whole serve another step first, from the same tensors."""
+    if finding.signature.kind != next_step.KIND:
+        return ""
+    return "\n\nfrom indexfuzz.oracles.next_step import after_another\n\nforward = after_another(forward)\n"
 
 
 def _literal(case: Case) -> str:

@@ -8,7 +8,7 @@ else in lockstep.
 from indexfuzz.core.case import Case
 from indexfuzz.core.stage_names import STATEFUL
 from indexfuzz.corpus.entry import Entry, Record
-from indexfuzz.oracles import composition, history, replay, schedules, streams, tuning
+from indexfuzz.oracles import composition, history, next_step, replay, schedules, streams, tuning
 from indexfuzz.stages.base import Stage
 from indexfuzz.stages.table import find
 from indexfuzz.subjects.in_process import InProcess
@@ -132,6 +132,7 @@ def _before(stage: Stage, case: Case, subject: InProcess, known: dict[str, str])
 
 OF_SEVERAL = {
     composition.KIND: composition_script,
+    next_step.KIND: composition_script,
     schedules.KIND: _script_of_schedules,
     replay.KIND: replay_script,
     streams.KIND: streams_script,

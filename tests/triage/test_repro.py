@@ -21,7 +21,7 @@ from indexfuzz.implementations.base import Implementation, ImplementationError
 from indexfuzz.implementations.vllm import standalone
 from indexfuzz.implementations.vllm.contract import OPS
 from indexfuzz.lockstep.values.unreserved import unreserved
-from indexfuzz.oracles import composition
+from indexfuzz.oracles import composition, next_step
 from indexfuzz.subjects.in_process import InProcess
 from indexfuzz.subjects.under_test import UnderTest, put_under_test
 from indexfuzz.triage import literals, repro_source
@@ -232,6 +232,9 @@ WHOLE = {
     "rope-lost-without-prefill": Case().replace(
         rope={"mode": "functional"}, batch={"decode": (5,), "max_model_len": 8, "positions": "repeated"}
     ),
+    "kept-lengths-of-a-table": Case().replace(
+        model={"index_topk": 2}, batch={"decode": (1, 7), "prefill": (), "max_model_len": 8}
+    ),
 }
 
 
@@ -239,7 +242,8 @@ WHOLE = {
 def test_the_whole_indexer_is_called_beside_what_its_stages_make(fault, run_copied):
     target = put_under_test(Setup(faults=(fault,)))
     implementation, device = target.subject.implementation, target.subject.device
-    (finding,) = composition.run(WHOLE[fault], implementation, device).findings
+    oracle = next_step if fault.startswith("kept-") else composition
+    (finding,) = oracle.run(WHOLE[fault], implementation, device).findings
     text = script(target.entry(WHOLE[fault], finding), target)
     assert "step = materialise(Case.parse(CASE), DEVICE)" in text
     assert run_copied(text).shows

@@ -1,0 +1,77 @@
+"""The whole indexer right after a step with other contents in the same tensors: nothing may be kept of that step.
+
+An engine serves step after step from the same buffers. A plan, a length or a table that is remembered by the form or
+the address of a tensor is right in the first of them.
+"""
+
+from collections.abc import Callable
+from dataclasses import replace
+
+from torch import Tensor
+
+from indexfuzz.core.case import Case
+from indexfuzz.core.outcome import Outcome
+from indexfuzz.core.stage_names import TOPK
+from indexfuzz.devices.base import Device
+from indexfuzz.implementations.base import Implementation, WholeIndexer
+from indexfuzz.oracles import composition, differential
+from indexfuzz.oracles.history import with_other_contents
+from indexfuzz.samples.materialise import materialise
+from indexfuzz.samples.step import Step
+
+KIND = "metamorphic/next-step"
+
+
+def run(case: Case, implementation: Implementation, device: Device, only: frozenset[str] = frozenset()) -> Outcome:
+    """Hold the whole indexer against its stages in a step that follows another one.
+
+    Both steps must be right in memory of their own; if one is not, `composition` and `differential` tell more of it.
+    Raises UnsupportedKernelError when the device cannot execute a kernel or has not the FP8 format.
+    """
+    outcome, whole = Outcome(case), implementation.forward
+    if only or whole is None or not composition.applies(case, implementation):
+        return outcome
+    other = with_other_contents(case)
+    if not composition.applies(other, implementation):
+        return outcome
+    outcome.stages.append(TOPK)
+    found = composition.compare(case, implementation, after_another(whole), device)
+    if found and _is_right(case, implementation, device) and _is_right(other, implementation, device):
+        detail = f"right after a step with other contents in the same tensors: {found.detail}"
+        outcome.findings.append(replace(found, kind=KIND, detail=detail))
+    return outcome
+
+
+def after_another(whole: WholeIndexer) -> WholeIndexer:
+    """The whole indexer, each time that it is called, behind a call with other contents in the same tensors."""
+
+    def serve(step: Step) -> Tensor:
+        other = materialise(with_other_contents(step.case), step.device)
+        put_back = _exchange(step, other)
+        whole(step=step)
+        put_back()
+        return whole(step=step)
+
+    return serve
+
+
+def _exchange(step: Step, other: Step) -> Callable[[], None]:
+    """Put the contents of another step into the tensors of one, and return what puts its own ones back.
+
+    Where one of them has another form, as tables of angles may, all stay as they are.
+    """
+    own = {name: tensor.clone() for name, tensor in step.tensors.items()}
+    forms = ((tensor.shape, other.tensors[name].shape) for name, tensor in own.items())
+    contents = other.tensors if all(one == another for one, another in forms) else own
+
+    def put(contents: dict[str, Tensor]) -> None:
+        for name, tensor in step.tensors.items():
+            tensor.copy_(contents[name])
+
+    put(contents)
+    return lambda: put(own)
+
+
+def _is_right(case: Case, implementation: Implementation, device: Device) -> bool:
+    outcomes = (oracle.run(case, implementation, device) for oracle in (differential, composition))
+    return not any(outcome.findings for outcome in outcomes)
