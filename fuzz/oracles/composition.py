@@ -53,8 +53,13 @@ def applies(case: Case, implementation: Implementation) -> bool:
     )
 
 
-def compare(case: Case, implementation: Implementation, whole: WholeIndexer, device: Device) -> Finding | None:
-    """Run a case by stages and as a whole; the first difference. The stages are taken to be right."""
+def compare(
+    case: Case, implementation: Implementation, whole: WholeIndexer, device: Device, *, earlier: Case | None = None
+) -> Finding | None:
+    """Run a case by stages and as a whole; the first difference. The stages are taken to be right.
+
+    `earlier` is the case of a step that the whole serves before, from the same tensors, if it does.
+    """
     stepwise = walked.take(case, implementation, device) or run_stages(case, implementation, device)
     if stepwise is None:
         return None
@@ -74,7 +79,7 @@ def compare(case: Case, implementation: Implementation, whole: WholeIndexer, dev
     return (
         _check_form(selected, case)
         or _check_left_behind(stepwise, step, ("cache", "q", "k") if in_place else ("cache",))
-        or _check_selections(Selections(stepwise, selected, implementation, device))
+        or _check_selections(Selections(stepwise, selected, implementation, device, earlier))
     )
 
 

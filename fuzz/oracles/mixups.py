@@ -7,12 +7,14 @@ import torch
 from torch import Tensor
 
 from indexfuzz.checks.topk import check_topk
+from indexfuzz.core.case import Case
+from indexfuzz.core.stage_names import TOPK
 from indexfuzz.devices.base import Device
 from indexfuzz.implementations.base import Implementation
 from indexfuzz.oracles.launching import launch
 from indexfuzz.samples.materialise import materialise
 from indexfuzz.samples.step import Step
-from indexfuzz.stages.base import Call, Stage
+from indexfuzz.stages.base import Call
 from indexfuzz.stages.logits import LogitStage
 from indexfuzz.stages.table import GATHER, PAGED_LOGITS, PREFILL_LOGITS, Q_QUANT
 
@@ -22,12 +24,16 @@ Change = tuple[str, dict[str, Tensor]]
 
 @dataclass(frozen=True)
 class Selections:
-    """What a whole indexer selected, int32 [T, index_topk], for a step that its stages have run on one by one."""
+    """What a whole indexer selected, int32 [T, index_topk], for a step that its stages have run on one by one.
+
+    `earlier` is the case of the step that it served before from the same tensors, if there was one.
+    """
 
     step: Step
     selected: Tensor
     implementation: Implementation
     device: Device
+    earlier: Case | None = None
 
     def of_decode(self) -> Tensor:
         """The columns of paged_logits that decode rows chose."""
@@ -63,27 +69,49 @@ class Selections:
         )
 
     def _chose(self, columns: Tensor, stage: LogitStage, call: Call) -> bool:
-        """Whether columns are what is right to choose from the logits of a call, which order every row."""
-        logits = self._launch(stage, call).get("logits")
-        return logits is not None and not logits.isnan().any() and check_topk("", columns, logits) is None
+        """Whether columns are what is right to choose from the logits of a call, which order every row.
 
-    def _launch(self, stage: Stage, call: Call) -> dict[str, Tensor]:
-        return launch(stage.name, call, self.implementation.stages[stage.name], self.device).copies()
+        NaN, which keys that nobody has written come to, orders nothing: then they are what is chosen.
+        """
+        logits = self._launch(stage.name, call).get("logits")
+        if logits is None or not logits.isnan().any():
+            return logits is not None and check_topk("", columns, logits) is None
+        options = {"index_topk": self.step.case.model.index_topk}
+        chosen = self._launch(TOPK, Call({"logits": logits}, options, returns=("columns",))).get("columns")
+        return chosen is not None and torch.equal(chosen.long(), columns.long())
+
+    def _launch(self, stage: str, call: Call) -> dict[str, Tensor]:
+        return launch(stage, call, self.implementation.stages[stage], self.device).copies()
 
     def _changes(self, stage: LogitStage, call: Call) -> Iterator[Change]:
+        if self.earlier is not None:
+            yield from self._of_earlier(stage, call, materialise(self.earlier, self.step.device).tensors)
         yield from self._other_rows(call, self.step.decode_rows if stage is PAGED_LOGITS else self.step.prefill_rows)
         yield from self._other_sequences(call)
         before = materialise(self.step.case, self.step.device).tensors
         if stage is PAGED_LOGITS:
             yield "the keys of this step are not in the cache yet", {"cache": before["cache"]}
         else:
-            gathered = self._launch(GATHER, GATHER.prepare(self.step).with_tensors({"cache": before["cache"]}))
+            gathered = self._launch(GATHER.name, GATHER.prepare(self.step).with_tensors({"cache": before["cache"]}))
             yield "the keys of this step are not in the cache yet", gathered
-        quantised = self._launch(Q_QUANT, Q_QUANT.prepare(self.step).with_tensors({"q": before["q"]}))
+        quantised = self._launch(Q_QUANT.name, Q_QUANT.prepare(self.step).with_tensors({"q": before["q"]}))
         rows = self.step.decode_rows if stage is PAGED_LOGITS else self.step.prefill_rows
         if "q_fp8" in quantised:
             q = quantised["q_fp8"][rows].view(call.tensors["q_fp8"].shape)
             yield "q is as it was before RoPE", {"q_fp8": q}
+
+    def _of_earlier(self, stage: LogitStage, call: Call, earlier: dict[str, Tensor]) -> Iterator[Change]:
+        """What says where keys are and which of them a row sees, as it was in the step before."""
+        for name in ("context_lens", "ks", "ke"):
+            if name in call.tensors:
+                yield f"{name} is that of the step before", {name: earlier[name]}
+        if stage is PAGED_LOGITS:
+            yield "block_table is that of the step before", {"block_table": earlier["decode_table"]}
+            return
+        gathering = GATHER.prepare(self.step)
+        for name, known_as in (("block_table", "prefill_table"), ("cu_seqlens",) * 2, ("token_to_seq",) * 2):
+            gathered = self._launch(GATHER.name, gathering.with_tensors({name: earlier[known_as]}))
+            yield f"{name} is that of the step before", gathered
 
     def _other_rows(self, call: Call, rows: slice) -> Iterator[Change]:
         """Rows of the step that belong to other tokens: those at its start, those after decode, and the neighbours."""

@@ -35,17 +35,23 @@ def run(case: Case, implementation: Implementation, device: Device, only: frozen
     if not composition.applies(other, implementation):
         return outcome
     outcome.stages.append(TOPK)
-    found = composition.compare(case, implementation, after_another(whole), device)
+    served: list[Step] = []  # in what comes to lie in their memory, what is kept by its address would show again
+    found = composition.compare(case, implementation, after_another(whole, served), device, earlier=other)
     if found and _is_right(case, implementation, device) and _is_right(other, implementation, device):
         detail = f"right after a step with other contents in the same tensors: {found.detail}"
         outcome.findings.append(replace(found, kind=KIND, detail=detail))
     return outcome
 
 
-def after_another(whole: WholeIndexer) -> WholeIndexer:
-    """The whole indexer, each time that it is called, behind a call with other contents in the same tensors."""
+def after_another(whole: WholeIndexer, served: list[Step] | None = None) -> WholeIndexer:
+    """The whole indexer, each time that it is called, behind a call with other contents in the same tensors.
+
+    `served` holds the steps that it was called with, if given.
+    """
 
     def serve(step: Step) -> Tensor:
+        if served is not None:
+            served.append(step)
         other = materialise(with_other_contents(step.case), step.device)
         put_back = _exchange(step, other)
         whole(step=step)

@@ -1,13 +1,14 @@
 """The whole indexer in a step behind another one: silent where nothing is kept, and loud where an address is known."""
 
 from dataclasses import replace
+from itertools import count
 
 import pytest
 
 from indexfuzz.core.case import Case
 from indexfuzz.devices import open_device
 from indexfuzz.implementations.builtin import builtin
-from indexfuzz.implementations.faults import plant
+from indexfuzz.implementations.faults import load_faults, plant
 from indexfuzz.implementations.faults.planting import edited_kernels
 from indexfuzz.oracles import next_step, schedule
 from indexfuzz.samples.materialise import materialise
@@ -23,7 +24,14 @@ CASE = Case().replace(
         "max_model_len": 20,
     },
 )
-KEPT = plant(("kept-lengths-of-a-table",))
+LABELS = count()
+
+
+def keeping():
+    """Kernels that keep lengths by the address of a table, and have not been called yet."""
+    label = f"next-step-{next(LABELS)}"
+    edits = load_faults()["kept-lengths-of-a-table"].edits
+    return builtin(edited_kernels(label, [(label, edit.file, edit.old, edit.new) for edit in edits]))
 
 
 def findings_of(implementation, case=CASE, only=frozenset()):
@@ -37,10 +45,36 @@ def test_kernels_that_keep_nothing_are_right_in_every_step(batch, mode):
 
 
 def test_lengths_that_are_kept_by_the_address_of_a_table_show_in_the_step_behind():
-    (finding,) = findings_of(KEPT)
+    (finding,) = findings_of(keeping())
     assert str(finding.signature) == "topk/metamorphic/next-step/selected"
     assert finding.detail.startswith("right after a step with other contents in the same tensors: of the decode rows, ")
-    assert findings_of(KEPT, CASE.replace(batch={"decode": ()})) == []
+    assert finding.detail.endswith("; context_lens is that of the step before")
+    assert findings_of(keeping(), CASE.replace(batch={"decode": ()})) == []
+
+
+PLAN = (
+    "cu_seqlens is that of the step before",
+    "        prefill.cu_seqlens,\n",
+    "        _PLANS.setdefault(prefill.ks.data_ptr(), prefill.cu_seqlens.clone()),\n",
+)
+TABLE = (
+    "block_table is that of the step before",
+    "        prefill.block_table,\n",
+    "        _PLANS.setdefault(prefill.block_table.data_ptr(), prefill.block_table.clone()),\n",
+)
+WINDOWS = (
+    "ke is that of the step before",
+    "q_weights, prefill.ks, prefill.ke, logits)",
+    "q_weights, prefill.ks, _PLANS.setdefault(prefill.ke.data_ptr(), prefill.ke.clone()), logits)",
+)
+
+
+@pytest.mark.parametrize(("words", "old", "new"), [PLAN, TABLE, WINDOWS])
+def test_what_is_kept_of_prefill_is_named(words, old, new):
+    file, label, before = "kernels/indexer.py", words.partition(" ")[0].replace("_", "-"), "def _select_prefill("
+    edits = [(label, file, before, f"_PLANS = {{}}\n\n\n{before}"), (label, file, old, new)]
+    (finding,) = findings_of(builtin(edited_kernels(f"next-{label}", edits)))
+    assert finding.detail.endswith(f"; {words}")
 
 
 def test_what_is_wrong_in_a_step_by_itself_is_left_to_others():
@@ -52,9 +86,9 @@ def test_what_is_wrong_in_a_step_by_itself_is_left_to_others():
 
 
 def test_nothing_is_asked_without_a_whole_or_of_chosen_stages_or_beyond_a_contract():
-    assert findings_of(replace(KEPT, forward=None)) == []
-    assert findings_of(KEPT, only=frozenset({"gather"})) == []
-    assert findings_of(KEPT, CASE.replace(cache={"block_size": 8})) == []
+    assert findings_of(replace(keeping(), forward=None)) == []
+    assert findings_of(keeping(), only=frozenset({"gather"})) == []
+    assert findings_of(keeping(), CASE.replace(cache={"block_size": 8})) == []
 
 
 def test_the_contents_of_a_step_are_there_again_when_it_is_served():
@@ -79,5 +113,5 @@ def test_a_campaign_asks_about_the_next_step_in_some_cases():
     cases = [CASE.replace(values={"seed": seed}) for seed in range(400)]
     asked = [case for case in cases if oracle.is_asked(case)]
     assert len(asked) in range(30, 80)
-    found = schedule.run(asked[0], KEPT, DEVICE).findings
+    found = oracle.run(asked[0], keeping(), DEVICE, frozenset()).findings
     assert [str(finding.signature) for finding in found] == ["topk/metamorphic/next-step/selected"]
