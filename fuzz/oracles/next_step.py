@@ -35,23 +35,27 @@ def run(case: Case, implementation: Implementation, device: Device, only: frozen
     if not composition.applies(other, implementation):
         return outcome
     outcome.stages.append(TOPK)
-    served: list[Step] = []  # in what comes to lie in their memory, what is kept by its address would show again
-    found = composition.compare(case, implementation, after_another(whole, served), device, earlier=other)
-    if found and _is_right(case, implementation, device) and _is_right(other, implementation, device):
+    served: list[Step] = []  # what is kept by an address would show again in a step that comes to lie there
+
+    def holding(step: Step) -> Tensor:
+        served.append(step)
+        return whole(step=step)
+
+    def is_right(case: Case) -> bool:
+        is_by_stages = not differential.run(case, implementation, device).findings
+        return is_by_stages and composition.compare(case, implementation, holding, device) is None
+
+    found = composition.compare(case, implementation, after_another(holding), device, earlier=other)
+    if found and is_right(case) and is_right(other):
         detail = f"right after a step with other contents in the same tensors: {found.detail}"
         outcome.findings.append(replace(found, kind=KIND, detail=detail))
     return outcome
 
 
-def after_another(whole: WholeIndexer, served: list[Step] | None = None) -> WholeIndexer:
-    """The whole indexer, each time that it is called, behind a call with other contents in the same tensors.
-
-    `served` holds the steps that it was called with, if given.
-    """
+def after_another(whole: WholeIndexer) -> WholeIndexer:
+    """The whole indexer, each time that it is called, behind a call with other contents in the same tensors."""
 
     def serve(step: Step) -> Tensor:
-        if served is not None:
-            served.append(step)
         other = materialise(with_other_contents(step.case), step.device)
         put_back = _exchange(step, other)
         whole(step=step)
@@ -76,8 +80,3 @@ def _exchange(step: Step, other: Step) -> Callable[[], None]:
 
     put(contents)
     return lambda: put(own)
-
-
-def _is_right(case: Case, implementation: Implementation, device: Device) -> bool:
-    outcomes = (oracle.run(case, implementation, device) for oracle in (differential, composition))
-    return not any(outcome.findings for outcome in outcomes)
