@@ -100,7 +100,7 @@ ORACLES = (
     Oracle("session", 1, _is_session, sessions.run, frozenset(KINDS) - {"nondeterministic", history.KIND}),
     Oracle("schedules", 1 / 8, _is_session, schedules.run, frozenset({schedules.KIND})),
     Oracle("repetition", 1 / 16, _is_finite, repetition.run, frozenset({"nondeterministic", "uninitialised"})),
-    Oracle("history", 1 / 32, _is_finite, history.run, frozenset({history.KIND})),
+    Oracle("history", 1 / 16, _is_finite, history.run, frozenset({history.KIND})),
     Oracle("replay", 1 / 16, lambda case: not may_be_nonfinite(case), replay.run, frozenset({replay.KIND})),
     Oracle("tuning", 1 / 16, lambda case: not may_be_nonfinite(case), tuning.run, frozenset({tuning.KIND})),
     Oracle("streams", 1 / 16, lambda case: not may_be_nonfinite(case), streams.run, frozenset({streams.KIND})),
