@@ -11,7 +11,7 @@ from indexfuzz.campaign.settings import Settings
 from indexfuzz.core.case import Case
 from indexfuzz.core.forked import call_forked
 from indexfuzz.core.rng import random_bytes
-from indexfuzz.core.stage_names import WHOLE
+from indexfuzz.core.stage_names import FORWARD
 from indexfuzz.generation import searching, steering
 from indexfuzz.generation.choices import Choices
 from indexfuzz.generation.scouting import first_goals, send_out, take_rare
@@ -48,10 +48,10 @@ def steer_cases(
 ) -> Steered:
     """Cases on the way to the goals of a chunk, from as many fresh ones and a key that decides how.
 
-    What was searched for is put to the stages alone that make the decision, so that many cases can be; nothing is given
-    where a search was in vain. The fresh cases and `others` are rehearsed, and those that show what few have are given,
-    too. Launchers that are called without their kernels may keep what is wrong then, so a copy of this process calls
-    them.
+    What was searched for is put to the stages alone that make the decision, so that many cases can be, and to all where
+    it is the whole indexer; nothing is given where a search was in vain. The fresh cases and `others` are rehearsed,
+    and those that show what few have are given, too. Launchers that are called without their kernels may keep what is
+    wrong then, so a copy of this process calls them.
     """
     is_pinned = wanted.preset is not None
     parent = os.getpid()
@@ -82,11 +82,11 @@ def steer_cases(
 
 
 def _among(wanted: Settings, cases: Iterable[Case], stages: frozenset[str]) -> list[Drawn]:
-    """Cases that shall be put to some stages, as far as these are wanted; to all of them where the whole decides.
+    """Cases that shall be put to some stages, as far as these are wanted; to all of them for the whole indexer's sake.
 
-    The whole indexer is only run where no stages are named, behind the stages.
+    It is run where no stages are named, behind them.
     """
-    if WHOLE in stages and not wanted.only:
+    if FORWARD in stages and not wanted.only:
         return [Drawn(case) for case in cases]
     among = stages & wanted.only if wanted.only else stages
     return [Drawn(case, among) for case in cases if among]

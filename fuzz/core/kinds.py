@@ -34,6 +34,14 @@ KINDS = MappingProxyType(
 
 METAMORPHIC = "metamorphic"
 
+OF_RELATIONS = MappingProxyType(
+    {
+        "metamorphic/composition": "did something else as a whole than stage by stage",
+        "metamorphic/next-step": "did something else right after another step",
+    }
+)
+"""Relations that are not about equivalent cases -> the same."""
+
 
 def check_kind(kind: str) -> None:
     """Raise ValueError unless this is a kind."""
@@ -44,4 +52,4 @@ def check_kind(kind: str) -> None:
 
 def meaning_of(kind: str) -> str:
     """What a stage did that shows a finding of a kind, as the rest of a sentence."""
-    return KINDS.get(kind, "did something else on an equivalent case")
+    return KINDS.get(kind) or OF_RELATIONS.get(kind, "did something else on an equivalent case")

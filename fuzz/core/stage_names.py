@@ -84,8 +84,8 @@ def inserts(node: str) -> bool:
     return K_QUANT_CACHE in STATEFUL_COVERS[node]
 
 
-WHOLE: Final = "whole"
-"""All stages at once, as an implementation that has a function for that does them; no operation, nor ever blamed."""
+FORWARD: Final = "forward"
+"""An implementation's function that calls all stages, beside the stages in what is rehearsed; no operation itself."""
 
 OPERATION_NAMES: Final = (*STAGE_NAMES, *COVERS, *STATEFUL)
 

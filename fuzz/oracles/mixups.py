@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from indexfuzz.checks import memory
 from indexfuzz.checks.topk import check_topk
 from indexfuzz.core.case import Case
 from indexfuzz.core.stage_names import TOPK
@@ -48,11 +49,13 @@ class Selections:
         """What was mixed up so that the rows of one of the logits stages chose what they did; empty if nothing fits."""
         if self._are_swapped():
             return "the rows of decode and prefill requests have changed places"
+        own = self.step.tensors[stage.name].clone()  # launches write to them
         call = stage.prepare(self.step)
         if stage is PREFILL_LOGITS and self._chose(self.selected[self.step.prefill_rows], stage, call):
             return "positions of prefill rows count from the first of all gathered keys"
         chosen = self.of_decode() if stage is PAGED_LOGITS else self.of_prefill()
-        fitting = (w for w, new in self._changes(stage, call) if self._chose(chosen, stage, call.with_tensors(new)))
+        changes = self._changes(stage, call)
+        fitting = (words for words, new in changes if self._chose(chosen, stage, call.with_tensors(new), own))
         return next(fitting, "")
 
     def _are_swapped(self) -> bool:
@@ -68,14 +71,17 @@ class Selections:
             and check_topk("", decode, t[PAGED_LOGITS.name]) is None
         )
 
-    def _chose(self, columns: Tensor, stage: LogitStage, call: Call) -> bool:
+    def _chose(self, columns: Tensor, stage: LogitStage, call: Call, own: Tensor | None = None) -> bool:
         """Whether columns are what is right to choose from the logits of a call, which order every row.
 
-        NaN, which keys that nobody has written come to, orders nothing: then they are what is chosen.
+        NaN, which keys that nobody has written come to, orders nothing: then they are what is chosen, unless these are
+        the step's `own` logits, of which that says nothing.
         """
         logits = self._launch(stage.name, call).get("logits")
         if logits is None or not logits.isnan().any():
             return logits is not None and check_topk("", columns, logits) is None
+        if own is not None and memory.same(logits, own):
+            return False
         options = {"index_topk": self.step.case.model.index_topk}
         chosen = self._launch(TOPK, Call({"logits": logits}, options, returns=("columns",))).get("columns")
         return chosen is not None and torch.equal(chosen.long(), columns.long())
@@ -109,9 +115,11 @@ class Selections:
             yield "block_table is that of the step before", {"block_table": earlier["decode_table"]}
             return
         gathering = GATHER.prepare(self.step)
-        for name, known_as in (("block_table", "prefill_table"), ("cu_seqlens",) * 2, ("token_to_seq",) * 2):
-            gathered = self._launch(GATHER.name, gathering.with_tensors({name: earlier[known_as]}))
-            yield f"{name} is that of the step before", gathered
+        table = {"block_table": earlier["prefill_table"]}
+        yield "block_table is that of the step before", self._launch(GATHER.name, gathering.with_tensors(table))
+        plan = {name: earlier[name] for name in ("cu_seqlens", "token_to_seq")}  # one alone may lead beyond the table
+        words = "cu_seqlens and token_to_seq are those of the step before"
+        yield words, self._launch(GATHER.name, gathering.with_tensors(plan))
 
     def _other_rows(self, call: Call, rows: slice) -> Iterator[Change]:
         """Rows of the step that belong to other tokens: those at its start, those after decode, and the neighbours."""

@@ -16,7 +16,7 @@ import torch
 from indexfuzz.core.case import Case
 from indexfuzz.core.comparison import Comparison
 from indexfuzz.core.contract import covers
-from indexfuzz.core.stage_names import WHOLE
+from indexfuzz.core.stage_names import FORWARD
 from indexfuzz.devices.base import Device
 from indexfuzz.implementations.base import Implementation
 from indexfuzz.implementations.watching import EndlessError, watching
@@ -26,14 +26,15 @@ from indexfuzz.samples.hollow import materialise_hollow
 from indexfuzz.samples.lazy import Makers
 from indexfuzz.samples.step import Step
 from indexfuzz.stages.base import Call, Stage
+from indexfuzz.stages.nonfinite import may_be_nonfinite
 from indexfuzz.stages.table import GATHER, OPERATIONS, PAGED_LOGITS, PREFILL_LOGITS, Q_QUANT, STAGES
 
 MOST_LAUNCHES = 1000
-"""Launches of one stage: a launcher may wait for something that only kernels do."""
+"""Launches of one stage, or of the whole: a launcher may wait for something that only kernels do."""
 
 MOST_CONDITIONS = 30_000
-"""Conditions of the code under test that come up in one stage, for the same reason; counted, for a rehearsal that time
-ends would end elsewhere on another machine."""
+"""Conditions of the code under test that come up in one stage, or in the whole, for the same reason; counted, for a
+rehearsal that time ends would end elsewhere on another machine."""
 
 NEVER_COMPILE = "TORCHDYNAMO_DISABLE"
 """A variable of the environment: while it is 1, torch.compile gives back the function that it is given."""
@@ -44,8 +45,9 @@ def rehearse(
 ) -> dict[str, list[Comparison]]:
     """What the launcher of each stage compares in a case, all of them where none are named.
 
-    The whole indexer is called, too, and has compared what no launcher did. Who cannot do without kernels has compared
-    what it did until it raised something.
+    The whole indexer is called, too, where a run would: of what it compares, all is given that no launcher has compared
+    in the same rehearsal. A launcher that cannot do without its kernels has compared what it did until it raised
+    something.
     """
     found = dict[str, list[Comparison]]()
     if case.session.steps or case.rope.mode == "compiled":
@@ -55,11 +57,15 @@ def rehearse(
         if function := implementation.stages.get(stage.name):
             found.setdefault(stage.name, []).extend(_watch(partial(call.run, function)))
     whole = implementation.forward
-    if whole is not None and (not stages or WHOLE in stages) and composition.applies(case, implementation):
+    if whole is not None and (not stages or FORWARD in stages) and _is_run_whole(case, implementation):
         launchers = {one.place for compared in found.values() for one in compared}
         compared = _watch(partial(whole, materialise_hollow(case, device.torch_device)))
-        found[WHOLE] = [one for one in compared if one.place not in launchers]
+        found[FORWARD] = [one for one in compared if one.place not in launchers]
     return found
+
+
+def _is_run_whole(case: Case, implementation: Implementation) -> bool:
+    return composition.applies(case, implementation) and not may_be_nonfinite(case)
 
 
 def _watch(call: Callable[[], object]) -> list[Comparison]:

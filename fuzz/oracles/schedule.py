@@ -1,10 +1,10 @@
 """All oracles, a row each: which are asked about a case, and which of them can show a signature.
 
-Every case is compared with the reference, and the whole indexer takes every step that its stages took, which costs
-little more. The others cost several launches each, so each is asked about a share of the cases only, chosen by the
-case's own seed: the same case always gets the same questions, and a row more or less changes nothing for the others.
-Cases of one shape whose seeds differ by multiples of ALIKE get the same questions, too: what these launch is compiled
-once for all of them.
+Every case is compared with the reference, and the whole indexer takes every step that all of its stages were right in,
+which costs little more. The others cost several launches each, so each is asked about a share of the cases only, chosen
+by the case's own seed: the same case always gets the same questions, and a row more or less changes nothing for the
+others. Cases of one shape whose seeds differ by multiples of ALIKE get the same questions, too: what these launch is
+compiled once for all of them.
 """
 
 import os
@@ -105,7 +105,7 @@ ORACLES = (
     Oracle("tuning", 1 / 16, lambda case: not may_be_nonfinite(case), tuning.run, frozenset({tuning.KIND})),
     Oracle("streams", 1 / 16, lambda case: not may_be_nonfinite(case), streams.run, frozenset({streams.KIND})),
     Oracle("composition", 1, _is_finite, composition.run, frozenset({composition.KIND})),
-    Oracle("next-step", 1 / 8, _is_finite, next_step.run, frozenset({next_step.KIND})),
+    Oracle("next-step", 1 / 8, _is_finite, next_step.run, frozenset({next_step.KIND, history.KIND})),
     Oracle("paths", 1 / 16, _is_finite, paths.run, frozenset({paths.KIND})),
     *(_of_relation(relation, 1 / 64) for relation in RELATIONS),
     Oracle(COMPILED.name, 1 / 512, _is_finite, _run_compiled, frozenset({COMPILED.kind})),

@@ -53,7 +53,7 @@ class Subject(Protocol):
         """Whether it can be asked what it would compare in a case, in a copy of this process."""
 
     def rehearse(self, case: Case, stages: Collection[str] = ()) -> Mapping[str, Sequence[Comparison]]:
-        """What the launchers of some stages, or all, would compare in a case, by stage; no kernel runs.
+        """What the launchers of some stages, or all and the whole indexer, would compare in a case; no kernel runs.
 
         A process that has rehearsed must run nothing afterwards.
         """

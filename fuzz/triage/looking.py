@@ -32,9 +32,10 @@ def look_at(case: Case, signature: Signature, subject: InProcess) -> Seen | None
     """Run the stage of a finding again, on inputs that the reference makes, and keep what its kernels do.
 
     Of a session, its launches of the stage one after the other, until one shows something; of another schedule, those
-    of both; of the whole indexer, a launch beside those of its stages; of a replay, what the device of the subject
-    replays; of any other relation, the first launch of those that it compares which is wrong by itself. None where the
-    finding does not show there: it needs other inputs, other launches, or another device.
+    of both; of the whole indexer, a launch beside those of its stages, but nothing behind another step; of a replay,
+    what the device of the subject replays; of any other relation, the first launch of those that it compares which is
+    wrong by itself. None where the finding does not show there: it needs other inputs, other launches, or another
+    device.
     """
     kind = signature.kind
     if signature.stage not in subject.implementation.stages:

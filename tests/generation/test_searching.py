@@ -10,7 +10,7 @@ from indexfuzz.campaign.chunk import Chunk
 from indexfuzz.campaign.settings import Settings
 from indexfuzz.campaign.steered import steer_cases
 from indexfuzz.core.rng import random_bytes
-from indexfuzz.core.stage_names import WHOLE
+from indexfuzz.core.stage_names import FORWARD
 from indexfuzz.devices import open_device
 from indexfuzz.generation.choices import Choices
 from indexfuzz.generation.goals import Goals
@@ -224,7 +224,7 @@ def test_what_the_whole_indexer_decides_is_searched_for_and_put_to_all_stages():
     subject = subject_whose_whole_looks_at_rows()
     goals, drawn = Goals(), stream_cases(7, LOCKSTEP.formats)
     for case in map(subject.narrow, islice(drawn, 20)):
-        goals.add(case, [one for one in subject.rehearse(case).get(WHOLE, ()) if one.text == "num_rows == 211"])
+        goals.add(case, [one for one in subject.rehearse(case).get(FORWARD, ()) if one.text == "num_rows == 211"])
     (goal, *_) = goals.plan()
     found = steered(subject, [goal], drawn)
     assert {one.case.batch.prefill_rows for one in found} == {211}

@@ -27,10 +27,9 @@ CASE = Case().replace(
 LABELS = count()
 
 
-def keeping():
-    """Kernels that keep lengths by the address of a table, and have not been called yet."""
-    label = f"next-step-{next(LABELS)}"
-    edits = load_faults()["kept-lengths-of-a-table"].edits
+def keeping(fault="kept-lengths-of-a-table"):
+    """Kernels that keep something, lengths by the address of a table, and have not been called yet."""
+    label, edits = f"next-step-{next(LABELS)}", load_faults()[fault].edits
     return builtin(edited_kernels(label, [(label, edit.file, edit.old, edit.new) for edit in edits]))
 
 
@@ -52,10 +51,15 @@ def test_lengths_that_are_kept_by_the_address_of_a_table_show_in_the_step_behind
     assert findings_of(keeping(), CASE.replace(batch={"decode": ()})) == []
 
 
+def test_of_a_stage_that_keeps_something_by_itself_that_is_told():
+    found = findings_of(keeping("kept-positions-of-an-address"))
+    assert {str(finding.signature) for finding in found} == {"rope/state-kept/q"}
+
+
 PLAN = (
-    "cu_seqlens is that of the step before",
-    "        prefill.cu_seqlens,\n",
-    "        _PLANS.setdefault(prefill.ks.data_ptr(), prefill.cu_seqlens.clone()),\n",
+    "cu_seqlens and token_to_seq are those of the step before",
+    "        prefill.cu_seqlens,\n        prefill.token_to_seq,\n",
+    "        *_PLANS.setdefault(prefill.ks.data_ptr(), (prefill.cu_seqlens.clone(), prefill.token_to_seq.clone())),\n",
 )
 TABLE = (
     "block_table is that of the step before",
@@ -106,6 +110,18 @@ def test_the_contents_of_a_step_are_there_again_when_it_is_served():
     assert all(tensor.equal(before[name]) for name, tensor in second.items())
     assert not first["q"].equal(before["q"])
     assert not first["context_lens"].equal(before["context_lens"])
+
+
+def test_the_case_of_a_step_is_that_of_its_contents():
+    """A whole may plan by the lengths that its host knows."""
+    right = builtin().forward
+
+    def planning(step):
+        assert step.tensors["context_lens"].tolist() == list(step.case.batch.decode)
+        return right(step=step)
+
+    case = CASE.replace(batch={"prefill": ()})
+    assert findings_of(replace(builtin(), forward=planning), case) == []
 
 
 def test_a_campaign_asks_about_the_next_step_in_some_cases():

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from indexfuzz.core.case import Case
-from indexfuzz.core.stage_names import WHOLE
+from indexfuzz.core.stage_names import FORWARD
 from indexfuzz.devices import open_device
 from indexfuzz.evaluation.mutation.guarded import look_at
 from indexfuzz.evaluation.mutation.guards import features
@@ -53,23 +53,24 @@ def test_the_whole_decides_in_a_rehearsal_what_it_decides_in_a_run_and_no_launch
     subject, decided = InProcess(builtin(), LOCKSTEP), set()
     for case in drawn[:4]:
         seen = subject.rehearse(case)
-        whole = {one for one in seen.get(WHOLE, ()) if one.file.endswith("kernels/indexer.py")}
+        whole = {one for one in seen.get(FORWARD, ()) if one.file.endswith("kernels/indexer.py")}
         comparisons = subject.run(case).comparisons
         assert whole <= set(comparisons)
-        launchers = {one.place for stage, compared in seen.items() if stage != WHOLE for one in compared}
-        assert not launchers & {one.place for one in seen.get(WHOLE, ())}
+        launchers = {one.place for stage, compared in seen.items() if stage != FORWARD for one in compared}
+        assert not launchers & {one.place for one in seen.get(FORWARD, ())}
         decided |= {(one.text, one.holds) for one in whole}
     assert decided >= {("decode", True), ("prefill", True)}
 
 
 def test_the_whole_is_rehearsed_where_it_is_there_and_asked_for():
     whole = InProcess(builtin(), LOCKSTEP)
-    assert WHOLE in whole.rehearse(CASE)
-    assert set(whole.rehearse(CASE, (WHOLE,))) == {WHOLE}
-    assert WHOLE not in whole.rehearse(CASE, ("rope",))
-    assert WHOLE not in whole.rehearse(CASE.replace(cache={"block_size": 8}))  # beyond the contract of a stage
+    assert FORWARD in whole.rehearse(CASE)
+    assert set(whole.rehearse(CASE, (FORWARD,))) == {FORWARD}
+    assert FORWARD not in whole.rehearse(CASE, ("rope",))
+    assert FORWARD not in whole.rehearse(CASE.replace(cache={"block_size": 8}))  # beyond the contract of a stage
+    assert FORWARD not in whole.rehearse(CASE.replace(values={"k": "nonfinite"}))  # of which it is not asked
     stages = InProcess(replace(builtin(), forward=None), LOCKSTEP)
-    assert WHOLE not in stages.rehearse(CASE)
+    assert FORWARD not in stages.rehearse(CASE)
 
 
 def known(looked):

@@ -36,7 +36,7 @@ from indexfuzz.implementations.builtin import builtin
 from indexfuzz.implementations.faults import Fault, load_faults, plant
 from indexfuzz.oracles.differential import run
 from indexfuzz.subjects.in_process import InProcess
-from indexfuzz.triage.minimize import minimise
+from indexfuzz.triage.minimize import NotFailingError, minimise
 
 SEEDS = (0, 1, 2, 3, 4)
 SECONDS = 60.0
@@ -172,7 +172,10 @@ def detect(
 
 def _minimise(found: Detection, sight: Sight, implementation: Implementation, device: Device) -> None:
     subject = InProcess(implementation, device)
-    small, _ = minimise(sight.case, subject, sight.finding.signature, seconds=MINIMISE_SECONDS)
+    try:
+        small, _ = minimise(sight.case, subject, sight.finding.signature, seconds=MINIMISE_SECONDS)
+    except NotFailingError:  # it took a launch of an earlier case, which a campaign says of such a finding
+        return
     size = Size.of(small)
     found.sequences, found.tokens, found.steps = size.requests, size.tokens, size.steps or None
 
