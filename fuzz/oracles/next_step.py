@@ -29,8 +29,8 @@ def run(case: Case, implementation: Implementation, device: Device, only: frozen
 
     Both steps must be right in memory of their own; if one is not, `composition` and `differential` tell more of it. So
     what is kept by the form of tensors does not show here, but there, in the next case of that form. Where a stage
-    keeps something by itself, that is told instead, as `history` does. Raises
-    UnsupportedKernelError when the device cannot execute a kernel or has not the FP8 format.
+    keeps something by itself, that is told instead, as `history` does. Raises UnsupportedKernelError when the device
+    cannot execute a kernel or has not the FP8 format.
     """
     outcome, whole = Outcome(case), implementation.forward
     if only or whole is None or not composition.applies(case, implementation):
