@@ -36,8 +36,8 @@ METAMORPHIC = "metamorphic"
 
 OF_RELATIONS = MappingProxyType(
     {
-        "metamorphic/composition": "did something else as a whole than stage by stage",
-        "metamorphic/next-step": "did something else right after another step",
+        "metamorphic/composition": "did something else in the whole indexer than by itself",
+        "metamorphic/next-step": "did something else in the whole indexer right after another step",
     }
 )
 """Relations that are not about equivalent cases -> the same."""

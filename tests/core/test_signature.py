@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from indexfuzz.core.finding import Finding, error_for
-from indexfuzz.core.kinds import KINDS, METAMORPHIC, meaning_of
+from indexfuzz.core.kinds import KINDS, METAMORPHIC, OF_RELATIONS, meaning_of
 from indexfuzz.core.signature import BEYOND, Signature
 from indexfuzz.lockstep.tracking.violations import KINDS as VIOLATIONS
 
@@ -77,7 +77,7 @@ def test_every_signature_has_an_exception_type():
 
 def test_every_kind_has_a_meaning():
     assert set(VIOLATIONS) <= set(KINDS)
-    assert all(meaning_of(kind) == text for kind, text in KINDS.items())
+    assert all(meaning_of(kind) == text for kind, text in {**KINDS, **OF_RELATIONS}.items())
     assert meaning_of(f"{METAMORPHIC}/next-n") == "did something else on an equivalent case"
 
 

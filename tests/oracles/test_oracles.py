@@ -9,7 +9,7 @@ import pytest
 from indexfuzz.core.case import Case
 from indexfuzz.core.finding import Finding
 from indexfuzz.core.guarantees import Promises
-from indexfuzz.core.kinds import KINDS
+from indexfuzz.core.kinds import KINDS, OF_RELATIONS
 from indexfuzz.core.outcome import Outcome
 from indexfuzz.core.signature import Signature
 from indexfuzz.devices.lockstep import LockstepDevice
@@ -46,7 +46,7 @@ def test_names_and_kinds_are_those_of_one_oracle():
     assert schedule.SESSION.kinds == schedule.REFERENCE.kinds
     owners = Counter(kind for oracle in schedule.ORACLES if oracle is not schedule.SESSION for kind in oracle.kinds)
     assert {kind for kind, count in owners.items() if count > 1} == {"uninitialised", "state-kept"}
-    assert owners.keys() >= set(KINDS)
+    assert owners.keys() >= {*KINDS, *OF_RELATIONS}
 
 
 @pytest.mark.parametrize(

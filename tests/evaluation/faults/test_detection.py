@@ -27,6 +27,7 @@ from indexfuzz.generation import strategies
 from indexfuzz.implementations.builtin import builtin
 from indexfuzz.implementations.faults import load_faults, plant
 from indexfuzz.oracles import schedule
+from indexfuzz.triage.minimize import NotFailingError
 
 DEVICE = open_device("lockstep")
 ROOT = Path(__file__).parents[3]
@@ -148,6 +149,16 @@ def test_the_steps_requests_and_tokens_of_a_minimal_session_are_reported(monkeyp
     assert "0 of 0 minimal cases of one step" in table
     long = as_markdown([vars(found) | {"steps": 4}], seeds=1, seconds=60.0, plain_seconds=10.0)
     assert "0 of 1 minimal sessions" in long
+
+
+def test_what_took_an_earlier_launch_is_found_and_has_no_minimal_case(monkeypatch):
+    def show_nothing(*_, **__):
+        raise NotFailingError
+
+    monkeypatch.setattr(detection, "minimise", show_nothing)
+    found = detect(load_faults()["relu-after-sum"], DEVICE, seeds=(0,))
+    assert len(found.cases) == 1
+    assert (found.sequences, found.tokens, found.steps) == (None, None, None)
 
 
 def test_nothing_is_found_in_clean_kernels():
