@@ -7,7 +7,8 @@ from types import SimpleNamespace
 import pytest
 
 from indexfuzz.evaluation.bench import suite
-from indexfuzz.evaluation.bench.suite import Row, SuiteError, Timing
+from indexfuzz.evaluation.bench.outcomes import Item
+from indexfuzz.evaluation.bench.suite import Row, Side, SuiteError, Timing
 
 TESTS = """
 import pytest, torch, triton
@@ -50,6 +51,8 @@ def test_every_launch_is_compared_however_many_share_the_tests(tests, capsys):
     assert row["interpreter"] > 0 < row["lockstep"]
     assert "BLOCK=16" in row["arguments"]
     assert data["alone"] == []
+    assert data["lockstep"] == data["interpreter"]
+    assert data["lockstep"]["passed"] == 2
 
 
 @pytest.mark.usefixtures("no_interpreter")
@@ -106,13 +109,21 @@ def test_what_had_no_time_to_end_counts_where_it_says_something():
     assert alone == ["d"]
 
 
-@pytest.mark.parametrize(("slower", "code"), [(True, 1), (False, 0)])
+@pytest.mark.parametrize(
+    ("slower", "outcome", "code"),
+    [(True, "passed", 1), (False, "passed", 0), (False, "refused", 0), (False, "failed", 1), (False, "slow", 1)],
+)
 @pytest.mark.usefixtures("no_interpreter")
-def test_exit_codes(slower, code, monkeypatch, tests, capsys):
+def test_exit_codes(slower, outcome, code, monkeypatch, tests, capsys):
     kept = {key: timing for key, timing in LOCKSTEP.items() if slower or key[0] != "b"}
-    monkeypatch.setattr(suite, "run_side", lambda path, side, *_: kept if side == "lockstep" else INTERPRETER)
+    sides = {
+        "lockstep": Side(kept, {"test_a": Item(outcome, "")}),
+        "interpreter": Side(INTERPRETER, {"test_a": Item("passed", "")}),
+    }
+    monkeypatch.setattr(suite, "run_side", lambda path, side, *_: sides[side])
     assert suite.main(as_json=False, path=str(tests)) == code
     told = capsys.readouterr().out
     assert f"{1 + slower} kernels" in told
     assert f"lockstep is slower on {int(slower)} kernels" in told
     assert "1 kernels ran in lockstep alone: d" in told
+    assert f"lockstep passes {int(outcome == 'passed')} (" in told

@@ -139,3 +139,10 @@ def test_what_is_to_be_compiled_is_left_as_it_is():
 def test_torch_finds_no_function_of_ours_under_two_names():
     values = [id(value) for table in (cuda._CUDA, cuda._ACCELERATOR) for value in table.values()]
     assert len(values) == len(set(values))
+
+
+def test_tensors_without_storage_are_left_to_torch():
+    rows = torch.arange(6, device="cuda").reshape(2, 3)
+    doubled = torch.vmap(lambda row: row + row.sum())(rows)
+    assert doubled.tolist() == [[3, 4, 5], [15, 16, 17]]
+    assert doubled.is_cuda

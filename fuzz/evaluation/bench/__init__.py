@@ -48,7 +48,7 @@ BENCHES = {
     ),
     "suite": Bench(
         f"{__name__}.suite",
-        "each kernel that a project's own tests launch, in lockstep and in Triton's interpreter",
+        "a project's own tests and each kernel that they launch, in lockstep and in Triton's interpreter",
         takes_path=True,
         takes_workers=True,
     ),

@@ -5,7 +5,6 @@ whether kernels are interpreted. In lockstep that is a fib, told after Triton ha
 test expects an error of the interpreter's own class, it has to be what the compiler raises.
 """
 
-import json
 import linecache
 import os
 from collections.abc import Generator
@@ -18,6 +17,7 @@ import torch
 from triton import knobs
 
 from indexfuzz.evaluation.bench.item_limit import limited
+from indexfuzz.evaluation.bench.outcomes import OutcomeWriter
 from indexfuzz.lockstep.triton_api.driver import CAPABILITY, stand_in_driver
 from indexfuzz.lockstep.triton_api.errors import CompilationError
 
@@ -41,7 +41,7 @@ def pytest_configure(config: pytest.Config) -> None:
     stack = ExitStack()
     stack.enter_context(stand_in_driver())
     config.add_cleanup(stack.close)
-    config.pluginmanager.register(Results(Path(config.getoption("--conformance-results"))))
+    config.pluginmanager.register(OutcomeWriter(Path(config.getoption("--conformance-results"))))
 
 
 def _in_lockstep(config: pytest.Config) -> bool:
@@ -72,26 +72,3 @@ def pytest_runtest_call() -> Generator[None, Any, Any]:
     """Give an item its time."""
     with limited():
         return (yield)
-
-
-class Results:
-    """Appends what becomes of every item to a file, as a line of JSON."""
-
-    def __init__(self, file: Path) -> None:
-        self._file = file
-
-    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
-        """Note the call of an item, or what ended it before or after."""
-        if report.when == "call" or report.outcome != "passed":
-            line = {"item": report.nodeid, "outcome": report.outcome, "reason": _reason(report.longrepr)}
-            with self._file.open("a", encoding="utf-8") as results:
-                results.write(json.dumps(line) + "\n")
-
-
-def _reason(told: Any) -> str:
-    """The last line of what pytest tells of an item that did not pass."""
-    if isinstance(told, tuple):
-        return str(told[2])
-    crash = getattr(told, "reprcrash", None)
-    lines = str(crash.message if crash else told or "").strip().splitlines()
-    return lines[0] if lines else ""

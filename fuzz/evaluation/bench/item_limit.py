@@ -10,6 +10,9 @@ import pytest
 SECONDS: Final = 25
 """An item may take this long."""
 
+SLOWER: Final = f"slower than {SECONDS} s"
+"""What is said of an item that takes longer."""
+
 
 class SlowError(BaseException):
     """An item took too long; no test catches it by accident."""
@@ -23,7 +26,7 @@ def limited() -> Iterator[None]:
     try:
         yield
     except SlowError:
-        pytest.fail(f"slower than {SECONDS} s", pytrace=False)
+        pytest.fail(SLOWER, pytrace=False)
     finally:
         signal.alarm(0)
 

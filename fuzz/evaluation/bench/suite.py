@@ -1,4 +1,4 @@
-"""How fast lockstep is on the tests of a project that has Triton kernels: every launch there and in the interpreter.
+"""A project's tests in lockstep and in Triton's interpreter: what becomes of them, and how long each launch takes.
 
 Launches of one kernel with arguments of the same description, constants included, are compared by the CPU time of the
 fastest on each side. An item may take so long, and the interpreter often takes longer: a launch that had no time to end
@@ -22,6 +22,7 @@ from typing import Final
 import triton
 
 from indexfuzz.evaluation.bench.interpreter import InterpreterError, interpreter
+from indexfuzz.evaluation.bench.outcomes import Item, count, describe_outcomes, find_missed, read_outcomes
 
 PLUGIN: Final = "indexfuzz.evaluation.bench.suite_plugin"
 _NOTHING: Final[Mapping[str, str]] = MappingProxyType({})
@@ -40,6 +41,14 @@ class Timing:
 
     seconds: float
     finished: bool
+
+
+@dataclass(frozen=True)
+class Side:
+    """What was seen on one side: launches by kernel and arguments, and what became of each item, by its name."""
+
+    launches: dict[Key, Timing]
+    items: dict[str, Item]
 
 
 @dataclass(frozen=True)
@@ -63,10 +72,10 @@ class Row:
 
 
 def main(*, as_json: bool, path: str, every: int = 1, workers: Sequence[int] = ()) -> int:
-    """Run a project's tests on both sides and print a line for each kernel, or JSON.
+    """Run a project's tests on both sides, and print what became of them and a line for each kernel, or JSON.
 
     `workers` is empty, for one process, or holds how many share the items of a side. Returns 0 where lockstep is slower
-    on no kernel, 1 where it is, 2 where the tests cannot be run.
+    on no kernel and passes, or refuses by name, what the interpreter passes; 1 otherwise; 2 where tests cannot run.
     """
     tests, share = Path(path), max(workers, default=1)
     try:
@@ -76,28 +85,29 @@ def main(*, as_json: bool, path: str, every: int = 1, workers: Sequence[int] = (
     except (InterpreterError, SuiteError) as error:
         sys.stderr.write(f"error: {error}\n")
         return 2
-    rows, alone = compare(lockstep, slow)
+    rows, alone = compare(lockstep.launches, slow.launches)
+    missed = find_missed(lockstep.items, slow.items)
     if as_json:
-        data = {"triton": triton.__version__, "rows": [asdict(row) for row in rows], "alone": alone}
+        sides = {"lockstep": count(lockstep.items), "interpreter": count(slow.items)}
+        data = {"triton": triton.__version__, "every": every, **sides, "missed": [asdict(miss) for miss in missed]}
+        data |= {"rows": [asdict(row) for row in rows], "alone": alone}
         sys.stdout.write(json.dumps(data, indent=1) + "\n")
     else:
-        sys.stdout.write(describe(rows, alone) + "\n")
-    return 1 if any(row.speedup < 1 for row in rows) else 0
+        sys.stdout.write(f"{describe_outcomes(lockstep.items, slow.items)}\n\n{describe(rows, alone)}\n")
+    return int(any(row.speedup < 1 for row in rows) or any(miss.outcome in {"failed", "slow"} for miss in missed))
 
 
-def _run_in_lockstep(path: Path, every: int, workers: int) -> dict[Key, Timing]:
+def _run_in_lockstep(path: Path, every: int, workers: int) -> Side:
     """Raises SuiteError where nothing was launched, too."""
-    found = run_side(path, "lockstep", every, workers)
-    if not found:
+    side = run_side(path, "lockstep", every, workers)
+    if not side.launches:
         why = f"`pytest --lockstep --lockstep-device cuda {path}` says why"
         raise SuiteError(f"the tests of {path} launch no Triton kernel in lockstep; {why}")
-    return found
+    return side
 
 
-def run_side(
-    path: Path, side: str, every: int, workers: int = 1, environment: Mapping[str, str] = _NOTHING
-) -> dict[Key, Timing]:
-    """The launches that every nth test of a file or folder makes on one side; so many processes share the tests.
+def run_side(path: Path, side: str, every: int, workers: int = 1, environment: Mapping[str, str] = _NOTHING) -> Side:
+    """Every nth test of a file or folder on one side; so many processes share the tests.
 
     environment is what the processes are given besides this one's.
 
@@ -105,29 +115,34 @@ def run_side(
     """
     if not path.exists():
         raise SuiteError(f"there are no tests at {path}")
-    with ThreadPoolExecutor(workers) as pool:
+    with ThreadPoolExecutor(workers) as pool, tempfile.TemporaryDirectory() as folder:
         run = partial(_run_share, path, side, every=every * workers, given=environment)
-        shares = [pool.submit(run, first=every * n) for n in range(workers)]
-    return read_launches([line for share in shares for line in share.result()])
+        shares = [pool.submit(run, Path(folder) / str(n), first=every * n) for n in range(workers)]
+        for share in shares:
+            share.result()
+        launches, items = (_read_lines(Path(folder), name) for name in ("launches", "items"))
+    return Side(read_launches(launches), read_outcomes(items))
 
 
-def _run_share(path: Path, side: str, first: int, every: int, given: Mapping[str, str]) -> list[str]:
-    """What the plugin wrote of every nth item, from the first."""
-    with tempfile.TemporaryDirectory() as folder:
-        results = Path(folder) / "launches.jsonl"
-        words = ["-q", "-p", PLUGIN, "-p", "no:cacheprovider", "-W", "ignore", "--continue-on-collection-errors"]
-        words += [f"--suite-results={results}", f"--suite-first={first}", f"--suite-every={every}"]
-        words += ["--lockstep", "--lockstep-device=cuda"] if side == "lockstep" else []
-        environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
-        environment |= {"OMP_NUM_THREADS": "1", **given}
-        command = [sys.executable, "-m", "pytest", *words, str(path.resolve())]
-        done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)  # noqa: S603
-        if results.is_file():
-            return results.read_text(encoding="utf-8").splitlines()
-        if done.returncode in {0, 1, 5}:  # pytest's codes for tests that passed, that failed, and for none
-            return []
+def _run_share(path: Path, side: str, folder: Path, first: int, every: int, given: Mapping[str, str]) -> None:
+    """Run every nth item, from the first; the plugin writes into the folder, which is new."""
+    folder.mkdir()
+    words = ["-q", "-p", PLUGIN, "-p", "no:cacheprovider", "-W", "ignore", "--continue-on-collection-errors"]
+    words += [f"--suite-results={folder}", f"--suite-first={first}", f"--suite-every={every}"]
+    words += ["--lockstep", "--lockstep-device=cuda"] if side == "lockstep" else []
+    environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
+    environment |= {"OMP_NUM_THREADS": "1", **given}
+    command = [sys.executable, "-m", "pytest", *words, str(path.resolve())]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)  # noqa: S603
+    if not any(folder.iterdir()) and done.returncode not in {0, 1, 5}:  # passed, failed, none
         last = (done.stderr.strip() or done.stdout.strip()).splitlines()[-1:]
         raise SuiteError(f"the tests of {path} cannot be run ({side}): {''.join(last)}")
+
+
+def _read_lines(folder: Path, name: str) -> list[str]:
+    """The lines of all files of that name, one from each process; a process that came to nothing wrote none."""
+    files = sorted(folder.glob(f"*/{name}.jsonl"))
+    return [line for file in files for line in file.read_text(encoding="utf-8").splitlines()]
 
 
 def read_launches(lines: Sequence[str]) -> dict[Key, Timing]:

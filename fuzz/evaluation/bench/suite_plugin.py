@@ -1,5 +1,6 @@
 """The pytest plugin with which a project's tests run in lockstep or in Triton's interpreter, every launch timed.
 
+It writes launches.jsonl and items.jsonl into the folder of `--suite-results`.
 Both sides see the same GPU that is a CPU, and of an autotuned kernel the same configuration.
 """
 
@@ -9,20 +10,19 @@ import time
 from collections.abc import Callable, Generator, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 import pytest
 import torch
 from triton.runtime import interpreter
 
 from indexfuzz.evaluation.bench.item_limit import limited
+from indexfuzz.evaluation.bench.outcomes import OutcomeWriter
 from indexfuzz.lockstep.programs.cuda import imitate_cuda
 from indexfuzz.lockstep.programs.machine import RecordingLockstep
 from indexfuzz.lockstep.programs.record import describe_arguments
 from indexfuzz.lockstep.triton_api.driver import is_interpreting, stand_in_driver
 from indexfuzz.lockstep.triton_api.routing import route_launches
-
-_FILE: Final = pytest.StashKey["Launches"]()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -36,7 +36,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_configure(config: pytest.Config) -> None:
     """Time what runs kernels on this side."""
     torch.set_num_threads(1)
-    launches = config.stash[_FILE] = Launches(Path(config.getoption("--suite-results")))
+    folder = Path(config.getoption("--suite-results"))
+    launches = Launches(folder / "launches.jsonl")
+    config.pluginmanager.register(OutcomeWriter(folder / "items.jsonl"))
     stack = ExitStack()
     config.add_cleanup(stack.close)
     stack.enter_context(_timing_interpreter(launches) if is_interpreting() else _timing_lockstep(launches))

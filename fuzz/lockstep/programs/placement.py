@@ -147,8 +147,11 @@ def _goes_to_default(func: Callable[..., Any]) -> str:
 
 
 def _key(tensor: Tensor) -> int:
-    """The address of a tensor's storage; 0 where it has none."""
-    return tensor.untyped_storage().data_ptr() if tensor.layout is torch.strided else 0
+    """The address of a tensor's storage; 0 where it has none, as in functions that `torch.vmap` calls."""
+    try:
+        return tensor.untyped_storage().data_ptr() if tensor.layout is torch.strided else 0
+    except RuntimeError:
+        return 0
 
 
 def _tensors(values: Iterable[Any]) -> Iterator[Tensor]:
