@@ -136,7 +136,8 @@ def test_2_to_24_stratified_floats_round_to_16_bits():
     for x in stratified_chunks():
         tensor = torch.from_numpy(x)
         assert same_bits(round_to_bf16(x), tensor.bfloat16().float().numpy())
-        assert same_bits(round_to_fp16(x), tensor.half().float().numpy())
+        with np.errstate(all="ignore"):
+            assert same_bits(round_to_fp16(x), x.astype(np.float16).astype(np.float32))
 
 
 def test_truncation_is_the_nearest_value_not_further_from_zero():

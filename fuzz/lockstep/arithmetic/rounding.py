@@ -9,6 +9,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
+from indexfuzz.lockstep.arithmetic.halves import narrow_to_half, widen_half
 from indexfuzz.lockstep.arithmetic.nan import canonical_nan
 
 F32 = NDArray[np.float32]
@@ -42,16 +43,16 @@ def truncate_to_bf16(x: F32) -> F32:
 @np.errstate(all="ignore")
 def round_to_fp16(x: F32) -> F32:
     """fp32 to fp16 and back: nearest even, overflow to infinity; NaN to fp16 0x7fff, which widens to 0x7fffffff."""
-    return canonical_nan(np.asarray(x).astype(np.float16).astype(np.float32))
+    return canonical_nan(widen_half(narrow_to_half(np.asarray(x))))
 
 
 @np.errstate(all="ignore")
 def truncate_to_fp16(x: F32) -> F32:
     """fp32 to fp16 toward zero and back: a finite value never becomes infinite; NaN as in `round_to_fp16`."""
     near = np.clip(round_to_fp16(x), np.float32(-65504), np.float32(65504))
-    bits = near.astype(np.float16).view(np.uint16)
+    bits = narrow_to_half(near).view(np.uint16)
     too_large = np.abs(near) > np.abs(x)
-    value = np.asarray(bits - too_large).view(np.float16).astype(np.float32)
+    value = widen_half(np.asarray(bits - too_large).view(np.float16))
     return canonical_nan(np.where(np.isfinite(x), value, x))
 
 

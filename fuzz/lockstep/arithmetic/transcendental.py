@@ -22,7 +22,7 @@ from indexfuzz.lockstep.arithmetic.nan import canonical_nan
 
 F32 = NDArray[np.float32]
 
-_BLOCK: Final = 8192
+_BLOCK: Final = 1 << 15
 _SMALLEST_NORMAL: Final = np.float32(2.0**-126)
 _INFINITY: Final = np.float32(np.inf)
 _LOG2_E: Final = np.float32(1.4426950408889634)
@@ -60,26 +60,26 @@ _LOG_TERMS: Final = _fp32_constants(
 @np.errstate(all="ignore")
 def log2_f32(x: F32) -> F32:
     """Base-2 logarithm, any shape: the bits of `tl.log2` on sm_90, exact at powers of two; -inf at ±0, NaN below."""
-    return _in_blocks(_log2, x)
+    return in_blocks(_log2, x)
 
 
 @np.errstate(all="ignore")
 def log_f32(x: F32) -> F32:
     """Natural logarithm, any shape: the bits of `tl.log` on sm_90; -inf at ±0, NaN below."""
-    return _in_blocks(_log, x)
+    return in_blocks(_log, x)
 
 
 @np.errstate(all="ignore")
 def exp2_f32(x: F32) -> F32:
     """Two to the power x, any shape: exact at integers, flushed to zero below 2^-126 (ex2.approx.ftz), inf from 128."""
-    value = _in_blocks(_exp2, x)
+    value = in_blocks(_exp2, x)
     return np.where(value < _SMALLEST_NORMAL, np.float32(0), value)
 
 
 @np.errstate(all="ignore")
 def exp_f32(x: F32) -> F32:
     """Natural exponential, any shape: exp2 of the fp32 product with log2(e), subnormal results kept (ex2.approx)."""
-    return _in_blocks(_exp2, np.asarray(x * _LOG2_E))
+    return in_blocks(_exp2, np.asarray(x * _LOG2_E))
 
 
 @np.errstate(all="ignore")
@@ -100,13 +100,15 @@ def rsqrt_f32(x: F32) -> F32:
     return canonical_nan(np.asarray((1.0 / np.sqrt(_flush(x).astype(np.float64))).astype(np.float32)))
 
 
-def _in_blocks(function: Callable[[F32], F32], x: F32) -> F32:
+def in_blocks(function: Callable[[F32], F32], x: F32) -> F32:
     """Apply an elementwise `function` of one axis to pieces of `x` whose temporaries stay in the cache."""
     flat = np.asarray(x).reshape(-1)
     if flat.size <= _BLOCK:
         return function(flat).reshape(np.shape(x))
-    pieces = [function(flat[start : start + _BLOCK]) for start in range(0, flat.size, _BLOCK)]
-    return np.concatenate(pieces).reshape(x.shape)
+    result = np.empty_like(flat)
+    for start in range(0, flat.size, _BLOCK):
+        result[start : start + _BLOCK] = function(flat[start : start + _BLOCK])
+    return result.reshape(x.shape)
 
 
 def _flush(x: F32) -> F32:

@@ -6,6 +6,7 @@ from typing import Any, Final
 import numpy as np
 
 from indexfuzz.lockstep.arithmetic.fp8_codec import decode_fp8, encode_fp8, truncate_to_e5m2
+from indexfuzz.lockstep.arithmetic.halves import narrow_to_half, widen_half
 from indexfuzz.lockstep.arithmetic.nan import canonical_nan
 from indexfuzz.lockstep.arithmetic.rounding import float_to_int, round_to_bf16, truncate_to_bf16, truncate_to_fp16
 from indexfuzz.lockstep.operations.context import Context
@@ -15,7 +16,7 @@ from indexfuzz.lockstep.values.value import Value
 
 _TRUNCATING: Final[dict[ScalarType, Callable[[Array], Array]]] = {
     BF16: truncate_to_bf16,
-    FP16: lambda x: truncate_to_fp16(x).astype(np.float16),
+    FP16: lambda x: narrow_to_half(truncate_to_fp16(x)),
     E5M2: truncate_to_e5m2,
 }
 
@@ -49,7 +50,7 @@ class CastOps(Context):
         if target is BF16:
             return round_to_bf16(wide)
         if target is FP16:
-            return canonical_nan(wide.astype(np.float16))
+            return canonical_nan(narrow_to_half(wide))
         try:
             return encode_fp8(np.ascontiguousarray(wide), target.name)
         except KeyError:
@@ -116,7 +117,7 @@ def decode(a: Value) -> Array:
     """The exact values of floats of any format: fp64 stays, everything else is fp32 (fp16 too)."""
     if a.ty.kind == "fp8":
         return decode_fp8(a.data, a.ty.name)
-    return a.data.astype(np.float32) if a.ty is FP16 else a.data
+    return widen_half(a.data) if a.ty is FP16 else a.data
 
 
 def to_memory(data: Array, ty: ScalarType) -> Array:

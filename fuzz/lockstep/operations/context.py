@@ -37,7 +37,7 @@ class Context:
     call: Callable[..., Any]
     tracks_overflow: bool = True
     tracks_undefined: bool = True
-    largest: int = 1 << 21
+    largest: int = 1 << 20
 
     def _join(self, a: Value, b: Value, data: Array, ty: ScalarType | None = None) -> Value:
         return Value(

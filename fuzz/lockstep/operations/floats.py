@@ -6,9 +6,18 @@ import numpy as np
 import torch
 
 from indexfuzz.lockstep.arithmetic.fma import fma32, fma64, fma_of_halves, narrow_to_odd
+from indexfuzz.lockstep.arithmetic.halves import compute_halves, narrow_to_half, widen_half
 from indexfuzz.lockstep.arithmetic.nan import canonical_nan
 from indexfuzz.lockstep.arithmetic.rounding import round_to_bf16
-from indexfuzz.lockstep.arithmetic.transcendental import exp2_f32, exp_f32, log2_f32, log_f32, rsqrt_f32, sqrt_f32
+from indexfuzz.lockstep.arithmetic.transcendental import (
+    exp2_f32,
+    exp_f32,
+    in_blocks,
+    log2_f32,
+    log_f32,
+    rsqrt_f32,
+    sqrt_f32,
+)
 from indexfuzz.lockstep.operations.context import Context
 from indexfuzz.lockstep.values.arrays import Array
 from indexfuzz.lockstep.values.dtypes import BF16, FP16, FP32, FP64
@@ -20,7 +29,7 @@ class FloatOps(Context):
 
     def _float(self, ufunc: Callable[..., Array], a: Value, b: Value) -> Value:
         self._refuse_fp8(a)
-        data = ufunc(a.data, b.data)
+        data: Array = compute_halves(ufunc, a.data, b.data) if a.ty is FP16 else ufunc(a.data, b.data)
         if a.ty is not FP64:
             data = round_to_bf16(data) if a.ty is BF16 else canonical_nan(data)
         return self._join(a, b, data)
@@ -66,10 +75,16 @@ class FloatOps(Context):
     def _function(self, a: Value, single: Callable[[Array], Array], double: Callable[[Array], Array]) -> Value:
         if a.ty is FP64:
             return a.like(double(np.ascontiguousarray(a.data)))
-        data = single(np.ascontiguousarray(a.data, np.float32))
-        if a.ty is BF16:
-            data = round_to_bf16(data)
-        return a.like(data.astype(np.float16) if a.ty is FP16 else data)
+        if a.ty is FP16:
+            return a.like(canonical_nan(narrow_to_half(single(np.ascontiguousarray(widen_half(a.data))))))
+        data = single(np.ascontiguousarray(a.data))
+        return a.like(round_to_bf16(data) if a.ty is BF16 else data)
+
+    def _by_double(self, a: Value, double: Callable[[Array], Array]) -> Value:
+        """The nearest fp32 to what a function of float64 gives."""
+        return self._function(
+            a, lambda x: in_blocks(lambda b: double(b.astype(np.float64)).astype(np.float32), x), double
+        )
 
     def create_fabs(self, a: Value) -> Value:
         """The sign bit off, of every FP8 code too: a NaN 0x80 becomes 0."""
@@ -95,11 +110,11 @@ class FloatOps(Context):
 
     def create_erf(self, a: Value) -> Value:
         """The error function, from the double-precision one."""
-        return self._function(a, lambda x: _erf(x).astype(np.float32), _erf)
+        return self._by_double(a, _erf)
 
     def create_tanh(self, a: Value) -> Value:
         """The hyperbolic tangent, from the double-precision one."""
-        return self._function(a, lambda x: np.tanh(x.astype(np.float64)).astype(np.float32), np.tanh)
+        return self._by_double(a, np.tanh)
 
     def create_exp(self, a: Value) -> Value:
         return self._function(a, exp_f32, np.exp)
@@ -126,11 +141,11 @@ class FloatOps(Context):
 
     def create_sin(self, a: Value) -> Value:
         """The sine, from the double-precision one."""
-        return self._function(a, lambda x: np.sin(x.astype(np.float64)).astype(np.float32), np.sin)
+        return self._by_double(a, np.sin)
 
     def create_cos(self, a: Value) -> Value:
         """The cosine, from the double-precision one."""
-        return self._function(a, lambda x: np.cos(x.astype(np.float64)).astype(np.float32), np.cos)
+        return self._by_double(a, np.cos)
 
 
 def _erf(x: Array) -> Array:

@@ -8,6 +8,7 @@ from typing import Any, Final
 
 import numpy as np
 
+from indexfuzz.lockstep.arithmetic.halves import compute_halves
 from indexfuzz.lockstep.arithmetic.nan import canonical_nan
 from indexfuzz.lockstep.operations.context import Context
 from indexfuzz.lockstep.operations.lanewise import each_lane, handles
@@ -106,7 +107,8 @@ def _sum(v: Value, axis: int) -> Value:
     data, place = np.moveaxis(v.data, axis + 1, 0), v.shape[axis]
     while place > 1:
         place //= 2
-        data = data[:place] + data[place : 2 * place]
+        first, second = data[:place], data[place : 2 * place]
+        data = compute_halves(np.add, first, second) if v.ty is FP16 else first + second
     total = np.array(data[0])
     return Value(total if v.ty is FP64 else canonical_nan(total), v.ty, v.shape[:axis] + v.shape[axis + 1 :])
 
