@@ -68,14 +68,15 @@ def after_another(whole: WholeIndexer) -> WholeIndexer:
         other = materialise(history.with_other_contents(step.case), step.device)
         own = {name: tensor.clone() for name, tensor in step.tensors.items()}
         if all(tensor.shape == other.tensors[name].shape for name, tensor in own.items()):
-            _fill(step, other.tensors)
+            fill(step, other.tensors)
             whole(step=replace(step, case=other.case))
-            _fill(step, own)
+            fill(step, own)
         return whole(step=step)
 
     return serve
 
 
-def _fill(step: Step, contents: Mapping[str, Tensor]) -> None:
-    for name, tensor in step.tensors.items():
-        tensor.copy_(contents[name])
+def fill(step: Step, contents: Mapping[str, Tensor]) -> None:
+    """Put contents, by the names of tensors of the same forms, where those of a step are."""
+    for name, tensor in contents.items():
+        step.tensors[name].copy_(tensor)

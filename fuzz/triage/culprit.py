@@ -28,6 +28,9 @@ SHOWN = 8
 OURS, KERNELS, STAGES = "indexfuzz.", "indexfuzz.kernels", "indexfuzz.stages."
 """How names of modules begin: of IndexFuzz, of the kernels in it, and of what launches them."""
 
+Inputs = dict[str, list[dict[str, Tensor]]]
+"""What each stage is given, call by call: tensors by the names of its arguments."""
+
 Hear = Callable[[FrameType, str, Any], None]
 """Frame, "call" or "return" among others, and what is returned."""
 
@@ -154,18 +157,24 @@ def code_of(function: Any) -> CodeType | None:
 
 @dataclass
 class CallWatcher:
-    """Hears of every call and return while the whole runs, and keeps the first that is wrong."""
+    """Hears of every call and return while the whole runs, and keeps the first that is wrong.
+
+    inputs are what each stage is to be given, call by call, and earlier what it was given in the step before; that is
+    empty where there was none.
+    """
 
     codes: Mapping[CodeType, str]
-    inputs: dict[str, list[dict[str, Tensor]]]
+    inputs: Inputs
+    earlier: Inputs
     stepwise: Step
     selected: Tensor
     culprit: Culprit | None = None
     _callers: set[str] = field(default_factory=set)
-    _left: int = 0
 
-    def __post_init__(self) -> None:
-        self._left = sum(map(len, self.inputs.values()))
+    @property
+    def uncalled(self) -> tuple[str, ...]:
+        """The stages that are yet to be called, or called once more."""
+        return tuple(name for name, waiting in self.inputs.items() if waiting)
 
     def __call__(self, frame: FrameType, event: str, value: Any) -> None:
         """Take a call of a stage, or what a function between the stages returns once all of them have run."""
@@ -175,16 +184,15 @@ class CallWatcher:
         if event == "call" and name and frame.f_back:
             self._callers.add(frame.f_back.f_code.co_filename)
             self._take_call(name, frame, frame.f_back)
-        elif event == "return" and not name and not self._left and frame.f_code.co_filename in self._callers:
+        elif event == "return" and not name and not self.uncalled and frame.f_code.co_filename in self._callers:
             self._take_return(frame, value)
 
     def _take_call(self, name: str, frame: FrameType, caller: FrameType) -> None:
         waiting = self.inputs.get(name, [])
         if not waiting:
             return
-        given = min(waiting, key=lambda each: len(list(_differences(each, frame.f_locals))))
-        waiting.remove(given)
-        self._left -= 1
+        number = min(range(len(waiting)), key=lambda at: len(list(_differences(waiting[at], frame.f_locals))))
+        given, earlier = waiting.pop(number), self.earlier[name].pop(number) if self.earlier else {}
         for argument, index in _differences(given, frame.f_locals):
             is_now, was = frame.f_locals[argument], given[argument]
             words = f"{caller.f_code.co_name} calls {name} with another {argument} than the stages before it leave"
@@ -192,7 +200,8 @@ class CallWatcher:
                 words = f"{words}: {_form(is_now)} instead of {_form(was)}."
             else:
                 at = f"{argument}{list(index)}"
-                words = f"{words}: {at} is {describe.text(is_now[index])}, must be {describe.text(was[index])}."
+                words = f"{words}: {at} is {describe.text(is_now[index])}, must be {describe.text(was[index])}"
+                words += f", and was {describe.text(earlier[argument][index])} in the step before." if earlier else "."
             self.culprit = _culprit(caller, words)
             return
 

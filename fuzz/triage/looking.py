@@ -9,7 +9,7 @@ from indexfuzz.devices.base import UnsupportedKernelError
 from indexfuzz.devices.lockstep import LockstepDevice
 from indexfuzz.implementations.base import ImplementationError
 from indexfuzz.lockstep import LockstepError
-from indexfuzz.oracles import composition, replay, schedules
+from indexfuzz.oracles import composition, next_step, replay, schedules
 from indexfuzz.subjects.in_process import InProcess
 from indexfuzz.triage.lens import Lens
 from indexfuzz.triage.look import Look
@@ -21,7 +21,8 @@ Seen = Look | WholeLook | ScheduleLook | ReplayLook
 """What may be seen of a finding."""
 
 OF_SEVERAL: dict[str, Callable[[Lens, InProcess], Seen | None]] = {
-    composition.KIND: lambda lens, _: look_at_whole(lens.case, lens.implementation, lens.device),
+    composition.KIND: lambda lens, _: look_at_whole(lens),
+    next_step.KIND: lambda lens, _: look_at_whole(lens),
     schedules.KIND: lambda lens, _: look_at_schedules(lens),
     replay.KIND: lambda lens, subject: look_at_replay(lens.case, lens.signature, subject),
 }
@@ -32,10 +33,10 @@ def look_at(case: Case, signature: Signature, subject: InProcess) -> Seen | None
     """Run the stage of a finding again, on inputs that the reference makes, and keep what its kernels do.
 
     Of a session, its launches of the stage one after the other, until one shows something; of another schedule, those
-    of both; of the whole indexer, a launch beside those of its stages, but nothing behind another step; of a replay,
-    what the device of the subject replays; of any other relation, the first launch of those that it compares which is
-    wrong by itself. None where the finding does not show there: it needs other inputs, other launches, or another
-    device.
+    of both; of the whole indexer, a launch beside those of its stages, behind another step if that is what it takes;
+    of a replay, what the device of the subject replays; of any other relation, the first launch of those that it
+    compares which is wrong by itself. None where the finding does not show there: it needs other inputs, other
+    launches, or another device.
     """
     kind = signature.kind
     if signature.stage not in subject.implementation.stages:

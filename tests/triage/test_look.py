@@ -1,6 +1,7 @@
 """A finding looked at closely: which line of which kernel, in which program and lane, with which values."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -14,10 +15,12 @@ from indexfuzz.core.signature import Signature
 from indexfuzz.devices import open_device
 from indexfuzz.implementations.builtin import builtin
 from indexfuzz.implementations.faults import plant
+from indexfuzz.implementations.faults.planting import edited_kernels
 from indexfuzz.lockstep import Lockstep
 from indexfuzz.lockstep.tracking.moments import Recorder
-from indexfuzz.oracles import composition
+from indexfuzz.oracles import composition, next_step
 from indexfuzz.report.pictures.draw import draw
+from indexfuzz.samples.step import Step
 from indexfuzz.subjects.in_process import InProcess
 from indexfuzz.subjects.under_test import put_under_test
 from indexfuzz.triage.culprit import find_return, tell_launch
@@ -164,6 +167,86 @@ def test_of_the_whole_indexer_the_line_is_told_that_mixes_something_up(fault):
     assert set(values) <= set(told)
     assert look.place().rpartition("/")[2].startswith("indexer.py:")
     assert look_at(case, finding.signature, _subject()) is None
+
+
+def test_in_a_step_with_requests_of_both_kinds_each_call_is_held_against_its_own():
+    batch = {"decode": (3, 4), "max_model_len": 6, "prefill": ({"length": 2, "new": 1}, {"length": 3, "new": 2})}
+    case, subject = Case().replace(model={"index_topk": 2}, batch=batch), _subject("offset-of-another-row")
+    (finding,) = composition.run(case, subject.implementation, subject.device).findings
+    assert tell(case, finding.signature, subject)[0] == WHOLE["offset-of-another-row"][1]
+
+
+BEHIND = Case().replace(model={"index_topk": 2}, batch={"decode": (1, 7), "prefill": (), "max_model_len": 8})
+
+
+def _edited(label: str, *edits: tuple[str, str]) -> InProcess:
+    """The built-in kernels with other text in indexer.py."""
+    kernels = edited_kernels(label, [(label, "kernels/indexer.py", old, new) for old, new in edits])
+    return InProcess(builtin(kernels), open_device("lockstep"))
+
+
+def _look_behind(subject: InProcess) -> WholeLook:
+    (finding,) = next_step.run(BEHIND, subject.implementation, subject.device).findings
+    look = look_at(BEHIND, finding.signature, subject)
+    assert isinstance(look, WholeLook)
+    assert look.finding.signature == finding.signature
+    assert look_at(BEHIND, finding.signature, _subject()) is None
+    return look
+
+
+def test_of_a_step_behind_another_one_it_is_told_what_was_there_in_that_one():
+    look = _look_behind(_subject("kept-lengths-of-a-table"))
+    when, words, line, *values = look.sentences()
+    assert look.finding.index == (1, 1)
+    assert when == f"It shows in {look.moment}."
+    assert look.moment == (
+        "the step right behind one with other contents in the same tensors, after which selected[1, 1] was -1"
+    )
+    assert words == (
+        "_select_decode calls paged_logits with another context_lens than the stages before it leave: "
+        "context_lens[0] is 7, must be 1, and was 7 in the step before."
+    )
+    assert "_LENGTHS.setdefault(" in line
+    assert "        decode.context_lens = [1, 7]" in values
+    assert look.place().rpartition("/")[2].startswith("indexer.py:")
+    (picture,) = draw(look)
+    assert picture.mark == (1, 0)
+    assert picture.notes[-1] == look.moment
+
+
+def test_a_step_that_shows_nothing_is_not_the_last_that_is_looked_at():
+    keeping, right, served = _subject("kept-lengths-of-a-table"), builtin().forward, []
+
+    def whole(step: Step) -> torch.Tensor:
+        """As where the first pair of steps lies at an address that is known."""
+        served.append(step)
+        forward = keeping.implementation.forward if len(served) > 2 else right
+        assert forward
+        return forward(step=step)
+
+    subject = InProcess(replace(keeping.implementation, forward=whole), keeping.device)
+    look = look_at(BEHIND, Signature.parse("topk/metamorphic/next-step/selected"), subject)
+    assert isinstance(look, WholeLook)
+    assert look.culprit
+
+
+KEEPING = ("def _select_decode(", "_KEPT = {}\n\n\ndef _select_decode(")
+RETURN = "    return selected\n"
+
+
+def test_a_result_that_is_kept_of_the_step_before_is_told_with_who_returns_it():
+    keep = "    return _KEPT.setdefault(positions.data_ptr(), selected)\n"
+    _, words, line, *_ = _look_behind(_edited("look-keeps-result", KEEPING, (RETURN, keep))).sentences()
+    assert words == "The stages are called with what they should be; forward returns what is wrong."
+    assert line.endswith(keep.strip())
+
+
+def test_stages_that_are_left_out_are_named():
+    decide = "    if decode:\n"
+    known = f"    if positions.data_ptr() in _KEPT:\n        return _KEPT[positions.data_ptr()]\n{decide}"
+    keep = f"    _KEPT[positions.data_ptr()] = selected\n{RETURN}"
+    look = _look_behind(_edited("look-leaves-out", KEEPING, (decide, known), (RETURN, keep)))
+    assert look.sentences()[1:] == ["It does not call paged_logits, topk as often as its stages are run one by one."]
 
 
 def test_where_python_alone_makes_a_result_the_line_is_told_that_returns_it():
