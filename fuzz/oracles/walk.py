@@ -66,12 +66,20 @@ def function_for(
 
 
 def fill_in(stage: Stage, call: Call) -> dict[str, Tensor]:
-    """Let the reference do the stage; zeros where not even the reference defines a result."""
+    """Let the reference do the stage; zeros where not even the reference defines a result.
+
+    Its NaNs are positive, as those of a GPU's arithmetic are: x86 makes negative ones, which what sorts by bits, such as
+    PyTorch's top-k on a GPU, takes for less than -inf.
+    """
     try:
-        return call.run(stage.reference)
+        outputs = call.run(stage.reference)
     except ValueError:
         stage.blank(call)
         return {name: call.tensors[name] for name in call.fills}
+    for output in outputs.values():
+        if output.is_floating_point() and output.itemsize > 1:
+            output.masked_fill_(output.isnan(), float("nan"))
+    return outputs
 
 
 def accept(stage: Stage, step: Step, call: Call, outputs: dict[str, Tensor]) -> None:

@@ -6,10 +6,12 @@ import pytest
 import torch
 
 from indexfuzz.core.case import Case
+from indexfuzz.core.stage_names import TOPK
 from indexfuzz.devices.lockstep import LockstepDevice
 from indexfuzz.implementations.builtin import builtin
 from indexfuzz.oracles.differential import run
 from indexfuzz.oracles.metamorphic import runner
+from indexfuzz.oracles.walk import launches
 from indexfuzz.reference import cache as writer
 from indexfuzz.reference import indexer, mqa_logits, paged_mqa_logits, quant, rope
 from indexfuzz.stages.nonfinite import may_be_nonfinite
@@ -188,3 +190,16 @@ def test_a_drawn_case_is_recognised():
     assert may_be_nonfinite(FINITE.replace(values={"set": {"k": ((0, 0, "nan"),)}}))
     assert not may_be_nonfinite(FINITE.replace(values={"set": {"k": ((0, 0, "0x1p3"),)}}))
     assert not may_be_nonfinite(FINITE)
+
+
+SETS = {"q": ((8, 0, 0, "0x1.0p+15"),), "weights": ((8, 0, "-0x1.fe00000000000p+127"),)}
+OVERFLOWING = FINITE.replace(values={"q": "zeros", "weights": "zeros", "cache": "exact", "set": SETS})
+
+
+@pytest.mark.parametrize("case", [EVERYWHERE, OVERFLOWING])
+def test_nan_logits_of_the_reference_are_positive_as_those_of_a_gpu(case):
+    """With the sign that x86 gives them they come last in a top-k that sorts by bits."""
+    given = [call.tensors["logits"] for stage, _, call in launches(case, LockstepDevice()) if stage.name == TOPK]
+    nans = torch.cat([logits[logits.isnan()] for logits in given])
+    assert len(nans)
+    assert not nans.signbit().any()
