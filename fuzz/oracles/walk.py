@@ -6,6 +6,7 @@ Oracles that compare launches with each other let the reference do every stage, 
 from collections.abc import Iterator
 from dataclasses import replace
 
+import torch
 from torch import Tensor
 
 from indexfuzz.core.case import Case
@@ -13,6 +14,7 @@ from indexfuzz.core.contract import covers
 from indexfuzz.devices.base import Device, UnsupportedKernelError
 from indexfuzz.implementations.base import Implementation, StageFunction
 from indexfuzz.samples.materialise import materialise
+from indexfuzz.samples.poison import poison_like
 from indexfuzz.samples.step import Step
 from indexfuzz.stages.base import Call, Stage
 from indexfuzz.stages.table import OPERATIONS, STAGES
@@ -66,20 +68,26 @@ def function_for(
 
 
 def fill_in(stage: Stage, call: Call) -> dict[str, Tensor]:
-    """Let the reference do the stage; zeros where not even the reference defines a result.
-
-    Its NaNs are positive, as those of a GPU's arithmetic are: x86 makes negative ones, which what sorts by bits, such as
-    PyTorch's top-k on a GPU, takes for less than -inf.
-    """
+    """Let the reference do the stage; zeros where not even the reference defines a result."""
     try:
         outputs = call.run(stage.reference)
     except ValueError:
         stage.blank(call)
         return {name: call.tensors[name] for name in call.fills}
-    for output in outputs.values():
-        if output.is_floating_point() and output.itemsize > 1:
-            output.masked_fill_(output.isnan(), float("nan"))
+    for name, output in outputs.items():
+        if (name in call.returns or name in call.undefined) and output.is_floating_point() and output.itemsize > 1:
+            _make_nans_positive(output)
     return outputs
+
+
+def _make_nans_positive(output: Tensor) -> None:
+    """Let NaNs that were made be as those of a GPU's arithmetic, and what nobody has written be as it is.
+
+    x86 makes negative ones, which what sorts by bits, such as PyTorch's top-k on a GPU, takes for less than -inf.
+    """
+    poison = poison_like(output.new_empty(1))
+    words = torch.int16 if output.itemsize == 2 else torch.int32
+    output.masked_fill_(output.isnan() & (output.view(words) != poison.view(words)), float("nan"))
 
 
 def accept(stage: Stage, step: Step, call: Call, outputs: dict[str, Tensor]) -> None:

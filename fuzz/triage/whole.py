@@ -81,7 +81,8 @@ def look_at_whole(lens: Lens) -> WholeLook | None:
     before = _ByStages.of(with_other_contents(case), lens) if is_behind else None
     if whole is None or stages is None or (shown := _show_again(lens, whole)) is None:
         return None
-    finding, step = shown
+    finding, served = shown
+    step = served if is_behind else materialise_on(case, device)
     codes = {code: name for name, function in implementation.stages.items() if (code := code_of(function))}
     earlier, want, recorder = before.inputs if before else {}, stages.output("selected"), Recorder()
     watcher = CallWatcher(codes, stages.inputs, earlier, stages.step, want)

@@ -2,6 +2,8 @@
 
 import json
 
+import pytest
+
 from indexfuzz.evaluation.bench.item_limit import SLOWER
 from indexfuzz.evaluation.bench.outcomes import count, describe_outcomes, find_missed, read_outcomes
 
@@ -49,6 +51,24 @@ def test_the_table():
     assert told[4] == "Of 4 items that Triton's interpreter passes, lockstep passes 1 (25.00 %)"
     assert told[5] == "    2 refused: a.py::test_a: k.py:3: tricks are not supported"
     assert told[6] == "    1 failed: b.py::test_b: AssertionError: no"
+
+
+def test_what_did_not_run_in_lockstep_is_missed():
+    (miss,) = find_missed({}, read_outcomes(lines(("a.py::test_a", "passed", ""), ("a.py::test_b", "failed", "no"))))
+    assert (miss.item, miss.outcome) == ("a.py::test_a", "failed")
+    assert "1 failed: a.py::test_a: was not run in lockstep" in describe_outcomes(
+        {}, read_outcomes(lines(("a.py::test_a", "passed", "")))
+    )
+
+
+def test_the_last_time_counts_of_an_item_that_is_run_again():
+    items = read_outcomes(lines(("a", "rerun", "AssertionError"), ("a", "passed", "")))
+    assert count(items)["passed"] == 1
+
+
+@pytest.mark.parametrize("reason", [f"AssertionError: {SLOWER}", "Failed: no"])
+def test_what_says_so_itself_is_not_slow(reason):
+    assert count(read_outcomes(lines(("a", "failed", reason))))["slow"] == 0
 
 
 def test_an_item_that_fails_when_it_is_torn_down_has_failed():

@@ -30,6 +30,17 @@ def test_double(n):
 """
 
 
+DYING = """
+def test_dies():
+    import os
+    if os.environ.get("TRITON_INTERPRET") != "1":
+        os._exit(139)
+
+def test_behind():
+    pass
+"""
+
+
 @pytest.fixture
 def tests(tmp_path):
     file = tmp_path / "test_few.py"
@@ -72,6 +83,16 @@ def test_tests_that_cannot_be_run(tests):
     (tests.parent / "conftest.py").write_text("import not_there")
     with pytest.raises(SuiteError, match="not_there"):
         suite.run_side(tests, "lockstep", 1)
+
+
+def test_a_process_that_dies_is_told_of_and_its_items_are_missed(tests, capsys):
+    tests.write_text(TESTS + DYING)
+    assert suite.main(as_json=False, path=str(tests)) == 1
+    told = capsys.readouterr()
+    assert "a process of the tests ended with 139 (lockstep)" in told.err
+    assert "2 passed" not in told.out
+    assert "test_behind: was not run in lockstep" in told.out
+    assert "test_dies: was not run in lockstep" in told.out
 
 
 def lines(*launches):

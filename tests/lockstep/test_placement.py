@@ -141,8 +141,15 @@ def test_torch_finds_no_function_of_ours_under_two_names():
     assert len(values) == len(set(values))
 
 
-def test_tensors_without_storage_are_left_to_torch():
-    rows = torch.arange(6, device="cuda").reshape(2, 3)
-    doubled = torch.vmap(lambda row: row + row.sum())(rows)
-    assert doubled.tolist() == [[3, 4, 5], [15, 16, 17]]
-    assert doubled.is_cuda
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+def test_functions_that_are_called_on_a_batch_see_it_where_it_is(device):
+    seen = []
+
+    def add(row):
+        seen.append(row.is_cuda)
+        return row + row.sum()
+
+    added = torch.vmap(torch.vmap(add))(torch.arange(6, device=device).reshape(1, 2, 3))
+    assert added.tolist() == [[[3, 4, 5], [15, 16, 17]]]
+    assert added.is_cuda is (device == "cuda")
+    assert seen == [added.is_cuda]

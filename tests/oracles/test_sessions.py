@@ -452,3 +452,9 @@ def test_pages_are_used_again_and_forks_share_full_ones():
     assert not set(pages[2][2][shared:]) & set(pages[2][0])
     assert set(pages[3][0]) & set(pages[2][0][shared:])
     assert not set(pages[3][0]) & (set(pages[3][1]) | set(pages[3][2]))
+
+
+@pytest.mark.parametrize("node", ["pool", "fused_pool"])
+def test_what_the_reference_leaves_alone_holds_nothing_in_any_step(node):
+    made = oracle.launches(case_of(node, overlap=False), DEVICE, builtin())
+    assert {bool(step.written["state"].any()) for *_, step, _ in made if "state" in step.written} == {False}

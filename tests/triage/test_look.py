@@ -234,6 +234,15 @@ KEEPING = ("def _select_decode(", "_KEPT = {}\n\n\ndef _select_decode(")
 RETURN = "    return selected\n"
 
 
+def test_what_goes_wrong_once_for_each_address_is_told_too():
+    lens = "decode.context_lens"
+    wrong = f"_KEPT.setdefault({lens}.data_ptr(), ({lens}, {lens}.flip(0)))[1]"
+    edit = (f"        {lens},\n", f"        {lens} if {lens}.data_ptr() in _KEPT else {wrong},\n")
+    subject = _edited("look-once", KEEPING, edit)
+    (finding,) = composition.run(BEHIND, subject.implementation, subject.device).findings
+    assert tell(BEHIND, finding.signature, subject)[0].startswith("_select_decode calls paged_logits with another")
+
+
 def test_a_result_that_is_kept_of_the_step_before_is_told_with_who_returns_it():
     keep = "    return _KEPT.setdefault(positions.data_ptr(), selected)\n"
     _, words, line, *_ = _look_behind(_edited("look-keeps-result", KEEPING, (RETURN, keep))).sentences()

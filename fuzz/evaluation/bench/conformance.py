@@ -34,7 +34,8 @@ def main(*, as_json: bool, path: str, every: int = 1, workers: Sequence[int] = (
     """Run the suite of a checkout on both sides and print the table, or JSON.
 
     `workers` is empty, for one process, or holds how many share the items of a side. Returns 0 where lockstep passes or
-    refuses by name what the interpreter passes, 1 where such an item fails, 2 where the suite cannot be run.
+    refuses by name what the interpreter passes, 1 where such an item fails or takes too long, 2 where the suite cannot
+    be run.
     """
     checkout, share = Path(path), max(workers, default=1)
     try:

@@ -13,6 +13,9 @@ from indexfuzz.evaluation.bench.item_limit import SLOWER
 
 OUTCOMES: Final = ("passed", "refused", "slow", "failed", "skipped")
 _REFUSED: Final = "Skipped: lockstep: "
+_RERUN: Final = "rerun"
+"""What a plugin that runs failing items again says of all times but the last."""
+
 _SHOWN: Final = 20
 """Reasons that are listed."""
 
@@ -26,6 +29,9 @@ class Item:
 
     outcome: str
     reason: str
+
+
+_ABSENT: Final = Item("failed", "was not run in lockstep")
 
 
 @dataclass(frozen=True)
@@ -70,16 +76,16 @@ def read_outcomes(lines: Sequence[str]) -> dict[str, Item]:
     found: dict[str, Item] = {}
     for line in lines:
         data = json.loads(line)
-        item = _classify(str(data["outcome"]), str(data["reason"]))
-        if data["item"] not in found or data["outcome"] == "failed":
-            found[data["item"]] = item
+        known = found.get(data["item"])
+        if known is None or known.outcome == _RERUN or data["outcome"] == "failed":
+            found[data["item"]] = _classify(str(data["outcome"]), str(data["reason"]))
     return found
 
 
 def _classify(outcome: str, reason: str) -> Item:
     if reason.startswith(_REFUSED):
         return Item("refused", reason.removeprefix(_REFUSED))
-    return Item("slow" if outcome == "failed" and SLOWER in reason else outcome, reason)
+    return Item("slow" if reason.removeprefix("Failed: ") == SLOWER else outcome, reason)
 
 
 def count(items: dict[str, Item]) -> dict[str, int]:
@@ -89,12 +95,9 @@ def count(items: dict[str, Item]) -> dict[str, int]:
 
 
 def find_missed(lockstep: dict[str, Item], interpreter: dict[str, Item]) -> list[Miss]:
-    """The items that the interpreter passes and lockstep does not."""
-    return [
-        Miss(name, item.outcome, item.reason)
-        for name, item in lockstep.items()
-        if item.outcome != "passed" and interpreter.get(name, item).outcome == "passed"
-    ]
+    """The items that the interpreter passes and lockstep does not, be it that they were not run there."""
+    passed = {name: lockstep.get(name, _ABSENT) for name, item in interpreter.items() if item.outcome == "passed"}
+    return [Miss(name, item.outcome, item.reason) for name, item in passed.items() if item.outcome != "passed"]
 
 
 def describe_outcomes(lockstep: dict[str, Item], interpreter: dict[str, Item]) -> str:

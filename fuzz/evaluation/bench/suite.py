@@ -75,7 +75,8 @@ def main(*, as_json: bool, path: str, every: int = 1, workers: Sequence[int] = (
     """Run a project's tests on both sides, and print what became of them and a line for each kernel, or JSON.
 
     `workers` is empty, for one process, or holds how many share the items of a side. Returns 0 where lockstep is slower
-    on no kernel and passes, or refuses by name, what the interpreter passes; 1 otherwise; 2 where tests cannot run.
+    on no kernel, and of what the interpreter passes nothing fails or takes too long; 1 otherwise; 2 where the tests
+    cannot be run.
     """
     tests, share = Path(path), max(workers, default=1)
     try:
@@ -115,7 +116,7 @@ def run_side(path: Path, side: str, every: int, workers: int = 1, environment: M
     """
     if not path.exists():
         raise SuiteError(f"there are no tests at {path}")
-    with ThreadPoolExecutor(workers) as pool, tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as folder, ThreadPoolExecutor(workers) as pool:
         run = partial(_run_share, path, side, every=every * workers, given=environment)
         shares = [pool.submit(run, Path(folder) / str(n), first=every * n) for n in range(workers)]
         for share in shares:
@@ -134,9 +135,14 @@ def _run_share(path: Path, side: str, folder: Path, first: int, every: int, give
     environment |= {"OMP_NUM_THREADS": "1", **given}
     command = [sys.executable, "-m", "pytest", *words, str(path.resolve())]
     done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)  # noqa: S603
-    if not any(folder.iterdir()) and done.returncode not in {0, 1, 5}:  # passed, failed, none
+    if done.returncode in {0, 1, 5}:  # passed, failed, none
+        return
+    if not any(folder.iterdir()):
         last = (done.stderr.strip() or done.stdout.strip()).splitlines()[-1:]
         raise SuiteError(f"the tests of {path} cannot be run ({side}): {''.join(last)}")
+    sys.stderr.write(
+        f"a process of the tests ended with {done.returncode} ({side}): what was left of its items did not run\n"
+    )
 
 
 def _read_lines(folder: Path, name: str) -> list[str]:

@@ -149,5 +149,5 @@ class FloatOps(Context):
 
 
 def _erf(x: Array) -> Array:
-    double: Array = torch.from_numpy(x.astype(np.float64)).erf().numpy()
+    double: Array = torch.from_numpy(x.astype(np.float64, copy=False)).erf().numpy()
     return double

@@ -17,6 +17,8 @@ from torch.utils import _device as default_device
 
 _WeakRef: Final[Any] = reductions.StorageWeakRef
 
+_functorch: Final[Any] = torch._C._functorch  # noqa: SLF001 - where torch has them
+
 _constructors: Final[Any] = default_device._device_constructors  # noqa: SLF001 - there is no other list
 
 _CPU: Final = torch.device("cpu")
@@ -104,7 +106,7 @@ class Placement(TorchFunctionMode):
         if len(self._on_cpu) > _MANY:
             self._on_cpu = {k: ref for k, ref in self._on_cpu.items() if not ref.expired()}
         if key := _key(tensor):
-            self._on_cpu[key] = _WeakRef(tensor.untyped_storage())
+            self._on_cpu[key] = _WeakRef(_unbatched(tensor).untyped_storage())
         return tensor
 
     def _place(self, tensor: Tensor, cuda: bool, sources: Iterable[Tensor]) -> Tensor:  # noqa: FBT001
@@ -147,11 +149,16 @@ def _goes_to_default(func: Callable[..., Any]) -> str:
 
 
 def _key(tensor: Tensor) -> int:
-    """The address of a tensor's storage; 0 where it has none, as in functions that `torch.vmap` calls."""
-    try:
-        return tensor.untyped_storage().data_ptr() if tensor.layout is torch.strided else 0
-    except RuntimeError:
-        return 0
+    """The address of a tensor's storage; 0 where it has none."""
+    tensor = _unbatched(tensor)
+    return tensor.untyped_storage().data_ptr() if tensor.layout is torch.strided else 0
+
+
+def _unbatched(tensor: Tensor) -> Tensor:
+    """The tensor, or the batch that it stands for in a function that `torch.vmap` calls."""
+    while _functorch.is_batchedtensor(tensor):
+        tensor = _functorch.get_unwrapped(tensor)
+    return tensor
 
 
 def _tensors(values: Iterable[Any]) -> Iterator[Tensor]:
