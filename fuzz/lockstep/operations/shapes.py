@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from indexfuzz.lockstep.operations.context import Context
-from indexfuzz.lockstep.values.arrays import Array, choose, either
+from indexfuzz.lockstep.values.arrays import Array, choose, either, pick
 from indexfuzz.lockstep.values.dtypes import I32, BlockType
 from indexfuzz.lockstep.values.value import Value, unify_origins
 
@@ -122,7 +122,7 @@ class ShapeOps(Context):
     def create_select(self, condition: Value, a: Value, b: Value) -> Value:
         """A where the condition holds, else b."""
         self.run.note_mask("where", condition.data)
-        result = self._join(a, b, np.where(condition.data, a.data, b.data))
+        result = self._join(a, b, pick(condition.data, a.data, b.data))
         result.undefined = either(condition.undefined, choose(condition.data, a.undefined, b.undefined))
         result.wrapped = choose(condition.data, a.wrapped, b.wrapped)
         result.origins, x, y = unify_origins(a, b)

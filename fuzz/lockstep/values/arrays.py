@@ -14,6 +14,11 @@ Mask = NDArray[np.bool_]
 _LARGE: Final = 1 << 14
 """Elements from which on a range is worth looking for, and that are looked at together, to stay in the cache."""
 
+_BRANCHES: Final = 1 << 13
+"""Elements from which on one that branches costs more than a few operations on all."""
+
+_WORDS: Final[dict[int, np.dtype[Any]]] = {n: np.dtype(f"i{n}") for n in (1, 2, 4, 8)}
+
 _SMALL: Final = 1 << 12
 """Elements up to which a copy takes less than finding out whether one is needed."""
 
@@ -123,6 +128,19 @@ def spread(data: Array, shape: tuple[int, ...]) -> Array:
 def joint_shape(first: tuple[int, ...], second: tuple[int, ...]) -> tuple[int, ...]:
     """The shape that two shapes broadcast to together."""
     return np.broadcast_shapes(first, second)
+
+
+def pick(condition: Mask, a: Array, b: Array) -> Array:
+    """`np.where` of two arrays of one dtype; of many elements by their bits, as a processor guesses branches wrong."""
+    if condition.size < _BRANCHES:
+        return np.where(condition, a, b)
+    word = _WORDS[a.itemsize]
+    ones = np.negative(condition.view(np.int8), dtype=word)
+    other = b.view(word)
+    picked = (a.view(word) ^ other) & ones
+    picked ^= other
+    result: Array = picked.view(a.dtype)
+    return result
 
 
 def choose(condition: Mask, a: Array | None, b: Array | None) -> Array | None:
