@@ -124,7 +124,8 @@ def _compare_row(row: int, logits: dict[int, float], topk: int) -> str:
         f"selected = run(step)\n# The logits of row {row} by position, as the stages make them.\nlogits = {told}\n"
         f"entries = selected[{row}].tolist()\nchosen = [position for position in entries if position in logits]\n"
         f"got, want = sorted((logits[position] for position in chosen), reverse=True), {best}\n"
-        f'print(f"row {row} selects {{entries}}, of which it sees {{chosen}} with the logits {{got}}; '
+        "told = entries[: max((n + 1 for n, entry in enumerate(entries) if entry != -1), default=0)]\n"
+        f'print(f"row {row} selects {{told}}, of which it sees {{chosen}} with the logits {{got}}; '
         'the largest are {want}")\n'
         f"is_packed = entries == chosen + [-1] * ({topk} - len(chosen))\n"
         "raise SystemExit(got != want or len(set(chosen)) < len(chosen) or not is_packed)\n"

@@ -19,6 +19,9 @@ from indexfuzz.stages.table import STAGES, find
 from indexfuzz.subjects.in_process import InProcess
 from indexfuzz.triage.session_keys import Key, rows_due
 
+STATE = "state"
+"""What a stateful operation keeps."""
+
 ALIGNMENT = 64
 """Bytes to which PyTorch aligns storage; a tensor's offset matters up to that."""
 
@@ -73,13 +76,16 @@ def launch_in_step(stage: Stage, case: Case, device: Device) -> Launch:
 def launches_in_session(name: str, case: Case, subject: InProcess) -> list[Launch]:
     """The launches of a stage up to the one with which a session ends on a subject.
 
+    What holds something in a state is not told: the reference keeps nothing in it, and the launches will.
+
     Raises ReproError when the session does not come to the stage.
     """
     ran = sessions.run(case, subject.implementation, subject.device).stages.count(name)
     found = list[Launch]()
     for number, stage, step, call in sessions.launches(case, subject.device, subject.implementation):
         if stage.name == name and len(found) < ran:
-            found.append(replace(describe_launch(stage, call, number), copied=step.copied))
+            written = {name: flags for name, flags in initialised_bytes(step, call).items() if name != STATE}
+            found.append(replace(describe_launch(stage, call, number, written), copied=step.copied))
     if not found:
         raise ReproError(f"the session does not come to the stage {name}")
     return found

@@ -57,7 +57,21 @@ def unwritten(shape, dtype):
     return torch.full((*shape[:-1], shape[-1] * dtype.itemsize), byte, dtype=torch.uint8).view(dtype)
 '''
 
-HELPERS = {"unpack(": UNPACK, "strided(": STRIDED, "raw(": RAW, "unwritten(": UNWRITTEN}
+HOLDING = '''
+
+def holding(state):
+    """Which bytes of a state somebody has written: not those of words that are ones all over."""
+    words = state.view(torch.int16 if state[0, 0, 0].nbytes % 4 else torch.int32)
+    return (words != -1).repeat_interleave(words.itemsize, -1)
+'''
+
+HELPERS = {
+    "unpack(": UNPACK,
+    "strided(": STRIDED,
+    "raw(": RAW,
+    "unwritten(": UNWRITTEN,
+    "holding(": HOLDING,
+}
 """Text that a script needs where such a call is in it."""
 
 

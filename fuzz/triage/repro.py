@@ -29,7 +29,16 @@ from indexfuzz.triage.relaunch_repro import relaunch_body
 from indexfuzz.triage.replay_repro import replay_script
 from indexfuzz.triage.repro_check import RAISED, SEEN_BY_LOCKSTEP, Claim, write_check
 from indexfuzz.triage.repro_source import kernel_source
-from indexfuzz.triage.repro_text import assemble, assign_inputs, tell_story, tell_written, write_call, write_launches
+from indexfuzz.triage.repro_text import (
+    FILLED,
+    assemble,
+    assign_inputs,
+    tell_flags,
+    tell_story,
+    tell_written,
+    write_call,
+    write_launches,
+)
 from indexfuzz.triage.schedule_repro import schedule_script
 from indexfuzz.triage.session_keys import key_outputs
 from indexfuzz.triage.streams_repro import streams_script
@@ -61,7 +70,8 @@ def script(entry: Entry, target: UnderTest[InProcess]) -> str:
     before, launch = _before(stage, entry.case, target.subject, known)
     inputs = before + assign_inputs(launch, known)
     finding = _see_again(entry.case, entry.finding, target.subject)
-    body = f"{tell_written(launch)}{inputs}\n\n{write_check(Claim(stage, finding, launch, write_call(launch)))}"
+    check = write_check(Claim(stage, finding, launch, write_call(launch)))
+    body = f"{FILLED}\n{inputs}\n\n{tell_flags(launch)}{check}"
     return assemble(target.subject.facts.name, stage.name, entry.finding, source, body)
 
 

@@ -7,12 +7,9 @@ from indexfuzz.core.case import Case
 from indexfuzz.core.session_words import tell_step
 from indexfuzz.corpus.entry import Record
 from indexfuzz.implementations.base import KernelSource
-from indexfuzz.triage.launches import Launch
+from indexfuzz.triage.launches import STATE, Launch
 from indexfuzz.triage.literals import expression, helpers_for
 from indexfuzz.triage.repro_check import SEEN_BY_LOCKSTEP
-
-STATE = "state"
-"""What a stateful operation keeps."""
 
 RUN = '''
 
@@ -55,17 +52,25 @@ def _device(finding: Record) -> str:
     return 'DEVICE = "cuda" if torch.cuda.is_available() else "cpu"\n'
 
 
+FILLED = "# What torch.empty gives is NaN, or no index.\ntorch.use_deterministic_algorithms(True, warn_only=True)\n"
+
+
 def tell_written(launch: Launch) -> str:
     """Which bytes of what a launch is given hold something, where not all of them do, and what torch.empty gives."""
-    return (
-        "# What torch.empty gives is NaN, or no index.\ntorch.use_deterministic_algorithms(True, warn_only=True)\n"
-        f"# Bytes that hold something, where not all do.\n{written_flags(launch)}\n"
-    )
+    return f"{FILLED}{tell_flags(launch)}\n"
+
+
+def tell_flags(launch: Launch) -> str:
+    """Which bytes of what a launch is given hold something, where not all of them do."""
+    return f"# Bytes that hold something, where not all do.\n{written_flags(launch)}"
 
 
 def written_flags(launch: Launch) -> str:
-    """The assignment that says so of what a launch is given."""
-    flags = ", ".join(f"{name!r}: {expression(flag)}" for name, flag in (launch.written or {}).items())
+    """The assignment that says so of what a launch is given; of a state, the bytes that it has been left with."""
+    known = {name: expression(flag) for name, flag in (launch.written or {}).items()}
+    if launch.written is not None and STATE in launch.given:
+        known[STATE] = f"holding({STATE})"
+    flags = ", ".join(f"{name!r}: {flag}" for name, flag in known.items())
     return f"WRITTEN = {{{flags}}}\n"
 
 
@@ -88,7 +93,8 @@ def write_launches(
     text = ""
     for launch in launches:
         inputs = assign_inputs(launch, known)
-        text += f"{tell_story(case, launch)}{inputs}\n{write_call(launch)}\n{after(launch)}\n"
+        flags = "" if launch.written is None else written_flags(launch)
+        text += f"{tell_story(case, launch)}{inputs}\n{flags}{write_call(launch)}\n{after(launch)}\n"
     return text
 
 

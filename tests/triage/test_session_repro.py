@@ -70,6 +70,24 @@ def test_a_script_shows_what_comes_of_memory_that_an_earlier_step_should_have_wr
 
 
 @pytest.mark.parametrize(
+    ("fault", "node"), [("pool-tail-of-chunk", "pool"), ("fused-pool-tail-of-last-request", "fused_pool")]
+)
+def test_a_script_knows_what_its_launches_have_left_in_the_state(fault, node, run_copied):
+    steps = ({"turns": (turn(0, 7), turn(1, 5))}, {"turns": (turn(0, 1, 3, 1), turn(1, 1, 2))})
+    session = {"node": node, "ratio": 4, "steps": steps}
+    case = Case().replace(cache={"block_size": 2, "layout": "normal"}, batch={"max_model_len": 300}, session=session)
+    target = put_under_test(Setup(faults=(fault,)))
+    finding = target.subject.run(case).findings[0]
+    assert finding.kind == "uninitialised"
+    text = script(target.entry(case, finding), target)
+    assert text.count("'state': holding(state)") == 2
+    proof = run_copied(text)
+    assert proof.shows
+    assert "uninitialised" in proof.last_line
+    assert not run_copied(text.replace(f"plant(({fault!r},))", "plant(())")).shows
+
+
+@pytest.mark.parametrize(
     ("fault", "scales", "quant_group", "place"),
     [
         ("fused-compress-one-exponent-for-all", "mxfp4", 8, "cache_scales[1, 1], byte 17 of page 0,"),

@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
+from textwrap import shorten
 from typing import Any
 
 import torch
@@ -226,11 +227,15 @@ def as_markdown(found: Sequence[dict[str, Any]], *, of: int) -> str:
     return "\n".join([*lines, "", *small, *_misses(found)]) + "\n"
 
 
+MOST_WORDS = 200
+"""Characters that are told of what is missing of a finding."""
+
+
 def _misses(found: Sequence[dict[str, Any]]) -> Iterator[str]:
     yield "## What is missing"
     yield ""
     missing = [each for each in found if each["misses"]]
-    yield from (f"- {each['fault']}: {'; '.join(each['misses'])}." for each in missing)
+    yield from (f"- {each['fault']}: {shorten('; '.join(each['misses']), MOST_WORDS)}." for each in missing)
     if not missing:
         yield "Nothing."
 
