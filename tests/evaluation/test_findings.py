@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from indexfuzz.core.case import Case
+from indexfuzz.core.finding import Finding
 from indexfuzz.core.setup import Setup
 from indexfuzz.evaluation.bench import findings as bench
 from indexfuzz.evaluation.bench.findings import NOTHING_RAN, PROVED, Handed, as_markdown, hand_over
@@ -50,6 +51,19 @@ def test_a_finding_comes_with_script_picture_line_and_explanation(fault, monkeyp
     assert picture in found.picture
     assert found.line
     assert found.passes_with.startswith(change)
+
+
+def test_a_case_that_does_not_show_it_by_itself_is_told_of(monkeypatch):
+    finding = Finding("rope", "bound-exceeded", "q", "as after another launch")
+    monkeypatch.setattr(bench, "campaign_sight", lambda *_, **__: None)
+    in_place = SMALL.replace(rope={"mode": "inplace"})
+    monkeypatch.setattr(bench, "witness", lambda *_: (in_place, finding))
+    found = bench.measure("rope-result-discarded")
+    assert found["misses"] == ("the case that showed it does not by itself",)
+    text = as_markdown([found], of=1)
+    assert "- 1 of 1 planted bugs were looked at, 1 of them found" in text
+    assert "- 0 of 1 scripts tell" in text
+    assert "- rope-result-discarded: the case that showed it does not by itself." in text
 
 
 def test_what_is_missing_is_said_and_counted():

@@ -33,6 +33,7 @@ from indexfuzz.subjects.under_test import UnderTest, put_under_test
 from indexfuzz.triage.explain import explain
 from indexfuzz.triage.launches import ReproError
 from indexfuzz.triage.looking import look_at
+from indexfuzz.triage.minimize import NotFailingError
 from indexfuzz.triage.prove import Proof, run_script
 from indexfuzz.triage.repro import script
 
@@ -108,7 +109,10 @@ def _measure(fault: str) -> Handed:
     shown = (sight.case, sight.finding) if sight else witness(fault, target.subject)
     if shown is None:
         return Handed(fault, misses=(f"not found in {SECONDS:g} s of CPU time",))
-    case, finding, shrunk = measure_both(shown[0], target.subject, shown[1].signature)
+    try:
+        case, finding, shrunk = measure_both(shown[0], target.subject, shown[1].signature)
+    except NotFailingError:  # it took a launch of an earlier case, which a campaign says of such a finding
+        return Handed(fault, str(shown[1].signature), misses=("the case that showed it does not by itself",))
     found = hand_over(fault, target, case, finding)
     return replace(found, shrunk=shrunk, is_given=sight is None)
 
