@@ -81,8 +81,10 @@ def look_at_whole(lens: Lens) -> WholeLook | None:
     before = _ByStages.of(with_other_contents(case), lens) if is_behind else None
     if whole is None or stages is None or (shown := _show_again(lens, whole)) is None:
         return None
-    finding, served = shown
-    step = served if is_behind else materialise_on(case, device)
+    finding, step = shown[0], materialise_on(case, device)
+    if is_behind:  # what is kept may be known by the addresses of that step: one of its own would not do
+        next_step.fill(shown[1], step.tensors)
+        step = replace(shown[1], case=case)
     codes = {code: name for name, function in implementation.stages.items() if (code := code_of(function))}
     earlier, want, recorder = before.inputs if before else {}, stages.output("selected"), Recorder()
     watcher = CallWatcher(codes, stages.inputs, earlier, stages.step, want)
@@ -114,10 +116,9 @@ def look_at_whole(lens: Lens) -> WholeLook | None:
 
 
 def _show_again(lens: Lens, whole: WholeIndexer) -> tuple[Finding, Step] | None:
-    """What a finding is now, and the step that it shows in, with the contents of the case; None where it does not show.
+    """What a finding is now, and the step that the whole was first called with; None where it does not show.
 
-    What is kept may be known by the addresses of that step, so a step of its own would not do. One that shows nothing
-    may lie where its own contents are known: others are tried while it is there.
+    A step that shows nothing may lie where its own contents are known: others are tried while it is there.
     """
     served: list[Step] = []
 
@@ -131,9 +132,7 @@ def _show_again(lens: Lens, whole: WholeIndexer) -> tuple[Finding, Step] | None:
         outcome = oracle.run(lens.case, replace(lens.implementation, forward=serving), lens.device)
         for finding in outcome.findings:
             if finding.kind == lens.signature.kind:
-                step = replace(served[first], case=lens.case)
-                next_step.fill(step, materialise_on(lens.case, lens.device).tensors)
-                return finding, step
+                return finding, served[first]
     return None
 
 

@@ -11,7 +11,6 @@ import sys
 import tempfile
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict
 from pathlib import Path
 from types import MappingProxyType
 from typing import Final
@@ -19,7 +18,7 @@ from typing import Final
 import triton
 
 from indexfuzz.evaluation.bench.interpreter import InterpreterError, interpreter
-from indexfuzz.evaluation.bench.outcomes import Item, count, describe_outcomes, find_missed, read_outcomes
+from indexfuzz.evaluation.bench.outcomes import Item, as_data, describe_outcomes, find_missed, read_outcomes
 
 SUITE: Final = Path("python/test/unit/language")
 PLUGIN: Final = "indexfuzz.evaluation.bench.conformance_plugin"
@@ -45,14 +44,12 @@ def main(*, as_json: bool, path: str, every: int = 1, workers: Sequence[int] = (
     except (ConformanceError, InterpreterError) as error:
         sys.stderr.write(f"error: {error}\n")
         return 2
-    missed = find_missed(lockstep, interpreted)
     if as_json:
-        sides = {"lockstep": count(lockstep), "interpreter": count(interpreted)}
-        data = {"triton": triton.__version__, "every": every, **sides, "missed": [asdict(miss) for miss in missed]}
+        data = {"triton": triton.__version__, "every": every, **as_data(lockstep, interpreted)}
         sys.stdout.write(json.dumps(data, indent=1) + "\n")
     else:
         sys.stdout.write(f"{describe_outcomes(lockstep, interpreted)}\nTriton {triton.__version__}\n")
-    return 1 if any(miss.outcome in {"failed", "slow"} for miss in missed) else 0
+    return int(any(miss.is_wrong for miss in find_missed(lockstep, interpreted)))
 
 
 def run_suite(

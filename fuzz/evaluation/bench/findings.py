@@ -41,6 +41,9 @@ SECONDS = 60.0
 EXPLAIN_SECONDS = 20.0
 """Each of a core's time."""
 
+MOST_CHARACTERS = 200
+"""Of what is missing of a finding."""
+
 ROOT = Path(__file__).parents[3]
 PAGE = Path("docs/findings-for-people.md")
 
@@ -231,15 +234,11 @@ def as_markdown(found: Sequence[dict[str, Any]], *, of: int) -> str:
     return "\n".join([*lines, "", *small, *_misses(found)]) + "\n"
 
 
-MOST_WORDS = 200
-"""Characters that are told of what is missing of a finding."""
-
-
 def _misses(found: Sequence[dict[str, Any]]) -> Iterator[str]:
     yield "## What is missing"
     yield ""
     missing = [each for each in found if each["misses"]]
-    yield from (f"- {each['fault']}: {shorten('; '.join(each['misses']), MOST_WORDS)}." for each in missing)
+    yield from (f"- {each['fault']}: {shorten('; '.join(each['misses']), MOST_CHARACTERS)}." for each in missing)
     if not missing:
         yield "Nothing."
 

@@ -3,7 +3,7 @@
 import json
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final
 
@@ -46,6 +46,11 @@ class Miss:
     def test(self) -> str:
         """The item without its parameters and folder."""
         return self.item.partition("[")[0].rpartition("/")[2]
+
+    @property
+    def is_wrong(self) -> bool:
+        """Whether it failed or took too long; what is refused by name has not."""
+        return self.outcome in {"failed", "slow"}
 
 
 class OutcomeWriter:
@@ -98,6 +103,12 @@ def find_missed(lockstep: dict[str, Item], interpreter: dict[str, Item]) -> list
     """The items that the interpreter passes and lockstep does not, be it that they were not run there."""
     passed = {name: lockstep.get(name, _ABSENT) for name, item in interpreter.items() if item.outcome == "passed"}
     return [Miss(name, item.outcome, item.reason) for name, item in passed.items() if item.outcome != "passed"]
+
+
+def as_data(lockstep: dict[str, Item], interpreter: dict[str, Item]) -> dict[str, Any]:
+    """How many items came to each outcome on either side, and those that lockstep misses, as JSON has them."""
+    missed = [asdict(miss) for miss in find_missed(lockstep, interpreter)]
+    return {"lockstep": count(lockstep), "interpreter": count(interpreter), "missed": missed}
 
 
 def describe_outcomes(lockstep: dict[str, Item], interpreter: dict[str, Item]) -> str:

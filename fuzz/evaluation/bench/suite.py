@@ -22,7 +22,7 @@ from typing import Final
 import triton
 
 from indexfuzz.evaluation.bench.interpreter import InterpreterError, interpreter
-from indexfuzz.evaluation.bench.outcomes import Item, count, describe_outcomes, find_missed, read_outcomes
+from indexfuzz.evaluation.bench.outcomes import Item, as_data, describe_outcomes, find_missed, read_outcomes
 
 PLUGIN: Final = "indexfuzz.evaluation.bench.suite_plugin"
 _NOTHING: Final[Mapping[str, str]] = MappingProxyType({})
@@ -89,13 +89,12 @@ def main(*, as_json: bool, path: str, every: int = 1, workers: Sequence[int] = (
     rows, alone = compare(lockstep.launches, slow.launches)
     missed = find_missed(lockstep.items, slow.items)
     if as_json:
-        sides = {"lockstep": count(lockstep.items), "interpreter": count(slow.items)}
-        data = {"triton": triton.__version__, "every": every, **sides, "missed": [asdict(miss) for miss in missed]}
+        data = {"triton": triton.__version__, "every": every, **as_data(lockstep.items, slow.items)}
         data |= {"rows": [asdict(row) for row in rows], "alone": alone}
         sys.stdout.write(json.dumps(data, indent=1) + "\n")
     else:
         sys.stdout.write(f"{describe_outcomes(lockstep.items, slow.items)}\n\n{describe(rows, alone)}\n")
-    return int(any(row.speedup < 1 for row in rows) or any(miss.outcome in {"failed", "slow"} for miss in missed))
+    return int(any(row.speedup < 1 for row in rows) or any(miss.is_wrong for miss in missed))
 
 
 def _run_in_lockstep(path: Path, every: int, workers: int) -> Side:
